@@ -1,0 +1,40 @@
+#!/usr/bin/env node
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { capabilities, DEFAULT_CONTROL_PATH, runDaemon, startupFailure, version, type DaemonArguments } from '../src/main.js';
+import { LOG_FORMATS, LOG_LEVELS } from '../src/ops/log.js';
+
+function fdNumber(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('give the number of an open socket, such as 3.');
+  return Number(text);
+}
+
+const program = new Command('balloond')
+  .description('Serves vhost-user memory balloons to VMMs and gives unused guest memory back to the host.')
+  .version(version())
+  .option('--socket-path <path>', "listen here for VMMs; every connection is one VM's device")
+  .addOption(
+    new Option('--fd <n>', 'use an already-connected (or listening) vhost-user socket')
+      .argParser(fdNumber)
+      .conflicts('socketPath'),
+  )
+  .option('--print-capabilities', "print the backend's capabilities as JSON and exit")
+  .option('--config <file>', 'TOML; flags win over it')
+  .option('--control <path>', `control socket (default ${DEFAULT_CONTROL_PATH})`)
+  .addOption(new Option('--log-level <level>', 'least level logged (default info)').choices(LOG_LEVELS))
+  .addOption(
+    new Option('--log-format <format>', 'default pretty on a terminal, else json').choices(LOG_FORMATS),
+  )
+  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
+  .allowExcessArguments(false);
+
+const options = program.parse().opts<DaemonArguments & { printCapabilities?: true }>();
+if (options.printCapabilities) {
+  console.log(capabilities());
+} else {
+  try {
+    await runDaemon(options);
+  } catch (error) {
+    process.stderr.write(`balloond: ${startupFailure(error)}\n`);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * The catalog of events: every line the daemon logs carries one of these names in `event`, and `vm` where a
+ * VM is meant. Names are stable: scripts match on them. docs/events.md shows the same table.
+ */
+export type { DaemonEvent } from './schema.js';
+
+export type EventLevel = 'debug' | 'info' | 'warn' | 'error';
+
+interface EventKind {
+  readonly level: EventLevel;
+  /** What happened. */
+  readonly help: string;
+  /** What the operator should do; null when nothing. */
+  readonly action: string | null;
+}
+
+export const EVENTS = {
+  'daemon-started': { level: 'info', help: 'The daemon started.', action: null },
+  'daemon-stopping': { level: 'info', help: 'The daemon is shutting down.', action: null },
+  listening: { level: 'info', help: 'A socket is open for VMMs or for control clients.', action: null },
+  'vm-connected': { level: 'info', help: 'A VMM connected its balloon device.', action: null },
+  'features-negotiated': { level: 'info', help: 'The guest driver acknowledged features.', action: null },
+  'memory-mapped': {
+    level: 'info',
+    help: 'The table of shared guest memory changed: its regions and bytes.',
+    action: null,
+  },
+  'vm-ready': { level: 'info', help: 'The guest driver started; its rings run.', action: null },
+  'vm-stopped': {
+    level: 'info',
+    help: 'The guest driver stopped or reset the device; the target is kept for its return.',
+    action: null,
+  },
+  'vm-disconnected': { level: 'info', help: 'The VMM closed its connection.', action: null },
+  'target-changed': {
+    level: 'info',
+    help: 'The balloon target changed: by whom, from and to how many bytes.',
+    action: null,
+  },
+  'target-clamped': {
+    level: 'warn',
+    help: 'A target beyond what the VM can give was cut down to what it can.',
+    action: 'Ask for no more than the `ramBytes` that `balloonctl show` reports.',
+  },
+  'target-reached': { level: 'info', help: 'The balloon is as large as its target.', action: null },
+  inhibited: {
+    level: 'warn',
+    help: 'Discarding stopped for this VM: its balloon moves, but the host gets no memory back.',
+    action: 'Remove the reason it gives; after an inhibit by hand, run `balloonctl allow`.',
+  },
+  allowed: {
+    level: 'info',
+    help: 'Discarding resumed; pages given up meanwhile are discarded now.',
+    action: null,
+  },
+  'stats-received': { level: 'debug', help: 'The guest sent memory statistics.', action: null },
+  'config-change-sent': {
+    level: 'debug',
+    help: 'The VMM was told that the configuration space changed.',
+    action: null,
+  },
+  'page-poison-active': {
+    level: 'warn',
+    help: 'The guest poisons free pages with a non-zero value, so pages it reports free are kept.',
+    action: 'Boot the guest without `page_poison=1` if the host should get reported pages back.',
+  },
+  'pfn-outside-memory': {
+    level: 'warn',
+    help: 'The guest gave up pages that lie outside the memory the VMM shares; they were left alone.',
+    action: 'Share all guest memory through backends with `share=on`; else suspect the guest driver.',
+  },
+  'discard-failed': {
+    level: 'error',
+    help: 'The host kernel refused to discard pages; the guest was answered, the host kept the memory.',
+    action: 'Look at the error code it gives: the backing file must be a memfd, shmem or hugetlbfs file.',
+  },
+  'driver-error': {
+    level: 'warn',
+    help: 'A virtqueue held something malformed; that ring was stopped.',
+    action: 'Reload the guest driver or reboot the guest; if it comes back, report the guest kernel.',
+  },
+  'frontend-error': {
+    level: 'warn',
+    help: 'A vhost-user request of the VMM was refused; nothing changed.',
+    action: 'Compare the VMM device arguments with `balloonctl qemu-args`.',
+  },
+  'private-memory': {
+    level: 'error',
+    help: 'The VMM shares a private copy of guest memory, so the device was refused.',
+    action: 'Add `share=on` to the memory backend and restart the VM.',
+  },
+  'too-few-queues': {
+    level: 'error',
+    help: 'The VMM device has fewer virtqueues than the offered features need; the driver cannot start.',
+    action: 'Set the `num_vqs` it names on the VMM device and restart the VM.',
+  },
+  'vm-dropped': {
+    level: 'error',
+    help: 'The daemon closed the connection of a VM, and says why; other VMs are not affected.',
+    action: 'Fix the reason it gives, then restart the VM: its VMM cannot reconnect the device.',
+  },
+  'control-request-refused': {
+    level: 'debug',
+    help: 'A request on the control socket was answered with a 4xx status.',
+    action: null,
+  },
+  'control-request-failed': {
+    level: 'error',
+    help: 'A request on the control socket met a fault in the daemon and was answered with a 5xx status.',
+    action: 'Report it with this log line.',
+  },
+} as const satisfies Record<string, EventKind>;
+
+export type EventName = keyof typeof EVENTS;
+
+export const EVENT_NAMES = Object.keys(EVENTS) as EventName[];

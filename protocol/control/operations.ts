@@ -1,0 +1,89 @@
+/**
+ * Every operation of the control API, one row each: the server dispatches by this table and the OpenAPI
+ * document is built from it, so neither can know a path that the other does not.
+ */
+import type { SchemaName } from './schema.js';
+
+export interface Operation {
+  readonly method: 'GET' | 'PATCH' | 'PUT' | 'DELETE';
+  /** `{vm}` stands for one percent-encoded path segment: the name of a VM. */
+  readonly path: string;
+  readonly summary: string;
+  readonly query?: Readonly<Record<string, QueryParameter>>;
+  readonly body?: { readonly schema: SchemaName; readonly required: boolean; readonly hint: string };
+  readonly reply: SchemaName;
+  /** The reply is a stream of server-sent events, each with one `reply` document as its data. */
+  readonly streams?: true;
+  /** Why the daemon may answer 409. */
+  readonly conflict?: string;
+}
+
+export interface QueryParameter {
+  readonly type: 'boolean' | 'integer';
+  readonly description: string;
+}
+
+export const OPERATIONS = {
+  listVms: { method: 'GET', path: '/v1/vms', summary: 'All VMs', reply: 'VmList' },
+  showVm: { method: 'GET', path: '/v1/vms/{vm}', summary: 'Everything known of one VM', reply: 'Vm' },
+  setTarget: {
+    method: 'PATCH',
+    path: '/v1/vms/{vm}',
+    summary: 'Set the balloon target',
+    body: {
+      schema: 'Target',
+      required: true,
+      hint: 'send {"memoryBytes": N} or {"balloonBytes": N}, exactly one of them, in whole bytes',
+    },
+    reply: 'Vm',
+    conflict: 'The VM cannot take this target.',
+  },
+  showStats: {
+    method: 'GET',
+    path: '/v1/vms/{vm}/stats',
+    summary: 'Guest statistics',
+    query: {
+      refresh: { type: 'boolean', description: 'Ask the guest for fresh ones and wait up to 5 seconds.' },
+    },
+    reply: 'Stats',
+    conflict: 'The guest has sent none, or none in time.',
+  },
+  inhibit: {
+    method: 'PUT',
+    path: '/v1/vms/{vm}/inhibit',
+    summary: 'Stop discarding for this VM',
+    body: {
+      schema: 'Inhibit',
+      required: false,
+      hint: 'send nothing or {"reason": "..."}, one line of 1 to 200 characters',
+    },
+    reply: 'Vm',
+    conflict: 'The VM cannot be inhibited now.',
+  },
+  allow: {
+    method: 'DELETE',
+    path: '/v1/vms/{vm}/inhibit',
+    summary: 'Resume discarding for this VM',
+    reply: 'Vm',
+    conflict: 'The VM cannot be allowed now.',
+  },
+  streamEvents: {
+    method: 'GET',
+    path: '/v1/events',
+    summary: 'What happened and why, as server-sent events',
+    query: {
+      since: {
+        type: 'integer',
+        description:
+          'First replay what is remembered after this `seq` (0: all of it). Without: new events only.',
+      },
+      follow: { type: 'boolean', description: 'false: end after the replay. Default true.' },
+    },
+    reply: 'Event',
+    streams: true,
+  },
+  health: { method: 'GET', path: '/healthz', summary: 'Whether the daemon serves', reply: 'Health' },
+  openApi: { method: 'GET', path: '/openapi.json', summary: 'This document', reply: 'OpenApi' },
+} as const satisfies Record<string, Operation>;
+
+export type OperationId = keyof typeof OPERATIONS;

@@ -1,0 +1,47 @@
+/**
+ * Sizes as people write and read them. K, M, G and T are binary (powers of 1024), with or without `iB`;
+ * decimal spellings such as `GB` are refused rather than guessed at.
+ */
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
+const SIZE = /^(\d+(?:\.\d+)?) ?(?:([KMGT])(?:iB)?|B)?$/i;
+
+export const SIZE_FORMS = '512M, 2G, 1.5GiB, 1TiB or plain bytes';
+
+/** The text is no size; the message is one line and shows the accepted forms. */
+export class SizeError extends Error {
+  override readonly name = 'SizeError';
+}
+
+/** Bytes meant by `text`; fractions of a byte are cut off. Throws SizeError. */
+export function parseSize(text: string): number {
+  const [, digits, letter] = SIZE.exec(text.trim()) ?? [];
+  if (digits === undefined || (letter === undefined && digits.includes('.'))) {
+    throw new SizeError(`${quote(text)} is not a size: write ${SIZE_FORMS}`);
+  }
+  const exponent = letter === undefined ? 0 : ' KMGT'.indexOf(letter.toUpperCase());
+  const bytes = Math.floor(Number(digits) * 1024 ** exponent);
+  if (!Number.isSafeInteger(bytes)) {
+    throw new SizeError(`${quote(text)} is too large: the largest size is 8191T`);
+  }
+  return bytes;
+}
+
+/** `1.5 GiB`, `512 MiB`, `0 B`: three or four significant digits, which parseSize reads back. */
+export function formatSize(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  // 1023.96 MiB would be shown as 1024 MiB: move on when the rounded value reaches the next unit.
+  while (rounded(value) >= 1024 && unit < UNITS.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${rounded(value)} ${UNITS[unit] ?? 'B'}`;
+}
+
+function rounded(value: number): number {
+  return value < 100 ? Math.round(value * 10) / 10 : Math.round(value);
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text.length > 40 ? `${text.slice(0, 40)}...` : text);
+}

@@ -1,0 +1,61 @@
+import {
+  CONFIG_ACTUAL,
+  CONFIG_BYTES,
+  CONFIG_NUM_PAGES,
+  CONFIG_POISON_VAL,
+} from '../../protocol/virtio/balloon.js';
+
+/**
+ * struct virtio_balloon_config. The device writes num_pages, the driver actual and poison_val; each side's fields
+ * are safe from the other.
+ */
+export class BalloonConfig {
+  readonly #view = new DataView(new ArrayBuffer(CONFIG_BYTES));
+
+  get numPages(): number {
+    return this.#view.getUint32(CONFIG_NUM_PAGES, true);
+  }
+
+  set numPages(pages: number) {
+    this.#view.setUint32(CONFIG_NUM_PAGES, pages, true);
+  }
+
+  get actual(): number {
+    return this.#view.getUint32(CONFIG_ACTUAL, true);
+  }
+
+  set actual(pages: number) {
+    this.#view.setUint32(CONFIG_ACTUAL, pages, true);
+  }
+
+  get poisonVal(): number {
+    return this.#view.getUint32(CONFIG_POISON_VAL, true);
+  }
+
+  set poisonVal(value: number) {
+    this.#view.setUint32(CONFIG_POISON_VAL, value, true);
+  }
+
+  /** Bytes beyond the structure read as zero: some frontends ask for more, and none takes less for an answer. */
+  read(offset: number, lenBytes: number): Uint8Array {
+    const bytes = new Uint8Array(lenBytes);
+    if (offset < CONFIG_BYTES) {
+      const part = new Uint8Array(this.#view.buffer).subarray(offset, offset + lenBytes);
+      bytes.set(part);
+    }
+    return bytes;
+  }
+
+  /**
+   * A write by the driver. Frontends pass on their whole cached copy of the space, so only the driver's own
+   * fields are taken, each when all of it was written.
+   */
+  write(offset: number, bytes: Uint8Array): void {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    for (const field of [CONFIG_ACTUAL, CONFIG_POISON_VAL]) {
+      if (offset <= field && field + 4 <= offset + bytes.length) {
+        this.#view.setUint32(field, view.getUint32(field - offset, true), true);
+      }
+    }
+  }
+}

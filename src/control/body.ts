@@ -1,0 +1,49 @@
+/** Reads one JSON request body, never more than BODY_LIMIT_BYTES of it. */
+import type { IncomingMessage } from 'node:http';
+import { Check } from 'typebox/schema';
+import { SCHEMAS, type InhibitRequest, type TargetRequest } from '../../protocol/control/schema.js';
+import { OPERATIONS } from '../../protocol/control/operations.js';
+import { Problem } from './problem.js';
+
+export const BODY_LIMIT_BYTES = 64 * 1024;
+
+export async function readTarget(request: IncomingMessage): Promise<TargetRequest> {
+  const { hint } = OPERATIONS.setTarget.body;
+  const body = parse(await readText(request), hint);
+  if (!Check(SCHEMAS.Target, body)) throw new Problem(400, `not a balloon target: ${hint}`);
+  return body;
+}
+
+export async function readInhibit(request: IncomingMessage): Promise<InhibitRequest> {
+  const { hint } = OPERATIONS.inhibit.body;
+  const text = await readText(request);
+  if (text === '') return {};
+  const body = parse(text, hint);
+  if (!Check(SCHEMAS.Inhibit, body)) throw new Problem(400, `not an inhibit request: ${hint}`);
+  return body;
+}
+
+function parse(text: string, hint: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw new Problem(400, `the request body is not JSON: ${hint}`);
+  }
+}
+
+async function readText(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let lenBytes = 0;
+  // The answer still has to go out on this connection: leaving the loop early must not destroy it.
+  const body = request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>;
+  for await (const chunk of body) {
+    lenBytes += chunk.length;
+    if (lenBytes > BODY_LIMIT_BYTES) {
+      throw new Problem(413, `the request body is larger than ${BODY_LIMIT_BYTES} bytes: send less`, {
+        connection: 'close',
+      });
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}

@@ -1,0 +1,26 @@
+/** The exit codes of balloonctl, which scripts rely on. */
+export const EXIT = { done: 0, refused: 1, usage: 2, unreachable: 3, timedOut: 4 } as const;
+
+/** The command line makes no sense; the message is one line. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
+
+/** `--wait` ran out of time; the message says how far it got. */
+export class WaitTimeoutError extends Error {
+  override readonly name = 'WaitTimeoutError';
+}
+
+/** By name rather than by class, so that reporting an error loads no module that raises others. */
+export function exitCode(error: unknown): number {
+  switch (error instanceof Error ? error.name : '') {
+    case 'UsageError':
+      return EXIT.usage;
+    case 'UnreachableError':
+      return EXIT.unreachable;
+    case 'WaitTimeoutError':
+      return EXIT.timedOut;
+    default:
+      return EXIT.refused;
+  }
+}

@@ -1,0 +1,50 @@
+/** Where a command prints: lines for people or documents for programs, never both. */
+import type { WriteStream } from 'node:tty';
+
+export type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow';
+
+export interface Output {
+  /** `--json`: print documents only. */
+  readonly json: boolean;
+  /** Columns of the terminal; null when this is none. */
+  readonly columns: number | null;
+  /** Prints text with a newline at its end. */
+  print(text: string): void;
+  /** Prints one JSON document on one line. */
+  document(value: unknown): void;
+  /** The text in this style, or as it is where colours are off. */
+  paint(style: Style, text: string): string;
+}
+
+const CODES: Record<Style, [on: number, off: number]> = {
+  bold: [1, 22],
+  dim: [2, 22],
+  red: [31, 39],
+  green: [32, 39],
+  yellow: [33, 39],
+};
+
+/** Colours only on a terminal that has them and unless NO_COLOR is set (no-color.org). */
+export function openOutput(
+  stream: Pick<WriteStream, 'write'> & Partial<Pick<WriteStream, 'isTTY' | 'columns'>>,
+  environment: Readonly<Record<string, string | undefined>>,
+  json: boolean,
+): Output {
+  const onTerminal = stream.isTTY === true;
+  const colours = onTerminal && !environment['NO_COLOR'] && environment['TERM'] !== 'dumb';
+  return {
+    json,
+    columns: onTerminal ? (stream.columns ?? 80) : null,
+    print: (text) => void stream.write(`${text}\n`),
+    document: (value) => void stream.write(`${JSON.stringify(value)}\n`),
+    paint: (style, text) => {
+      const [on, off] = CODES[style];
+      return colours ? `\x1b[${on}m${text}\x1b[${off}m` : text;
+    },
+  };
+}
+
+/** Names and reasons come from others: without control characters they cannot drive the terminal. */
+export function printable(text: string): string {
+  return text.replace(/\p{Cc}/gu, '?');
+}

@@ -1,0 +1,60 @@
+/** `balloonctl set`: sends a target and, with `--wait`, watches until the guest has followed it. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { TargetRequest, VmView } from '../../../protocol/control/schema.js';
+import { formatSize } from '../../../protocol/control/size.js';
+import { ControlError, type ControlClient } from '../client.js';
+import { WaitTimeoutError } from './exit.js';
+import { printable, type Output } from './output.js';
+
+const POLL_MS = 200;
+
+/** `waitSeconds` null: do not wait. On a time-out the last state is printed before WaitTimeoutError. */
+export async function setTarget(
+  client: ControlClient,
+  output: Output,
+  name: string,
+  target: TargetRequest,
+  waitSeconds: number | null,
+): Promise<void> {
+  let vm = await client.setTarget(name, target);
+  const wantedBytes = vm.balloon.targetBytes;
+  let timedOut = false;
+  if (waitSeconds !== null) {
+    const deadline = performance.now() + waitSeconds * 1000;
+    while (vm.balloon.actualBytes !== wantedBytes && !timedOut) {
+      await sleep(Math.min(POLL_MS, Math.max(0, deadline - performance.now())));
+      vm = await client.show(name);
+      if (vm.balloon.targetBytes !== wantedBytes) throw overruled(vm);
+      timedOut = performance.now() >= deadline;
+    }
+    timedOut = vm.balloon.actualBytes !== wantedBytes;
+  }
+  if (output.json) output.document(vm);
+  else output.print(renderTarget(vm));
+  if (timedOut) throw new WaitTimeoutError(explain(vm, waitSeconds ?? 0));
+}
+
+function renderTarget(vm: VmView): string {
+  const { targetBytes, actualBytes } = vm.balloon;
+  const keeps = `the guest keeps ${formatSize(Math.max(0, vm.ramBytes - targetBytes))}`;
+  const now = actualBytes === targetBytes ? 'reached' : `it holds ${formatSize(actualBytes)} now`;
+  return `${printable(vm.name)}: balloon target ${formatSize(targetBytes)} (${keeps}), ${now}`;
+}
+
+function overruled(vm: VmView): ControlError {
+  const target = formatSize(vm.balloon.targetBytes);
+  return new ControlError(
+    409,
+    `the target of ${printable(vm.name)} was changed to ${target} by someone else while waiting: see balloonctl events`,
+  );
+}
+
+function explain(vm: VmView, waitSeconds: number): string {
+  const { targetBytes, actualBytes } = vm.balloon;
+  const name = printable(vm.name);
+  const why =
+    vm.state === 'running'
+      ? `the guest may have no more to give; the target stands, see balloonctl show ${name}`
+      : 'no guest driver is running; load virtio_balloon in the guest';
+  return `${name} holds ${formatSize(actualBytes)} of ${formatSize(targetBytes)} after ${waitSeconds} s: ${why}`;
+}

@@ -1,0 +1,83 @@
+/** `balloonctl show`: what an operator asks next about one VM, most urgent first. */
+import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
+import { formatSize } from '../../../protocol/control/size.js';
+import { printable, type Output } from './output.js';
+import { formatAge, formatStat } from './stat-value.js';
+import { alignColumns, wrap } from './text.js';
+import { STATE_STYLES } from './vm-table.js';
+
+const LABEL_COLUMNS = 14;
+const WIDTH_MAX = 100;
+
+const STATE_MEANS: Record<VmView['state'], string> = {
+  connected: 'the guest driver has not started yet',
+  running: 'the guest driver is at work',
+  stopped: 'the guest driver stopped; the target waits for its return',
+};
+
+export function renderVm(vm: VmView, output: Output): string {
+  const width = Math.min(output.columns ?? 80, WIDTH_MAX) - LABEL_COLUMNS;
+  const state = output.paint(STATE_STYLES[vm.state], vm.state);
+  const lines = [
+    `${output.paint('bold', printable(vm.name))}  pid ${vm.pid}  ${state}: ${STATE_MEANS[vm.state]}`,
+    ...section('Verdict', vm.verdict === null ? ['nothing to fix'] : wrap(printable(vm.verdict), width)),
+    ...section('Not discarding', vm.inhibited === null ? [] : wrap(printable(vm.inhibited), width)),
+    ...section('Memory', [
+      `${formatSize(vm.ramBytes)} RAM, the guest has ${formatSize(Math.max(0, vm.ramBytes - vm.balloon.actualBytes))}`,
+    ]),
+    ...section('Balloon', balloonLines(vm.balloon)),
+    ...section('Page cache', vm.cache === null ? [] : balloonLines(vm.cache)),
+    ...section('Cgroup', cgroupLines(vm.cgroup)),
+    ...section('Policy', policyLines(vm.policy)),
+    ...section(
+      'Features',
+      vm.features.length === 0 ? ['none acknowledged'] : vm.features.map((name) => printable(name)),
+    ),
+    ...section('Statistics', statsLines(vm.stats)),
+  ];
+  return lines.join('\n');
+}
+
+/** The age, then one line a statistic. */
+export function statsLines(stats: VmView['stats']): string[] {
+  if (stats === null) return ['none received'];
+  const { ageSeconds, ...values } = stats;
+  const rows = Object.entries(values).map(([name, value]) => [printable(name), formatStat(name, value)]);
+  return [`${formatAge(ageSeconds)} old`, ...alignColumns(rows, '<>')];
+}
+
+function section(label: string, lines: readonly string[]): string[] {
+  return lines.map((line, index) => `${(index === 0 ? label : '').padEnd(LABEL_COLUMNS)}  ${line}`);
+}
+
+function balloonLines(balloon: BalloonView): string[] {
+  const { targetBytes, actualBytes, pendingBytes } = balloon;
+  const missingBytes = targetBytes - actualBytes;
+  const progress =
+    missingBytes === 0
+      ? 'reached'
+      : missingBytes > 0
+        ? `${formatSize(missingBytes)} still to come from the guest`
+        : `${formatSize(-missingBytes)} still to go back to the guest`;
+  return [
+    `${formatSize(actualBytes)} of target ${formatSize(targetBytes)}: ${progress}`,
+    ...(pendingBytes > 0 ? [`${formatSize(pendingBytes)} given up but not yet discarded`] : []),
+    `so far inflated ${formatSize(balloon.inflatedBytesTotal)}, deflated ${formatSize(balloon.deflatedBytesTotal)},`,
+    `reported ${formatSize(balloon.reportedBytesTotal)}, discarded ${formatSize(balloon.discardedBytesTotal)}`,
+  ];
+}
+
+function cgroupLines(cgroup: VmView['cgroup']): string[] {
+  if (cgroup === null) return [];
+  const limit = (bytes: number | null) => (bytes === null ? 'max' : formatSize(bytes));
+  return [
+    printable(cgroup.path),
+    `${formatSize(cgroup.currentBytes)} now, high ${limit(cgroup.highBytes)}, max ${limit(cgroup.maxBytes)}`,
+  ];
+}
+
+function policyLines(policy: VmView['policy']): string[] {
+  if (policy === null) return [];
+  const { band, minBytes, maxBytes, mode } = policy;
+  return [`band ${band}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}, ${printable(mode)}`];
+}

@@ -1,0 +1,152 @@
+/** The client of the control API. It loads node:http and nothing else, so that balloonctl starts fast. */
+import { request as httpRequest, type IncomingMessage } from 'node:http';
+import type { DaemonEvent } from '../../protocol/control/events.js';
+import type { ProblemDocument, TargetRequest, VmStats, VmView } from '../../protocol/control/schema.js';
+
+/** Longer than the slowest operation (statistics with refresh, 5 s). */
+const REPLY_TIMEOUT_MS = 10_000;
+
+/** No answer from a daemon at this socket; the message says why and what to do. */
+export class UnreachableError extends Error {
+  override readonly name = 'UnreachableError';
+}
+
+/** The daemon refused or failed; the message is the problem's detail. */
+export class ControlError extends Error {
+  override readonly name = 'ControlError';
+
+  constructor(
+    readonly status: number,
+    detail: string,
+  ) {
+    super(detail);
+  }
+}
+
+export class ControlClient {
+  constructor(readonly socketPath: string) {}
+
+  async list(): Promise<VmView[]> {
+    return (await this.#call('GET', '/v1/vms')) as VmView[];
+  }
+
+  async show(vm: string): Promise<VmView> {
+    return (await this.#call('GET', vmPath(vm))) as VmView;
+  }
+
+  async setTarget(vm: string, target: TargetRequest): Promise<VmView> {
+    return (await this.#call('PATCH', vmPath(vm), target)) as VmView;
+  }
+
+  /** `refresh` asks the guest for fresh ones and waits for them. */
+  async stats(vm: string, refresh: boolean): Promise<VmStats> {
+    return (await this.#call('GET', `${vmPath(vm)}/stats${refresh ? '?refresh=true' : ''}`)) as VmStats;
+  }
+
+  async inhibit(vm: string, reason: string | undefined): Promise<VmView> {
+    return (await this.#call('PUT', `${vmPath(vm)}/inhibit`, { reason })) as VmView;
+  }
+
+  async allow(vm: string): Promise<VmView> {
+    return (await this.#call('DELETE', `${vmPath(vm)}/inhibit`)) as VmView;
+  }
+
+  /** What the daemon remembers, oldest first; with `follow` also what comes, until the daemon ends it. */
+  async *events(follow: boolean): AsyncGenerator<DaemonEvent> {
+    const response = await this.#send('GET', `/v1/events?since=0&follow=${follow}`);
+    if (response.statusCode !== 200) throw this.#refusal(response, await this.#text(response));
+    // A stream may be silent for as long as nothing happens.
+    response.setTimeout(0);
+    try {
+      let rest = '';
+      for await (const chunk of response.setEncoding('utf8') as AsyncIterable<string>) {
+        const lines = (rest + chunk).split('\n');
+        rest = lines.pop() ?? '';
+        for (const line of lines) {
+          if (line.startsWith('data: ')) yield JSON.parse(line.slice(6)) as DaemonEvent;
+        }
+      }
+    } catch (error) {
+      throw this.#unreachable(error);
+    }
+  }
+
+  async #call(method: string, path: string, body?: unknown): Promise<unknown> {
+    const response = await this.#send(method, path, body);
+    const text = await this.#text(response);
+    if (response.statusCode !== 200) throw this.#refusal(response, text);
+    return this.#parse(text);
+  }
+
+  #send(method: string, path: string, body?: unknown): Promise<IncomingMessage> {
+    return new Promise((resolve, reject) => {
+      const request = httpRequest(
+        {
+          socketPath: this.socketPath,
+          method,
+          path,
+          agent: false,
+          timeout: REPLY_TIMEOUT_MS,
+          ...(body !== undefined && { headers: { 'content-type': 'application/json' } }),
+        },
+        resolve,
+      );
+      request.on('timeout', () => request.destroy(new UnreachableError(this.#says('does not answer'))));
+      request.on('error', (error) => reject(this.#unreachable(error)));
+      request.end(body === undefined ? undefined : JSON.stringify(body));
+    });
+  }
+
+  async #text(response: IncomingMessage): Promise<string> {
+    try {
+      let text = '';
+      for await (const chunk of response.setEncoding('utf8') as AsyncIterable<string>) text += chunk;
+      return text;
+    } catch (error) {
+      throw this.#unreachable(error);
+    }
+  }
+
+  #parse(text: string): unknown {
+    try {
+      return JSON.parse(text) as unknown;
+    } catch {
+      throw new UnreachableError(this.#says('is not the control socket of balloond: give --control PATH'));
+    }
+  }
+
+  #refusal(response: IncomingMessage, text: string): Error {
+    const { detail } = (this.#parse(text) ?? {}) as Partial<ProblemDocument>;
+    return new ControlError(response.statusCode ?? 0, detail ?? text.trim());
+  }
+
+  #unreachable(error: unknown): Error {
+    if (error instanceof UnreachableError) return error;
+    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    switch (code) {
+      case 'ENOENT':
+        return new UnreachableError(this.#says('does not exist: start balloond, or give --control PATH'));
+      case 'ECONNREFUSED':
+        return new UnreachableError(
+          this.#says('has no daemon behind it: start balloond, or give --control PATH'),
+        );
+      case 'EACCES':
+        return new UnreachableError(
+          this.#says("is not yours to open: run as root or join the socket's group"),
+        );
+      case 'ECONNRESET':
+      case 'EPIPE':
+        return new UnreachableError(this.#says('was closed by the daemon: its log says why; try again'));
+      default:
+        return new UnreachableError(this.#says(`cannot be used (${code}): is balloond running there?`));
+    }
+  }
+
+  #says(what: string): string {
+    return `control socket ${this.socketPath} ${what}`;
+  }
+}
+
+function vmPath(vm: string): string {
+  return `/v1/vms/${encodeURIComponent(vm)}`;
+}

@@ -1,0 +1,26 @@
+/** What the control server needs of the daemon; main implements it. The server holds no state of VMs. */
+import type { DaemonEvent } from '../../protocol/control/events.js';
+import type { TargetRequest, VmView } from '../../protocol/control/schema.js';
+
+export interface Fleet {
+  list(): VmView[];
+  find(name: string): VmView | undefined;
+  /** Bytes, whole and not negative. Throws RefusedError. */
+  setTarget(name: string, target: TargetRequest): VmView;
+  /** Resolves once the guest sent statistics younger than the call. Rejects with RefusedError. */
+  refreshStats(name: string, timeoutMs: number): Promise<VmView>;
+  /** `null` resumes discarding. Throws RefusedError. */
+  setInhibited(name: string, reason: string | null): VmView;
+}
+
+export interface EventSource {
+  /** What is remembered with a `seq` above this one, oldest first. */
+  recent(sinceSeq: number): DaemonEvent[];
+  /** Calls back at each new event, in order; returns the end of the subscription. */
+  subscribe(listener: (event: DaemonEvent) => void): () => void;
+}
+
+/** The VM's present state does not allow it (HTTP 409). The message is a sentence that says what to do. */
+export class RefusedError extends Error {
+  override readonly name = 'RefusedError';
+}

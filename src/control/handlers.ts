@@ -1,0 +1,61 @@
+/** What each operation of the table does. A handler returns the reply document or throws. */
+import type { IncomingMessage } from 'node:http';
+import { openApiDocument } from '../../protocol/control/openapi.js';
+import type { OperationId } from '../../protocol/control/operations.js';
+import type { VmView } from '../../protocol/control/schema.js';
+import { readInhibit, readTarget } from './body.js';
+import { RefusedError, type Fleet } from './fleet.js';
+import { Problem } from './problem.js';
+import type { Route } from './route.js';
+
+const REFRESH_TIMEOUT_MS = 5000;
+const NAMES_LISTED = 20;
+
+export interface Call {
+  readonly route: Route;
+  readonly request: IncomingMessage;
+  readonly fleet: Fleet;
+  readonly version: string;
+}
+
+type Handler = (call: Call) => unknown;
+
+/** Streams take over the response, so the server answers them itself. */
+export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
+  listVms: ({ fleet }) => fleet.list(),
+  showVm: (call) => findVm(call),
+  setTarget: async (call) => {
+    const target = await readTarget(call.request);
+    return call.fleet.setTarget(findVm(call).name, target);
+  },
+  showStats: async (call) => {
+    const found = findVm(call);
+    const vm = call.route.query.refresh
+      ? await call.fleet.refreshStats(found.name, REFRESH_TIMEOUT_MS)
+      : found;
+    if (vm.stats !== null) return vm.stats;
+    throw new RefusedError(
+      vm.features.includes('VIRTIO_BALLOON_F_STATS_VQ')
+        ? 'the guest has not sent statistics yet: try again with refresh'
+        : 'the guest driver did not accept VIRTIO_BALLOON_F_STATS_VQ: load virtio_balloon in the guest',
+    );
+  },
+  inhibit: async (call) => {
+    const { reason } = await readInhibit(call.request);
+    return call.fleet.setInhibited(findVm(call).name, reason ?? 'inhibited by the operator');
+  },
+  allow: (call) => call.fleet.setInhibited(findVm(call).name, null),
+  health: ({ version }) => ({ status: 'ok', version }),
+  openApi: ({ version }) => openApiDocument(version),
+};
+
+/** Looked up after the body was read: the VM may have gone meanwhile. */
+function findVm({ fleet, route }: Call): VmView {
+  const vm = fleet.find(route.vm);
+  if (vm !== undefined) return vm;
+  const names = fleet.list().map(({ name }) => name);
+  const more = names.length > NAMES_LISTED ? `, and ${names.length - NAMES_LISTED} more` : '';
+  const known =
+    names.length === 0 ? 'no VM is connected' : `known are ${names.slice(0, NAMES_LISTED).join(', ')}${more}`;
+  throw new Problem(404, `no VM is called ${JSON.stringify(route.vm)}: ${known}`);
+}

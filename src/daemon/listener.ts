@@ -1,0 +1,74 @@
+import { unlinkSync } from 'node:fs';
+import { closeFd } from '../os/fd.js';
+import { Poller, READABLE } from '../os/poller.js';
+import { acceptUnix, listenUnix } from '../os/socket.js';
+
+/** Owner and group may connect: the VMM runs as one of them. */
+const SOCKET_MODE = 0o660;
+/** Connections taken before others get their turn. */
+const ACCEPTS_PER_TURN = 16;
+const RETRY_MS = 1000;
+
+/** Hands out each connection made to a listening socket. It owns the socket, and its path if it made it. */
+export class Listener {
+  readonly #fd: number;
+  readonly #path: string | null;
+  readonly #accepted: (fd: number) => void;
+  readonly #failed: (error: Error) => void;
+  #poller: Poller | null = null;
+  #retry: NodeJS.Timeout | null = null;
+
+  /** `accepted` owns the fd it is given. Throws SystemError when `where` cannot be listened on. */
+  constructor(
+    where: { path: string } | { fd: number },
+    accepted: (fd: number) => void,
+    failed: (error: Error) => void,
+  ) {
+    this.#path = 'path' in where ? where.path : null;
+    this.#fd = 'path' in where ? listenUnix(where.path, SOCKET_MODE) : where.fd;
+    this.#accepted = accepted;
+    this.#failed = failed;
+    this.#watch();
+  }
+
+  close(): void {
+    this.#poller?.close();
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    closeFd(this.#fd);
+    if (this.#path === null) return;
+    try {
+      unlinkSync(this.#path);
+    } catch {
+      // Somebody removed it already, which is what was wanted.
+    }
+  }
+
+  #watch(): void {
+    this.#retry = null;
+    this.#poller = new Poller(this.#fd, READABLE, () => this.#accept());
+  }
+
+  #accept(): void {
+    try {
+      for (let turn = 0; turn < ACCEPTS_PER_TURN; turn++) {
+        const fd = acceptUnix(this.#fd);
+        if (fd === null) return;
+        this.#take(fd);
+      }
+    } catch (error) {
+      // Out of file descriptors: the socket stays readable, so looking again at once would never end.
+      this.#failed(error instanceof Error ? error : new Error(String(error)));
+      this.#poller?.close();
+      this.#retry = setTimeout(() => this.#watch(), RETRY_MS);
+    }
+  }
+
+  #take(fd: number): void {
+    try {
+      this.#accepted(fd);
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+  }
+}

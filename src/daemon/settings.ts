@@ -1,0 +1,113 @@
+import { readFileSync } from 'node:fs';
+import { parse, TomlError } from 'smol-toml';
+import { Type, type Static } from 'typebox';
+import { Value } from 'typebox/value';
+import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
+import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
+import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
+
+/** A file or flag that cannot be honoured; the message is one line that says what to do. */
+export class SettingsError extends Error {
+  override readonly name = 'SettingsError';
+}
+
+const FEATURE_NAMES = Object.keys(BalloonFeature) as BalloonFeatureName[];
+
+const DeviceSettings = {
+  features: Type.Optional(Type.Array(Type.Union(FEATURE_NAMES.map((name) => Type.Literal(name))))),
+  'stats-interval': Type.Optional(Type.Number({ minimum: 0, maximum: 86400 })),
+};
+
+const ConfigFile = Type.Object(
+  {
+    control: Type.Optional(Type.String({ minLength: 1 })),
+    'log-level': Type.Optional(Type.Union(LOG_LEVELS.map((level) => Type.Literal(level)))),
+    'log-format': Type.Optional(Type.Union(LOG_FORMATS.map((format) => Type.Literal(format)))),
+    socket: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            path: Type.String({ minLength: 1 }),
+            name: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9._:@+-]{1,64}$' })),
+            ...DeviceSettings,
+          },
+          { additionalProperties: false },
+        ),
+      ),
+    ),
+    vm: Type.Optional(
+      Type.Array(
+        Type.Object({ match: Type.String({ minLength: 1 }), ...DeviceSettings }, { additionalProperties: false }),
+      ),
+    ),
+  },
+  { additionalProperties: false },
+);
+export type ConfigFile = Static<typeof ConfigFile>;
+
+/** What a device offers, and how often it asks its guest for statistics (seconds; 0: never). */
+export interface DeviceOptions {
+  features: readonly BalloonFeatureName[];
+  statsIntervalSeconds: number;
+}
+
+export interface SocketSettings {
+  path: string;
+  name?: string | undefined;
+  features?: readonly BalloonFeatureName[] | undefined;
+  'stats-interval'?: number | undefined;
+}
+
+const DEFAULTS: DeviceOptions = { features: FEATURE_NAMES, statsIntervalSeconds: 10 };
+
+/** Throws SettingsError naming the file, and the line or the key that is wrong. */
+export function readConfigFile(path: string): ConfigFile {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new SettingsError(`cannot read the configuration: ${reason}`);
+  }
+  let document: unknown;
+  try {
+    document = parse(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const [reason] = error.message.split('\n');
+    throw new SettingsError(`${path}:${error.line}:${error.column}: ${reason ?? 'not TOML'}`);
+  }
+  if (!Value.Check(ConfigFile, document)) {
+    const [first] = Value.Errors(ConfigFile, document);
+    const where = first?.instancePath.replaceAll('/', '.').slice(1);
+    throw new SettingsError(`${path}: ${where === undefined || where === '' ? 'the file' : where} ${first?.message ?? 'is wrong'}`);
+  }
+  return document;
+}
+
+/** What applies to a VM: the last matching `[[vm]]`, then its socket, then the defaults. */
+export function deviceOptions(config: ConfigFile, socket: SocketSettings | null, vm: string): DeviceOptions {
+  const matching = (config.vm ?? []).filter(({ match }) => globMatches(match, vm)).at(-1);
+  return {
+    features: matching?.features ?? socket?.features ?? DEFAULTS.features,
+    statsIntervalSeconds:
+      matching?.['stats-interval'] ?? socket?.['stats-interval'] ?? DEFAULTS.statsIntervalSeconds,
+  };
+}
+
+/** The bits that are offered for these device features: with them, what every ring can be served with. */
+export function offeredBits(features: readonly BalloonFeatureName[]): FeatureBits {
+  return featureMask(
+    ...features.map((name) => BalloonFeature[name]),
+    VirtioFeature.VIRTIO_F_INDIRECT_DESC,
+    VirtioFeature.VIRTIO_F_EVENT_IDX,
+    VirtioFeature.VIRTIO_F_VERSION_1,
+    VirtioFeature.VIRTIO_F_RING_PACKED,
+  );
+}
+
+/** `*` stands for any characters, `?` for one. */
+export function globMatches(pattern: string, name: string): boolean {
+  const source = pattern.replaceAll(/[.+^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*').replaceAll('?', '.');
+  return new RegExp(`^${source}$`, 'u').test(name);
+}

@@ -1,0 +1,249 @@
+import type { VmView } from '../../protocol/control/schema.js';
+import { formatSize } from '../../protocol/control/size.js';
+import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
+import { featureNames, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
+import { VhostFeature } from '../../protocol/vhost-user/requests.js';
+import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
+import { mapsPrivately } from '../host/peer.js';
+import { PAGE_BYTES } from '../memory/region.js';
+import type { Emit } from '../ops/event-log.js';
+import type { SystemError } from '../os/errors.js';
+import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
+import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
+import { offeredBits, type DeviceOptions } from './settings.js';
+import { verdict } from './verdict.js';
+
+/** A target that cannot be: the message says why and what to do. */
+export class TargetError extends Error {
+  override readonly name = 'TargetError';
+}
+
+/** What an operator asks a guest to keep, or to give up, in bytes. */
+export type Target = { memoryBytes: number } | { balloonBytes: number };
+
+/**
+ * One VM as operators know it: the session its VMM opened, the balloon served in it, and what was asked of it.
+ * The target is the operator's: it outlives guest reboots, and a target for the guest's memory that was set
+ * before its size was known is kept until it is.
+ */
+export class Vm implements SessionObserver, BalloonObserver {
+  readonly name: string;
+  readonly pid: number;
+  readonly #emit: Emit;
+  readonly #session: Session;
+  readonly #onClosed: () => void;
+  readonly #statsTimer: NodeJS.Timeout | null;
+  readonly #connectedAt = Date.now();
+  #balloon!: Balloon;
+  #wantedMemoryBytes: number | null = null;
+  #ramBytes = 0;
+  #problem: string | null = null;
+  #reached = true;
+  #movedAt = Date.now();
+  #outsideReported = false;
+
+  /** Owns the connected socket `fd`. */
+  constructor(name: string, pid: number, fd: number, options: DeviceOptions, emit: Emit, onClosed: () => void) {
+    this.name = name;
+    this.pid = pid;
+    this.#onClosed = onClosed;
+    this.#emit = (event, message, fields) => emit(event, message, fields, name);
+    this.#session = new Session(fd, this, (memory, host) => {
+      this.#balloon = new Balloon(memory, host, this, offeredBits(options.features));
+      return this.#balloon;
+    });
+    this.#statsTimer =
+      options.statsIntervalSeconds > 0
+        ? setInterval(() => this.#balloon.stats.request(), options.statsIntervalSeconds * 1000).unref()
+        : null;
+  }
+
+  view(): VmView {
+    const { memory, features, state } = this.#session;
+    const balloon = this.#balloon;
+    return {
+      name: this.name,
+      pid: this.pid,
+      state,
+      ramBytes: this.#ramBytes,
+      balloon: {
+        targetBytes: balloon.targetBytes,
+        actualBytes: balloon.actualBytes,
+        pendingBytes: state === 'running' ? memory.pendingPages * PAGE_BYTES : 0,
+        discardedBytesTotal: balloon.totals.discarded,
+        inflatedBytesTotal: balloon.totals.inflated,
+        deflatedBytesTotal: balloon.totals.deflated,
+        reportedBytesTotal: balloon.totals.reported,
+      },
+      cache: null,
+      inhibited: balloon.inhibited,
+      verdict: this.#verdict(),
+      features: featureNames(features, BalloonFeature, VirtioFeature, VhostFeature),
+      stats: this.#statsView(),
+      cgroup: null,
+      policy: null,
+    };
+  }
+
+  /** Throws TargetError when the guest has less memory than that. */
+  setTarget(target: Target): void {
+    const ram = this.#ramBytes;
+    if ('memoryBytes' in target && ram === 0) {
+      this.#wantedMemoryBytes = target.memoryBytes;
+      return;
+    }
+    const asked = 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes;
+    if (ram > 0 && asked > ram) {
+      throw new TargetError(`${this.name} has ${formatSize(ram)} of memory, so ${formatSize(asked)} is too much`);
+    }
+    this.#wantedMemoryBytes = null;
+    this.#apply('memoryBytes' in target ? ram - asked : asked, 'operator');
+  }
+
+  refreshStats(timeoutMs: number): Promise<boolean> {
+    return this.#balloon.stats.refresh(timeoutMs);
+  }
+
+  setInhibited(reason: string | null): void {
+    if (reason === this.#balloon.inhibited) return;
+    this.#balloon.setInhibited(reason);
+    if (reason !== null) this.#emit('inhibited', `discarding stopped: ${reason}`, { reason });
+    else this.#emit('allowed', 'discarding resumed');
+  }
+
+  close(): void {
+    this.#session.close();
+  }
+
+  inspectRegion({ gpa, userAddr }: RegionDescription): string | null {
+    if (mapsPrivately(this.pid, userAddr) !== true) return null;
+    this.#problem =
+      'the VMM maps guest memory privately, so nothing the guest writes can be seen: add share=on to its ' +
+      'memory backend and restart the VM';
+    this.#emit('private-memory', this.#problem, { gpa: `0x${gpa.toString(16)}` });
+    return this.#problem;
+  }
+
+  memoryChanged(): void {
+    const { regions, sizeBytes } = this.#session.memory;
+    this.#ramBytes = sizeBytes;
+    this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory in ${regions.length} regions`, {
+      regions: regions.length,
+      bytes: sizeBytes,
+      backingPageBytes: Math.max(0, ...regions.map((region) => region.file.pageBytes)),
+    });
+  }
+
+  featuresAcked(features: FeatureBits): void {
+    const names = featureNames(features, BalloonFeature, VirtioFeature, VhostFeature);
+    this.#emit('features-negotiated', 'the guest driver acked its features', { features: names });
+  }
+
+  stateChanged(state: SessionState): void {
+    this.#movedAt = Date.now();
+    if (state !== 'running') {
+      this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
+      return;
+    }
+    this.#problem = null;
+    this.#outsideReported = false;
+    if (this.#wantedMemoryBytes !== null) {
+      const wanted = this.#wantedMemoryBytes;
+      this.#wantedMemoryBytes = null;
+      if (wanted > this.#ramBytes) {
+        this.#emit('target-clamped', `the guest has only ${formatSize(this.#ramBytes)}`, { askedBytes: wanted });
+      }
+      this.#apply(Math.max(0, this.#ramBytes - wanted), 'operator');
+    }
+    this.#reached = this.#balloon.targetBytes === 0;
+    this.#emit('vm-ready', 'the guest driver runs', { targetBytes: this.#balloon.targetBytes });
+  }
+
+  requestRefused(request: string, error: Error): void {
+    this.#emit('frontend-error', error.message, { request });
+  }
+
+  ringFailed(index: number, error: Error): void {
+    this.#problem = `ring ${index} is stopped, reload the guest's balloon driver: ${error.message}`;
+    this.#emit('driver-error', error.message, { ring: index });
+  }
+
+  queuesSettled(present: number, needed: number): void {
+    if (present >= needed) return;
+    this.#problem = `the VMM device has ${present} virtqueues, the offered features need ${needed}: set num_vqs=${needed} on it and restart the VM`;
+    this.#emit('too-few-queues', this.#problem, { present, needed });
+  }
+
+  configChangeSent(): void {
+    this.#emit('config-change-sent', 'the VMM was told of a new target');
+  }
+
+  closed(error: Error | null): void {
+    if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
+    if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
+    else this.#emit('vm-dropped', error.message);
+    this.#onClosed();
+  }
+
+  actualChanged(): void {
+    const { actualBytes, targetBytes } = this.#balloon;
+    this.#movedAt = Date.now();
+    if (this.#reached || actualBytes !== targetBytes) return;
+    this.#reached = true;
+    this.#emit('target-reached', `the balloon holds ${formatSize(actualBytes)}`, { actualBytes });
+  }
+
+  statsReceived(): void {
+    this.#emit('stats-received', 'the guest sent statistics');
+  }
+
+  pagesOutside(count: number): void {
+    if (this.#outsideReported) return;
+    this.#outsideReported = true;
+    this.#emit('pfn-outside-memory', `${count} pages are in no shared memory region`, { pages: count });
+  }
+
+  discardFailed(error: SystemError, ranges: number): void {
+    this.#emit('discard-failed', error.message, { code: error.code, syscall: error.syscall, ranges });
+  }
+
+  poisonActive(poisonVal: number): void {
+    this.#emit('page-poison-active', 'reported pages are kept: the guest relies on their poison', { poisonVal });
+  }
+
+  #apply(bytes: number, by: string): void {
+    const before = this.#balloon.targetBytes;
+    this.#balloon.setTarget(bytes);
+    const after = this.#balloon.targetBytes;
+    if (after === before) return;
+    this.#movedAt = Date.now();
+    this.#reached = false;
+    this.#emit('target-changed', `balloon target ${formatSize(before)} -> ${formatSize(after)}`, {
+      by,
+      fromBytes: before,
+      toBytes: after,
+    });
+  }
+
+  #statsView(): VmView['stats'] {
+    const { values, receivedAt } = this.#balloon.stats;
+    if (values === null) return null;
+    return { ageSeconds: (Date.now() - receivedAt) / 1000, ...Object.fromEntries(values) };
+  }
+
+  #verdict(): string | null {
+    const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
+    return verdict({
+      problem: this.#problem,
+      state: this.#session.state,
+      now: Date.now(),
+      connectedAt: this.#connectedAt,
+      movedAt: this.#movedAt,
+      targetBytes: this.#balloon.targetBytes,
+      actualBytes: this.#balloon.actualBytes,
+      guestFreeBytes: free ?? null,
+      // A kick eventfd starts at 1, so that every ring is kicked once without reason.
+      silentRing: this.#session.vrings.some(({ kicks, served }) => kicks > 1 && served === 0),
+    });
+  }
+}

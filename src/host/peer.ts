@@ -1,0 +1,87 @@
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
+
+/** Command lines and cgroup paths longer than this are cut: they are the peer's to choose. */
+const MAX_READ_BYTES = 256 * 1024;
+
+/**
+ * What can be learnt of the process at the other end of a connection from /proc. All of it is null or unknown
+ * when the process is gone or may not be looked at.
+ */
+export function peerName(pid: number): string | null {
+  return nameFromCommandLine(readProc(pid, 'cmdline')) ?? nameFromCgroup(readProc(pid, 'cgroup'));
+}
+
+/**
+ * Whether the peer maps the file behind `userAddr` privately (QEMU's share=off): what its guest writes is then
+ * never seen by anybody else. Null when that cannot be told.
+ */
+export function mapsPrivately(pid: number, userAddr: bigint): boolean | null {
+  let fd: number;
+  try {
+    fd = openSync(`/proc/${pid}/maps`, 'r');
+  } catch {
+    return null;
+  }
+  try {
+    for (const line of linesOf(fd)) {
+      const mapping = /^([0-9a-f]+)-([0-9a-f]+) ...([sp]) \S+ \S+ (\d+)/.exec(line);
+      if (mapping === null) continue;
+      const [, start, end, sharing, inode] = mapping;
+      if (BigInt(`0x${end ?? ''}`) <= userAddr) continue;
+      if (BigInt(`0x${start ?? ''}`) > userAddr || inode === '0') return null;
+      return sharing === 'p';
+    }
+  } catch {
+    // The process ended meanwhile.
+  } finally {
+    closeSync(fd);
+  }
+  return null;
+}
+
+/** QEMU's `-name NAME` or `-name guest=NAME,…`, where a comma in a name is written twice. */
+export function nameFromCommandLine(commandLine: string | null): string | null {
+  const words = commandLine?.split('\0') ?? [];
+  const at = words.findIndex((word) => word === '-name' || word === '--name');
+  const value = at < 0 ? undefined : words[at + 1];
+  if (value === undefined) return null;
+  const options = value.split(/(?<!,),(?!,)/).map((option) => option.replaceAll(',,', ','));
+  const guest = options.find((option) => option.startsWith('guest='))?.slice('guest='.length);
+  const plain = options[0]?.includes('=') === true ? undefined : options[0];
+  return cleanName(guest ?? plain);
+}
+
+/** The machine in a systemd scope such as `machine-qemu\x2d3\x2dweb.scope`. */
+export function nameFromCgroup(cgroups: string | null): string | null {
+  const scope = /\/machine-(?:qemu\\x2d\d+\\x2d)?([^/\n]+)\.scope/.exec(cgroups ?? '');
+  const escaped = scope?.[1];
+  return cleanName(
+    escaped?.replaceAll(/\\x([0-9a-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
+  );
+}
+
+/** A name that is safe in logs, URLs and on a terminal, or null when nothing is left of it. */
+export function cleanName(name: string | undefined): string | null {
+  const clean = name?.replaceAll(/[^\p{L}\p{N}._:@+-]/gu, '_').slice(0, 64);
+  return clean === undefined || clean === '' ? null : clean;
+}
+
+function readProc(pid: number, file: string): string | null {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8').slice(0, MAX_READ_BYTES);
+  } catch {
+    return null;
+  }
+}
+
+function* linesOf(fd: number): Generator<string> {
+  const chunk = Buffer.alloc(64 * 1024);
+  let rest = '';
+  for (;;) {
+    const got = readSync(fd, chunk);
+    if (got === 0) break;
+    const lines = (rest + chunk.toString('latin1', 0, got)).split('\n');
+    rest = lines.pop() ?? '';
+    yield* lines;
+  }
+}

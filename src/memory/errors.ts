@@ -1,0 +1,11 @@
+/**
+ * Errors by culprit. A FrontendError is the VMM's doing (a message that cannot be honoured), a DriverError the
+ * guest's (a ring or buffer that breaks the specification); SystemError (src/os) is the operator's to mend.
+ */
+export class FrontendError extends Error {
+  override readonly name = 'FrontendError';
+}
+
+export class DriverError extends Error {
+  override readonly name = 'DriverError';
+}

@@ -1,0 +1,188 @@
+import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
+import { describeFile } from '../os/file.js';
+import { closeFd } from '../os/fd.js';
+import { FrontendError } from './errors.js';
+import { describeRegion, GuestRegion, PAGE_BYTES, regionsOverlap, sameRegion } from './region.js';
+
+/** What GET_MAX_MEM_SLOTS answers: as many as the kernel's own vhost allows by default for KVM guests. */
+export const MAX_MEM_SLOTS = 509;
+
+/** A guest address that was checked once: these bytes lie inside that region. */
+export interface GuestSlice {
+  region: GuestRegion;
+  /** Bytes from the region's first byte. */
+  offset: number;
+  lenBytes: number;
+}
+
+/**
+ * The memory of one guest: regions that do not overlap, sorted by guest address. Changes are all or nothing, and
+ * a refused change closes the fds it brought. `generation` moves with every change, so that whoever holds
+ * addresses resolved earlier knows to resolve them again.
+ */
+export class GuestMemory {
+  #regions: GuestRegion[] = [];
+  generation = 0;
+
+  get regions(): readonly GuestRegion[] {
+    return this.#regions;
+  }
+
+  get sizeBytes(): number {
+    return this.#regions.reduce((sum, region) => sum + region.sizeBytes, 0);
+  }
+
+  get balloonedPages(): number {
+    return this.#regions.reduce((sum, region) => sum + region.ledger.ballooned.size, 0);
+  }
+
+  get pendingPages(): number {
+    return this.#regions.reduce((sum, region) => sum + region.ledger.pending.size, 0);
+  }
+
+  /** ADD_MEM_REG. Takes `fd` over, also when it throws. */
+  add(description: RegionDescription, fd: number): GuestRegion {
+    try {
+      if (this.#regions.length >= MAX_MEM_SLOTS) {
+        throw new FrontendError(`more than ${MAX_MEM_SLOTS} memory regions`);
+      }
+      refuseOverlap(
+        this.#regions.map((region) => region.description),
+        description,
+      );
+      const region = new GuestRegion(description, fd);
+      this.#install([...this.#regions, region]);
+      return region;
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+  }
+
+  /** REM_MEM_REG: the description must name a region as it was added. */
+  remove(description: RegionDescription): void {
+    const region = this.#regions.find((candidate) => sameRegion(candidate.description, description));
+    if (region === undefined) throw new FrontendError(`no such ${describeRegion(description)}`);
+    this.#install(this.#regions.filter((candidate) => candidate !== region));
+    region.close();
+  }
+
+  /**
+   * SET_MEM_TABLE: replaces all regions. One that is described as before, of the same file, stays as it is with
+   * its ledger. Takes the fds over, also when it throws.
+   */
+  replace(descriptions: readonly RegionDescription[], fds: readonly number[]): void {
+    const unused = new Set(fds);
+    const made: GuestRegion[] = [];
+    try {
+      const next = descriptions.map((description, index) => {
+        refuseOverlap(descriptions.slice(0, index), description);
+        const fd = fds[index];
+        if (fd === undefined) throw new FrontendError(`${describeRegion(description)} came without an fd`);
+        const kept = this.#regions.find(
+          (region) => sameRegion(region.description, description) && sameFile(region, fd),
+        );
+        if (kept !== undefined) return kept;
+        const region = new GuestRegion(description, fd);
+        unused.delete(fd);
+        made.push(region);
+        return region;
+      });
+      const gone = this.#regions.filter((region) => !next.includes(region));
+      this.#install(next);
+      for (const region of gone) region.close();
+    } catch (error) {
+      for (const region of made) region.close();
+      throw error;
+    } finally {
+      for (const fd of unused) closeFd(fd);
+    }
+  }
+
+  /** The region that holds guest page `pfn` (4 KiB units), if any. */
+  regionOfPage(pfn: number): GuestRegion | undefined {
+    return this.#regionAt(pfn * PAGE_BYTES);
+  }
+
+  /**
+   * Splits a guest range into slices of regions, in order. A part that no region holds comes as its guest
+   * address, `outside`.
+   */
+  *slices(gpa: number, lenBytes: number): Generator<GuestSlice | { outside: number; lenBytes: number }> {
+    const end = gpa + lenBytes;
+    for (let at = gpa; at < end; ) {
+      const region = this.#regionAt(at);
+      if (region !== undefined) {
+        const len = Math.min(end, region.endGpa) - at;
+        yield { region, offset: at - region.gpa, lenBytes: len };
+        at += len;
+      } else {
+        const next = this.#regions.find((candidate) => candidate.gpa > at)?.gpa ?? Infinity;
+        const len = Math.min(end, next) - at;
+        yield { outside: at, lenBytes: len };
+        at += len;
+      }
+    }
+  }
+
+  /** Copies guest bytes out. Returns false, with nothing promised of `into`, when part of them is not mapped. */
+  read(gpa: number, into: Uint8Array, intoOffset: number, lenBytes: number): boolean {
+    let done = 0;
+    for (const slice of this.slices(gpa, lenBytes)) {
+      if (!('region' in slice)) return false;
+      const { region, offset } = slice;
+      region.mapping.read(region.lead + offset, into, intoOffset + done, slice.lenBytes);
+      done += slice.lenBytes;
+    }
+    return true;
+  }
+
+  /** Where a frontend's own address (SET_VRING_ADDR) lies, when `lenBytes` from there are in one region. */
+  resolveUser(userAddr: bigint, lenBytes: number): GuestSlice | undefined {
+    for (const region of this.#regions) {
+      const offset = userAddr - region.userAddr;
+      if (offset >= 0n && offset + BigInt(lenBytes) <= BigInt(region.sizeBytes)) {
+        return { region, offset: Number(offset), lenBytes };
+      }
+    }
+    return undefined;
+  }
+
+  close(): void {
+    const regions = this.#regions;
+    this.#install([]);
+    for (const region of regions) region.close();
+  }
+
+  #install(regions: GuestRegion[]): void {
+    this.#regions = regions.sort((a, b) => a.gpa - b.gpa);
+    this.generation++;
+  }
+
+  #regionAt(gpa: number): GuestRegion | undefined {
+    const regions = this.#regions;
+    let low = 0;
+    let high = regions.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >>> 1;
+      const region = regions[middle];
+      if (region === undefined) return undefined;
+      if (gpa < region.gpa) high = middle - 1;
+      else if (gpa >= region.endGpa) low = middle + 1;
+      else return region;
+    }
+    return undefined;
+  }
+}
+
+function refuseOverlap(others: readonly RegionDescription[], description: RegionDescription): void {
+  const clash = others.find((other) => regionsOverlap(other, description));
+  if (clash !== undefined) {
+    throw new FrontendError(`${describeRegion(description)} overlaps the one at 0x${clash.gpa.toString(16)}`);
+  }
+}
+
+function sameFile(region: GuestRegion, fd: number): boolean {
+  const file = describeFile(fd);
+  return file.dev === region.file.dev && file.ino === region.file.ino;
+}

@@ -1,0 +1,98 @@
+import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
+import { closeFd } from '../os/fd.js';
+import { describeFile, type BackingFile } from '../os/file.js';
+import { Mapping } from '../os/mapping.js';
+import { FrontendError } from './errors.js';
+import { PageLedger } from './page-ledger.js';
+
+export const PAGE_BYTES = 4096;
+
+/** Guest addresses stay below this, so that they are exact as numbers (x86-64 and arm64 end at 2^52). */
+const MAX_GPA = 2 ** 52;
+/** Largest region served: its ledger is two views of 512 MiB. */
+export const MAX_REGION_BYTES = 2 ** 44;
+
+/**
+ * One range of guest memory, mapped. It owns its mapping, its fd and its ledger. The mapping starts at a backing
+ * page of the file, `lead` bytes before the region's own first byte.
+ */
+export class GuestRegion {
+  readonly gpa: number;
+  readonly sizeBytes: number;
+  readonly userAddr: bigint;
+  readonly description: RegionDescription;
+  readonly lead: number;
+  readonly file: BackingFile;
+  readonly fd: number;
+  readonly mapping: Mapping;
+  readonly ledger: PageLedger;
+
+  /**
+   * Maps what `description` says of `fd`, which belongs to the region from then on; when it throws, the fd is
+   * still the caller's. Throws FrontendError when the description cannot be true.
+   */
+  constructor(description: RegionDescription, fd: number) {
+    const { gpa, sizeBytes, userAddr, mmapOffset } = description;
+    const where = describeRegion(description);
+    if (sizeBytes === 0n) throw new FrontendError(`${where} is empty`);
+    if (gpa + sizeBytes > BigInt(MAX_GPA) || userAddr + sizeBytes > 1n << 64n) {
+      throw new FrontendError(`${where} wraps around or lies beyond 2^52`);
+    }
+    if (sizeBytes > BigInt(MAX_REGION_BYTES)) throw new FrontendError(`${where} is larger than 16 TiB`);
+    const page = BigInt(PAGE_BYTES);
+    if (gpa % page !== 0n || sizeBytes % page !== 0n || mmapOffset % page !== 0n) {
+      throw new FrontendError(`${where} is not aligned to 4 KiB`);
+    }
+    this.file = describeFile(fd);
+    if (mmapOffset + sizeBytes > BigInt(this.file.sizeBytes)) {
+      throw new FrontendError(
+        `${where} ends at ${mmapOffset + sizeBytes} in a file of ${this.file.sizeBytes} bytes`,
+      );
+    }
+    this.gpa = Number(gpa);
+    this.sizeBytes = Number(sizeBytes);
+    this.userAddr = userAddr;
+    this.description = description;
+    this.lead = Number(mmapOffset) % this.file.pageBytes;
+    const length = Math.ceil((this.lead + this.sizeBytes) / this.file.pageBytes) * this.file.pageBytes;
+    this.mapping = Mapping.map(fd, Number(mmapOffset) - this.lead, length);
+    try {
+      this.ledger = new PageLedger(this.sizeBytes / PAGE_BYTES);
+    } catch (error) {
+      this.mapping.close();
+      throw error;
+    }
+    this.fd = fd;
+  }
+
+  get endGpa(): number {
+    return this.gpa + this.sizeBytes;
+  }
+
+  close(): void {
+    this.ledger.close();
+    this.mapping.close();
+    closeFd(this.fd);
+  }
+}
+
+export function describeRegion(region: RegionDescription): string {
+  return `memory region at 0x${region.gpa.toString(16)} of ${region.sizeBytes} bytes`;
+}
+
+/** Whether two regions meet, in the guest's addresses or in the frontend's own. */
+export function regionsOverlap(a: RegionDescription, b: RegionDescription): boolean {
+  return (
+    (a.gpa < b.gpa + b.sizeBytes && b.gpa < a.gpa + a.sizeBytes) ||
+    (a.userAddr < b.userAddr + b.sizeBytes && b.userAddr < a.userAddr + a.sizeBytes)
+  );
+}
+
+export function sameRegion(a: RegionDescription, b: RegionDescription): boolean {
+  return (
+    a.gpa === b.gpa &&
+    a.sizeBytes === b.sizeBytes &&
+    a.userAddr === b.userAddr &&
+    a.mmapOffset === b.mmapOffset
+  );
+}

@@ -1,0 +1,86 @@
+/*
+ * Removing pages from the file behind a shared mapping. MADV_DONTNEED would only drop our own view of them; it is
+ * MADV_REMOVE (or a punched hole, which is the same to the file) that gives memory back.
+ */
+#define _GNU_SOURCE
+#include "native.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* UIO_MAXIOV: most ranges of one vectored call. */
+#define MAX_VECTOR 1024
+
+int bd_pidfd_self(void)
+{
+	int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int retry(int error)
+{
+	return error == EINTR || error == EAGAIN;
+}
+
+static int discard_one(const struct bd_mapping *mapping, int fd, const double *range, enum bd_discard_method method)
+{
+	size_t offset = (size_t)range[0], length = (size_t)range[1];
+	int result;
+
+	do {
+		if (method == BD_FALLOCATE)
+			result = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					   mapping->file_offset + (off_t)offset, (off_t)length);
+		else
+			result = madvise(mapping->address + offset, length, MADV_REMOVE);
+	} while (result < 0 && retry(errno));
+	return result < 0 ? errno : 0;
+}
+
+size_t bd_discard_vector(const struct bd_mapping *mapping, int pidfd, const double *ranges, size_t count)
+{
+	struct iovec vector[MAX_VECTOR];
+	size_t n, done = 0;
+	ssize_t bytes;
+
+	if (count > MAX_VECTOR)
+		count = MAX_VECTOR;
+	for (n = 0; n < count; n++) {
+		vector[n].iov_base = mapping->address + (size_t)ranges[2 * n];
+		vector[n].iov_len = (size_t)ranges[2 * n + 1];
+	}
+	bytes = syscall(SYS_process_madvise, pidfd, vector, count, MADV_REMOVE, 0);
+	/* Partial success comes as the bytes of the ranges before the one that failed. */
+	while (done < count && bytes >= (ssize_t)vector[done].iov_len)
+		bytes -= (ssize_t)vector[done++].iov_len;
+	return done;
+}
+
+size_t bd_discard(const struct bd_mapping *mapping, int fd, const double *ranges, size_t count,
+		  enum bd_discard_method method, int *error)
+{
+	size_t done = 0;
+
+	*error = 0;
+	while (done < count) {
+		if (method == BD_PROCESS_MADVISE) {
+			size_t left = count - done;
+			size_t got = bd_discard_vector(mapping, fd, ranges + 2 * done, left);
+
+			done += got;
+			if (got == (left < MAX_VECTOR ? left : MAX_VECTOR))
+				continue;
+		}
+		/* After a short vector this is the range that stopped it: by itself it says why, or succeeds. */
+		*error = discard_one(mapping, fd, ranges + 2 * done, method);
+		if (*error != 0)
+			break;
+		done++;
+	}
+	return done;
+}

@@ -1,0 +1,204 @@
+/* Unix stream sockets that carry file descriptors. */
+#define _GNU_SOURCE
+#include "native.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int fill_address(struct sockaddr_un *address, const char *path)
+{
+	size_t length = strlen(path);
+
+	if (length == 0)
+		return -EINVAL;
+	if (length >= sizeof(address->sun_path))
+		return -ENAMETOOLONG;
+	memset(address, 0, sizeof(*address));
+	address->sun_family = AF_UNIX;
+	memcpy(address->sun_path, path, length + 1);
+	return 0;
+}
+
+static int stream_socket(int flags)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int close_with(int fd, int error)
+{
+	close(fd);
+	return -error;
+}
+
+/* Whether a socket at this path was left behind by a process that no longer listens on it. */
+static int is_stale(const struct sockaddr_un *address)
+{
+	struct stat info;
+	int fd, stale;
+
+	if (lstat(address->sun_path, &info) < 0 || !S_ISSOCK(info.st_mode))
+		return 0;
+	fd = stream_socket(SOCK_NONBLOCK);
+	if (fd < 0)
+		return 0;
+	stale = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED;
+	close(fd);
+	return stale;
+}
+
+int bd_listen(const char *path, mode_t mode)
+{
+	struct sockaddr_un address;
+	int error = fill_address(&address, path);
+	int fd;
+
+	if (error < 0)
+		return error;
+	fd = stream_socket(SOCK_NONBLOCK);
+	if (fd < 0)
+		return fd;
+	/* The mode of the socket's inode becomes that of the path: set before bind, it is never wider. */
+	if (fchmod(fd, mode) < 0)
+		return close_with(fd, errno);
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		if (errno != EADDRINUSE || !is_stale(&address))
+			return close_with(fd, errno);
+		if (unlink(path) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+			return close_with(fd, errno);
+	}
+	/* The umask had its say in bind(). */
+	if (chmod(path, mode) < 0 || listen(fd, SOMAXCONN) < 0) {
+		error = errno;
+		unlink(path);
+		return close_with(fd, error);
+	}
+	return fd;
+}
+
+int bd_connect(const char *path)
+{
+	struct sockaddr_un address;
+	int error = fill_address(&address, path);
+	int fd;
+
+	if (error < 0)
+		return error;
+	fd = stream_socket(SOCK_NONBLOCK);
+	if (fd < 0)
+		return fd;
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return close_with(fd, errno);
+	return fd;
+}
+
+int bd_accept(int listener)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int bd_socketpair(int fds[2])
+{
+	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0 ? -errno : 0;
+}
+
+int bd_is_listening(int fd)
+{
+	int listening = 0;
+	socklen_t length = sizeof(listening);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0 ? -errno : listening;
+}
+
+int bd_peer(int fd, int32_t pid_uid_gid[3])
+{
+	struct ucred peer;
+	socklen_t length = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
+		return -errno;
+	pid_uid_gid[0] = peer.pid;
+	pid_uid_gid[1] = (int32_t)peer.uid;
+	pid_uid_gid[2] = (int32_t)peer.gid;
+	return 0;
+}
+
+static void take_fds(struct msghdr *message, int32_t *fds, int32_t *count)
+{
+	struct cmsghdr *header;
+
+	for (header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
+		size_t bytes = header->cmsg_len - CMSG_LEN(0);
+
+		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+			continue;
+		memcpy(fds + *count, CMSG_DATA(header), bytes);
+		*count += (int32_t)(bytes / sizeof(int));
+	}
+}
+
+ssize_t bd_receive(int fd, void *into, size_t length, int32_t *fds, int32_t *count)
+{
+	union {
+		char bytes[CMSG_SPACE(BD_MAX_FDS * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec part = { .iov_base = into, .iov_len = length };
+	struct msghdr message = {
+		.msg_iov = &part,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes),
+	};
+	ssize_t got;
+
+	*count = 0;
+	do {
+		got = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	} while (got < 0 && errno == EINTR);
+	if (got < 0)
+		return -errno;
+	take_fds(&message, fds, count);
+	if (message.msg_flags & MSG_CTRUNC) {
+		while (*count > 0)
+			close(fds[--*count]);
+		return -EMSGSIZE;
+	}
+	return got;
+}
+
+ssize_t bd_send(int fd, const void *from, size_t length, const int32_t *fds, size_t count)
+{
+	union {
+		char bytes[CMSG_SPACE(BD_MAX_FDS * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec part = { .iov_base = (void *)from, .iov_len = length };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+	ssize_t sent;
+
+	if (count > BD_MAX_FDS)
+		return -EINVAL;
+	if (count > 0) {
+		struct cmsghdr *header = &control.align;
+
+		memset(&control, 0, sizeof(control));
+		message.msg_control = control.bytes;
+		message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+		header->cmsg_level = SOL_SOCKET;
+		header->cmsg_type = SCM_RIGHTS;
+		header->cmsg_len = CMSG_LEN(count * sizeof(int));
+		memcpy(CMSG_DATA(header), fds, count * sizeof(int));
+	}
+	do {
+		sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+	} while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -errno : sent;
+}

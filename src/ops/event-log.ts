@@ -1,0 +1,93 @@
+import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
+
+/** Events kept for those who ask later. */
+const KEPT = 1000;
+
+/** Of one kind and VM: this many at once, then one a second. What is left out is counted. */
+const BURST = 10;
+const REFILL_MS = 1000;
+
+export interface LogSink {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export type Emit = (event: EventName, message: string, fields?: Record<string, unknown>, vm?: string) => void;
+
+interface Bucket {
+  tokens: number;
+  at: number;
+  leftOut: number;
+}
+
+/**
+ * What happened and why, newest last: each event goes to the log, to a bounded memory and to those who follow.
+ * A guest or VMM that causes events without end fills neither.
+ */
+export class EventLog {
+  readonly #log: LogSink;
+  readonly #recent: DaemonEvent[] = [];
+  readonly #followers = new Set<(event: DaemonEvent) => void>();
+  readonly #buckets = new Map<string, Bucket>();
+  #seq = 0;
+
+  constructor(log: LogSink) {
+    this.#log = log;
+  }
+
+  readonly emit: Emit = (event, message, fields = {}, vm) => {
+    const bucket = this.#bucket(event, vm);
+    if (bucket.tokens < 1) {
+      bucket.leftOut++;
+      return;
+    }
+    bucket.tokens--;
+    const { level } = EVENTS[event];
+    const counted = bucket.leftOut > 0 ? { ...fields, leftOut: bucket.leftOut } : fields;
+    bucket.leftOut = 0;
+    const entry: DaemonEvent = {
+      seq: ++this.#seq,
+      time: new Date().toISOString(),
+      event,
+      level,
+      ...(vm === undefined ? {} : { vm }),
+      message,
+      fields: counted,
+    };
+    this.#log[level]({ event, ...(vm === undefined ? {} : { vm }), ...counted }, message);
+    if (level === 'debug') return;
+    this.#recent.push(entry);
+    if (this.#recent.length > KEPT) this.#recent.shift();
+    for (const follower of this.#followers) follower(entry);
+  };
+
+  /** Events after `sinceSeq`, as far as they are still known. */
+  recent(sinceSeq: number): DaemonEvent[] {
+    return this.#recent.filter((entry) => entry.seq > sinceSeq);
+  }
+
+  subscribe(follower: (event: DaemonEvent) => void): () => void {
+    this.#followers.add(follower);
+    return () => this.#followers.delete(follower);
+  }
+
+  /** A VM is gone: so is what was counted for it. */
+  forget(vm: string): void {
+    for (const key of this.#buckets.keys()) if (key.endsWith(`\0${vm}`)) this.#buckets.delete(key);
+  }
+
+  #bucket(event: EventName, vm: string | undefined): Bucket {
+    const key = `${event}\0${vm ?? ''}`;
+    const now = Date.now();
+    const bucket = this.#buckets.get(key) ?? { tokens: BURST, at: now, leftOut: 0 };
+    const refill = Math.floor((now - bucket.at) / REFILL_MS);
+    if (refill > 0) {
+      bucket.tokens = Math.min(BURST, bucket.tokens + refill);
+      bucket.at += refill * REFILL_MS;
+    }
+    this.#buckets.set(key, bucket);
+    return bucket;
+  }
+}

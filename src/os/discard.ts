@@ -1,0 +1,72 @@
+import { closeFd } from './fd.js';
+import { checked, SystemError } from './errors.js';
+import { Mapping } from './mapping.js';
+import { createMemfd } from './memfd.js';
+import { native } from './native.js';
+import { allocatedBytes } from './file.js';
+
+/** Ways to remove pages, in the order of preference; the helper knows them by position. */
+const METHODS = ['process_madvise', 'madvise', 'fallocate'] as const;
+export type DiscardMethod = (typeof METHODS)[number];
+
+const PROBE_BYTES = 4096;
+const failure = new Int32Array(1);
+let probed: DiscardMethod | null = null;
+let pidfd = -1;
+
+/**
+ * The best method that this kernel has: tried once, on a memory file of our own. process_madvise takes many ranges
+ * in one call, and accepts MADV_REMOVE for the calling process on newer kernels.
+ */
+export function probeDiscard(): DiscardMethod {
+  probed ??= METHODS.find((method) => works(method)) ?? 'fallocate';
+  return probed;
+}
+
+/**
+ * Removes `count` ranges, pairs of offset and length in bytes inside the mapping and aligned to the file's pages,
+ * from the file `fd` behind it. Stops at the first that fails: `completed` of them are done, `error` says why.
+ */
+export function discardRanges(
+  mapping: Mapping,
+  fd: number,
+  ranges: Float64Array,
+  count: number,
+  method: DiscardMethod = probeDiscard(),
+): { completed: number; error: SystemError | null } {
+  const completed = native.discard(
+    mapping.handle,
+    method === 'process_madvise' ? selfPidfd() : fd,
+    ranges,
+    count,
+    METHODS.indexOf(method),
+    failure,
+  );
+  return { completed, error: completed < count ? new SystemError(failure[0] ?? 0, method) : null };
+}
+
+function selfPidfd(): number {
+  if (pidfd < 0) pidfd = checked(native.pidfdSelf(), 'pidfd_open');
+  return pidfd;
+}
+
+function works(method: DiscardMethod): boolean {
+  const fd = createMemfd('balloond-probe', 2 * PROBE_BYTES);
+  try {
+    const mapping = Mapping.map(fd, 0, 2 * PROBE_BYTES);
+    mapping.write(0, new Uint8Array(2 * PROBE_BYTES).fill(1), 0, 2 * PROBE_BYTES);
+    // Two ranges, so that one call stands for many; and the page must be gone, not only the call succeed.
+    const ranges = Float64Array.of(0, PROBE_BYTES, PROBE_BYTES, PROBE_BYTES);
+    try {
+      const completed =
+        method === 'process_madvise'
+          ? native.discardVector(mapping.handle, selfPidfd(), ranges, 2)
+          : discardRanges(mapping, fd, ranges, 2, method).completed;
+      return completed === 2 && allocatedBytes(fd) === 0;
+    } finally {
+      mapping.close();
+    }
+  } finally {
+    closeFd(fd);
+  }
+}

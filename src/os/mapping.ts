@@ -1,0 +1,58 @@
+import { checked, SystemError } from './errors.js';
+import { native, type MappingHandle } from './native.js';
+
+/**
+ * A shared, writable mapping of a file, left out of core dumps and of child processes. JavaScript sees its bytes
+ * by copies, or by views of small parts (rings, ledgers) that are detached before the memory goes away.
+ */
+export class Mapping {
+  readonly handle: MappingHandle;
+  readonly length: number;
+  readonly #views = new Set<ArrayBuffer>();
+  #open = true;
+
+  private constructor(handle: MappingHandle, length: number) {
+    this.handle = handle;
+    this.length = length;
+  }
+
+  /** `offset` and `length` in bytes; the offset is a multiple of the file's page size. */
+  static map(fd: number, offset: number, length: number): Mapping {
+    const handle = native.map(fd, offset, length);
+    if (typeof handle === 'number') throw new SystemError(-handle, 'mmap', `of ${length} bytes`);
+    return new Mapping(handle, length);
+  }
+
+  get closed(): boolean {
+    return !this.#open;
+  }
+
+  /** At most 1 GiB. Its memory is shared with other processes: use Atomics where order matters. */
+  view(offset: number, length: number): ArrayBuffer {
+    const view = native.view(this.handle, offset, length);
+    if (typeof view === 'number') throw new SystemError(-view, 'view', `of ${length} bytes`);
+    this.#views.add(view);
+    return view;
+  }
+
+  /** Detaches a view before the mapping ends. */
+  release(view: ArrayBuffer): void {
+    if (this.#views.delete(view)) native.detach(view);
+  }
+
+  read(at: number, into: Uint8Array, offset: number, length: number): void {
+    native.read(this.handle, at, into, offset, length);
+  }
+
+  write(at: number, from: Uint8Array, offset: number, length: number): void {
+    native.write(this.handle, at, from, offset, length);
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    for (const view of this.#views) native.detach(view);
+    this.#views.clear();
+    checked(native.unmap(this.handle), 'munmap');
+  }
+}

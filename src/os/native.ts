@@ -1,0 +1,59 @@
+import { createRequire } from 'node:module';
+
+declare const mappingBrand: unique symbol;
+declare const watchBrand: unique symbol;
+/** Opaque handles of the helper. */
+export interface MappingHandle {
+  readonly [mappingBrand]: true;
+}
+export interface WatchHandle {
+  readonly [watchBrand]: true;
+}
+
+/**
+ * The native helper (src/native/binding.c). Numbers below zero are -errno; wrong arguments throw TypeError.
+ * Everything else in src/os wraps one part of it, and nobody outside src/os loads it.
+ */
+interface Native {
+  listen(path: string, mode: number): number;
+  connect(path: string): number;
+  accept(fd: number): number;
+  socketPair(fds: Int32Array): number;
+  isListening(fd: number): number;
+  peer(fd: number, pidUidGid: Int32Array): number;
+  receive(fd: number, into: Uint8Array, offset: number, length: number, fds: Int32Array): number;
+  send(fd: number, from: Uint8Array, offset: number, length: number, fds: Int32Array): number;
+  close(fd: number): number;
+  map(fd: number, offset: number, length: number): MappingHandle | number;
+  unmap(mapping: MappingHandle): number;
+  view(mapping: MappingHandle, offset: number, length: number): ArrayBuffer | number;
+  detach(view: ArrayBuffer): number;
+  read(mapping: MappingHandle, at: number, into: Uint8Array, offset: number, length: number): number;
+  write(mapping: MappingHandle, at: number, from: Uint8Array, offset: number, length: number): number;
+  memfd(name: string, size: number, hugePageShift: number): number;
+  pidfdSelf(): number;
+  discard(
+    mapping: MappingHandle,
+    fd: number,
+    ranges: Float64Array,
+    count: number,
+    method: number,
+    error: Int32Array,
+  ): number;
+  discardVector(mapping: MappingHandle, pidfd: number, ranges: Float64Array, count: number): number;
+  eventfd(initial: number): number;
+  signal(fd: number): number;
+  drain(fd: number): number;
+  watch(
+    fd: number,
+    events: number,
+    drains: number,
+    callback: (events: number, status: number) => void,
+  ): WatchHandle | number;
+  setEvents(watch: WatchHandle, events: number): number;
+  unwatch(watch: WatchHandle): number;
+}
+
+export const native = createRequire(import.meta.url)(
+  '../../../src/native/build/Release/balloond_native.node',
+) as Native;

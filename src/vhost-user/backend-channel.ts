@@ -1,0 +1,65 @@
+import { FLAG_NEED_REPLY } from '../../protocol/vhost-user/header.js';
+import { BackendRequest } from '../../protocol/vhost-user/requests.js';
+import { Connection, type Message } from './connection.js';
+
+/**
+ * The socket for messages that the backend begins (SET_BACKEND_REQ_FD), of which it sends one kind:
+ * CONFIG_CHANGE_MSG. At most one is in flight; changes meanwhile become one more after it.
+ *
+ * QEMU dereferences a null pointer when the message finds its device not started, so it is sent only between
+ * open() and hold().
+ */
+export class BackendChannel {
+  readonly #connection: Connection;
+  readonly #acknowledged: boolean;
+  readonly #onSent: () => void;
+  #allowed = false;
+  #inFlight = false;
+  #changed = false;
+
+  /** Owns `fd`. `acknowledged`: REPLY_ACK was negotiated, so each message is answered. */
+  constructor(fd: number, acknowledged: boolean, onSent: () => void) {
+    this.#acknowledged = acknowledged;
+    this.#onSent = onSent;
+    this.#connection = new Connection(fd, {
+      message: (message) => this.#answered(message),
+      // Without the channel a new target is only seen when the driver reads it by itself.
+      closed: () => undefined,
+    });
+  }
+
+  configChanged(): void {
+    this.#changed = true;
+    this.#trySend();
+  }
+
+  /** The device is started: messages may go out. */
+  open(): void {
+    this.#allowed = true;
+    this.#trySend();
+  }
+
+  /** The device is about to stop: nothing goes out until it starts again. */
+  hold(): void {
+    this.#allowed = false;
+  }
+
+  close(): void {
+    this.#connection.close();
+  }
+
+  #answered(message: Message): void {
+    if (!message.isReply || message.request !== BackendRequest.CONFIG_CHANGE_MSG) return;
+    this.#inFlight = false;
+    this.#trySend();
+  }
+
+  #trySend(): void {
+    if (!this.#allowed || !this.#changed || this.#inFlight || !this.#connection.open) return;
+    this.#changed = false;
+    this.#inFlight = this.#acknowledged;
+    const flags = this.#acknowledged ? FLAG_NEED_REPLY : 0;
+    this.#connection.send(BackendRequest.CONFIG_CHANGE_MSG, flags, new Uint8Array(0));
+    this.#onSent();
+  }
+}

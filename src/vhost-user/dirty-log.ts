@@ -1,0 +1,41 @@
+import { Mapping } from '../os/mapping.js';
+import { FrontendError } from '../memory/errors.js';
+import type { LogRegion } from '../../protocol/vhost-user/payloads.js';
+
+const LOG_PAGE_BYTES = 4096;
+const MAX_LOG_BYTES = 2 ** 30;
+
+/**
+ * The bitmap in which a migrating frontend wants to see which guest pages were written ("Migration" in
+ * vhost-user.rst): one bit for each 4 KiB page, set atomically since others write it too. The only guest memory
+ * this daemon writes is that of rings.
+ */
+export class DirtyLog {
+  readonly #mapping: Mapping;
+  readonly #bits: Uint8Array;
+
+  /** `fd` stays the caller's. */
+  constructor(region: LogRegion, fd: number) {
+    if (region.sizeBytes === 0n || region.sizeBytes > BigInt(MAX_LOG_BYTES)) {
+      throw new FrontendError(`dirty log of ${region.sizeBytes} bytes`);
+    }
+    if (region.offset % BigInt(LOG_PAGE_BYTES) !== 0n || region.offset > BigInt(Number.MAX_SAFE_INTEGER)) {
+      throw new FrontendError(`dirty log at offset ${region.offset} is not page-aligned`);
+    }
+    const length = Number(region.sizeBytes);
+    this.#mapping = Mapping.map(fd, Number(region.offset), length);
+    this.#bits = new Uint8Array(this.#mapping.view(0, length));
+  }
+
+  mark(gpa: number, lenBytes: number): void {
+    const last = Math.floor((gpa + lenBytes - 1) / LOG_PAGE_BYTES);
+    for (let page = Math.floor(gpa / LOG_PAGE_BYTES); page <= last; page++) {
+      const byte = Math.floor(page / 8);
+      if (byte < this.#bits.length) Atomics.or(this.#bits, byte, 1 << (page % 8));
+    }
+  }
+
+  close(): void {
+    this.#mapping.close();
+  }
+}

@@ -1,0 +1,298 @@
+import { VirtioFeature, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
+import { EVENT_SUPPRESSION_BYTES, packedRingBytes } from '../../protocol/virtio/ring-packed.js';
+import { availRingBytes, descTableBytes, MAX_QUEUE_SIZE, usedRingBytes } from '../../protocol/virtio/ring-split.js';
+import { VHOST_VRING_F_LOG, type VringAddress } from '../../protocol/vhost-user/payloads.js';
+import { closeFd } from '../os/fd.js';
+import { EventWatch, isEventFd, signalEvent } from '../os/eventfd.js';
+import { DriverError, FrontendError } from '../memory/errors.js';
+import type { GuestMemory, GuestSlice } from '../memory/guest-memory.js';
+import type { Chain } from '../virtqueue/chain.js';
+import type { Device } from '../virtqueue/device.js';
+import { PackedQueue } from '../virtqueue/packed-queue.js';
+import type { Queue, RingLayout } from '../virtqueue/queue.js';
+import { SplitQueue } from '../virtqueue/split-queue.js';
+import type { DirtyLog } from './dirty-log.js';
+
+/** Chains taken before they are given back and other VMs get their turn. */
+const CHAINS_PER_DRAIN = 64;
+
+/** What a vring needs of its session. */
+export interface VringContext {
+  readonly memory: GuestMemory;
+  readonly device: Device;
+  readonly features: FeatureBits;
+  readonly dirtyLog: DirtyLog | null;
+  /** Rings are served: the device is started. */
+  readonly running: boolean;
+  /** Indices of the queues the driver configured, ascending. */
+  readonly configured: readonly number[];
+  /** The ring broke a rule and is stopped. */
+  ringFailed(index: number, error: Error): void;
+}
+
+/**
+ * One virtqueue of a session: what the frontend said of it, its eventfds, and the path from a kick to a call.
+ *
+ * A kick may come before the ring is enabled or before the queue's role is known; it is not lost, since drain()
+ * runs again whenever one of these changes.
+ */
+export class Vring {
+  readonly index: number;
+  readonly #context: VringContext;
+  size = 0;
+  base = 0;
+  enabled = false;
+  /** Since the ring got its kick fd: wake-ups, and chains taken. */
+  kicks = 0;
+  served = 0;
+  #address: VringAddress | null = null;
+  #kick: { fd: number; watch: EventWatch } | null = null;
+  #callFd = -1;
+  #errFd = -1;
+  #queue: Queue | null = null;
+  #broken: Error | null = null;
+  #again: NodeJS.Immediate | null = null;
+
+  constructor(index: number, context: VringContext) {
+    this.index = index;
+    this.#context = context;
+  }
+
+  /** The driver set it up: it has a size, addresses and a kick. */
+  get configured(): boolean {
+    return this.size > 0 && this.#address !== null && this.#kick !== null;
+  }
+
+  get hasCall(): boolean {
+    return this.#callFd >= 0;
+  }
+
+  get broken(): Error | null {
+    return this.#broken;
+  }
+
+  /** Chains seen since the ring was attached came from somewhere: the driver has moved it since it was zeroed. */
+  get advanced(): boolean {
+    return this.#queue !== null && this.#queue.base !== freshBase(this.#context.features);
+  }
+
+  setSize(size: number): void {
+    this.#refuseWhileAttached('SET_VRING_NUM');
+    if (size < 1 || size > MAX_QUEUE_SIZE) throw new FrontendError(`queue size ${size}`);
+    this.size = size;
+  }
+
+  setBase(base: number): void {
+    this.#refuseWhileAttached('SET_VRING_BASE');
+    this.base = base;
+  }
+
+  setAddress(address: VringAddress): void {
+    const old = this.#address;
+    const moved =
+      old?.descriptor !== address.descriptor ||
+      old.available !== address.available ||
+      old.used !== address.used;
+    // A migrating frontend sends the same addresses again with VHOST_VRING_F_LOG set or cleared.
+    if (moved) this.#refuseWhileAttached('SET_VRING_ADDR');
+    this.#address = address;
+  }
+
+  /** Takes `fd` over: the ring starts ("a ring is started when the back-end receives a kick fd"). */
+  setKick(fd: number): void {
+    requireEventFd(fd, 'kick');
+    const watch = new EventWatch(fd, () => {
+      this.kicks++;
+      this.drain();
+    });
+    this.#closeKick();
+    this.#kick = { fd, watch };
+    this.#broken = null;
+    this.kicks = 0;
+    this.served = 0;
+  }
+
+  /** Takes `fd` over; -1 for none. */
+  setCall(fd: number): void {
+    if (fd >= 0) requireEventFd(fd, 'call');
+    if (this.#callFd >= 0) closeFd(this.#callFd);
+    this.#callFd = fd;
+  }
+
+  /** Takes `fd` over; -1 for none. */
+  setErr(fd: number): void {
+    if (fd >= 0) requireEventFd(fd, 'err');
+    if (this.#errFd >= 0) closeFd(this.#errFd);
+    this.#errFd = fd;
+  }
+
+  /** Begins to look at the ring, so that `advanced` is known; drain() serves it. */
+  attach(): void {
+    if (this.#queue !== null || this.#broken !== null || !this.configured) return;
+    try {
+      this.#queue = this.#open();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** Lets go of the ring; the next attach() resumes where this one ended. */
+  detach(): void {
+    if (this.#again !== null) clearImmediate(this.#again);
+    this.#again = null;
+    if (this.#queue === null) return;
+    this.base = this.#queue.base;
+    this.#queue.close();
+    this.#queue = null;
+    this.#context.device.forget(this.index);
+  }
+
+  /** vhost-user: "stop ring upon receiving VHOST_USER_GET_VRING_BASE". Returns the base. */
+  stop(): number {
+    this.detach();
+    this.#closeKick();
+    return this.base;
+  }
+
+  /** Everything but the call and err fds back to the beginning. */
+  reset(): void {
+    this.stop();
+    this.size = 0;
+    this.base = 0;
+    this.enabled = false;
+    this.#address = null;
+    this.#broken = null;
+  }
+
+  close(): void {
+    this.reset();
+    this.setCall(-1);
+    this.setErr(-1);
+  }
+
+  /** Serves what the driver made available: kick, chains, device, used, call. */
+  drain(): void {
+    const { running, device, configured } = this.#context;
+    if (!running || !this.enabled || this.#broken !== null) return;
+    if (!device.serves(this.index, configured)) return;
+    this.attach();
+    const queue = this.#queue;
+    if (queue === null) return;
+    try {
+      do {
+        queue.disarmNotify();
+        if (this.#serve(queue, CHAINS_PER_DRAIN)) {
+          this.#again ??= setImmediate(() => {
+            this.#again = null;
+            this.drain();
+          });
+          return;
+        }
+      } while (queue.armNotify());
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** Gives back a chain that the device held. */
+  complete(chain: Chain, writtenBytes: number): void {
+    const queue = this.#queue;
+    if (queue === null) return;
+    queue.addUsed(chain, writtenBytes);
+    this.#publish(queue);
+  }
+
+  /** Returns whether there may be more than `limit` chains. Every chain popped is given back or held. */
+  #serve(queue: Queue, limit: number): boolean {
+    const { device } = this.#context;
+    const done: { chain: Chain; writtenBytes: number }[] = [];
+    let popped = 0;
+    try {
+      for (; popped < limit; popped++) {
+        const chain = queue.pop();
+        if (chain === null) break;
+        this.served++;
+        const entry = { chain, writtenBytes: 0 };
+        const index = done.push(entry) - 1;
+        const written = device.handle(this.index, chain);
+        if (written === null) done.splice(index, 1);
+        else entry.writtenBytes = written;
+      }
+    } finally {
+      device.flush(this.index);
+      for (const { chain, writtenBytes } of done) queue.addUsed(chain, writtenBytes);
+      this.#publish(queue);
+    }
+    return popped === limit;
+  }
+
+  #publish(queue: Queue): void {
+    if (queue.publish() && this.#callFd >= 0) signalEvent(this.#callFd);
+  }
+
+  #fail(error: unknown): void {
+    this.#broken = error instanceof Error ? error : new Error(String(error));
+    if (this.#errFd >= 0) signalEvent(this.#errFd);
+    this.detach();
+    // A broken ring is not watched: its driver may kick as fast as it likes.
+    this.#kick?.watch.close();
+    this.#context.ringFailed(this.index, this.#broken);
+  }
+
+  #open(): Queue {
+    const { memory, features } = this.#context;
+    const address = this.#address;
+    if (address === null) throw new DriverError('ring without addresses');
+    const packed = hasFeature(features, VirtioFeature.VIRTIO_F_RING_PACKED);
+    const size = this.size;
+    // virtio 1.3, 2.7: "Queue Size is always a power of 2"; a packed ring has no such rule (2.8).
+    if (!packed && (size & (size - 1)) !== 0) throw new DriverError(`queue size ${size} is not a power of 2`);
+    const part = (name: string, userAddr: bigint, lenBytes: number, align: bigint): GuestSlice => {
+      const slice = userAddr % align === 0n ? memory.resolveUser(userAddr, lenBytes) : undefined;
+      if (slice === undefined) {
+        throw new DriverError(
+          `${name} of ${lenBytes} bytes at 0x${userAddr.toString(16)} is outside guest memory or not aligned to ${align}`,
+        );
+      }
+      return slice;
+    };
+    const layout: RingLayout = {
+      size,
+      memory,
+      base: this.base,
+      eventIdx: hasFeature(features, VirtioFeature.VIRTIO_F_EVENT_IDX),
+      indirect: hasFeature(features, VirtioFeature.VIRTIO_F_INDIRECT_DESC),
+      descriptors: part('descriptors', address.descriptor, packed ? packedRingBytes(size) : descTableBytes(size), 16n),
+      driver: part('driver area', address.available, packed ? EVENT_SUPPRESSION_BYTES : availRingBytes(size), packed ? 4n : 2n),
+      device: part('device area', address.used, packed ? EVENT_SUPPRESSION_BYTES : usedRingBytes(size), 4n),
+      onWrite: (area, offset, lenBytes) => this.#logWrite(layout[area], offset, lenBytes),
+    };
+    return packed ? new PackedQueue(layout) : new SplitQueue(layout);
+  }
+
+  #logWrite(slice: GuestSlice, offset: number, lenBytes: number): void {
+    const log = this.#context.dirtyLog;
+    if (log === null || ((this.#address?.flags ?? 0) & VHOST_VRING_F_LOG) === 0) return;
+    log.mark(slice.region.gpa + slice.offset + offset, lenBytes);
+  }
+
+  #refuseWhileAttached(request: string): void {
+    if (this.#queue !== null) throw new FrontendError(`${request} for ring ${this.index} while it runs`);
+  }
+
+  #closeKick(): void {
+    if (this.#kick === null) return;
+    this.#kick.watch.close();
+    closeFd(this.#kick.fd);
+    this.#kick = null;
+  }
+}
+
+/** Where a ring stands that its driver has just made: index 0, in a packed ring with both wrap counters 1. */
+function freshBase(features: FeatureBits): number {
+  return hasFeature(features, VirtioFeature.VIRTIO_F_RING_PACKED) ? 0x80008000 : 0;
+}
+
+function requireEventFd(fd: number, role: string): void {
+  if (!isEventFd(fd)) throw new FrontendError(`the ${role} fd is not an eventfd`);
+}

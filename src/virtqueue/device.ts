@@ -1,0 +1,42 @@
+import type { FeatureBits } from '../../protocol/virtio/features.js';
+import type { Chain } from './chain.js';
+
+/**
+ * A virtio device as a session serves it. The device is a function from a chain to an outcome: it never touches
+ * rings, eventfds or the socket. Chains handed to handle() are given back to the driver after flush() returned,
+ * so whatever must have happened before the driver's next step happens in one of the two.
+ */
+export interface Device {
+  /** Bits offered to the driver: the device's own and the ring features it can be served with. */
+  readonly offeredFeatures: FeatureBits;
+  readonly queueCount: number;
+
+  /** Any offset and length; bytes beyond the configuration space read as zero. */
+  readConfig(offset: number, lenBytes: number): Uint8Array;
+  /** Takes what the driver may write and ignores the rest. */
+  writeConfig(offset: number, bytes: Uint8Array): void;
+
+  /** The driver's features are known. */
+  setFeatures(acked: FeatureBits): void;
+  /** Rings begin to be served. `resumed`: the driver is the one that was there before the stop. */
+  start(resumed: boolean): void;
+  /** Rings ended, by the driver, a reset, a paused VM or a lost connection. */
+  stop(): void;
+
+  /** Which of `configured` queues may be served now; a queue may have to wait for others to be configured. */
+  serves(queue: number, configured: readonly number[]): boolean;
+  /** Bytes written into the chain, or null to hold it until complete() is called for it. */
+  handle(queue: number, chain: Chain): number | null;
+  /** A ring is let go of: chains held of it will be seen again, or never. */
+  forget(queue: number): void;
+  /** A drain ends: what handle() put off until now is done before its chains are given back. */
+  flush(queue: number): void;
+}
+
+/** What a device may ask of the session that serves it. */
+export interface DeviceHost {
+  /** The configuration space changed: tell the driver as soon as that is allowed. */
+  configChanged(): void;
+  /** Gives back a chain that handle() held. */
+  complete(queue: number, chain: Chain, writtenBytes: number): void;
+}

@@ -1,0 +1,42 @@
+import type { GuestMemory, GuestSlice } from '../memory/guest-memory.js';
+import type { Chain } from './chain.js';
+
+/**
+ * The device's side of a virtqueue. Chains are popped and given back in order, each exactly once; what is given
+ * back becomes visible to the driver by publish(). Every method that reads the ring throws DriverError when it
+ * breaks the specification.
+ */
+export interface Queue {
+  /** The next chain the driver made available, or null. */
+  pop(): Chain | null;
+  /** Gives a chain back with the number of bytes written into it; not yet visible. */
+  addUsed(chain: Chain, writtenBytes: number): void;
+  /** Makes all that was given back visible. Returns whether the driver wants a call for it. */
+  publish(): boolean;
+  /** Asks for a kick at the next chain. Returns true when one came in between: pop again. */
+  armNotify(): boolean;
+  /** Chains may follow soon: no kick is needed. */
+  disarmNotify(): void;
+  /** What GET_VRING_BASE answers: where a later start resumes, with chains not given back seen again. */
+  readonly base: number;
+  /** Detaches from guest memory. */
+  close(): void;
+}
+
+/** Where the parts of a ring lie, and what was negotiated for it. */
+export interface RingLayout {
+  size: number;
+  /** Split: descriptor table. Packed: descriptor ring. */
+  descriptors: GuestSlice;
+  /** Split: available ring. Packed: driver event suppression. */
+  driver: GuestSlice;
+  /** Split: used ring. Packed: device event suppression. */
+  device: GuestSlice;
+  eventIdx: boolean;
+  indirect: boolean;
+  /** As SET_VRING_BASE gave it. */
+  base: number;
+  memory: GuestMemory;
+  /** Told of each write into guest memory (offsets in the part's own bytes), for the dirty log. */
+  onWrite: ((part: 'descriptors' | 'device', offset: number, lenBytes: number) => void) | null;
+}

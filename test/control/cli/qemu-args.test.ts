@@ -1,0 +1,40 @@
+import { execFileSync } from 'node:child_process';
+import t from 'tap';
+import { UsageError } from '../../../src/control/cli/exit.js';
+import { qemuArguments, renderQemuArguments } from '../../../src/control/cli/qemu-args.js';
+
+const GIB = 1024 ** 3;
+
+t.test('the arguments', (t) => {
+  t.strictSame(qemuArguments({ memoryBytes: 2 * GIB, name: undefined, socketPath: '/run/b.sock' }), [
+    '-m',
+    '2G',
+    '-object',
+    'memory-backend-memfd,id=balloon-mem,size=2G,share=on',
+    '-machine',
+    'memory-backend=balloon-mem',
+    '-chardev',
+    'socket,id=balloon,path=/run/b.sock',
+    '-device',
+    'vhost-user-test-device-pci,chardev=balloon,virtio-id=5,num_vqs=5,vq_size=256,config_size=16',
+  ]);
+  const named = qemuArguments({ memoryBytes: 1.5 * GIB, name: 'a,b', socketPath: '/run/a,b' });
+  t.strictSame(named.slice(0, 4), ['-name', 'guest=a,,b', '-m', '1536M'], 'a comma is doubled');
+  t.ok(named.includes('socket,id=balloon,path=/run/a,,b'));
+  t.end();
+});
+
+t.test('QEMU takes whole MiB only', (t) => {
+  for (const memoryBytes of [0, 1, GIB + 4096]) {
+    t.throws(() => qemuArguments({ memoryBytes, name: undefined, socketPath: '/x' }), UsageError);
+  }
+  t.end();
+});
+
+t.test('a shell reads back what was meant', (t) => {
+  const args = qemuArguments({ memoryBytes: GIB, name: `it's $HOME "x" \\`, socketPath: '/tmp/a b' });
+  const script = `printf '%s\\0' ${renderQemuArguments(args)}`;
+  const read = execFileSync('/bin/sh', ['-c', script], { encoding: 'utf8' });
+  t.strictSame(read.split('\0').slice(0, -1), args);
+  t.end();
+});

@@ -1,0 +1,70 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { deviceOptions, globMatches, offeredBits, readConfigFile, SettingsError } from '../../src/daemon/settings.js';
+
+void t.test('a configuration file is read, and the most particular setting wins', (t) => {
+  const file = join(t.testdir(), 'balloond.toml');
+  writeFileSync(
+    file,
+    `control = "/tmp/c.sock"
+[[socket]]
+path = "/tmp/v.sock"
+name = "web-1"
+features = ["VIRTIO_BALLOON_F_STATS_VQ"]
+[[vm]]
+match = "db-*"
+features = []
+stats-interval = 0
+`,
+  );
+  const config = readConfigFile(file);
+  const socket = config.socket?.[0] ?? null;
+  t.equal(config.control, '/tmp/c.sock');
+  t.same(deviceOptions(config, socket, 'web-1'), {
+    features: ['VIRTIO_BALLOON_F_STATS_VQ'],
+    statsIntervalSeconds: 10,
+  });
+  t.same(deviceOptions(config, socket, 'db-7'), { features: [], statsIntervalSeconds: 0 });
+  t.equal(deviceOptions({}, null, 'x').features.length, 6);
+  t.end();
+});
+
+void t.test('a wrong file is one line with its place', (t) => {
+  const folder = t.testdir();
+  const wrong: [string, RegExp][] = [
+    ['control = ', /:1:\d+: /],
+    ['contrl = "x"', /contrl|additional/],
+    ['[[socket]]\nname = "x"', /socket\.0.*path/],
+    ['[[socket]]\npath = "/x"\nfeatures = ["VIRTIO_BALLOON_F_NONE"]', /socket\.0\.features\.0/],
+    ['log-level = "loud"', /log-level/],
+  ];
+  wrong.forEach(([text, expected], n) => {
+    const file = join(folder, `${n}.toml`);
+    writeFileSync(file, text);
+    try {
+      readConfigFile(file);
+      t.fail(`accepted: ${text}`);
+    } catch (error) {
+      t.type(error, SettingsError);
+      const message = error instanceof Error ? error.message : '';
+      t.match(message, expected);
+      t.notMatch(message, /\n/);
+    }
+  });
+  t.throws(() => readConfigFile(join(folder, 'none')), SettingsError);
+  t.end();
+});
+
+void t.test('patterns for names', (t) => {
+  t.ok(globMatches('db-*', 'db-'));
+  t.ok(globMatches('db-?', 'db-1'));
+  t.notOk(globMatches('db-?', 'db-12'));
+  t.notOk(globMatches('a.b', 'axb'), 'a dot is a dot');
+  t.end();
+});
+
+void t.test('offered bits: the named ones and those of rings', (t) => {
+  t.equal(offeredBits(['VIRTIO_BALLOON_F_STATS_VQ']).toString(2).split('').filter((bit) => bit === '1').length, 5);
+  t.end();
+});

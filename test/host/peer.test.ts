@@ -1,0 +1,35 @@
+import t from 'tap';
+import { cleanName, mapsPrivately, nameFromCgroup, nameFromCommandLine, peerName } from '../../src/host/peer.js';
+
+void t.test("QEMU's name of its guest", (t) => {
+  const name = (...words: string[]): string | null => nameFromCommandLine(words.join('\0'));
+  t.equal(name('qemu', '-name', 'web-1', '-m', '1G'), 'web-1');
+  t.equal(name('qemu', '-name', 'guest=web-1,process=qemu:web,debug-threads=on'), 'web-1');
+  t.equal(name('qemu', '-name', 'debug-threads=on,guest=a,,b'), 'a_b');
+  t.equal(name('qemu', '-name', 'debug-threads=on'), null);
+  t.equal(name('qemu', '-name'), null);
+  t.equal(name('qemu'), null);
+  t.equal(nameFromCommandLine(null), null);
+  t.end();
+});
+
+void t.test('the machine of a systemd scope', (t) => {
+  t.equal(nameFromCgroup('0::/machine.slice/machine-qemu\\x2d3\\x2dweb\\x2d1.scope/libvirt/emulator\n'), 'web-1');
+  t.equal(nameFromCgroup('0::/machine.slice/machine-plain.scope\n'), 'plain');
+  t.equal(nameFromCgroup('0::/user.slice\n'), null);
+  t.end();
+});
+
+void t.test('names are made safe and short', (t) => {
+  t.equal(cleanName('a/b\u001b[31m'), 'a_b__31m');
+  t.equal(cleanName('x'.repeat(500))?.length, 64);
+  t.equal(cleanName(''), null);
+  t.end();
+});
+
+void t.test('a process that is gone has no name and no mappings', (t) => {
+  t.equal(peerName(2 ** 22 + 1), null);
+  t.equal(mapsPrivately(2 ** 22 + 1, 0x7f0000000000n), null);
+  t.equal(mapsPrivately(process.pid, 0n), null, 'nothing is mapped there');
+  t.end();
+});

@@ -1,0 +1,207 @@
+/** A fleet in memory behind a real control server, and an HTTP client that hides nothing of the answers. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Test } from 'tap';
+import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
+import type { TargetRequest, VmView } from '../../protocol/control/schema.js';
+import { RefusedError, type EventSource, type Fleet } from '../../src/control/fleet.js';
+import { startControlServer, type Refusal } from '../../src/control/server.js';
+
+export const GIB = 1024 ** 3;
+export const VERSION = '1.2.3';
+
+/** A running VM of 4 GiB with nothing in its balloon. */
+export function vmView(name: string, change: Partial<VmView> = {}): VmView {
+  return {
+    name,
+    pid: 4242,
+    state: 'running',
+    ramBytes: 4 * GIB,
+    balloon: {
+      targetBytes: 0,
+      actualBytes: 0,
+      pendingBytes: 0,
+      discardedBytesTotal: 0,
+      inflatedBytesTotal: 0,
+      deflatedBytesTotal: 0,
+      reportedBytesTotal: 0,
+    },
+    cache: null,
+    inhibited: null,
+    verdict: null,
+    features: ['VIRTIO_BALLOON_F_MUST_TELL_HOST', 'VIRTIO_BALLOON_F_STATS_VQ', 'VIRTIO_F_VERSION_1'],
+    stats: {
+      ageSeconds: 3.2,
+      VIRTIO_BALLOON_S_MEMFREE: 2.5 * GIB,
+      VIRTIO_BALLOON_S_AVAIL: 3 * GIB,
+      VIRTIO_BALLOON_S_MAJFLT: 17,
+      'tag-16': 5,
+    },
+    cgroup: null,
+    policy: null,
+    ...change,
+  };
+}
+
+export class MemoryFleet implements Fleet {
+  readonly #vms = new Map<string, VmView>();
+  /** Why everything is refused; null: nothing is. */
+  refusal: string | null = null;
+  /** Runs before each look at a VM, so that a test can let time pass between two. */
+  onFind: (name: string) => void = () => undefined;
+
+  constructor(...vms: VmView[]) {
+    for (const vm of vms) this.put(vm);
+  }
+
+  put(vm: VmView): void {
+    this.#vms.set(vm.name, vm);
+  }
+
+  remove(name: string): void {
+    this.#vms.delete(name);
+  }
+
+  /** The guest has `bytes` in its balloon from now on. */
+  inflate(name: string, bytes: number): void {
+    const vm = this.#get(name);
+    this.put({ ...vm, balloon: { ...vm.balloon, actualBytes: bytes } });
+  }
+
+  list(): VmView[] {
+    return [...this.#vms.values()];
+  }
+
+  find(name: string): VmView | undefined {
+    this.onFind(name);
+    return this.#vms.get(name);
+  }
+
+  setTarget(name: string, target: TargetRequest): VmView {
+    const vm = this.#get(name);
+    const targetBytes =
+      'memoryBytes' in target ? Math.max(0, vm.ramBytes - target.memoryBytes) : target.balloonBytes;
+    return this.#replace({ ...vm, balloon: { ...vm.balloon, targetBytes } });
+  }
+
+  async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
+    await Promise.resolve();
+    const vm = this.#get(name);
+    return this.#replace({ ...vm, stats: { ...vm.stats, ageSeconds: 0, 'tag-timeout': timeoutMs } });
+  }
+
+  setInhibited(name: string, reason: string | null): VmView {
+    return this.#replace({ ...this.#get(name), inhibited: reason });
+  }
+
+  #get(name: string): VmView {
+    if (this.refusal !== null) throw new RefusedError(this.refusal);
+    const vm = this.#vms.get(name);
+    if (vm === undefined) throw new Error(`no VM ${name}`);
+    return vm;
+  }
+
+  #replace(vm: VmView): VmView {
+    this.put(vm);
+    return vm;
+  }
+}
+
+export class MemoryEvents implements EventSource {
+  readonly #ring: DaemonEvent[] = [];
+  readonly #listeners = new Set<(event: DaemonEvent) => void>();
+
+  get subscribers(): number {
+    return this.#listeners.size;
+  }
+
+  emit(event: EventName, message: string, vm?: string): DaemonEvent {
+    const seq = this.#ring.length + 1;
+    const record: DaemonEvent = {
+      seq,
+      time: new Date(Date.UTC(2025, 0, 1, 12, 0, seq)).toISOString(),
+      event,
+      level: EVENTS[event].level,
+      message,
+      fields: {},
+      ...(vm !== undefined && { vm }),
+    };
+    this.#ring.push(record);
+    for (const listener of this.#listeners) listener(record);
+    return record;
+  }
+
+  recent(sinceSeq: number): DaemonEvent[] {
+    return this.#ring.filter(({ seq }) => seq > sinceSeq);
+  }
+
+  subscribe(listener: (event: DaemonEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+}
+
+export interface ControlFixture {
+  readonly socketPath: string;
+  readonly fleet: MemoryFleet;
+  readonly events: MemoryEvents;
+  /** Everything the server refused, oldest first. */
+  readonly refusals: Refusal[];
+  close(): Promise<void>;
+}
+
+/** Serves `fleet` on a socket of its own until the test ends. */
+export async function serveFleet(t: Test, fleet = new MemoryFleet(vmView('web1'))): Promise<ControlFixture> {
+  const socketPath = join(temporaryFolder(t), 'control.sock');
+  const events = new MemoryEvents();
+  const refusals: Refusal[] = [];
+  const server = await startControlServer(socketPath, fleet, events, VERSION, (refusal) =>
+    refusals.push(refusal),
+  );
+  let closing: Promise<void> | null = null;
+  const close = () => (closing ??= server.close());
+  t.teardown(close);
+  return { socketPath, fleet, events, refusals, close };
+}
+
+/** Short enough for the 107 bytes of a socket's path. */
+export function temporaryFolder(t: Test): string {
+  const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly text: string;
+  /** The body as JSON. */
+  readonly document: unknown;
+}
+
+/** `body` goes out as it is. */
+export function call(socketPath: string, method: string, path: string, body?: string): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const request = httpRequest({ socketPath, method, path, agent: false }, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => (text += chunk));
+      response.on('error', reject);
+      response.on('end', () => {
+        const { statusCode: status = 0, headers } = response;
+        resolve({
+          status,
+          headers,
+          text,
+          get document(): unknown {
+            return JSON.parse(text) as unknown;
+          },
+        });
+      });
+    });
+    request.on('error', reject);
+    request.end(body);
+  });
+}
