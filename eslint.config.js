@@ -20,7 +20,7 @@ function forbid(folders, message) {
   return {
     'no-restricted-imports': [
       'error',
-      { patterns: [{ regex: `^\\.{1,2}/(.*/)?(${names})(/|\\.js$)`, message }] },
+      { patterns: [{ regex: `^\\.{1,2}/(?!.*protocol/)(.*/)?(${names})(/|\\.js$)`, message }] },
     ],
   };
 }
@@ -33,7 +33,10 @@ const direction = rows.flatMap((row, index) =>
     const native = folder === 'src/os' ? [] : ['src/native'];
     return {
       files: folder === 'src/main' ? ['src/main.ts'] : [`${folder}/**/*.ts`],
-      rules: forbid([...above, ...neighbours, ...native], `imports point downwards; ${folder} may not import this`),
+      rules: forbid(
+        [...above, ...neighbours, ...native],
+        `imports point downwards; ${folder} may not import this`,
+      ),
     };
   }),
 );
@@ -57,7 +60,10 @@ export default tseslint.config(
       '@typescript-eslint/no-confusing-void-expression': 'off',
       '@typescript-eslint/prefer-literal-enum-member': 'off',
       '@typescript-eslint/no-non-null-assertion': 'error',
-      '@typescript-eslint/switch-exhaustiveness-check': 'error',
+      '@typescript-eslint/switch-exhaustiveness-check': [
+        'error',
+        { considerDefaultExhaustiveForUnions: true },
+      ],
     },
   },
   { files: ['**/*.js'], ...tseslint.configs.disableTypeChecked },
@@ -67,7 +73,11 @@ export default tseslint.config(
     rules: {
       'no-restricted-imports': [
         'error',
-        { patterns: [{ regex: '/(src|bin|test|bench|demo)/', message: 'protocol/ imports nothing outside itself' }] },
+        {
+          patterns: [
+            { regex: '/(src|bin|test|bench|demo)/', message: 'protocol/ imports nothing outside itself' },
+          ],
+        },
       ],
     },
   },

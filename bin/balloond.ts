@@ -1,10 +1,18 @@
 #!/usr/bin/env node
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { capabilities, DEFAULT_CONTROL_PATH, runDaemon, startupFailure, version, type DaemonArguments } from '../src/main.js';
+import {
+  capabilities,
+  DEFAULT_CONTROL_PATH,
+  runDaemon,
+  startupFailure,
+  version,
+  type DaemonArguments,
+} from '../src/main.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../src/ops/log.js';
 
 function fdNumber(text: string): number {
-  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('give the number of an open socket, such as 3.');
+  if (!/^\d{1,9}$/.test(text))
+    throw new InvalidArgumentError('give the number of an open socket, such as 3.');
   return Number(text);
 }
 

@@ -6,7 +6,14 @@ import { Parser } from 'tap-parser';
 const files = process.argv.slice(2);
 const tap = spawn(
   process.execPath,
-  ['node_modules/.bin/tap', 'run', '--reporter=tap', '--disable-coverage', '--allow-empty-coverage', ...files],
+  [
+    'node_modules/.bin/tap',
+    'run',
+    '--reporter=tap',
+    '--disable-coverage',
+    '--allow-empty-coverage',
+    ...files,
+  ],
   { stdio: ['ignore', 'pipe', 'inherit'] },
 );
 const counts = { passed: 0, failed: 0, skipped: 0 };
@@ -32,7 +39,8 @@ function follow(parser, path) {
     if (path.length === 0 || parser.hadChildren) return;
     if (results.count === 0 && !results.bailout) return;
     counts[results.ok ? 'passed' : 'failed']++;
-    if (path.length === 1 || process.env.VERBOSE) console.log(`${results.ok ? 'ok  ' : 'FAIL'} ${path.join(' > ')}`);
+    if (path.length === 1 || process.env.VERBOSE)
+      console.log(`${results.ok ? 'ok  ' : 'FAIL'} ${path.join(' > ')}`);
   });
   parser.on('child', () => {
     parser.hadChildren = true;

@@ -83,7 +83,9 @@ function wantedSockets(args: DaemonArguments, config: ConfigFile): SocketSetting
   if (args.fd !== undefined) return [];
   const sockets = config.socket ?? [];
   if (sockets.length === 0) {
-    throw new SettingsError('nothing to serve: give --socket-path PATH, --fd N or a --config FILE with a [[socket]]');
+    throw new SettingsError(
+      'nothing to serve: give --socket-path PATH, --fd N or a --config FILE with a [[socket]]',
+    );
   }
   return sockets;
 }

@@ -65,7 +65,8 @@ export interface VringFd {
 }
 export const vringFd: Codec<VringFd> = exactly(8, (view) => {
   const word = view.getBigUint64(0, true);
-  if (word >> 9n !== 0n) throw new PayloadError(`reserved bits are set in vring fd word 0x${word.toString(16)}`);
+  if (word >> 9n !== 0n)
+    throw new PayloadError(`reserved bits are set in vring fd word 0x${word.toString(16)}`);
   return { index: Number(word & 0xffn), noFd: (word & 0x100n) !== 0n };
 });
 
@@ -88,7 +89,9 @@ function readRegion(view: DataView, at: number): RegionDescription {
 }
 
 /** ADD_MEM_REG, REM_MEM_REG: le64 padding, then the region. */
-export const singleRegion: Codec<RegionDescription> = exactly(8 + REGION_BYTES, (view) => readRegion(view, 8));
+export const singleRegion: Codec<RegionDescription> = exactly(8 + REGION_BYTES, (view) =>
+  readRegion(view, 8),
+);
 
 /** SET_MEM_TABLE: le32 count, le32 padding, regions. A frontend may send the table's full size. */
 export const memoryTable: Codec<RegionDescription[]> = {
@@ -97,7 +100,9 @@ export const memoryTable: Codec<RegionDescription[]> = {
     const view = viewOf(payload);
     const count = view.getUint32(0, true);
     if (count > 8 || payload.length < 8 + count * REGION_BYTES) {
-      throw new PayloadError(`memory table of ${payload.length} bytes cannot hold ${count} regions (8 at most)`);
+      throw new PayloadError(
+        `memory table of ${payload.length} bytes cannot hold ${count} regions (8 at most)`,
+      );
     }
     return Array.from({ length: count }, (_, n) => readRegion(view, 8 + n * REGION_BYTES));
   },
@@ -126,7 +131,12 @@ export const configAccess: Codec<ConfigAccess> = {
         `config access of ${sizeBytes} bytes in a payload of ${payload.length} (${MAX_CONFIG_BYTES} bytes at most)`,
       );
     }
-    return { offset, sizeBytes, flags: view.getUint32(8, true), bytes: payload.subarray(CONFIG_HEADER_BYTES) };
+    return {
+      offset,
+      sizeBytes,
+      flags: view.getUint32(8, true),
+      bytes: payload.subarray(CONFIG_HEADER_BYTES),
+    };
   },
 };
 

@@ -75,7 +75,12 @@ export class Balloon implements Device {
   #inhibited: string | null = null;
   #owed: NodeJS.Immediate | null = null;
 
-  constructor(memory: GuestMemory, host: DeviceHost, observer: BalloonObserver, offeredFeatures: FeatureBits) {
+  constructor(
+    memory: GuestMemory,
+    host: DeviceHost,
+    observer: BalloonObserver,
+    offeredFeatures: FeatureBits,
+  ) {
     this.#memory = memory;
     this.#host = host;
     this.#observer = observer;
@@ -186,7 +191,9 @@ export class Balloon implements Device {
   }
 
   get #poisoned(): boolean {
-    return hasFeature(this.#acked, BalloonFeature.VIRTIO_BALLOON_F_PAGE_POISON) && this.#config.poisonVal !== 0;
+    return (
+      hasFeature(this.#acked, BalloonFeature.VIRTIO_BALLOON_F_PAGE_POISON) && this.#config.poisonVal !== 0
+    );
   }
 
   #readPfns(chain: Chain): Uint8Array {

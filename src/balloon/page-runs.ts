@@ -27,7 +27,7 @@ export class PageRuns {
     const pfns = this.#pfns.subarray(0, this.#count);
     this.#count = 0;
     if (!isAscending(pfns)) pfns.sort();
-    for (let at = 0; at < pfns.length; ) {
+    for (let at = 0; at < pfns.length;) {
       const first = pfns[at] ?? 0;
       let last = first;
       // A repeat continues the run without making it longer.

@@ -1,5 +1,6 @@
-/** The client of the control API. It loads node:http and nothing else, so that balloonctl starts fast. */
+/** The client of the control API. It loads nothing but node:http and node:net, so that balloonctl starts fast. */
 import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { connect } from 'node:net';
 import type { DaemonEvent } from '../../protocol/control/events.js';
 import type { ProblemDocument, TargetRequest, VmStats, VmView } from '../../protocol/control/schema.js';
 
@@ -24,7 +25,14 @@ export class ControlError extends Error {
 }
 
 export class ControlClient {
-  constructor(readonly socketPath: string) {}
+  readonly #replyTimeoutMs: number;
+
+  constructor(
+    readonly socketPath: string,
+    replyTimeoutMs = REPLY_TIMEOUT_MS,
+  ) {
+    this.#replyTimeoutMs = replyTimeoutMs;
+  }
 
   async list(): Promise<VmView[]> {
     return (await this.#call('GET', '/v1/vms')) as VmView[];
@@ -82,29 +90,31 @@ export class ControlClient {
     return new Promise((resolve, reject) => {
       const request = httpRequest(
         {
-          socketPath: this.socketPath,
+          // An agent would look for an IP address in the host's name, at a cost of 13 ms.
+          createConnection: () => connect({ path: this.socketPath }),
           method,
           path,
-          agent: false,
-          timeout: REPLY_TIMEOUT_MS,
           ...(body !== undefined && { headers: { 'content-type': 'application/json' } }),
         },
         resolve,
       );
-      request.on('timeout', () => request.destroy(new UnreachableError(this.#says('does not answer'))));
+      request.setTimeout(this.#replyTimeoutMs, () => {
+        request.destroy(new UnreachableError(this.#says('does not answer: is balloond stopped or stuck?')));
+      });
       request.on('error', (error) => reject(this.#unreachable(error)));
       request.end(body === undefined ? undefined : JSON.stringify(body));
     });
   }
 
-  async #text(response: IncomingMessage): Promise<string> {
-    try {
+  /** By events rather than by iteration, which loads more of the stream library: 8 ms. */
+  #text(response: IncomingMessage): Promise<string> {
+    return new Promise((resolve, reject) => {
       let text = '';
-      for await (const chunk of response.setEncoding('utf8') as AsyncIterable<string>) text += chunk;
-      return text;
-    } catch (error) {
-      throw this.#unreachable(error);
-    }
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => (text += chunk));
+      response.on('end', () => resolve(text));
+      response.on('error', (error) => reject(this.#unreachable(error)));
+    });
   }
 
   #parse(text: string): unknown {

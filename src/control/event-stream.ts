@@ -30,7 +30,7 @@ export function streamEvents(response: ServerResponse, events: EventSource, opti
   // An idle stream is no stalled one.
   response.socket?.setTimeout(0);
   const unsubscribe = events.subscribe((event) => {
-    if (response.writableEnded || response.destroyed) return;
+    if (response.writableEnded) return;
     response.write(encode(event));
     if (response.writableLength > limitBytes) response.destroy();
   });

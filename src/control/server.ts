@@ -2,7 +2,7 @@
  * The control API: HTTP/1.1 with JSON on a Unix socket that only its owner and group may open. No request
  * can grow memory without bound, hold a connection for ever, or end the process.
  */
-import { unlink } from 'node:fs/promises';
+import { rmSync } from 'node:fs';
 import { createServer, STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { closeFd } from '../os/fd.js';
@@ -16,7 +16,6 @@ import { findRoute } from './route.js';
 const SOCKET_MODE = 0o660;
 /** Clients beyond this are turned away, so that they cannot use up the fds that VMs need. */
 const CONNECTIONS_MAX = 64;
-const HEADERS_TIMEOUT_MS = 2000;
 const REQUEST_TIMEOUT_MS = 5000;
 /** A connection on which nothing moves; longer than any handler takes. */
 const IDLE_TIMEOUT_MS = 20_000;
@@ -34,7 +33,7 @@ export interface Refusal {
 
 /**
  * Listens on `path`, taking over a stale socket there but never a live one (SystemError EADDRINUSE).
- * `version` is the daemon's. `close` ends the event streams, lets replies under way go out, and unlinks.
+ * `version` is the daemon's; `onRefused` hears of each 4xx and 5xx. `close` ends the event streams, lets replies under way go out, and unlinks.
  */
 export async function startControlServer(
   path: string,
@@ -71,7 +70,6 @@ export async function startControlServer(
 
   const server = createServer(
     {
-      headersTimeout: HEADERS_TIMEOUT_MS,
       requestTimeout: REQUEST_TIMEOUT_MS,
       connectionsCheckingInterval: 1000,
     },
@@ -95,7 +93,7 @@ export async function startControlServer(
 
   async function close(): Promise<void> {
     // While this listens nobody else takes the path over, so it is still ours to remove.
-    await unlink(path).catch(ignoreMissing);
+    rmSync(path, { force: true });
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     for (const stream of streams) stream.end();
     server.closeIdleConnections();
@@ -152,8 +150,4 @@ function malformed(code: string | undefined): Problem {
     return new Problem(431, 'the request headers are too large: send fewer');
   }
   return new Problem(400, 'this is not an HTTP/1.1 request: use balloonctl or curl --unix-socket');
-}
-
-function ignoreMissing(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'ENOENT') throw error;
 }

@@ -11,10 +11,16 @@ export class SettingsError extends Error {
   override readonly name = 'SettingsError';
 }
 
-const FEATURE_NAMES = Object.keys(BalloonFeature) as BalloonFeatureName[];
+/**
+ * Features that may be named, and those offered where nothing is said. A packed ring has no used index in guest
+ * memory from which a daemon that was killed could resume, so it is offered only where asked for.
+ */
+export type OfferableFeature = BalloonFeatureName | 'VIRTIO_F_RING_PACKED';
+const BALLOON_FEATURES = Object.keys(BalloonFeature) as BalloonFeatureName[];
+const OFFERABLE: readonly OfferableFeature[] = [...BALLOON_FEATURES, 'VIRTIO_F_RING_PACKED'];
 
 const DeviceSettings = {
-  features: Type.Optional(Type.Array(Type.Union(FEATURE_NAMES.map((name) => Type.Literal(name))))),
+  features: Type.Optional(Type.Array(Type.Union(OFFERABLE.map((name) => Type.Literal(name))))),
   'stats-interval': Type.Optional(Type.Number({ minimum: 0, maximum: 86400 })),
 };
 
@@ -37,7 +43,10 @@ const ConfigFile = Type.Object(
     ),
     vm: Type.Optional(
       Type.Array(
-        Type.Object({ match: Type.String({ minLength: 1 }), ...DeviceSettings }, { additionalProperties: false }),
+        Type.Object(
+          { match: Type.String({ minLength: 1 }), ...DeviceSettings },
+          { additionalProperties: false },
+        ),
       ),
     ),
   },
@@ -47,18 +56,18 @@ export type ConfigFile = Static<typeof ConfigFile>;
 
 /** What a device offers, and how often it asks its guest for statistics (seconds; 0: never). */
 export interface DeviceOptions {
-  features: readonly BalloonFeatureName[];
+  features: readonly OfferableFeature[];
   statsIntervalSeconds: number;
 }
 
 export interface SocketSettings {
   path: string;
   name?: string | undefined;
-  features?: readonly BalloonFeatureName[] | undefined;
+  features?: readonly OfferableFeature[] | undefined;
   'stats-interval'?: number | undefined;
 }
 
-const DEFAULTS: DeviceOptions = { features: FEATURE_NAMES, statsIntervalSeconds: 10 };
+const DEFAULTS: DeviceOptions = { features: BALLOON_FEATURES, statsIntervalSeconds: 10 };
 
 /** Throws SettingsError naming the file, and the line or the key that is wrong. */
 export function readConfigFile(path: string): ConfigFile {
@@ -80,7 +89,9 @@ export function readConfigFile(path: string): ConfigFile {
   if (!Value.Check(ConfigFile, document)) {
     const [first] = Value.Errors(ConfigFile, document);
     const where = first?.instancePath.replaceAll('/', '.').slice(1);
-    throw new SettingsError(`${path}: ${where === undefined || where === '' ? 'the file' : where} ${first?.message ?? 'is wrong'}`);
+    throw new SettingsError(
+      `${path}: ${where === undefined || where === '' ? 'the file' : where} ${first?.message ?? 'is wrong'}`,
+    );
   }
   return document;
 }
@@ -95,19 +106,22 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
   };
 }
 
-/** The bits that are offered for these device features: with them, what every ring can be served with. */
-export function offeredBits(features: readonly BalloonFeatureName[]): FeatureBits {
+/** The bits that are offered for these features, with what every split ring can be served with. */
+export function offeredBits(features: readonly OfferableFeature[]): FeatureBits {
+  const bits = { ...BalloonFeature, VIRTIO_F_RING_PACKED: VirtioFeature.VIRTIO_F_RING_PACKED };
   return featureMask(
-    ...features.map((name) => BalloonFeature[name]),
+    ...features.map((name) => bits[name]),
     VirtioFeature.VIRTIO_F_INDIRECT_DESC,
     VirtioFeature.VIRTIO_F_EVENT_IDX,
     VirtioFeature.VIRTIO_F_VERSION_1,
-    VirtioFeature.VIRTIO_F_RING_PACKED,
   );
 }
 
 /** `*` stands for any characters, `?` for one. */
 export function globMatches(pattern: string, name: string): boolean {
-  const source = pattern.replaceAll(/[.+^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*').replaceAll('?', '.');
+  const source = pattern
+    .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')
+    .replaceAll('*', '.*')
+    .replaceAll('?', '.');
   return new RegExp(`^${source}$`, 'u').test(name);
 }

@@ -15,8 +15,8 @@ export interface Symptoms {
   targetBytes: number;
   actualBytes: number;
   guestFreeBytes: number | null;
-  /** A ring is kicked but its indices never move. */
-  silentRing: boolean;
+  /** The driver should have used a ring by now, kicked, and no ring ever moved. */
+  silentRings: boolean;
 }
 
 /** What is wrong with a VM's balloon and what to do, in a sentence; null when nothing is. */
@@ -27,11 +27,12 @@ export function verdict(symptoms: Symptoms): string | null {
     return 'no guest driver has started yet: check that the guest has virtio_balloon (lsmod) and has booted';
   }
   if (state !== 'running') return null;
-  if (symptoms.silentRing) {
-    return 'the guest kicks but its rings never move here: guest memory is probably not shared, add share=on to the memory backend';
+  if (symptoms.silentRings && now - symptoms.movedAt > PATIENCE_MS) {
+    return 'the guest kicks but its rings never move here: guest memory is probably not shared, add share=on to the memory backend and restart the VM';
   }
   if (actualBytes !== targetBytes && now - symptoms.movedAt > PATIENCE_MS) {
-    const free = symptoms.guestFreeBytes === null ? '' : ` (the guest has ${formatSize(symptoms.guestFreeBytes)} free)`;
+    const free =
+      symptoms.guestFreeBytes === null ? '' : ` (the guest has ${formatSize(symptoms.guestFreeBytes)} free)`;
     return actualBytes < targetBytes
       ? `the guest stopped at ${formatSize(actualBytes)} of ${formatSize(targetBytes)}${free}: it cannot give more, set a smaller balloon`
       : `the guest does not take back its memory, the balloon stays at ${formatSize(actualBytes)}: check the guest's kernel log`;

@@ -1,7 +1,7 @@
 import type { VmView } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
-import { featureNames, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
+import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { mapsPrivately } from '../host/peer.js';
@@ -43,7 +43,14 @@ export class Vm implements SessionObserver, BalloonObserver {
   #outsideReported = false;
 
   /** Owns the connected socket `fd`. */
-  constructor(name: string, pid: number, fd: number, options: DeviceOptions, emit: Emit, onClosed: () => void) {
+  constructor(
+    name: string,
+    pid: number,
+    fd: number,
+    options: DeviceOptions,
+    emit: Emit,
+    onClosed: () => void,
+  ) {
     this.name = name;
     this.pid = pid;
     this.#onClosed = onClosed;
@@ -94,7 +101,9 @@ export class Vm implements SessionObserver, BalloonObserver {
     }
     const asked = 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes;
     if (ram > 0 && asked > ram) {
-      throw new TargetError(`${this.name} has ${formatSize(ram)} of memory, so ${formatSize(asked)} is too much`);
+      throw new TargetError(
+        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(asked)} is too much`,
+      );
     }
     this.#wantedMemoryBytes = null;
     this.#apply('memoryBytes' in target ? ram - asked : asked, 'operator');
@@ -151,7 +160,9 @@ export class Vm implements SessionObserver, BalloonObserver {
       const wanted = this.#wantedMemoryBytes;
       this.#wantedMemoryBytes = null;
       if (wanted > this.#ramBytes) {
-        this.#emit('target-clamped', `the guest has only ${formatSize(this.#ramBytes)}`, { askedBytes: wanted });
+        this.#emit('target-clamped', `the guest has only ${formatSize(this.#ramBytes)}`, {
+          askedBytes: wanted,
+        });
       }
       this.#apply(Math.max(0, this.#ramBytes - wanted), 'operator');
     }
@@ -208,7 +219,9 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   poisonActive(poisonVal: number): void {
-    this.#emit('page-poison-active', 'reported pages are kept: the guest relies on their poison', { poisonVal });
+    this.#emit('page-poison-active', 'reported pages are kept: the guest relies on their poison', {
+      poisonVal,
+    });
   }
 
   #apply(bytes: number, by: string): void {
@@ -242,8 +255,16 @@ export class Vm implements SessionObserver, BalloonObserver {
       targetBytes: this.#balloon.targetBytes,
       actualBytes: this.#balloon.actualBytes,
       guestFreeBytes: free ?? null,
-      // A kick eventfd starts at 1, so that every ring is kicked once without reason.
-      silentRing: this.#session.vrings.some(({ kicks, served }) => kicks > 1 && served === 0),
+      silentRings: this.#silentRings(),
     });
+  }
+
+  /** Kicks alone say nothing: each kick eventfd starts at 1. A driver with statistics primes their queue. */
+  #silentRings(): boolean {
+    const { vrings, features } = this.#session;
+    const { targetBytes, actualBytes } = this.#balloon;
+    const expected =
+      targetBytes !== actualBytes || hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
+    return expected && vrings.some(({ kicks }) => kicks > 0) && vrings.every(({ served }) => served === 0);
   }
 }

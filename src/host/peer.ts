@@ -56,7 +56,9 @@ export function nameFromCgroup(cgroups: string | null): string | null {
   const scope = /\/machine-(?:qemu\\x2d\d+\\x2d)?([^/\n]+)\.scope/.exec(cgroups ?? '');
   const escaped = scope?.[1];
   return cleanName(
-    escaped?.replaceAll(/\\x([0-9a-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
+    escaped?.replaceAll(/\\x([0-9a-f]{2})/g, (_, hex: string) =>
+      String.fromCharCode(Number.parseInt(hex, 16)),
+    ),
   );
 }
 

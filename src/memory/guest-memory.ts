@@ -110,7 +110,7 @@ export class GuestMemory {
    */
   *slices(gpa: number, lenBytes: number): Generator<GuestSlice | { outside: number; lenBytes: number }> {
     const end = gpa + lenBytes;
-    for (let at = gpa; at < end; ) {
+    for (let at = gpa; at < end;) {
       const region = this.#regionAt(at);
       if (region !== undefined) {
         const len = Math.min(end, region.endGpa) - at;

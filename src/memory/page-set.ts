@@ -24,7 +24,7 @@ export class PageSet {
   add(first: number, count: number): number {
     const words = this.#words;
     let added = 0;
-    for (let page = first, end = first + count; page < end; ) {
+    for (let page = first, end = first + count; page < end;) {
       const word = Math.floor(page / 32);
       const mask = maskFrom(page, end);
       const old = words[word] ?? 0;
@@ -40,7 +40,7 @@ export class PageSet {
   remove(first: number, count: number): number {
     const words = this.#words;
     let removed = 0;
-    for (let page = first, end = first + count; page < end; ) {
+    for (let page = first, end = first + count; page < end;) {
       const word = Math.floor(page / 32);
       const mask = maskFrom(page, end);
       const old = words[word] ?? 0;
@@ -54,7 +54,7 @@ export class PageSet {
 
   /** Whether all of first to first + count - 1 are in the set. */
   covers(first: number, count: number): boolean {
-    for (let page = first, end = first + count; page < end; ) {
+    for (let page = first, end = first + count; page < end;) {
       const word = Math.floor(page / 32);
       const mask = maskFrom(page, end);
       if (((this.#words[word] ?? 0) & mask) !== (mask | 0)) return false;

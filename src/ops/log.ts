@@ -12,6 +12,12 @@ export function createLogger(level: LogLevel, format: LogFormat): Logger {
   if (format === 'json') return pino(options, pino.destination({ dest: 2, sync: true }));
   return pino(
     options,
-    pretty({ destination: 2, sync: true, messageKey: 'message', colorize: process.stderr.isTTY, singleLine: true }),
+    pretty({
+      destination: 2,
+      sync: true,
+      messageKey: 'message',
+      colorize: process.stderr.isTTY,
+      singleLine: true,
+    }),
   );
 }

@@ -78,4 +78,3 @@ export function send(
 function wouldBlock(result: number): boolean {
   return result === -constants.errno.EAGAIN;
 }
-

@@ -110,7 +110,7 @@ export class Connection {
   }
 
   #read(): void {
-    for (let turn = 0; turn < MESSAGES_PER_TURN && this.#open; ) {
+    for (let turn = 0; turn < MESSAGES_PER_TURN && this.#open;) {
       const got = receive(this.#fd, this.#buffer, this.#filled, this.#wanted - this.#filled, this.#fds);
       if (got < 0) return;
       if (got === 0) {

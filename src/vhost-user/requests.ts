@@ -134,11 +134,15 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   // The eventfd only says that the log was written; the frontend reads the log by its own clock.
   command('SET_LOG_FD', empty, { fds: [0, 1], act: () => undefined }),
 
-  command('SET_VRING_NUM', vringState, { act: (session, { index, num }) => session.ring(index).setSize(num) }),
+  command('SET_VRING_NUM', vringState, {
+    act: (session, { index, num }) => session.ring(index).setSize(num),
+  }),
   command('SET_VRING_ADDR', vringAddress, {
     act: (session, address) => session.ring(address.index).setAddress(address),
   }),
-  command('SET_VRING_BASE', vringState, { act: (session, { index, num }) => session.ring(index).setBase(num) }),
+  command('SET_VRING_BASE', vringState, {
+    act: (session, { index, num }) => session.ring(index).setBase(num),
+  }),
   question('GET_VRING_BASE', vringState, { answer: getVringBase }),
   command('SET_VRING_KICK', vringFd, { fds: [0, 1], act: setKick, then: (session) => session.start() }),
   command('SET_VRING_CALL', vringFd, { fds: [0, 1], act: setCall }),

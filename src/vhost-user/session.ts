@@ -186,8 +186,7 @@ export class Session implements VringContext, DeviceHost {
   #serve(message: Message): void {
     // The only messages that answer us come on the backend channel.
     if (message.isReply) throw new FrontendError('a reply to nothing');
-    const acknowledge =
-      message.needReply && this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);
+    const acknowledge = message.needReply && this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);
     serveRequest(this, message, ({ name, reply, error }) => {
       if (reply !== null) this.#connection.reply(message, reply);
       else if (acknowledge) this.#connection.reply(message, encodeU64(error === null ? 0n : 1n));
@@ -198,7 +197,9 @@ export class Session implements VringContext, DeviceHost {
   #refused(name: string, error: Error, told: boolean): void {
     this.observer.requestRefused(name, error);
     if (!told && ++this.#silentRefusals > MAX_SILENT_REFUSALS) {
-      throw new FrontendError(`more than ${MAX_SILENT_REFUSALS} requests had to be refused, the last was ${name}`);
+      throw new FrontendError(
+        `more than ${MAX_SILENT_REFUSALS} requests had to be refused, the last was ${name}`,
+      );
     }
   }
 
@@ -219,4 +220,3 @@ export class Session implements VringContext, DeviceHost {
     this.observer.stateChanged(state);
   }
 }
-

@@ -1,6 +1,11 @@
 import { VirtioFeature, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { EVENT_SUPPRESSION_BYTES, packedRingBytes } from '../../protocol/virtio/ring-packed.js';
-import { availRingBytes, descTableBytes, MAX_QUEUE_SIZE, usedRingBytes } from '../../protocol/virtio/ring-split.js';
+import {
+  availRingBytes,
+  descTableBytes,
+  MAX_QUEUE_SIZE,
+  usedRingBytes,
+} from '../../protocol/virtio/ring-split.js';
 import { VHOST_VRING_F_LOG, type VringAddress } from '../../protocol/vhost-user/payloads.js';
 import { closeFd } from '../os/fd.js';
 import { EventWatch, isEventFd, signalEvent } from '../os/eventfd.js';
@@ -262,8 +267,18 @@ export class Vring {
       base: this.base,
       eventIdx: hasFeature(features, VirtioFeature.VIRTIO_F_EVENT_IDX),
       indirect: hasFeature(features, VirtioFeature.VIRTIO_F_INDIRECT_DESC),
-      descriptors: part('descriptors', address.descriptor, packed ? packedRingBytes(size) : descTableBytes(size), 16n),
-      driver: part('driver area', address.available, packed ? EVENT_SUPPRESSION_BYTES : availRingBytes(size), packed ? 4n : 2n),
+      descriptors: part(
+        'descriptors',
+        address.descriptor,
+        packed ? packedRingBytes(size) : descTableBytes(size),
+        16n,
+      ),
+      driver: part(
+        'driver area',
+        address.available,
+        packed ? EVENT_SUPPRESSION_BYTES : availRingBytes(size),
+        packed ? 4n : 2n,
+      ),
       device: part('device area', address.used, packed ? EVENT_SUPPRESSION_BYTES : usedRingBytes(size), 4n),
       onWrite: (area, offset, lenBytes) => this.#logWrite(layout[area], offset, lenBytes),
     };

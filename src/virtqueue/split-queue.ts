@@ -165,7 +165,8 @@ export class SplitQueue implements Queue {
     for (let left = count; left > 0; left--) {
       const at = index * DESC_BYTES;
       const flags = view.getUint16(at + 12, true);
-      if ((flags & VIRTQ_DESC_F_INDIRECT) !== 0) throw new DriverError('indirect table inside an indirect table');
+      if ((flags & VIRTQ_DESC_F_INDIRECT) !== 0)
+        throw new DriverError('indirect table inside an indirect table');
       segments.push({
         gpa: guestAddress(view.getUint32(at, true), view.getUint32(at + 4, true)),
         lenBytes: view.getUint32(at + 8, true),

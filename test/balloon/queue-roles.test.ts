@@ -26,33 +26,41 @@ function numbering(acked: bigint, counted: bigint | 'spec'): Map<string, number>
   return numbers;
 }
 
-void t.test('rule 9: roles are found in every combination of offered and acked bits and every numbering', (t) => {
-  let checked = 0;
-  for (const offered of subsets(ALL)) {
-    for (const ackedBits of subsets(offered)) {
-      const acked = featureMask(...ackedBits);
-      for (const counted of [acked, featureMask(...offered), 'spec' as const]) {
-        const numbers = numbering(acked, counted);
-        const configured = [0, 1, ...numbers.values()];
-        for (const [role, number] of numbers) {
-          if (queueRole(number, acked, configured) !== role) t.fail(`${role} at ${number} of ${String(offered)}`);
-          checked++;
+void t.test(
+  'rule 9: roles are found in every combination of offered and acked bits and every numbering',
+  (t) => {
+    let checked = 0;
+    for (const offered of subsets(ALL)) {
+      for (const ackedBits of subsets(offered)) {
+        const acked = featureMask(...ackedBits);
+        for (const counted of [acked, featureMask(...offered), 'spec' as const]) {
+          const numbers = numbering(acked, counted);
+          const configured = [0, 1, ...numbers.values()];
+          for (const [role, number] of numbers) {
+            if (queueRole(number, acked, configured) !== role)
+              t.fail(`${role} at ${number} of ${String(offered)}`);
+            checked++;
+          }
         }
       }
     }
-  }
-  t.equal(checked, 2187, 'every optional queue of every combination was looked at');
-  t.equal(queueRole(0, 0n, []), 'inflate');
-  t.equal(queueRole(1, 0n, []), 'deflate');
-  t.end();
-});
+    t.equal(checked, 2187, 'every optional queue of every combination was looked at');
+    t.equal(queueRole(0, 0n, []), 'inflate');
+    t.equal(queueRole(1, 0n, []), 'deflate');
+    t.end();
+  },
+);
 
 void t.test('a queue whose number is not decided yet has no role', (t) => {
   const acked = featureMask(1, 5);
   t.equal(queueRole(2, acked, [0, 1, 2]), null);
   t.equal(queueRole(2, acked, [0, 1, 2, 4]), 'stats');
   t.equal(queueRole(4, acked, [0, 1, 2, 4]), 'reporting');
-  t.equal(queueRole(4, acked, [0, 1, 2, 3, 4]), 'reporting', 'all queues set up: numbers of the specification');
+  t.equal(
+    queueRole(4, acked, [0, 1, 2, 3, 4]),
+    'reporting',
+    'all queues set up: numbers of the specification',
+  );
   t.equal(queueRole(3, acked, [0, 1, 2, 3, 4]), null, 'a queue of a feature that was not acked');
   t.end();
 });

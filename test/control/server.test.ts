@@ -32,7 +32,7 @@ function detailOf(t: Test, answer: Answer, status: number): string {
   return problem.detail;
 }
 
-t.test('each operation answers with its schema', async (t) => {
+void t.test('each operation answers with its schema', async (t) => {
   const { socketPath } = await serveFleet(t);
   const bodies: Record<string, string> = {
     setTarget: `{"memoryBytes":${GIB}}`,
@@ -48,7 +48,7 @@ t.test('each operation answers with its schema', async (t) => {
   }
 });
 
-t.test('the server and the OpenAPI document know the same paths and methods', async (t) => {
+void t.test('the server and the OpenAPI document know the same paths and methods', async (t) => {
   const { socketPath } = await serveFleet(t);
   const served = (await call(socketPath, 'GET', '/openapi.json')).document;
   t.strictSame(served, JSON.parse(JSON.stringify(openApiDocument(VERSION))));
@@ -68,7 +68,7 @@ t.test('the server and the OpenAPI document know the same paths and methods', as
   }
 });
 
-t.test('targets', async (t) => {
+void t.test('targets', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   const memory = await call(socketPath, 'PATCH', '/v1/vms/web1', `{"memoryBytes":${GIB}}`);
   t.equal((memory.document as VmView).balloon.targetBytes, 3 * GIB);
@@ -81,7 +81,7 @@ t.test('targets', async (t) => {
   t.equal(fleet.list()[0]?.balloon.targetBytes, GIB, 'unchanged');
 });
 
-t.test('bad bodies change nothing', async (t) => {
+void t.test('bad bodies change nothing', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   for (const body of [
     '',
@@ -107,7 +107,7 @@ t.test('bad bodies change nothing', async (t) => {
   t.strictSame(fleet.list(), [vmView('web1')]);
 });
 
-t.test('a body beyond the limit is refused, one at the limit is read', async (t) => {
+void t.test('a body beyond the limit is refused, one at the limit is read', async (t) => {
   const { socketPath } = await serveFleet(t);
   const big = await call(socketPath, 'PATCH', '/v1/vms/web1', ' '.repeat(BODY_LIMIT_BYTES + 1));
   detailOf(t, big, 413);
@@ -116,7 +116,7 @@ t.test('a body beyond the limit is refused, one at the limit is read', async (t)
   t.equal((await call(socketPath, 'PATCH', '/v1/vms/web1', padded)).status, 200);
 });
 
-t.test('unknown paths, VMs and parameters', async (t) => {
+void t.test('unknown paths, VMs and parameters', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   for (const path of [
     '/',
@@ -145,7 +145,7 @@ t.test('unknown paths, VMs and parameters', async (t) => {
   }
 });
 
-t.test('VM names need not be tame', async (t) => {
+void t.test('VM names need not be tame', async (t) => {
   const names = ['a/b', 'a b', '..', '%41', 'ünï', '?#&', '__proto__'];
   const { socketPath } = await serveFleet(t, new MemoryFleet(...names.map((name) => vmView(name))));
   for (const name of names) {
@@ -154,7 +154,7 @@ t.test('VM names need not be tame', async (t) => {
   }
 });
 
-t.test('statistics', async (t) => {
+void t.test('statistics', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   const path = '/v1/vms/web1/stats';
   t.strictSame((await call(socketPath, 'GET', path)).document, vmView('web1').stats);
@@ -168,7 +168,7 @@ t.test('statistics', async (t) => {
   t.match(detailOf(t, await call(socketPath, 'GET', `${path}?refresh=true`), 409), /no answer/);
 });
 
-t.test('inhibit and allow', async (t) => {
+void t.test('inhibit and allow', async (t) => {
   const { socketPath } = await serveFleet(t);
   const path = '/v1/vms/web1/inhibit';
   const inhibited = async (method: string, body?: string) =>
@@ -178,7 +178,7 @@ t.test('inhibit and allow', async (t) => {
   t.equal(await inhibited('DELETE'), null);
 });
 
-t.test('a fault in the daemon is a 500 that tells the client nothing, the log all', async (t) => {
+void t.test('a fault in the daemon is a 500 that tells the client nothing, the log all', async (t) => {
   const fleet = new MemoryFleet(vmView('web1'));
   const { socketPath, refusals } = await serveFleet(t, fleet);
   const fault = new TypeError('secret');
@@ -191,7 +191,7 @@ t.test('a fault in the daemon is a 500 that tells the client nothing, the log al
   t.equal((await call(socketPath, 'GET', '/healthz')).status, 200, 'and the server goes on');
 });
 
-t.test('what is no HTTP is refused as a problem too', async (t) => {
+void t.test('what is no HTTP is refused as a problem too', async (t) => {
   const { socketPath } = await serveFleet(t);
   const raw = (bytes: string) =>
     new Promise<string>((resolve, reject) => {
@@ -210,7 +210,7 @@ t.test('what is no HTTP is refused as a problem too', async (t) => {
   t.match(body, /^HTTP\/1\.1 408 /, 'a body that never ends');
 });
 
-t.test('a client that hangs up in its body is nobody to report on', async (t) => {
+void t.test('a client that hangs up in its body is nobody to report on', async (t) => {
   const { socketPath, refusals } = await serveFleet(t);
   await new Promise<void>((resolve) => {
     const socket = connect(socketPath, () => {
@@ -222,7 +222,7 @@ t.test('a client that hangs up in its body is nobody to report on', async (t) =>
   t.strictSame(refusals, []);
 });
 
-t.test('the socket', async (t) => {
+void t.test('the socket', async (t) => {
   const path = join(temporaryFolder(t), 'control.sock');
   const start = () => startControlServer(path, new MemoryFleet(), new MemoryEvents(), VERSION);
 
@@ -247,17 +247,19 @@ t.test('the socket', async (t) => {
   });
 });
 
-t.test('close lets a reply under way go out', async (t) => {
+void t.test('close lets a reply under way go out', async (t) => {
   const fleet = new MemoryFleet(vmView('web1'));
   const { socketPath, close } = await serveFleet(t, fleet);
-  let closed: Promise<void> | null = null;
-  fleet.onFind = () => (closed = close());
+  const closed = new Promise<void>((resolve, reject) => {
+    fleet.onFind = () => void close().then(resolve, reject);
+  });
   const answer = await call(socketPath, 'GET', '/v1/vms/web1/stats?refresh=true');
   t.equal(answer.status, 200);
   await closed;
 });
 
-t.test('close does not wait for ever', async (t) => {
+// Sooner than the connection would time out by itself.
+void t.test('close does not wait for ever', { timeout: 10_000 }, async (t) => {
   const fleet = new MemoryFleet(vmView('web1'));
   fleet.refreshStats = () => new Promise(() => undefined);
   const { socketPath, close } = await serveFleet(t, fleet);
@@ -266,7 +268,7 @@ t.test('close does not wait for ever', async (t) => {
   await Promise.all([t.rejects(stuck, { code: 'ECONNRESET' }), close()]);
 });
 
-t.test('no fd is left behind', async (t) => {
+void t.test('no fd is left behind', async (t) => {
   const count = () => readdirSync('/proc/self/fd').length;
   const before = count();
   const { socketPath, close } = await serveFleet(t);

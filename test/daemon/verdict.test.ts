@@ -11,7 +11,7 @@ const healthy: Symptoms = {
   targetBytes: 512 * MIB,
   actualBytes: 512 * MIB,
   guestFreeBytes: 64 * MIB,
-  silentRing: false,
+  silentRings: false,
 };
 
 void t.test('nothing is said of a VM that is well, or has had little time', (t) => {
@@ -25,8 +25,11 @@ void t.test('nothing is said of a VM that is well, or has had little time', (t) 
 void t.test('each trouble has a sentence that says what to do', (t) => {
   t.equal(verdict({ ...healthy, problem: 'ring 0 is stopped' }), 'ring 0 is stopped');
   t.match(verdict({ ...healthy, state: 'connected' }), /no guest driver.*virtio_balloon/);
-  t.match(verdict({ ...healthy, silentRing: true }), /share=on/);
-  t.match(verdict({ ...healthy, actualBytes: 256 * MIB }), /stopped at 256.* of 512.*64.*free.*smaller balloon/);
+  t.match(verdict({ ...healthy, silentRings: true }), /share=on/);
+  t.match(
+    verdict({ ...healthy, actualBytes: 256 * MIB }),
+    /stopped at 256.* of 512.*64.*free.*smaller balloon/,
+  );
   t.match(verdict({ ...healthy, targetBytes: 0 }), /stays at 512.*kernel log/);
   t.end();
 });

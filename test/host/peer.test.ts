@@ -1,5 +1,11 @@
 import t from 'tap';
-import { cleanName, mapsPrivately, nameFromCgroup, nameFromCommandLine, peerName } from '../../src/host/peer.js';
+import {
+  cleanName,
+  mapsPrivately,
+  nameFromCgroup,
+  nameFromCommandLine,
+  peerName,
+} from '../../src/host/peer.js';
 
 void t.test("QEMU's name of its guest", (t) => {
   const name = (...words: string[]): string | null => nameFromCommandLine(words.join('\0'));
@@ -14,7 +20,10 @@ void t.test("QEMU's name of its guest", (t) => {
 });
 
 void t.test('the machine of a systemd scope', (t) => {
-  t.equal(nameFromCgroup('0::/machine.slice/machine-qemu\\x2d3\\x2dweb\\x2d1.scope/libvirt/emulator\n'), 'web-1');
+  t.equal(
+    nameFromCgroup('0::/machine.slice/machine-qemu\\x2d3\\x2dweb\\x2d1.scope/libvirt/emulator\n'),
+    'web-1',
+  );
   t.equal(nameFromCgroup('0::/machine.slice/machine-plain.scope\n'), 'plain');
   t.equal(nameFromCgroup('0::/user.slice\n'), null);
   t.end();

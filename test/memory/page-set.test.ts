@@ -24,7 +24,8 @@ void t.test('a page set agrees with a set of numbers after any adds and removes'
           if (kind === 'add') model.add(page);
           else model.delete(page);
         }
-        const changed = kind === 'add' ? pages.add(range.first, range.count) : pages.remove(range.first, range.count);
+        const changed =
+          kind === 'add' ? pages.add(range.first, range.count) : pages.remove(range.first, range.count);
         if (changed !== Math.abs(model.size - before) || pages.size !== model.size) return false;
       }
       const fromRuns = [...pages.runs()].flatMap(({ first, count }) =>
@@ -49,10 +50,13 @@ void t.test('runs are maximal and ascending', (t) => {
   pages.add(31, 2);
   pages.add(64, 64);
   pages.add(128, 1);
-  t.same([...pages.runs()], [
-    { first: 31, count: 2 },
-    { first: 64, count: 65 },
-  ]);
+  t.same(
+    [...pages.runs()],
+    [
+      { first: 31, count: 2 },
+      { first: 64, count: 65 },
+    ],
+  );
   pages.clear();
   t.equal(pages.size, 0);
   t.same([...pages.runs()], []);

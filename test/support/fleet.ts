@@ -149,7 +149,7 @@ export interface ControlFixture {
   readonly events: MemoryEvents;
   /** Everything the server refused, oldest first. */
   readonly refusals: Refusal[];
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /** Serves `fleet` on a socket of its own until the test ends. */

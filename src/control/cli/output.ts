@@ -1,5 +1,6 @@
 /** Where a command prints: lines for people or documents for programs, never both. */
 import type { WriteStream } from 'node:tty';
+import type { VmView } from '../../../protocol/control/schema.js';
 
 export type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow';
 
@@ -15,6 +16,12 @@ export interface Output {
   /** The text in this style, or as it is where colours are off. */
   paint(style: Style, text: string): string;
 }
+
+export const STATE_STYLES: Record<VmView['state'], Style> = {
+  connected: 'dim',
+  running: 'green',
+  stopped: 'yellow',
+};
 
 const CODES: Record<Style, [on: number, off: number]> = {
   bold: [1, 22],

@@ -45,7 +45,7 @@ async function failureOf(t: Test, code: number, ...args: string[]): Promise<stri
   return result.stderr;
 }
 
-t.test('list', async (t) => {
+void t.test('list', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   const human = await balloonctl('--control', socketPath, 'list');
   t.match(human, { code: 0, stderr: '' });
@@ -59,7 +59,7 @@ t.test('list', async (t) => {
   t.strictSame(await documentOf(t, 'list', '--control', socketPath), []);
 });
 
-t.test('show', async (t) => {
+void t.test('show', async (t) => {
   const { socketPath } = await serveFleet(t);
   t.match(
     (await balloonctl('--control', socketPath, 'show', 'web1')).stdout,
@@ -70,7 +70,7 @@ t.test('show', async (t) => {
   t.match(await failureOf(t, 1, '--control', socketPath, 'show', 'nope'), /"nope".*web1/);
 });
 
-t.test('set', async (t) => {
+void t.test('set', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   const memory = await balloonctl('--control', socketPath, 'set', 'web1', '--memory', '1.5GiB');
   t.match(memory, { code: 0, stderr: '' });
@@ -83,7 +83,7 @@ t.test('set', async (t) => {
   t.equal(line, 'balloonctl: the VM is going away: try again later\n');
 });
 
-t.test('set --wait', async (t) => {
+void t.test('set --wait', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   const set = ['--control', socketPath, 'set', 'web1', '--balloon', '1G', '--wait'];
 
@@ -117,7 +117,7 @@ t.test('set --wait', async (t) => {
   t.match(await failureOf(t, 1, ...set), /no VM is called "web1"/);
 });
 
-t.test('stats', async (t) => {
+void t.test('stats', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   const human = await balloonctl('--control', socketPath, 'stats', 'web1');
   t.match(human.stdout, /^3 s old\nVIRTIO_BALLOON_S_MEMFREE +2\.5 GiB\n/);
@@ -129,7 +129,7 @@ t.test('stats', async (t) => {
   t.match(await failureOf(t, 1, '--control', socketPath, 'stats', 'web1'), /refresh/);
 });
 
-t.test('inhibit and allow', async (t) => {
+void t.test('inhibit and allow', async (t) => {
   const { socketPath } = await serveFleet(t);
   const human = await balloonctl('--control', socketPath, 'inhibit', 'web1', '--reason', 'backup');
   t.strictSame(human, { code: 0, stdout: 'web1: not discarding: backup\n', stderr: '' });
@@ -147,7 +147,7 @@ t.test('inhibit and allow', async (t) => {
   await failureOf(t, 1, '--control', socketPath, 'allow', 'nope');
 });
 
-t.test('events', async (t) => {
+void t.test('events', async (t) => {
   const { socketPath, events } = await serveFleet(t);
   t.strictSame(await balloonctl('--control', socketPath, 'events'), { code: 0, stdout: '', stderr: '' });
   events.emit('daemon-started', 'hello');
@@ -167,7 +167,7 @@ t.test('events', async (t) => {
   t.strictSame(documents, events.recent(0));
 });
 
-t.test('events --follow', async (t) => {
+void t.test('events --follow', async (t) => {
   const { socketPath, events, close } = await serveFleet(t);
   events.emit('daemon-started', 'hello');
   const child = spawn(process.execPath, [
@@ -199,7 +199,7 @@ t.test('events --follow', async (t) => {
   t.match(stderr, /^balloonctl: the daemon ended the stream[^\n]+\n$/);
 });
 
-t.test('a reader that has seen enough is no failure', async (t) => {
+void t.test('a reader that has seen enough is no failure', async (t) => {
   const { socketPath, events } = await serveFleet(t);
   events.emit('daemon-started', 'hello');
   const child = spawn(process.execPath, [BALLOONCTL, '--control', socketPath, 'events', '--follow']);
@@ -213,7 +213,7 @@ t.test('a reader that has seen enough is no failure', async (t) => {
   t.equal(stderr, '');
 });
 
-t.test('qemu-args needs no daemon', async (t) => {
+void t.test('qemu-args needs no daemon', async (t) => {
   const human = await balloonctl(
     'qemu-args',
     '--memory',
@@ -230,7 +230,7 @@ t.test('qemu-args needs no daemon', async (t) => {
   t.match(await failureOf(t, 2, 'qemu-args', '--memory', '1000'), /whole number of MiB/);
 });
 
-t.test('bad usage is exit 2 before anybody is asked', async (t) => {
+void t.test('bad usage is exit 2 before anybody is asked', async (t) => {
   const nowhere = ['--control', '/nonexistent/control.sock'];
   const cases: [string[], RegExp][] = [
     [['lst'], /unknown command 'lst' \(Did you mean list\?\)/],
@@ -253,7 +253,7 @@ t.test('bad usage is exit 2 before anybody is asked', async (t) => {
   t.match(bare.stderr, /^Usage: balloonctl/, 'without a command: the help');
 });
 
-t.test('help is no failure', async (t) => {
+void t.test('help is no failure', async (t) => {
   for (const args of [['--help'], ['help'], ['set', '--help'], ['help', 'set']]) {
     const { code, stdout, stderr } = await balloonctl(...args);
     t.strictSame({ code, stderr }, { code: 0, stderr: '' });
@@ -265,7 +265,7 @@ t.test('help is no failure', async (t) => {
   }
 });
 
-t.test('an unreachable daemon is exit 3', async (t) => {
+void t.test('an unreachable daemon is exit 3', async (t) => {
   const folder = temporaryFolder(t);
   const missing = join(folder, 'missing.sock');
   t.match(
@@ -306,7 +306,7 @@ async function serveRaw(t: Test, path: string, answer: string | null): Promise<s
   return path;
 }
 
-t.test('a fleet with odd names', async (t) => {
+void t.test('a fleet with odd names', async (t) => {
   const name = 'a/b ü%2F';
   const { socketPath } = await serveFleet(t, new MemoryFleet(vmView(name)));
   t.match(await documentOf(t, '--control', socketPath, 'show', name), { name });

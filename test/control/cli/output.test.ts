@@ -5,7 +5,7 @@ function paintedOn(isTTY: boolean, environment: Record<string, string>): string 
   return openOutput({ write: () => true, isTTY, columns: 100 }, environment, false).paint('red', 'x');
 }
 
-t.test('colours only on a terminal that wants them', (t) => {
+void t.test('colours only on a terminal that wants them', (t) => {
   t.equal(paintedOn(true, {}), '\x1b[31mx\x1b[39m');
   t.equal(paintedOn(true, { NO_COLOR: '' }), '\x1b[31mx\x1b[39m', 'an empty NO_COLOR says nothing');
   t.equal(paintedOn(true, { NO_COLOR: '1' }), 'x');
@@ -14,13 +14,13 @@ t.test('colours only on a terminal that wants them', (t) => {
   t.end();
 });
 
-t.test('columns are those of the terminal, and none of a pipe', (t) => {
+void t.test('columns are those of the terminal, and none of a pipe', (t) => {
   t.equal(openOutput({ write: () => true, isTTY: true, columns: 132 }, {}, false).columns, 132);
   t.equal(openOutput({ write: () => true }, {}, false).columns, null);
   t.end();
 });
 
-t.test('each print and document is one whole line', (t) => {
+void t.test('each print and document is one whole line', (t) => {
   let written = '';
   const output = openOutput(
     { write: (text: string | Uint8Array) => ((written += String(text)), true) },
@@ -33,7 +33,7 @@ t.test('each print and document is one whole line', (t) => {
   t.end();
 });
 
-t.test('what others wrote cannot drive the terminal', (t) => {
+void t.test('what others wrote cannot drive the terminal', (t) => {
   t.equal(printable('a\x1b[2Jb\nc\x7f\x9bd ü'), 'a?[2Jb?c??d ü');
   t.end();
 });

@@ -5,7 +5,7 @@ import { qemuArguments, renderQemuArguments } from '../../../src/control/cli/qem
 
 const GIB = 1024 ** 3;
 
-t.test('the arguments', (t) => {
+void t.test('the arguments', (t) => {
   t.strictSame(qemuArguments({ memoryBytes: 2 * GIB, name: undefined, socketPath: '/run/b.sock' }), [
     '-m',
     '2G',
@@ -24,14 +24,14 @@ t.test('the arguments', (t) => {
   t.end();
 });
 
-t.test('QEMU takes whole MiB only', (t) => {
+void t.test('QEMU takes whole MiB only', (t) => {
   for (const memoryBytes of [0, 1, GIB + 4096]) {
     t.throws(() => qemuArguments({ memoryBytes, name: undefined, socketPath: '/x' }), UsageError);
   }
   t.end();
 });
 
-t.test('a shell reads back what was meant', (t) => {
+void t.test('a shell reads back what was meant', (t) => {
   const args = qemuArguments({ memoryBytes: GIB, name: `it's $HOME "x" \\`, socketPath: '/tmp/a b' });
   const script = `printf '%s\\0' ${renderQemuArguments(args)}`;
   const read = execFileSync('/bin/sh', ['-c', script], { encoding: 'utf8' });

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { alignColumns, shorten, wrap } from '../../../src/control/cli/text.js';
 
-t.test('columns', (t) => {
+void t.test('columns', (t) => {
   t.strictSame(
     alignColumns(
       [
@@ -18,7 +18,7 @@ t.test('columns', (t) => {
   t.end();
 });
 
-t.test('wrap keeps all words in order and the width where words allow', (t) => {
+void t.test('wrap keeps all words in order and the width where words allow', (t) => {
   const word = fc.stringMatching(/^[a-z]{1,12}$/);
   fc.assert(
     fc.property(fc.array(word), fc.integer({ min: 1, max: 30 }), (words, width) => {
@@ -32,7 +32,7 @@ t.test('wrap keeps all words in order and the width where words allow', (t) => {
   t.end();
 });
 
-t.test('shorten', (t) => {
+void t.test('shorten', (t) => {
   t.equal(shorten('machine', 7), 'machine');
   t.equal(shorten('machine1', 7), 'machin…');
   t.end();

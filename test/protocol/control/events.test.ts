@@ -4,7 +4,7 @@ import { EVENTS, EVENT_NAMES } from '../../../protocol/control/events.js';
 
 const PAGE = new URL('../../../../docs/events.md', import.meta.url);
 
-t.test('docs/events.md and the catalog say the same', (t) => {
+void t.test('docs/events.md and the catalog say the same', (t) => {
   const rows = readFileSync(PAGE, 'utf8')
     .split('\n')
     .filter((line) => line.startsWith('| `'))
@@ -28,7 +28,7 @@ t.test('docs/events.md and the catalog say the same', (t) => {
   t.end();
 });
 
-t.test('an event that asks for attention says what to do', (t) => {
+void t.test('an event that asks for attention says what to do', (t) => {
   for (const [name, { level, action }] of Object.entries(EVENTS)) {
     if (level === 'warn' || level === 'error') t.type(action, 'string', name);
   }

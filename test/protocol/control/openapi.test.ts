@@ -12,7 +12,7 @@ interface Document {
 const text = JSON.stringify(openApiDocument('1.2.3'));
 const document = JSON.parse(text) as Document;
 
-t.test('every operation is there once, at its path and method', (t) => {
+void t.test('every operation is there once, at its path and method', (t) => {
   const described = Object.entries(document.paths).flatMap(([path, item]) =>
     Object.entries(item).map(([method, { operationId }]) => `${operationId} ${method.toUpperCase()} ${path}`),
   );
@@ -23,7 +23,7 @@ t.test('every operation is there once, at its path and method', (t) => {
   t.end();
 });
 
-t.test('every placeholder of a path is a parameter and the reverse', (t) => {
+void t.test('every placeholder of a path is a parameter and the reverse', (t) => {
   for (const [path, item] of Object.entries(document.paths)) {
     const placeholders = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
     for (const { parameters = [] } of Object.values(item)) {
@@ -37,7 +37,7 @@ t.test('every placeholder of a path is a parameter and the reverse', (t) => {
   t.end();
 });
 
-t.test('every reference leads to a schema, and every schema is used', (t) => {
+void t.test('every reference leads to a schema, and every schema is used', (t) => {
   const referred = new Set([...text.matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(([, name]) => name));
   t.strictSame([...referred].sort(), Object.keys(SCHEMAS).sort());
   t.end();

@@ -3,7 +3,7 @@ import { Check } from 'typebox/schema';
 import { SCHEMAS } from '../../../protocol/control/schema.js';
 import { GIB, vmView } from '../../support/fleet.js';
 
-t.test('Vm', (t) => {
+void t.test('Vm', (t) => {
   const vm = vmView('web1');
   t.ok(Check(SCHEMAS.Vm, vm));
   t.ok(Check(SCHEMAS.Vm, { ...vm, cache: vm.balloon, stats: null, inhibited: 'why', verdict: 'what' }));
@@ -25,7 +25,7 @@ t.test('Vm', (t) => {
   t.end();
 });
 
-t.test('Target is exactly one of memoryBytes and balloonBytes', (t) => {
+void t.test('Target is exactly one of memoryBytes and balloonBytes', (t) => {
   t.ok(Check(SCHEMAS.Target, { memoryBytes: 0 }));
   t.ok(Check(SCHEMAS.Target, { balloonBytes: GIB }));
   for (const bad of [
@@ -46,7 +46,7 @@ t.test('Target is exactly one of memoryBytes and balloonBytes', (t) => {
   t.end();
 });
 
-t.test('Inhibit', (t) => {
+void t.test('Inhibit', (t) => {
   t.ok(Check(SCHEMAS.Inhibit, {}));
   t.ok(Check(SCHEMAS.Inhibit, { reason: 'backup läuft' }));
   for (const reason of ['', 'two\nlines', '\x1b[2J', 'x'.repeat(201), 1, null]) {

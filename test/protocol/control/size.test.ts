@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { formatSize, parseSize, SizeError, SIZE_FORMS } from '../../../protocol/control/size.js';
 
-t.test('accepted forms', (t) => {
+void t.test('accepted forms', (t) => {
   const forms: [string, number][] = [
     ['0', 0],
     ['4096', 4096],
@@ -21,7 +21,7 @@ t.test('accepted forms', (t) => {
   t.end();
 });
 
-t.test('junk is refused in one line that shows the accepted forms', (t) => {
+void t.test('junk is refused in one line that shows the accepted forms', (t) => {
   const junk = [
     '',
     ' ',
@@ -56,7 +56,7 @@ t.test('junk is refused in one line that shows the accepted forms', (t) => {
   t.end();
 });
 
-t.test('format', (t) => {
+void t.test('format', (t) => {
   t.equal(formatSize(0), '0 B');
   t.equal(formatSize(1023), '1023 B');
   t.equal(formatSize(1024), '1 KiB');
@@ -67,7 +67,7 @@ t.test('format', (t) => {
   t.end();
 });
 
-t.test('what format writes, parse reads back within the digits shown', (t) => {
+void t.test('what format writes, parse reads back within the digits shown', (t) => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 8191 * 1024 ** 4 }), (bytes) => {
       const text = formatSize(bytes);
@@ -78,7 +78,7 @@ t.test('what format writes, parse reads back within the digits shown', (t) => {
   t.end();
 });
 
-t.test('whole binary multiples survive exactly', (t) => {
+void t.test('whole binary multiples survive exactly', (t) => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 1023 }), fc.constantFrom('K', 'M', 'G', 'T'), (count, unit) => {
       const bytes = parseSize(`${count}${unit}`);

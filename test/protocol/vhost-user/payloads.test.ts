@@ -35,7 +35,11 @@ function fields(bytes: Uint8Array, ...widths: number[]): bigint[] {
 void t.test('header: captured GET_FEATURES and SET_VRING_NUM of QEMU', (t) => {
   t.same(decodeHeader(hex('01000000 01000000 00000000')), { request: 1, flags: 1, payloadBytes: 0 });
   t.same(decodeHeader(hex('08000000 09000000 08000000')), { request: 8, flags: 9, payloadBytes: 8 });
-  t.same(encodeMessage(1, 4, hex('0102')), hex('01000000 05000000 02000000 0102'), 'replies carry the version');
+  t.same(
+    encodeMessage(1, 4, hex('0102')),
+    hex('01000000 05000000 02000000 0102'),
+    'replies carry the version',
+  );
   t.end();
 });
 
@@ -52,7 +56,9 @@ void t.test('payloads agree with a naive decoder', (t) => {
     { gpa, sizeBytes, userAddr, mmapOffset },
     { gpa, sizeBytes, userAddr, mmapOffset },
   ]);
-  const address = hex('02000000 01000000 1000000000000000 2000000000000000 3000000000000000 4000000000000000');
+  const address = hex(
+    '02000000 01000000 1000000000000000 2000000000000000 3000000000000000 4000000000000000',
+  );
   const [index, flags, descriptor, used, available, log] = fields(address, 4, 4, 8, 8, 8, 8);
   t.same(vringAddress.decode(address), {
     index: Number(index),

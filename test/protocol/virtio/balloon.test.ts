@@ -6,11 +6,17 @@ import { crossedEvent } from '../../../protocol/virtio/ring-split.js';
 import fc from 'fast-check';
 
 void t.test('statistics keep their specification names, unknown tags their number', (t) => {
-  const bytes = Buffer.from('0400' + '0000004000000000' + '1000' + '0500000000000000' + '0400' + '0000002000000000', 'hex');
-  t.same([...decodeStats(bytes)], [
-    ['VIRTIO_BALLOON_S_MEMFREE', 0x20000000],
-    ['tag-16', 5],
-  ]);
+  const bytes = Buffer.from(
+    '0400' + '0000004000000000' + '1000' + '0500000000000000' + '0400' + '0000002000000000',
+    'hex',
+  );
+  t.same(
+    [...decodeStats(bytes)],
+    [
+      ['VIRTIO_BALLOON_S_MEMFREE', 0x20000000],
+      ['tag-16', 5],
+    ],
+  );
   t.equal(STAT_NAMES.length, 16);
   t.equal(statName(15), 'VIRTIO_BALLOON_S_DIRECT_RECLAIM');
   t.equal(statName(65535), 'tag-65535');

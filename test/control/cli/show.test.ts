@@ -1,12 +1,10 @@
 import t from 'tap';
 import { openOutput } from '../../../src/control/cli/output.js';
-import { renderVm, statsLines } from '../../../src/control/cli/vm-report.js';
-import { renderList } from '../../../src/control/cli/vm-table.js';
+import { renderVm, statsLines } from '../../../src/control/cli/show.js';
 import { GIB, vmView } from '../../support/fleet.js';
 
 const MIB = 1024 ** 2;
 const plain = openOutput({ write: () => true }, {}, false);
-const terminal = openOutput({ write: () => true, isTTY: true, columns: 80 }, { NO_COLOR: '1' }, false);
 
 const busy = vmView('web1', {
   balloon: {
@@ -21,7 +19,7 @@ const busy = vmView('web1', {
   inhibited: 'backup\x1b[2J',
 });
 
-t.test('a VM at work', (t) => {
+void t.test('a VM at work', (t) => {
   const text = renderVm(busy, plain);
   const lines = text.split('\n');
   t.match(lines[0], /^web1 {2}pid 4242 {2}running: /);
@@ -40,7 +38,7 @@ t.test('a VM at work', (t) => {
   t.end();
 });
 
-t.test('a VM with nothing to say', (t) => {
+void t.test('a VM with nothing to say', (t) => {
   const text = renderVm(vmView('web1', { state: 'connected', stats: null, features: [] }), plain);
   t.match(text, /connected: the guest driver has not started yet/);
   t.match(text, /^Verdict +nothing to fix$/m);
@@ -50,7 +48,7 @@ t.test('a VM with nothing to say', (t) => {
   t.end();
 });
 
-t.test('a VM with everything', (t) => {
+void t.test('a VM with everything', (t) => {
   const text = renderVm(
     {
       ...busy,
@@ -68,7 +66,7 @@ t.test('a VM with everything', (t) => {
   t.end();
 });
 
-t.test('ages', (t) => {
+void t.test('ages', (t) => {
   for (const [ageSeconds, text] of [
     [0, '0 s old'],
     [99.4, '99 s old'],
@@ -77,40 +75,5 @@ t.test('ages', (t) => {
   ] as const) {
     t.equal(statsLines({ ageSeconds })[0], text);
   }
-  t.end();
-});
-
-t.test('the list fits 80 columns of a terminal, and loses no name in a pipe', (t) => {
-  const name = 'a-very-long-name-of-a-machine.example';
-  const widest = vmView(name, {
-    state: 'connected',
-    ramBytes: 1023 * MIB,
-    balloon: { ...busy.balloon, actualBytes: 1023, targetBytes: 1023 * MIB },
-    stats: { ageSeconds: 1, VIRTIO_BALLOON_S_AVAIL: 1023 * MIB },
-  });
-  const lines = renderList([widest, vmView('b', { stats: null })], terminal).split('\n');
-  t.ok(
-    lines.every((line) => line.length <= 80),
-    lines.join('\n'),
-  );
-  t.match(lines[1], /^a-very-long-n.*… +connected /);
-  t.match(lines[2], /^b +running +4 GiB +4 GiB +0 B +0 B +-$/);
-  t.ok(renderList([widest], plain).includes(name));
-  t.end();
-});
-
-t.test('the list ends with what needs attention', (t) => {
-  const lines = renderList([vmView('calm'), busy], plain).split('\n');
-  t.equal(lines.length, 5);
-  t.match(lines[3], /^web1: the VMM device has too few/);
-  t.match(lines[4], /^web1: not discarding: backup\?/);
-  t.match(renderList([], plain), /qemu-args/);
-  t.end();
-});
-
-t.test('the state is painted, not a VM that is called like it', (t) => {
-  const colour = openOutput({ write: () => true, isTTY: true, columns: 80 }, {}, false);
-  const line = renderList([vmView('running')], colour).split('\n')[1] ?? '';
-  t.match(line, /^running {2}\x1b\[32mrunning\x1b\[39m /);
   t.end();
 });

@@ -1,10 +1,10 @@
-/** `balloonctl show`: what an operator asks next about one VM, most urgent first. */
+/** `balloonctl show` and `stats`: what an operator asks next about one VM, most urgent first. */
 import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
-import { printable, type Output } from './output.js';
+import type { ControlClient } from '../client.js';
+import { printable, STATE_STYLES, type Output } from './output.js';
 import { formatAge, formatStat } from './stat-value.js';
 import { alignColumns, wrap } from './text.js';
-import { STATE_STYLES } from './vm-table.js';
 
 const LABEL_COLUMNS = 14;
 const WIDTH_MAX = 100;
@@ -14,6 +14,23 @@ const STATE_MEANS: Record<VmView['state'], string> = {
   running: 'the guest driver is at work',
   stopped: 'the guest driver stopped; the target waits for its return',
 };
+
+export async function show(client: ControlClient, output: Output, name: string): Promise<void> {
+  const vm = await client.show(name);
+  if (output.json) output.document(vm);
+  else output.print(renderVm(vm, output));
+}
+
+export async function stats(
+  client: ControlClient,
+  output: Output,
+  name: string,
+  refresh: boolean,
+): Promise<void> {
+  const values = await client.stats(name, refresh);
+  if (output.json) output.document(values);
+  else output.print(statsLines(values).join('\n'));
+}
 
 export function renderVm(vm: VmView, output: Output): string {
   const width = Math.min(output.columns ?? 80, WIDTH_MAX) - LABEL_COLUMNS;

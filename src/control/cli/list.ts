@@ -1,7 +1,8 @@
 /** `balloonctl list`: one line a VM, then what needs attention. */
 import { formatSize } from '../../../protocol/control/size.js';
 import type { VmView } from '../../../protocol/control/schema.js';
-import { printable, type Output, type Style } from './output.js';
+import type { ControlClient } from '../client.js';
+import { printable, STATE_STYLES, type Output } from './output.js';
 import { alignColumns, shorten } from './text.js';
 
 const HEAD = ['VM', 'STATE', 'RAM', 'GUEST HAS', 'BALLOON', 'TARGET', 'AVAILABLE'];
@@ -9,11 +10,11 @@ const HEAD = ['VM', 'STATE', 'RAM', 'GUEST HAS', 'BALLOON', 'TARGET', 'AVAILABLE
 const REST_COLUMNS = 66;
 const NAME_COLUMNS_MIN = 8;
 
-export const STATE_STYLES: Record<VmView['state'], Style> = {
-  connected: 'dim',
-  running: 'green',
-  stopped: 'yellow',
-};
+export async function list(client: ControlClient, output: Output): Promise<void> {
+  const vms = await client.list();
+  if (output.json) output.document(vms);
+  else output.print(renderList(vms, output));
+}
 
 export function renderList(vms: readonly VmView[], output: Output): string {
   if (vms.length === 0) return 'no VM is connected: see balloonctl qemu-args for how to connect one';

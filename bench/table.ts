@@ -1,0 +1,25 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { cpus, release } from 'node:os';
+
+export type Row = Record<string, string | number>;
+
+export function median(values: readonly number[]): number {
+  return percentile(values, 50);
+}
+
+/** The value below which `percent` of all lie (nearest rank). */
+export function percentile(values: readonly number[], percent: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil((percent / 100) * sorted.length) - 1)] ?? NaN;
+}
+
+/** Prints rows as a Markdown table and leaves them as JSON in bench/results/. */
+export function report(name: string, rows: readonly Row[]): void {
+  const columns = Object.keys(rows[0] ?? {});
+  console.log(`\n${name} (Node ${process.version}, Linux ${release()}, ${cpus().length} CPUs)\n`);
+  console.log(`| ${columns.join(' | ')} |`);
+  console.log(`|${columns.map(() => '---').join('|')}|`);
+  for (const row of rows) console.log(`| ${columns.map((column) => row[column] ?? '').join(' | ')} |`);
+  mkdirSync('bench/results', { recursive: true });
+  writeFileSync(`bench/results/${name}.json`, `${JSON.stringify({ node: process.version, rows }, null, 2)}\n`);
+}

@@ -1,0 +1,39 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import t from 'tap';
+import { ControlClient, ControlError, UnreachableError } from '../../src/control/client.js';
+import { GIB, serveFleet, temporaryFolder, vmView } from '../support/fleet.js';
+
+void t.test('a daemon that accepts but never answers is given up', async (t) => {
+  const path = join(temporaryFolder(t), 'silent.sock');
+  const server = createServer((socket) => socket.resume());
+  t.teardown(() => new Promise((resolve) => server.close(resolve)));
+  server.listen(path);
+  await once(server, 'listening');
+  const client = new ControlClient(path, 50);
+  await t.rejects(client.list(), UnreachableError);
+  await t.rejects(client.list(), { message: /does not answer/ });
+});
+
+void t.test('refusals carry the status and the detail', async (t) => {
+  const { socketPath, fleet } = await serveFleet(t);
+  const client = new ControlClient(socketPath);
+  await t.rejects(client.show('nope'), { name: 'ControlError', status: 404, message: /"nope"/ });
+  fleet.refusal = 'not now';
+  await t.rejects(client.setTarget('web1', { balloonBytes: GIB }), ControlError);
+  await t.rejects(client.inhibit('web1', undefined), { status: 409, message: 'not now' });
+  fleet.refusal = null;
+  t.strictSame(await client.list(), [vmView('web1')]);
+});
+
+void t.test('a reader of events may stop at any one', async (t) => {
+  const { socketPath, events } = await serveFleet(t);
+  events.emit('daemon-started', 'one');
+  events.emit('vm-connected', 'two', 'web1');
+  for await (const event of new ControlClient(socketPath).events(true)) {
+    t.equal(event.message, 'one');
+    break;
+  }
+  while (events.subscribers > 0) await new Promise(setImmediate);
+});

@@ -1,0 +1,104 @@
+/** From what a test wants of a guest to QEMU's command line. */
+import type { Lab } from './lab.js';
+
+export interface DeviceOptions {
+  /** Where a vhost-user backend listens. */
+  readonly path: string;
+  /** Default 5, the traditional balloon. */
+  readonly virtioId?: number;
+  readonly numVqs?: number;
+  readonly vqSize?: number;
+  readonly configSize?: number;
+  /** More device properties, such as `,packed=on`. */
+  readonly extra?: string;
+}
+
+export interface GuestOptions {
+  /** QEMU's `-name guest=NAME`. */
+  readonly name: string;
+  readonly memoryMib: number;
+  /** vhost-user devices, in the order of their PCI slots. */
+  readonly sockets?: readonly DeviceOptions[];
+  /** QEMU's own virtio-balloon-pci, with free page reporting; its id is `balloon0`. */
+  readonly builtinBalloon?: boolean;
+  /** Default memfd. `hugetlb` takes 2 MiB pages, which the host must have reserved. */
+  readonly backing?: 'memfd' | 'hugetlb';
+  /** Default true. */
+  readonly share?: boolean;
+  /** Default 1. */
+  readonly cpus?: number;
+  /** Memory slots for Guest.addMemory. */
+  readonly hotplugSlots?: number;
+  readonly extraArgs?: readonly string[];
+  /** More of the kernel's command line; `balloon=off` leaves the balloon driver out. */
+  readonly kernelArgs?: readonly string[];
+}
+
+/** Where QEMU finds the socket pairs it shares with its parent. */
+export const FDS = { agent: 3, qmp: 4, console: 5 } as const;
+
+const GIB_IN_MIB = 1024;
+
+/** A third of the time to user space under emulation: self-tests, certificates and tables no test needs. */
+const SLOW_INITCALLS = [
+  'jent_mod_init',
+  'crypto_algapi_init',
+  'load_system_certificate_list',
+  'init_encrypted',
+  'bpf_tcp_ca_kfunc_init',
+  'bpf_dummy_struct_ops_init',
+  'trace_eval_init',
+  'cec_init',
+  'inet6_init',
+];
+
+/** Properties of a memory backend of `memoryMib`, after its type. */
+export function memoryBackend({ backing = 'memfd', share = true }: GuestOptions, memoryMib: number) {
+  return {
+    size: memoryMib * 1024 ** 2,
+    share,
+    ...(backing === 'hugetlb' && { hugetlb: true, hugetlbsize: 2 * 1024 ** 2 }),
+  };
+}
+
+export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
+  const { name, memoryMib, sockets = [], cpus = 1, hotplugSlots = 0 } = options;
+  // ACPI takes half a second under emulation; only more processors and memory hotplug need it.
+  const acpi = cpus > 1 || hotplugSlots > 0 ? 'on' : 'off';
+  const slots = hotplugSlots > 0 ? `,slots=${hotplugSlots},maxmem=${memoryMib + 8 * GIB_IN_MIB}M` : '';
+  const memory = { 'qom-type': 'memory-backend-memfd', id: 'mem', ...memoryBackend(options, memoryMib) };
+  const kernelArgs = [
+    'console=ttyS0',
+    'quiet',
+    ...(acpi === 'off' ? ['acpi=off'] : []),
+    `initcall_blacklist=${SLOW_INITCALLS.join(',')}`,
+    ...(options.kernelArgs ?? []),
+  ];
+  return [
+    ...['-name', `guest=${name}`, '-nodefaults', '-no-user-config', '-display', 'none'],
+    ...['-run-with', 'exit-with-parent=on'],
+    ...['-accel', 'tcg,thread=multi', '-cpu', 'max,la57=off', '-smp', `${cpus}`],
+    ...['-machine', `pc,acpi=${acpi},memory-backend=mem`, '-m', `${memoryMib}M${slots}`],
+    ...['-object', JSON.stringify(memory)],
+    ...['-kernel', lab.kernel, '-initrd', lab.initramfs, '-append', kernelArgs.join(' ')],
+    ...['-chardev', `socket,id=console,fd=${FDS.console}`, '-serial', 'chardev:console'],
+    ...['-chardev', `socket,id=qmp,fd=${FDS.qmp}`, '-object', 'monitor-qmp,id=monitor,chardev=qmp'],
+    ...['-chardev', `socket,id=agent,fd=${FDS.agent}`],
+    ...['-device', 'virtio-serial-pci', '-device', 'virtserialport,chardev=agent'],
+    ...(options.builtinBalloon === true
+      ? ['-device', 'virtio-balloon-pci,id=balloon0,free-page-reporting=on']
+      : []),
+    ...sockets.flatMap(device),
+    ...(options.extraArgs ?? []),
+  ];
+}
+
+function device(options: DeviceOptions, index: number): string[] {
+  const { path, virtioId = 5, numVqs = 5, vqSize = 256, configSize = 16, extra = '' } = options;
+  return [
+    ...['-chardev', `socket,id=vhost${index},path=${path}`],
+    '-device',
+    `vhost-user-test-device-pci,id=dev${index},chardev=vhost${index},virtio-id=${virtioId},` +
+      `num_vqs=${numVqs},vq_size=${vqSize},config_size=${configSize}${extra}`,
+  ];
+}
