@@ -5,6 +5,7 @@ import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../..
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { mapsPrivately } from '../host/peer.js';
+import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
 import type { SystemError } from '../os/errors.js';
@@ -126,11 +127,10 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   inspectRegion({ gpa, userAddr }: RegionDescription): string | null {
     if (mapsPrivately(this.pid, userAddr) !== true) return null;
-    this.#problem =
-      'the VMM maps guest memory privately, so nothing the guest writes can be seen: add share=on to its ' +
-      'memory backend and restart the VM';
-    this.#emit('private-memory', this.#problem, { gpa: `0x${gpa.toString(16)}` });
-    return this.#problem;
+    const reason =
+      'the VMM maps guest memory privately: add share=on to its memory backend and restart the VM';
+    this.#privateMemory(reason, { gpa: `0x${gpa.toString(16)}` });
+    return reason;
   }
 
   memoryChanged(): void {
@@ -151,10 +151,10 @@ export class Vm implements SessionObserver, BalloonObserver {
   stateChanged(state: SessionState): void {
     this.#movedAt = Date.now();
     if (state !== 'running') {
+      this.#problem = null;
       this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
       return;
     }
-    this.#problem = null;
     this.#outsideReported = false;
     if (this.#wantedMemoryBytes !== null) {
       const wanted = this.#wantedMemoryBytes;
@@ -175,6 +175,10 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   ringFailed(index: number, error: Error): void {
+    if (error instanceof FrontendError) {
+      this.#privateMemory(error.message, { ring: index });
+      return;
+    }
     this.#problem = `ring ${index} is stopped, reload the guest's balloon driver: ${error.message}`;
     this.#emit('driver-error', error.message, { ring: index });
   }
@@ -236,6 +240,12 @@ export class Vm implements SessionObserver, BalloonObserver {
       fromBytes: before,
       toBytes: after,
     });
+  }
+
+  #privateMemory(reason: string, fields: Record<string, unknown>): void {
+    if (this.#problem === reason) return;
+    this.#problem = reason;
+    this.#emit('private-memory', reason, fields);
   }
 
   #statsView(): VmView['stats'] {

@@ -248,6 +248,12 @@ export class Vring {
     const { memory, features } = this.#context;
     const address = this.#address;
     if (address === null) throw new DriverError('ring without addresses');
+    if (memory.regions.length === 0) {
+      // QEMU leaves out memory that it maps privately.
+      throw new FrontendError(
+        'the VMM shares no guest memory: add share=on to its memory backend and restart the VM',
+      );
+    }
     const packed = hasFeature(features, VirtioFeature.VIRTIO_F_RING_PACKED);
     const size = this.size;
     // virtio 1.3, 2.7: "Queue Size is always a power of 2"; a packed ring has no such rule (2.8).

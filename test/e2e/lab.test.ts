@@ -1,4 +1,8 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { Guest, type GuestOptions } from '../support/lab/guest.js';
 
@@ -15,7 +19,7 @@ async function boot(t: Test, options: Partial<GuestOptions> & { name: string }):
 
 void t.test('a guest without a balloon', async (t) => {
   const guest = await boot(t, { name: 'plain' });
-  t.ok(readFileSync(`/proc/${guest.pid}/cmdline`, 'utf8').includes('\0-name\0guest=plain\0'), 'pid is QEMU');
+  t.ok(commandLine(guest.pid).includes('\0-name\0guest=plain\0'), 'pid is QEMU');
 
   t.same(await guest.sh('echo é; echo >&2 two; exit 3'), { code: 3, output: 'é\ntwo\n' });
   t.equal((await guest.sh('kill -9 $$')).code, 137);
@@ -45,3 +49,59 @@ void t.test('a guest without a balloon', async (t) => {
   await guest.quit();
   t.equal(await guest.exitCode, 0);
 });
+
+void t.test("a guest with QEMU's own balloon and room for more memory", async (t) => {
+  const guest = await boot(t, { name: 'builtin', builtinBalloon: true, hotplugSlots: 1 });
+  const { MemTotal: before = 0 } = await guest.meminfo();
+  await guest.addMemory(128);
+  await until(async () => ((await guest.meminfo()).MemTotal ?? 0) >= before + 128 * MIB);
+  t.same(await guest.qmp('query-balloon'), { actual: 384 * MIB });
+
+  await guest.hold(40, 1);
+  await guest.eat(200);
+  const allocated = guest.memfdAllocatedBytes();
+  await guest.qmp('balloon', { value: 184 * MIB });
+  await until(() => guest.memfdAllocatedBytes() < allocated - 50 * MIB);
+  t.equal(await guest.verify(), 0);
+  t.ok(guest.events.some(({ event }) => event === 'BALLOON_CHANGE'));
+});
+
+void t.test('what goes wrong is told', async (t) => {
+  const refused = Guest.boot({ name: 'refused', memoryMib: 64, extraArgs: ['-device', 'no-such-device'] });
+  await t.rejects(refused, { message: /guest refused: QEMU ended \(1\)[^]*no-such-device/ });
+
+  const guest = await Guest.boot({ name: 'panic', memoryMib: 128, kernelArgs: ['rdinit=/bin/false'] });
+  t.teardown(() => guest.kill());
+  await t.rejects(guest.waitReady(1), { message: /user space did not start \(waited 1 ms\)/ });
+  await t.rejects(guest.waitReady(), { message: /the guest panicked[^]*Attempted to kill init/ });
+  await guest.kill();
+  t.equal(await guest.exitCode, 'SIGKILL');
+  await t.rejects(guest.sh('true'), { message: /QEMU ended \(SIGKILL\)/ });
+});
+
+void t.test('QEMU ends with the process that started it', async (t) => {
+  const module = join(import.meta.dirname, '../support/lab/guest.js');
+  const program = `import { Guest } from ${JSON.stringify(module)};
+    console.log((await Guest.boot({ name: 'orphan', memoryMib: 64 })).pid);`;
+  const parent = spawn(process.execPath, ['--input-type=module', '-e', program], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [line] = (await once(parent.stdout, 'data')) as [Buffer];
+  const isRunning = () => commandLine(Number(line.toString())).includes('\0guest=orphan\0');
+  t.ok(isRunning());
+  parent.kill('SIGKILL');
+  await until(() => !isRunning());
+});
+
+async function until(isTrue: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await isTrue())) await sleep(50);
+}
+
+/** Empty when the process has ended. */
+function commandLine(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return '';
+  }
+}

@@ -52,9 +52,10 @@ function overruled(vm: VmView): ControlError {
 function explain(vm: VmView, waitSeconds: number): string {
   const { targetBytes, actualBytes } = vm.balloon;
   const name = printable(vm.name);
-  const why =
+  const guess =
     vm.state === 'running'
       ? `the guest may have no more to give; the target stands, see balloonctl show ${name}`
       : 'no guest driver is running; load virtio_balloon in the guest';
+  const why = vm.verdict === null ? guess : printable(vm.verdict);
   return `${name} holds ${formatSize(actualBytes)} of ${formatSize(targetBytes)} after ${waitSeconds} s: ${why}`;
 }

@@ -31,7 +31,8 @@ export class Agent {
       this.#received = Buffer.concat([this.#received, bytes]);
       this.#parse();
     });
-    socket.on('error', (error) => this.end(error));
+    // Whoever ends QEMU's process says why.
+    socket.on('error', () => undefined);
   }
 
   /** Resolves once the guest's user space is up. */

@@ -218,7 +218,7 @@ export class Guest {
   }
 
   #within<T>(promise: Promise<T>, timeoutMs: number, what: string): Promise<T> {
-    return within(promise, timeoutMs, () => this.#explain(what));
+    return within(promise, timeoutMs, () => new Error(this.#explain(`${what} (waited ${timeoutMs} ms)`)));
   }
 
   #explain(what: string): string {

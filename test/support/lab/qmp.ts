@@ -37,7 +37,8 @@ export class Qmp {
       this.#text = lines.pop() ?? '';
       for (const line of lines) this.#accept(JSON.parse(line) as Message);
     });
-    socket.on('error', (error) => this.end(error));
+    // Whoever ends QEMU's process says why.
+    socket.on('error', () => undefined);
   }
 
   /** What the command returned. Throws QEMU's own words when it refused. */

@@ -1,11 +1,11 @@
-/** The promise's outcome, or an error of `describe`'s words once `timeoutMs` have passed without one. */
-export async function within<T>(promise: Promise<T>, timeoutMs: number, describe: () => string): Promise<T> {
+/** The promise's outcome, or `late`'s error once `timeoutMs` have passed without one. */
+export async function within<T>(promise: Promise<T>, timeoutMs: number, late: () => Error): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${describe()} (waited ${timeoutMs} ms)`)), timeoutMs);
+  const expiry = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(late()), timeoutMs);
   });
   try {
-    return await Promise.race([promise, late]);
+    return await Promise.race([promise, expiry]);
   } finally {
     clearTimeout(timer);
   }

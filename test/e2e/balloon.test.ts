@@ -1,0 +1,113 @@
+// A real Linux guest in a real QEMU, its balloon served by the real daemon, commanded with balloonctl.
+import { readFileSync, writeFileSync } from 'node:fs';
+import t from 'tap';
+import { boot, GIB, MIB, startDaemon } from '../support/e2e.js';
+
+void t.test('1 GiB of 2 GiB is taken and given back, and host and guest agree', async (t) => {
+  const daemon = await startDaemon(t);
+  const guest = await boot(t, daemon, 'web-1', { memoryMib: 2048 });
+  // Touched memory belongs to the host's bill even when the guest has freed it again: reporting would give it back.
+  t.ok(await guest.eat(1700));
+  const running = await daemon.until('web-1', ({ state }) => state === 'running', 'runs');
+  t.equal(running.ramBytes, 2 * GIB);
+  const guestBefore = await guest.meminfo();
+  await daemon.ok('set', 'web-1', '--balloon', '1G', '--wait', '--timeout', '120');
+  const { balloon } = await daemon.show('web-1');
+  t.equal(balloon.actualBytes, GIB);
+  t.equal(balloon.pendingBytes, 0);
+  const guestAfter = await guest.meminfo();
+  const taken = (guestBefore['MemFree'] ?? 0) - (guestAfter['MemFree'] ?? 0);
+  t.ok(Math.abs(taken - GIB) < 32 * MIB, `MemFree fell by ${taken}`);
+  t.ok(guest.memfdAllocatedBytes() <= GIB + 16 * MIB, `the host holds ${guest.memfdAllocatedBytes()}`);
+
+  await daemon.ok('set', 'web-1', '--memory', '2G', '--wait', '--timeout', '120');
+  t.equal((await daemon.show('web-1')).balloon.actualBytes, 0);
+  const back = ((await guest.meminfo())['MemFree'] ?? 0) - (guestBefore['MemFree'] ?? 0);
+  t.ok(back > -32 * MIB, `MemFree came back to ${back} more than before`);
+  const low = guest.memfdAllocatedBytes();
+  await guest.hold(1500, 1);
+  const held = guest.memfdAllocatedBytes();
+  t.ok(held - low > 700 * MIB, `the host gave ${held - low} again`);
+  t.equal(await guest.verify(), 0);
+});
+
+void t.test('what the guest holds stays intact before, during and after inflates and deflates', async (t) => {
+  const daemon = await startDaemon(t);
+  const guest = await boot(t, daemon, 'steady');
+  await guest.hold(150, 7);
+  for (let round = 0; round < 4; round++) {
+    await daemon.ok('set', 'steady', '--balloon', '200M');
+    t.equal(await guest.churn(5000, round), 0, 'pages churned while it inflates');
+    await daemon.until('steady', ({ balloon }) => balloon.actualBytes === 200 * MIB, 'inflated');
+    t.equal(await guest.verify(), 0, 'inflated');
+    await daemon.ok('set', 'steady', '--balloon', '10M');
+    t.equal(await guest.churn(5000, round + 100), 0, 'pages churned while it deflates');
+    await daemon.until('steady', ({ balloon }) => balloon.actualBytes === 10 * MIB, 'deflated');
+    t.ok(await guest.eat(100), 'pages that came back are used');
+    t.equal(await guest.verify(), 0, 'deflated');
+  }
+});
+
+void t.test('statistics, on demand and by their names', async (t) => {
+  const daemon = await startDaemon(t);
+  const guest = await boot(t, daemon, 'stats');
+  await daemon.until('stats', ({ stats }) => stats !== null, 'the primed statistics');
+  await guest.hold(100, 1);
+  const before = JSON.parse(await daemon.ok('--json', 'stats', 'stats', '--refresh')) as Record<string, number>;
+  const meminfo = await guest.meminfo();
+  t.ok((before['ageSeconds'] ?? 99) < 5);
+  t.equal(before['VIRTIO_BALLOON_S_MEMTOT'], meminfo['MemTotal']);
+  t.ok(Math.abs((before['VIRTIO_BALLOON_S_MEMFREE'] ?? 0) - (meminfo['MemFree'] ?? 0)) < 8 * MIB);
+  await guest.hold(200, 1);
+  const after = JSON.parse(await daemon.ok('--json', 'stats', 'stats', '--refresh')) as Record<string, number>;
+  const fell = (before['VIRTIO_BALLOON_S_MEMFREE'] ?? 0) - (after['VIRTIO_BALLOON_S_MEMFREE'] ?? 0);
+  t.ok(fell > 90 * MIB, `MEMFREE fell by ${fell}`);
+});
+
+void t.test('free page reporting gives back what the guest frees', async (t) => {
+  const daemon = await startDaemon(t);
+  const [plain, zeroed] = await Promise.all([
+    boot(t, daemon, 'plain'),
+    // It acks VIRTIO_BALLOON_F_PAGE_POISON with a poison_val of 0: what is discarded reads as it expects.
+    boot(t, daemon, 'zeroed', { kernelArgs: ['init_on_free=1'] }),
+  ]);
+  t.ok((await daemon.show('zeroed')).features.includes('VIRTIO_BALLOON_F_PAGE_POISON'));
+  for (const guest of [plain, zeroed]) {
+    await guest.hold(250, 1);
+    const used = guest.memfdAllocatedBytes();
+    t.ok(used > 250 * MIB);
+    await guest.drop();
+    await daemon.until(guest.name, () => guest.memfdAllocatedBytes() < used - 200 * MIB, 'reported pages came back');
+    await guest.hold(250, 2);
+    t.equal(await guest.verify(), 0);
+  }
+});
+
+void t.test('hugetlbfs: whole huge pages are given back, in whatever order their parts came', async (t) => {
+  const release = reserveHugePages(300);
+  t.teardown(release);
+  const daemon = await startDaemon(t);
+  const guest = await boot(t, daemon, 'huge', { backing: 'hugetlb' });
+  t.ok(await guest.eat(400));
+  await guest.hold(60, 9);
+  const before = guest.memfdAllocatedBytes();
+  await daemon.ok('set', 'huge', '--balloon', '300M', '--wait', '--timeout', '60');
+  const { balloon } = await daemon.show('huge');
+  const freed = before - guest.memfdAllocatedBytes();
+  t.equal(freed % (2 * MIB), 0, 'whole huge pages');
+  t.ok(freed > 200 * MIB, `${freed} came back`);
+  t.ok(balloon.pendingBytes <= 300 * MIB - freed + 64 * MIB, `${balloon.pendingBytes} wait for the rest of their page`);
+  await daemon.ok('set', 'huge', '--balloon', '50M', '--wait');
+  t.ok(await guest.eat(200));
+  t.equal(await guest.verify(), 0);
+});
+
+const HUGE_PAGES = '/proc/sys/vm/nr_hugepages';
+
+/** Makes sure of `count` more 2 MiB pages; returns what puts back the number there was. */
+function reserveHugePages(count: number): () => void {
+  const before = Number(readFileSync(HUGE_PAGES, 'utf8'));
+  writeFileSync(HUGE_PAGES, String(before + count));
+  if (Number(readFileSync(HUGE_PAGES, 'utf8')) < before + count) throw new Error('the host has no huge pages to give');
+  return () => writeFileSync(HUGE_PAGES, String(before));
+}

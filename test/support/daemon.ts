@@ -1,0 +1,119 @@
+// The real daemon as a process of its own, in a folder of its own, and balloonctl to command it.
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { DaemonEvent } from '../../protocol/control/events.js';
+import type { VmView } from '../../protocol/control/schema.js';
+
+const BIN = join(import.meta.dirname, '../../bin');
+const START_TIMEOUT_MS = 20_000;
+
+export interface CtlResult {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+export class DaemonProcess {
+  readonly folder: string;
+  readonly child: ChildProcess;
+  log = '';
+
+  private constructor(folder: string, child: ChildProcess) {
+    this.folder = folder;
+    this.child = child;
+    child.stderr?.setEncoding('utf8');
+    child.stderr?.on('data', (text: string) => (this.log += text));
+    process.on('exit', this.#killAtExit);
+  }
+
+  /** `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. */
+  static async start(options: { config?: string; logLevel?: string } = {}): Promise<DaemonProcess> {
+    const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
+    const args = [join(BIN, 'balloond.js'), '--control', join(folder, 'control.sock'), '--log-format', 'json'];
+    args.push('--log-level', options.logLevel ?? 'info');
+    if (options.config === undefined) args.push('--socket-path', join(folder, 'vhost.sock'));
+    else {
+      writeFileSync(join(folder, 'balloond.toml'), options.config.replaceAll('{folder}', folder));
+      args.push('--config', join(folder, 'balloond.toml'));
+    }
+    const daemon = new DaemonProcess(
+      folder,
+      spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] }),
+    );
+    for (let waited = 0; !daemon.log.includes('"daemon-started"'); waited += 20) {
+      if (waited > START_TIMEOUT_MS || daemon.child.exitCode !== null) {
+        await daemon.stop();
+        throw new Error(`the daemon does not start: ${daemon.log}`);
+      }
+      await sleep(20);
+    }
+    return daemon;
+  }
+
+  get socketPath(): string {
+    return join(this.folder, 'vhost.sock');
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
+  /** Runs balloonctl; its exit code is the caller's to judge. */
+  ctl(...args: string[]): Promise<CtlResult> {
+    const command = [join(BIN, 'balloonctl.js'), '--control', join(this.folder, 'control.sock'), ...args];
+    return new Promise((resolve) => {
+      execFile(process.execPath, command, (error, stdout, stderr) => {
+        resolve({ code: error === null ? 0 : Number(error.code ?? 128), stdout, stderr });
+      });
+    });
+  }
+
+  /** Runs balloonctl and throws what it said when it fails. */
+  async ok(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.ctl(...args);
+    if (code !== 0) throw new Error(`balloonctl ${args.join(' ')} ended with ${code}: ${stderr}\n${this.log}`);
+    return stdout;
+  }
+
+  async show(vm: string): Promise<VmView> {
+    return JSON.parse(await this.ok('--json', 'show', vm)) as VmView;
+  }
+
+  async list(): Promise<VmView[]> {
+    return JSON.parse(await this.ok('--json', 'list')) as VmView[];
+  }
+
+  async events(): Promise<DaemonEvent[]> {
+    const text = await this.ok('--json', 'events');
+    return text
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as DaemonEvent);
+  }
+
+  async until(vm: string, condition: (view: VmView) => boolean, what: string, timeoutMs = 60_000): Promise<VmView> {
+    for (let waited = 0; ; waited += 100) {
+      const found = (await this.list()).find(({ name }) => name === vm);
+      if (found !== undefined && condition(found)) return found;
+      if (waited > timeoutMs) throw new Error(`never: ${what}; ${JSON.stringify(found)}\n${this.log}`);
+      await sleep(100);
+    }
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    process.off('exit', this.#killAtExit);
+    if (this.child.exitCode === null && this.child.signalCode === null) {
+      this.child.kill(signal);
+      await once(this.child, 'exit');
+    }
+    if (existsSync(this.folder)) rmSync(this.folder, { recursive: true });
+  }
+
+  readonly #killAtExit = (): void => {
+    this.child.kill('SIGKILL');
+  };
+}

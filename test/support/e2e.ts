@@ -1,0 +1,31 @@
+// What every test with a real guest begins with; all of it ends with the test.
+import type { Test } from 'tap';
+import { DaemonProcess } from './daemon.js';
+import { Guest, type DeviceOptions, type GuestOptions } from './lab/guest.js';
+
+export const MIB = 2 ** 20;
+export const GIB = 2 ** 30;
+
+export async function startDaemon(
+  t: Test,
+  options?: Parameters<typeof DaemonProcess.start>[0],
+): Promise<DaemonProcess> {
+  const daemon = await DaemonProcess.start(options);
+  t.teardown(() => daemon.stop());
+  return daemon;
+}
+
+/** A guest whose one device is `daemon`'s balloon, up and with its driver loaded. */
+export async function boot(
+  t: Test,
+  daemon: DaemonProcess,
+  name: string,
+  options: Partial<GuestOptions> & { device?: Partial<DeviceOptions> } = {},
+): Promise<Guest> {
+  const { device, ...rest } = options;
+  const sockets = [{ path: daemon.socketPath, ...device }];
+  const guest = await Guest.boot({ name, memoryMib: 512, sockets, ...rest });
+  t.teardown(() => guest.kill());
+  await guest.waitReady();
+  return guest;
+}
