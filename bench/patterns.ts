@@ -24,7 +24,10 @@ function shuffled(firstPfn: number, pages: number, run: number): Uint32Array {
     const other = Math.floor((state / 2 ** 32) * (n + 1));
     [order[n], order[other]] = [order[other] ?? 0, order[n] ?? 0];
   }
-  return Uint32Array.from({ length: pages }, (_, n) => firstPfn + (order[Math.floor(n / run)] ?? 0) * run + (n % run));
+  return Uint32Array.from(
+    { length: pages },
+    (_, n) => firstPfn + (order[Math.floor(n / run)] ?? 0) * run + (n % run),
+  );
 }
 
 /** What one kick gives up, as the bytes of its buffer. */

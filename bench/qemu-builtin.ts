@@ -1,7 +1,8 @@
 import { discardRanges } from '../src/os/discard.js';
 import { PageRuns } from '../src/balloon/page-runs.js';
 import { allocatedBytes } from '../src/os/file.js';
-import { startDaemon, startQemu, type Place } from './place.js';
+import { DaemonProcess } from '../test/support/daemon.js';
+import { ensureLab } from '../test/support/lab/lab.js';
 import { kicks, patterns, type Pattern } from './patterns.js';
 import { QtestMachine } from './qtest-machine.js';
 import { median, percentile, report, type Row } from './table.js';
@@ -69,12 +70,22 @@ function timeLimit(machine: QtestMachine, pattern: Pattern): Figure {
     return Number(process.hrtime.bigint() - start) / 1000;
   });
   const seconds = micros.reduce((sum, value) => sum + value, 0) / 1e6;
-  return { gibPerSecond: BALLOON_MIB / 1024 / seconds, p50: percentile(micros, 50), p99: percentile(micros, 99), cpuSecondsPerGib: seconds * (1024 / BALLOON_MIB) };
+  return {
+    gibPerSecond: BALLOON_MIB / 1024 / seconds,
+    p50: percentile(micros, 50),
+    p99: percentile(micros, 99),
+    cpuSecondsPerGib: seconds * (1024 / BALLOON_MIB),
+  };
 }
 
 function combine(figures: Figure[]): Figure {
   const of = (key: keyof Figure): number => median(figures.map((figure) => figure[key]));
-  return { gibPerSecond: of('gibPerSecond'), p50: of('p50'), p99: of('p99'), cpuSecondsPerGib: of('cpuSecondsPerGib') };
+  return {
+    gibPerSecond: of('gibPerSecond'),
+    p50: of('p50'),
+    p99: of('p99'),
+    cpuSecondsPerGib: of('cpuSecondsPerGib'),
+  };
 }
 
 function row(pattern: string, device: string, figure: Figure, builtin: Figure, limit: Figure): Row {
@@ -90,13 +101,14 @@ function row(pattern: string, device: string, figure: Figure, builtin: Figure, l
   };
 }
 
-async function main(place: Place): Promise<void> {
-  const daemon = await startDaemon(place);
+async function main(): Promise<void> {
+  const { qemu } = await ensureLab();
+  const daemon = await DaemonProcess.start({ logLevel: 'warn' });
   const start = (name: string, device: string[]): Promise<QtestMachine> =>
-    QtestMachine.start({ ...startQemu(place, name), device, memoryMib: MEMORY_MIB });
+    QtestMachine.start({ qemu, device, memoryMib: MEMORY_MIB, qtestPath: `${daemon.folder}/${name}.qtest` });
   const builtin = await start('builtin', ['-device', 'virtio-balloon-device']);
   const ours = await start('balloond', [
-    ...['-chardev', `socket,id=balloon,path=${place.inQemu}/vhost.sock`],
+    ...['-chardev', `socket,id=balloon,path=${daemon.socketPath}`],
     ...['-device', 'vhost-user-test-device,chardev=balloon,virtio-id=5,num_vqs=5,vq_size=256,config_size=16'],
   ]);
   const rows: Row[] = [];
@@ -116,10 +128,9 @@ async function main(place: Place): Promise<void> {
   } finally {
     await builtin.close();
     await ours.close();
-    await daemon.close();
+    await daemon.stop();
   }
   report('qemu-builtin', rows);
 }
 
-import { tmpPlace } from './place.js';
-await main(tmpPlace());
+await main();

@@ -1,4 +1,4 @@
-import type { ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readlinkSync, openSync, readFileSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
@@ -28,9 +28,6 @@ const DESC_GPA = 0x100000;
 const AVAIL_GPA = 0x101000;
 const USED_GPA = 0x102000;
 const PFN_GPA = 0x103000;
-
-/** Starts QEMU with these arguments; the paths in them are as QEMU sees them. */
-export type Launch = (args: string[]) => ChildProcess;
 
 /**
  * A QEMU without a guest: this process plays the balloon driver, over the qtest protocol for registers and over
@@ -68,24 +65,26 @@ export class QtestMachine {
     });
   }
 
-  /** `socketPath` is where this process finds the qtest socket that `qemuSocketPath` names to QEMU. */
   static async start(options: {
-    launch: Launch;
+    qemu: string;
     device: string[];
     memoryMib: number;
-    backendProperties?: string;
-    socketPath: string;
-    qemuSocketPath: string;
+    qtestPath: string;
   }): Promise<QtestMachine> {
     const { memoryMib } = options;
-    const process = options.launch([
-      ...['-M', 'microvm,memory-backend=mem', '-m', `${memoryMib}M`, '-accel', 'qtest', '-display', 'none'],
-      ...['-nodefaults', '-no-user-config', '-global', 'virtio-mmio.force-legacy=false'],
-      ...['-object', `memory-backend-memfd,id=mem,size=${memoryMib}M,share=on${options.backendProperties ?? ''}`],
-      ...['-qtest', `unix:${options.qemuSocketPath},server=on,wait=off`, '-qtest-log', '/dev/null'],
-      ...options.device,
-    ]);
-    const socket = await connect(options.socketPath);
+    const process = spawn(
+      options.qemu,
+      [
+        ...['-M', 'microvm,memory-backend=mem', '-m', `${memoryMib}M`, '-accel', 'qtest', '-display', 'none'],
+        ...['-nodefaults', '-no-user-config', '-global', 'virtio-mmio.force-legacy=false'],
+        ...['-object', `memory-backend-memfd,id=mem,size=${memoryMib}M,share=on`],
+        ...['-qtest', `unix:${options.qtestPath},server=on,wait=off`, '-qtest-log', '/dev/null'],
+        ...['-run-with', 'exit-with-parent=on'],
+        ...options.device,
+      ],
+      { stdio: ['ignore', 'inherit', 'inherit'] },
+    );
+    const socket = await connect(options.qtestPath);
     const fd = openMemory(process.pid ?? 0);
     const machine = new QtestMachine(process, socket, Mapping.map(fd, 0, memoryMib * 2 ** 20), fd);
     await machine.#startDriver();

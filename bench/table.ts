@@ -21,5 +21,8 @@ export function report(name: string, rows: readonly Row[]): void {
   console.log(`|${columns.map(() => '---').join('|')}|`);
   for (const row of rows) console.log(`| ${columns.map((column) => row[column] ?? '').join(' | ')} |`);
   mkdirSync('bench/results', { recursive: true });
-  writeFileSync(`bench/results/${name}.json`, `${JSON.stringify({ node: process.version, rows }, null, 2)}\n`);
+  writeFileSync(
+    `bench/results/${name}.json`,
+    `${JSON.stringify({ node: process.version, rows }, null, 2)}\n`,
+  );
 }

@@ -47,11 +47,17 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     for (const closer of closers.reverse()) await closer();
   };
   try {
-    const control = await startControlServer(controlPath, fleet, events, version(), ({ method, url, status, detail, cause }) => {
-      const event = status >= 500 ? 'control-request-failed' : 'control-request-refused';
-      const fault = cause instanceof Error ? { fault: cause.stack } : {};
-      events.emit(event, detail, { method, url, status, ...fault });
-    });
+    const control = await startControlServer(
+      controlPath,
+      fleet,
+      events,
+      version(),
+      ({ method, url, status, detail, cause }) => {
+        const event = status >= 500 ? 'control-request-failed' : 'control-request-refused';
+        const fault = cause instanceof Error ? { fault: cause.stack } : {};
+        events.emit(event, detail, { method, url, status, ...fault });
+      },
+    );
     closers.push(() => control.close());
     closers.push(() => fleet.close());
     if (args.fd !== undefined) serveFd(args.fd);

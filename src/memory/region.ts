@@ -44,6 +44,12 @@ export class GuestRegion {
       throw new FrontendError(`${where} is not aligned to 4 KiB`);
     }
     this.file = describeFile(fd);
+    if (this.file.kind === 'other') {
+      // A file system that the VMM serves itself could hold every access to it for ever.
+      throw new FrontendError(
+        `${where} is not in a memfd, tmpfs or hugetlbfs file: use memory-backend-memfd`,
+      );
+    }
     if (mmapOffset + sizeBytes > BigInt(this.file.sizeBytes)) {
       throw new FrontendError(
         `${where} ends at ${mmapOffset + sizeBytes} in a file of ${this.file.sizeBytes} bytes`,

@@ -2,26 +2,14 @@
  * Glue between JavaScript and native.h, and nothing else. Results are passed on as numbers, negative ones being
  * -errno; src/os turns those into errors. Arguments are checked here, since a wrong one must not end the process.
  */
-#define NAPI_VERSION 8
+#include "glue.h"
 #include "native.h"
 
 #include <errno.h>
-#include <node_api.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-#include <uv.h>
 
-#define MAX_ARGUMENTS 6
-
-struct call {
-	napi_env env;
-	size_t count;
-	napi_value values[MAX_ARGUMENTS];
-	int bad;
-};
-
-static void call_begin(struct call *call, napi_env env, napi_callback_info info)
+void glue_begin(struct call *call, napi_env env, napi_callback_info info)
 {
 	memset(call, 0, sizeof(*call));
 	call->env = env;
@@ -30,26 +18,46 @@ static void call_begin(struct call *call, napi_env env, napi_callback_info info)
 		call->bad = 1;
 }
 
-/* A whole number in 0 .. 2^53 - 1. */
-static int64_t number_argument(struct call *call, size_t index)
+int64_t glue_number(struct call *call, size_t index, int64_t most)
 {
 	double value = -1;
 
 	if (napi_get_value_double(call->env, call->values[index], &value) != napi_ok || !(value >= 0) ||
-	    value > 9007199254740991.0 || value != (double)(int64_t)value) {
+	    value > (double)most || value != (double)(int64_t)value) {
 		call->bad = 1;
 		return 0;
 	}
 	return (int64_t)value;
 }
 
-static int fd_argument(struct call *call, size_t index)
+int glue_fd(struct call *call, size_t index)
 {
-	int64_t value = number_argument(call, index);
+	return (int)glue_number(call, index, INT32_MAX);
+}
 
-	if (value > INT32_MAX)
+void *glue_handle(struct call *call, size_t index, uint32_t kind)
+{
+	void *data = NULL;
+
+	/* Cheaper than a type tag, and enough: only the handles of this addon reach it, and all begin like this. */
+	if (napi_get_value_external(call->env, call->values[index], &data) != napi_ok ||
+	    ((struct handle *)data)->kind != kind) {
 		call->bad = 1;
-	return (int)value;
+		return NULL;
+	}
+	return data;
+}
+
+napi_value glue_result(struct call *call, int64_t value)
+{
+	napi_value result = NULL;
+
+	if (call->bad) {
+		napi_throw_type_error(call->env, "ERR_INVALID_ARG_VALUE", "bad argument for the native helper");
+		return NULL;
+	}
+	napi_create_int64(call->env, value, &result);
+	return result;
 }
 
 /* Memory of a typed array of the given type; `length` in elements. */
@@ -70,9 +78,9 @@ static uint8_t *bytes_argument(struct call *call, size_t index, size_t *length)
 {
 	size_t whole;
 	uint8_t *data = array_argument(call, index, napi_uint8_array, &whole);
-	uint64_t offset = (uint64_t)number_argument(call, index + 1);
+	uint64_t offset = (uint64_t)glue_number(call, index + 1, MAX_SAFE_INTEGER);
 
-	*length = (size_t)number_argument(call, index + 2);
+	*length = (size_t)glue_number(call, index + 2, MAX_SAFE_INTEGER);
 	if (call->bad || offset > whole || *length > whole - offset) {
 		call->bad = 1;
 		return NULL;
@@ -95,23 +103,6 @@ static int text_argument(struct call *call, size_t index, char *text, size_t siz
 	return strlen(text) == length ? 0 : -EINVAL;
 }
 
-static napi_value number_result(struct call *call, int64_t value)
-{
-	napi_value result = NULL;
-
-	if (call->bad) {
-		napi_throw_type_error(call->env, NULL, "bad argument for the native helper");
-		return NULL;
-	}
-	napi_create_int64(call->env, value, &result);
-	return result;
-}
-
-#define NATIVE(name) static napi_value js_##name(napi_env env, napi_callback_info info)
-#define BEGIN           \
-	struct call call; \
-	call_begin(&call, env, info)
-
 /* --- sockets ------------------------------------------------------------------------------------------------ */
 
 NATIVE(listen)
@@ -122,8 +113,8 @@ NATIVE(listen)
 
 	BEGIN;
 	error = text_argument(&call, 0, path, sizeof(path));
-	mode = number_argument(&call, 1);
-	return number_result(&call, call.bad || error ? error : bd_listen(path, (mode_t)mode));
+	mode = glue_number(&call, 1, 0777);
+	return glue_result(&call, call.bad || error ? error : bd_listen(path, (mode_t)mode));
 }
 
 NATIVE(connect)
@@ -133,15 +124,15 @@ NATIVE(connect)
 
 	BEGIN;
 	error = text_argument(&call, 0, path, sizeof(path));
-	return number_result(&call, call.bad || error ? error : bd_connect(path));
+	return glue_result(&call, call.bad || error ? error : bd_connect(path));
 }
 
 NATIVE(accept)
 {
 	BEGIN;
-	int fd = fd_argument(&call, 0);
+	int fd = glue_fd(&call, 0);
 
-	return number_result(&call, call.bad ? 0 : bd_accept(fd));
+	return glue_result(&call, call.bad ? 0 : bd_accept(fd));
 }
 
 NATIVE(socketPair)
@@ -152,15 +143,15 @@ NATIVE(socketPair)
 	int32_t *fds = array_argument(&call, 0, napi_int32_array, &length);
 
 	call.bad |= length < 2;
-	return number_result(&call, call.bad ? 0 : bd_socketpair(fds));
+	return glue_result(&call, call.bad ? 0 : bd_socketpair(fds));
 }
 
 NATIVE(isListening)
 {
 	BEGIN;
-	int fd = fd_argument(&call, 0);
+	int fd = glue_fd(&call, 0);
 
-	return number_result(&call, call.bad ? 0 : bd_is_listening(fd));
+	return glue_result(&call, call.bad ? 0 : bd_is_listening(fd));
 }
 
 NATIVE(peer)
@@ -168,11 +159,11 @@ NATIVE(peer)
 	size_t length;
 
 	BEGIN;
-	int fd = fd_argument(&call, 0);
+	int fd = glue_fd(&call, 0);
 	int32_t *into = array_argument(&call, 1, napi_int32_array, &length);
 
 	call.bad |= length < 3;
-	return number_result(&call, call.bad ? 0 : bd_peer(fd, into));
+	return glue_result(&call, call.bad ? 0 : bd_peer(fd, into));
 }
 
 /* receive(fd, bytes, offset, length, fds): fds[0] becomes their number, they follow. */
@@ -181,12 +172,13 @@ NATIVE(receive)
 	size_t length, room;
 
 	BEGIN;
-	int fd = fd_argument(&call, 0);
+	int fd = glue_fd(&call, 0);
 	uint8_t *into = bytes_argument(&call, 1, &length);
 	int32_t *fds = array_argument(&call, 4, napi_int32_array, &room);
 
-	call.bad |= room < BD_MAX_FDS + 1;
-	return number_result(&call, call.bad ? 0 : bd_receive(fd, into, length, fds + 1, fds));
+	/* Reading nothing would look like the end of the stream. */
+	call.bad |= room < BD_MAX_FDS + 1 || length == 0;
+	return glue_result(&call, call.bad ? 0 : bd_receive(fd, into, length, fds + 1, fds));
 }
 
 /* send(fd, bytes, offset, length, fds) */
@@ -195,37 +187,60 @@ NATIVE(send)
 	size_t length, count;
 
 	BEGIN;
-	int fd = fd_argument(&call, 0);
+	int fd = glue_fd(&call, 0);
 	uint8_t *from = bytes_argument(&call, 1, &length);
 	int32_t *fds = array_argument(&call, 4, napi_int32_array, &count);
 
-	return number_result(&call, call.bad ? 0 : bd_send(fd, from, length, fds, count));
+	/* The kernel drops fds that come with no byte, without a word. */
+	call.bad |= length == 0;
+	return glue_result(&call, call.bad ? 0 : bd_send(fd, from, length, fds, count));
 }
+
+/* --- file descriptors --------------------------------------------------------------------------------------- */
 
 NATIVE(close)
 {
 	BEGIN;
-	int fd = fd_argument(&call, 0);
+	int fd = glue_fd(&call, 0);
 
-	/* Linux releases the number whatever close() says, so EINTR is not worth a second try. */
-	return number_result(&call, call.bad || close(fd) == 0 || errno == EINTR ? 0 : -errno);
+	return glue_result(&call, call.bad ? 0 : bd_close(fd));
+}
+
+NATIVE(duplicate)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+
+	return glue_result(&call, call.bad ? 0 : bd_duplicate(fd));
+}
+
+NATIVE(setNonBlocking)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+
+	return glue_result(&call, call.bad ? 0 : bd_set_nonblocking(fd));
 }
 
 /* --- mappings ----------------------------------------------------------------------------------------------- */
 
-static const napi_type_tag mapping_tag = { 0x62616c6c6f6f6e64, 0x6d617070696e6731 };
+#define KIND_MAPPING 0x6d617070u
 
+struct mapping {
+	struct handle handle;
+	struct bd_mapping memory;
+};
+
+/* NULL, and a bad call, unless it is one that is still mapped. */
 static struct bd_mapping *mapping_argument(struct call *call, size_t index)
 {
-	void *data = NULL;
-	bool tagged = false;
+	struct mapping *mapping = glue_handle(call, index, KIND_MAPPING);
 
-	if (napi_check_object_type_tag(call->env, call->values[index], &mapping_tag, &tagged) != napi_ok || !tagged ||
-	    napi_get_value_external(call->env, call->values[index], &data) != napi_ok)
+	if (mapping == NULL || mapping->memory.address == NULL) {
 		call->bad = 1;
-	else if (((struct bd_mapping *)data)->address == NULL)
-		call->bad = 1;
-	return data;
+		return NULL;
+	}
+	return &mapping->memory;
 }
 
 static int inside(const struct bd_mapping *mapping, uint64_t offset, uint64_t length)
@@ -235,12 +250,12 @@ static int inside(const struct bd_mapping *mapping, uint64_t offset, uint64_t le
 
 static void finalize_mapping(napi_env env, void *data, void *hint)
 {
-	struct bd_mapping *mapping = data;
+	struct mapping *mapping = data;
 
 	(void)env;
 	(void)hint;
-	if (mapping->address != NULL)
-		bd_unmap(mapping);
+	if (mapping->memory.address != NULL)
+		bd_unmap(&mapping->memory);
 	free(mapping);
 }
 
@@ -248,29 +263,29 @@ static void finalize_mapping(napi_env env, void *data, void *hint)
 NATIVE(map)
 {
 	napi_value result = NULL;
-	struct bd_mapping *mapping;
+	struct mapping *mapping;
 	int error;
 
 	BEGIN;
-	int fd = fd_argument(&call, 0);
-	int64_t offset = number_argument(&call, 1);
-	int64_t length = number_argument(&call, 2);
+	int fd = glue_fd(&call, 0);
+	int64_t offset = glue_number(&call, 1, MAX_SAFE_INTEGER);
+	int64_t length = glue_number(&call, 2, MAX_SAFE_INTEGER);
 
 	if (call.bad)
-		return number_result(&call, 0);
+		return glue_result(&call, 0);
 	mapping = calloc(1, sizeof(*mapping));
 	if (mapping == NULL)
-		return number_result(&call, -ENOMEM);
-	error = bd_map(mapping, fd, offset, (size_t)length);
+		return glue_result(&call, -ENOMEM);
+	mapping->handle.kind = KIND_MAPPING;
+	error = bd_map(&mapping->memory, fd, offset, (size_t)length);
 	if (error < 0) {
 		free(mapping);
-		return number_result(&call, error);
+		return glue_result(&call, error);
 	}
 	if (napi_create_external(env, mapping, finalize_mapping, NULL, &result) != napi_ok) {
 		finalize_mapping(env, mapping, NULL);
-		return number_result(&call, -ENOMEM);
+		return glue_result(&call, -ENOMEM);
 	}
-	napi_type_tag_object(env, result, &mapping_tag);
 	return result;
 }
 
@@ -279,26 +294,30 @@ NATIVE(unmap)
 	BEGIN;
 	struct bd_mapping *mapping = mapping_argument(&call, 0);
 
-	return number_result(&call, call.bad ? 0 : bd_unmap(mapping));
+	return glue_result(&call, call.bad ? 0 : bd_unmap(mapping));
 }
 
-/* view(mapping, offset, length): an ArrayBuffer over the mapping itself; detach() it before unmap(). */
+/*
+ * view(mapping, offset, length): an ArrayBuffer over the mapping itself. The caller keeps the mapping's handle
+ * alive as long as the view, and detaches the view before unmap(). Views may overlap: V8 keeps no table of
+ * addresses for buffers that are not shared.
+ */
 NATIVE(view)
 {
 	napi_value result = NULL;
 
 	BEGIN;
 	struct bd_mapping *mapping = mapping_argument(&call, 0);
-	int64_t offset = number_argument(&call, 1);
-	int64_t length = number_argument(&call, 2);
+	int64_t offset = glue_number(&call, 1, MAX_SAFE_INTEGER);
+	int64_t length = glue_number(&call, 2, MAX_SAFE_INTEGER);
 
 	if (call.bad || length == 0 || length > 1 << 30 || !inside(mapping, (uint64_t)offset, (uint64_t)length)) {
 		call.bad = 1;
-		return number_result(&call, 0);
+		return glue_result(&call, 0);
 	}
 	if (napi_create_external_arraybuffer(env, mapping->address + offset, (size_t)length, NULL, NULL, &result) !=
 	    napi_ok)
-		return number_result(&call, -ENOMEM);
+		return glue_result(&call, -ENOMEM);
 	return result;
 }
 
@@ -310,7 +329,7 @@ NATIVE(detach)
 	napi_is_detached_arraybuffer(env, call.values[0], &detached);
 	if (!detached && napi_detach_arraybuffer(env, call.values[0]) != napi_ok)
 		call.bad = 1;
-	return number_result(&call, 0);
+	return glue_result(&call, 0);
 }
 
 /* read(mapping, at, bytes, offset, length) and write(the same) */
@@ -320,13 +339,13 @@ static napi_value copy(napi_env env, napi_callback_info info, int out)
 
 	BEGIN;
 	struct bd_mapping *mapping = mapping_argument(&call, 0);
-	uint64_t at = (uint64_t)number_argument(&call, 1);
+	uint64_t at = (uint64_t)glue_number(&call, 1, MAX_SAFE_INTEGER);
 	uint8_t *bytes = bytes_argument(&call, 2, &length);
 
 	call.bad |= call.bad || !inside(mapping, at, length);
 	if (!call.bad)
 		memcpy(out ? bytes : mapping->address + at, out ? mapping->address + at : bytes, length);
-	return number_result(&call, 0);
+	return glue_result(&call, 0);
 }
 
 NATIVE(read)
@@ -346,10 +365,10 @@ NATIVE(memfd)
 
 	BEGIN;
 	error = text_argument(&call, 0, name, sizeof(name));
-	int64_t size = number_argument(&call, 1);
-	int64_t shift = number_argument(&call, 2);
+	int64_t size = glue_number(&call, 1, MAX_SAFE_INTEGER);
+	int64_t shift = glue_number(&call, 2, 63);
 
-	return number_result(&call, call.bad || error ? error : bd_memfd(name, size, (int)shift));
+	return glue_result(&call, call.bad || error ? error : bd_memfd(name, size, (int)shift));
 }
 
 /* --- discard ------------------------------------------------------------------------------------------------ */
@@ -357,7 +376,13 @@ NATIVE(memfd)
 NATIVE(pidfdSelf)
 {
 	BEGIN;
-	return number_result(&call, bd_pidfd_self());
+	return glue_result(&call, bd_pidfd_self());
+}
+
+NATIVE(pageBytes)
+{
+	BEGIN;
+	return glue_result(&call, (int64_t)bd_page_bytes());
 }
 
 static int ranges_inside(const struct bd_mapping *mapping, const double *ranges, size_t count)
@@ -382,19 +407,19 @@ NATIVE(discard)
 
 	BEGIN;
 	struct bd_mapping *mapping = mapping_argument(&call, 0);
-	int fd = fd_argument(&call, 1);
+	int fd = glue_fd(&call, 1);
 	double *ranges = array_argument(&call, 2, napi_float64_array, &doubles);
-	size_t count = (size_t)number_argument(&call, 3);
-	int64_t method = number_argument(&call, 4);
+	size_t count = (size_t)glue_number(&call, 3, MAX_SAFE_INTEGER);
+	int64_t method = glue_number(&call, 4, BD_FALLOCATE);
 	int32_t *failure = array_argument(&call, 5, napi_int32_array, &room);
 
-	call.bad |= call.bad || count > doubles / 2 || method > BD_FALLOCATE || room < 1 ||
+	call.bad |= call.bad || count > doubles / 2 || room < 1 ||
 		    !ranges_inside(mapping, ranges, count);
 	if (!call.bad) {
 		done = bd_discard(mapping, fd, ranges, count, (enum bd_discard_method)method, &error);
 		failure[0] = error;
 	}
-	return number_result(&call, (int64_t)done);
+	return glue_result(&call, (int64_t)done);
 }
 
 /* discardVector(mapping, pidfd, ranges, count): how many one call of process_madvise did. */
@@ -404,12 +429,12 @@ NATIVE(discardVector)
 
 	BEGIN;
 	struct bd_mapping *mapping = mapping_argument(&call, 0);
-	int pidfd = fd_argument(&call, 1);
+	int pidfd = glue_fd(&call, 1);
 	double *ranges = array_argument(&call, 2, napi_float64_array, &doubles);
-	size_t count = (size_t)number_argument(&call, 3);
+	size_t count = (size_t)glue_number(&call, 3, MAX_SAFE_INTEGER);
 
 	call.bad |= call.bad || count > doubles / 2 || !ranges_inside(mapping, ranges, count);
-	return number_result(&call, call.bad ? 0 : (int64_t)bd_discard_vector(mapping, pidfd, ranges, count));
+	return glue_result(&call, call.bad ? 0 : (int64_t)bd_discard_vector(mapping, pidfd, ranges, count));
 }
 
 /* --- events ------------------------------------------------------------------------------------------------- */
@@ -417,200 +442,59 @@ NATIVE(discardVector)
 NATIVE(eventfd)
 {
 	BEGIN;
-	int64_t initial = number_argument(&call, 0);
+	int64_t initial = glue_number(&call, 0, UINT32_MAX);
 
-	return number_result(&call, call.bad ? 0 : bd_eventfd((unsigned int)initial));
+	return glue_result(&call, call.bad ? 0 : bd_eventfd((unsigned int)initial));
 }
 
 NATIVE(signal)
 {
-	BEGIN;
-	int fd = fd_argument(&call, 0);
+	void *signaller = NULL;
 
-	return number_result(&call, call.bad ? 0 : bd_eventfd_signal(fd));
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+
+	call.bad |= napi_get_instance_data(env, &signaller) != napi_ok || signaller == NULL;
+	return glue_result(&call, call.bad ? 0 : bd_eventfd_signal(signaller, fd));
 }
 
 NATIVE(drain)
 {
 	BEGIN;
-	int fd = fd_argument(&call, 0);
+	int fd = glue_fd(&call, 0);
 
-	return number_result(&call, call.bad ? 0 : bd_eventfd_drain(fd));
-}
-
-/*
- * A watched fd. The handle belongs to the loop until uv_close() calls back, the structure to JavaScript's external
- * as well: whichever ends last frees it.
- */
-struct watch {
-	uv_poll_t handle;
-	napi_env env;
-	napi_ref callback;
-	napi_async_context context;
-	int fd;
-	int drains;
-	int closing;
-	int owners;
-};
-
-static const napi_type_tag watch_tag = { 0x62616c6c6f6f6e64, 0x7761746368657231 };
-
-static void release_watch(struct watch *watch)
-{
-	if (--watch->owners == 0)
-		free(watch);
-}
-
-static void watch_closed(uv_handle_t *handle)
-{
-	release_watch(handle->data);
-}
-
-static void stop_watch(struct watch *watch)
-{
-	if (watch->closing)
-		return;
-	watch->closing = 1;
-	napi_delete_reference(watch->env, watch->callback);
-	napi_async_destroy(watch->env, watch->context);
-	uv_close((uv_handle_t *)&watch->handle, watch_closed);
-}
-
-static void stop_at_exit(void *data)
-{
-	stop_watch(data);
-}
-
-static void finalize_watch(napi_env env, void *data, void *hint)
-{
-	(void)env;
-	(void)hint;
-	release_watch(data);
-}
-
-static void watch_ready(uv_poll_t *handle, int status, int events)
-{
-	struct watch *watch = handle->data;
-	napi_env env = watch->env;
-	napi_handle_scope scope;
-	napi_value receiver, callback, values[2];
-
-	if (watch->drains && status == 0)
-		bd_eventfd_drain(watch->fd);
-	if (napi_open_handle_scope(env, &scope) != napi_ok)
-		return;
-	napi_get_global(env, &receiver);
-	napi_get_reference_value(env, watch->callback, &callback);
-	napi_create_int32(env, events, &values[0]);
-	napi_create_int32(env, status, &values[1]);
-	if (napi_make_callback(env, watch->context, receiver, callback, 2, values, NULL) == napi_pending_exception) {
-		napi_value error;
-
-		napi_get_and_clear_last_exception(env, &error);
-		napi_fatal_exception(env, error);
-	}
-	napi_close_handle_scope(env, scope);
-}
-
-/* watch(fd, events, drains, callback): an external, or a negative errno. */
-NATIVE(watch)
-{
-	napi_value name, result = NULL;
-	napi_valuetype type = napi_undefined;
-	struct watch *watch;
-	uv_loop_t *loop;
-	int error;
-
-	BEGIN;
-	int fd = fd_argument(&call, 0);
-	int64_t events = number_argument(&call, 1);
-	int64_t drains = number_argument(&call, 2);
-
-	napi_typeof(env, call.values[3], &type);
-	if (call.bad || type != napi_function || napi_get_uv_event_loop(env, &loop) != napi_ok) {
-		call.bad = 1;
-		return number_result(&call, 0);
-	}
-	watch = calloc(1, sizeof(*watch));
-	if (watch == NULL)
-		return number_result(&call, -ENOMEM);
-	error = uv_poll_init(loop, &watch->handle, fd);
-	if (error < 0) {
-		free(watch);
-		return number_result(&call, error);
-	}
-	watch->handle.data = watch;
-	watch->env = env;
-	watch->fd = fd;
-	watch->drains = drains != 0;
-	watch->owners = 1;
-	napi_create_string_utf8(env, "balloond", NAPI_AUTO_LENGTH, &name);
-	napi_async_init(env, NULL, name, &watch->context);
-	napi_create_reference(env, call.values[3], 1, &watch->callback);
-	napi_add_env_cleanup_hook(env, stop_at_exit, watch);
-	error = uv_poll_start(&watch->handle, (int)events, watch_ready);
-	if (error == 0 && napi_create_external(env, watch, finalize_watch, NULL, &result) == napi_ok) {
-		watch->owners++;
-		napi_type_tag_object(env, result, &watch_tag);
-		return result;
-	}
-	napi_remove_env_cleanup_hook(env, stop_at_exit, watch);
-	stop_watch(watch);
-	return number_result(&call, error < 0 ? error : -ENOMEM);
-}
-
-static struct watch *watch_argument(struct call *call, size_t index)
-{
-	void *data = NULL;
-	bool tagged = false;
-
-	if (napi_check_object_type_tag(call->env, call->values[index], &watch_tag, &tagged) != napi_ok || !tagged ||
-	    napi_get_value_external(call->env, call->values[index], &data) != napi_ok)
-		call->bad = 1;
-	return data;
-}
-
-NATIVE(setEvents)
-{
-	BEGIN;
-	struct watch *watch = watch_argument(&call, 0);
-	int64_t events = number_argument(&call, 1);
-
-	if (call.bad || watch->closing) {
-		call.bad = 1;
-		return number_result(&call, 0);
-	}
-	return number_result(&call, uv_poll_start(&watch->handle, (int)events, watch_ready));
-}
-
-NATIVE(unwatch)
-{
-	BEGIN;
-	struct watch *watch = watch_argument(&call, 0);
-
-	if (!call.bad && !watch->closing) {
-		napi_remove_env_cleanup_hook(env, stop_at_exit, watch);
-		stop_watch(watch);
-	}
-	return number_result(&call, 0);
+	return glue_result(&call, call.bad ? 0 : bd_eventfd_drain(fd));
 }
 
 /* ------------------------------------------------------------------------------------------------------------ */
 
-#define EXPORT(name) { #name, NULL, js_##name, NULL, NULL, NULL, napi_enumerable, NULL }
+static void finalize_signaller(napi_env env, void *data, void *hint)
+{
+	(void)env;
+	(void)hint;
+	bd_signaller_close(data);
+	free(data);
+}
 
 NAPI_MODULE_INIT()
 {
 	static const napi_property_descriptor functions[] = {
-		EXPORT(listen), EXPORT(connect), EXPORT(accept),  EXPORT(socketPair), EXPORT(isListening),
-		EXPORT(peer),	EXPORT(receive), EXPORT(send),	  EXPORT(close),      EXPORT(map),
-		EXPORT(unmap),	EXPORT(view),	 EXPORT(detach),  EXPORT(read),	      EXPORT(write),
-		EXPORT(memfd),	EXPORT(discard), EXPORT(eventfd), EXPORT(signal),     EXPORT(drain),
-		EXPORT(watch),	EXPORT(unwatch), EXPORT(pidfdSelf), EXPORT(setEvents),
-		EXPORT(discardVector),
+		EXPORT(listen),	   EXPORT(connect),   EXPORT(accept),	 EXPORT(socketPair),	 EXPORT(isListening),
+		EXPORT(peer),	   EXPORT(receive),   EXPORT(send),	 EXPORT(close),		 EXPORT(duplicate),
+		EXPORT(map),	   EXPORT(unmap),     EXPORT(view),	 EXPORT(detach),	 EXPORT(setNonBlocking),
+		EXPORT(read),	   EXPORT(write),     EXPORT(memfd),	 EXPORT(discard),	 EXPORT(discardVector),
+		EXPORT(pidfdSelf), EXPORT(pageBytes), EXPORT(eventfd),	 EXPORT(signal),	 EXPORT(drain),
 	};
+	struct bd_signaller *signaller = calloc(1, sizeof(*signaller));
 
-	return napi_define_properties(env, exports, sizeof(functions) / sizeof(functions[0]), functions) == napi_ok
-		       ? exports
-		       : NULL;
+	if (signaller == NULL)
+		return NULL;
+	if (napi_set_instance_data(env, signaller, finalize_signaller, NULL) != napi_ok) {
+		free(signaller);
+		return NULL;
+	}
+	if (napi_define_properties(env, exports, sizeof(functions) / sizeof(functions[0]), functions) != napi_ok ||
+	    glue_export_watch(env, exports) != napi_ok)
+		return NULL;
+	return exports;
 }

@@ -14,6 +14,8 @@
 
 /* UIO_MAXIOV: most ranges of one vectored call. */
 #define MAX_VECTOR 1024
+/* A filesystem of the other side's making could say EAGAIN for ever. */
+#define MAX_TRIES 100
 
 int bd_pidfd_self(void)
 {
@@ -22,41 +24,48 @@ int bd_pidfd_self(void)
 	return fd < 0 ? -errno : fd;
 }
 
-static int retry(int error)
+size_t bd_page_bytes(void)
 {
-	return error == EINTR || error == EAGAIN;
+	return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static int is_whole_pages(const double *range, size_t page)
+{
+	return (((size_t)range[0] | (size_t)range[1]) & (page - 1)) == 0;
 }
 
 static int discard_one(const struct bd_mapping *mapping, int fd, const double *range, enum bd_discard_method method)
 {
 	size_t offset = (size_t)range[0], length = (size_t)range[1];
-	int result;
+	int result, tries = 0;
 
+	if (!is_whole_pages(range, bd_page_bytes()))
+		return EINVAL;
 	do {
 		if (method == BD_FALLOCATE)
 			result = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 					   mapping->file_offset + (off_t)offset, (off_t)length);
 		else
 			result = madvise(mapping->address + offset, length, MADV_REMOVE);
-	} while (result < 0 && retry(errno));
+	} while (result < 0 && (errno == EINTR || errno == EAGAIN) && ++tries < MAX_TRIES);
 	return result < 0 ? errno : 0;
 }
 
 size_t bd_discard_vector(const struct bd_mapping *mapping, int pidfd, const double *ranges, size_t count)
 {
 	struct iovec vector[MAX_VECTOR];
-	size_t n, done = 0;
+	size_t page = bd_page_bytes(), n, done = 0;
 	ssize_t bytes;
 
 	if (count > MAX_VECTOR)
 		count = MAX_VECTOR;
-	for (n = 0; n < count; n++) {
+	for (n = 0; n < count && is_whole_pages(ranges + 2 * n, page); n++) {
 		vector[n].iov_base = mapping->address + (size_t)ranges[2 * n];
 		vector[n].iov_len = (size_t)ranges[2 * n + 1];
 	}
-	bytes = syscall(SYS_process_madvise, pidfd, vector, count, MADV_REMOVE, 0);
+	bytes = syscall(SYS_process_madvise, pidfd, vector, n, MADV_REMOVE, 0);
 	/* Partial success comes as the bytes of the ranges before the one that failed. */
-	while (done < count && bytes >= (ssize_t)vector[done].iov_len)
+	while (done < n && bytes >= (ssize_t)vector[done].iov_len)
 		bytes -= (ssize_t)vector[done++].iov_len;
 	return done;
 }

@@ -1,18 +1,23 @@
-/* Shared file mappings and the memory files behind them. */
+/* Shared file mappings. */
 #define _GNU_SOURCE
 #include "native.h"
 
 #include <errno.h>
-#include <linux/memfd.h>
 #include <sys/mman.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 int bd_map(struct bd_mapping *mapping, int fd, off_t offset, size_t length)
 {
-	/* No reservation: what the guest gave up must not be promised again to its huge pages' pool. */
-	void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, offset);
+	struct stat file;
+	void *address;
 	int error;
 
+	if (fstat(fd, &file) < 0)
+		return -errno;
+	if (offset > file.st_size || length > (size_t)(file.st_size - offset))
+		return -ENXIO;
+	/* No reservation: what the guest gave up must not be promised again to its huge pages' pool. */
+	address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, offset);
 	if (address == MAP_FAILED)
 		return -errno;
 	if (madvise(address, length, MADV_DONTDUMP) < 0 || madvise(address, length, MADV_DONTFORK) < 0) {
@@ -32,22 +37,4 @@ int bd_unmap(struct bd_mapping *mapping)
 
 	mapping->address = NULL;
 	return munmap(address, mapping->length) < 0 ? -errno : 0;
-}
-
-int bd_memfd(const char *name, off_t size, int huge_page_shift)
-{
-	unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-	int fd, error;
-
-	if (huge_page_shift > 0)
-		flags |= MFD_HUGETLB | ((unsigned int)huge_page_shift << MFD_HUGE_SHIFT);
-	fd = memfd_create(name, flags);
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, size) < 0) {
-		error = errno;
-		close(fd);
-		return -error;
-	}
-	return fd;
 }

@@ -99,8 +99,11 @@ int bd_connect(const char *path)
 
 int bd_accept(int listener)
 {
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd;
 
+	do {
+		fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	} while (fd < 0 && errno == EINTR);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -128,6 +131,14 @@ int bd_peer(int fd, int32_t pid_uid_gid[3])
 	pid_uid_gid[1] = (int32_t)peer.uid;
 	pid_uid_gid[2] = (int32_t)peer.gid;
 	return 0;
+}
+
+int bd_pending_error(int fd)
+{
+	int error = 0;
+	socklen_t length = sizeof(error);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0 || error == 0 ? EIO : error;
 }
 
 static void take_fds(struct msghdr *message, int32_t *fds, int32_t *count)

@@ -3,13 +3,12 @@ import { checked, SystemError } from './errors.js';
 import { Mapping } from './mapping.js';
 import { createMemfd } from './memfd.js';
 import { native } from './native.js';
-import { allocatedBytes } from './file.js';
+import { allocatedBytes, SYSTEM_PAGE_BYTES } from './file.js';
 
 /** Ways to remove pages, in the order of preference; the helper knows them by position. */
 const METHODS = ['process_madvise', 'madvise', 'fallocate'] as const;
 export type DiscardMethod = (typeof METHODS)[number];
 
-const PROBE_BYTES = 4096;
 const failure = new Int32Array(1);
 let probed: DiscardMethod | null = null;
 let pidfd = -1;
@@ -36,7 +35,7 @@ export function discardRanges(
 ): { completed: number; error: SystemError | null } {
   const completed = native.discard(
     mapping.handle,
-    method === 'process_madvise' ? selfPidfd() : fd,
+    method === 'process_madvise' ? checked(selfPidfd(), 'pidfd_open') : fd,
     ranges,
     count,
     METHODS.indexOf(method),
@@ -45,19 +44,22 @@ export function discardRanges(
   return { completed, error: completed < count ? new SystemError(failure[0] ?? 0, method) : null };
 }
 
+/** Negative where the kernel or its seccomp filter has none. */
 function selfPidfd(): number {
-  if (pidfd < 0) pidfd = checked(native.pidfdSelf(), 'pidfd_open');
+  if (pidfd < 0) pidfd = native.pidfdSelf();
   return pidfd;
 }
 
 function works(method: DiscardMethod): boolean {
-  const fd = createMemfd('balloond-probe', 2 * PROBE_BYTES);
+  if (method === 'process_madvise' && selfPidfd() < 0) return false;
+  const page = SYSTEM_PAGE_BYTES;
+  const fd = createMemfd('balloond-probe', 2 * page);
   try {
-    const mapping = Mapping.map(fd, 0, 2 * PROBE_BYTES);
-    mapping.write(0, new Uint8Array(2 * PROBE_BYTES).fill(1), 0, 2 * PROBE_BYTES);
-    // Two ranges, so that one call stands for many; and the page must be gone, not only the call succeed.
-    const ranges = Float64Array.of(0, PROBE_BYTES, PROBE_BYTES, PROBE_BYTES);
+    const mapping = Mapping.map(fd, 0, 2 * page);
     try {
+      mapping.write(0, new Uint8Array(2 * page).fill(1), 0, 2 * page);
+      // Two ranges, so that one call stands for many; and the pages must be gone, not only the call succeed.
+      const ranges = Float64Array.of(0, page, page, page);
       const completed =
         method === 'process_madvise'
           ? native.discardVector(mapping.handle, selfPidfd(), ranges, 2)

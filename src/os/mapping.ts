@@ -1,6 +1,9 @@
 import { checked, SystemError } from './errors.js';
 import { native, type MappingHandle } from './native.js';
 
+/** A mapping that nobody refers to is unmapped: not before the last view of it is gone. */
+const handlesInView = new WeakMap<ArrayBuffer, MappingHandle>();
+
 /**
  * A shared, writable mapping of a file, left out of core dumps and of child processes. JavaScript sees its bytes
  * by copies, or by views of small parts (rings, ledgers) that are detached before the memory goes away.
@@ -16,7 +19,10 @@ export class Mapping {
     this.length = length;
   }
 
-  /** `offset` and `length` in bytes; the offset is a multiple of the file's page size. */
+  /**
+   * `offset` and `length` in bytes; the offset is a multiple of the file's page size. A range that ends beyond the
+   * file is ENXIO.
+   */
   static map(fd: number, offset: number, length: number): Mapping {
     const handle = native.map(fd, offset, length);
     if (typeof handle === 'number') throw new SystemError(-handle, 'mmap', `of ${length} bytes`);
@@ -32,6 +38,7 @@ export class Mapping {
     const view = native.view(this.handle, offset, length);
     if (typeof view === 'number') throw new SystemError(-view, 'view', `of ${length} bytes`);
     this.#views.add(view);
+    handlesInView.set(view, this.handle);
     return view;
   }
 

@@ -11,7 +11,8 @@ export interface WatchHandle {
 }
 
 /**
- * The native helper (src/native/binding.c). Numbers below zero are -errno; wrong arguments throw TypeError.
+ * The native helper (src/native/binding.c and watch.c). Numbers below zero are -errno; wrong arguments, also offsets
+ * outside a buffer or a mapping, throw TypeError (ERR_INVALID_ARG_VALUE).
  * Everything else in src/os wraps one part of it, and nobody outside src/os loads it.
  */
 interface Native {
@@ -24,6 +25,8 @@ interface Native {
   receive(fd: number, into: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   send(fd: number, from: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   close(fd: number): number;
+  duplicate(fd: number): number;
+  setNonBlocking(fd: number): number;
   map(fd: number, offset: number, length: number): MappingHandle | number;
   unmap(mapping: MappingHandle): number;
   view(mapping: MappingHandle, offset: number, length: number): ArrayBuffer | number;
@@ -32,6 +35,7 @@ interface Native {
   write(mapping: MappingHandle, at: number, from: Uint8Array, offset: number, length: number): number;
   memfd(name: string, size: number, hugePageShift: number): number;
   pidfdSelf(): number;
+  pageBytes(): number;
   discard(
     mapping: MappingHandle,
     fd: number,

@@ -1,10 +1,13 @@
-import { SystemError } from './errors.js';
+import { checked, SystemError } from './errors.js';
 import { native, type WatchHandle } from './native.js';
 
 export const READABLE = 1;
 export const WRITABLE = 2;
 
-/** Watches an fd on the event loop, level-triggered. It does not own the fd; close() before the fd is closed. */
+/**
+ * Watches an fd on the event loop, level-triggered. It does not own the fd; close() before the fd is closed. After an
+ * error (such as ECONNRESET from a socket) nothing more is called back until setEvents().
+ */
 export class Poller {
   readonly #handle: WatchHandle;
   #open = true;
@@ -15,8 +18,9 @@ export class Poller {
     });
   }
 
+  /** 0 to pause. */
   setEvents(events: number): void {
-    if (this.#open) native.setEvents(this.#handle, events);
+    if (this.#open) checked(native.setEvents(this.#handle, events), 'poll');
   }
 
   /** Nothing is called back after this. */

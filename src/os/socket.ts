@@ -43,11 +43,11 @@ export function isListening(fd: number): boolean {
 export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } {
   checked(native.peer(fd, credentials), 'getsockopt');
   const [pid = 0, uid = 0, gid = 0] = credentials;
-  return { pid, uid, gid };
+  return { pid, uid: uid >>> 0, gid: gid >>> 0 };
 }
 
 /**
- * Reads at most `length` bytes and appends the fds that came with them to `fdsOut`. Returns the bytes read, 0 at
+ * Reads at most `length` bytes (1 or more) and appends the fds that came with them to `fdsOut`. Returns the bytes read, 0 at
  * the end of the stream, -1 when there is nothing yet. When the kernel had to drop fds, all are closed: EMSGSIZE.
  */
 export function receive(
@@ -63,7 +63,7 @@ export function receive(
   return wouldBlock(got) ? -1 : checked(got, 'recvmsg');
 }
 
-/** Returns the bytes sent, with the fds if any were, or -1 when it would block. */
+/** Sends `length` bytes (1 or more). Returns those sent, with the fds if any were, or -1 when it would block. */
 export function send(
   fd: number,
   from: Uint8Array,

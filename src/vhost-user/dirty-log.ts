@@ -1,3 +1,4 @@
+import { describeFile } from '../os/file.js';
 import { Mapping } from '../os/mapping.js';
 import { FrontendError } from '../memory/errors.js';
 import type { LogRegion } from '../../protocol/vhost-user/payloads.js';
@@ -21,6 +22,9 @@ export class DirtyLog {
     }
     if (region.offset % BigInt(LOG_PAGE_BYTES) !== 0n || region.offset > BigInt(Number.MAX_SAFE_INTEGER)) {
       throw new FrontendError(`dirty log at offset ${region.offset} is not page-aligned`);
+    }
+    if (region.offset + region.sizeBytes > BigInt(describeFile(fd).sizeBytes)) {
+      throw new FrontendError(`dirty log of ${region.sizeBytes} bytes is longer than its file`);
     }
     const length = Number(region.sizeBytes);
     this.#mapping = Mapping.map(fd, Number(region.offset), length);

@@ -5,7 +5,13 @@ import { closeFd } from '../../src/os/fd.js';
 import { Mapping } from '../../src/os/mapping.js';
 import { createMemfd } from '../../src/os/memfd.js';
 import { readFileSync } from 'node:fs';
-import { BALLOON_F, BalloonDriver, LINUX_FEATURES, numberQueues, type Numbering } from '../support/balloon-driver.js';
+import {
+  BALLOON_F,
+  BalloonDriver,
+  LINUX_FEATURES,
+  numberQueues,
+  type Numbering,
+} from '../support/balloon-driver.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { F_EVENT_IDX, F_INDIRECT_DESC, F_RING_PACKED, F_VERSION_1 } from '../support/guest-ring.js';
 import { bits } from '../support/wire.js';
@@ -86,34 +92,37 @@ void t.test('rule 4: a page is gone before its inflate is acked, and safe once i
   await served.close();
 });
 
-void t.test('rule 5: while inhibited nothing is discarded, afterwards what is still in the balloon', async (t) => {
-  const { served, frontend, driver } = await ServedVm.running();
-  await warmUp(driver);
-  await driver.report([{ gpa: (FIRST + 2048) * PAGE_BYTES, len: PAGE_BYTES }]);
-  const pages = pfns(FIRST, 600);
-  fill(frontend.ram, pages);
-  const before = frontend.ram.allocatedBytes();
-  served.vm.setInhibited('maintenance');
-  await driver.inflate(pages);
-  await driver.report([{ gpa: (FIRST + 1024) * PAGE_BYTES, len: 2 ** 20 }]);
-  t.equal(frontend.ram.allocatedBytes(), before);
-  t.equal(served.view.inhibited, 'maintenance');
-  t.equal(served.view.balloon.pendingBytes, pages.length * PAGE_BYTES);
-  await driver.deflate(pages.slice(0, 100));
-  fill(frontend.ram, pages.slice(0, 100), 2);
-  served.vm.setInhibited(null);
-  await served.until((view) => view.balloon.pendingBytes === 0, 'the rest is discarded');
-  t.equal(before - frontend.ram.allocatedBytes(), 500 * PAGE_BYTES);
-  t.ok(
-    pages.slice(0, 100).every((pfn) => frontend.ram.pageHolds(pfn, 2)),
-    'what the guest took back is its own',
-  );
-  t.same(
-    served.events.map(({ event }) => event).filter((event) => event === 'inhibited' || event === 'allowed'),
-    ['inhibited', 'allowed'],
-  );
-  await served.close();
-});
+void t.test(
+  'rule 5: while inhibited nothing is discarded, afterwards what is still in the balloon',
+  async (t) => {
+    const { served, frontend, driver } = await ServedVm.running();
+    await warmUp(driver);
+    await driver.report([{ gpa: (FIRST + 2048) * PAGE_BYTES, len: PAGE_BYTES }]);
+    const pages = pfns(FIRST, 600);
+    fill(frontend.ram, pages);
+    const before = frontend.ram.allocatedBytes();
+    served.vm.setInhibited('maintenance');
+    await driver.inflate(pages);
+    await driver.report([{ gpa: (FIRST + 1024) * PAGE_BYTES, len: 2 ** 20 }]);
+    t.equal(frontend.ram.allocatedBytes(), before);
+    t.equal(served.view.inhibited, 'maintenance');
+    t.equal(served.view.balloon.pendingBytes, pages.length * PAGE_BYTES);
+    await driver.deflate(pages.slice(0, 100));
+    fill(frontend.ram, pages.slice(0, 100), 2);
+    served.vm.setInhibited(null);
+    await served.until((view) => view.balloon.pendingBytes === 0, 'the rest is discarded');
+    t.equal(before - frontend.ram.allocatedBytes(), 500 * PAGE_BYTES);
+    t.ok(
+      pages.slice(0, 100).every((pfn) => frontend.ram.pageHolds(pfn, 2)),
+      'what the guest took back is its own',
+    );
+    t.same(
+      served.events.map(({ event }) => event).filter((event) => event === 'inhibited' || event === 'allowed'),
+      ['inhibited', 'allowed'],
+    );
+    await served.close();
+  },
+);
 
 void t.test('rule 5: a VM that was reset while inhibited loses nothing when that ends', async (t) => {
   const { served, frontend, driver } = await ServedVm.running();
@@ -124,27 +133,36 @@ void t.test('rule 5: a VM that was reset while inhibited loses nothing when that
   fill(frontend.ram, pages, 3);
   served.vm.setInhibited(null);
   await served.settle();
-  t.ok(pages.every((pfn) => frontend.ram.pageHolds(pfn, 3)), 'while stopped');
+  t.ok(
+    pages.every((pfn) => frontend.ram.pageHolds(pfn, 3)),
+    'while stopped',
+  );
   await BalloonDriver.start(frontend);
   await served.settle();
-  t.ok(pages.every((pfn) => frontend.ram.pageHolds(pfn, 3)), 'and after the next start');
+  t.ok(
+    pages.every((pfn) => frontend.ram.pageHolds(pfn, 3)),
+    'and after the next start',
+  );
   t.equal(served.view.balloon.pendingBytes, 0);
   await served.close();
 });
 
-void t.test('rule 6: hinted pages are acked and never discarded, and hinting is never asked for', async (t) => {
-  const { served, frontend, driver } = await ServedVm.running();
-  const pages = pfns(FIRST, 16);
-  fill(frontend.ram, pages);
-  const ring = driver.ring('hint');
-  ring.add([{ gpa: FIRST * PAGE_BYTES, len: 16 * PAGE_BYTES, writable: true }]);
-  ring.kick();
-  await ring.waitUsed(1);
-  await served.settle();
-  t.ok(pages.every((pfn) => frontend.ram.pageHolds(pfn, 1)));
-  t.same([...(await frontend.getConfig(8, 4))], [0, 0, 0, 0], 'free_page_hint_cmd_id stays STOP');
-  await served.close();
-});
+void t.test(
+  'rule 6: hinted pages are acked and never discarded, and hinting is never asked for',
+  async (t) => {
+    const { served, frontend, driver } = await ServedVm.running();
+    const pages = pfns(FIRST, 16);
+    fill(frontend.ram, pages);
+    const ring = driver.ring('hint');
+    ring.add([{ gpa: FIRST * PAGE_BYTES, len: 16 * PAGE_BYTES, writable: true }]);
+    ring.kick();
+    await ring.waitUsed(1);
+    await served.settle();
+    t.ok(pages.every((pfn) => frontend.ram.pageHolds(pfn, 1)));
+    t.same([...(await frontend.getConfig(8, 4))], [0, 0, 0, 0], 'free_page_hint_cmd_id stays STOP');
+    await served.close();
+  },
+);
 
 void t.test('rule 7: reported pages of a guest that poisons them are not discarded', async (t) => {
   const range = { gpa: FIRST * PAGE_BYTES, len: 64 * PAGE_BYTES };
@@ -174,7 +192,9 @@ void t.test("rule 8: the VMM's cached num_pages does not become the target", asy
 });
 
 void t.test('rule 9: every set of offered features works with every numbering of queues', async (t) => {
-  const names = (Object.keys(BalloonFeature) as BalloonFeatureName[]).filter((name) => !name.endsWith('DEFLATE_ON_OOM'));
+  const names = (Object.keys(BalloonFeature) as BalloonFeatureName[]).filter(
+    (name) => !name.endsWith('DEFLATE_ON_OOM'),
+  );
   for (let set = 0; set < 2 ** names.length; set++) {
     const features = names.filter((_, n) => ((set >> n) & 1) === 1);
     for (const numbering of ['linux-compressed', 'by-offered', 'spec-fixed'] as Numbering[]) {
@@ -229,7 +249,9 @@ void t.test('rule 12: a private mapping of the VMM is recognised', (t) => {
   const fd = createMemfd('shared', 8192);
   const mapping = Mapping.map(fd, 0, 8192);
   const line = (pattern: RegExp): bigint => {
-    const found = readFileSync('/proc/self/maps', 'latin1').split('\n').find((text) => pattern.test(text));
+    const found = readFileSync('/proc/self/maps', 'latin1')
+      .split('\n')
+      .find((text) => pattern.test(text));
     return BigInt(`0x${found?.split('-')[0] ?? '0'}`);
   };
   t.equal(mapsPrivately(process.pid, line(/memfd:shared/) + 4096n), false, 'shared');

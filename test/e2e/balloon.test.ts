@@ -1,13 +1,22 @@
 // A real Linux guest in a real QEMU, its balloon served by the real daemon, commanded with balloonctl.
-import { readFileSync, writeFileSync } from 'node:fs';
 import t from 'tap';
 import { boot, GIB, MIB, startDaemon } from '../support/e2e.js';
+import { reserveHugePages } from '../support/huge-pages.js';
+
+/** Touching gigabytes takes an emulated processor a while. */
+const SLOW_MS = 240_000;
 
 void t.test('1 GiB of 2 GiB is taken and given back, and host and guest agree', async (t) => {
-  const daemon = await startDaemon(t);
-  const guest = await boot(t, daemon, 'web-1', { memoryMib: 2048 });
-  // Touched memory belongs to the host's bill even when the guest has freed it again: reporting would give it back.
-  t.ok(await guest.eat(1700));
+  // Without reporting, so that what comes back to the host is the balloon's doing.
+  const daemon = await startDaemon(t, {
+    config: `[[socket]]
+path = "{folder}/vhost.sock"
+features = ["VIRTIO_BALLOON_F_MUST_TELL_HOST", "VIRTIO_BALLOON_F_STATS_VQ"]
+`,
+  });
+  const guest = await boot(t, daemon, 'web-1', { memoryMib: 2048, device: { numVqs: 3 } });
+  t.ok(await guest.eat(1700, SLOW_MS));
+  const full = guest.memfdAllocatedBytes();
   const running = await daemon.until('web-1', ({ state }) => state === 'running', 'runs');
   t.equal(running.ramBytes, 2 * GIB);
   const guestBefore = await guest.meminfo();
@@ -18,16 +27,17 @@ void t.test('1 GiB of 2 GiB is taken and given back, and host and guest agree', 
   const guestAfter = await guest.meminfo();
   const taken = (guestBefore['MemFree'] ?? 0) - (guestAfter['MemFree'] ?? 0);
   t.ok(Math.abs(taken - GIB) < 32 * MIB, `MemFree fell by ${taken}`);
-  t.ok(guest.memfdAllocatedBytes() <= GIB + 16 * MIB, `the host holds ${guest.memfdAllocatedBytes()}`);
+  const fell = full - guest.memfdAllocatedBytes();
+  t.ok(fell > 700 * MIB && guest.memfdAllocatedBytes() <= GIB, `the host's blocks fell by ${fell}`);
 
   await daemon.ok('set', 'web-1', '--memory', '2G', '--wait', '--timeout', '120');
   t.equal((await daemon.show('web-1')).balloon.actualBytes, 0);
   const back = ((await guest.meminfo())['MemFree'] ?? 0) - (guestBefore['MemFree'] ?? 0);
   t.ok(back > -32 * MIB, `MemFree came back to ${back} more than before`);
   const low = guest.memfdAllocatedBytes();
-  await guest.hold(1500, 1);
+  await guest.hold(1300, 1, SLOW_MS);
   const held = guest.memfdAllocatedBytes();
-  t.ok(held - low > 700 * MIB, `the host gave ${held - low} again`);
+  t.ok(held - low > 200 * MIB, `the host gave ${held - low} again`);
   t.equal(await guest.verify(), 0);
 });
 
@@ -53,13 +63,19 @@ void t.test('statistics, on demand and by their names', async (t) => {
   const guest = await boot(t, daemon, 'stats');
   await daemon.until('stats', ({ stats }) => stats !== null, 'the primed statistics');
   await guest.hold(100, 1);
-  const before = JSON.parse(await daemon.ok('--json', 'stats', 'stats', '--refresh')) as Record<string, number>;
+  const before = JSON.parse(await daemon.ok('--json', 'stats', 'stats', '--refresh')) as Record<
+    string,
+    number
+  >;
   const meminfo = await guest.meminfo();
   t.ok((before['ageSeconds'] ?? 99) < 5);
   t.equal(before['VIRTIO_BALLOON_S_MEMTOT'], meminfo['MemTotal']);
   t.ok(Math.abs((before['VIRTIO_BALLOON_S_MEMFREE'] ?? 0) - (meminfo['MemFree'] ?? 0)) < 8 * MIB);
   await guest.hold(200, 1);
-  const after = JSON.parse(await daemon.ok('--json', 'stats', 'stats', '--refresh')) as Record<string, number>;
+  const after = JSON.parse(await daemon.ok('--json', 'stats', 'stats', '--refresh')) as Record<
+    string,
+    number
+  >;
   const fell = (before['VIRTIO_BALLOON_S_MEMFREE'] ?? 0) - (after['VIRTIO_BALLOON_S_MEMFREE'] ?? 0);
   t.ok(fell > 90 * MIB, `MEMFREE fell by ${fell}`);
 });
@@ -77,15 +93,18 @@ void t.test('free page reporting gives back what the guest frees', async (t) => 
     const used = guest.memfdAllocatedBytes();
     t.ok(used > 250 * MIB);
     await guest.drop();
-    await daemon.until(guest.name, () => guest.memfdAllocatedBytes() < used - 200 * MIB, 'reported pages came back');
+    await daemon.until(
+      guest.name,
+      () => guest.memfdAllocatedBytes() < used - 200 * MIB,
+      'reported pages came back',
+    );
     await guest.hold(250, 2);
     t.equal(await guest.verify(), 0);
   }
 });
 
 void t.test('hugetlbfs: whole huge pages are given back, in whatever order their parts came', async (t) => {
-  const release = reserveHugePages(300);
-  t.teardown(release);
+  t.teardown(reserveHugePages(300));
   const daemon = await startDaemon(t);
   const guest = await boot(t, daemon, 'huge', { backing: 'hugetlb' });
   t.ok(await guest.eat(400));
@@ -96,18 +115,11 @@ void t.test('hugetlbfs: whole huge pages are given back, in whatever order their
   const freed = before - guest.memfdAllocatedBytes();
   t.equal(freed % (2 * MIB), 0, 'whole huge pages');
   t.ok(freed > 200 * MIB, `${freed} came back`);
-  t.ok(balloon.pendingBytes <= 300 * MIB - freed + 64 * MIB, `${balloon.pendingBytes} wait for the rest of their page`);
+  t.ok(
+    balloon.pendingBytes <= 300 * MIB - freed + 64 * MIB,
+    `${balloon.pendingBytes} wait for the rest of their page`,
+  );
   await daemon.ok('set', 'huge', '--balloon', '50M', '--wait');
   t.ok(await guest.eat(200));
   t.equal(await guest.verify(), 0);
 });
-
-const HUGE_PAGES = '/proc/sys/vm/nr_hugepages';
-
-/** Makes sure of `count` more 2 MiB pages; returns what puts back the number there was. */
-function reserveHugePages(count: number): () => void {
-  const before = Number(readFileSync(HUGE_PAGES, 'utf8'));
-  writeFileSync(HUGE_PAGES, String(before + count));
-  if (Number(readFileSync(HUGE_PAGES, 'utf8')) < before + count) throw new Error('the host has no huge pages to give');
-  return () => writeFileSync(HUGE_PAGES, String(before));
-}

@@ -32,7 +32,7 @@ async function checkCombinations(t: Test, sets: readonly number[]): Promise<void
   const guest = await Guest.boot({
     name: 'sets',
     memoryMib: 512,
-    kernelArgs: ['init_on_free=1'],
+    kernelArgs: ['init_on_free=1', 'balloon=off'],
     sockets: sockets.map(({ set, features }) => ({
       path: `${daemon.folder}/${set}.sock`,
       numVqs: queueCount(featureMask(...features.map((name) => BalloonFeature[name]))),
@@ -41,10 +41,11 @@ async function checkCombinations(t: Test, sets: readonly number[]): Promise<void
   t.teardown(() => guest.kill());
   await guest.waitReady();
   const driver = '/sys/bus/virtio/drivers/virtio_balloon';
-  const found = await guest.sh(`grep -lx 0x0005 /sys/bus/virtio/devices/*/device | cut -d/ -f6`);
+  // A device whose probe failed for want of page reporting is left in a state that Linux cannot bind again.
+  await guest.sh('echo 0 > /sys/bus/virtio/drivers_autoprobe && insmod /virtio_balloon.ko');
+  const found = await guest.sh('grep -lx 0x0005 /sys/bus/virtio/devices/*/device | cut -d/ -f6');
   const devices = found.output.trim().split('\n');
   t.equal(devices.length, sets.length);
-  for (const device of devices) await guest.sh(`echo ${device} > ${driver}/unbind`);
   for (const device of devices) {
     const bound = await guest.sh(`echo ${device} > ${driver}/bind`);
     const view = (await daemon.list()).find(({ state }) => state === 'running');

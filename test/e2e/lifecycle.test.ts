@@ -25,31 +25,46 @@ void t.test('reboots, resets, pauses and a reloaded driver: the target survives'
   t.ok(guest.memfdAllocatedBytes() <= before + 8 * MIB);
   await daemon.ok('set', 'phoenix', '--balloon', '100M', '--wait');
   t.equal((await guest.sh('rmmod virtio_balloon')).code, 0);
-  await daemon.until('phoenix', ({ state, balloon }) => state === 'stopped' && balloon.actualBytes === 0, 'unloaded');
+  await daemon.until(
+    'phoenix',
+    ({ state, balloon }) => state === 'stopped' && balloon.actualBytes === 0,
+    'unloaded',
+  );
   t.equal((await guest.sh('insmod /virtio_balloon.ko')).code, 0);
   await inflated('after the driver was loaded again');
   t.ok(await guest.eat(300), 'the guest lives');
 });
 
-void t.test('two and ten VMs at once on one socket, and one killed in the middle of an inflate', async (t) => {
-  const daemon = await startDaemon(t);
-  const names = Array.from({ length: 10 }, (_, n) => `vm-${n}`);
-  const guests: Guest[] = [];
-  for (let n = 0; n < 10; n += 2) {
-    const pair = names.slice(n, n + 2);
-    guests.push(...(await Promise.all(pair.map((name) => boot(t, daemon, name, { memoryMib: 256 })))));
-  }
-  t.same((await daemon.list()).map(({ name }) => name).sort(), names);
-  await Promise.all(names.map((name) => daemon.ok('set', name, '--balloon', '100M')));
-  await sleep(100);
-  await guests[3]?.kill();
-  for (const [n, name] of names.entries()) {
-    if (n === 3) continue;
-    await daemon.until(name, ({ balloon }) => balloon.actualBytes === 100 * MIB, `${name} inflated`, 120_000);
-  }
-  t.equal((await daemon.list()).length, 9, 'the killed one is gone');
-  t.same((await daemon.events()).filter(({ level }) => level === 'error').map(({ event }) => event), []);
-});
+void t.test(
+  'two and ten VMs at once on one socket, and one killed in the middle of an inflate',
+  async (t) => {
+    const daemon = await startDaemon(t);
+    const names = Array.from({ length: 10 }, (_, n) => `vm-${n}`);
+    const guests: Guest[] = [];
+    for (let n = 0; n < 10; n += 2) {
+      const pair = names.slice(n, n + 2);
+      guests.push(...(await Promise.all(pair.map((name) => boot(t, daemon, name, { memoryMib: 256 })))));
+    }
+    t.same((await daemon.list()).map(({ name }) => name).sort(), names);
+    await Promise.all(names.map((name) => daemon.ok('set', name, '--balloon', '100M')));
+    await sleep(100);
+    await guests[3]?.kill();
+    for (const [n, name] of names.entries()) {
+      if (n === 3) continue;
+      await daemon.until(
+        name,
+        ({ balloon }) => balloon.actualBytes === 100 * MIB,
+        `${name} inflated`,
+        120_000,
+      );
+    }
+    t.equal((await daemon.list()).length, 9, 'the killed one is gone');
+    t.same(
+      (await daemon.events()).filter(({ level }) => level === 'error').map(({ event }) => event),
+      [],
+    );
+  },
+);
 
 void t.test('a second VM of the same name is told apart', async (t) => {
   const daemon = await startDaemon(t);
@@ -63,7 +78,10 @@ void t.test('too few queues: the exact fix is named, and the guest boots all the
   const guest = await boot(t, daemon, 'narrow', { memoryMib: 256, device: { numVqs: 3 } });
   const view = await daemon.until('narrow', ({ verdict }) => verdict !== null, 'a verdict');
   t.match(view.verdict, /num_vqs=5/);
-  t.match((await daemon.events()).map(({ event }) => event), ['listening', 'daemon-started', 'vm-connected', 'too-few-queues']);
+  t.match(
+    (await daemon.events()).map(({ event }) => event),
+    ['listening', 'daemon-started', 'vm-connected', 'too-few-queues'],
+  );
   t.equal((await guest.sh('true')).code, 0);
 });
 

@@ -33,7 +33,13 @@ export class DaemonProcess {
   /** `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. */
   static async start(options: { config?: string; logLevel?: string } = {}): Promise<DaemonProcess> {
     const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
-    const args = [join(BIN, 'balloond.js'), '--control', join(folder, 'control.sock'), '--log-format', 'json'];
+    const args = [
+      join(BIN, 'balloond.js'),
+      '--control',
+      join(folder, 'control.sock'),
+      '--log-format',
+      'json',
+    ];
     args.push('--log-level', options.logLevel ?? 'info');
     if (options.config === undefined) args.push('--socket-path', join(folder, 'vhost.sock'));
     else {
@@ -75,7 +81,8 @@ export class DaemonProcess {
   /** Runs balloonctl and throws what it said when it fails. */
   async ok(...args: string[]): Promise<string> {
     const { code, stdout, stderr } = await this.ctl(...args);
-    if (code !== 0) throw new Error(`balloonctl ${args.join(' ')} ended with ${code}: ${stderr}\n${this.log}`);
+    if (code !== 0)
+      throw new Error(`balloonctl ${args.join(' ')} ended with ${code}: ${stderr}\n${this.log}`);
     return stdout;
   }
 
@@ -95,7 +102,12 @@ export class DaemonProcess {
       .map((line) => JSON.parse(line) as DaemonEvent);
   }
 
-  async until(vm: string, condition: (view: VmView) => boolean, what: string, timeoutMs = 60_000): Promise<VmView> {
+  async until(
+    vm: string,
+    condition: (view: VmView) => boolean,
+    what: string,
+    timeoutMs = 60_000,
+  ): Promise<VmView> {
     for (let waited = 0; ; waited += 100) {
       const found = (await this.list()).find(({ name }) => name === vm);
       if (found !== undefined && condition(found)) return found;

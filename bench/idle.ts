@@ -1,0 +1,52 @@
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Frontend } from '../test/support/frontend.js';
+import { BalloonDriver } from '../test/support/balloon-driver.js';
+import { DaemonProcess } from '../test/support/daemon.js';
+import { QtestMachine } from './qtest-machine.js';
+import { median, report } from './table.js';
+
+/** What an idle daemon with running VMs takes, and how long balloonctl takes to answer beside an empty Node. */
+const VMS = 10;
+const IDLE_SECONDS = 60;
+const CALLS = 15;
+
+function residentMib(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024;
+}
+
+async function millis(call: () => Promise<unknown>): Promise<number> {
+  const times: number[] = [];
+  for (let n = 0; n < CALLS; n++) {
+    const start = process.hrtime.bigint();
+    await call();
+    times.push(Number(process.hrtime.bigint() - start) / 1e6);
+  }
+  return median(times);
+}
+
+const daemon = await DaemonProcess.start();
+const frontends = Array.from({ length: VMS }, () => new Frontend({ socket: daemon.socketPath }));
+try {
+  for (const frontend of frontends) {
+    await frontend.connect();
+    await BalloonDriver.start(frontend);
+  }
+  await sleep(3000);
+  const before = QtestMachine.cpuSeconds(daemon.pid);
+  await sleep(IDLE_SECONDS * 1000);
+  const cpuPercent = ((QtestMachine.cpuSeconds(daemon.pid) - before) / IDLE_SECONDS) * 100;
+  report('idle', [
+    {
+      VMs: VMS,
+      'CPU % of a core': cpuPercent.toFixed(3),
+      'resident MiB': residentMib(daemon.pid).toFixed(0),
+      'balloonctl list ms': (await millis(() => daemon.ok('list'))).toFixed(0),
+      'balloonctl show ms': (await millis(() => daemon.ok('show', `pid-${process.pid}`))).toFixed(0),
+    },
+  ]);
+} finally {
+  for (const frontend of frontends) frontend.close();
+  await daemon.stop();
+}

@@ -1,0 +1,44 @@
+/*
+ * What the files of glue share: taking arguments apart and handing results back. The first bad argument marks the
+ * call; glue_result() then throws instead of returning.
+ */
+#ifndef BALLOOND_GLUE_H
+#define BALLOOND_GLUE_H
+
+#define NAPI_VERSION 8
+#include <node_api.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MAX_ARGUMENTS 6
+#define MAX_SAFE_INTEGER 9007199254740991
+
+struct call {
+	napi_env env;
+	size_t count;
+	napi_value values[MAX_ARGUMENTS];
+	int bad;
+};
+
+/* How everything behind an external of this addon begins. */
+struct handle {
+	uint32_t kind;
+};
+
+void glue_begin(struct call *call, napi_env env, napi_callback_info info);
+/* A whole number in 0 .. most. */
+int64_t glue_number(struct call *call, size_t index, int64_t most);
+int glue_fd(struct call *call, size_t index);
+void *glue_handle(struct call *call, size_t index, uint32_t kind);
+napi_value glue_result(struct call *call, int64_t value);
+
+/* watch.c: adds its functions. */
+napi_status glue_export_watch(napi_env env, napi_value exports);
+
+#define NATIVE(name) static napi_value js_##name(napi_env env, napi_callback_info info)
+#define BEGIN           \
+	struct call call; \
+	glue_begin(&call, env, info)
+#define EXPORT(name) { #name, NULL, js_##name, NULL, NULL, NULL, napi_enumerable, NULL }
+
+#endif

@@ -1,0 +1,96 @@
+import { fstatSync, openSync } from 'node:fs';
+import t from 'tap';
+import { createEventFd } from '../../src/os/eventfd.js';
+import { closeFd } from '../../src/os/fd.js';
+import { allocatedBytes, describeFile, SYSTEM_PAGE_BYTES } from '../../src/os/file.js';
+import { Mapping } from '../../src/os/mapping.js';
+import { createMemfd } from '../../src/os/memfd.js';
+import { HUGE_PAGE_BYTES, reserveHugePages } from './huge-pages.js';
+import { runNode, script } from './inspect.js';
+
+void t.test('a memfd', (t) => {
+  const fd = createMemfd('shmem', 3 * SYSTEM_PAGE_BYTES + 1);
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  t.match(describeFile(fd), {
+    dev,
+    ino,
+    sizeBytes: 3 * SYSTEM_PAGE_BYTES + 1,
+    kind: 'shmem',
+    pageBytes: SYSTEM_PAGE_BYTES,
+  });
+  const other = createMemfd('shmem', 4096);
+  t.not(describeFile(other).ino, ino, 'two files are told apart');
+  closeFd(fd);
+  closeFd(other);
+  t.end();
+});
+
+void t.test('neither memory nor a file', (t) => {
+  const event = createEventFd();
+  const program = openSync(process.execPath, 'r');
+  t.match(describeFile(event), { kind: 'other', shmemHugePages: false });
+  t.match(describeFile(program), {
+    kind: 'other',
+    sizeBytes: fstatSync(program).size,
+    shmemHugePages: false,
+  });
+  closeFd(event);
+  closeFd(program);
+  t.throws(() => describeFile(program), { code: 'EBADF' });
+  t.end();
+});
+
+void t.test('huge pages of hugetlbfs', (t) => {
+  if (!reserveHugePages(t, 2)) {
+    t.pass('hugetlbfs', { skip: 'no huge pages can be reserved here' });
+    t.end();
+    return;
+  }
+  const fd = createMemfd('huge', 2 * HUGE_PAGE_BYTES, { hugePageBytes: HUGE_PAGE_BYTES });
+  t.match(describeFile(fd), {
+    kind: 'hugetlbfs',
+    pageBytes: HUGE_PAGE_BYTES,
+    sizeBytes: 2 * HUGE_PAGE_BYTES,
+  });
+  closeFd(fd);
+  t.end();
+});
+
+void t.test('tmpfs says by its mount whether it has huge pages', (t) => {
+  const mounted = (options: string): string => {
+    const { stdout, stderr, status } = runNode(
+      script(
+        { file: 'describeFile' },
+        `import { openSync } from 'node:fs';
+         const { kind, shmemHugePages } = describeFile(openSync('/mnt/ram', 'w+'));
+         console.log(kind, shmemHugePages);`,
+      ),
+      [],
+      ['unshare', '-m', 'sh', '-c', `mount -t tmpfs -o ${options} ram /mnt || exit 9; exec "$@"`, 'sh'],
+    );
+    if (status !== 0) t.comment(stderr);
+    return stdout;
+  };
+  if (mounted('huge=never') === '') {
+    t.pass('tmpfs', { skip: 'no mount namespace can be made here' });
+    t.end();
+    return;
+  }
+  t.equal(mounted('huge=never'), 'shmem false');
+  t.equal(mounted('huge=always'), 'shmem true');
+  t.equal(mounted('huge=advise'), 'shmem true');
+  t.equal(mounted('size=1m'), 'shmem false');
+  t.end();
+});
+
+void t.test('what a file takes up', (t) => {
+  const page = SYSTEM_PAGE_BYTES;
+  const fd = createMemfd('blocks', 8 * page);
+  t.equal(allocatedBytes(fd), 0);
+  const mapping = Mapping.map(fd, 0, 8 * page);
+  mapping.write(3 * page, new Uint8Array(page + 1), 0, page + 1);
+  t.equal(allocatedBytes(fd), 2 * page);
+  mapping.close();
+  closeFd(fd);
+  t.end();
+});
