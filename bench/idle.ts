@@ -1,20 +1,16 @@
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Frontend } from '../test/support/frontend.js';
 import { BalloonDriver } from '../test/support/balloon-driver.js';
 import { DaemonProcess } from '../test/support/daemon.js';
-import { QtestMachine } from './qtest-machine.js';
+import { cpuSeconds, residentMib } from './process-cost.js';
 import { median, report } from './table.js';
 
 /** What an idle daemon with running VMs takes, and how long balloonctl takes to answer beside an empty Node. */
 const VMS = 10;
 const IDLE_SECONDS = 60;
+/** The garbage of starting up is collected by then. */
+const SETTLE_SECONDS = 30;
 const CALLS = 15;
-
-function residentMib(pid: number): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
-  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024;
-}
 
 async function millis(call: () => Promise<unknown>): Promise<number> {
   const times: number[] = [];
@@ -33,10 +29,10 @@ try {
     await frontend.connect();
     await BalloonDriver.start(frontend);
   }
-  await sleep(3000);
-  const before = QtestMachine.cpuSeconds(daemon.pid);
+  await sleep(SETTLE_SECONDS * 1000);
+  const before = cpuSeconds(daemon.pid);
   await sleep(IDLE_SECONDS * 1000);
-  const cpuPercent = ((QtestMachine.cpuSeconds(daemon.pid) - before) / IDLE_SECONDS) * 100;
+  const cpuPercent = ((cpuSeconds(daemon.pid) - before) / IDLE_SECONDS) * 100;
   report('idle', [
     {
       VMs: VMS,

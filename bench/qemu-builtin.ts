@@ -4,6 +4,7 @@ import { allocatedBytes } from '../src/os/file.js';
 import { DaemonProcess } from '../test/support/daemon.js';
 import { ensureLab } from '../test/support/lab/lab.js';
 import { kicks, patterns, type Pattern } from './patterns.js';
+import { cpuSeconds } from './process-cost.js';
 import { QtestMachine } from './qtest-machine.js';
 import { median, percentile, report, type Row } from './table.js';
 
@@ -34,7 +35,7 @@ function populate(machine: QtestMachine): void {
 async function timeDevice(machine: QtestMachine, pattern: Pattern, pids: number[]): Promise<Figure> {
   populate(machine);
   const before = allocatedBytes(machine.memoryFd);
-  const cpu = (): number => pids.reduce((sum, pid) => sum + QtestMachine.cpuSeconds(pid), 0);
+  const cpu = (): number => pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
   const cpuBefore = cpu();
   const micros: number[] = [];
   for (const buffer of kicks(pattern)) {
@@ -103,7 +104,7 @@ function row(pattern: string, device: string, figure: Figure, builtin: Figure, l
 
 async function main(): Promise<void> {
   const { qemu } = await ensureLab();
-  const daemon = await DaemonProcess.start({ logLevel: 'warn' });
+  const daemon = await DaemonProcess.start();
   const start = (name: string, device: string[]): Promise<QtestMachine> =>
     QtestMachine.start({ qemu, device, memoryMib: MEMORY_MIB, qtestPath: `${daemon.folder}/${name}.qtest` });
   const builtin = await start('builtin', ['-device', 'virtio-balloon-device']);

@@ -5,6 +5,7 @@ import { Listener } from './daemon/listener.js';
 import { readConfigFile, SettingsError, type ConfigFile, type SocketSettings } from './daemon/settings.js';
 import { createLogger, type LogFormat, type LogLevel } from './ops/log.js';
 import { EventLog } from './ops/event-log.js';
+import { notify } from './ops/notify.js';
 import { SystemError } from './os/errors.js';
 import { isListening } from './os/socket.js';
 
@@ -67,7 +68,9 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     throw error;
   }
   events.emit('daemon-started', `balloond ${version()} serves`, { pid: process.pid, control: controlPath });
+  await notify({ READY: 1 });
   const signal = await stopSignal();
+  await notify({ STOPPING: 1 });
   const left = fleet.size === 0 ? '' : `; ${fleet.size} VMs lose their balloon and must not be rebooted`;
   events.emit('daemon-stopping', `${signal}${left}`, { vms: fleet.size });
   await close();

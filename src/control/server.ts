@@ -71,7 +71,8 @@ export async function startControlServer(
   const server = createServer(
     {
       requestTimeout: REQUEST_TIMEOUT_MS,
-      connectionsCheckingInterval: 1000,
+      // Looking more often than this would be most of what an idle daemon does.
+      connectionsCheckingInterval: 10_000,
     },
     (request, response) => void answer(request, response),
   );

@@ -2,7 +2,7 @@ import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { describeFile } from '../os/file.js';
 import { closeFd } from '../os/fd.js';
 import { FrontendError } from './errors.js';
-import { describeRegion, GuestRegion, PAGE_BYTES, regionsOverlap, sameRegion } from './region.js';
+import { describeRegion, GuestRegion, PAGE_BYTES, regionsOverlap, samePlace } from './region.js';
 
 /** What GET_MAX_MEM_SLOTS answers: as many as the kernel's own vhost allows by default for KVM guests. */
 export const MAX_MEM_SLOTS = 509;
@@ -59,9 +59,9 @@ export class GuestMemory {
     }
   }
 
-  /** REM_MEM_REG: the description must name a region as it was added. */
+  /** REM_MEM_REG. QEMU leaves the offset at 0: "The mmap offset is ignored." */
   remove(description: RegionDescription): void {
-    const region = this.#regions.find((candidate) => sameRegion(candidate.description, description));
+    const region = this.#regions.find((candidate) => samePlace(candidate.description, description));
     if (region === undefined) throw new FrontendError(`no such ${describeRegion(description)}`);
     this.#install(this.#regions.filter((candidate) => candidate !== region));
     region.close();
@@ -80,7 +80,10 @@ export class GuestMemory {
         const fd = fds[index];
         if (fd === undefined) throw new FrontendError(`${describeRegion(description)} came without an fd`);
         const kept = this.#regions.find(
-          (region) => sameRegion(region.description, description) && sameFile(region, fd),
+          (region) =>
+            samePlace(region.description, description) &&
+            region.description.mmapOffset === description.mmapOffset &&
+            sameFile(region, fd),
         );
         if (kept !== undefined) return kept;
         const region = new GuestRegion(description, fd);

@@ -40,7 +40,7 @@ export class GuestRegion {
     }
     if (sizeBytes > BigInt(MAX_REGION_BYTES)) throw new FrontendError(`${where} is larger than 16 TiB`);
     const page = BigInt(PAGE_BYTES);
-    if (gpa % page !== 0n || sizeBytes % page !== 0n || mmapOffset % page !== 0n) {
+    if ([gpa, sizeBytes, userAddr, mmapOffset].some((value) => value % page !== 0n)) {
       throw new FrontendError(`${where} is not aligned to 4 KiB`);
     }
     this.file = describeFile(fd);
@@ -94,11 +94,7 @@ export function regionsOverlap(a: RegionDescription, b: RegionDescription): bool
   );
 }
 
-export function sameRegion(a: RegionDescription, b: RegionDescription): boolean {
-  return (
-    a.gpa === b.gpa &&
-    a.sizeBytes === b.sizeBytes &&
-    a.userAddr === b.userAddr &&
-    a.mmapOffset === b.mmapOffset
-  );
+/** Whether two regions are the same, in the guest's addresses and in the frontend's own. */
+export function samePlace(a: RegionDescription, b: RegionDescription): boolean {
+  return a.gpa === b.gpa && a.sizeBytes === b.sizeBytes && a.userAddr === b.userAddr;
 }

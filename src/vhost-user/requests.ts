@@ -161,7 +161,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_BACKEND_REQ_FD', empty, {
     needs: BACKEND_REQ,
     fds: [1, 1],
-    act: (session, _, fds) => session.setChannel(fds.take()),
+    act: (session, _, fds) => adopt(fds, (fd) => session.setChannel(fd)),
   }),
   question('GET_CONFIG', configAccess, {
     needs: CONFIG,
@@ -200,7 +200,9 @@ export function serveRequest(session: Session, message: Message, answer: (outcom
     reply = entry.serve(session, message);
   } catch (error) {
     const refused = asRefusal(name, error);
-    if (entry.isQuestion && entry.refusal === null) throw refused;
+    if (entry.isQuestion && entry.refusal === null) {
+      throw new FrontendError(`${name} cannot be answered: ${refused.message}`);
+    }
     answer({ name, reply: entry.refusal, error: refused });
     return;
   }

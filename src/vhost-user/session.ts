@@ -133,10 +133,12 @@ export class Session implements VringContext, DeviceHost {
     this.status = 0;
   }
 
+  /** Takes `fd` over; when it throws, the fd is still the caller's. */
   setChannel(fd: number): void {
-    this.#channel?.close();
     const acknowledged = this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);
-    this.#channel = new BackendChannel(fd, acknowledged, () => this.observer.configChangeSent());
+    const channel = new BackendChannel(fd, acknowledged, () => this.observer.configChangeSent());
+    this.#channel?.close();
+    this.#channel = channel;
     if (this.running) this.#channel.open();
   }
 

@@ -39,6 +39,8 @@ export class PackedQueue implements Queue {
   readonly #indirect: Uint8Array;
   readonly #views: { slice: GuestSlice; view: ArrayBuffer }[] = [];
   readonly #done: { chain: Chain; writtenBytes: number }[] = [];
+  /** Given back after the chains before it: the driver counts other slots for it than were looked at. */
+  #refused: Chain | null = null;
   #avail: Cursor;
   #used: Cursor;
 
@@ -100,7 +102,7 @@ export class PackedQueue implements Queue {
         if ((flags & VIRTQ_DESC_F_NEXT) === 0) break;
         if (slots === this.#size) throw new DriverError('descriptor chain is longer than the queue');
       } catch (error) {
-        this.addUsed({ id, slots, segments }, 0);
+        this.#refused = { id, slots, segments };
         throw error;
       }
     }
@@ -116,6 +118,8 @@ export class PackedQueue implements Queue {
   }
 
   publish(): boolean {
+    if (this.#refused !== null) this.addUsed(this.#refused, 0);
+    this.#refused = null;
     const first = this.#done[0];
     if (first === undefined) return false;
     let slots = 0;

@@ -7,7 +7,7 @@ import type { Chain } from './chain.js';
  * breaks the specification.
  */
 export interface Queue {
-  /** The next chain the driver made available, or null. */
+  /** The next chain the driver made available, or null. One that it throws for is given back by publish(), last. */
   pop(): Chain | null;
   /** Gives a chain back with the number of bytes written into it; not yet visible. */
   addUsed(chain: Chain, writtenBytes: number): void;

@@ -32,6 +32,7 @@ export class SplitQueue implements Queue {
   readonly #usedRing: Uint32Array;
   readonly #indirect: Uint8Array;
   readonly #views: { slice: GuestSlice; view: ArrayBuffer }[] = [];
+  #refused: Chain | null = null;
   #lastAvail: number;
   #lastUsed: number;
   #published: number;
@@ -74,13 +75,13 @@ export class SplitQueue implements Queue {
     }
     const head = this.#avail[RING + (this.#lastAvail & (this.#size - 1))] ?? 0;
     if (head >= this.#size) throw new DriverError(`head ${head} in a queue of ${this.#size}`);
-    // The head is taken before its chain is read: a chain that cannot be used is given back all the same.
+    // The head is taken before its chain is read, and a chain that cannot be used is given back all the same.
     this.#lastAvail = (this.#lastAvail + 1) & 0xffff;
     const segments: Segment[] = [];
     try {
       this.#collect(head, segments);
     } catch (error) {
-      this.addUsed({ id: head, slots: 1, segments }, 0);
+      this.#refused = { id: head, slots: 1, segments };
       throw error;
     }
     return { id: head, slots: 1, segments };
@@ -95,6 +96,8 @@ export class SplitQueue implements Queue {
   }
 
   publish(): boolean {
+    if (this.#refused !== null) this.addUsed(this.#refused, 0);
+    this.#refused = null;
     const before = this.#published;
     if (before === this.#lastUsed) return false;
     this.#published = this.#lastUsed;

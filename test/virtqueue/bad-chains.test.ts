@@ -1,0 +1,496 @@
+// What a guest may put into a ring that it must not. Each time: the chain comes back exactly once, that ring alone
+// stops and says so, and a reload of the driver makes all good.
+import t, { type Test } from 'tap';
+import type { BalloonDriver, Role } from '../support/balloon-driver.js';
+import { BalloonDriver as Driver, LINUX_FEATURES } from '../support/balloon-driver.js';
+import { Bystander, resources } from '../support/bystander.js';
+import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
+import {
+  DESC_INDIRECT,
+  DESC_NEXT,
+  DESC_WRITE,
+  F_INDIRECT_DESC,
+  F_RING_PACKED,
+  type GuestRing,
+} from '../support/guest-ring.js';
+import { PackedRingDriver } from '../support/packed-ring-driver.js';
+import { RingDriver } from '../support/ring-driver.js';
+import { pfns, ServedVm } from '../support/served-vm.js';
+import { bits, concat, u32s, u64s } from '../support/wire.js';
+
+const RING_SIZE = 8;
+const RAM_BYTES = 64 * 2 ** 20;
+/** Free for the tests' buffers and tables, and pages to give up. */
+const BUFFER_GPA = 48 * 2 ** 20;
+const TABLE_GPA = 49 * 2 ** 20;
+const FIRST = 8192;
+
+type Format = 'split' | 'packed';
+const BOTH: readonly Format[] = ['split', 'packed'];
+type Running = Awaited<ReturnType<typeof ServedVm.running>>;
+
+interface Descriptor {
+  gpa: number | bigint;
+  len: number;
+  flags?: number;
+  /** In a split ring; the one after it unless said. */
+  next?: number;
+}
+
+const bystander = await Bystander.start();
+t.teardown(() => bystander.close());
+
+function start(format: Format, without = 0n): Promise<Running> {
+  const packed = format === 'packed' ? bits(F_RING_PACKED) : 0n;
+  return ServedVm.running({
+    features: [
+      'VIRTIO_BALLOON_F_MUST_TELL_HOST',
+      'VIRTIO_BALLOON_F_STATS_VQ',
+      'VIRTIO_BALLOON_F_REPORTING',
+      'VIRTIO_F_RING_PACKED',
+    ],
+    frontend: { queueCount: 4 },
+    driver: { features: (LINUX_FEATURES | packed) & ~without, ringSize: RING_SIZE },
+  });
+}
+
+/** Offers descriptors just as they are, from number `at` on, which is also the chain's head or buffer id. */
+function offer(ring: GuestRing, descriptors: readonly Descriptor[], at = 0): void {
+  if (ring instanceof PackedRingDriver) {
+    ring.offerDescriptors(
+      at,
+      descriptors.map(({ gpa, len, flags = 0 }) => ({ gpa, len, flags, id: at })),
+    );
+  } else if (ring instanceof RingDriver) {
+    descriptors.forEach(({ gpa, len, flags = 0, next }, n) =>
+      ring.writeDescriptor(at + n, { gpa, len, flags, next: next ?? at + n + 1 }),
+    );
+    ring.offerHead(at);
+  }
+}
+
+/** A descriptor of an indirect table. */
+function entry({ gpa, len, flags = 0, next = 0 }: Descriptor, format: Format): Uint8Array {
+  const tail = format === 'split' ? flags | (next << 16) : flags << 16;
+  return concat(u64s(BigInt(gpa)), u32s(len, tail));
+}
+
+function writeTable(ram: GuestRam, format: Format, entries: readonly Descriptor[], gpa = TABLE_GPA): void {
+  ram.write(gpa, concat(...entries.map((each) => entry(each, format))));
+}
+
+/** The driver's other rings, the other VM and, after a reload, this ring work. */
+async function contained(
+  t: Test,
+  { served, frontend, driver }: Running,
+  role: Role,
+  message: RegExp,
+): Promise<void> {
+  const index = driver.queueNumbers.get(role) ?? -1;
+  await served.until(() => served.saw('driver-error').length > 0, 'the error is seen');
+  t.match(served.saw('driver-error'), [{ message, fields: { ring: index } }]);
+  t.equal(frontend.takeRingErrors(index), 1, 'the err eventfd says so');
+  driver.ring(role).kick({ force: true });
+  await driver.tellPfns(role === 'deflate' ? 'inflate' : 'deflate', [FIRST]);
+  await driver.tellPfns(role === 'inflate' ? 'deflate' : 'inflate', [FIRST]);
+  if (role !== 'stats') t.ok(await served.vm.refreshStats(5000));
+  await bystander.works();
+  t.equal(served.saw('driver-error').length, 1, 'once');
+  t.match(served.view.verdict, new RegExp(`^ring ${index} is stopped`));
+  await driver.reset();
+  const again = await Driver.start(frontend, { features: driver.ackedFeatures, ringSize: RING_SIZE });
+  await again.inflate(pfns(FIRST, 20));
+  await again.deflate(pfns(FIRST, 10));
+  await again.report([{ gpa: FIRST * PAGE_BYTES, len: PAGE_BYTES }]);
+  t.ok(await served.vm.refreshStats(5000));
+  t.equal(served.view.verdict, null);
+}
+
+interface Bad {
+  what: string;
+  message: RegExp;
+  formats?: readonly Format[];
+  role?: Role;
+  without?: bigint;
+  chain: (ram: GuestRam, format: Format) => readonly Descriptor[];
+  at?: number;
+  /** The device cannot tell which chain it would be. */
+  lost?: boolean;
+}
+
+const outside = RAM_BYTES + PAGE_BYTES;
+const OUTSIDE = /outside guest memory/;
+const table = (ram: GuestRam, format: Format, ...entries: Descriptor[]): Descriptor => {
+  writeTable(ram, format, entries);
+  return { gpa: TABLE_GPA, len: 16 * entries.length, flags: DESC_INDIRECT };
+};
+const page: Descriptor = { gpa: BUFFER_GPA, len: 4 };
+const BAD: readonly Bad[] = [
+  {
+    what: 'a chain that loops',
+    formats: ['split'],
+    chain: () => [
+      { ...page, flags: DESC_NEXT },
+      { ...page, flags: DESC_NEXT, next: 0 },
+    ],
+    message: /longer than the queue, or loops/,
+  },
+  {
+    what: 'a chain longer than the queue',
+    formats: ['packed'],
+    chain: () => Array.from({ length: RING_SIZE }, () => ({ ...page, flags: DESC_NEXT })),
+    message: /longer than the queue/,
+  },
+  ...[RING_SIZE, 0xffff].map((next): Bad => ({
+    what: `next ${next}`,
+    formats: ['split'],
+    chain: () => [{ ...page, flags: DESC_NEXT, next }],
+    message: new RegExp(`next ${next} in a queue of 8`),
+  })),
+  { what: 'a buffer outside memory', chain: () => [{ gpa: outside, len: 4 }], message: OUTSIDE },
+  { what: 'a buffer across the end', chain: () => [{ gpa: RAM_BYTES - 4, len: 8 }], message: OUTSIDE },
+  {
+    what: 'a good buffer, then one outside',
+    chain: () => [
+      { ...page, flags: DESC_NEXT },
+      { gpa: outside, len: 4 },
+    ],
+    message: OUTSIDE,
+  },
+  {
+    what: 'an address beyond 2^53',
+    chain: () => [{ gpa: 1n << 53n, len: 4 }],
+    message: /beyond 2\^53/,
+  },
+  {
+    what: 'an address at the end of all',
+    chain: () => [{ gpa: (1n << 64n) - 4n, len: 8 }],
+    message: /beyond 2\^53/,
+  },
+  { what: 'an address below 2^53', chain: () => [{ gpa: (1n << 53n) - 4n, len: 4 }], message: OUTSIDE },
+  {
+    what: 'a length of 4 GiB',
+    chain: () => [{ gpa: 0, len: 0xffffffff }],
+    message: /longer than 262144 bytes/,
+  },
+  {
+    what: 'more than 65536 page frame numbers',
+    chain: () => [
+      { gpa: 0, len: 131072, flags: DESC_NEXT },
+      { gpa: 0, len: 131076 },
+    ],
+    message: /longer than 262144 bytes/,
+  },
+  ...(['inflate', 'deflate', 'stats'] as const).map((role): Bad => ({
+    what: `a writable buffer for ${role}`,
+    role,
+    chain: () => [{ ...page, flags: DESC_WRITE }],
+    message: /device-writable/,
+  })),
+  {
+    what: 'a readable buffer, then a writable one',
+    chain: () => [
+      { ...page, flags: DESC_NEXT },
+      { ...page, flags: DESC_WRITE },
+    ],
+    message: /device-writable/,
+  },
+  {
+    what: 'a readable buffer for reporting',
+    role: 'reporting',
+    chain: () => [{ gpa: FIRST * PAGE_BYTES, len: PAGE_BYTES }],
+    message: /device-readable/,
+  },
+  {
+    what: 'an indirect table without the feature',
+    without: bits(F_INDIRECT_DESC),
+    chain: (ram, format) => [table(ram, format, page)],
+    message: /without VIRTIO_F_INDIRECT_DESC/,
+  },
+  {
+    what: 'an indirect table in an indirect table',
+    formats: ['split'],
+    chain: (ram, format) => [table(ram, format, { gpa: TABLE_GPA, len: 16, flags: DESC_INDIRECT })],
+    message: /inside an indirect table/,
+  },
+  {
+    what: 'an indirect table that has a next',
+    chain: (ram, format) => [{ ...table(ram, format, page), flags: DESC_INDIRECT | DESC_NEXT }, { ...page }],
+    message: /indirect descriptor (that has a next|inside a chain)/,
+  },
+  {
+    what: 'a buffer, then an indirect table',
+    formats: ['packed'],
+    chain: (ram, format) => [{ ...page, flags: DESC_NEXT }, table(ram, format, page)],
+    message: /indirect descriptor inside a chain/,
+  },
+  ...[0, 8, 17, 16 * (RING_SIZE + 1), 0xfffffff0].map((len): Bad => ({
+    what: `an indirect table of ${len} bytes`,
+    chain: (ram, format) => [{ ...table(ram, format, page), len }],
+    message: new RegExp(`indirect table of ${len} bytes`),
+  })),
+  {
+    what: 'an indirect table outside memory',
+    chain: () => [{ gpa: outside, len: 16, flags: DESC_INDIRECT }],
+    message: /indirect table at .* outside/,
+  },
+  {
+    what: 'an indirect table across the end',
+    chain: () => [{ gpa: RAM_BYTES - 16, len: 32, flags: DESC_INDIRECT }],
+    message: /indirect table at .* outside/,
+  },
+  {
+    what: 'an address beyond 2^53 in an indirect table',
+    chain: (ram, format) => [table(ram, format, { gpa: 1n << 60n, len: 4 })],
+    message: /beyond 2\^53/,
+  },
+  {
+    what: 'an indirect chain that loops',
+    formats: ['split'],
+    chain: (ram, format) => [
+      table(ram, format, { ...page, flags: DESC_NEXT, next: 1 }, { ...page, flags: DESC_NEXT, next: 0 }),
+    ],
+    message: /indirect descriptor chain loops/,
+  },
+  {
+    what: 'an indirect chain that leaves its table',
+    formats: ['split'],
+    chain: (ram, format) => [table(ram, format, { ...page, flags: DESC_NEXT, next: 1 })],
+    message: /next 1 in an indirect table of 1/,
+  },
+  ...[1, 2, 3, 5, 1023].map((len): Bad => ({
+    what: `page frame numbers in ${len} bytes`,
+    role: len % 2 === 0 ? 'deflate' : 'inflate',
+    chain: () => [{ gpa: BUFFER_GPA, len }],
+    message: /not a multiple of 4/,
+  })),
+  ...[1, 9, 11, 259].map((len): Bad => ({
+    what: `statistics of ${len} bytes`,
+    role: 'stats',
+    at: 3,
+    chain: () => [{ gpa: BUFFER_GPA, len }],
+    message: /not a multiple of 10/,
+  })),
+  {
+    what: 'a second statistics buffer',
+    role: 'stats',
+    at: 3,
+    chain: () => [{ gpa: BUFFER_GPA, len: 10 }],
+    message: /second statistics buffer/,
+  },
+  {
+    what: 'a head out of range',
+    formats: ['split'],
+    at: RING_SIZE,
+    chain: () => [],
+    message: /head 8 in a queue of 8/,
+    lost: true,
+  },
+  ...[RING_SIZE, 0xffff].map((at): Bad => ({
+    what: `buffer id ${at}`,
+    formats: ['packed'],
+    at,
+    chain: () => [page],
+    message: new RegExp(`buffer id ${at} in a queue of 8`),
+    lost: true,
+  })),
+];
+
+for (const { what, message, formats = BOTH, role = 'inflate', without, chain, at = 0, lost = false } of BAD) {
+  for (const format of formats) {
+    void t.test(`${what} (${format})`, async (t) => {
+      const before = resources();
+      const vm = await start(format, without);
+      const { frontend, driver } = vm;
+      const ring = driver.ring(role);
+      ring.onCall = null;
+      const held = role === 'stats' ? 1 : 0;
+      offer(ring, chain(frontend.ram, format), at);
+      ring.kick({ force: true });
+      await vm.served.until(() => vm.served.saw('driver-error').length > 0, 'the error is seen');
+      t.same(ring.collectUsed(), lost ? [] : [{ head: at, len: 0 }], 'comes back exactly once');
+      t.equal(ring.outstanding, held + (lost ? 1 : 0));
+      await contained(t, vm, role, message);
+      await vm.served.close();
+      t.same(resources(), before);
+    });
+  }
+}
+
+for (const format of BOTH) {
+  void t.test(`chains before a bad one in the same drain are served (${format})`, async (t) => {
+    const vm = await start(format);
+    const { served, frontend, driver } = vm;
+    const ring = driver.ring('inflate');
+    frontend.ram.write(BUFFER_GPA, u32s(FIRST, FIRST + 1));
+    frontend.ram.fillPage(FIRST, 1);
+    frontend.ram.fillPage(FIRST + 1, 1);
+    ring.add([{ gpa: BUFFER_GPA, len: 4 }], { publish: false });
+    ring.add(
+      [
+        { gpa: BUFFER_GPA + 4, len: 2 },
+        { gpa: BUFFER_GPA + 6, len: 2 },
+      ],
+      { publish: false },
+    );
+    // The device gives up at the first of these, the driver takes back all three.
+    offer(ring, [{ gpa: 1n << 60n, len: 4, flags: DESC_NEXT }, { ...page, flags: DESC_NEXT }, page], 4);
+    ring.kick({ force: true });
+    await served.until(() => served.saw('driver-error').length > 0, 'the error is seen');
+    t.equal(ring.collectUsed().length, 3);
+    t.equal(ring.outstanding, 0);
+    t.ok(frontend.ram.pageIsZero(FIRST));
+    t.ok(frontend.ram.pageIsZero(FIRST + 1));
+    await contained(t, vm, 'inflate', /beyond 2\^53/);
+    await served.close();
+  });
+}
+
+void t.test('an avail index too far ahead (split)', async (t) => {
+  for (const ahead of [RING_SIZE + 1, 0x7fff, 0xffff]) {
+    const vm = await start('split');
+    const ring = vm.driver.ring('inflate') as RingDriver;
+    ring.writeAvailIndex(ahead);
+    ring.kick({ force: true });
+    await contained(t, vm, 'inflate', new RegExp(`avail index is ${ahead} ahead in a queue of 8`));
+    await vm.served.close();
+  }
+});
+
+void t.test('buffers before an indirect table (split) are one chain', async (t) => {
+  const { served, frontend, driver } = await start('split');
+  const ring = driver.ring('inflate');
+  frontend.ram.write(BUFFER_GPA, u32s(FIRST, FIRST + 1, FIRST + 2));
+  writeTable(frontend.ram, 'split', [
+    { gpa: BUFFER_GPA + 4, len: 4, flags: DESC_NEXT, next: 2 },
+    { gpa: 1n << 60n, len: 4 },
+    { gpa: BUFFER_GPA + 8, len: 4 },
+  ]);
+  offer(ring, [
+    { gpa: BUFFER_GPA, len: 4, flags: DESC_NEXT },
+    { gpa: TABLE_GPA, len: 48, flags: DESC_INDIRECT },
+  ]);
+  ring.kick();
+  t.same(await ring.waitUsed(1), [{ head: 0, len: 0 }]);
+  t.equal(served.view.balloon.inflatedBytesTotal, 3 * PAGE_BYTES);
+  await served.close();
+});
+
+for (const format of BOTH) {
+  void t.test(`odd chains that are allowed (${format})`, async (t) => {
+    const { served, frontend, driver } = await start(format);
+    const ring = driver.ring('inflate');
+    const { ram } = frontend;
+    ram.write(BUFFER_GPA - 6, u32s(FIRST, FIRST + 1, FIRST + 2));
+    const chains: (readonly Descriptor[])[] = [
+      [{ gpa: BUFFER_GPA, len: 0 }],
+      // A number in pieces, across a page border and not aligned.
+      [
+        { gpa: BUFFER_GPA - 6, len: 1, flags: DESC_NEXT },
+        { gpa: BUFFER_GPA - 5, len: 6, flags: DESC_NEXT },
+        { gpa: BUFFER_GPA + 1, len: 0, flags: DESC_NEXT },
+        { gpa: BUFFER_GPA + 1, len: 5 },
+      ],
+      Array.from({ length: RING_SIZE }, (_, n) => ({
+        gpa: BUFFER_GPA - 6,
+        len: 4,
+        flags: n + 1 < RING_SIZE ? DESC_NEXT : 0,
+      })),
+    ];
+    for (const chain of chains) {
+      offer(ring, chain);
+      ring.kick({ force: true });
+      t.same(await ring.waitUsed(1), [{ head: 0, len: 0 }]);
+    }
+    t.equal(served.view.balloon.inflatedBytesTotal, 4 * PAGE_BYTES);
+    t.same(served.saw('driver-error'), []);
+    await served.close();
+  });
+}
+
+async function pages(
+  t: Test,
+  ramBytes: number,
+  test: (vm: Running & { driver: BalloonDriver }) => Promise<void>,
+): Promise<void> {
+  const vm = await ServedVm.running({
+    frontend: { ram: GuestRam.likeQemu(ramBytes, { lowBytes: 32 * 2 ** 20 }) },
+    driver: { pfnsPerBuffer: 65536 },
+  });
+  await test(vm);
+  t.same(vm.served.saw('driver-error'), []);
+  t.equal(vm.served.view.verdict, null);
+  await vm.served.close();
+}
+
+void t.test('page frame numbers outside memory are skipped, and said once', (t) =>
+  pages(t, RAM_BYTES, async ({ served, frontend, driver }) => {
+    const high = 2 ** 20;
+    for (const pfn of [4096, 8191, high, high + 8191]) frontend.ram.fillPage(pfn, 1);
+    await driver.tellPfns('inflate', [
+      8192,
+      4096,
+      8191,
+      high - 1,
+      high,
+      0xffffffff,
+      high + 8191,
+      high + 8192,
+    ]);
+    for (const pfn of [4096, 8191, high, high + 8191]) t.ok(frontend.ram.pageIsZero(pfn), `page ${pfn}`);
+    t.equal(served.view.balloon.inflatedBytesTotal, 4 * PAGE_BYTES);
+    t.match(served.saw('pfn-outside-memory'), [{ fields: { pages: 4 } }]);
+    await driver.tellPfns('deflate', [8192, 4096]);
+    await driver.tellPfns('inflate', pfns(8000, 1000));
+    t.equal(served.saw('pfn-outside-memory').length, 1);
+    t.equal(served.view.balloon.inflatedBytesTotal, (4 + 192) * PAGE_BYTES);
+  }),
+);
+
+void t.test('repeated and overlapping page frame numbers', (t) =>
+  pages(t, RAM_BYTES, async ({ served, driver }) => {
+    await driver.tellPfns('inflate', [5000, 5001, 5000, 5002, 5001, 5000]);
+    t.equal(served.view.balloon.inflatedBytesTotal, 3 * PAGE_BYTES);
+    served.vm.setInhibited('to see the ledger');
+    await driver.tellPfns('inflate', [5002, 5003]);
+    await driver.tellPfns('inflate', [5003, 5003, 5002]);
+    t.equal(served.view.balloon.pendingBytes, 2 * PAGE_BYTES);
+    await driver.tellPfns('deflate', [5003, 5003]);
+    await driver.tellPfns('deflate', [5003]);
+    t.equal(served.view.balloon.pendingBytes, PAGE_BYTES);
+  }),
+);
+
+void t.test('buffers of 512 and of 65536 page frame numbers', (t) =>
+  pages(t, 512 * 2 ** 20, async ({ served, frontend, driver }) => {
+    const high = 2 ** 20;
+    await driver.tellPfns('inflate', pfns(4096, 512));
+    t.equal(served.view.balloon.discardedBytesTotal, 512 * PAGE_BYTES);
+    const last = high + 2 * 65535;
+    frontend.ram.fillPage(last, 1);
+    await driver
+      .tellPfns(
+        'inflate',
+        Array.from({ length: 65536 }, (_, n) => high + 2 * ((n * 40503) % 65536)),
+      )
+      .catch((error: unknown) => t.fail(String(error)));
+    t.equal(served.view.balloon.inflatedBytesTotal, (512 + 57344) * PAGE_BYTES);
+    t.match(served.saw('pfn-outside-memory'), [{ fields: { pages: 8192 } }]);
+    await driver.tellPfns('deflate', pfns(high, 65536));
+  }),
+);
+
+void t.test('a report far beyond memory frees what is in it', async (t) => {
+  const { served, frontend, driver } = await start('split');
+  frontend.ram.fillPage(RAM_BYTES / PAGE_BYTES - 1, 1);
+  await driver.report([
+    { gpa: RAM_BYTES - PAGE_BYTES, len: 0xfffff000 },
+    { gpa: 2 ** 52, len: 0xffffffff },
+    { gpa: BUFFER_GPA + 1, len: 3 },
+  ]);
+  t.ok(frontend.ram.pageIsZero(RAM_BYTES / PAGE_BYTES - 1));
+  t.equal(served.view.balloon.discardedBytesTotal, PAGE_BYTES);
+  t.equal(served.saw('pfn-outside-memory').length, 1);
+  await bystander.works();
+  await served.close();
+});
