@@ -14,10 +14,10 @@ import {
   VIRTQ_DESC_F_WRITE,
 } from '../../protocol/virtio/ring-split.js';
 import { DriverError } from '../memory/errors.js';
-import type { GuestSlice } from '../memory/guest-memory.js';
 import { guestAddress, type Chain, type Segment } from './chain.js';
 import { readIndirectTable } from './indirect.js';
 import type { Queue, RingLayout } from './queue.js';
+import { RingViews } from './ring-views.js';
 
 /** A position in the ring: a descriptor and the wrap counter that goes with it. */
 interface Cursor {
@@ -37,7 +37,7 @@ export class PackedQueue implements Queue {
   readonly #driverEvent: Uint16Array;
   readonly #deviceEvent: Uint16Array;
   readonly #indirect: Uint8Array;
-  readonly #views: { slice: GuestSlice; view: ArrayBuffer }[] = [];
+  readonly #views = new RingViews();
   readonly #done: { chain: Chain; writtenBytes: number }[] = [];
   /** Given back after the chains before it: the driver counts other slots for it than were looked at. */
   #refused: Chain | null = null;
@@ -47,17 +47,12 @@ export class PackedQueue implements Queue {
   constructor(layout: RingLayout) {
     this.#layout = layout;
     this.#size = layout.size;
-    const part = (slice: GuestSlice): ArrayBuffer => {
-      const view = slice.region.mapping.view(slice.region.lead + slice.offset, slice.lenBytes);
-      this.#views.push({ slice, view });
-      return view;
-    };
     try {
-      const ring = part(layout.descriptors);
+      const ring = this.#views.of(layout.descriptors);
       this.#words = new Uint32Array(ring);
       this.#halves = new Uint16Array(ring);
-      this.#driverEvent = new Uint16Array(part(layout.driver));
-      this.#deviceEvent = new Uint16Array(part(layout.device));
+      this.#driverEvent = new Uint16Array(this.#views.of(layout.driver));
+      this.#deviceEvent = new Uint16Array(this.#views.of(layout.device));
     } catch (error) {
       this.close();
       throw error;
@@ -150,7 +145,7 @@ export class PackedQueue implements Queue {
   }
 
   close(): void {
-    for (const { slice, view } of this.#views.splice(0)) slice.region.mapping.release(view);
+    this.#views.close();
   }
 
   /**

@@ -8,10 +8,10 @@ import {
   VIRTQ_USED_F_NO_NOTIFY,
 } from '../../protocol/virtio/ring-split.js';
 import { DriverError } from '../memory/errors.js';
-import type { GuestSlice } from '../memory/guest-memory.js';
 import { guestAddress, type Chain, type Segment } from './chain.js';
 import { readIndirectTable } from './indirect.js';
 import type { Queue, RingLayout } from './queue.js';
+import { RingViews } from './ring-views.js';
 
 const FLAGS = 0;
 const IDX = 1;
@@ -31,7 +31,7 @@ export class SplitQueue implements Queue {
   /** Ring entries of the used ring: id, len, id, len, … */
   readonly #usedRing: Uint32Array;
   readonly #indirect: Uint8Array;
-  readonly #views: { slice: GuestSlice; view: ArrayBuffer }[] = [];
+  readonly #views = new RingViews();
   #refused: Chain | null = null;
   #lastAvail: number;
   #lastUsed: number;
@@ -40,15 +40,10 @@ export class SplitQueue implements Queue {
   constructor(layout: RingLayout) {
     this.#layout = layout;
     this.#size = layout.size;
-    const part = (slice: GuestSlice): ArrayBuffer => {
-      const view = slice.region.mapping.view(slice.region.lead + slice.offset, slice.lenBytes);
-      this.#views.push({ slice, view });
-      return view;
-    };
     try {
-      this.#desc = new Uint32Array(part(layout.descriptors));
-      this.#avail = new Uint16Array(part(layout.driver));
-      const used = part(layout.device);
+      this.#desc = new Uint32Array(this.#views.of(layout.descriptors));
+      this.#avail = new Uint16Array(this.#views.of(layout.driver));
+      const used = this.#views.of(layout.device);
       this.#used = new Uint16Array(used);
       this.#usedRing = new Uint32Array(used, 4, 2 * layout.size);
     } catch (error) {
@@ -126,7 +121,7 @@ export class SplitQueue implements Queue {
   }
 
   close(): void {
-    for (const { slice, view } of this.#views.splice(0)) slice.region.mapping.release(view);
+    this.#views.close();
   }
 
   #setFlags(flags: number): void {

@@ -33,7 +33,8 @@ features = ["VIRTIO_BALLOON_F_MUST_TELL_HOST", "VIRTIO_BALLOON_F_STATS_VQ"]
   await daemon.ok('set', 'web-1', '--memory', '2G', '--wait', '--timeout', '120');
   t.equal((await daemon.show('web-1')).balloon.actualBytes, 0);
   const back = ((await guest.meminfo())['MemFree'] ?? 0) - (guestBefore['MemFree'] ?? 0);
-  t.ok(back > -32 * MIB, `MemFree came back to ${back} more than before`);
+  // Up to an eighth of memory may rest in the processor's own free list, which MemFree leaves out.
+  t.ok(back > -(GIB / 4) - 32 * MIB, `MemFree came back to ${back} more than before`);
   const low = guest.memfdAllocatedBytes();
   await guest.hold(1300, 1, SLOW_MS);
   const held = guest.memfdAllocatedBytes();
@@ -89,16 +90,16 @@ void t.test('free page reporting gives back what the guest frees', async (t) => 
   ]);
   t.ok((await daemon.show('zeroed')).features.includes('VIRTIO_BALLOON_F_PAGE_POISON'));
   for (const guest of [plain, zeroed]) {
-    await guest.hold(250, 1);
+    await guest.hold(200, 1);
     const used = guest.memfdAllocatedBytes();
-    t.ok(used > 250 * MIB);
+    t.ok(used > 200 * MIB);
     await guest.drop();
     await daemon.until(
       guest.name,
       () => guest.memfdAllocatedBytes() < used - 200 * MIB,
       'reported pages came back',
     );
-    await guest.hold(250, 2);
+    await guest.hold(200, 2);
     t.equal(await guest.verify(), 0);
   }
 });
