@@ -18,7 +18,7 @@ const tap = spawn(
 );
 const counts = { passed: 0, failed: 0, skipped: 0 };
 
-// Follows one level of the stream. `path` names it; resolves nothing: results count when a leaf ends.
+// Follows one level of the stream, which `path` names; results count when a leaf ends.
 function follow(parser, path) {
   const children = new Set();
   parser.on('child', (child) => {
@@ -36,11 +36,10 @@ function follow(parser, path) {
     }
   });
   parser.on('complete', (results) => {
+    if (path.length === 1) console.log(`${results.ok ? 'ok  ' : 'FAIL'} ${path[0]}`);
     if (path.length === 0 || parser.hadChildren) return;
     if (results.count === 0 && !results.bailout) return;
     counts[results.ok ? 'passed' : 'failed']++;
-    if (path.length === 1 || process.env.VERBOSE)
-      console.log(`${results.ok ? 'ok  ' : 'FAIL'} ${path.join(' > ')}`);
   });
   parser.on('child', () => {
     parser.hadChildren = true;

@@ -103,14 +103,20 @@ function wantedSockets(args: DaemonArguments, config: ConfigFile): SocketSetting
   return sockets;
 }
 
-/** One line for stderr: why the daemon could not start. */
+const REMEDIES: Readonly<Record<string, string>> = {
+  EACCES: 'run as a user who may write there',
+  EADDRINUSE: 'somebody listens there already, is another balloond running?',
+  EBADF: 'give the number of an open socket',
+  ENAMETOOLONG: 'a socket path has at most 107 bytes',
+  ENOENT: 'create its folder first',
+  ENOTSOCK: 'give the number of a Unix stream socket',
+};
+
+/** One line for stderr: why the daemon could not start, and what to do. */
 export function startupFailure(error: unknown): string {
-  if (error instanceof SettingsError) return error.message;
-  if (error instanceof SystemError) {
-    const hint = error.code === 'EADDRINUSE' ? ': is another balloond running?' : '';
-    return `${error.message}${hint}`;
-  }
-  return error instanceof Error ? error.message : String(error);
+  const reason = error instanceof Error ? error.message : String(error);
+  const remedy = error instanceof SystemError ? REMEDIES[error.code] : undefined;
+  return remedy === undefined ? reason : `${reason}: ${remedy}`;
 }
 
 function stopSignal(): Promise<NodeJS.Signals> {

@@ -2,7 +2,7 @@ import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { describeFile } from '../os/file.js';
 import { closeFd } from '../os/fd.js';
 import { FrontendError } from './errors.js';
-import { describeRegion, GuestRegion, PAGE_BYTES, regionsOverlap, samePlace } from './region.js';
+import { describeRegion, GuestRegion, regionsOverlap, samePlace } from './region.js';
 
 /** What GET_MAX_MEM_SLOTS answers: as many as the kernel's own vhost allows by default for KVM guests. */
 export const MAX_MEM_SLOTS = 509;
@@ -17,12 +17,10 @@ export interface GuestSlice {
 
 /**
  * The memory of one guest: regions that do not overlap, sorted by guest address. Changes are all or nothing, and
- * a refused change closes the fds it brought. `generation` moves with every change, so that whoever holds
- * addresses resolved earlier knows to resolve them again.
+ * a refused change closes the fds it brought.
  */
 export class GuestMemory {
   #regions: GuestRegion[] = [];
-  generation = 0;
 
   get regions(): readonly GuestRegion[] {
     return this.#regions;
@@ -102,11 +100,6 @@ export class GuestMemory {
     }
   }
 
-  /** The region that holds guest page `pfn` (4 KiB units), if any. */
-  regionOfPage(pfn: number): GuestRegion | undefined {
-    return this.#regionAt(pfn * PAGE_BYTES);
-  }
-
   /**
    * Splits a guest range into slices of regions, in order. A part that no region holds comes as its guest
    * address, `outside`.
@@ -159,7 +152,6 @@ export class GuestMemory {
 
   #install(regions: GuestRegion[]): void {
     this.#regions = regions.sort((a, b) => a.gpa - b.gpa);
-    this.generation++;
   }
 
   #regionAt(gpa: number): GuestRegion | undefined {

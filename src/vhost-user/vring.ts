@@ -77,10 +77,6 @@ export class Vring {
     return this.#callFd >= 0;
   }
 
-  get broken(): Error | null {
-    return this.#broken;
-  }
-
   /** Chains seen since the ring was attached came from somewhere: the driver has moved it since it was zeroed. */
   get advanced(): boolean {
     return this.#queue !== null && this.#queue.base !== freshBase(this.#context.features);
