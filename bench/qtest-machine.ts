@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { openSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { openSync, readdirSync, readlinkSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Mapping } from '../src/os/mapping.js';
@@ -29,17 +29,12 @@ const AVAIL_GPA = 0x101000;
 const USED_GPA = 0x102000;
 const PFN_GPA = 0x103000;
 
-/** Nobody ever wakes it: waiting on it is a sleep. */
-const nap = new Int32Array(new SharedArrayBuffer(4));
-// Naps end when they should, and not up to 50 µs later (prctl(2), PR_SET_TIMERSLACK).
-writeFileSync('/proc/self/timerslack_ns', '1');
-
 /**
  * A QEMU without a guest: this process plays the balloon driver, over the qtest protocol for registers and over
  * the shared memory file for rings, so that the device is measured and no emulated CPU is.
  */
 export class QtestMachine {
-  readonly process: ChildProcess;
+  readonly qemu: ChildProcess;
   readonly #socket: Socket;
   readonly memory: Mapping;
   readonly memoryFd: number;
@@ -51,8 +46,8 @@ export class QtestMachine {
   #buffered = '';
   #next = 0;
 
-  private constructor(process: ChildProcess, socket: Socket, memory: Mapping, memoryFd: number) {
-    this.process = process;
+  private constructor(qemu: ChildProcess, socket: Socket, memory: Mapping, memoryFd: number) {
+    this.qemu = qemu;
     this.#socket = socket;
     this.memory = memory;
     this.memoryFd = memoryFd;
@@ -77,7 +72,7 @@ export class QtestMachine {
     qtestPath: string;
   }): Promise<QtestMachine> {
     const { memoryMib } = options;
-    const process = spawn(
+    const qemu = spawn(
       options.qemu,
       [
         ...['-M', 'microvm,memory-backend=mem', '-m', `${memoryMib}M`, '-accel', 'qtest', '-display', 'none'],
@@ -90,14 +85,17 @@ export class QtestMachine {
       { stdio: ['ignore', 'inherit', 'inherit'] },
     );
     const socket = await connect(options.qtestPath);
-    const fd = openMemory(process.pid ?? 0);
-    const machine = new QtestMachine(process, socket, Mapping.map(fd, 0, memoryMib * 2 ** 20), fd);
+    const fd = openMemory(qemu.pid ?? 0);
+    const machine = new QtestMachine(qemu, socket, Mapping.map(fd, 0, memoryMib * 2 ** 20), fd);
     await machine.#startDriver();
     return machine;
   }
 
-  /** One buffer of page frame numbers into the inflate queue; returns when the device gave it back. */
-  async inflate(pfns: Uint8Array): Promise<void> {
+  /**
+   * One buffer of page frame numbers into the inflate queue. Resolves with the microseconds from the kick until the
+   * device gave it back.
+   */
+  async inflate(pfns: Uint8Array): Promise<number> {
     this.memory.write(PFN_GPA, pfns, 0, pfns.length);
     const descriptor = new DataView(new ArrayBuffer(16));
     descriptor.setUint32(0, PFN_GPA, true);
@@ -106,17 +104,19 @@ export class QtestMachine {
     this.#availRing[this.#next % RING_SIZE] = 0;
     this.#next = (this.#next + 1) & 0xffff;
     Atomics.store(this.#avail, 1, this.#next);
+    const start = process.hrtime.bigint();
     const written = this.#write(QUEUE_NOTIFY, 0);
-    // Sleeping between looks leaves the other hardware thread of the core to the device.
-    while (Atomics.load(this.#used, 1) !== this.#next) Atomics.wait(nap, 0, 0, 0.005);
+    while (Atomics.load(this.#used, 1) !== this.#next);
+    const micros = Number(process.hrtime.bigint() - start) / 1000;
     await written;
+    return micros;
   }
 
   async close(): Promise<void> {
     this.#socket.destroy();
     this.memory.close();
-    this.process.kill('SIGKILL');
-    if (this.process.exitCode === null && this.process.signalCode === null) await once(this.process, 'exit');
+    this.qemu.kill('SIGKILL');
+    if (this.qemu.exitCode === null && this.qemu.signalCode === null) await once(this.qemu, 'exit');
   }
 
   async #startDriver(): Promise<void> {

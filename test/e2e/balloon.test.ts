@@ -105,7 +105,7 @@ void t.test('free page reporting gives back what the guest frees', async (t) => 
 });
 
 void t.test('hugetlbfs: whole huge pages are given back, in whatever order their parts came', async (t) => {
-  t.teardown(reserveHugePages(300));
+  t.ok(reserveHugePages(t, 300), 'the host has 300 huge pages to lend');
   const daemon = await startDaemon(t);
   const guest = await boot(t, daemon, 'huge', { backing: 'hugetlb' });
   t.ok(await guest.eat(400));

@@ -5,7 +5,7 @@ import { closeFd } from '../../src/os/fd.js';
 import { allocatedBytes, SYSTEM_PAGE_BYTES } from '../../src/os/file.js';
 import { Mapping } from '../../src/os/mapping.js';
 import { createMemfd } from '../../src/os/memfd.js';
-import { HUGE_PAGE_BYTES, reserveHugePages } from './huge-pages.js';
+import { HUGE_PAGE_BYTES, reserveHugePages } from '../support/huge-pages.js';
 import { openFds, runNode, script } from './inspect.js';
 
 const PAGE = SYSTEM_PAGE_BYTES;

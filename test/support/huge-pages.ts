@@ -1,20 +1,22 @@
-// 2 MiB pages of the host, borrowed.
+/** Huge pages for a test, reserved at run time where that is allowed. */
 import { readFileSync, writeFileSync } from 'node:fs';
+import type { Test } from 'tap';
 
-const NR_HUGEPAGES = '/proc/sys/vm/nr_hugepages';
+export const HUGE_PAGE_BYTES = 2 * 1024 * 1024;
+const FOLDER = '/sys/kernel/mm/hugepages/hugepages-2048kB';
 
-function change(by: number): number {
-  writeFileSync(NR_HUGEPAGES, String(Number(readFileSync(NR_HUGEPAGES, 'utf8')) + by));
-  return Number(readFileSync(NR_HUGEPAGES, 'utf8'));
+function read(name: string): number {
+  return Number(readFileSync(`${FOLDER}/${name}`, 'latin1'));
 }
 
-/** Reserves `count` more; returns what gives them back. Throws when the host has not that many to give. */
-export function reserveHugePages(count: number): () => void {
-  const wanted = Number(readFileSync(NR_HUGEPAGES, 'utf8')) + count;
-  const release = (): void => {
-    change(-count);
-  };
-  if (change(count) >= wanted) return release;
-  release();
-  throw new Error(`the host has no ${count} huge pages to give`);
+/** Whether `count` pages were reserved, on top of those that others have; they go back when the test ends. */
+export function reserveHugePages(t: Test, count: number): boolean {
+  try {
+    const before = read('nr_hugepages');
+    writeFileSync(`${FOLDER}/nr_hugepages`, String(before + count));
+    t.teardown(() => writeFileSync(`${FOLDER}/nr_hugepages`, String(read('nr_hugepages') - count)));
+    return read('nr_hugepages') >= before + count;
+  } catch {
+    return false;
+  }
 }
