@@ -96,7 +96,7 @@ void t.test('free page reporting gives back what the guest frees', async (t) => 
     await guest.drop();
     await daemon.until(
       guest.name,
-      () => guest.memfdAllocatedBytes() < used - 200 * MIB,
+      () => guest.memfdAllocatedBytes() < used - 100 * MIB,
       'reported pages came back',
     );
     await guest.hold(200, 2);

@@ -48,7 +48,10 @@ export class DaemonProcess {
     }
     const daemon = new DaemonProcess(
       folder,
-      spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] }),
+      // A test that is killed takes its daemon along.
+      spawn('setpriv', ['--pdeathsig', 'KILL', process.execPath, ...args], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      }),
     );
     for (let waited = 0; !daemon.log.includes('"daemon-started"'); waited += 20) {
       if (waited > START_TIMEOUT_MS || daemon.child.exitCode !== null) {
@@ -108,10 +111,13 @@ export class DaemonProcess {
     what: string,
     timeoutMs = 60_000,
   ): Promise<VmView> {
-    for (let waited = 0; ; waited += 100) {
+    const deadline = performance.now() + timeoutMs;
+    for (;;) {
       const found = (await this.list()).find(({ name }) => name === vm);
       if (found !== undefined && condition(found)) return found;
-      if (waited > timeoutMs) throw new Error(`never: ${what}; ${JSON.stringify(found)}\n${this.log}`);
+      if (performance.now() > deadline) {
+        throw new Error(`never: ${what}; ${JSON.stringify(found)}\n${this.log}`);
+      }
       await sleep(100);
     }
   }
