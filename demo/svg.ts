@@ -51,7 +51,7 @@ export function svg(recording: Recording): string {
     ...marks.flatMap(({ seconds }, index) => [
       `<line x1="${x(seconds)}" x2="${x(seconds)}" y1="${MARGIN.top}" y2="${BOTTOM}" stroke="${COLOURS.faint}" ` +
         `stroke-opacity="0.6" stroke-dasharray="2 4"/>`,
-      ...badge(x(seconds), MARGIN.top - 2, index + 1),
+      ...badge(x(seconds), MARGIN.top - 14, index + 1),
     ]),
     ...marks.flatMap((mark, index) => {
       const left = MARGIN.left + Math.floor(index / keyRows) * (PLOT_WIDTH / 2);
