@@ -58,6 +58,7 @@ void t.test('marks stand over their moments and are explained, also those that a
   t.equal(row.indexOf('3'), Math.floor((35 / SECONDS) * 71));
   t.match(lines.at(-3), /1 +10\.0 s +set --balloon 1G & <wait>$/);
   t.match(lines.at(-1), /3 +35\.0 s +used again$/);
+  t.end();
 });
 
 void t.test('colours add nothing but colours', (t) => {
