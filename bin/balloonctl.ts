@@ -1,163 +1,204 @@
 #!/usr/bin/env node
 /** balloonctl: parses the command line, runs one command, sets the exit code. Commands load on use. */
-import { createRequire } from 'node:module';
-import type { Option as CommanderOption } from 'commander';
-import { parseSize } from '../protocol/control/size.js';
+import { formatSize, parseSize } from '../protocol/control/size.js';
+import { parseCommandLine, type CommandSpec, type OptionValues } from '../src/control/cli/command-line.js';
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
 import { openOutput, type Output } from '../src/control/cli/output.js';
 import type { ControlClient } from '../src/control/client.js';
 
-// As the CommonJS it is: its ES module wrapper costs 8 ms more.
-const { Command, CommanderError, InvalidArgumentError, Option } = createRequire(import.meta.url)(
-  'commander',
-) as typeof import('commander');
-
+const SUMMARY = 'Shows and sets the memory balloons of the VMs that balloond serves.';
 const CONTROL_SOCKET = '/run/balloond/control.sock';
 const VMM_SOCKET = '/run/balloond/balloond.sock';
 const WAIT_SECONDS = 60;
+const GUEST_BYTES = 2 * 1024 ** 3;
 
-const program = new Command('balloonctl')
-  .description('Shows and sets the memory balloons of the VMs that balloond serves.')
-  .option('--control <path>', 'control socket of balloond', CONTROL_SOCKET)
-  .option('--json', 'print one JSON document (events: one a line)')
-  .exitOverride()
-  .configureOutput({ outputError: () => undefined });
-
-program
-  .command('list')
-  .description('one line a VM')
-  .action(async () => {
-    const [{ list }, client] = await Promise.all([import('../src/control/cli/list.js'), connected()]);
-    await list(client, output());
-  });
-
-program
-  .command('show <vm>')
-  .description('everything known of one VM')
-  .action(async (vm: string) => {
-    const [{ show }, client] = await Promise.all([import('../src/control/cli/show.js'), connected()]);
-    await show(client, output(), vm);
-  });
-
-program
-  .command('set <vm>')
-  .description('set the balloon target')
-  .addOption(sizeOption('--memory <size>', 'what the guest keeps').conflicts('balloon'))
-  .addOption(sizeOption('--balloon <size>', 'what the guest gives up'))
-  .option('--wait', 'wait until the guest has followed')
-  .option('--timeout <seconds>', `with --wait: give up after this long (default: ${WAIT_SECONDS})`, seconds)
-  .action(async (vm: string, options: SetOptions) => {
-    const target = targetOf(options);
-    if (options.timeout !== undefined && !options.wait) throw new UsageError('--timeout needs --wait');
-    const waitSeconds = options.wait ? (options.timeout ?? WAIT_SECONDS) : null;
-    const [{ setTarget }, client] = await Promise.all([
-      import('../src/control/cli/set-target.js'),
-      connected(),
-    ]);
-    await setTarget(client, output(), vm, target, waitSeconds);
-  });
-
-program
-  .command('stats <vm>')
-  .description('guest statistics, by their virtio names')
-  .option('--refresh', 'ask the guest for fresh ones')
-  .action(async (vm: string, options: { refresh?: true }) => {
-    const [{ stats }, client] = await Promise.all([import('../src/control/cli/show.js'), connected()]);
-    await stats(client, output(), vm, options.refresh ?? false);
-  });
-
-program
-  .command('inhibit <vm>')
-  .description('stop discarding for this VM')
-  .option('--reason <text>', 'why, for whoever looks next')
-  .action(async (vm: string, options: { reason?: string }) => {
-    const [{ inhibit }, client] = await Promise.all([import('../src/control/cli/inhibit.js'), connected()]);
-    await inhibit(client, output(), vm, options.reason);
-  });
-
-program
-  .command('allow <vm>')
-  .description('resume discarding for this VM')
-  .action(async (vm: string) => {
-    const [{ allow }, client] = await Promise.all([import('../src/control/cli/inhibit.js'), connected()]);
-    await allow(client, output(), vm);
-  });
-
-program
-  .command('events')
-  .description('what happened and why, newest last')
-  .option('--follow', 'go on with what happens next')
-  .action(async (options: { follow?: true }) => {
-    const [{ events }, client] = await Promise.all([import('../src/control/cli/events.js'), connected()]);
-    await events(client, output(), options.follow ?? false);
-  });
-
-program
-  .command('qemu-args')
-  .description('the exact QEMU arguments to paste')
-  .addOption(sizeOption('--memory <size>', 'RAM of the guest').default(parseSize('2G'), '2G'))
-  .option('--name <name>', 'name of the VM')
-  .option('--socket-path <path>', 'where balloond listens for VMMs', VMM_SOCKET)
-  .action(async (options: { memory: number; name?: string; socketPath: string }) => {
-    const { qemuArguments, renderQemuArguments } = await import('../src/control/cli/qemu-args.js');
-    const { memory, name, socketPath } = options;
-    const args = qemuArguments({ memoryBytes: memory, name, socketPath });
-    const out = output();
-    if (out.json) out.document(args);
-    else out.print(renderQemuArguments(args));
-  });
-
-interface SetOptions {
-  memory?: number;
-  balloon?: number;
-  wait?: true;
-  timeout?: number;
+/** What a command gets. */
+interface Call {
+  /** The first operand, where the table names one. */
+  vm: string;
+  values: OptionValues;
+  output: Output;
+  /** Connects to the daemon. */
+  client: () => Promise<ControlClient>;
 }
 
-function targetOf({ memory, balloon }: SetOptions): { memoryBytes: number } | { balloonBytes: number } {
-  if (memory !== undefined) return { memoryBytes: memory };
-  if (balloon !== undefined) return { balloonBytes: balloon };
+interface Command extends CommandSpec {
+  run(call: Call): Promise<void>;
+}
+
+const GLOBALS = {
+  control: { value: 'path', summary: `control socket of balloond (default ${CONTROL_SOCKET})` },
+  json: { summary: 'print one JSON document (events: one a line)' },
+};
+
+const COMMANDS: readonly Command[] = [
+  {
+    name: 'list',
+    operands: [],
+    summary: 'one line a VM',
+    options: {},
+    run: async ({ client, output }) => {
+      const [{ list }, connected] = await Promise.all([import('../src/control/cli/list.js'), client()]);
+      await list(connected, output);
+    },
+  },
+  {
+    name: 'show',
+    operands: ['vm'],
+    summary: 'everything known of one VM',
+    options: {},
+    run: async ({ client, output, vm }) => {
+      const [{ show }, connected] = await Promise.all([import('../src/control/cli/show.js'), client()]);
+      await show(connected, output, vm);
+    },
+  },
+  {
+    name: 'set',
+    operands: ['vm'],
+    summary: 'set the balloon target',
+    options: {
+      memory: { value: 'size', summary: 'what the guest keeps' },
+      balloon: { value: 'size', summary: 'what the guest gives up' },
+      wait: { summary: 'wait until the guest has followed' },
+      timeout: {
+        value: 'seconds',
+        summary: `with --wait: give up after this long (default ${WAIT_SECONDS})`,
+      },
+    },
+    run: async ({ client, output, vm, values }) => {
+      const target = targetOf(values);
+      const timeout = seconds(values, 'timeout');
+      const wait = values['wait'] === true;
+      if (timeout !== undefined && !wait) throw new UsageError('--timeout needs --wait');
+      const [{ setTarget }, connected] = await Promise.all([
+        import('../src/control/cli/set-target.js'),
+        client(),
+      ]);
+      await setTarget(connected, output, vm, target, wait ? (timeout ?? WAIT_SECONDS) : null);
+    },
+  },
+  {
+    name: 'stats',
+    operands: ['vm'],
+    summary: 'guest statistics, by their virtio names',
+    options: { refresh: { summary: 'ask the guest for fresh ones' } },
+    run: async ({ client, output, vm, values }) => {
+      const [{ stats }, connected] = await Promise.all([import('../src/control/cli/show.js'), client()]);
+      await stats(connected, output, vm, values['refresh'] === true);
+    },
+  },
+  {
+    name: 'inhibit',
+    operands: ['vm'],
+    summary: 'stop discarding for this VM',
+    options: { reason: { value: 'text', summary: 'why, for whoever looks next' } },
+    run: async ({ client, output, vm, values }) => {
+      const [{ inhibit }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
+      await inhibit(connected, output, vm, text(values, 'reason'));
+    },
+  },
+  {
+    name: 'allow',
+    operands: ['vm'],
+    summary: 'resume discarding for this VM',
+    options: {},
+    run: async ({ client, output, vm }) => {
+      const [{ allow }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
+      await allow(connected, output, vm);
+    },
+  },
+  {
+    name: 'events',
+    operands: [],
+    summary: 'what happened and why, newest last',
+    options: { follow: { summary: 'go on with what happens next' } },
+    run: async ({ client, output, values }) => {
+      const [{ events }, connected] = await Promise.all([import('../src/control/cli/events.js'), client()]);
+      await events(connected, output, values['follow'] === true);
+    },
+  },
+  {
+    name: 'qemu-args',
+    operands: [],
+    summary: 'the exact QEMU arguments to paste',
+    options: {
+      memory: { value: 'size', summary: `RAM of the guest (default ${formatSize(GUEST_BYTES)})` },
+      name: { value: 'name', summary: 'name of the VM' },
+      'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
+    },
+    run: async ({ output, values }) => {
+      const { qemuArguments, renderQemuArguments } = await import('../src/control/cli/qemu-args.js');
+      const args = qemuArguments({
+        memoryBytes: size(values, 'memory') ?? GUEST_BYTES,
+        name: text(values, 'name'),
+        socketPath: text(values, 'socket-path') ?? VMM_SOCKET,
+      });
+      if (output.json) output.document(args);
+      else output.print(renderQemuArguments(args));
+    },
+  },
+];
+
+function targetOf(values: OptionValues): { memoryBytes: number } | { balloonBytes: number } {
+  const memoryBytes = size(values, 'memory');
+  const balloonBytes = size(values, 'balloon');
+  if (memoryBytes !== undefined && balloonBytes !== undefined) {
+    throw new UsageError('--memory cannot be used with --balloon: one is the RAM less the other');
+  }
+  if (memoryBytes !== undefined) return { memoryBytes };
+  if (balloonBytes !== undefined) return { balloonBytes };
   throw new UsageError('set needs --memory SIZE (what the guest keeps) or --balloon SIZE (what it gives up)');
 }
 
-function sizeOption(flags: string, description: string): CommanderOption {
-  return new Option(flags, description).argParser((text) => {
-    try {
-      return parseSize(text);
-    } catch (error) {
-      throw new InvalidArgumentError((error as Error).message);
-    }
+function text(values: OptionValues, name: string): string | undefined {
+  const value = values[name];
+  return typeof value === 'string' ? value : undefined;
+}
+
+function size(values: OptionValues, name: string): number | undefined {
+  const value = text(values, name);
+  try {
+    return value === undefined ? undefined : parseSize(value);
+  } catch (error) {
+    throw new UsageError(`--${name}: ${(error as Error).message}`);
+  }
+}
+
+function seconds(values: OptionValues, name: string): number | undefined {
+  const value = text(values, name);
+  if (value === undefined) return undefined;
+  if (!/^\d+(\.\d+)?$/.test(value)) throw new UsageError(`--${name}: write seconds, such as 60 or 0.5`);
+  return Number(value);
+}
+
+async function main(args: readonly string[]): Promise<void> {
+  const line = parseCommandLine(args, COMMANDS, GLOBALS);
+  if ('help' in line) {
+    const { helpOfAll, helpOfCommand } = await import('../src/control/cli/help.js');
+    const help =
+      line.help === null
+        ? helpOfAll('balloonctl', SUMMARY, COMMANDS, GLOBALS)
+        : helpOfCommand('balloonctl', line.help, GLOBALS);
+    (line.asked ? process.stdout : process.stderr).write(`${help}\n`);
+    if (!line.asked) process.exitCode = EXIT.usage;
+    return;
+  }
+  const { command, operands, values } = line;
+  await command.run({
+    vm: operands[0] ?? '',
+    values,
+    output: openOutput(process.stdout, process.env, values['json'] === true),
+    client: async () => {
+      const { ControlClient } = await import('../src/control/client.js');
+      return new ControlClient(text(values, 'control') ?? CONTROL_SOCKET);
+    },
   });
 }
 
-function seconds(text: string): number {
-  if (!/^\d+(\.\d+)?$/.test(text)) throw new InvalidArgumentError('Write seconds, such as 60 or 0.5');
-  return Number(text);
-}
-
-async function connected(): Promise<ControlClient> {
-  const { ControlClient } = await import('../src/control/client.js');
-  return new ControlClient(program.opts<{ control: string }>().control);
-}
-
-function output(): Output {
-  return openOutput(process.stdout, process.env, program.opts<{ json?: true }>().json ?? false);
-}
-
 function fail(error: unknown): void {
-  if (error instanceof CommanderError) {
-    if (error.exitCode === 0) return;
-    process.exitCode = EXIT.usage;
-    // Without a command the help itself was printed.
-    if (error.code === 'commander.help') return;
-  } else {
-    process.exitCode = exitCode(error);
-  }
+  process.exitCode = exitCode(error);
   const message = error instanceof Error ? error.message : String(error);
-  const line = message
-    .replace(/^error: /, '')
-    .trim()
-    .replaceAll(/\s*\n\s*/g, ' ');
+  const line = message.trim().replaceAll(/\s*\n\s*/g, ' ');
   const hint = process.exitCode === EXIT.usage ? ' (see balloonctl help)' : '';
   process.stderr.write(`balloonctl: ${line}${hint}\n`);
 }
@@ -168,4 +209,4 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(EXIT.done);
 });
 
-await program.parseAsync().catch(fail);
+await main(process.argv.slice(2)).catch(fail);

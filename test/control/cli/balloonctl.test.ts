@@ -233,10 +233,11 @@ void t.test('qemu-args needs no daemon', async (t) => {
 void t.test('bad usage is exit 2 before anybody is asked', async (t) => {
   const nowhere = ['--control', '/nonexistent/control.sock'];
   const cases: [string[], RegExp][] = [
-    [['lst'], /unknown command 'lst' \(Did you mean list\?\)/],
+    [['lst'], /unknown command 'lst': commands are list, show, /],
     [['list', 'extra'], /too many arguments/],
     [['list', '--bogus'], /unknown option '--bogus'/],
-    [['show'], /missing required argument 'vm'/],
+    [['show', 'web1', '--wait'], /unknown option '--wait'/],
+    [['show'], /show needs VM/],
     [['set', 'web1'], /--memory SIZE .* or --balloon SIZE/],
     [['set', 'web1', '--memory', '1G', '--balloon', '1G'], /cannot be used with/],
     [['set', 'web1', '--memory'], /argument missing/],

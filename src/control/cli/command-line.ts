@@ -1,0 +1,82 @@
+/**
+ * The command line of balloonctl: a table of commands in, one command with its operands and values out. Commander
+ * would do, but loading it takes as long as everything else that `balloonctl list` loads together.
+ */
+import { parseArgs } from 'node:util';
+import { UsageError } from './exit.js';
+
+export interface OptionSpec {
+  /** Name of its value in the help; without it the option is a switch. */
+  readonly value?: string;
+  readonly summary: string;
+}
+
+export interface CommandSpec {
+  readonly name: string;
+  /** Names of its operands, each of which must be given. */
+  readonly operands: readonly string[];
+  readonly summary: string;
+  readonly options: Readonly<Record<string, OptionSpec>>;
+}
+
+export type OptionValues = Readonly<Record<string, string | boolean | undefined>>;
+
+/** What is asked for: a command, or help (of one command, or of all), which is bad usage where nobody asked for it. */
+export type CommandLine<Command> =
+  | { command: Command; operands: readonly string[]; values: OptionValues }
+  | { help: Command | null; asked: boolean };
+
+/** `globals` are understood by every command. Throws UsageError. */
+export function parseCommandLine<Command extends CommandSpec>(
+  args: readonly string[],
+  commands: readonly Command[],
+  globals: Readonly<Record<string, OptionSpec>>,
+): CommandLine<Command> {
+  const known = Object.assign({}, ...commands.map(({ options }) => options), globals) as typeof globals;
+  const { values, positionals } = parse(args, known);
+  const asked = values['help'] === true;
+  const [first, ...rest] = positionals;
+  const [name, ...operands] = first === 'help' ? rest : positionals;
+  if (name === undefined) return { help: null, asked: asked || first === 'help' };
+  const command = commands.find((candidate) => candidate.name === name);
+  if (command === undefined) {
+    const names = commands.map((candidate) => candidate.name).join(', ');
+    throw new UsageError(`unknown command '${name}': commands are ${names}`);
+  }
+  if (asked || first === 'help') return { help: command, asked: true };
+  for (const option of Object.keys(values)) {
+    if (!(option in command.options) && !(option in globals)) throw unknownOption(`--${option}`);
+  }
+  const missing = command.operands[operands.length];
+  if (missing !== undefined) throw new UsageError(`${name} needs ${missing.toUpperCase()}`);
+  if (operands.length > command.operands.length) throw new UsageError(`too many arguments for ${name}`);
+  return { command, operands, values };
+}
+
+function parse(
+  args: readonly string[],
+  known: Readonly<Record<string, OptionSpec>>,
+): { values: OptionValues; positionals: string[] } {
+  const options = Object.fromEntries(
+    Object.entries(known).map(([name, { value }]) => [
+      name,
+      { type: value === undefined ? ('boolean' as const) : ('string' as const) },
+    ]),
+  );
+  try {
+    const { values, positionals } = parseArgs({
+      args: [...args],
+      options: { ...options, help: { type: 'boolean', short: 'h' } },
+      allowPositionals: true,
+    });
+    return { values: values, positionals };
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION') throw unknownOption(/'(.*?)'/.exec(message)?.[1] ?? '');
+    throw new UsageError(message);
+  }
+}
+
+function unknownOption(option: string): UsageError {
+  return new UsageError(`unknown option '${option}'`);
+}

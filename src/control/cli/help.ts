@@ -1,0 +1,54 @@
+/** The help of balloonctl, made from the table of its commands; 80 columns. */
+import type { CommandSpec, OptionSpec } from './command-line.js';
+import { alignColumns, wrap } from './text.js';
+
+const COLUMNS = 80;
+
+export function helpOfAll(
+  program: string,
+  summary: string,
+  commands: readonly CommandSpec[],
+  globals: Readonly<Record<string, OptionSpec>>,
+): string {
+  return [
+    `Usage: ${program} [OPTION]... COMMAND`,
+    summary,
+    section('Commands', [
+      ...commands.map((command) => [usage(command), command.summary]),
+      ['help [COMMAND]', 'this, or all options of a command'],
+    ]),
+    section('Options', optionRows(globals)),
+  ].join('\n\n');
+}
+
+export function helpOfCommand(
+  program: string,
+  command: CommandSpec,
+  globals: Readonly<Record<string, OptionSpec>>,
+): string {
+  return [
+    `Usage: ${program} ${usage(command)}`,
+    command.summary,
+    section('Options', optionRows({ ...command.options, ...globals })),
+  ].join('\n\n');
+}
+
+function usage({ name, operands, options }: CommandSpec): string {
+  const words = [name, ...operands.map((operand) => operand.toUpperCase())];
+  return [...words, ...(Object.keys(options).length > 0 ? ['[OPTION]...'] : [])].join(' ');
+}
+
+function optionRows(options: Readonly<Record<string, OptionSpec>>): string[][] {
+  return Object.entries(options).map(([name, { value, summary }]) => [
+    value === undefined ? `--${name}` : `--${name} ${value.toUpperCase()}`,
+    summary,
+  ]);
+}
+
+function section(title: string, rows: readonly string[][]): string {
+  const left = Math.max(...rows.map(([label = '']) => label.length));
+  const lines = rows.flatMap(([label = '', text = '']) =>
+    wrap(text, COLUMNS - left - 4).map((line, index) => [index === 0 ? label : '', line]),
+  );
+  return [`${title}:`, ...alignColumns(lines, '<<').map((line) => `  ${line}`)].join('\n');
+}
