@@ -19,6 +19,7 @@ const BALLOON = {
     'inflatedBytesTotal',
     'deflatedBytesTotal',
     'reportedBytesTotal',
+    'discardSecondsTotal',
   ],
   properties: {
     targetBytes: { ...BYTES, description: 'What the guest is asked to give up.' },
@@ -28,6 +29,7 @@ const BALLOON = {
     inflatedBytesTotal: BYTES,
     deflatedBytesTotal: BYTES,
     reportedBytesTotal: { ...BYTES, description: 'Free pages the guest reported.' },
+    discardSecondsTotal: { type: 'number', minimum: 0, description: 'What the system calls took.' },
   },
 } as const;
 

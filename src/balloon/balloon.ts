@@ -5,7 +5,7 @@ import {
   type BalloonQueue,
 } from '../../protocol/virtio/balloon.js';
 import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { deflatePages, Discarder, type DiscardResult } from '../memory/discard.js';
+import { deflatePages, Discarder, type Delay, type DiscardResult } from '../memory/discard.js';
 import { DriverError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
@@ -20,8 +20,14 @@ import { queueCount, queueRole } from './queue-roles.js';
 /** Longest buffer of page frame numbers or statistics: 65,536 pages, far beyond any driver's. */
 const MAX_BUFFER_BYTES = 256 * 1024;
 
-/** Bytes discarded at once when an inhibition ends, before other VMs get their turn. */
-const OWED_BYTES_PER_TURN = 64 * 2 ** 20;
+/** Discards made behind the ack wait this long for others to be merged with. */
+const DELAY: Delay = { quietMs: 10, longestMs: 50 };
+
+/** So much may be acked and not yet discarded; what comes then waits for a sweep. */
+const MAX_BEHIND_BYTES = 256 * 2 ** 20;
+
+/** Where buffers are copied before they are looked at. */
+const scratch = new Uint8Array(MAX_BUFFER_BYTES);
 
 /** What a balloon tells its owner. None of these may throw. */
 export interface BalloonObserver {
@@ -30,13 +36,16 @@ export interface BalloonObserver {
   statsReceived(): void;
   /** The guest named pages that are in none of its regions; they were skipped. */
   pagesOutside(count: number): void;
-  discardFailed(error: SystemError, ranges: number): void;
+  /** Discards were made (`error` null), or some of them failed. */
+  discardsTried(error: SystemError | null, failedRanges: number): void;
   poisonActive(poisonVal: number): void;
 }
 
 /** Totals since the VM connected, in bytes. */
 export interface BalloonTotals {
   discarded: number;
+  /** Not bytes: what the system calls took. */
+  discardSeconds: number;
   inflated: number;
   deflated: number;
   reported: number;
@@ -50,8 +59,12 @@ interface Paused {
 
 /**
  * The traditional memory balloon (virtio 1.3, 5.5). The host moves a target; the driver answers with pages it
- * gives up (inflate) or wants back (deflate). A page given up is discarded before its buffer is given back, and
- * a page outside the balloon is never discarded, except where the driver reports it free.
+ * gives up (inflate) or wants back (deflate). A page outside the balloon is never discarded, except where the driver
+ * reports it free.
+ *
+ * A driver that must tell before it uses a page again (VIRTIO_BALLOON_F_MUST_TELL_HOST) gets its buffer back as soon
+ * as the ledger knows its pages; their discard follows, merged with others. One that need not tell may use them as
+ * soon as it has its buffer back, so its pages are discarded before that or never.
  *
  * Stopped devices may be paused or reset, and only the next start tells which: until then `actual` reads as 0,
  * nothing is discarded, and the ledger is kept.
@@ -59,21 +72,20 @@ interface Paused {
 export class Balloon implements Device {
   readonly offeredFeatures: FeatureBits;
   readonly queueCount: number;
-  readonly totals: BalloonTotals = { discarded: 0, inflated: 0, deflated: 0, reported: 0 };
+  readonly totals: BalloonTotals = { discarded: 0, discardSeconds: 0, inflated: 0, deflated: 0, reported: 0 };
   readonly stats: GuestStats;
   readonly #memory: GuestMemory;
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;
   readonly #config = new BalloonConfig();
-  readonly #runs = new PageRuns();
-  readonly #discarder = new Discarder();
-  readonly #scratch = new Uint8Array(MAX_BUFFER_BYTES);
+  readonly #inflating = new PageRuns();
+  readonly #deflating = new PageRuns();
+  readonly #discarder: Discarder;
   #acked: FeatureBits = 0n;
   #roles: (BalloonQueue | null)[] = [];
   #running = false;
   #paused: Paused | null = null;
   #inhibited: string | null = null;
-  #owed: NodeJS.Immediate | null = null;
 
   constructor(
     memory: GuestMemory,
@@ -86,6 +98,7 @@ export class Balloon implements Device {
     this.#observer = observer;
     this.offeredFeatures = offeredFeatures;
     this.queueCount = queueCount(offeredFeatures);
+    this.#discarder = new Discarder(memory, DELAY, (result) => this.#count(result));
     this.stats = new GuestStats((chain) => host.complete(this.#roles.indexOf('stats'), chain, 0));
   }
 
@@ -109,10 +122,20 @@ export class Balloon implements Device {
     this.#host.configChanged();
   }
 
-  /** With a reason: pages are taken but not discarded until it is null again, which makes up for them. */
-  setInhibited(reason: string | null): void {
+  /**
+   * With a reason: pages are taken but not discarded until it is null again, which makes up for them. Resolves when
+   * no discard is under way any more.
+   */
+  setInhibited(reason: string | null): Promise<void> {
     this.#inhibited = reason;
-    this.#discardOwed();
+    if (reason === null) {
+      if (this.#running) this.#discarder.start();
+      return Promise.resolve();
+    }
+    this.#discarder.stop();
+    return new Promise((resolve) => {
+      if (this.#discarder.interrupt(resolve)) resolve();
+    });
   }
 
   readConfig(offset: number, lenBytes: number): Uint8Array {
@@ -140,7 +163,7 @@ export class Balloon implements Device {
     this.#paused = null;
     this.#running = true;
     if (this.#poisoned) this.#observer.poisonActive(this.#config.poisonVal);
-    this.#discardOwed();
+    if (this.#inhibited === null) this.#discarder.start();
   }
 
   stop(): void {
@@ -149,8 +172,7 @@ export class Balloon implements Device {
     this.#config.actual = 0;
     this.#config.poisonVal = 0;
     this.#roles = [];
-    if (this.#owed !== null) clearImmediate(this.#owed);
-    this.#owed = null;
+    this.#discarder.stop();
   }
 
   serves(queue: number, configured: readonly number[]): boolean {
@@ -159,19 +181,22 @@ export class Balloon implements Device {
   }
 
   forget(queue: number): void {
-    if (this.#roles[queue] === 'stats') this.stats.forget();
+    const role = this.#roles[queue];
+    if (role === 'stats') this.stats.forget();
+    else if (role === 'deflate') this.#deflating.clear();
+    else if (role === 'reporting') this.#discarder.dropReports();
   }
 
   handle(queue: number, chain: Chain): number | null {
     switch (this.#roles[queue]) {
       case 'inflate':
-        this.#runs.add(this.#readPfns(chain));
+        this.#inflating.add(this.#readPfns(chain));
         return 0;
       case 'deflate':
-        this.#deflate(chain);
+        this.#deflating.add(this.#readPfns(chain));
         return 0;
       case 'stats':
-        this.stats.receive(chain, readChain(this.#memory, chain, this.#scratch));
+        this.stats.receive(chain, readChain(this.#memory, chain, scratch));
         this.#observer.statsReceived();
         return null;
       case 'reporting':
@@ -185,9 +210,25 @@ export class Balloon implements Device {
     }
   }
 
-  flush(): void {
-    this.#inflate();
-    this.#settle(this.#discarder.flush());
+  flush(queue: number, done: () => void): boolean {
+    switch (this.#roles[queue]) {
+      case 'inflate':
+        return this.#inflate(done);
+      case 'deflate':
+        return this.#deflate(done);
+      case 'reporting':
+        return this.#discarder.afterReports(done);
+      default:
+        return true;
+    }
+  }
+
+  interrupt(idle: () => void): boolean {
+    return this.#discarder.interrupt(idle);
+  }
+
+  get #mustTell(): boolean {
+    return hasFeature(this.#acked, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST);
   }
 
   get #poisoned(): boolean {
@@ -197,33 +238,63 @@ export class Balloon implements Device {
   }
 
   #readPfns(chain: Chain): Uint8Array {
-    const bytes = readChain(this.#memory, chain, this.#scratch);
+    const bytes = readChain(this.#memory, chain, scratch);
     if (bytes.length % PFN_BYTES !== 0) {
       throw new DriverError(`page frame numbers in ${bytes.length} bytes, not a multiple of ${PFN_BYTES}`);
     }
     return bytes;
   }
 
-  #inflate(): void {
-    this.#eachRun((region, first, count) => {
-      region.ledger.inflate(first, count);
-      this.totals.inflated += count * PAGE_BYTES;
-      if (this.#inhibited === null) this.#discarder.add(region, first, count);
+  #inflate(done: () => void): boolean {
+    const discards = this.#inhibited === null;
+    const keeps = !discards && !this.#mustTell;
+    let pages = 0;
+    this.#eachRun(this.#inflating, (region, first, count) => {
+      if (keeps) region.ledger.inflateKept(first, count);
+      else region.ledger.inflate(first, count);
+      pages += count;
+    });
+    this.totals.inflated += pages * PAGE_BYTES;
+    if (!discards || pages === 0) return true;
+    if (!this.#mustTell) {
+      this.#discarder.afterSweep(() => {
+        for (const { ledger } of this.#memory.regions) ledger.forgive();
+        done();
+      });
+      return false;
+    }
+    this.#discarder.owe(pages);
+    if (this.#discarder.behindBytes <= MAX_BEHIND_BYTES) return true;
+    this.#discarder.afterSweep(done);
+    return false;
+  }
+
+  /** Pages leave the ledger when no discard of them is under way, and only then is the driver told. */
+  #deflate(done: () => void): boolean {
+    const { first, last } = this.#deflating.bounds();
+    if (!this.#discarder.touches(first, last)) {
+      this.#takeBack();
+      return true;
+    }
+    return this.#discarder.interrupt(() => {
+      this.#takeBack();
+      done();
     });
   }
 
-  #deflate(chain: Chain): void {
-    this.#runs.add(this.#readPfns(chain));
-    this.#eachRun((region, first, count) => {
-      deflatePages(region, first, count);
+  #takeBack(): void {
+    this.#eachRun(this.#deflating, (region, first, count) => {
+      // A driver that need not tell may have used the rest of a larger backing page already.
+      if (this.#mustTell) deflatePages(region, first, count);
+      else region.ledger.deflate(first, count);
       this.totals.deflated += count * PAGE_BYTES;
     });
   }
 
   /** Cuts the runs collected at the borders of regions. */
-  #eachRun(visit: (region: GuestRegion, first: number, count: number) => void): void {
+  #eachRun(runs: PageRuns, visit: (region: GuestRegion, first: number, count: number) => void): void {
     let outside = 0;
-    this.#runs.drain((firstPfn, pages) => {
+    runs.drain((firstPfn, pages) => {
       for (const slice of this.#memory.slices(firstPfn * PAGE_BYTES, pages * PAGE_BYTES)) {
         const count = slice.lenBytes / PAGE_BYTES;
         if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
@@ -241,35 +312,15 @@ export class Balloon implements Device {
       // A poisoned page that was discarded would read as zero, and the driver relies on the poison.
       if (this.#inhibited !== null || this.#poisoned) continue;
       for (const slice of this.#memory.slices(gpa, lenBytes)) {
-        if ('region' in slice) this.#discarder.addReported(slice.region, slice.offset, slice.lenBytes);
+        if ('region' in slice) this.#discarder.report(slice.region, slice.offset, slice.lenBytes);
         else this.#observer.pagesOutside(slice.lenBytes / PAGE_BYTES);
       }
     }
   }
 
-  /** Discards what is owed, a bounded part at a time. */
-  #discardOwed(): void {
-    if (!this.#running || this.#inhibited !== null || this.#owed !== null) return;
-    let budget = OWED_BYTES_PER_TURN;
-    for (const region of this.#memory.regions) {
-      if (region.ledger.pending.size === 0) continue;
-      for (const { first, count } of region.ledger.pending.runs()) {
-        budget -= this.#discarder.add(region, first, count);
-        if (budget <= 0) break;
-      }
-    }
-    const result = this.#discarder.flush();
-    this.#settle(result);
-    // What fails, or waits for the rest of its backing page, stays owed: only progress is worth another turn.
-    if (result.discardedBytes === 0) return;
-    this.#owed = setImmediate(() => {
-      this.#owed = null;
-      this.#discardOwed();
-    });
-  }
-
-  #settle(result: DiscardResult): void {
+  #count(result: DiscardResult): void {
     this.totals.discarded += result.discardedBytes;
-    if (result.error !== null) this.#observer.discardFailed(result.error, result.failedRanges);
+    this.totals.discardSeconds += result.seconds;
+    this.#observer.discardsTried(result.error, result.failedRanges);
   }
 }

@@ -22,6 +22,23 @@ export class PageRuns {
     for (let at = 0; at < bytes.length; at += 4) this.#pfns[this.#count++] = view.getUint32(at, true);
   }
 
+  /** Forgets what was added. */
+  clear(): void {
+    this.#count = 0;
+  }
+
+  /** The lowest and the highest number added; an empty range when there is none. */
+  bounds(): { first: number; last: number } {
+    let first = Infinity;
+    let last = -1;
+    for (let at = 0; at < this.#count; at++) {
+      const pfn = this.#pfns[at] ?? 0;
+      if (pfn < first) first = pfn;
+      if (pfn > last) last = pfn;
+    }
+    return { first, last };
+  }
+
   /** Calls `visit` for each run and forgets what was added. */
   drain(visit: (first: number, count: number) => void): void {
     const pfns = this.#pfns.subarray(0, this.#count);

@@ -9,8 +9,8 @@ export interface Fleet {
   setTarget(name: string, target: TargetRequest): VmView;
   /** Resolves once the guest sent statistics younger than the call. Rejects with RefusedError. */
   refreshStats(name: string, timeoutMs: number): Promise<VmView>;
-  /** `null` resumes discarding. Throws RefusedError. */
-  setInhibited(name: string, reason: string | null): VmView;
+  /** `null` resumes discarding; else resolves when none is under way any more. Rejects with RefusedError. */
+  setInhibited(name: string, reason: string | null): Promise<VmView>;
 }
 
 export interface EventSource {

@@ -66,9 +66,9 @@ export class VmFleet implements Fleet {
     return vm.view();
   }
 
-  setInhibited(name: string, reason: string | null): VmView {
+  async setInhibited(name: string, reason: string | null): Promise<VmView> {
     const vm = this.#vm(name);
-    vm.setInhibited(reason);
+    await vm.setInhibited(reason);
     return vm.view();
   }
 

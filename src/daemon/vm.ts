@@ -42,6 +42,8 @@ export class Vm implements SessionObserver, BalloonObserver {
   #reached = true;
   #movedAt = Date.now();
   #outsideReported = false;
+  #discardError: SystemError | null = null;
+  #failedRanges = 0;
 
   /** Owns the connected socket `fd`. */
   constructor(
@@ -82,6 +84,7 @@ export class Vm implements SessionObserver, BalloonObserver {
         inflatedBytesTotal: balloon.totals.inflated,
         deflatedBytesTotal: balloon.totals.deflated,
         reportedBytesTotal: balloon.totals.reported,
+        discardSecondsTotal: balloon.totals.discardSeconds,
       },
       cache: null,
       inhibited: balloon.inhibited,
@@ -114,9 +117,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.#balloon.stats.refresh(timeoutMs);
   }
 
-  setInhibited(reason: string | null): void {
+  /** Resolves when no discard is under way any more. */
+  async setInhibited(reason: string | null): Promise<void> {
     if (reason === this.#balloon.inhibited) return;
-    this.#balloon.setInhibited(reason);
+    await this.#balloon.setInhibited(reason);
     if (reason !== null) this.#emit('inhibited', `discarding stopped: ${reason}`, { reason });
     else this.#emit('allowed', 'discarding resumed');
   }
@@ -218,8 +222,17 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('pfn-outside-memory', `${count} pages are in no shared memory region`, { pages: count });
   }
 
-  discardFailed(error: SystemError, ranges: number): void {
-    this.#emit('discard-failed', error.message, { code: error.code, syscall: error.syscall, ranges });
+  discardsTried(error: SystemError | null, failedRanges: number): void {
+    if (error === null) {
+      if (this.#session.memory.pendingPages === 0) this.#discardError = null;
+      return;
+    }
+    const { code, syscall, message } = error;
+    this.#failedRanges += failedRanges;
+    if (this.#discardError?.code !== code) {
+      this.#emit('discard-failed', message, { code, syscall, ranges: failedRanges });
+    }
+    this.#discardError = error;
   }
 
   poisonActive(poisonVal: number): void {
@@ -257,7 +270,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #verdict(): string | null {
     const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
     return verdict({
-      problem: this.#problem,
+      problem: this.#problem ?? this.#discardProblem(),
       state: this.#session.state,
       now: Date.now(),
       connectedAt: this.#connectedAt,
@@ -267,6 +280,12 @@ export class Vm implements SessionObserver, BalloonObserver {
       guestFreeBytes: free ?? null,
       silentRings: this.#silentRings(),
     });
+  }
+
+  #discardProblem(): string | null {
+    if (this.#discardError === null) return null;
+    const owed = formatSize(this.#session.memory.pendingPages * PAGE_BYTES);
+    return `${this.#failedRanges} discards failed, the last with ${this.#discardError.message}; ${owed} given up by the guest is still in use: see docs/events.md, discard-failed`;
   }
 
   /** Kicks alone say nothing: each kick eventfd starts at 1. A driver with statistics primes their queue. */

@@ -1,131 +1,476 @@
-import { discardRanges, probeDiscard, type DiscardMethod } from '../os/discard.js';
-import type { SystemError } from '../os/errors.js';
+import { constants } from 'node:os';
+import { BackgroundDiscard, NOT_ATTEMPTED, probeDiscard } from '../os/discard.js';
+import { SystemError } from '../os/errors.js';
+import type { PageSet } from './page-set.js';
 import { PAGE_BYTES, type GuestRegion } from './region.js';
 
-/** Ranges handed to the kernel at once; more are handed over in several calls. */
-const BATCH_RANGES = 4096;
+/** Handed to a thread at once: some milliseconds of work. */
+const BATCH_RANGES = 2048;
+const BATCH_BYTES = 64 * 2 ** 20;
+/** Longer ranges are handed over in parts, since one of them cannot be cut short. */
+const RANGE_BYTES = 4 * 2 ** 20;
 
-/** What a flush did, for counters and events. */
+/** Errors that may go away by themselves, and how long to wait before the first and the next tries. */
+const PASSING_ERRORS: readonly string[] = ['ENOMEM', 'EBUSY', 'EAGAIN', 'EINTR'];
+const RETRY_MS = 1000;
+const RETRY_MS_MAX = 60_000;
+
+/** What is discarded from; its regions are another array when they changed. */
+interface Memory {
+  readonly regions: readonly GuestRegion[];
+}
+
+/** How long a discard may wait for others to be merged with, in milliseconds. */
+export interface Delay {
+  /** After the last page that was given up. */
+  quietMs: number;
+  /** After the first. */
+  longestMs: number;
+}
+
+/** What one piece of work did. */
 export interface DiscardResult {
   discardedBytes: number;
   failedRanges: number;
+  /** The first failure. */
   error: SystemError | null;
+  /** What the system calls took. */
+  seconds: number;
+}
+
+/** A part of guest memory that its driver reported free, until it is settled. */
+interface Reported {
+  readonly region: GuestRegion;
+  /** Bytes in the region's mapping, whole backing pages; what was settled is cut off the front. */
+  offset: number;
+  end: number;
+}
+
+/** Ranges of one region that a thread discards. */
+interface Batch {
+  readonly region: GuestRegion;
+  /** Pairs of offset and length in the mapping. */
+  readonly ranges: Float64Array;
+  readonly outcomes: Int32Array;
+  readonly reported: boolean;
+  /** Null when it could not be begun. */
+  work: BackgroundDiscard | null;
 }
 
 /**
- * Turns pages that owe a discard into punched holes of the backing file: only whole backing pages, only when every
- * 4 KiB page of theirs is in the balloon. A range that fails keeps owing; the others are not held up by it.
+ * Turns pages that owe a discard into punched holes of the backing file, behind the back of those who gave them up:
+ * one batch at a time on a thread, merged over everything given up meanwhile. Only whole backing pages are
+ * discarded, and only when every 4 KiB page of theirs is in the balloon.
+ *
+ * Whoever takes pages back, or takes memory or rings away, calls interrupt() first and goes on when that calls back:
+ * between, nothing is under way, and nothing new is begun before the callback returned.
  *
  * Guest memory is a shared file mapping, where MADV_DONTNEED frees nothing, so pages are removed from the file.
  */
 export class Discarder {
-  readonly #ranges = new Float64Array(2 * BATCH_RANGES);
-  readonly #method: DiscardMethod = probeDiscard();
-  #count = 0;
-  #region: GuestRegion | null = null;
-  #result: DiscardResult = { discardedBytes: 0, failedRanges: 0, error: null };
+  readonly #memory: Memory;
+  readonly #delay: Delay;
+  readonly #onResult: (result: DiscardResult) => void;
+  #running = false;
+  #batch: Batch | null = null;
+  /** Free page reports in the order they came, and who waits for them. */
+  #reported: Reported[] = [];
+  #reportWaiters: { reports: number; done: () => void }[] = [];
+  /** A sweep tries all that is owed; it stands at a region and a block of it. */
+  #sweep: { regions: readonly GuestRegion[]; region: number; block: number } | null = null;
+  #sweepWanted = false;
+  #sweepWaiters: (() => void)[] = [];
+  #nextSweepWaiters: (() => void)[] = [];
+  #idleWaiters: (() => void)[] = [];
+  #behindBytes = 0;
+  #timer: NodeJS.Timeout | null = null;
+  #firstAt = 0;
+  #lastAt = 0;
+  #retry: NodeJS.Timeout | null = null;
+  #retryMs = RETRY_MS;
+  #stepping = false;
 
-  /**
-   * Adds the backing pages that pages first to first + count - 1 touch, where they are complete. Returns how many
-   * bytes that are.
-   */
-  add(region: GuestRegion, first: number, count: number): number {
-    if (region.file.pageBytes === PAGE_BYTES) {
-      this.#push(region, first, count);
-      return count * PAGE_BYTES;
-    }
-    let bytes = 0;
-    for (const whole of completeBackingPages(region, first, count)) {
-      this.#push(region, whole.first, whole.count);
-      bytes += whole.count * PAGE_BYTES;
-    }
-    return bytes;
+  constructor(memory: Memory, delay: Delay, onResult: (result: DiscardResult) => void) {
+    this.#memory = memory;
+    this.#delay = delay;
+    this.#onResult = onResult;
   }
 
-  /**
-   * Discards a range that stays the guest's (free page reporting): whole backing pages inside it, whatever the
-   * ledger says.
-   */
-  addReported(region: GuestRegion, offset: number, lenBytes: number): void {
+  /** At most what was given up since the last sweep and is not discarded yet. */
+  get behindBytes(): number {
+    return this.#behindBytes;
+  }
+
+  /** From now on discards are made, beginning with what is owed. */
+  start(): void {
+    this.#running = true;
+    for (const { ledger } of this.#memory.regions) {
+      if (ledger.pending.size > 0) ledger.refreshAll();
+    }
+    this.#sweepWanted = true;
+    this.#go();
+  }
+
+  /** Nothing more is begun; what is owed stays owed. Who waited is told, as if it had been tried. */
+  stop(): void {
+    this.#running = false;
+    this.#clearTimers();
+    this.#batch?.work?.stop();
+    const waiters = [
+      ...this.#sweepWaiters.splice(0),
+      ...this.#nextSweepWaiters.splice(0),
+      ...this.#reportWaiters.splice(0).map(({ done }) => done),
+    ];
+    this.#sweep = null;
+    this.#sweepWanted = false;
+    this.#reported = [];
+    const release = (): void => {
+      for (const done of waiters) done();
+    };
+    if (this.interrupt(release)) release();
+  }
+
+  /** Pages that owe a discard, as the ledger already has it: whole blocks are discarded at once, others soon. */
+  owe(pages: number): void {
+    this.#behindBytes += pages * PAGE_BYTES;
+    this.#lastAt = performance.now();
+    if (this.#timer === null) {
+      this.#firstAt = this.#lastAt;
+      this.#wait(this.#delay.quietMs);
+    }
+    if (this.#batch === null) this.#go();
+  }
+
+  /** A part of a region that its driver leaves alone until afterReports() calls back: its whole backing pages. */
+  report(region: GuestRegion, offset: number, lenBytes: number): void {
     const unit = region.file.pageBytes;
     const from = Math.ceil((region.lead + offset) / unit) * unit;
-    const to = Math.floor((region.lead + offset + lenBytes) / unit) * unit;
-    if (from < to) this.#pushBytes(region, from, to - from);
+    const end = Math.floor((region.lead + offset + lenBytes) / unit) * unit;
+    if (from < end) this.#reported.push({ region, offset: from, end });
   }
 
-  /** Performs what was added since the last flush. */
-  flush(): DiscardResult {
-    this.#run();
-    const result = this.#result;
-    this.#result = { discardedBytes: 0, failedRanges: 0, error: null };
-    return result;
+  /** True when all that was reported so far was tried; else `done` is called when it was. */
+  afterReports(done: () => void): boolean {
+    if (this.#reported.length === 0) return true;
+    this.#reportWaiters.push({ reports: this.#reported.length, done });
+    this.#go();
+    return false;
   }
 
-  #push(region: GuestRegion, first: number, count: number): void {
-    this.#pushBytes(region, region.lead + first * PAGE_BYTES, count * PAGE_BYTES);
+  /** Calls back once when all that is owed now was tried. */
+  afterSweep(done: () => void): void {
+    this.#nextSweepWaiters.push(done);
+    this.#sweepWanted = true;
+    this.#go();
   }
 
-  #pushBytes(region: GuestRegion, offset: number, lenBytes: number): void {
-    if (this.#region !== region || this.#count === BATCH_RANGES) this.#run();
-    this.#region = region;
-    this.#ranges[2 * this.#count] = offset;
-    this.#ranges[2 * this.#count + 1] = lenBytes;
-    this.#count++;
+  /** Whether pages firstPfn to lastPfn may be among those being discarded at this moment. */
+  touches(firstPfn: number, lastPfn: number): boolean {
+    if (this.#batch === null) return false;
+    const { region, ranges } = this.#batch;
+    const base = region.gpa - region.lead;
+    // Ranges of a batch ascend, except those that were reported.
+    const from = this.#batch.reported ? 0 : (ranges[0] ?? 0);
+    const to = this.#batch.reported ? Infinity : (ranges.at(-2) ?? 0) + (ranges.at(-1) ?? 0);
+    return (lastPfn + 1) * PAGE_BYTES > base + from && firstPfn * PAGE_BYTES < base + to;
   }
 
-  #run(): void {
-    const region = this.#region;
-    if (region === null) return;
-    let from = 0;
-    while (from < this.#count) {
-      const ranges = this.#ranges.subarray(2 * from, 2 * this.#count);
-      const { completed, error } = discardRanges(
-        region.mapping,
-        region.fd,
-        ranges,
-        this.#count - from,
-        this.#method,
-      );
-      for (let n = 0; n < completed; n++) this.#settle(region, ranges[2 * n] ?? 0, ranges[2 * n + 1] ?? 0);
-      from += completed;
-      if (error !== null) {
-        this.#result.failedRanges++;
-        this.#result.error = error;
-        from++;
+  /**
+   * True when nothing is under way. Else that is cut short, and `idle` is called when it has ended; what was not
+   * tried is tried again later.
+   */
+  interrupt(idle: () => void): boolean {
+    if (this.#batch === null) return true;
+    this.#batch.work?.stop();
+    this.#idleWaiters.push(idle);
+    return false;
+  }
+
+  /** Whoever reported them does not wait any more. */
+  dropReports(): void {
+    this.#reported = [];
+    this.#reportWaiters = [];
+  }
+
+  #go(): void {
+    if (this.#stepping) return;
+    this.#stepping = true;
+    try {
+      while (this.#running && this.#batch === null && this.#step());
+    } finally {
+      this.#stepping = false;
+    }
+  }
+
+  /** Begins a batch, or gets nearer to one; false when there is nothing to do. */
+  #step(): boolean {
+    if (this.#reported.length > 0) {
+      this.#startReported();
+      return true;
+    }
+    if (this.#sweep === null && this.#sweepWanted) this.#beginSweep();
+    if (this.#sweep === null) return this.#startWhole();
+    if (!this.#startSweep()) {
+      this.#sweep = null;
+      for (const done of this.#sweepWaiters.splice(0)) done();
+    }
+    return true;
+  }
+
+  #startReported(): void {
+    const region = this.#reported[0]?.region;
+    if (region === undefined) return;
+    const most = Math.max(RANGE_BYTES, region.file.pageBytes);
+    building.clear();
+    for (const report of this.#reported) {
+      if (report.region !== region) break;
+      for (let at = report.offset; at < report.end && !building.full; at += most) {
+        building.add(at, Math.min(most, report.end - at));
       }
     }
-    this.#count = 0;
-    this.#region = null;
+    this.#start(region, true);
   }
 
-  #settle(region: GuestRegion, offset: number, lenBytes: number): void {
-    this.#result.discardedBytes += lenBytes;
-    if (region.ledger.pending.size === 0) return;
-    region.ledger.pending.remove((offset - region.lead) / PAGE_BYTES, lenBytes / PAGE_BYTES);
+  #beginSweep(): void {
+    this.#sweepWanted = false;
+    this.#sweep = { regions: this.#memory.regions, region: 0, block: 0 };
+    this.#sweepWaiters = this.#nextSweepWaiters.splice(0);
+    this.#behindBytes = 0;
+  }
+
+  /** The next batch of a sweep; false when it is through. */
+  #startSweep(): boolean {
+    const { regions } = this.#memory;
+    if (this.#sweep?.regions !== regions) this.#sweep = { regions, region: 0, block: 0 };
+    const sweep = this.#sweep;
+    for (; sweep.region < regions.length; sweep.region++, sweep.block = 0) {
+      const region = regions[sweep.region];
+      if (region === undefined || region.ledger.fresh.size === 0) continue;
+      building.clear();
+      sweep.block = takeBlocks(region, region.ledger.fresh, sweep.block);
+      if (building.count === 0) continue;
+      this.#start(region, false);
+      return true;
+    }
+    return false;
+  }
+
+  #startWhole(): boolean {
+    for (const region of this.#memory.regions) {
+      if (region.ledger.whole.size === 0) continue;
+      building.clear();
+      takeBlocks(region, region.ledger.whole, 0);
+      if (building.count === 0) continue;
+      this.#behindBytes = Math.max(0, this.#behindBytes - building.bytes);
+      this.#start(region, false);
+      return true;
+    }
+    return false;
+  }
+
+  /** Hands what was built over to a thread. */
+  #start(region: GuestRegion, reported: boolean): void {
+    const ranges = building.take();
+    const count = ranges.length / 2;
+    const batch: Batch = { region, ranges, outcomes: new Int32Array(count), reported, work: null };
+    const settle = (seconds: number): void => this.#settle(batch, seconds);
+    this.#batch = batch;
+    try {
+      batch.work = new BackgroundDiscard(region.mapping, region.fd, ranges, count, batch.outcomes, settle);
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      batch.outcomes.fill(constants.errno.ENOMEM);
+      setImmediate(settle, 0);
+    }
+  }
+
+  #settle(batch: Batch, seconds: number): void {
+    const result: DiscardResult = { discardedBytes: 0, failedRanges: 0, error: null, seconds };
+    this.#batch = null;
+    this.#stepping = true;
+    try {
+      if (batch.reported) this.#settleReports(batch, result);
+      else this.#settleOwed(batch, result);
+      this.#onResult(result);
+      for (const idle of this.#idleWaiters.splice(0)) idle();
+    } finally {
+      this.#stepping = false;
+    }
+    this.#go();
+  }
+
+  #settleOwed({ region, ranges, outcomes }: Batch, result: DiscardResult): void {
+    const { ledger, lead } = region;
+    let interrupted = false;
+    for (const [n, outcome] of outcomes.entries()) {
+      const lenBytes = ranges[2 * n + 1] ?? 0;
+      const first = ((ranges[2 * n] ?? 0) - lead) / PAGE_BYTES;
+      if (outcome === 0) {
+        ledger.pending.remove(first, lenBytes / PAGE_BYTES);
+        result.discardedBytes += lenBytes;
+      } else if (outcome === NOT_ATTEMPTED) {
+        ledger.refresh(first, lenBytes / PAGE_BYTES);
+        interrupted = true;
+      } else {
+        this.#fail(outcome, result);
+      }
+    }
+    if (interrupted && this.#sweep !== null) this.#sweep = { regions: [], region: 0, block: 0 };
+    if (interrupted && this.#running && this.#timer === null) this.#wait(this.#delay.quietMs);
+    if (result.failedRanges === 0) this.#retryMs = RETRY_MS;
+    else if (PASSING_ERRORS.includes(result.error?.code ?? '')) this.#tryAgainLater();
+  }
+
+  #settleReports({ ranges, outcomes }: Batch, result: DiscardResult): void {
+    let settled = 0;
+    for (const [n, outcome] of outcomes.entries()) {
+      if (outcome === NOT_ATTEMPTED) break;
+      const report = this.#reported[settled];
+      if (report === undefined) break;
+      const lenBytes = ranges[2 * n + 1] ?? 0;
+      if (outcome === 0) result.discardedBytes += lenBytes;
+      else this.#fail(outcome, result);
+      report.offset += lenBytes;
+      if (report.offset >= report.end) settled++;
+    }
+    this.#reported.splice(0, settled);
+    for (const waiter of this.#reportWaiters) waiter.reports -= settled;
+    const ready = this.#reportWaiters.filter(({ reports }) => reports <= 0);
+    this.#reportWaiters = this.#reportWaiters.filter(({ reports }) => reports > 0);
+    for (const { done } of ready) done();
+  }
+
+  #fail(errno: number, result: DiscardResult): void {
+    result.failedRanges++;
+    result.error ??= new SystemError(errno, probeDiscard());
+  }
+
+  #wait(ms: number): void {
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#due();
+    }, ms);
+  }
+
+  #due(): void {
+    if (!this.#running || !this.#memory.regions.some(({ ledger }) => ledger.fresh.size > 0)) return;
+    const { quietMs, longestMs } = this.#delay;
+    const dueInMs = Math.min(this.#lastAt + quietMs, this.#firstAt + longestMs) - performance.now();
+    if (dueInMs > 0) {
+      this.#wait(Math.ceil(dueInMs));
+      return;
+    }
+    this.#sweepWanted = true;
+    this.#go();
+  }
+
+  #tryAgainLater(): void {
+    this.#retry ??= setTimeout(() => {
+      this.#retry = null;
+      if (this.#running) this.start();
+    }, this.#retryMs);
+    this.#retryMs = Math.min(2 * this.#retryMs, RETRY_MS_MAX);
+  }
+
+  #clearTimers(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    this.#timer = null;
+    this.#retry = null;
   }
 }
 
-/** The backing pages larger than 4 KiB that the pages touch and that are in the balloon as a whole, as runs. */
-function* completeBackingPages(
+/** A list of ranges in one mapping. */
+class RangeList {
+  readonly #ranges = new Float64Array(2 * BATCH_RANGES);
+  count = 0;
+  bytes = 0;
+
+  get full(): boolean {
+    return this.count === BATCH_RANGES || this.bytes >= BATCH_BYTES;
+  }
+
+  clear(): void {
+    this.count = 0;
+    this.bytes = 0;
+  }
+
+  /** Not when it is full. */
+  add(offset: number, lenBytes: number): void {
+    this.#ranges[2 * this.count] = offset;
+    this.#ranges[2 * this.count + 1] = lenBytes;
+    this.count++;
+    this.bytes += lenBytes;
+  }
+
+  /** As part of the last range where that ends at `offset`. */
+  merge(offset: number, lenBytes: number): void {
+    const at = 2 * this.count - 2;
+    const end = (this.#ranges[at] ?? 0) + (this.#ranges[at + 1] ?? 0);
+    const merged = (this.#ranges[at + 1] ?? 0) + lenBytes;
+    if (this.count === 0 || end !== offset || merged > RANGE_BYTES) {
+      this.add(offset, lenBytes);
+    } else {
+      this.#ranges[at + 1] = merged;
+      this.bytes += lenBytes;
+    }
+  }
+
+  take(): Float64Array {
+    return this.#ranges.slice(0, 2 * this.count);
+  }
+}
+
+/** Batches are put together here, one at a time. */
+const building = new RangeList();
+
+/**
+ * Adds what is owed of the blocks in `set` from `from` on, and takes those away that were added whole. Returns the
+ * block to go on with.
+ */
+function takeBlocks(region: GuestRegion, set: PageSet, from: number): number {
+  const { ledger } = region;
+  for (const run of set.runs(from)) {
+    for (let block = run.first; block < run.first + run.count; block++) {
+      if (!addOwed(region, block)) return block;
+      ledger.fresh.remove(block, 1);
+      ledger.whole.remove(block, 1);
+    }
+  }
+  return set.pages;
+}
+
+/** False when the list is full before all of the block is in it. */
+function addOwed(region: GuestRegion, block: number): boolean {
+  const { ledger, lead } = region;
+  const { first, count } = ledger.block(block);
+  const owed =
+    region.file.pageBytes === PAGE_BYTES
+      ? ledger.pending.runs(first, first + count)
+      : owedBackingPages(region, first, count);
+  for (const run of owed) {
+    if (building.full) return false;
+    building.merge(lead + run.first * PAGE_BYTES, run.count * PAGE_BYTES);
+  }
+  return true;
+}
+
+/** The backing pages larger than 4 KiB that the pages touch and that owe their discard as a whole, as runs. */
+function* owedBackingPages(
   region: GuestRegion,
   first: number,
   count: number,
 ): Generator<{ first: number; count: number }> {
+  const { lead, ledger, sizeBytes } = region;
   const unit = region.file.pageBytes;
-  const from = Math.floor((region.lead + first * PAGE_BYTES) / unit) * unit;
-  const to = region.lead + (first + count) * PAGE_BYTES;
+  const from = Math.floor((lead + first * PAGE_BYTES) / unit) * unit;
+  const to = lead + (first + count) * PAGE_BYTES;
   for (let at = from; at < to; at += unit) {
-    const page = backingPage(region, at);
-    if (page !== undefined && region.ledger.ballooned.covers(page.first, page.count)) yield page;
+    const start = at - lead;
+    if (start < 0 || start + unit > sizeBytes) continue;
+    const pages = { first: start / PAGE_BYTES, count: unit / PAGE_BYTES };
+    if (ledger.pending.covers(pages.first, pages.count)) yield pages;
   }
-}
-
-/** The 4 KiB pages of the backing page at `at` in the mapping, unless it reaches beyond the region. */
-function backingPage(region: GuestRegion, at: number): { first: number; count: number } | undefined {
-  const unit = region.file.pageBytes;
-  const start = at - region.lead;
-  if (start < 0 || start + unit > region.sizeBytes) return undefined;
-  return { first: start / PAGE_BYTES, count: unit / PAGE_BYTES };
 }
 
 /**

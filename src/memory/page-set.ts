@@ -1,14 +1,24 @@
+/** Words for which one bit of the index stands: a cache line of them, 512 pages. */
+const BLOCK_WORDS = 16;
+const BLOCK_PAGES = 32 * BLOCK_WORDS;
+
 /**
  * A set of pages as one bit each, over memory that somebody else owns (a memfd view). It works in 32-bit words:
  * a run of pages costs one step for every 32 of them. `size` always equals the number of bits set.
+ *
+ * Where the set was never added to, its memory is not looked at: an index of our own knows the blocks that may hold
+ * something, so a large set that holds little costs little, and its memfd stays sparse.
  */
 export class PageSet {
   readonly #words: Uint32Array;
+  readonly #index: Uint32Array;
   readonly pages: number;
   size = 0;
 
+  /** `bits` holds nothing yet. */
   constructor(bits: ArrayBuffer, pages: number) {
     this.#words = new Uint32Array(bits, 0, Math.ceil(pages / 32));
+    this.#index = new Uint32Array(Math.ceil(pages / BLOCK_PAGES / 32));
     this.pages = pages;
   }
 
@@ -28,8 +38,12 @@ export class PageSet {
       const word = Math.floor(page / 32);
       const mask = maskFrom(page, end);
       const old = words[word] ?? 0;
-      added += countBits(mask & ~old);
-      words[word] = old | mask;
+      if ((mask & ~old) !== 0) {
+        added += countBits(mask & ~old);
+        words[word] = old | mask;
+        const block = Math.floor(word / BLOCK_WORDS);
+        this.#index[block >>> 5] = (this.#index[block >>> 5] ?? 0) | (1 << (block & 31));
+      }
       page = (word + 1) * 32;
     }
     this.size += added;
@@ -41,11 +55,17 @@ export class PageSet {
     const words = this.#words;
     let removed = 0;
     for (let page = first, end = first + count; page < end;) {
+      if (page % BLOCK_PAGES === 0) {
+        page = this.#nextBlock(page / BLOCK_PAGES) * BLOCK_PAGES;
+        if (page >= end) break;
+      }
       const word = Math.floor(page / 32);
       const mask = maskFrom(page, end);
       const old = words[word] ?? 0;
-      removed += countBits(mask & old);
-      words[word] = old & ~mask;
+      if ((mask & old) !== 0) {
+        removed += countBits(mask & old);
+        words[word] = old & ~mask;
+      }
       page = (word + 1) * 32;
     }
     this.size -= removed;
@@ -74,20 +94,40 @@ export class PageSet {
   }
 
   clear(): void {
-    if (this.size === 0) return;
-    // Only words that hold something are written: a sparse set over a memfd stays sparse.
-    for (const run of [...this.runs()]) this.remove(run.first, run.count);
+    for (let block = this.#nextBlock(0); block < this.#blocks; block = this.#nextBlock(block + 1)) {
+      this.#words.fill(0, block * BLOCK_WORDS, (block + 1) * BLOCK_WORDS);
+    }
+    this.#index.fill(0);
+    this.size = 0;
   }
 
   /** The first page from `page` on whose membership is `member`, or `end`. */
   #next(page: number, end: number, member: boolean): number {
     while (page < end) {
+      if (member && page % BLOCK_PAGES === 0) {
+        page = this.#nextBlock(page / BLOCK_PAGES) * BLOCK_PAGES;
+        if (page >= end) break;
+      }
       const word = this.#words[Math.floor(page / 32)] ?? 0;
       const wanted = (member ? word : ~word) & (-1 << (page & 31));
       if (wanted !== 0) return Math.min(end, Math.floor(page / 32) * 32 + lowestBit(wanted));
       page = (Math.floor(page / 32) + 1) * 32;
     }
     return end;
+  }
+
+  get #blocks(): number {
+    return Math.ceil(this.pages / BLOCK_PAGES);
+  }
+
+  /** The first block from `block` on that may hold something, or one beyond the last. */
+  #nextBlock(block: number): number {
+    while (block < this.#blocks) {
+      const marked = (this.#index[block >>> 5] ?? 0) & (-1 << (block & 31));
+      if (marked !== 0) return (block >>> 5) * 32 + lowestBit(marked);
+      block = ((block >>> 5) + 1) * 32;
+    }
+    return this.#blocks;
   }
 }
 

@@ -3,7 +3,7 @@ import { closeFd } from '../os/fd.js';
 import { describeFile, type BackingFile } from '../os/file.js';
 import { Mapping } from '../os/mapping.js';
 import { FrontendError } from './errors.js';
-import { PageLedger } from './page-ledger.js';
+import { BLOCK_PAGES, PageLedger } from './page-ledger.js';
 
 export const PAGE_BYTES = 4096;
 
@@ -63,7 +63,8 @@ export class GuestRegion {
     const length = Math.ceil((this.lead + this.sizeBytes) / this.file.pageBytes) * this.file.pageBytes;
     this.mapping = Mapping.map(fd, Number(mmapOffset) - this.lead, length);
     try {
-      this.ledger = new PageLedger(this.sizeBytes / PAGE_BYTES);
+      const filePage = Number(mmapOffset) / PAGE_BYTES;
+      this.ledger = new PageLedger(this.sizeBytes / PAGE_BYTES, filePage % BLOCK_PAGES);
     } catch (error) {
       this.mapping.close();
       throw error;

@@ -3,7 +3,6 @@
  * -errno; src/os turns those into errors. Arguments are checked here, since a wrong one must not end the process.
  */
 #include "glue.h"
-#include "native.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -60,8 +59,7 @@ napi_value glue_result(struct call *call, int64_t value)
 	return result;
 }
 
-/* Memory of a typed array of the given type; `length` in elements. */
-static void *array_argument(struct call *call, size_t index, napi_typedarray_type wanted, size_t *length)
+void *glue_array(struct call *call, size_t index, napi_typedarray_type wanted, size_t *length)
 {
 	napi_typedarray_type type;
 	void *data = NULL;
@@ -77,7 +75,7 @@ static void *array_argument(struct call *call, size_t index, napi_typedarray_typ
 static uint8_t *bytes_argument(struct call *call, size_t index, size_t *length)
 {
 	size_t whole;
-	uint8_t *data = array_argument(call, index, napi_uint8_array, &whole);
+	uint8_t *data = glue_array(call, index, napi_uint8_array, &whole);
 	uint64_t offset = (uint64_t)glue_number(call, index + 1, MAX_SAFE_INTEGER);
 
 	*length = (size_t)glue_number(call, index + 2, MAX_SAFE_INTEGER);
@@ -101,6 +99,26 @@ static int text_argument(struct call *call, size_t index, char *text, size_t siz
 	napi_get_value_string_utf8(call->env, call->values[index], text, size, &length);
 	/* A NUL inside would silently name something else. */
 	return strlen(text) == length ? 0 : -EINVAL;
+}
+
+void glue_call_back(napi_env env, napi_async_context context, napi_ref callback, size_t count,
+		    const double *numbers)
+{
+	napi_handle_scope scope;
+	napi_value receiver, function, error = NULL, values[2];
+	size_t n;
+
+	if (napi_open_handle_scope(env, &scope) != napi_ok)
+		return;
+	for (n = 0; n < count; n++)
+		if (napi_create_double(env, numbers[n], &values[n]) != napi_ok)
+			break;
+	if (n == count && napi_get_global(env, &receiver) == napi_ok &&
+	    napi_get_reference_value(env, callback, &function) == napi_ok &&
+	    napi_make_callback(env, context, receiver, function, count, values, NULL) == napi_pending_exception &&
+	    napi_get_and_clear_last_exception(env, &error) == napi_ok && error != NULL)
+		napi_fatal_exception(env, error);
+	napi_close_handle_scope(env, scope);
 }
 
 /* --- sockets ------------------------------------------------------------------------------------------------ */
@@ -140,7 +158,7 @@ NATIVE(socketPair)
 	size_t length;
 
 	BEGIN;
-	int32_t *fds = array_argument(&call, 0, napi_int32_array, &length);
+	int32_t *fds = glue_array(&call, 0, napi_int32_array, &length);
 
 	call.bad |= length < 2;
 	return glue_result(&call, call.bad ? 0 : bd_socketpair(fds));
@@ -160,7 +178,7 @@ NATIVE(peer)
 
 	BEGIN;
 	int fd = glue_fd(&call, 0);
-	int32_t *into = array_argument(&call, 1, napi_int32_array, &length);
+	int32_t *into = glue_array(&call, 1, napi_int32_array, &length);
 
 	call.bad |= length < 3;
 	return glue_result(&call, call.bad ? 0 : bd_peer(fd, into));
@@ -174,7 +192,7 @@ NATIVE(receive)
 	BEGIN;
 	int fd = glue_fd(&call, 0);
 	uint8_t *into = bytes_argument(&call, 1, &length);
-	int32_t *fds = array_argument(&call, 4, napi_int32_array, &room);
+	int32_t *fds = glue_array(&call, 4, napi_int32_array, &room);
 
 	/* Reading nothing would look like the end of the stream. */
 	call.bad |= room < BD_MAX_FDS + 1 || length == 0;
@@ -189,7 +207,7 @@ NATIVE(send)
 	BEGIN;
 	int fd = glue_fd(&call, 0);
 	uint8_t *from = bytes_argument(&call, 1, &length);
-	int32_t *fds = array_argument(&call, 4, napi_int32_array, &count);
+	int32_t *fds = glue_array(&call, 4, napi_int32_array, &count);
 
 	/* The kernel drops fds that come with no byte, without a word. */
 	call.bad |= length == 0;
@@ -226,13 +244,7 @@ NATIVE(setNonBlocking)
 
 #define KIND_MAPPING 0x6d617070u
 
-struct mapping {
-	struct handle handle;
-	struct bd_mapping memory;
-};
-
-/* NULL, and a bad call, unless it is one that is still mapped. */
-static struct bd_mapping *mapping_argument(struct call *call, size_t index)
+struct mapping *glue_mapping(struct call *call, size_t index)
 {
 	struct mapping *mapping = glue_handle(call, index, KIND_MAPPING);
 
@@ -240,7 +252,14 @@ static struct bd_mapping *mapping_argument(struct call *call, size_t index)
 		call->bad = 1;
 		return NULL;
 	}
-	return &mapping->memory;
+	return mapping;
+}
+
+static struct bd_mapping *mapping_argument(struct call *call, size_t index)
+{
+	struct mapping *mapping = glue_mapping(call, index);
+
+	return mapping == NULL ? NULL : &mapping->memory;
 }
 
 static int inside(const struct bd_mapping *mapping, uint64_t offset, uint64_t length)
@@ -254,6 +273,9 @@ static void finalize_mapping(napi_env env, void *data, void *hint)
 
 	(void)env;
 	(void)hint;
+	/* At the end of the environment a discard may still be at work; what it works on stays. */
+	if (mapping->users > 0)
+		return;
 	if (mapping->memory.address != NULL)
 		bd_unmap(&mapping->memory);
 	free(mapping);
@@ -292,9 +314,11 @@ NATIVE(map)
 NATIVE(unmap)
 {
 	BEGIN;
-	struct bd_mapping *mapping = mapping_argument(&call, 0);
+	struct mapping *mapping = glue_mapping(&call, 0);
 
-	return glue_result(&call, call.bad ? 0 : bd_unmap(mapping));
+	if (call.bad)
+		return glue_result(&call, 0);
+	return glue_result(&call, mapping->users > 0 ? -EBUSY : bd_unmap(&mapping->memory));
 }
 
 /*
@@ -385,7 +409,7 @@ NATIVE(pageBytes)
 	return glue_result(&call, (int64_t)bd_page_bytes());
 }
 
-static int ranges_inside(const struct bd_mapping *mapping, const double *ranges, size_t count)
+int glue_ranges_inside(const struct bd_mapping *mapping, const double *ranges, size_t count)
 {
 	size_t n;
 
@@ -408,13 +432,13 @@ NATIVE(discard)
 	BEGIN;
 	struct bd_mapping *mapping = mapping_argument(&call, 0);
 	int fd = glue_fd(&call, 1);
-	double *ranges = array_argument(&call, 2, napi_float64_array, &doubles);
+	double *ranges = glue_array(&call, 2, napi_float64_array, &doubles);
 	size_t count = (size_t)glue_number(&call, 3, MAX_SAFE_INTEGER);
 	int64_t method = glue_number(&call, 4, BD_FALLOCATE);
-	int32_t *failure = array_argument(&call, 5, napi_int32_array, &room);
+	int32_t *failure = glue_array(&call, 5, napi_int32_array, &room);
 
 	call.bad |= call.bad || count > doubles / 2 || room < 1 ||
-		    !ranges_inside(mapping, ranges, count);
+		    !glue_ranges_inside(mapping, ranges, count);
 	if (!call.bad) {
 		done = bd_discard(mapping, fd, ranges, count, (enum bd_discard_method)method, &error);
 		failure[0] = error;
@@ -430,10 +454,10 @@ NATIVE(discardVector)
 	BEGIN;
 	struct bd_mapping *mapping = mapping_argument(&call, 0);
 	int pidfd = glue_fd(&call, 1);
-	double *ranges = array_argument(&call, 2, napi_float64_array, &doubles);
+	double *ranges = glue_array(&call, 2, napi_float64_array, &doubles);
 	size_t count = (size_t)glue_number(&call, 3, MAX_SAFE_INTEGER);
 
-	call.bad |= call.bad || count > doubles / 2 || !ranges_inside(mapping, ranges, count);
+	call.bad |= call.bad || count > doubles / 2 || !glue_ranges_inside(mapping, ranges, count);
 	return glue_result(&call, call.bad ? 0 : (int64_t)bd_discard_vector(mapping, pidfd, ranges, count));
 }
 
@@ -494,7 +518,7 @@ NAPI_MODULE_INIT()
 		return NULL;
 	}
 	if (napi_define_properties(env, exports, sizeof(functions) / sizeof(functions[0]), functions) != napi_ok ||
-	    glue_export_watch(env, exports) != napi_ok)
+	    glue_export_watch(env, exports) != napi_ok || glue_export_behind(env, exports) != napi_ok)
 		return NULL;
 	return exports;
 }

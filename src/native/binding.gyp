@@ -2,7 +2,9 @@
   "targets": [
     {
       "target_name": "balloond_native",
-      "sources": ["binding.c", "watch.c", "fd.c", "socket.c", "mapping.c", "memfd.c", "eventfd.c", "discard.c"],
+      "sources": [
+        "binding.c", "watch.c", "behind.c", "fd.c", "socket.c", "mapping.c", "memfd.c", "eventfd.c", "discard.c"
+      ],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
     }
   ]

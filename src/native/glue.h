@@ -6,11 +6,13 @@
 #define BALLOOND_GLUE_H
 
 #define NAPI_VERSION 8
+#include "native.h"
+
 #include <node_api.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define MAX_ARGUMENTS 6
+#define MAX_ARGUMENTS 7
 #define MAX_SAFE_INTEGER 9007199254740991
 
 struct call {
@@ -25,15 +27,36 @@ struct handle {
 	uint32_t kind;
 };
 
+/* What Mapping holds. While a discard runs behind, `users` keeps it mapped. */
+struct mapping {
+	struct handle handle;
+	struct bd_mapping memory;
+	int users;
+};
+
 void glue_begin(struct call *call, napi_env env, napi_callback_info info);
 /* A whole number in 0 .. most. */
 int64_t glue_number(struct call *call, size_t index, int64_t most);
 int glue_fd(struct call *call, size_t index);
 void *glue_handle(struct call *call, size_t index, uint32_t kind);
+/* Memory of a typed array of the given type; `length` in elements. */
+void *glue_array(struct call *call, size_t index, napi_typedarray_type wanted, size_t *length);
+/* NULL, and a bad call, unless it is one that is still mapped. */
+struct mapping *glue_mapping(struct call *call, size_t index);
+/* `count` pairs of offset and length that lie inside the mapping. */
+int glue_ranges_inside(const struct bd_mapping *mapping, const double *ranges, size_t count);
 napi_value glue_result(struct call *call, int64_t value);
 
-/* watch.c: adds its functions. */
+/*
+ * Calls back from the event loop. An exception has no caller to go to: it becomes an uncaughtException, as in any
+ * event handler.
+ */
+void glue_call_back(napi_env env, napi_async_context context, napi_ref callback, size_t count,
+		    const double *numbers);
+
+/* watch.c and behind.c: add their functions. */
 napi_status glue_export_watch(napi_env env, napi_value exports);
+napi_status glue_export_behind(napi_env env, napi_value exports);
 
 #define NATIVE(name) static napi_value js_##name(napi_env env, napi_callback_info info)
 #define BEGIN           \

@@ -3,7 +3,6 @@
  * back, the structure to JavaScript's external as well: whichever ends last frees it.
  */
 #include "glue.h"
-#include "native.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -57,36 +56,17 @@ static void finalize_watch(napi_env env, void *data, void *hint)
 	release_watch(data);
 }
 
-/* An exception has no caller to go to: it becomes an uncaughtException, as in any event handler. */
-static void report_exception(napi_env env)
-{
-	napi_value error = NULL;
-
-	if (napi_get_and_clear_last_exception(env, &error) == napi_ok && error != NULL)
-		napi_fatal_exception(env, error);
-}
-
 static void watch_ready(uv_poll_t *poll, int status, int events)
 {
 	struct watch *watch = poll->data;
-	napi_env env = watch->env;
-	napi_handle_scope scope;
-	napi_value receiver, callback, values[2];
+	double numbers[2] = { events, status };
 
 	if (status < 0)
 		/* libuv calls every error EBADF, and stops. */
-		status = -bd_pending_error(watch->fd);
+		numbers[1] = -bd_pending_error(watch->fd);
 	else if (watch->drains)
 		bd_eventfd_drain(watch->fd);
-	if (napi_open_handle_scope(env, &scope) != napi_ok)
-		return;
-	if (napi_get_global(env, &receiver) == napi_ok &&
-	    napi_get_reference_value(env, watch->callback, &callback) == napi_ok &&
-	    napi_create_int32(env, events, &values[0]) == napi_ok &&
-	    napi_create_int32(env, status, &values[1]) == napi_ok &&
-	    napi_make_callback(env, watch->context, receiver, callback, 2, values, NULL) == napi_pending_exception)
-		report_exception(env);
-	napi_close_handle_scope(env, scope);
+	glue_call_back(watch->env, watch->context, watch->callback, 2, numbers);
 }
 
 static int events_argument(struct call *call, size_t index)

@@ -2,7 +2,7 @@ import { closeFd } from './fd.js';
 import { checked, SystemError } from './errors.js';
 import { Mapping } from './mapping.js';
 import { createMemfd } from './memfd.js';
-import { native } from './native.js';
+import { native, type BehindHandle } from './native.js';
 import { allocatedBytes, SYSTEM_PAGE_BYTES } from './file.js';
 
 /** Ways to remove pages, in the order of preference; the helper knows them by position. */
@@ -42,6 +42,45 @@ export function discardRanges(
     failure,
   );
   return { completed, error: completed < count ? new SystemError(failure[0] ?? 0, method) : null };
+}
+
+/** What became of a range: 0 when it was discarded, NOT_ATTEMPTED, or the errno of its failure. */
+export const NOT_ATTEMPTED = -1;
+
+/**
+ * As discardRanges(), on another thread, and it goes on behind a range that fails. `done` is called from the event
+ * loop, never at once, when `outcomes` has one entry for each range; until then the mapping cannot be closed (EBUSY)
+ * and the fd must stay open. Throws SystemError when there is no memory for it.
+ */
+export class BackgroundDiscard {
+  readonly #handle: BehindHandle;
+
+  constructor(
+    mapping: Mapping,
+    fd: number,
+    ranges: Float64Array,
+    count: number,
+    outcomes: Int32Array,
+    done: (seconds: number) => void,
+    method: DiscardMethod = probeDiscard(),
+  ) {
+    const handle = native.discardBehind(
+      mapping.handle,
+      method === 'process_madvise' ? checked(selfPidfd(), 'pidfd_open') : fd,
+      ranges,
+      count,
+      METHODS.indexOf(method),
+      outcomes,
+      done,
+    );
+    if (typeof handle === 'number') throw new SystemError(-handle, 'discard', `of ${count} ranges`);
+    this.#handle = handle;
+  }
+
+  /** Cuts the work short: at most a few more MiB are discarded, the rest is not attempted. */
+  stop(): void {
+    native.stopBehind(this.#handle);
+  }
 }
 
 /** Negative where the kernel or its seccomp filter has none. */

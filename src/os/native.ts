@@ -2,6 +2,7 @@ import { createRequire } from 'node:module';
 
 declare const mappingBrand: unique symbol;
 declare const watchBrand: unique symbol;
+declare const behindBrand: unique symbol;
 /** Opaque handles of the helper. */
 export interface MappingHandle {
   readonly [mappingBrand]: true;
@@ -9,9 +10,12 @@ export interface MappingHandle {
 export interface WatchHandle {
   readonly [watchBrand]: true;
 }
+export interface BehindHandle {
+  readonly [behindBrand]: true;
+}
 
 /**
- * The native helper (src/native/binding.c and watch.c). Numbers below zero are -errno; wrong arguments, also offsets
+ * The native helper (src/native/binding.c, watch.c and behind.c). Numbers below zero are -errno; wrong arguments, also offsets
  * outside a buffer or a mapping, throw TypeError (ERR_INVALID_ARG_VALUE).
  * Everything else in src/os wraps one part of it, and nobody outside src/os loads it.
  */
@@ -45,6 +49,16 @@ interface Native {
     error: Int32Array,
   ): number;
   discardVector(mapping: MappingHandle, pidfd: number, ranges: Float64Array, count: number): number;
+  discardBehind(
+    mapping: MappingHandle,
+    fd: number,
+    ranges: Float64Array,
+    count: number,
+    method: number,
+    outcomes: Int32Array,
+    callback: (seconds: number) => void,
+  ): BehindHandle | number;
+  stopBehind(behind: BehindHandle): number;
   eventfd(initial: number): number;
   signal(fd: number): number;
   drain(fd: number): number;

@@ -22,6 +22,7 @@ export class BackendChannel {
     this.#acknowledged = acknowledged;
     this.#onSent = onSent;
     this.#connection = new Connection(fd, {
+      ready: () => true,
       message: (message) => this.#answered(message),
       // Without the channel a new target is only seen when the driver reads it by itself.
       closed: () => undefined,

@@ -10,6 +10,7 @@ import {
   VERSION,
   type Header,
 } from '../../protocol/vhost-user/header.js';
+import { SystemError } from '../os/errors.js';
 import { closeFd } from '../os/fd.js';
 import { Poller, READABLE, WRITABLE } from '../os/poller.js';
 import { receive, send } from '../os/socket.js';
@@ -32,6 +33,8 @@ export interface Message {
 }
 
 export interface ConnectionHandler {
+  /** False: this request has to wait, and all after it, until resume() is called. */
+  ready(request: number): boolean;
   message(message: Message): void;
   /** The peer closed, or the stream stopped being vhost-user (`error` says how). Called once; the fd is closed. */
   closed(error: Error | null): void;
@@ -52,6 +55,8 @@ export class Connection {
   #backlog: Uint8Array[] = [];
   #backlogBytes = 0;
   #open = true;
+  #waiting = false;
+  #events = READABLE;
 
   /** Owns `fd` from then on. */
   constructor(fd: number, handler: ConnectionHandler) {
@@ -86,11 +91,21 @@ export class Connection {
     closeFd(this.#fd);
   }
 
+  /** Goes on with the request that had to wait. */
+  resume(): void {
+    if (!this.#open || !this.#waiting) return;
+    this.#waiting = false;
+    this.#guard(() => {
+      this.#watch();
+      this.#read();
+    });
+  }
+
   #ready(events: number, error: Error | null): void {
     this.#guard(() => {
       if (error !== null) throw error;
       if ((events & WRITABLE) !== 0) this.#writeBacklog();
-      if ((events & READABLE) !== 0) this.#read();
+      if ((events & READABLE) !== 0 && !this.#waiting) this.#read();
     });
   }
 
@@ -99,7 +114,7 @@ export class Connection {
     try {
       work();
     } catch (error) {
-      this.#fail(error instanceof Error ? error : new Error(String(error)));
+      this.#fail(isHangUp(error) ? null : error instanceof Error ? error : new Error(String(error)));
     }
   }
 
@@ -111,25 +126,35 @@ export class Connection {
 
   #read(): void {
     for (let turn = 0; turn < MESSAGES_PER_TURN && this.#open;) {
-      const got = receive(this.#fd, this.#buffer, this.#filled, this.#wanted - this.#filled, this.#fds);
-      if (got < 0) return;
-      if (got === 0) {
-        const truncated = this.#filled > 0;
-        this.#fail(truncated ? new FrontendError('connection ended in the middle of a message') : null);
-        return;
-      }
-      if (this.#fds.length > MAX_FDS) throw new FrontendError(`more than ${MAX_FDS} fds in one message`);
-      this.#filled += got;
-      if (this.#filled < this.#wanted) continue;
+      if (this.#filled < this.#wanted && !this.#receive()) return;
       const header = decodeHeader(this.#buffer);
-      if (this.#filled === HEADER_BYTES) {
+      if (this.#filled === HEADER_BYTES && this.#wanted === HEADER_BYTES) {
         checkHeader(header);
         this.#wanted += header.payloadBytes;
-        if (header.payloadBytes > 0) continue;
+      }
+      if (this.#filled < this.#wanted) continue;
+      if (!this.#handler.ready(header.request)) {
+        this.#waiting = true;
+        this.#watch();
+        return;
       }
       turn++;
       this.#dispatch(header.request, header.flags);
     }
+  }
+
+  /** Part of a header, or of the payload after it; false when there is nothing to go on with. */
+  #receive(): boolean {
+    const got = receive(this.#fd, this.#buffer, this.#filled, this.#wanted - this.#filled, this.#fds);
+    if (got < 0) return false;
+    if (got === 0) {
+      const truncated = this.#filled > 0;
+      this.#fail(truncated ? new FrontendError('connection ended in the middle of a message') : null);
+      return false;
+    }
+    if (this.#fds.length > MAX_FDS) throw new FrontendError(`more than ${MAX_FDS} fds in one message`);
+    this.#filled += got;
+    return this.#filled === this.#wanted;
   }
 
   #dispatch(request: number, flags: number): void {
@@ -159,8 +184,20 @@ export class Connection {
       else this.#backlog[0] = first.subarray(sent);
     }
     if (this.#backlogBytes > MAX_BACKLOG_BYTES) throw new FrontendError('frontend does not read its replies');
-    this.#poller.setEvents(this.#backlog.length > 0 ? READABLE | WRITABLE : READABLE);
+    this.#watch();
   }
+
+  #watch(): void {
+    const events = (this.#waiting ? 0 : READABLE) | (this.#backlog.length > 0 ? WRITABLE : 0);
+    if (events === this.#events) return;
+    this.#events = events;
+    this.#poller.setEvents(events);
+  }
+}
+
+/** A peer that was killed may leave replies unread. */
+function isHangUp(error: unknown): boolean {
+  return error instanceof SystemError && (error.code === 'ECONNRESET' || error.code === 'EPIPE');
 }
 
 function checkHeader({ flags, payloadBytes }: Header): void {

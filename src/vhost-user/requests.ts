@@ -47,6 +47,8 @@ interface Expectation {
   fds?: readonly [least: number, most: number];
   /** Protocol feature that must have been negotiated. */
   needs?: number;
+  /** It takes rings or memory away: the device must not be at work on them. */
+  quiet?: true;
 }
 
 /** A request whose answer has a payload: it cannot be refused but by `refusal`, or by ending the connection. */
@@ -123,12 +125,12 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_PROTOCOL_FEATURES', u64, { act: setProtocolFeatures }),
   command('SET_OWNER', empty, { act: () => undefined }),
   // vhost-user: "recommended that back-ends either ignore this message, or use it to disable all rings"
-  command('RESET_OWNER', empty, { act: (session) => session.stop() }),
+  command('RESET_OWNER', empty, { quiet: true, act: (session) => session.stop() }),
 
   question('GET_MAX_MEM_SLOTS', empty, { needs: MEM_SLOTS, answer: () => encodeU64(BigInt(MAX_MEM_SLOTS)) }),
-  command('SET_MEM_TABLE', memoryTable, { fds: [0, MAX_FDS], act: setMemoryTable }),
+  command('SET_MEM_TABLE', memoryTable, { quiet: true, fds: [0, MAX_FDS], act: setMemoryTable }),
   command('ADD_MEM_REG', singleRegion, { needs: MEM_SLOTS, fds: [1, 1], act: addRegion }),
-  command('REM_MEM_REG', singleRegion, { needs: MEM_SLOTS, fds: [0, 1], act: removeRegion }),
+  command('REM_MEM_REG', singleRegion, { quiet: true, needs: MEM_SLOTS, fds: [0, 1], act: removeRegion }),
 
   question('SET_LOG_BASE', logRegion, { needs: LOG_SHMFD, fds: [1, 1], answer: setLogBase }),
   // The eventfd only says that the log was written; the frontend reads the log by its own clock.
@@ -143,7 +145,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_VRING_BASE', vringState, {
     act: (session, { index, num }) => session.ring(index).setBase(num),
   }),
-  question('GET_VRING_BASE', vringState, { answer: getVringBase }),
+  question('GET_VRING_BASE', vringState, { quiet: true, answer: getVringBase }),
   command('SET_VRING_KICK', vringFd, { fds: [0, 1], act: setKick, then: (session) => session.start() }),
   command('SET_VRING_CALL', vringFd, { fds: [0, 1], act: setCall }),
   command('SET_VRING_ERR', vringFd, { fds: [0, 1], act: setErr }),
@@ -152,6 +154,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     answer: (session) => encodeU64(BigInt(session.vrings.length)),
   }),
   command('SET_VRING_ENABLE', vringState, {
+    quiet: true,
     act: setEnable,
     then: (session, { num }) => {
       if (num === 1) session.start();
@@ -174,14 +177,19 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     needs: CONFIG,
     act: (session, { offset, bytes }) => session.device.writeConfig(offset, bytes),
   }),
-  command('RESET_DEVICE', empty, { needs: RESET, act: (session) => session.reset() }),
-  command('SET_STATUS', u64, { needs: STATUS, act: setStatus }),
+  command('RESET_DEVICE', empty, { quiet: true, needs: RESET, act: (session) => session.reset() }),
+  command('SET_STATUS', u64, { quiet: true, needs: STATUS, act: setStatus }),
   question('GET_STATUS', empty, { needs: STATUS, answer: (session) => encodeU64(BigInt(session.status)) }),
 ]);
 
 const NAMES: ReadonlyMap<number, string> = new Map(
   Object.entries(FrontendRequest).map(([name, request]) => [request, name]),
 );
+
+/** Whether the request is one that the device must not be at work for. */
+export function needsQuiet(request: number): boolean {
+  return REQUESTS.get(request)?.expects.quiet === true;
+}
 
 /**
  * Serves one message: `answer` is called once with what became of it, before what follows from it is begun.

@@ -8,7 +8,7 @@ import type { Device, DeviceHost } from '../virtqueue/device.js';
 import { BackendChannel } from './backend-channel.js';
 import { Connection, type Message } from './connection.js';
 import type { DirtyLog } from './dirty-log.js';
-import { serveRequest } from './requests.js';
+import { needsQuiet, serveRequest } from './requests.js';
 import { Vring, type VringContext } from './vring.js';
 
 /** Requests refused without the frontend being told (it did not ask to be); after that many it is cut off. */
@@ -68,6 +68,7 @@ export class Session implements VringContext, DeviceHost {
     this.device = makeDevice(this.memory, this);
     this.vrings = Array.from({ length: this.device.queueCount }, (_, index) => new Vring(index, this));
     this.#connection = new Connection(fd, {
+      ready: (request) => !needsQuiet(request) || this.device.interrupt(() => this.#connection.resume()),
       message: (message) => this.#serve(message),
       closed: (error) => this.#end(error),
     });
@@ -213,8 +214,11 @@ export class Session implements VringContext, DeviceHost {
     for (const vring of this.vrings) vring.close();
     this.#channel?.close();
     this.dirtyLog?.close();
-    this.memory.close();
-    this.observer.closed(error);
+    const end = (): void => {
+      this.memory.close();
+      this.observer.closed(error);
+    };
+    if (this.device.interrupt(end)) end();
   }
 
   #setState(state: SessionState): void {

@@ -26,6 +26,12 @@ import type { DirtyLog } from './dirty-log.js';
 const CHAINS_PER_DRAIN = 64;
 const BYTES_PER_DRAIN = 128 * 1024;
 
+/** A chain that the device has handled. */
+interface Done {
+  chain: Chain;
+  writtenBytes: number;
+}
+
 /** What a vring needs of its session. */
 export interface VringContext {
   readonly memory: GuestMemory;
@@ -62,6 +68,8 @@ export class Vring {
   #queue: Queue | null = null;
   #broken: Error | null = null;
   #again: NodeJS.Immediate | null = null;
+  /** Chains that the device is not done with, and what was wrong with the one after them. */
+  #held: { done: Done[]; error: Error | null } | null = null;
 
   constructor(index: number, context: VringContext) {
     this.index = index;
@@ -150,6 +158,7 @@ export class Vring {
     this.base = this.#queue.base;
     this.#queue.close();
     this.#queue = null;
+    this.#held = null;
     this.#context.device.forget(this.index);
   }
 
@@ -179,7 +188,7 @@ export class Vring {
   /** Serves what the driver made available: kick, chains, device, used, call. */
   drain(): void {
     const { running, device, configured } = this.#context;
-    if (!running || !this.enabled || this.#broken !== null) return;
+    if (!running || !this.enabled || this.#broken !== null || this.#held !== null) return;
     if (!device.serves(this.index, configured)) return;
     this.attach();
     const queue = this.#queue;
@@ -188,7 +197,7 @@ export class Vring {
     try {
       do {
         queue.disarmNotify();
-        this.#serve(queue, left);
+        if (!this.#serve(queue, left)) return;
         if (left.chains <= 0 || left.bytes <= 0) {
           this.#again ??= setImmediate(() => {
             this.#again = null;
@@ -210,10 +219,11 @@ export class Vring {
     this.#publish(queue);
   }
 
-  /** Every chain popped is given back or held. */
-  #serve(queue: Queue, left: { chains: number; bytes: number }): void {
+  /** Every chain popped is given back or held. False: the device is not done with them. */
+  #serve(queue: Queue, left: { chains: number; bytes: number }): boolean {
     const { device } = this.#context;
-    const done: { chain: Chain; writtenBytes: number }[] = [];
+    const done: Done[] = [];
+    let error: Error | null = null;
     try {
       while (left.chains > 0 && left.bytes > 0) {
         const chain = queue.pop();
@@ -227,11 +237,35 @@ export class Vring {
         if (written === null) done.splice(index, 1);
         else entry.writtenBytes = written;
       }
-    } finally {
-      device.flush(this.index);
-      for (const { chain, writtenBytes } of done) queue.addUsed(chain, writtenBytes);
-      this.#publish(queue);
+    } catch (thrown) {
+      error = asError(thrown);
     }
+    const held = { done, error };
+    this.#held = held;
+    const now = device.flush(this.index, () => {
+      if (this.#held === held) this.#release(queue, held);
+    });
+    if (!now) return false;
+    this.#held = null;
+    this.#giveBack(queue, held);
+    return true;
+  }
+
+  /** The device is done with what it was handed. */
+  #release(queue: Queue, held: { done: Done[]; error: Error | null }): void {
+    this.#held = null;
+    try {
+      this.#giveBack(queue, held);
+    } catch (error) {
+      this.#fail(error);
+    }
+    this.drain();
+  }
+
+  #giveBack(queue: Queue, { done, error }: { done: Done[]; error: Error | null }): void {
+    for (const { chain, writtenBytes } of done) queue.addUsed(chain, writtenBytes);
+    this.#publish(queue);
+    if (error !== null) throw error;
   }
 
   #publish(queue: Queue): void {
@@ -239,7 +273,7 @@ export class Vring {
   }
 
   #fail(error: unknown): void {
-    this.#broken = error instanceof Error ? error : new Error(String(error));
+    this.#broken = asError(error);
     if (this.#errFd >= 0) signalEvent(this.#errFd);
     this.detach();
     // A broken ring is not watched: its driver may kick as fast as it likes.
@@ -310,6 +344,10 @@ export class Vring {
     closeFd(this.#kick.fd);
     this.#kick = null;
   }
+}
+
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
 }
 
 /** Where a ring stands that its driver has just made: index 0, in a packed ring with both wrap counters 1. */

@@ -3,8 +3,8 @@ import type { Chain } from './chain.js';
 
 /**
  * A virtio device as a session serves it. The device is a function from a chain to an outcome: it never touches
- * rings, eventfds or the socket. Chains handed to handle() are given back to the driver after flush() returned,
- * so whatever must have happened before the driver's next step happens in one of the two.
+ * rings, eventfds or the socket. Chains handed to handle() are given back to the driver when flush() says so, so
+ * whatever must have happened before the driver's next step has happened by then.
  */
 export interface Device {
   /** Bits offered to the driver: the device's own and the ring features it can be served with. */
@@ -29,8 +29,16 @@ export interface Device {
   handle(queue: number, chain: Chain): number | null;
   /** A ring is let go of: chains held of it will be seen again, or never. */
   forget(queue: number): void;
-  /** A drain ends: what handle() put off until now is done before its chains are given back. */
-  flush(queue: number): void;
+  /**
+   * A drain ends. True: its chains may be given back. False: `done` is called when they may be; until then no
+   * more chains of this queue are handed over. A `done` of a ring that was let go of meanwhile does nothing.
+   */
+  flush(queue: number, done: () => void): boolean;
+  /**
+   * True when the device is not at work on guest memory behind flush(). Else that is cut short, and `idle` is called
+   * when it has ended, before anything new is begun: the moment to take rings or memory away.
+   */
+  interrupt(idle: () => void): boolean;
 }
 
 /** What a device may ask of the session that serves it. */

@@ -25,6 +25,7 @@ export class Bystander {
     const pages = pfns(FIRST, PAGES);
     for (const pfn of pages) frontend.ram.fillPage(pfn, 1);
     await this.driver.inflate(pages);
+    await this.served.discarded();
     if (!pages.every((pfn) => frontend.ram.pageIsZero(pfn))) throw new Error('the bystander keeps its pages');
     await this.driver.deflate(pages);
     if (frontend.protocolViolations.length > 0) throw new Error(frontend.protocolViolations.join('; '));

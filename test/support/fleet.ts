@@ -27,6 +27,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
       inflatedBytesTotal: 0,
       deflatedBytesTotal: 0,
       reportedBytesTotal: 0,
+      discardSecondsTotal: 0,
     },
     cache: null,
     inhibited: null,
@@ -92,7 +93,8 @@ export class MemoryFleet implements Fleet {
     return this.#replace({ ...vm, stats: { ...vm.stats, ageSeconds: 0, 'tag-timeout': timeoutMs } });
   }
 
-  setInhibited(name: string, reason: string | null): VmView {
+  async setInhibited(name: string, reason: string | null): Promise<VmView> {
+    await Promise.resolve();
     return this.#replace({ ...this.#get(name), inhibited: reason });
   }
 

@@ -276,6 +276,14 @@ export class Frontend {
     this.ram.remove(region);
   }
 
+  /** The backend is told that all memory goes, which stays mapped here. */
+  async forgetMemory(): Promise<void> {
+    for (const region of this.#announced) {
+      await this.tell(REQUEST.REM_MEM_REG, encodeSingleRegion(describeRegion(region)));
+    }
+    this.#announced.clear();
+  }
+
   /** How often the backend has written the queue's err eventfd since the last look. */
   takeRingErrors(index: number): number {
     const fd = this.#queueEvents[index]?.errFd;

@@ -65,6 +65,11 @@ export class ServedVm {
     }
   }
 
+  /** Everything the guest gave up is discarded. */
+  async discarded(): Promise<void> {
+    await this.until(({ balloon }) => balloon.pendingBytes === 0, 'nothing is owed');
+  }
+
   /** Lets both sides work off what is under way. */
   async settle(): Promise<void> {
     for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setTimeout(resolve, 2));

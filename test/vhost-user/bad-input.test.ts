@@ -593,7 +593,7 @@ const TABLE: Options = {
 };
 
 contained('the same table again keeps rings and ledger', TABLE, async (t, { served, frontend, driver }) => {
-  served.vm.setInhibited('to see the ledger');
+  await served.vm.setInhibited('to see the ledger');
   await driver.inflate(pfns(4096, 100));
   const { regions } = frontend.ram;
   const table = encodeMemoryTable(regions.map(describeRegion));
@@ -616,7 +616,7 @@ contained(
   'the same table of another file starts a ledger of its own',
   TABLE,
   async (t, { served, frontend, driver }) => {
-    served.vm.setInhibited('to see the ledger');
+    await served.vm.setInhibited('to see the ledger');
     await driver.inflate(pfns(4096, 100));
     const copy = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
     // The guest's rings move with its memory, as after a migration of the backing file.

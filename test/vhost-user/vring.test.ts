@@ -22,7 +22,7 @@ interface Rig {
 /** A ring over real memory whose device takes all; `duringFlush` is what the driver does just then. */
 async function withRing(
   t: Test,
-  duringFlush: (ring: RingDriver, flushes: number) => void,
+  duringFlush: (ring: RingDriver, flushes: number, done: () => void) => boolean,
   test: (rig: Rig) => Promise<void> | void,
 ): Promise<void> {
   const before = resources();
@@ -51,7 +51,8 @@ async function withRing(
       return 0;
     },
     forget: () => undefined,
-    flush: () => duringFlush(ring, ++flushes),
+    flush: (_, done) => duringFlush(ring, ++flushes, done),
+    interrupt: () => true,
   };
   const vring = new Vring(0, {
     memory,
@@ -85,7 +86,7 @@ async function withRing(
   t.same(resources(), before);
 }
 
-const nothing = (): void => undefined;
+const nothing = (): boolean => true;
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 void t.test('64 chains at a time', (t) =>
@@ -124,6 +125,7 @@ void t.test('a driver that always adds another one in between does not hold up o
       if (flushes > 10_000) throw new Error('it does');
       ring.collectUsed();
       ring.add([{ gpa: GPA, len: 4 }]);
+      return true;
     },
     async ({ vring, ring, handled, failures }) => {
       ring.add([{ gpa: GPA, len: 4 }]);
@@ -148,3 +150,52 @@ void t.test('a ring that is let go of meanwhile is not served on', (t) =>
     t.equal(vring.base, 64);
   }),
 );
+
+void t.test(
+  'chains that the device is not done with are given back when it is, and none taken before',
+  (t) => {
+    const waiting: (() => void)[] = [];
+    const later = (_: RingDriver, flushes: number, done: () => void): boolean => {
+      waiting.push(done);
+      return flushes > 2;
+    };
+    return withRing(t, later, ({ vring, ring, handled, failures }) => {
+      for (let n = 0; n < 2; n++) ring.add([{ gpa: GPA, len: 4 }]);
+      vring.drain();
+      ring.add([{ gpa: GPA, len: 4 }]);
+      vring.drain();
+      t.equal(handled.length, 2);
+      t.equal(ring.collectUsed().length, 0);
+      waiting[0]?.();
+      t.equal(ring.collectUsed().length, 2);
+      t.equal(handled.length, 3);
+      // The ring is let go of meanwhile, and seen anew: the old answer is nobody's any more.
+      vring.detach();
+      vring.drain();
+      t.equal(handled.length, 4, 'the chain that was not given back is seen again');
+      t.equal(ring.collectUsed().length, 1);
+      waiting[1]?.();
+      waiting[0]?.();
+      t.equal(ring.collectUsed().length, 0);
+      t.same(failures, []);
+    });
+  },
+);
+
+void t.test('a malformed chain after others waits with them', (t) => {
+  let release = nothing as () => void;
+  const later = (_: RingDriver, __: number, done: () => void): boolean => {
+    release = done;
+    return false;
+  };
+  return withRing(t, later, ({ vring, ring, failures }) => {
+    ring.add([{ gpa: GPA, len: 4 }]);
+    ring.offerHead(ring.size);
+    vring.drain();
+    t.equal(ring.collectUsed().length, 0);
+    t.same(failures, []);
+    release();
+    t.equal(ring.collectUsed().length, 1);
+    t.match(failures, [{ name: 'DriverError' }]);
+  });
+});

@@ -352,6 +352,7 @@ for (const format of BOTH) {
       await served.until(() => served.saw('driver-error').length > 0, 'the error is seen');
       t.equal(ring.collectUsed().length, 3);
       t.equal(ring.outstanding, 0);
+      await served.discarded();
       t.ok(frontend.ram.pageIsZero(FIRST));
       t.ok(frontend.ram.pageIsZero(FIRST + 1));
       await contained(t, vm, 'inflate', /beyond 2\^53/);
@@ -445,6 +446,7 @@ void t.test('page frame numbers outside memory are skipped, and said once', (t) 
     const borders = [4096, 8191, HIGH, HIGH + 8191];
     for (const pfn of borders) frontend.ram.fillPage(pfn, 1);
     await driver.tellPfns('inflate', [8192, HIGH - 1, 0xffffffff, HIGH + 8192, ...borders]);
+    await served.discarded();
     for (const pfn of borders) t.ok(frontend.ram.pageIsZero(pfn), `page ${pfn}`);
     t.equal(served.view.balloon.inflatedBytesTotal, 4 * PAGE_BYTES);
     t.match(served.saw('pfn-outside-memory'), [{ fields: { pages: 4 } }]);
@@ -459,7 +461,8 @@ void t.test('repeated page frame numbers', (t) =>
   withPages(t, RAM_BYTES, async ({ served, driver }) => {
     await driver.tellPfns('inflate', [5000, 5001, 5000, 5002, 5001, 5000]);
     t.equal(served.view.balloon.inflatedBytesTotal, 3 * PAGE_BYTES);
-    served.vm.setInhibited('to see the ledger');
+    await served.discarded();
+    await served.vm.setInhibited('to see the ledger');
     await driver.tellPfns('inflate', [5002, 5003]);
     await driver.tellPfns('inflate', [5003, 5003, 5002]);
     t.equal(served.view.balloon.pendingBytes, 2 * PAGE_BYTES);
@@ -472,6 +475,7 @@ void t.test('repeated page frame numbers', (t) =>
 void t.test('buffers of 512 and of 65536 page frame numbers', (t) =>
   withPages(t, 512 * 2 ** 20, async ({ served, frontend, driver }) => {
     await driver.tellPfns('inflate', pfns(4096, 512));
+    await served.discarded();
     t.equal(served.view.balloon.discardedBytesTotal, 512 * PAGE_BYTES);
     const inside = ((512 - 32) * 2 ** 20) / PAGE_BYTES / 2;
     const last = HIGH + 2 * (inside - 1);
@@ -481,6 +485,7 @@ void t.test('buffers of 512 and of 65536 page frame numbers', (t) =>
     await driver.tellPfns('inflate', scattered);
     t.equal(served.view.balloon.inflatedBytesTotal, (512 + inside) * PAGE_BYTES);
     t.match(served.saw('pfn-outside-memory'), [{ fields: { pages: 65536 - inside } }]);
+    await served.discarded();
     t.ok(frontend.ram.pageIsZero(last));
     await driver.tellPfns('deflate', pfns(HIGH, 65536));
   }),
