@@ -1,5 +1,5 @@
 // A VM whose guest does what it is told step by step, as fast as it can: it looks at its rings without a pause, and
-// uses a page the moment it may. After each step everything it owns must be there.
+// uses a page the moment it may. Whenever it is checked, everything that it owns must be there.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ControlClient } from '../../src/control/client.js';
 import { BALLOON_F, BalloonDriver, LINUX_FEATURES } from './balloon-driver.js';
@@ -24,10 +24,11 @@ export const MODEL_PFNS = PAGE_BYTES / 4;
 /** An indirect table holds no more. */
 const REPORT_RANGES = 32;
 
-/** A backend that takes longer has to call. */
+/** A backend that takes longer has to call, and one that takes much longer is broken. */
 const SPIN_MS = 20;
+const TIMEOUT_MS = 5000;
 /** For discards that are done after the ack. */
-const FREE_WITHIN_MS = 10_000;
+const FREE_WITHIN_MS = 3000;
 
 /** `count` pages from `first` on, every `stride`-th; those that do not exist are left out. */
 export interface Run {
@@ -40,8 +41,8 @@ export type Step =
   | { kind: 'inflate' | 'deflate'; buffers: readonly Run[] }
   | { kind: 'exchange'; inflate: Run; deflate: Run }
   | { kind: 'use' | 'report'; run: Run }
-  | { kind: 'inhibit' | 'allow' | 'unplug' | 'plug' | 'settle' }
-  | { kind: 'wait' | 'pause'; ms: number }
+  | { kind: 'allow' | 'unplug' | 'plug' | 'settle' }
+  | { kind: 'wait' | 'pause' | 'inhibit'; ms: number }
   | { kind: 'reset'; ms: number; mustTellHost: boolean };
 
 export interface ModelOptions {
@@ -90,6 +91,7 @@ export class ModelGuest {
     this.#frontend = new Frontend({
       socket: socketPath,
       ram,
+      timeoutMs: TIMEOUT_MS,
       protocolFeatures: QEMU_PROTOCOL_FEATURES & ~(memorySlots ? 0n : slots),
     });
   }
@@ -136,6 +138,7 @@ export class ModelGuest {
       case 'inhibit':
         await this.#control.inhibit(this.#name, 'model');
         this.#inhibited = true;
+        await this.#unchanged(step.ms);
         break;
       case 'allow':
         await this.#control.allow(this.#name);
@@ -168,7 +171,12 @@ export class ModelGuest {
         await this.#startDriver();
         break;
     }
-    this.#check();
+  }
+
+  /** Throws when something of the guest's is gone. */
+  check(): void {
+    const lost = this.#pages.lost();
+    if (lost.length > 0) throw new Error(`pages of the guest were discarded: ${summary(lost)}`);
     const [violation] = this.#frontend.protocolViolations;
     if (violation !== undefined) throw new Error(violation);
   }
@@ -182,7 +190,7 @@ export class ModelGuest {
     await gone();
     this.#take(0, MODEL_PAGES);
     await this.#unchanged(70);
-    this.#check();
+    this.check();
   }
 
   close(): void {
@@ -215,7 +223,7 @@ export class ModelGuest {
       for (const role of roles) {
         const ring = this.#driver.ring(role);
         if (ring.outstanding === 0) continue;
-        for (const { head } of patient ? await ring.waitUsed(1) : ring.collectUsed()) {
+        for (const { head } of patient ? await ring.waitUsed(1, TIMEOUT_MS) : ring.collectUsed()) {
           const offer = waiting.get(`${role} ${head}`);
           waiting.delete(`${role} ${head}`);
           if (offer !== undefined) this.#acked(offer);
@@ -244,7 +252,7 @@ export class ModelGuest {
     ring.kick();
     const spinUntil = performance.now() + SPIN_MS;
     while (ring.outstanding > 0) {
-      if (performance.now() > spinUntil) await ring.waitUsed(1);
+      if (performance.now() > spinUntil) await ring.waitUsed(1, TIMEOUT_MS);
       else ring.collectUsed();
     }
     const reported = ranges.flatMap(({ first, count }) => Array.from({ length: count }, (_, n) => first + n));
@@ -268,14 +276,19 @@ export class ModelGuest {
     );
   }
 
-  /** What is in the balloon is discarded, all of it and nothing else. */
+  /** What is in the balloon is discarded, all of it and nothing else, and nothing else is said to be owed. */
   async #untilFree(): Promise<void> {
+    const wanted = this.#pages.settledBytes();
     const end = performance.now() + FREE_WITHIN_MS;
     for (;;) {
-      const extra = this.#pages.allocatedBytes() - this.#pages.neededBytes();
-      if (extra === 0) return;
-      if (extra < 0 || performance.now() > end) {
-        throw new Error(`${extra} bytes are allocated besides those of the guest's pages`);
+      const allocated = this.#pages.allocatedBytes();
+      const { pendingBytes } = (await this.#control.show(this.#name)).balloon;
+      if (allocated === wanted.allocated && pendingBytes === wanted.waiting) return;
+      if (performance.now() > end) {
+        throw new Error(
+          `${allocated} bytes stay allocated, ${pendingBytes} pending; the guest's pages need ` +
+            `${wanted.allocated}, in which ${wanted.waiting} wait`,
+        );
       }
       await sleep(2);
     }
@@ -287,11 +300,6 @@ export class ModelGuest {
     await sleep(ms);
     const discarded = before - this.#pages.allocatedBytes();
     if (discarded !== 0) throw new Error(`${discarded} bytes were discarded when nothing may be`);
-  }
-
-  #check(): void {
-    const lost = this.#pages.lost();
-    if (lost.length > 0) throw new Error(`pages of the guest were discarded: ${summary(lost)}`);
   }
 
   #take(first: number, end: number): void {

@@ -120,16 +120,22 @@ export class StampedPages {
     return this.#parts.reduce((sum, { fd }) => sum + allocatedBytes(fd), 0);
   }
 
-  /** What is allocated when every backing page is discarded that holds no page of the guest. */
-  neededBytes(): number {
-    let pages = 0;
+  /**
+   * What is allocated when every backing page is discarded that holds no page of the guest; and how much of that is
+   * given, and waits for the rest of its backing page.
+   */
+  settledBytes(): { allocated: number; waiting: number } {
+    let allocated = 0;
+    let waiting = 0;
     for (const { first, count, unitPages } of this.#parts) {
       for (let unit = first; unit < first + count; unit += unitPages) {
-        const stamps = this.#stamps.subarray(unit, unit + unitPages);
-        if (stamps.some((stamp) => stamp !== GIVEN)) pages += unitPages;
+        const given = this.#stamps.subarray(unit, unit + unitPages).filter((stamp) => stamp === GIVEN).length;
+        if (given === unitPages) continue;
+        allocated += unitPages * PAGE_BYTES;
+        waiting += given * PAGE_BYTES;
       }
     }
-    return pages * PAGE_BYTES;
+    return { allocated, waiting };
   }
 
   close(): void {
