@@ -1,6 +1,7 @@
 // A guest that gives and takes the same pages as fast as it can harms nobody, not even itself.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { ControlClient } from '../../src/control/client.js';
 import { BalloonDriver } from '../support/balloon-driver.js';
@@ -54,6 +55,7 @@ async function forAWhile({ daemon, control, bystander }: Stage, step: () => void
       most.pendingBytes = Math.max(most.pendingBytes, balloon.pendingBytes);
       most.growthBytes = Math.max(most.growthBytes, residentBytes(daemon.pid) - before);
       most.rounds++;
+      await sleep(20);
     }
   };
   const play = async (): Promise<void> => {
@@ -110,7 +112,7 @@ void t.test('a guest that waits for nothing', async (t) => {
   for (const ring of rings) await ring.waitUsed(ring.outstanding);
   await driver.deflate(pages);
   for (const pfn of pages) frontend.ram.fillPage(pfn, 1);
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await sleep(100);
   t.ok(
     pages.every((pfn) => frontend.ram.pageHolds(pfn, 1)),
     'what it took back is its own',

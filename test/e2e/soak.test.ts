@@ -1,5 +1,6 @@
 // A Linux guest short of memory, whose balloon's target swings all the time while its kernel moves pages about, never
-// reads anything but what it wrote. SOAK_SECONDS=N goes on for that long.
+// reads anything but what it wrote. SOAK_SECONDS=N goes on for that long
+// (and TAP_TIMEOUT=N still longer).
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';

@@ -17,10 +17,11 @@ const PLUGGED_GPA = 2 ** 32;
 const PLUGGED_BYTES = 2 * MIB;
 const FIXED_PAGES = FIXED_BYTES / PAGE_BYTES;
 
-/** How many pages a step may name, and how much of what may go into one. */
+/** Pages are numbered from 0. */
 export const MODEL_PAGES = (FIXED_BYTES + PLUGGED_BYTES) / PAGE_BYTES;
-export const MODEL_BUFFERS = 4;
+/** The most that one buffer names. */
 export const MODEL_PFNS = PAGE_BYTES / 4;
+const ALL_PAGES: readonly number[] = Array.from({ length: MODEL_PAGES }, (_, page) => page);
 /** An indirect table holds no more. */
 const REPORT_RANGES = 32;
 
@@ -149,7 +150,7 @@ export class ModelGuest {
         await this.#frontend.removeRegion(this.#plugged);
         this.#plugged = null;
         // The VMM may use what backed it for anything.
-        this.#take(FIXED_PAGES, MODEL_PAGES);
+        this.#useGiven(ALL_PAGES.slice(FIXED_PAGES));
         break;
       case 'plug':
         this.#plugged ??= await this.#frontend.addRegion(this.#pluggable);
@@ -165,7 +166,7 @@ export class ModelGuest {
         break;
       case 'reset':
         await this.#driver.reset();
-        this.#take(0, MODEL_PAGES);
+        this.#useGiven(ALL_PAGES);
         await this.#unchanged(step.ms);
         this.#mustTellHost = step.mustTellHost;
         await this.#startDriver();
@@ -188,7 +189,7 @@ export class ModelGuest {
   async end(gone: () => Promise<unknown>): Promise<void> {
     this.#frontend.close();
     await gone();
-    this.#take(0, MODEL_PAGES);
+    this.#useGiven(ALL_PAGES);
     await this.#unchanged(70);
     this.check();
   }
@@ -215,6 +216,9 @@ export class ModelGuest {
       waiting.set(`${offer.role} ${head}`, offer);
       if (offer.role === 'inflate') for (const page of offer.pages) this.#pages.give(page);
     }
+    if (this.#usesEarly) {
+      for (const { role, pages } of offers) if (role === 'deflate') this.#useGiven(pages);
+    }
     const roles = new Set([...waiting.values()].map(({ role }) => role));
     for (const role of roles) this.#driver.ring(role).kick();
     const spinUntil = performance.now() + SPIN_MS;
@@ -233,9 +237,8 @@ export class ModelGuest {
   }
 
   #acked({ role, pages }: Offer): void {
-    if (role === 'deflate') {
-      for (const page of pages) if (this.#pages.isGiven(page)) this.#pages.use(page);
-    } else if (!this.#mustTellHost) this.#mustBeFree(pages);
+    if (role === 'deflate') this.#useGiven(pages);
+    else if (!this.#mustTellHost) this.#mustBeFree(pages);
   }
 
   /** Ranges of pages that the guest does not look at until they are back; then it uses them. */
@@ -302,8 +305,16 @@ export class ModelGuest {
     if (discarded !== 0) throw new Error(`${discarded} bytes were discarded when nothing may be`);
   }
 
-  #take(first: number, end: number): void {
-    for (let page = first; page < end; page++) if (this.#pages.isGiven(page)) this.#pages.use(page);
+  /**
+   * virtio 1.3, 5.5.6: without VIRTIO_BALLOON_F_MUST_TELL_HOST "the guest is allowed to re-use pages previously given
+   * to the balloon before the device has acknowledged their withdrawal".
+   */
+  get #usesEarly(): boolean {
+    return !this.#mustTellHost && this.#unitBytes === PAGE_BYTES;
+  }
+
+  #useGiven(pages: readonly number[]): void {
+    for (const page of pages) if (this.#pages.isGiven(page)) this.#pages.use(page);
   }
 
   #present({ first, count, stride }: Run): number[] {
