@@ -45,13 +45,12 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 6, arbitrary: fc.record({ kind: fc.constant('deflate' as const), buffers }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('exchange' as const), inflate: run, deflate: run }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constantFrom('use' as const, 'report' as const), run }) },
-  { weight: 4, arbitrary: fc.record({ kind: fc.constantFrom('wait' as const, 'pause' as const), ms }) },
+  { weight: 5, arbitrary: fc.record({ kind: fc.constantFrom('wait' as const, 'pause' as const), ms }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('inhibit' as const), ms }) },
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant('settle' as const) }) },
   {
-    weight: 5,
-    arbitrary: fc.record({
-      kind: fc.constantFrom('allow' as const, 'unplug' as const, 'plug' as const, 'settle' as const),
-    }),
+    weight: 4,
+    arbitrary: fc.record({ kind: fc.constantFrom('allow' as const, 'unplug' as const, 'plug' as const) }),
   },
   {
     weight: 1,
