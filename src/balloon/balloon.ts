@@ -5,7 +5,7 @@ import {
   type BalloonQueue,
 } from '../../protocol/virtio/balloon.js';
 import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { deflatePages, Discarder, type Delay, type DiscardResult } from '../memory/discard.js';
+import { deflatePages, Discarder, inflatePages, type Delay, type DiscardResult } from '../memory/discard.js';
 import { DriverError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
@@ -247,11 +247,11 @@ export class Balloon implements Device {
 
   #inflate(done: () => void): boolean {
     const discards = this.#inhibited === null;
-    const keeps = !discards && !this.#mustTell;
     let pages = 0;
     this.#eachRun(this.#inflating, (region, first, count) => {
-      if (keeps) region.ledger.inflateKept(first, count);
-      else region.ledger.inflate(first, count);
+      if (this.#mustTell) inflatePages(region, first, count);
+      else if (discards) region.ledger.inflate(first, count);
+      else region.ledger.inflateKept(first, count);
       pages += count;
     });
     this.totals.inflated += pages * PAGE_BYTES;

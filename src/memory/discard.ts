@@ -473,6 +473,12 @@ function* owedBackingPages(
   }
 }
 
+/** The guest gives up pages first to first + count - 1: they are in the balloon and owe their discard. */
+export function inflatePages(region: GuestRegion, first: number, count: number): void {
+  // One that was given up already may have been touched all the same, which brought its whole backing page back.
+  if (region.ledger.inflate(first, count) < count) oweBackingPages(region, first, count);
+}
+
 /**
  * The guest takes back pages first to first + count - 1: they leave the balloon, and pages that shared a larger
  * backing page with them owe their discard again, since the guest's next touch brings the whole of it back.
@@ -480,13 +486,18 @@ function* owedBackingPages(
  */
 export function deflatePages(region: GuestRegion, first: number, count: number): number {
   const removed = region.ledger.deflate(first, count);
+  if (removed > 0) oweBackingPages(region, first, count);
+  return removed;
+}
+
+/** What is in the balloon of the larger backing pages that these pages touch owes its discard. */
+function oweBackingPages(region: GuestRegion, first: number, count: number): void {
   const unit = region.file.pageBytes;
-  if (unit === PAGE_BYTES || removed === 0) return removed;
+  if (unit === PAGE_BYTES) return;
   const from = Math.floor((region.lead + first * PAGE_BYTES) / unit) * unit - region.lead;
   const to = Math.ceil((region.lead + (first + count) * PAGE_BYTES) / unit) * unit - region.lead;
   const end = Math.min(to, region.sizeBytes) / PAGE_BYTES;
   for (const run of region.ledger.ballooned.runs(Math.max(0, from / PAGE_BYTES), end)) {
     region.ledger.pending.add(run.first, run.count);
   }
-  return removed;
 }

@@ -134,6 +134,11 @@ export class Guest {
     return this.#count(`churn ${pages} ${seed}`, timeoutMs);
   }
 
+  /** As `churn`, but a MiB at a time, each in memory that the kernel gives anew. */
+  renew(mib: number, seed: number, timeoutMs = REQUEST_TIMEOUT_MS): Promise<number> {
+    return this.#count(`renew ${mib} ${seed}`, timeoutMs);
+  }
+
   async drop(): Promise<void> {
     await this.#count('drop', REQUEST_TIMEOUT_MS);
   }

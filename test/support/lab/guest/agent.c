@@ -10,6 +10,8 @@
  *   verify              answers with the number of held pages that are not as they were written
  *   churn PAGES SEED    writes a new pattern to PAGES held pages picked by SEED; answers with how many were not as
  *                       they were written before that
+ *   renew MIB SEED      MIB times: picks a MiB of the held memory by SEED, looks whether it is as it was written, gives
+ *                       it back to the kernel and takes and fills a new one; answers with how many pages were not
  *   drop                gives the held memory back
  *   eat MIB             takes, touches and gives back memory in a process of its own (STATUS 137: it was killed)
  */
@@ -214,6 +216,24 @@ static void churn(uint64_t pages, uint64_t seed)
 	answer_count(bad);
 }
 
+static void renew(uint64_t times, uint64_t seed)
+{
+	uint64_t bad = 0;
+	for (uint64_t i = 0; i < times && held_pages > 0; i++) {
+		uint64_t first = mix(seed + i) % (held_pages / PAGES_PER_MIB) * PAGES_PER_MIB;
+		uint64_t end = first + PAGES_PER_MIB;
+		for (uint64_t page = first; page < end; page++)
+			bad += !is_intact(page);
+		if (madvise(held + first * WORDS, PAGES_PER_MIB * PAGE, MADV_DONTNEED) < 0) {
+			answer_error("madvise");
+			return;
+		}
+		for (uint64_t page = first; page < end; page++)
+			fill(page, seed + i);
+	}
+	answer_count(bad);
+}
+
 static void eat(uint64_t pages)
 {
 	pid_t child = fork();
@@ -287,6 +307,8 @@ int main(void)
 			verify();
 		} else if (strcmp(verb, "churn") == 0) {
 			churn(first, second);
+		} else if (strcmp(verb, "renew") == 0) {
+			renew(first, second);
 		} else if (strcmp(verb, "drop") == 0) {
 			drop();
 			answer_count(0);

@@ -1,0 +1,84 @@
+// A Linux guest short of memory, whose balloon's target swings all the time while its kernel moves pages about, never
+// reads anything but what it wrote. SOAK_SECONDS=N goes on for that long
+// (and TAP_TIMEOUT=N still longer).
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import { ControlClient } from '../../src/control/client.js';
+import { boot, MIB, startDaemon } from '../support/e2e.js';
+import type { Guest } from '../support/lab/guest.js';
+
+const SECONDS = Number(process.env['SOAK_SECONDS'] ?? 25);
+const SWING_MS = 100;
+const SWING_BYTES = 24 * MIB;
+const HELD_MIB = 160;
+/** The kernel moves pages together, those of the balloon too, which inflates the new ones and deflates the old. */
+const COMPACT = 'while :; do echo 1 >/proc/sys/vm/compact_memory; usleep 20000; done';
+
+interface Span {
+  least: number;
+  most: number;
+}
+
+/** Between two targets, of which the larger is all that the guest can give. */
+async function swing(control: ControlClient, largeBytes: number, end: number): Promise<Span> {
+  const actualBytes = { least: Infinity, most: 0 };
+  for (let isSmall = true; performance.now() < end; isSmall = !isSmall) {
+    await control.setTarget('soak', { balloonBytes: largeBytes - (isSmall ? SWING_BYTES : 0) });
+    await sleep(SWING_MS);
+    const { balloon } = await control.show('soak');
+    actualBytes.least = Math.min(actualBytes.least, balloon.actualBytes);
+    actualBytes.most = Math.max(actualBytes.most, balloon.actualBytes);
+  }
+  return actualBytes;
+}
+
+/** Reads and writes what is held, and takes other memory for it again and again. Returns the pages that were lost. */
+async function work(guest: Guest, end: number): Promise<number> {
+  let lost = 0;
+  for (let seed = 1; performance.now() < end; seed += 1000) {
+    lost += await guest.renew(10, seed);
+    lost += await guest.churn(500, seed);
+  }
+  return lost;
+}
+
+void t.test('what the guest wrote is there', async (t) => {
+  // Without reporting, so that what comes back to the host is the balloon's doing.
+  const daemon = await startDaemon(t, {
+    config: `[[socket]]
+path = "{folder}/vhost.sock"
+features = ["VIRTIO_BALLOON_F_MUST_TELL_HOST", "VIRTIO_BALLOON_F_STATS_VQ", "VIRTIO_BALLOON_F_DEFLATE_ON_OOM"]
+`,
+  });
+  const control = new ControlClient(join(daemon.folder, 'control.sock'));
+  const guest = await boot(t, daemon, 'soak', { cpus: 2, device: { numVqs: 3 } });
+  await guest.hold(HELD_MIB, 1);
+  const { MemAvailable = 0 } = await guest.meminfo();
+  const largeBytes = Math.floor(MemAvailable / MIB) * MIB;
+  t.ok(await guest.eat((largeBytes - SWING_BYTES) / MIB), 'all that the guest has is allocated');
+  const fullBytes = guest.memfdAllocatedBytes();
+  await daemon.ok('set', 'soak', '--balloon', `${largeBytes - SWING_BYTES}`, '--wait', '--timeout', '120');
+  await daemon.until('soak', () => fullBytes - guest.memfdAllocatedBytes() > largeBytes / 2, 'much less is');
+
+  t.equal((await guest.sh(`(${COMPACT}) >/dev/null 2>&1 &`)).code, 0);
+  const before = (await control.show('soak')).balloon;
+  const end = performance.now() + SECONDS * 1000;
+  const [actualBytes, lost] = await Promise.all([swing(control, largeBytes, end), work(guest, end)]);
+  const after = (await control.show('soak')).balloon;
+  t.equal(lost, 0, 'pages lost');
+  t.equal(await guest.verify(), 0, 'pages lost in the end');
+  t.ok(actualBytes.least < actualBytes.most, JSON.stringify(actualBytes));
+  t.ok(after.inflatedBytesTotal > before.inflatedBytesTotal, `${after.inflatedBytesTotal} inflated`);
+  t.ok(after.deflatedBytesTotal > before.deflatedBytesTotal, `${after.deflatedBytesTotal} deflated`);
+  // Counted by kernels that can move the balloon's pages (CONFIG_BALLOON_COMPACTION).
+  const { output } = await guest.sh('grep balloon_migrate /proc/vmstat');
+  t.ok(Number(output.split(' ')[1]) > 0, output);
+
+  await daemon.ok('set', 'soak', '--balloon', '0', '--wait', '--timeout', '120');
+  const lowBytes = guest.memfdAllocatedBytes();
+  t.ok(await guest.eat((largeBytes - SWING_BYTES) / MIB));
+  t.ok(guest.memfdAllocatedBytes() - lowBytes > largeBytes / 2, 'and is allocated again');
+  t.equal(await guest.verify(), 0);
+  t.equal((await control.show('soak')).verdict, null);
+});
