@@ -31,6 +31,7 @@ void t.test('a guest without a balloon', async (t) => {
   await guest.hold(100, 7);
   t.equal(await guest.verify(), 0);
   t.equal(await guest.churn(1000, 8), 0);
+  t.equal(await guest.renew(5, 9), 0);
   t.equal(await guest.verify(), 0);
   const { MemFree = 0 } = await guest.meminfo();
   t.ok(freeBefore - MemFree > 95 * MIB, 'the guest uses what is held');
