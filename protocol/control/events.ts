@@ -71,8 +71,9 @@ export const EVENTS = {
   },
   'discard-failed': {
     level: 'error',
-    help: 'The host kernel refused to discard pages; the guest was answered, the host kept the memory.',
-    action: 'Look at the error code it gives: the backing file must be a memfd, shmem or hugetlbfs file.',
+    help: 'The host kernel refused to discard pages; the guest was answered, the host kept the memory. Said once for each error code until all is discarded.',
+    action:
+      'EPERM: the VMM sealed its memory file, which must stay writable. ENOMEM, EBUSY: tried again by itself. Others: `balloonctl inhibit` and `allow` the VM to try again.',
   },
   'driver-error': {
     level: 'warn',
