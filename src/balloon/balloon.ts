@@ -295,7 +295,13 @@ export class Balloon implements Device {
   #eachRun(runs: PageRuns, visit: (region: GuestRegion, first: number, count: number) => void): void {
     let outside = 0;
     runs.drain((firstPfn, pages) => {
-      for (const slice of this.#memory.slices(firstPfn * PAGE_BYTES, pages * PAGE_BYTES)) {
+      const gpa = firstPfn * PAGE_BYTES;
+      const whole = this.#memory.regionOf(gpa, pages * PAGE_BYTES);
+      if (whole !== undefined) {
+        visit(whole, (gpa - whole.gpa) / PAGE_BYTES, pages);
+        return;
+      }
+      for (const slice of this.#memory.slices(gpa, pages * PAGE_BYTES)) {
         const count = slice.lenBytes / PAGE_BYTES;
         if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
         else outside += count;

@@ -9,7 +9,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 #include <uv.h>
 
 #define KIND_BEHIND 0x62686e64u
@@ -19,6 +22,8 @@
 #define TURN_BYTES (4 << 20)
 
 #define NOT_ATTEMPTED (-1)
+
+#define NICE 10
 
 struct behind {
 	struct handle handle;
@@ -47,6 +52,16 @@ static double now(void)
 	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
+/* Ring work comes first: with few cores, a thread that discards would keep the event loop waiting for milliseconds. */
+static void step_back(void)
+{
+	static __thread int done;
+
+	if (!done)
+		setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	done = 1;
+}
+
 static size_t turn(const struct behind *job, size_t from)
 {
 	double bytes = 0;
@@ -65,6 +80,7 @@ static void work(uv_work_t *request)
 	size_t at = 0, done, n;
 	int error;
 
+	step_back();
 	while (at < job->count && !__atomic_load_n(&job->stop, __ATOMIC_RELAXED)) {
 		size_t count = turn(job, at);
 
