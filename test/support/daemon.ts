@@ -63,6 +63,10 @@ export class DaemonProcess {
     return daemon;
   }
 
+  get controlPath(): string {
+    return join(this.folder, 'control.sock');
+  }
+
   get socketPath(): string {
     return join(this.folder, 'vhost.sock');
   }
