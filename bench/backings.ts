@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { type HostSettings, RefusedError, selected } from './host-settings.js';
+import { type HostSettings, RefusedError } from './host-settings.js';
 
 const MIB = 2 ** 20;
 const HUGE_PAGE_BYTES = 2 * MIB;
@@ -9,8 +9,6 @@ const NR_HUGEPAGES = '/proc/sys/vm/nr_hugepages';
 /** What guest memory is made of. */
 export interface Backing {
   readonly name: string;
-  /** Further properties of QEMU's memory-backend-memfd. */
-  readonly memory: string;
   /** The smallest part that can be given back. */
   readonly pageBytes: number;
   /** Whether the kernel is to back it with huge pages of its own accord. */
@@ -22,26 +20,23 @@ export interface Backing {
 export const BACKINGS: readonly Backing[] = [
   {
     name: '4 KiB shmem',
-    memory: '',
     pageBytes: 4096,
     transparentHugePages: false,
     prepare: (settings) => setShmemHugePages(settings, 'never'),
   },
   {
     name: 'THP shmem',
-    memory: '',
     pageBytes: 4096,
     transparentHugePages: true,
     prepare: (settings) => setShmemHugePages(settings, 'advise'),
   },
   {
     name: 'hugetlbfs 2 MiB',
-    memory: ',hugetlb=on,hugetlbsize=2M',
     pageBytes: HUGE_PAGE_BYTES,
     transparentHugePages: false,
     prepare: (settings, bytes) => {
       if (!existsSync(NR_HUGEPAGES)) throw new RefusedError('the kernel has no hugetlbfs');
-      settings.set(NR_HUGEPAGES, String(Number(selected(NR_HUGEPAGES)) + bytes / HUGE_PAGE_BYTES));
+      settings.add(NR_HUGEPAGES, bytes / HUGE_PAGE_BYTES);
     },
   },
 ];

@@ -132,5 +132,5 @@ export class LimitContender implements Contender {
 
 function fill(machine: QtestMachine, { pfns }: Pattern): void {
   const first = pfns.reduce((least, pfn) => Math.min(least, pfn));
-  machine.fill(first * PFN_PAGE_BYTES, pfns.length * PFN_PAGE_BYTES);
+  machine.fill(first * PFN_PAGE_BYTES, pfns.length * PFN_PAGE_BYTES, 0xa5);
 }

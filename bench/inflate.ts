@@ -1,4 +1,5 @@
 import type { Lab } from '../test/support/lab/lab.js';
+import { createMemfd } from '../src/os/memfd.js';
 import { BACKINGS, type Backing } from './backings.js';
 import { LimitContender, type Contender } from './contenders.js';
 import { HostSettings, RefusedError } from './host-settings.js';
@@ -66,7 +67,7 @@ export async function measure(
       backing.prepare(settings, starters.length * MEMORY_MIB * MIB);
       for (const start of starters) {
         const machine = (...device: string[]): Promise<QtestMachine> =>
-          QtestMachine.start({ qemu, memoryMib: MEMORY_MIB, memory: backing.memory, device });
+          QtestMachine.start({ qemu, memoryMib: MEMORY_MIB, memoryFd: memoryFile(backing), device });
         contenders.push(await start(machine, backing));
       }
       const orders = patterns((FIRST_MIB * MIB) / PFN_PAGE_BYTES, (BALLOON_MIB * MIB) / PFN_PAGE_BYTES);
@@ -95,4 +96,8 @@ export async function measure(
     }
   }
   return outcomes;
+}
+
+function memoryFile({ pageBytes }: Backing): number {
+  return createMemfd('guest', MEMORY_MIB * MIB, pageBytes > PFN_PAGE_BYTES ? { hugePageBytes: pageBytes } : {});
 }

@@ -64,7 +64,7 @@ export class QtestBalloon {
   constructor(machine: QtestMachine) {
     this.machine = machine;
     // None of the driver's own pages comes into being while others are counted.
-    machine.fill(DRIVER_GPA, DRIVER_BYTES);
+    machine.fill(DRIVER_GPA, DRIVER_BYTES, 0);
     this.#memory = Mapping.map(machine.memoryFd, DRIVER_GPA, DRIVER_BYTES);
     this.#rings = [INFLATE, DEFLATE].map((queue) => {
       const base = queue * QUEUE_BYTES;

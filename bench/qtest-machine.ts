@@ -38,14 +38,15 @@ export class QtestMachine {
     this.#answers = answers;
   }
 
-  /** `memory`: further properties of the memory backend. */
+  /** Owns `memoryFd`, a file of the size of the memory. */
   static async start(options: {
     qemu: string;
     memoryMib: number;
-    memory: string;
+    memoryFd: number;
     device: readonly string[];
   }): Promise<QtestMachine> {
     const size = `${options.memoryMib}M`;
+    const file = `/proc/${process.pid}/fd/${options.memoryFd}`;
     const folder = mkdtempSync(join(tmpdir(), 'qtest-'));
     const fifo = join(folder, 'qtest');
     execFileSync('mkfifo', [`${fifo}.in`, `${fifo}.out`]);
@@ -54,7 +55,8 @@ export class QtestMachine {
       [
         ...['-M', 'microvm,memory-backend=mem', '-m', size, '-accel', 'qtest', '-display', 'none'],
         ...['-nodefaults', '-no-user-config', '-global', 'virtio-mmio.force-legacy=false'],
-        ...['-object', `memory-backend-memfd,id=mem,size=${size},share=on${options.memory}`],
+        // Aligned, or else the kernel cannot map huge pages; memory-backend-memfd has no way to say so.
+        ...['-object', `memory-backend-file,id=mem,size=${size},share=on,mem-path=${file},align=2M`],
         ...['-qtest', `pipe:${fifo}`, '-qtest-log', '/dev/null'],
         ...['-run-with', 'exit-with-parent=on'],
         ...options.device,
@@ -62,12 +64,10 @@ export class QtestMachine {
       { stdio: ['ignore', 'inherit', 'inherit'] },
     );
     try {
-      // A FIFO that nobody else has open would block this process for good.
-      await openedBy(qemu, `${fifo}.out`);
-      const memory = await openedBy(qemu, '/memfd:memory-backend');
+      await opened(qemu, `${fifo}.out`);
       return new QtestMachine(
         qemu,
-        openSync(memory, 'r+'),
+        options.memoryFd,
         openSync(`${fifo}.in`, 'w'),
         openSync(`${fifo}.out`, 'r'),
       );
@@ -98,11 +98,10 @@ export class QtestMachine {
   }
 
   /** Writes to guest memory as a vCPU would: the pages become part of QEMU's address space, and of no other. */
-  fill(gpa: number, lenBytes: number): void {
+  fill(gpa: number, lenBytes: number, byte: number): void {
+    const hex = (value: number): string => `0x${value.toString(16)}`;
     for (let at = 0; at < lenBytes; at += FILL_BYTES) {
-      this.command(
-        `memset 0x${(gpa + at).toString(16)} 0x${Math.min(FILL_BYTES, lenBytes - at).toString(16)} 0xa5`,
-      );
+      this.command(`memset ${hex(gpa + at)} ${hex(Math.min(FILL_BYTES, lenBytes - at))} ${hex(byte)}`);
     }
   }
 
@@ -113,18 +112,21 @@ export class QtestMachine {
   }
 }
 
-/** Waits until QEMU has opened a file of that name, and returns the path of its descriptor. */
-async function openedBy(qemu: ChildProcess, name: string): Promise<string> {
+/** Waits until QEMU has the FIFO open: one that nobody else has open would block this process for good. */
+async function opened(qemu: ChildProcess, fifo: string): Promise<void> {
   const folder = `/proc/${qemu.pid ?? 0}/fd`;
   for (let waited = 0; qemu.exitCode === null && waited < START_TIMEOUT_MS; waited += 10) {
-    for (const fd of readdirSync(folder)) {
-      try {
-        if (readlinkSync(`${folder}/${fd}`).startsWith(name)) return `${folder}/${fd}`;
-      } catch {
-        // Closed since it was listed.
-      }
-    }
+    if (readdirSync(folder).some((fd) => target(`${folder}/${fd}`) === fifo)) return;
     await sleep(10);
   }
-  throw new Error(`QEMU does not start: it has not opened ${name}`);
+  throw new Error('QEMU does not start');
+}
+
+/** Null when it was closed since it was listed. */
+function target(link: string): string | null {
+  try {
+    return readlinkSync(link);
+  } catch {
+    return null;
+  }
 }
