@@ -91,8 +91,8 @@ function known(value: number): number | null {
   return Number.isFinite(value) ? value : null;
 }
 
-/** To three digits, without exponent. */
-function short(value: number | null): string {
+/** To three digits, without exponent; '-' for none. */
+export function short(value: number | null): string {
   if (value === null) return '-';
   return value.toFixed(Math.max(0, Math.min(3, 2 - Math.floor(Math.log10(Math.max(value, 0.001))))));
 }

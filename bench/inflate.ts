@@ -10,7 +10,7 @@ import { race, type Entry } from './race.js';
 /** What the benchmarks of inflating have in common: how much is given up, in which orders, and how often. */
 const MIB = 2 ** 20;
 const FIRST_MIB = 16;
-const BALLOON_MIB = Number(process.env['MIB'] ?? 256);
+const BALLOON_MIB = 256;
 const MEMORY_MIB = FIRST_MIB + BALLOON_MIB;
 const HUGE_PAGE_MIB = 2;
 const ROUNDS = 5;
@@ -99,5 +99,9 @@ export async function measure(
 }
 
 function memoryFile({ pageBytes }: Backing): number {
-  return createMemfd('guest', MEMORY_MIB * MIB, pageBytes > PFN_PAGE_BYTES ? { hugePageBytes: pageBytes } : {});
+  return createMemfd(
+    'guest',
+    MEMORY_MIB * MIB,
+    pageBytes > PFN_PAGE_BYTES ? { hugePageBytes: pageBytes } : {},
+  );
 }

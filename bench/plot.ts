@@ -65,7 +65,14 @@ export function barPlot({ title, unit, panels }: BarPlot): string {
     ]),
     ...panels.flatMap((panel, n) => {
       const top = TOP + n * (PANEL_HEIGHT + PANEL_GAP);
-      return drawPanel(panel, series, unit, top, (value) => round(top + PANEL_HEIGHT * (1 - scale.share(value))), scale);
+      return drawPanel(
+        panel,
+        series,
+        unit,
+        top,
+        (value) => round(top + PANEL_HEIGHT * (1 - scale.share(value))),
+        scale,
+      );
     }),
     '</svg>',
   ];
@@ -170,7 +177,11 @@ function text(x: number, y: number, words: string, anchor: 'start' | 'middle' | 
 }
 
 function escape(words: string): string {
-  return words.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;');
+  return words
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replaceAll('"', '&quot;');
 }
 
 function round(pixels: number): number {

@@ -1,9 +1,11 @@
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
 import { ensureLab } from '../test/support/lab/lab.js';
 import { BalloonContender } from './contenders.js';
 import { BUILTIN, limits, measure, type Starter } from './inflate.js';
 import { reportInflate } from './inflate-figures.js';
+import { inflatePlot } from './inflate-plot.js';
 import { QtestBalloon } from './qtest-balloon.js';
 
 /** QEMU's built-in balloon, balloond, and the limits of the host, giving up the same memory. */
@@ -31,7 +33,8 @@ const balloond: Starter = async (machine) =>
     daemon,
   );
 try {
-  reportInflate('qemu-builtin', await measure(lab, [builtin, balloond, ...limits], wanted));
+  const figures = reportInflate('qemu-builtin', await measure(lab, [builtin, balloond, ...limits], wanted));
+  if (wanted.plot) writeFileSync('docs/performance-inflate.svg', inflatePlot(figures));
 } finally {
   await daemon.stop();
 }

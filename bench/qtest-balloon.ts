@@ -37,7 +37,7 @@ const USED = 0x2000;
 const BUFFER = 0x3000;
 
 /** After a kick the driver looks for its ack so long without a pause, then it sleeps between looks. */
-const SPIN_MS = Number(process.env['SPIN'] ?? 0.05);
+const SPIN_MS = 0.05;
 const ACK_TIMEOUT_MS = 10_000;
 
 export const INFLATE = 0;
