@@ -59,9 +59,7 @@ export class BalloonContender implements Contender {
   async discarding(): Promise<Discarding | null> {
     if (this.#control === null) return null;
     const { balloon } = await this.#control.show(`pid-${this.#balloon.machine.pid}`);
-    const { discardedBytesTotal, discardSecondsTotal }: Partial<Record<string, number>> = balloon;
-    if (discardedBytesTotal === undefined || discardSecondsTotal === undefined) return null;
-    return { bytes: discardedBytesTotal, seconds: discardSecondsTotal };
+    return { bytes: balloon.discardedBytesTotal, seconds: balloon.discardSecondsTotal };
   }
 
   close(): Promise<void> {

@@ -63,7 +63,7 @@ export function figures({ backing, pattern, givenBytes, entries }: Outcome): Fig
   }));
 }
 
-export function row(figures: Figures): Row {
+function row(figures: Figures): Row {
   const { gibPerSecond, slowestGibPerSecond, fastestGibPerSecond, freedShare } = figures;
   return {
     backing: figures.backing,
@@ -83,7 +83,7 @@ export function row(figures: Figures): Row {
   };
 }
 
-export function refusalRow({ backing, refused }: Refusal): Row {
+function refusalRow({ backing, refused }: Refusal): Row {
   return { backing, pattern: `not measured: ${refused}` };
 }
 
@@ -97,13 +97,15 @@ export function short(value: number | null): string {
   return value.toFixed(Math.max(0, Math.min(3, 2 - Math.floor(Math.log10(Math.max(value, 0.001))))));
 }
 
-/** Prints and keeps what was measured; returns the figures for a plot. */
-export function reportInflate(name: string, outcomes: readonly (Outcome | Refusal)[]): Figures[] {
-  const all = outcomes.flatMap((outcome) => ('refused' in outcome ? [] : figures(outcome)));
-  report(
-    name,
-    outcomes.flatMap((outcome) => ('refused' in outcome ? [refusalRow(outcome)] : figures(outcome).map(row))),
-    all,
-  );
-  return all;
+/** Prints and keeps what was measured, `more` rows below; returns the figures for a plot. */
+export function reportInflate(
+  name: string,
+  outcomes: readonly (Outcome | Refusal)[],
+  more: readonly Row[] = [],
+): Figures[] {
+  const all = outcomes.map((outcome) => ('refused' in outcome ? outcome : figures(outcome)));
+  const rows = all.flatMap((each) => ('refused' in each ? [refusalRow(each)] : each.map(row)));
+  const measured = all.flatMap((each) => ('refused' in each ? [] : each));
+  report(name, [...rows, ...more], measured);
+  return measured;
 }

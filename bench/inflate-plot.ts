@@ -42,7 +42,7 @@ function group(pattern: string, backing: string, figures: readonly Figures[]): G
       value: each.gibPerSecond,
       least: each.slowestGibPerSecond,
       most: each.fastestGibPerSecond,
-      words: each.gibPerSecond === null ? 'frees none' : short(each.gibPerSecond),
+      words: each.gibPerSecond === null ? 'none' : short(each.gibPerSecond),
     })),
     goal:
       times === undefined || builtin === null

@@ -1,6 +1,6 @@
 /**
  * Bars on a logarithmic scale as an SVG picture that can be read on light and dark pages. Panels lie one below the
- * other and share the scale, so that bars compare across the whole picture.
+ * other, each with a scale of its own.
  */
 export interface Bar {
   readonly series: string;
@@ -13,11 +13,16 @@ export interface Bar {
   readonly words: string;
 }
 
+export interface Goal {
+  readonly value: number;
+  readonly words: string;
+}
+
 export interface Group {
   readonly name: string;
   readonly bars: readonly Bar[];
   /** A line across the group. */
-  readonly goal: { readonly value: number; readonly words: string } | null;
+  readonly goal: Goal | null;
 }
 
 export interface Panel {
@@ -49,10 +54,6 @@ const COLOURS = {
 
 export function barPlot({ title, unit, panels }: BarPlot): string {
   const series = [...new Set(bars(panels).map((bar) => bar.series))];
-  const scale = logScale([
-    ...bars(panels).flatMap(({ value, least, most }) => [value, least, most]),
-    ...panels.flatMap(({ groups }) => groups.map(({ goal }) => goal?.value ?? null)),
-  ]);
   const height = TOP + panels.length * (PANEL_HEIGHT + PANEL_GAP);
   const lines = [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" ` +
@@ -63,31 +64,20 @@ export function barPlot({ title, unit, panels }: BarPlot): string {
       `<rect x="${LEFT + n * LEGEND_STEP}" y="15" width="14" height="14" fill="${colour(n)}"/>`,
       text(LEFT + n * LEGEND_STEP + 20, 27, name, 'start'),
     ]),
-    ...panels.flatMap((panel, n) => {
-      const top = TOP + n * (PANEL_HEIGHT + PANEL_GAP);
-      return drawPanel(
-        panel,
-        series,
-        unit,
-        top,
-        (value) => round(top + PANEL_HEIGHT * (1 - scale.share(value))),
-        scale,
-      );
-    }),
+    ...panels.flatMap((panel, n) => drawPanel(panel, series, unit, TOP + n * (PANEL_HEIGHT + PANEL_GAP))),
     '</svg>',
   ];
   return `${lines.join('\n')}\n`;
 }
 
-function drawPanel(
-  { name, groups }: Panel,
-  series: readonly string[],
-  unit: string,
-  top: number,
-  y: (value: number) => number,
-  scale: LogScale,
-): string[] {
+function drawPanel(panel: Panel, series: readonly string[], unit: string, top: number): string[] {
+  const { name, groups } = panel;
   const bottom = top + PANEL_HEIGHT;
+  const scale = logScale([
+    ...bars([panel]).flatMap(({ value, least, most }) => [value, least, most]),
+    ...groups.map(({ goal }) => goal?.value ?? null),
+  ]);
+  const y = (value: number): number => round(bottom - PANEL_HEIGHT * scale.share(value));
   const groupWidth = (WIDTH - LEFT - RIGHT) / groups.length;
   const barWidth = round((groupWidth * BAR_SHARE) / series.length);
   return [
@@ -106,7 +96,7 @@ function drawPanel(
           const n = series.indexOf(bar.series);
           return drawBar(bar, colour(n), round(left + inset + n * barWidth), barWidth, bottom, y);
         }),
-        ...(group.goal === null ? [] : drawGoal(group.goal, round(left), round(left + groupWidth), y)),
+        ...(group.goal === null ? [] : drawGoal(group.goal, left, groupWidth, bottom, y(group.goal.value))),
       ];
     }),
   ];
@@ -134,16 +124,12 @@ function drawBar(
   ];
 }
 
-function drawGoal(
-  { value, words }: { value: number; words: string },
-  left: number,
-  right: number,
-  y: (value: number) => number,
-): string[] {
+/** Its words stand below the group's name, since bars may be anywhere near the line. */
+function drawGoal({ words }: Goal, left: number, width: number, bottom: number, y: number): string[] {
+  const style = `stroke="${COLOURS.goal}" stroke-width="1.5" stroke-dasharray="5 4"`;
   return [
-    `<line x1="${left + 6}" x2="${right - 6}" y1="${y(value)}" y2="${y(value)}" stroke="${COLOURS.goal}" ` +
-      `stroke-width="1.5" stroke-dasharray="5 4"/>`,
-    text(left + 8, round(y(value) - 5), words, 'start', `fill="${COLOURS.goal}" font-size="10.5"`),
+    `<line x1="${round(left + 6)}" x2="${round(left + width - 6)}" y1="${y}" y2="${y}" ${style}/>`,
+    text(round(left + width / 2), bottom + 33, words, 'middle', `fill="${COLOURS.goal}" font-size="10.5"`),
   ];
 }
 

@@ -15,7 +15,7 @@ export function percentile(values: readonly number[], percent: number): number {
 
 /** Prints rows as a Markdown table and leaves them as JSON in bench/results/, with the figures they were made of. */
 export function report(name: string, rows: readonly Row[], figures?: unknown): void {
-  const columns = Object.keys(rows[0] ?? {});
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   console.log(`\n${name} (Node ${process.version}, Linux ${release()}, ${cpus().length} CPUs)\n`);
   console.log(`| ${columns.join(' | ')} |`);
   console.log(`|${columns.map(() => '---').join('|')}|`);
