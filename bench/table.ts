@@ -13,9 +13,9 @@ export function percentile(values: readonly number[], percent: number): number {
   return sorted[Math.max(0, Math.ceil((percent / 100) * sorted.length) - 1)] ?? NaN;
 }
 
-/** Prints rows as a Markdown table and leaves them as JSON in bench/results/. */
-export function report(name: string, rows: readonly Row[]): void {
-  const columns = Object.keys(rows[0] ?? {});
+/** Prints rows as a Markdown table and leaves them as JSON in bench/results/, with the figures they were made of. */
+export function report(name: string, rows: readonly Row[], figures?: unknown): void {
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   console.log(`\n${name} (Node ${process.version}, Linux ${release()}, ${cpus().length} CPUs)\n`);
   console.log(`| ${columns.join(' | ')} |`);
   console.log(`|${columns.map(() => '---').join('|')}|`);
@@ -23,6 +23,6 @@ export function report(name: string, rows: readonly Row[]): void {
   mkdirSync('bench/results', { recursive: true });
   writeFileSync(
     `bench/results/${name}.json`,
-    `${JSON.stringify({ node: process.version, rows }, null, 2)}\n`,
+    `${JSON.stringify({ node: process.version, rows, figures }, null, 2)}\n`,
   );
 }
