@@ -5,7 +5,7 @@ import {
   type BalloonQueue,
 } from '../../protocol/virtio/balloon.js';
 import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { deflatePages, Discarder, inflatePages, type Delay, type DiscardResult } from '../memory/discard.js';
+import { deflatePages, Discarder, inflatePages, type DiscardResult } from '../memory/discard.js';
 import { DriverError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
@@ -20,8 +20,8 @@ import { queueCount, queueRole } from './queue-roles.js';
 /** Longest buffer of page frame numbers or statistics: 65,536 pages, far beyond any driver's. */
 const MAX_BUFFER_BYTES = 256 * 1024;
 
-/** Discards made behind the ack wait this long for others to be merged with. */
-const DELAY: Delay = { quietMs: 10, longestMs: 50 };
+/** A discard behind the ack waits no longer than this for others to be merged with. */
+const LONGEST_DELAY_MS = 50;
 
 /** So much may be acked and not yet discarded; what comes then waits for a sweep. */
 const MAX_BEHIND_BYTES = 256 * 2 ** 20;
@@ -92,13 +92,16 @@ export class Balloon implements Device {
     host: DeviceHost,
     observer: BalloonObserver,
     offeredFeatures: FeatureBits,
+    delayMs: number,
   ) {
     this.#memory = memory;
     this.#host = host;
     this.#observer = observer;
     this.offeredFeatures = offeredFeatures;
     this.queueCount = queueCount(offeredFeatures);
-    this.#discarder = new Discarder(memory, DELAY, (result) => this.#count(result));
+    this.#discarder = new Discarder(memory, { quietMs: delayMs, longestMs: LONGEST_DELAY_MS }, (result) =>
+      this.#count(result),
+    );
     this.stats = new GuestStats((chain) => host.complete(this.#roles.indexOf('stats'), chain, 0));
   }
 

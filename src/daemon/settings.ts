@@ -22,6 +22,7 @@ const OFFERABLE: readonly OfferableFeature[] = [...BALLOON_FEATURES, 'VIRTIO_F_R
 const DeviceSettings = {
   features: Type.Optional(Type.Array(Type.Union(OFFERABLE.map((name) => Type.Literal(name))))),
   'stats-interval': Type.Optional(Type.Number({ minimum: 0, maximum: 86400 })),
+  'discard-delay': Type.Optional(Type.Number({ minimum: 0, maximum: 0.05 })),
 };
 
 const ConfigFile = Type.Object(
@@ -54,10 +55,14 @@ const ConfigFile = Type.Object(
 );
 export type ConfigFile = Static<typeof ConfigFile>;
 
-/** What a device offers, and how often it asks its guest for statistics (seconds; 0: never). */
+/**
+ * What a device offers, how often it asks its guest for statistics (seconds; 0: never), and how long a discard behind
+ * the ack waits for more to be given up (seconds).
+ */
 export interface DeviceOptions {
   features: readonly OfferableFeature[];
   statsIntervalSeconds: number;
+  discardDelaySeconds: number;
 }
 
 export interface SocketSettings {
@@ -65,9 +70,14 @@ export interface SocketSettings {
   name?: string | undefined;
   features?: readonly OfferableFeature[] | undefined;
   'stats-interval'?: number | undefined;
+  'discard-delay'?: number | undefined;
 }
 
-const DEFAULTS: DeviceOptions = { features: BALLOON_FEATURES, statsIntervalSeconds: 10 };
+const DEFAULTS: DeviceOptions = {
+  features: BALLOON_FEATURES,
+  statsIntervalSeconds: 10,
+  discardDelaySeconds: 0.01,
+};
 
 /** Throws SettingsError naming the file, and the line or the key that is wrong. */
 export function readConfigFile(path: string): ConfigFile {
@@ -103,6 +113,8 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
     features: matching?.features ?? socket?.features ?? DEFAULTS.features,
     statsIntervalSeconds:
       matching?.['stats-interval'] ?? socket?.['stats-interval'] ?? DEFAULTS.statsIntervalSeconds,
+    discardDelaySeconds:
+      matching?.['discard-delay'] ?? socket?.['discard-delay'] ?? DEFAULTS.discardDelaySeconds,
   };
 }
 

@@ -59,7 +59,8 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#onClosed = onClosed;
     this.#emit = (event, message, fields) => emit(event, message, fields, name);
     this.#session = new Session(fd, this, (memory, host) => {
-      this.#balloon = new Balloon(memory, host, this, offeredBits(options.features));
+      const delayMs = options.discardDelaySeconds * 1000;
+      this.#balloon = new Balloon(memory, host, this, offeredBits(options.features), delayMs);
       return this.#balloon;
     });
     this.#statsTimer =

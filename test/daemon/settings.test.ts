@@ -22,6 +22,7 @@ features = ["VIRTIO_BALLOON_F_STATS_VQ"]
 match = "db-*"
 features = []
 stats-interval = 0
+discard-delay = 0.05
 `,
   );
   const config = readConfigFile(file);
@@ -30,8 +31,13 @@ stats-interval = 0
   t.same(deviceOptions(config, socket, 'web-1'), {
     features: ['VIRTIO_BALLOON_F_STATS_VQ'],
     statsIntervalSeconds: 10,
+    discardDelaySeconds: 0.01,
   });
-  t.same(deviceOptions(config, socket, 'db-7'), { features: [], statsIntervalSeconds: 0 });
+  t.same(deviceOptions(config, socket, 'db-7'), {
+    features: [],
+    statsIntervalSeconds: 0,
+    discardDelaySeconds: 0.05,
+  });
   t.equal(deviceOptions({}, null, 'x').features.length, 6);
   t.end();
 });
@@ -44,6 +50,7 @@ void t.test('a wrong file is one line with its place', (t) => {
     ['[[socket]]\nname = "x"', /socket\.0.*path/],
     ['[[socket]]\npath = "/x"\nfeatures = ["VIRTIO_BALLOON_F_NONE"]', /socket\.0\.features\.0/],
     ['log-level = "loud"', /log-level/],
+    ['[[vm]]\nmatch = "*"\ndiscard-delay = 1', /vm\.0\.discard-delay/],
   ];
   wrong.forEach(([text, expected], n) => {
     const file = join(folder, `${n}.toml`);
