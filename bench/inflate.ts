@@ -3,6 +3,7 @@ import { createMemfd } from '../src/os/memfd.js';
 import { BACKINGS, type Backing } from './backings.js';
 import { LimitContender, type Contender } from './contenders.js';
 import { HostSettings, RefusedError } from './host-settings.js';
+import { onlyRun } from './only-run.js';
 import { PFN_PAGE_BYTES, patterns, PFNS_PER_KICK } from './patterns.js';
 import { QtestMachine } from './qtest-machine.js';
 import { race, type Entry } from './race.js';
@@ -60,6 +61,7 @@ export async function measure(
   starters: readonly Starter[],
   wanted: { backing: string; pattern: string },
 ): Promise<(Outcome | Refusal)[]> {
+  const release = await onlyRun();
   const outcomes: (Outcome | Refusal)[] = [];
   for (const backing of BACKINGS.filter(({ name }) => name.includes(wanted.backing))) {
     const settings = new HostSettings();
@@ -96,6 +98,7 @@ export async function measure(
       settings.restore();
     }
   }
+  release();
   return outcomes;
 }
 
