@@ -25,8 +25,8 @@ interface Contender {
   guest: Guest;
   /** The daemon's, beside QEMU's. */
   daemonPid: number | null;
-  command(balloonBytes: number): Promise<unknown>;
-  actualBytes(): Promise<number>;
+  command: (balloonBytes: number) => Promise<unknown>;
+  actualBytes: () => Promise<number>;
 }
 
 interface Move {
