@@ -78,7 +78,10 @@ async function move({ guest, daemonPid, command, actualBytes }: Contender, bytes
   while (actualSeconds === null || (bytes > 0 && freeSeconds === null)) {
     if (actualSeconds === null && (await actualBytes()) === bytes) actualSeconds = seconds();
     if (guest.memfdAllocatedBytes() <= RAM_BYTES - BALLOON_BYTES) freeSeconds ??= seconds();
-    if (seconds() * 1000 > TIMEOUT_MS) throw new Error(`${guest.name} came to ${await actualBytes()} bytes in its balloon, not ${bytes}, and ${guest.memfdAllocatedBytes()} in the host`);
+    if (seconds() * 1000 > TIMEOUT_MS)
+      throw new Error(
+        `${guest.name} came to ${await actualBytes()} bytes in its balloon, not ${bytes}, and ${guest.memfdAllocatedBytes()} in the host`,
+      );
     await pause(LOOK_MS);
   }
   return { actualSeconds, freeSeconds, hostCpuSeconds: cpu() - cpuBefore };
