@@ -1,72 +1,73 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { BalloonDriver } from '../test/support/balloon-driver.js';
-import { Frontend } from '../test/support/frontend.js';
-import { GuestRam } from '../test/support/guest-ram.js';
+import { parts, patterns, PFNS_PER_KICK } from './patterns.js';
+import { play } from './player.js';
+import { RawDriver } from './raw-driver.js';
 
 /**
- * A process that plays VMs for its parent (an IPC channel), because one process has not enough fds for a thousand. It
- * starts `count` VMs of `mib` MiB to give up, says `ready`, and then does what it is told:
- * `inflate`: each gives up all of it, once; `churn`: each gives up and takes back, scattered, until the process ends.
+ * What buffers a VM gives up its memory in. `longest` are the longest that a balloon reads, of pages that lie
+ * scattered, so that none of them merge, and each names all its pages eight times over.
  */
-const [socketPath = '', count = '1', mib = '16', pattern = 'sequential'] = process.argv.slice(2);
-const FIRST_PFN = 1024;
-const PAGES = Number(mib) * 256;
+export type Load = 'sequential' | 'random' | 'longest';
+
+export interface CrowdOptions {
+  socketPath: string;
+  vms: number;
+  /** Memory that each VM has to give up. */
+  mib: number;
+  longest?: boolean;
+  /** Buffers in a ring at a time (default 1, as Linux has it). */
+  depth?: number;
+}
+
+// A type, since an interface is not a record of parts.
+export type CrowdPart = {
+  /** Seconds until all of them run. */
+  connect: { ask: CrowdOptions; answer: number };
+  populate: { ask: null; answer: null };
+  /** Each VM gives up all it has; answered with the last ack. */
+  inflate: { ask: { load: Load }; answer: null };
+  /** Answered when the host has all of it back. */
+  waitFree: { ask: null; answer: null };
+  deflate: { ask: null; answer: null };
+};
+
 const CONNECTING_AT_ONCE = 8;
-const CHUNK = new Uint8Array(2 ** 20).fill(0xa5);
+const LONGEST_PFNS = 65_536;
+const REPEATS = 8;
 
-interface Vm {
-  frontend: Frontend;
-  driver: BalloonDriver;
-}
+const vms: RawDriver[] = [];
 
-async function startVm(): Promise<Vm> {
-  const ram = new GuestRam([{ gpa: 0, lenBytes: (FIRST_PFN + PAGES) * 4096 }]);
-  const frontend = new Frontend({ socket: socketPath, ram, timeoutMs: 120_000 });
-  await frontend.connect();
-  return { frontend, driver: await BalloonDriver.start(frontend, { areaGpa: 0x1000, timeoutMs: 120_000 }) };
-}
-
-function populate({ frontend }: Vm): void {
-  for (let n = 0; n < Number(mib); n++) frontend.ram.write(FIRST_PFN * 4096 + n * 2 ** 20, CHUNK);
-}
-
-/** 40503 is odd, so this is each page once. */
-const page = (n: number): number =>
-  FIRST_PFN + (pattern === 'sequential' ? n % PAGES : Math.imul(n, 40503) & (PAGES - 1));
-
-async function inflate({ driver }: Vm): Promise<void> {
-  for (let at = 0; at < PAGES; at += 256) {
-    await driver.tellPfns(
-      'inflate',
-      Array.from({ length: 256 }, (_, n) => page(at + n)),
-    );
+async function connect(options: CrowdOptions): Promise<number> {
+  const start = performance.now();
+  const pfnsPerBuffer = options.longest === true ? LONGEST_PFNS : PFNS_PER_KICK;
+  while (vms.length < options.vms) {
+    const missing = Math.min(CONNECTING_AT_ONCE, options.vms - vms.length);
+    const starting = Array.from({ length: missing }, () => RawDriver.start({ ...options, pfnsPerBuffer }));
+    vms.push(...(await Promise.all(starting)));
   }
+  return (performance.now() - start) / 1000;
 }
 
-async function churn(vm: Vm): Promise<never> {
-  for (;;) {
-    populate(vm);
-    await inflate(vm);
-    for (let at = 0; at < PAGES; at += 256) {
-      await vm.driver.tellPfns(
-        'deflate',
-        Array.from({ length: 256 }, (_, n) => page(at + n)),
-      );
-    }
-  }
+function buffers({ firstPfn, pages }: RawDriver, load: Load): Uint32Array[] {
+  const all = patterns(firstPfn, pages);
+  if (load === 'sequential') return parts(all[0]?.pfns ?? new Uint32Array(), PFNS_PER_KICK);
+  const random = all[2]?.pfns ?? new Uint32Array();
+  if (load === 'random') return parts(random, PFNS_PER_KICK);
+  const again = parts(random, LONGEST_PFNS);
+  return Array.from({ length: REPEATS }, () => again).flat();
 }
 
-const vms: Vm[] = [];
-while (vms.length < Number(count)) {
-  const missing = Math.min(CONNECTING_AT_ONCE, Number(count) - vms.length);
-  vms.push(...(await Promise.all(Array.from({ length: missing }, startVm))));
+async function each(work: (vm: RawDriver) => Promise<void>): Promise<null> {
+  await Promise.all(vms.map(work));
+  return null;
 }
-process.on('disconnect', () => process.exit());
-process.on('message', (order) => {
-  if (order === 'populate') vms.forEach(populate);
-  if (order === 'inflate') void Promise.all(vms.map(inflate)).then(() => process.send?.('inflated'));
-  if (order === 'churn') void Promise.all(vms.map(churn));
-  if (order === 'populate') process.send?.('populated');
+
+play<CrowdPart>({
+  connect,
+  populate: () => {
+    for (const vm of vms) vm.populate();
+    return null;
+  },
+  inflate: ({ load }) => each((vm) => vm.inflating.tell(buffers(vm, load))),
+  waitFree: () => each((vm) => vm.waitFree()),
+  deflate: () => each((vm) => vm.deflating.tell(buffers(vm, 'sequential'))),
 });
-await sleep(0);
-process.send?.('ready');

@@ -14,7 +14,7 @@ const RAM_MIB = 2048;
 const BALLOON_MIB = 1536;
 /** Touched before each inflation, so that the host has something to get back. */
 const TOUCHED_MIB = 1800;
-const ROUNDS = 5;
+const ROUNDS = 3;
 const LOOK_MS = 5;
 const TIMEOUT_MS = 120_000;
 const BALLOON_BYTES = BALLOON_MIB * 2 ** 20;
@@ -27,6 +27,8 @@ interface Contender {
   daemonPid: number | null;
   command: (balloonBytes: number) => Promise<unknown>;
   actualBytes: () => Promise<number>;
+  /** Whether the host gets anything. */
+  discards: boolean;
 }
 
 interface Move {
@@ -47,6 +49,7 @@ async function builtin(): Promise<Contender> {
     name: 'QEMU built-in',
     guest,
     daemonPid: null,
+    discards: true,
     command: (bytes) => guest.qmp('balloon', { value: RAM_BYTES - bytes }),
     actualBytes: async () => {
       const { actual } = (await guest.qmp('query-balloon')) as { actual: number };
@@ -55,19 +58,26 @@ async function builtin(): Promise<Contender> {
   };
 }
 
-async function balloond(daemon: DaemonProcess): Promise<Contender> {
+/** One guest is both: balloond as it is, and told to discard nothing, which leaves what the guest itself takes. */
+async function balloond(daemon: DaemonProcess): Promise<Contender[]> {
   const guest = await boot('ours', { sockets: [{ path: daemon.socketPath, numVqs: 3 }] });
   const client = new ControlClient(daemon.controlPath);
-  return {
-    name: 'balloond',
+  return [true, false].map((discards) => ({
+    name: discards ? 'balloond' : 'balloond, inhibited',
     guest,
     daemonPid: daemon.pid,
-    command: (balloonBytes) => client.setTarget('ours', { balloonBytes }),
+    discards,
+    command: async (balloonBytes) => {
+      await (discards ? client.allow('ours') : client.inhibit('ours', 'benchmark'));
+      return client.setTarget('ours', { balloonBytes });
+    },
     actualBytes: async () => (await client.show('ours')).balloon.actualBytes,
-  };
+  }));
 }
 
-async function move({ guest, daemonPid, command, actualBytes }: Contender, bytes: number): Promise<Move> {
+async function move(contender: Contender, bytes: number): Promise<Move> {
+  const { guest, daemonPid, command, actualBytes } = contender;
+  const frees = contender.discards && bytes > 0;
   const cpu = (): number => cpuSeconds(guest.pid) + (daemonPid === null ? 0 : cpuSeconds(daemonPid));
   const cpuBefore = cpu();
   const start = performance.now();
@@ -75,9 +85,9 @@ async function move({ guest, daemonPid, command, actualBytes }: Contender, bytes
   let actualSeconds: number | null = null;
   let freeSeconds: number | null = null;
   await command(bytes);
-  while (actualSeconds === null || (bytes > 0 && freeSeconds === null)) {
+  while (actualSeconds === null || (frees && freeSeconds === null)) {
     if (actualSeconds === null && (await actualBytes()) === bytes) actualSeconds = seconds();
-    if (guest.memfdAllocatedBytes() <= RAM_BYTES - BALLOON_BYTES) freeSeconds ??= seconds();
+    if (frees && guest.memfdAllocatedBytes() <= RAM_BYTES - BALLOON_BYTES) freeSeconds ??= seconds();
     if (seconds() * 1000 > TIMEOUT_MS)
       throw new Error(
         `${guest.name} came to ${await actualBytes()} bytes in its balloon, not ${bytes}, and ${guest.memfdAllocatedBytes()} in the host`,
@@ -113,11 +123,8 @@ const daemon = await DaemonProcess.start({
 const contenders: Contender[] = [];
 const results = new Map<Contender, { inflates: Move[]; deflates: Move[] }>();
 try {
-  for (const start of [builtin, () => balloond(daemon)]) {
-    const contender = await start();
-    contenders.push(contender);
-    results.set(contender, { inflates: [], deflates: [] });
-  }
+  contenders.push(await builtin(), ...(await balloond(daemon)));
+  for (const contender of contenders) results.set(contender, { inflates: [], deflates: [] });
   for (const { guest } of contenders) await guest.waitReady();
   for (let round = 0; round < ROUNDS; round++) {
     for (const contender of round % 2 === 0 ? contenders : contenders.toReversed()) {

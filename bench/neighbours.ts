@@ -1,128 +1,207 @@
-import { fork, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { ControlClient } from '../src/control/client.js';
+import { readFileSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
-import { kicks, patterns } from './patterns.js';
-import { cpuSeconds, residentMib } from './process-cost.js';
-import { FIRST_PFN, RawDriver } from './raw-driver.js';
+import type { CrowdOptions, CrowdPart, Load } from './crowd.js';
+import { parts, patterns, PFNS_PER_KICK } from './patterns.js';
+import { Player } from './player.js';
+import { cpuSeconds } from './process-cost.js';
+import { RawDriver } from './raw-driver.js';
 import { percentile, report, type Row } from './table.js';
 
 /**
- * What VMs cost each other and the host: how long one waits for its ack while others give memory up and take it back
- * as fast as they can, and what 1 to 1,000 VMs cost the daemon at rest and at work. The VMs are test frontends in
- * processes of their own.
+ * What VMs cost each other and the host. First: how long one VM waits for its ack while another gives memory up as
+ * fast as it can; and, to tell the daemon's part from the machine's, the same while that other VM is served by
+ * another daemon. Then: what 1 to 1,000 VMs cost the daemon, at rest and when all give memory up at once.
  */
-const VMS_PER_PROCESS = 250;
+const { values: wanted } = parseArgs({ options: { vms: { type: 'string', default: '1,10,100,1000' } } });
+const CROWDS = wanted.vms
+  .split(',')
+  .filter((count) => count !== '')
+  .map(Number);
+
+type Crowd = Player<CrowdPart>;
+type Server = 'nobody' | 'another daemon' | 'the same daemon';
+
+/** A kick every millisecond is no load. */
+const APART_MS = 1;
+const WARM_KICKS = 2000;
 const SAMPLES = 1500;
-/** Between two kicks of the one that is measured: it must not be what keeps a core busy. */
-const PAUSE_MS = 2;
-const CROWDS = [1, 10, 100, 1000];
-const CROWD_MIB = 1024;
-const SETTLE_SECONDS = 15;
-const IDLE_SECONDS = 20;
+const PROBE_MIB = 16;
+const NOISY_MIB = 512;
+const LOADS: readonly Load[] = ['sequential', 'random', 'longest'];
 
-async function crowd(socketPath: string, count: number, mib: number, pattern: string): Promise<ChildProcess> {
-  const script = fileURLToPath(new URL('crowd.js', import.meta.url));
-  const child = fork(script, [socketPath, `${count}`, `${mib}`, pattern]);
-  await said(child, 'ready');
-  return child;
+/** What all VMs of a crowd have to give up together. */
+const CROWD_MIB = 2048;
+/** So many as one process has file descriptors for. */
+const VMS_PER_PROCESS = 250;
+const SETTLE_SECONDS = 12;
+const IDLE_SECONDS = 30;
+/** Served before anything is counted, so that code and heap have grown to what they are. */
+const WARM_VMS = 20;
+
+async function crowd(options: CrowdOptions): Promise<{ player: Crowd; seconds: number }> {
+  const player: Crowd = new Player('crowd.js');
+  return { player, seconds: await player.ask('connect', options) };
 }
 
-async function said(child: ChildProcess, word: string): Promise<void> {
-  for (;;) {
-    const [message] = (await Promise.race([
-      once(child, 'message'),
-      once(child, 'exit').then(([code]) => {
-        throw new Error(`a crowd ended with ${String(code)} before it was ${word}`);
-      }),
-    ])) as [unknown];
-    if (message === word) return;
+/** One VM's kicks, until it is told to end. */
+class Probe {
+  readonly #driver: RawDriver;
+  readonly #buffers: Uint32Array[];
+  #next = 0;
+
+  private constructor(driver: RawDriver) {
+    this.#driver = driver;
+    const [sequential] = patterns(driver.firstPfn, driver.pages);
+    this.#buffers = sequential === undefined ? [] : parts(sequential.pfns, PFNS_PER_KICK);
+  }
+
+  static async start(socketPath: string): Promise<Probe> {
+    const probe = new Probe(await RawDriver.start({ socketPath, mib: PROBE_MIB }));
+    for (let n = 0; n < WARM_KICKS; n++) await probe.kick();
+    return probe;
+  }
+
+  /** Microseconds to the ack; everything is taken back when all is given up. */
+  async kick(): Promise<number> {
+    const { inflating, deflating } = this.#driver;
+    const buffer = this.#buffers[this.#next++];
+    if (buffer === undefined) {
+      this.#next = 0;
+      await deflating.tell(this.#buffers);
+      return this.kick();
+    }
+    inflating.offer(buffer);
+    const start = performance.now();
+    inflating.kick();
+    inflating.spin();
+    return (performance.now() - start) * 1000;
+  }
+
+  async during(work: Promise<unknown>): Promise<number[]> {
+    const micros: number[] = [];
+    const state = { ended: false };
+    const end = work.finally(() => (state.ended = true));
+    while (!state.ended) {
+      await pause(APART_MS);
+      micros.push(await this.kick());
+    }
+    await end;
+    return micros;
+  }
+
+  close(): void {
+    this.#driver.close();
   }
 }
 
-async function waits(others: number, pattern: string): Promise<Row> {
-  const daemon = await DaemonProcess.start();
-  const mib = 64;
-  const driver = await RawDriver.start({ socketPath: daemon.socketPath, mib });
-  const child = others > 0 ? await crowd(daemon.socketPath, others, 128, pattern) : null;
-  child?.send('churn');
-  const [sequential] = patterns(FIRST_PFN, (mib * 2 ** 20) / 4096);
-  const buffers = sequential === undefined ? [] : [...kicks(sequential)];
+async function waits(load: Load, server: Server, socketPath: string, otherPath: string): Promise<Row> {
+  const probe = await Probe.start(socketPath);
   const micros: number[] = [];
-  for (let n = -SAMPLES / 3; n < SAMPLES; n++) {
-    const buffer = buffers[(n + SAMPLES) % buffers.length];
-    if (buffer === undefined) continue;
-    await sleep(PAUSE_MS);
-    const took = driver.inflate(buffer);
-    if (n >= 0) micros.push(took);
-    driver.deflate(buffer);
+  if (server === 'nobody') {
+    micros.push(...(await probe.during(pause(SAMPLES * 1.5 * APART_MS))));
+  } else {
+    const { player } = await crowd({
+      socketPath: server === 'the same daemon' ? socketPath : otherPath,
+      vms: 1,
+      mib: NOISY_MIB,
+      longest: load === 'longest',
+      depth: 64,
+    });
+    while (micros.length < SAMPLES) {
+      await player.ask('populate', null);
+      micros.push(...(await probe.during(player.ask('inflate', { load }))));
+      await player.ask('waitFree', null);
+      await player.ask('deflate', null);
+    }
+    await player.stop();
   }
-  child?.kill('SIGKILL');
-  driver.close();
-  await daemon.stop();
+  probe.close();
   return {
-    'VMs that churn': others === 0 ? 'none' : `${others}, ${pattern}`,
+    'the other VM': server === 'nobody' ? 'rests' : `inflates, ${load}`,
+    'is served by': server,
     'p50 µs': percentile(micros, 50).toFixed(0),
+    'p90 µs': percentile(micros, 90).toFixed(0),
     'p99 µs': percentile(micros, 99).toFixed(0),
     'max µs': Math.max(...micros).toFixed(0),
+    kicks: micros.length,
   };
+}
+
+/** KiB of a process: resident, of that shared fairly with those who map it too, and nobody else's. */
+function memoryKib(pid: number): Record<'Rss' | 'Pss' | 'Pss_Anon', number> {
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
+  const of = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)?.[1]);
+  return { Rss: of('Rss'), Pss: of('Pss'), Pss_Anon: of('Pss_Anon') };
 }
 
 async function costs(vms: number): Promise<Row> {
   const daemon = await DaemonProcess.start();
-  await sleep(SETTLE_SECONDS * 1000);
-  const aloneMib = residentMib(daemon.pid);
-  const mib = Math.max(1, Math.floor(CROWD_MIB / vms));
-  const started = performance.now();
-  const children: ChildProcess[] = [];
-  for (let left = vms; left > 0; left -= VMS_PER_PROCESS) {
-    children.push(await crowd(daemon.socketPath, Math.min(left, VMS_PER_PROCESS), mib, 'sequential'));
-  }
-  const connectSeconds = (performance.now() - started) / 1000;
-  await sleep(SETTLE_SECONDS * 1000);
-  const cpuBefore = cpuSeconds(daemon.pid);
-  await sleep(IDLE_SECONDS * 1000);
-  const cpuPercent = ((cpuSeconds(daemon.pid) - cpuBefore) / IDLE_SECONDS) * 100;
-  const residentKib = ((residentMib(daemon.pid) - aloneMib) * 1024) / vms;
+  const { socketPath, pid } = daemon;
+  const players: Crowd[] = [];
+  const all = <T>(act: (player: Crowd) => Promise<T>): Promise<T[]> => Promise.all(players.map(act));
+  try {
+    const warm = await crowd({ socketPath, vms: WARM_VMS, mib: 1 });
+    await warm.player.ask('inflate', { load: 'sequential' });
+    await warm.player.stop();
+    await pause(1000);
 
-  const tell = async (order: string, answer: string): Promise<void> => {
-    const answers = Promise.all(children.map((child) => said(child, answer)));
-    for (const child of children) child.send(order);
-    await answers;
-  };
-  await tell('populate', 'populated');
-  const work = cpuSeconds(daemon.pid);
-  const begun = performance.now();
-  await tell('inflate', 'inflated');
-  const client = new ControlClient(daemon.controlPath);
-  while ((await client.list()).some(({ balloon }) => balloon.pendingBytes > 0)) await sleep(5);
-  const seconds = (performance.now() - begun) / 1000;
-  const gib = (vms * mib) / 1024;
-  const worked = cpuSeconds(daemon.pid) - work;
-  for (const child of children) child.kill('SIGKILL');
-  await daemon.stop();
-  return {
-    VMs: vms,
-    'connect s': connectSeconds.toFixed(1),
-    'resident KiB each': residentKib.toFixed(0),
-    'idle CPU % of a core': cpuPercent.toFixed(2),
-    'all inflate GiB/s': (gib / seconds).toFixed(2),
-    'CPU s/GiB': (worked / gib).toFixed(2),
-  };
+    const before = memoryKib(pid);
+    const mib = Math.floor(CROWD_MIB / vms);
+    let connectSeconds = 0;
+    for (let left = vms; left > 0; left -= VMS_PER_PROCESS) {
+      const made = await crowd({ socketPath, vms: Math.min(left, VMS_PER_PROCESS), mib });
+      players.push(made.player);
+      connectSeconds += made.seconds;
+    }
+    await pause(SETTLE_SECONDS * 1000);
+    const idleBefore = cpuSeconds(pid);
+    await pause(IDLE_SECONDS * 1000);
+    const idlePercent = ((cpuSeconds(pid) - idleBefore) / IDLE_SECONDS) * 100;
+    const after = memoryKib(pid);
+    const each = (kind: keyof typeof after): string => ((after[kind] - before[kind]) / vms).toFixed(0);
+
+    await all((player) => player.ask('populate', null));
+    const workBefore = cpuSeconds(pid);
+    const start = performance.now();
+    await all((player) => player.ask('inflate', { load: 'sequential' }));
+    const acked = (performance.now() - start) / 1000;
+    await all((player) => player.ask('waitFree', null));
+    const free = (performance.now() - start) / 1000;
+    const gib = (vms * mib) / 1024;
+    return {
+      VMs: vms,
+      'connect ms each': ((connectSeconds * 1000) / vms).toFixed(1),
+      'RSS KiB each': each('Rss'),
+      'PSS KiB each': each('Pss'),
+      'anonymous KiB each': each('Pss_Anon'),
+      'idle CPU % of a core': idlePercent.toFixed(2),
+      'GiB/s acked': (gib / acked).toFixed(2),
+      'GiB/s free': (gib / free).toFixed(2),
+      'daemon CPU s/GiB': ((cpuSeconds(pid) - workBefore) / gib).toFixed(2),
+    };
+  } finally {
+    await all((player) => player.stop());
+    await daemon.stop();
+  }
 }
 
+const [daemon, other] = [await DaemonProcess.start(), await DaemonProcess.start()];
 const latencies: Row[] = [];
-for (const [others, pattern] of [
-  [0, ''],
-  [1, 'sequential'],
-  [1, 'scattered'],
-  [10, 'scattered'],
-] as const) {
-  latencies.push(await waits(others, pattern));
+try {
+  for (const load of LOADS) {
+    for (const server of ['nobody', 'another daemon', 'the same daemon'] as const) {
+      if (server === 'nobody' && load !== LOADS[0]) continue;
+      latencies.push(await waits(load, server, daemon.socketPath, other.socketPath));
+    }
+  }
+} finally {
+  await daemon.stop();
+  await other.stop();
 }
 report('neighbours-latency', latencies);
-const rows: Row[] = [];
-for (const vms of CROWDS) rows.push(await costs(vms));
-report('neighbours-cost', rows);
+
+const scale: Row[] = [];
+for (const vms of CROWDS) scale.push(await costs(vms));
+if (scale.length > 0) report('neighbours-scale', scale);

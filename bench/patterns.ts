@@ -71,7 +71,7 @@ function merged(pages: number[], pageBytes: number): Float64Array {
   return Float64Array.from(ranges);
 }
 
-function parts(pfns: Uint32Array, length: number): Uint32Array[] {
+export function parts(pfns: Uint32Array, length: number): Uint32Array[] {
   return Array.from({ length: Math.ceil(pfns.length / length) }, (_, n) =>
     pfns.subarray(n * length, (n + 1) * length),
   );

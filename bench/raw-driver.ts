@@ -1,91 +1,102 @@
-import { BalloonDriver, LINUX_FEATURES, BALLOON_F } from '../test/support/balloon-driver.js';
+import { writeSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
+import { BALLOON_F, BalloonDriver, LINUX_FEATURES } from '../test/support/balloon-driver.js';
 import { Frontend } from '../test/support/frontend.js';
-import { GuestRam } from '../test/support/guest-ram.js';
-import { RingDriver } from '../test/support/ring-driver.js';
+import { GuestRam, PAGE_BYTES } from '../test/support/guest-ram.js';
+import { alignUp } from '../test/support/guest-ring.js';
 import { bits } from '../test/support/wire.js';
+import { RawRing } from './raw-ring.js';
 import { PFNS_PER_KICK } from './patterns.js';
 
-/** Rings and the buffer lie below. */
-export const FIRST_PFN = 4096;
-const FIRST_BYTES = FIRST_PFN * 4096;
-const BUFFER_GPA = FIRST_BYTES - 2 ** 20;
-const CHUNK = new Uint8Array(2 ** 20).fill(0xa5);
+const MIB = 2 ** 20;
+const FILL = new Uint8Array(MIB).fill(0xa5);
+/** Behind the rings of BalloonDriver. */
+const BUFFERS_GPA = 4 * MIB;
+/** Where the pages to give up begin, as a guest's memory does. */
+const HUGE_PAGE_BYTES = 2 * MIB;
+const FREE_WITHIN_MS = 60_000;
 
 export interface RawDriverOptions {
   socketPath: string;
   /** Memory to give up. */
   mib: number;
+  /** Default true. */
   mustTellHost?: boolean;
+  /** Of the longest buffer (default 256, as Linux has it). */
+  pfnsPerBuffer?: number;
+  /** Buffers in the ring at a time (default 1, as Linux has it; a power of two up to 64). */
+  depth?: number;
 }
 
-/** A VM without a VMM: this process writes the kick eventfd itself and looks at used->idx until the ack is there. */
+/**
+ * A VM without a VMM: it connects and starts as QEMU and Linux do, statistics included, and then this process plays
+ * the inflate and deflate queues as cheaply as it can.
+ */
 export class RawDriver {
-  readonly frontend: Frontend;
-  readonly #inflate: RingDriver;
-  readonly #deflate: RingDriver;
+  readonly inflating: RawRing;
+  readonly deflating: RawRing;
+  /** The first page to give up. */
+  readonly firstPfn: number;
+  readonly pages: number;
+  readonly #frontend: Frontend;
 
-  private constructor(frontend: Frontend, driver: BalloonDriver) {
-    this.frontend = frontend;
-    this.#inflate = split(driver.ring('inflate'));
-    this.#deflate = split(driver.ring('deflate'));
+  readonly #emptyBytes: number;
+
+  private constructor(frontend: Frontend, driver: BalloonDriver, layout: Layout) {
+    const { depth, bufferBytes, buffersGpa, firstPfn, pages } = layout;
+    const ring = (role: 'inflate' | 'deflate'): RawRing =>
+      new RawRing(frontend.ram, driver.ring(role), depth, buffersGpa[role], bufferBytes);
+    this.#frontend = frontend;
+    this.inflating = ring('inflate');
+    this.deflating = ring('deflate');
+    this.firstPfn = firstPfn;
+    this.pages = pages;
+    this.#emptyBytes = frontend.ram.allocatedBytes();
   }
 
-  static async start({ socketPath, mib, mustTellHost = true }: RawDriverOptions): Promise<RawDriver> {
-    const ram = new GuestRam([{ gpa: 0, lenBytes: FIRST_BYTES + mib * 2 ** 20 }]);
-    const frontend = new Frontend({ socket: socketPath, ram });
+  static async start(options: RawDriverOptions): Promise<RawDriver> {
+    const { socketPath, mustTellHost = true } = options;
+    const layout = layOut(options);
+    const lenBytes = (layout.firstPfn + layout.pages) * PAGE_BYTES;
+    const frontend = new Frontend({ socket: socketPath, ram: new GuestRam([{ gpa: 0, lenBytes }]) });
     await frontend.connect();
     const without = mustTellHost ? 0n : bits(BALLOON_F.MUST_TELL_HOST);
-    return new RawDriver(
-      frontend,
-      await BalloonDriver.start(frontend, { features: LINUX_FEATURES & ~without }),
-    );
+    const driver = await BalloonDriver.start(frontend, { features: LINUX_FEATURES & ~without });
+    return new RawDriver(frontend, driver, layout);
   }
 
-  /** Writes through the file, so that no page table but the file's own knows the pages. */
-  populate(mib: number): void {
-    for (let n = 0; n < mib; n++) this.frontend.ram.write(FIRST_BYTES + n * 2 ** 20, CHUNK);
-  }
-
-  /** Microseconds from the kick to the ack of one buffer. */
-  inflate(pfns: Uint8Array): number {
-    return this.#tell(this.#inflate, pfns);
-  }
-
-  deflate(pfns: Uint8Array): number {
-    return this.#tell(this.#deflate, pfns);
-  }
-
-  /** Puts as many buffers as the ring holds into it and kicks; returns how many were acked meanwhile. */
-  flood(pfns: Uint8Array): number {
-    const ring = this.#inflate;
-    const acked = ring.collectUsed().length;
-    this.frontend.ram.write(BUFFER_GPA, pfns);
-    while (ring.outstanding < ring.size) {
-      ring.add([{ gpa: BUFFER_GPA, len: pfns.length }], { publish: false });
+  /** Brings all its pages into being. Through the file: no page table of ours has to forget them later. */
+  populate(): void {
+    const region = this.#frontend.ram.find(this.firstPfn * PAGE_BYTES, PAGE_BYTES);
+    for (let n = 0; n < this.pages * PAGE_BYTES; n += MIB) {
+      writeSync(region.file.fd, FILL, 0, MIB, this.firstPfn * PAGE_BYTES + n);
     }
-    ring.kick();
-    return acked;
+  }
+
+  /** Resolves once the host has taken everything back but what the driver itself uses. */
+  async waitFree(): Promise<void> {
+    for (const end = performance.now() + FREE_WITHIN_MS; ; await pause(1)) {
+      const leftBytes = this.#frontend.ram.allocatedBytes() - this.#emptyBytes;
+      if (leftBytes <= 0) return;
+      if (performance.now() > end) throw new Error(`${leftBytes} bytes are still allocated`);
+    }
   }
 
   close(): void {
-    this.frontend.close();
-  }
-
-  #tell(ring: RingDriver, pfns: Uint8Array): number {
-    if (pfns.length > 4 * PFNS_PER_KICK * 64) throw new Error('a longer buffer than there is room for');
-    this.frontend.ram.write(BUFFER_GPA, pfns);
-    const before = ring.readUsedIndex();
-    ring.add([{ gpa: BUFFER_GPA, len: pfns.length }]);
-    const start = process.hrtime.bigint();
-    ring.kick();
-    while (ring.readUsedIndex() === before);
-    const micros = Number(process.hrtime.bigint() - start) / 1000;
-    ring.collectUsed();
-    return micros;
+    this.#frontend.close();
   }
 }
 
-function split(ring: unknown): RingDriver {
-  if (ring instanceof RingDriver) return ring;
-  throw new Error('not a split ring');
+type Layout = ReturnType<typeof layOut>;
+
+function layOut({ mib, pfnsPerBuffer = PFNS_PER_KICK, depth = 1 }: RawDriverOptions) {
+  const bufferBytes = 4 * pfnsPerBuffer;
+  const deflateGpa = alignUp(BUFFERS_GPA + depth * bufferBytes, PAGE_BYTES);
+  return {
+    depth,
+    bufferBytes,
+    buffersGpa: { inflate: BUFFERS_GPA, deflate: deflateGpa },
+    firstPfn: alignUp(deflateGpa + depth * bufferBytes, HUGE_PAGE_BYTES) / PAGE_BYTES,
+    pages: (mib * MIB) / PAGE_BYTES,
+  };
 }
