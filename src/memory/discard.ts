@@ -52,7 +52,8 @@ interface Batch {
   /** Pairs of offset and length in the mapping. */
   readonly ranges: Float64Array;
   readonly outcomes: Int32Array;
-  readonly reported: boolean;
+  /** The list at whose front they were taken; null when they are owed. */
+  readonly reported: Reported[] | null;
   /** Null when it could not be begun. */
   work: BackgroundDiscard | null;
 }
@@ -170,8 +171,9 @@ export class Discarder {
     const { region, ranges } = this.#batch;
     const base = region.gpa - region.lead;
     // Ranges of a batch ascend, except those that were reported.
-    const from = this.#batch.reported ? 0 : (ranges[0] ?? 0);
-    const to = this.#batch.reported ? Infinity : (ranges.at(-2) ?? 0) + (ranges.at(-1) ?? 0);
+    const ascend = this.#batch.reported === null;
+    const from = ascend ? (ranges[0] ?? 0) : 0;
+    const to = ascend ? (ranges.at(-2) ?? 0) + (ranges.at(-1) ?? 0) : Infinity;
     return (lastPfn + 1) * PAGE_BYTES > base + from && firstPfn * PAGE_BYTES < base + to;
   }
 
@@ -228,7 +230,7 @@ export class Discarder {
         building.add(at, Math.min(most, report.end - at));
       }
     }
-    this.#start(region, true);
+    this.#start(region, this.#reported);
   }
 
   #beginSweep(): void {
@@ -249,7 +251,7 @@ export class Discarder {
       building.clear();
       sweep.block = takeBlocks(region, region.ledger.fresh, sweep.block);
       if (building.count === 0) continue;
-      this.#start(region, false);
+      this.#start(region, null);
       return true;
     }
     return false;
@@ -262,14 +264,14 @@ export class Discarder {
       takeBlocks(region, region.ledger.whole, 0);
       if (building.count === 0) continue;
       this.#behindBytes = Math.max(0, this.#behindBytes - building.bytes);
-      this.#start(region, false);
+      this.#start(region, null);
       return true;
     }
     return false;
   }
 
   /** Hands what was built over to a thread. */
-  #start(region: GuestRegion, reported: boolean): void {
+  #start(region: GuestRegion, reported: Reported[] | null): void {
     const ranges = building.take();
     const count = ranges.length / 2;
     const batch: Batch = { region, ranges, outcomes: new Int32Array(count), reported, work: null };
@@ -289,8 +291,8 @@ export class Discarder {
     this.#batch = null;
     this.#stepping = true;
     try {
-      if (batch.reported) this.#settleReports(batch, result);
-      else this.#settleOwed(batch, result);
+      if (batch.reported === null) this.#settleOwed(batch, result);
+      else this.#settleReports(batch, result);
       this.#onResult(result);
       for (const idle of this.#idleWaiters.splice(0)) idle();
     } finally {
@@ -321,7 +323,9 @@ export class Discarder {
     else if (PASSING_ERRORS.includes(result.error?.code ?? '')) this.#tryAgainLater();
   }
 
-  #settleReports({ ranges, outcomes }: Batch, result: DiscardResult): void {
+  #settleReports({ ranges, outcomes, reported }: Batch, result: DiscardResult): void {
+    // Nobody waits for those that were dropped meanwhile.
+    if (reported !== this.#reported) return;
     let settled = 0;
     for (const [n, outcome] of outcomes.entries()) {
       if (outcome === NOT_ATTEMPTED) break;
