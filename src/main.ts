@@ -1,13 +1,18 @@
 import { readFileSync } from 'node:fs';
+import { passedFds } from '../protocol/systemd.js';
 import { startControlServer } from './control/server.js';
 import { VmFleet } from './daemon/fleet.js';
 import { Listener } from './daemon/listener.js';
 import { readConfigFile, SettingsError, type ConfigFile, type SocketSettings } from './daemon/settings.js';
 import { createLogger, type LogFormat, type LogLevel } from './ops/log.js';
 import { EventLog } from './ops/event-log.js';
+import { FdStore } from './ops/fd-store.js';
 import { notify } from './ops/notify.js';
+import { startWatchdog } from './ops/watchdog.js';
 import { SystemError } from './os/errors.js';
-import { isListening } from './os/socket.js';
+import { closeFd } from './os/fd.js';
+import { NO_KEEPER } from './os/fd-keeper.js';
+import { boundPath, isListening } from './os/socket.js';
 
 export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
 
@@ -41,13 +46,18 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   const sockets = wantedSockets(args, config);
   const format = args.logFormat ?? config['log-format'] ?? (process.stderr.isTTY ? 'pretty' : 'json');
   const events = new EventLog(createLogger(args.logLevel ?? config['log-level'] ?? 'info', format));
-  const fleet = new VmFleet(config, events);
+  const store = openStore((reason) =>
+    events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
+  );
+  const fleet = new VmFleet(config, events, store ?? NO_KEEPER);
   const controlPath = args.control ?? config.control ?? DEFAULT_CONTROL_PATH;
   const closers: (() => void | Promise<void>)[] = [];
   const close = async (): Promise<void> => {
     for (const closer of closers.reverse()) await closer();
   };
   try {
+    // First of all: guests wait.
+    const resumed = store === null || resumeAll(store);
     const control = await startControlServer(
       controlPath,
       fleet,
@@ -62,33 +72,70 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     closers.push(() => control.close());
     closers.push(() => fleet.close());
     if (args.fd !== undefined) serveFd(args.fd);
-    for (const socket of sockets) listen({ path: socket.path }, socket);
+    const bound = store === null ? new Map<string, number>() : boundSockets(store);
+    for (const socket of sockets) listen({ path: socket.path, fd: bound.get(socket.path) }, socket);
+    if (resumed) store?.dropLeft();
   } catch (error) {
     await close();
     throw error;
   }
   events.emit('daemon-started', `balloond ${version()} serves`, { pid: process.pid, control: controlPath });
   await notify({ READY: 1 });
+  startWatchdog((withinMs) => fleet.discardsMove(withinMs));
   const signal = await stopSignal();
   await notify({ STOPPING: 1 });
+  if (store !== null) {
+    // As if it were killed: that way of ending is the one that is tried all the time.
+    events.emit('daemon-stopping', `${signal}; ${fleet.size} VMs wait for the next daemon`, {
+      vms: fleet.size,
+    });
+    process.exit(0);
+  }
   const left = fleet.size === 0 ? '' : `; ${fleet.size} VMs lose their balloon and must not be rebooted`;
   events.emit('daemon-stopping', `${signal}${left}`, { vms: fleet.size });
   await close();
 
-  function listen(where: { path: string } | { fd: number }, socket: SocketSettings | null): void {
+  /** False when one of them could not be gone on with. */
+  function resumeAll(from: FdStore): boolean {
+    const states = from.left('state').map((name) => from.claim(name));
+    return states.map((fd) => fd === null || fleet.resume(fd)).every((done) => done);
+  }
+
+  /** Sockets that a daemon before this one listened on. One that nobody wants any more is closed. */
+  function boundSockets(from: FdStore): Map<string, number> {
+    const bound = new Map<string, number>();
+    for (const name of from.left('listener')) {
+      const fd = from.claim(name);
+      if (fd === null) continue;
+      const path = boundPath(fd);
+      if (sockets.some((socket) => socket.path === path)) bound.set(path, fd);
+      else closeFd(fd);
+    }
+    return bound;
+  }
+
+  function listen(where: { path?: string; fd?: number | undefined }, socket: SocketSettings | null): void {
     const listener = new Listener(
       where,
       (fd) => fleet.adopt(fd, socket),
       (error) => events.emit('vm-dropped', `a VMM could not be served: ${error.message}`),
     );
     closers.push(() => listener.close());
-    events.emit('listening', 'waiting for VMMs', where);
+    if (where.path !== undefined) store?.keep(listener.fd, 'listener');
+    events.emit('listening', 'waiting for VMMs', 'path' in where ? { path: where.path } : { fd: where.fd });
   }
 
   function serveFd(fd: number): void {
     if (isListening(fd)) listen({ fd }, null);
     else fleet.adopt(fd, null);
   }
+}
+
+/** Null when nobody keeps anything for this process. */
+function openStore(failed: (reason: string) => void): FdStore | null {
+  const { NOTIFY_SOCKET: path, FDSTORE: most } = process.env;
+  const passed = passedFds(process.env, process.pid);
+  return path === undefined || most === undefined ? null : new FdStore(path, Number(most), passed, failed);
 }
 
 function wantedSockets(args: DaemonArguments, config: ConfigFile): SocketSettings[] {

@@ -19,6 +19,23 @@ export const EVENTS = {
   'daemon-stopping': { level: 'info', help: 'The daemon is shutting down.', action: null },
   listening: { level: 'info', help: 'A socket is open for VMMs or for control clients.', action: null },
   'vm-connected': { level: 'info', help: 'A VMM connected its balloon device.', action: null },
+  'vm-resumed': {
+    level: 'info',
+    help: 'A VM that the daemon before this one served is served again, from where that ended.',
+    action: null,
+  },
+  'resume-failed': {
+    level: 'error',
+    help: 'A VM that the daemon before this one served cannot be gone on with. What was handed over is kept, untouched.',
+    action:
+      'Do not reboot the VM. Start the version of the daemon that served it; if it was that one, report this line, and restart the VM when it suits.',
+  },
+  'hand-over-failed': {
+    level: 'error',
+    help: 'Something cannot be handed over to the next daemon: VMs that connect now lose their balloon when this one ends.',
+    action:
+      'Raise FileDescriptorStoreMax= in the unit (20 for each VM), or do not restart the daemon under them.',
+  },
   'features-negotiated': { level: 'info', help: 'The guest driver acknowledged features.', action: null },
   'memory-mapped': {
     level: 'info',

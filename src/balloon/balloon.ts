@@ -41,21 +41,57 @@ export interface BalloonObserver {
   poisonActive(poisonVal: number): void;
 }
 
-/** Totals since the VM connected, in bytes. */
-export interface BalloonTotals {
-  discarded: number;
+/** Totals since the VM connected, in bytes, kept in the VM's state file. */
+class BalloonTotals {
+  readonly #kept: { readonly totals: Float64Array };
+
+  constructor(kept: { readonly totals: Float64Array }) {
+    this.#kept = kept;
+  }
+
+  get #values(): Float64Array {
+    return this.#kept.totals;
+  }
+
+  get discarded(): number {
+    return this.#values[0] ?? 0;
+  }
+
   /** Not bytes: what the system calls took. */
-  discardSeconds: number;
-  inflated: number;
-  deflated: number;
-  reported: number;
+  get discardSeconds(): number {
+    return this.#values[1] ?? 0;
+  }
+
+  get inflated(): number {
+    return this.#values[2] ?? 0;
+  }
+
+  get deflated(): number {
+    return this.#values[3] ?? 0;
+  }
+
+  get reported(): number {
+    return this.#values[4] ?? 0;
+  }
+
+  count(kind: 'inflated' | 'deflated' | 'reported', bytes: number): void {
+    this.#values[{ inflated: 2, deflated: 3, reported: 4 }[kind]] = this[kind] + bytes;
+  }
+
+  countDiscard(bytes: number, seconds: number): void {
+    this.#values[0] = this.discarded + bytes;
+    this.#values[1] = this.discardSeconds + seconds;
+  }
 }
 
-/** What a driver leaves behind when its device stops, in case it is only paused. */
-interface Paused {
-  actual: number;
-  poisonVal: number;
-}
+/** Words of the state file: those of the config space come first, what a driver left behind when its device stopped follows. */
+const MODE = 4;
+const PAUSED_ACTUAL = 5;
+const PAUSED_POISON = 6;
+/** Values of MODE; 0 before the first start. */
+const RUNNING = 1;
+/** Or reset. */
+const PAUSED = 2;
 
 /**
  * The traditional memory balloon (virtio 1.3, 5.5). The host moves a target; the driver answers with pages it
@@ -67,24 +103,23 @@ interface Paused {
  * soon as it has its buffer back, so its pages are discarded before that or never.
  *
  * Stopped devices may be paused or reset, and only the next start tells which: until then `actual` reads as 0,
- * nothing is discarded, and the ledger is kept.
+ * nothing is discarded, and the ledger is kept. A process that takes a running device over starts it as resumed.
  */
 export class Balloon implements Device {
   readonly offeredFeatures: FeatureBits;
   readonly queueCount: number;
-  readonly totals: BalloonTotals = { discarded: 0, discardSeconds: 0, inflated: 0, deflated: 0, reported: 0 };
+  readonly totals: BalloonTotals;
   readonly stats: GuestStats;
   readonly #memory: GuestMemory;
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;
-  readonly #config = new BalloonConfig();
+  readonly #config: BalloonConfig;
   readonly #inflating = new PageRuns();
   readonly #deflating = new PageRuns();
   readonly #discarder: Discarder;
   #acked: FeatureBits = 0n;
   #roles: (BalloonQueue | null)[] = [];
   #running = false;
-  #paused: Paused | null = null;
   #inhibited: string | null = null;
 
   constructor(
@@ -97,6 +132,9 @@ export class Balloon implements Device {
     this.#memory = memory;
     this.#host = host;
     this.#observer = observer;
+    this.#config = new BalloonConfig(memory.state);
+    this.totals = new BalloonTotals(memory.state);
+    if (this.#words[MODE] === PAUSED) this.#forgetDriver();
     this.offeredFeatures = offeredFeatures;
     this.queueCount = queueCount(offeredFeatures);
     this.#discarder = new Discarder(memory, { quietMs: delayMs, longestMs: LONGEST_DELAY_MS }, (result) =>
@@ -115,6 +153,11 @@ export class Balloon implements Device {
 
   get inhibited(): string | null {
     return this.#inhibited;
+  }
+
+  /** How long the discard that is under way has been, in milliseconds; 0 when there is none. */
+  get discardingMs(): number {
+    return this.#discarder.busyMs;
   }
 
   /** Asks the driver to bring the balloon to `bytes`, rounded down to whole pages. */
@@ -156,14 +199,14 @@ export class Balloon implements Device {
   }
 
   start(resumed: boolean): void {
-    if (resumed && this.#paused !== null) {
-      this.#config.actual = this.#paused.actual;
-      this.#config.poisonVal = this.#paused.poisonVal;
-    } else {
+    if (resumed && this.#words[MODE] === PAUSED) {
+      this.#config.actual = this.#words[PAUSED_ACTUAL] ?? 0;
+      this.#config.poisonVal = this.#words[PAUSED_POISON] ?? 0;
+    } else if (!resumed || this.#words[MODE] !== RUNNING) {
       for (const region of this.#memory.regions) region.ledger.clear();
       this.stats.clear();
     }
-    this.#paused = null;
+    this.#words[MODE] = RUNNING;
     this.#running = true;
     if (this.#poisoned) this.#observer.poisonActive(this.#config.poisonVal);
     if (this.#inhibited === null) this.#discarder.start();
@@ -171,11 +214,17 @@ export class Balloon implements Device {
 
   stop(): void {
     this.#running = false;
-    this.#paused = { actual: this.#config.actual, poisonVal: this.#config.poisonVal };
-    this.#config.actual = 0;
-    this.#config.poisonVal = 0;
+    this.#words[PAUSED_ACTUAL] = this.#config.actual;
+    this.#words[PAUSED_POISON] = this.#config.poisonVal;
+    this.#words[MODE] = PAUSED;
+    this.#forgetDriver();
     this.#roles = [];
     this.#discarder.stop();
+  }
+
+  #forgetDriver(): void {
+    this.#config.actual = 0;
+    this.#config.poisonVal = 0;
   }
 
   serves(queue: number, configured: readonly number[]): boolean {
@@ -230,6 +279,10 @@ export class Balloon implements Device {
     return this.#discarder.interrupt(idle);
   }
 
+  get #words(): Uint32Array {
+    return this.#memory.state.words;
+  }
+
   get #mustTell(): boolean {
     return hasFeature(this.#acked, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST);
   }
@@ -257,7 +310,7 @@ export class Balloon implements Device {
       else region.ledger.inflateKept(first, count);
       pages += count;
     });
-    this.totals.inflated += pages * PAGE_BYTES;
+    this.totals.count('inflated', pages * PAGE_BYTES);
     if (!discards || pages === 0) return true;
     if (!this.#mustTell) {
       this.#discarder.afterSweep(() => {
@@ -290,7 +343,7 @@ export class Balloon implements Device {
       // A driver that need not tell may have used the rest of a larger backing page already.
       if (this.#mustTell) deflatePages(region, first, count);
       else region.ledger.deflate(first, count);
-      this.totals.deflated += count * PAGE_BYTES;
+      this.totals.count('deflated', count * PAGE_BYTES);
     });
   }
 
@@ -317,7 +370,7 @@ export class Balloon implements Device {
   #report(chain: Chain): void {
     for (const { gpa, lenBytes, writable } of chain.segments) {
       if (!writable) throw new DriverError('device-readable descriptor in the reporting queue');
-      this.totals.reported += lenBytes;
+      this.totals.count('reported', lenBytes);
       // A poisoned page that was discarded would read as zero, and the driver relies on the poison.
       if (this.#inhibited !== null || this.#poisoned) continue;
       for (const slice of this.#memory.slices(gpa, lenBytes)) {
@@ -328,8 +381,7 @@ export class Balloon implements Device {
   }
 
   #count(result: DiscardResult): void {
-    this.totals.discarded += result.discardedBytes;
-    this.totals.discardSeconds += result.seconds;
+    this.totals.countDiscard(result.discardedBytes, result.seconds);
     this.#observer.discardsTried(result.error, result.failedRanges);
   }
 }

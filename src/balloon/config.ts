@@ -10,7 +10,12 @@ import {
  * are safe from the other.
  */
 export class BalloonConfig {
-  readonly #view = new DataView(new ArrayBuffer(CONFIG_BYTES));
+  readonly #kept: { readonly words: Uint32Array<ArrayBuffer> };
+
+  /** It is the first of the words that are `kept`. */
+  constructor(kept = { words: new Uint32Array(CONFIG_BYTES / 4) }) {
+    this.#kept = kept;
+  }
 
   get numPages(): number {
     return this.#view.getUint32(CONFIG_NUM_PAGES, true);
@@ -40,7 +45,8 @@ export class BalloonConfig {
   read(offset: number, lenBytes: number): Uint8Array {
     const bytes = new Uint8Array(lenBytes);
     if (offset < CONFIG_BYTES) {
-      const part = new Uint8Array(this.#view.buffer).subarray(offset, offset + lenBytes);
+      const { buffer, byteOffset } = this.#view;
+      const part = new Uint8Array(buffer, byteOffset, CONFIG_BYTES).subarray(offset, offset + lenBytes);
       bytes.set(part);
     }
     return bytes;
@@ -57,5 +63,10 @@ export class BalloonConfig {
         this.#view.setUint32(field, view.getUint32(field - offset, true), true);
       }
     }
+  }
+
+  get #view(): DataView<ArrayBuffer> {
+    const { buffer, byteOffset } = this.#kept.words;
+    return new DataView(buffer, byteOffset, CONFIG_BYTES);
   }
 }

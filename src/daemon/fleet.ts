@@ -1,20 +1,25 @@
 import type { VmView } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
+import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
+import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
-import { deviceOptions, type ConfigFile, type SocketSettings } from './settings.js';
-import { TargetError, Vm, type Target } from './vm.js';
+import { deviceOptions, isOfferable, type ConfigFile, type SocketSettings } from './settings.js';
+import { decodeVmRecord } from './vm-record.js';
+import { TargetError, Vm, type Target, type VmHandOver, type VmIdentity } from './vm.js';
 
 /** All VMs by name. A connection becomes a VM by adopt() and leaves by itself when it ends. */
 export class VmFleet implements Fleet {
   readonly #vms = new Map<string, Vm>();
   readonly #config: ConfigFile;
   readonly #events: EventLog;
+  readonly #keeper: FdKeeper;
 
-  constructor(config: ConfigFile, events: EventLog) {
+  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper) {
     this.#config = config;
     this.#events = events;
+    this.#keeper = keeper;
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
@@ -22,12 +27,49 @@ export class VmFleet implements Fleet {
     const { pid } = peerCredentials(fd);
     const name = this.#freeName(socket?.name ?? peerName(pid) ?? `pid-${pid}`);
     const options = deviceOptions(this.#config, socket, name);
-    const vm = new Vm(name, pid, fd, options, this.#events.emit, () => {
-      this.#vms.delete(name);
-      this.#events.forget(name);
-    });
-    this.#vms.set(name, vm);
+    const state = StateFile.create();
+    this.#keeper.keep(fd);
+    this.#keeper.keep(state.fd, 'state');
+    const identity = { name, pid, socketPath: socket?.path ?? null, options };
+    this.#serve(fd, identity, { keeper: this.#keeper, state, found: null });
     this.#events.emit('vm-connected', 'a VMM connected', { pid, features: options.features }, name);
+  }
+
+  /**
+   * Goes on with the VM whose state file a daemon before this one left in `fd`. False, with everything left as it was,
+   * when that cannot be.
+   */
+  resume(fd: number): boolean {
+    let name: string | undefined;
+    try {
+      const state = StateFile.open(fd);
+      const found = decodeVmRecord(state.record());
+      name = found.name;
+      const connection = this.#keeper.claim(found.connection);
+      if (connection === null) {
+        this.#events.emit('vm-disconnected', 'the VMM ended while no daemon ran', {}, name);
+        state.close();
+        return true;
+      }
+      const socket = (this.#config.socket ?? []).find(({ path }) => path === found.socket);
+      const options = {
+        ...deviceOptions(this.#config, socket ?? null, name),
+        features: found.features.filter(isOfferable),
+      };
+      const identity = { name: this.#freeName(name), pid: found.pid, socketPath: found.socket, options };
+      this.#serve(connection, identity, { keeper: this.#keeper, state, found }).resume();
+      return true;
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      const wrong = error instanceof StateError ? error.message : (error.stack ?? error.message);
+      this.#events.emit('resume-failed', `a VM cannot be gone on with: ${wrong}`, {}, name);
+      return false;
+    }
+  }
+
+  /** Whether no discard has been under way for longer than that. */
+  discardsMove(withinMs: number): boolean {
+    return [...this.#vms.values()].every((vm) => vm.discardingMs < withinMs);
   }
 
   get size(): number {
@@ -74,6 +116,16 @@ export class VmFleet implements Fleet {
 
   close(): void {
     for (const vm of [...this.#vms.values()]) vm.close();
+  }
+
+  #serve(fd: number, identity: VmIdentity, handOver: VmHandOver): Vm {
+    const { name } = identity;
+    const vm = new Vm(fd, identity, handOver, this.#events.emit, () => {
+      this.#vms.delete(name);
+      this.#events.forget(name);
+    });
+    this.#vms.set(name, vm);
+    return vm;
   }
 
   #vm(name: string): Vm {

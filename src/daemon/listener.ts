@@ -11,21 +11,24 @@ const RETRY_MS = 1000;
 
 /** Hands out each connection made to a listening socket. It owns the socket, and its path if it made it. */
 export class Listener {
-  readonly #fd: number;
+  readonly fd: number;
   readonly #path: string | null;
   readonly #accepted: (fd: number) => void;
   readonly #failed: (error: Error) => void;
   #poller: Poller | null = null;
   #retry: NodeJS.Timeout | null = null;
 
-  /** `accepted` owns the fd it is given. Throws SystemError when `where` cannot be listened on. */
+  /**
+   * `accepted` owns the fd it is given. A path that `fd` is listening on already is not bound once more. Throws
+   * SystemError when it cannot be listened on.
+   */
   constructor(
-    where: { path: string } | { fd: number },
+    where: { path?: string | undefined; fd?: number | undefined },
     accepted: (fd: number) => void,
     failed: (error: Error) => void,
   ) {
-    this.#path = 'path' in where ? where.path : null;
-    this.#fd = 'path' in where ? listenUnix(where.path, SOCKET_MODE) : where.fd;
+    this.#path = where.path ?? null;
+    this.fd = where.fd ?? listenUnix(where.path ?? '', SOCKET_MODE);
     this.#accepted = accepted;
     this.#failed = failed;
     this.#watch();
@@ -34,7 +37,7 @@ export class Listener {
   close(): void {
     this.#poller?.close();
     if (this.#retry !== null) clearTimeout(this.#retry);
-    closeFd(this.#fd);
+    closeFd(this.fd);
     if (this.#path === null) return;
     try {
       unlinkSync(this.#path);
@@ -45,13 +48,13 @@ export class Listener {
 
   #watch(): void {
     this.#retry = null;
-    this.#poller = new Poller(this.#fd, READABLE, () => this.#accept());
+    this.#poller = new Poller(this.fd, READABLE, () => this.#accept());
   }
 
   #accept(): void {
     try {
       for (let turn = 0; turn < ACCEPTS_PER_TURN; turn++) {
-        const fd = acceptUnix(this.#fd);
+        const fd = acceptUnix(this.fd);
         if (fd === null) return;
         this.#take(fd);
       }

@@ -19,6 +19,10 @@ export type OfferableFeature = BalloonFeatureName | 'VIRTIO_F_RING_PACKED';
 const BALLOON_FEATURES = Object.keys(BalloonFeature) as BalloonFeatureName[];
 const OFFERABLE: readonly OfferableFeature[] = [...BALLOON_FEATURES, 'VIRTIO_F_RING_PACKED'];
 
+export function isOfferable(name: string): name is OfferableFeature {
+  return (OFFERABLE as readonly string[]).includes(name);
+}
+
 const DeviceSettings = {
   features: Type.Optional(Type.Array(Type.Union(OFFERABLE.map((name) => Type.Literal(name))))),
   'stats-interval': Type.Optional(Type.Number({ minimum: 0, maximum: 86400 })),

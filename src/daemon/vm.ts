@@ -9,9 +9,12 @@ import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
 import type { SystemError } from '../os/errors.js';
+import type { FdKeeper } from '../os/fd-keeper.js';
+import type { StateFile } from '../memory/state-file.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { offeredBits, type DeviceOptions } from './settings.js';
+import { encodeVmRecord, type VmRecord } from './vm-record.js';
 import { verdict } from './verdict.js';
 
 /** A target that cannot be: the message says why and what to do. */
@@ -22,6 +25,22 @@ export class TargetError extends Error {
 /** What an operator asks a guest to keep, or to give up, in bytes. */
 export type Target = { memoryBytes: number } | { balloonBytes: number };
 
+/** Who the VM is, and what it is served with. */
+export interface VmIdentity {
+  name: string;
+  pid: number;
+  /** Path of the socket that it connected to, where the configuration has something for it. */
+  socketPath: string | null;
+  options: DeviceOptions;
+}
+
+/** Where it is written down, and what a daemon before this one wrote. */
+export interface VmHandOver {
+  keeper: FdKeeper;
+  state: StateFile;
+  found: VmRecord | null;
+}
+
 /**
  * One VM as operators know it: the session its VMM opened, the balloon served in it, and what was asked of it.
  * The target is the operator's: it outlives guest reboots, and a target for the guest's memory that was set
@@ -30,11 +49,14 @@ export type Target = { memoryBytes: number } | { balloonBytes: number };
 export class Vm implements SessionObserver, BalloonObserver {
   readonly name: string;
   readonly pid: number;
+  readonly #identity: VmIdentity;
+  readonly #keeper: FdKeeper;
+  readonly #fd: number;
   readonly #emit: Emit;
   readonly #session: Session;
   readonly #onClosed: () => void;
   readonly #statsTimer: NodeJS.Timeout | null;
-  readonly #connectedAt = Date.now();
+  readonly #connectedAt: number;
   #balloon!: Balloon;
   #wantedMemoryBytes: number | null = null;
   #ramBytes = 0;
@@ -44,29 +66,80 @@ export class Vm implements SessionObserver, BalloonObserver {
   #outsideReported = false;
   #discardError: SystemError | null = null;
   #failedRanges = 0;
+  #resuming = false;
 
-  /** Owns the connected socket `fd`. */
+  /**
+   * Owns the connected socket `fd` and the state file. One that was found waits for resume(); throws StateError or
+   * SystemError when it cannot be gone on with.
+   */
   constructor(
-    name: string,
-    pid: number,
     fd: number,
-    options: DeviceOptions,
+    identity: VmIdentity,
+    { keeper, state, found }: VmHandOver,
     emit: Emit,
     onClosed: () => void,
   ) {
+    const { name, pid, options } = identity;
     this.name = name;
     this.pid = pid;
+    this.#identity = identity;
+    this.#keeper = keeper;
+    this.#fd = fd;
     this.#onClosed = onClosed;
     this.#emit = (event, message, fields) => emit(event, message, fields, name);
-    this.#session = new Session(fd, this, (memory, host) => {
-      const delayMs = options.discardDelaySeconds * 1000;
-      this.#balloon = new Balloon(memory, host, this, offeredBits(options.features), delayMs);
-      return this.#balloon;
-    });
+    this.#connectedAt = found?.connectedAt ?? Date.now();
+    this.#session = new Session(
+      fd,
+      this,
+      (memory, host) => {
+        const delayMs = options.discardDelaySeconds * 1000;
+        this.#balloon = new Balloon(memory, host, this, offeredBits(options.features), delayMs);
+        return this.#balloon;
+      },
+      { state, keeper, found: found?.session ?? null },
+    );
     this.#statsTimer =
       options.statsIntervalSeconds > 0
         ? setInterval(() => this.#balloon.stats.request(), options.statsIntervalSeconds * 1000).unref()
         : null;
+    if (found === null) this.#session.save();
+    else this.#restore(found);
+  }
+
+  /** Goes on where the daemon before this one ended. */
+  resume(): void {
+    this.#resuming = true;
+    try {
+      this.#session.resume();
+    } finally {
+      this.#resuming = false;
+    }
+    const { targetBytes, actualBytes } = this.#balloon;
+    this.#emit('vm-resumed', 'served again from where the daemon before this one ended', {
+      state: this.#session.state,
+      targetBytes,
+      actualBytes,
+    });
+  }
+
+  record(): string {
+    const { name, pid, socketPath, options } = this.#identity;
+    return encodeVmRecord({
+      name,
+      pid,
+      socket: socketPath,
+      features: [...options.features],
+      inhibited: this.#balloon.inhibited,
+      wantedMemoryBytes: this.#wantedMemoryBytes,
+      connectedAt: this.#connectedAt,
+      connection: this.#keeper.nameOf(this.#fd) ?? '-',
+      session: this.#session.record(),
+    });
+  }
+
+  /** How long the discard that is under way has been, in milliseconds; 0 when there is none. */
+  get discardingMs(): number {
+    return this.#balloon.discardingMs;
   }
 
   view(): VmView {
@@ -102,6 +175,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     const ram = this.#ramBytes;
     if ('memoryBytes' in target && ram === 0) {
       this.#wantedMemoryBytes = target.memoryBytes;
+      this.#session.save();
       return;
     }
     const asked = 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes;
@@ -121,7 +195,9 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** Resolves when no discard is under way any more. */
   async setInhibited(reason: string | null): Promise<void> {
     if (reason === this.#balloon.inhibited) return;
-    await this.#balloon.setInhibited(reason);
+    const quiet = this.#balloon.setInhibited(reason);
+    this.#session.save();
+    await quiet;
     if (reason !== null) this.#emit('inhibited', `discarding stopped: ${reason}`, { reason });
     else this.#emit('allowed', 'discarding resumed');
   }
@@ -160,6 +236,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
       return;
     }
+    if (this.#resuming) return;
     this.#outsideReported = false;
     if (this.#wantedMemoryBytes !== null) {
       const wanted = this.#wantedMemoryBytes;
@@ -240,6 +317,13 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('page-poison-active', 'reported pages are kept: the guest relies on their poison', {
       poisonVal,
     });
+  }
+
+  #restore(found: VmRecord): void {
+    this.#wantedMemoryBytes = found.wantedMemoryBytes;
+    this.#ramBytes = this.#session.memory.sizeBytes;
+    this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
+    if (found.inhibited !== null) void this.#balloon.setInhibited(found.inhibited);
   }
 
   #apply(bytes: number, by: string): void {

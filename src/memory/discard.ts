@@ -54,6 +54,7 @@ interface Batch {
   readonly outcomes: Int32Array;
   /** The list at whose front they were taken; null when they are owed. */
   readonly reported: Reported[] | null;
+  readonly begunAt: number;
   /** Null when it could not be begun. */
   work: BackgroundDiscard | null;
 }
@@ -100,6 +101,11 @@ export class Discarder {
   /** At most what was given up since the last sweep and is not discarded yet. */
   get behindBytes(): number {
     return this.#behindBytes;
+  }
+
+  /** How long the discard that is under way has been, in milliseconds; 0 when there is none. */
+  get busyMs(): number {
+    return this.#batch === null ? 0 : performance.now() - this.#batch.begunAt;
   }
 
   /** From now on discards are made, beginning with what is owed. */
@@ -274,7 +280,14 @@ export class Discarder {
   #start(region: GuestRegion, reported: Reported[] | null): void {
     const ranges = building.take();
     const count = ranges.length / 2;
-    const batch: Batch = { region, ranges, outcomes: new Int32Array(count), reported, work: null };
+    const batch: Batch = {
+      region,
+      ranges,
+      outcomes: new Int32Array(count),
+      reported,
+      begunAt: performance.now(),
+      work: null,
+    };
     const settle = (seconds: number): void => this.#settle(batch, seconds);
     this.#batch = batch;
     try {

@@ -3,6 +3,7 @@ import { describeFile } from '../os/file.js';
 import { closeFd } from '../os/fd.js';
 import { FrontendError } from './errors.js';
 import { describeRegion, GuestRegion, regionsOverlap, samePlace } from './region.js';
+import { StateFile, type Area } from './state-file.js';
 
 /** What GET_MAX_MEM_SLOTS answers: as many as the kernel's own vhost allows by default for KVM guests. */
 export const MAX_MEM_SLOTS = 509;
@@ -15,12 +16,24 @@ export interface GuestSlice {
   lenBytes: number;
 }
 
+/** A region as a process that is gone had it. */
+export interface FoundRegion {
+  description: RegionDescription;
+  fd: number;
+  ledger: Area;
+}
+
 /**
  * The memory of one guest: regions that do not overlap, sorted by guest address. Changes are all or nothing, and
- * a refused change closes the fds it brought.
+ * a refused change closes the fds it brought. What is known of its pages is kept in `state`, which belongs to it.
  */
 export class GuestMemory {
+  readonly state: StateFile;
   #regions: GuestRegion[] = [];
+
+  constructor(state = StateFile.create()) {
+    this.state = state;
+  }
 
   get regions(): readonly GuestRegion[] {
     return this.#regions;
@@ -48,13 +61,20 @@ export class GuestMemory {
         this.#regions.map((region) => region.description),
         description,
       );
-      const region = new GuestRegion(description, fd);
+      const region = new GuestRegion(description, fd, this.state);
       this.#install([...this.#regions, region]);
       return region;
     } catch (error) {
       closeFd(fd);
       throw error;
     }
+  }
+
+  /** Goes on with regions that were begun before, and takes their fds over. */
+  resume(found: readonly FoundRegion[]): void {
+    this.#install(
+      found.map(({ description, fd, ledger }) => new GuestRegion(description, fd, this.state, ledger)),
+    );
   }
 
   /** REM_MEM_REG. QEMU leaves the offset at 0: "The mmap offset is ignored." */
@@ -84,7 +104,7 @@ export class GuestMemory {
             sameFile(region, fd),
         );
         if (kept !== undefined) return kept;
-        const region = new GuestRegion(description, fd);
+        const region = new GuestRegion(description, fd, this.state);
         unused.delete(fd);
         made.push(region);
         return region;
@@ -159,6 +179,7 @@ export class GuestMemory {
     const regions = this.#regions;
     this.#install([]);
     for (const region of regions) region.close();
+    this.state.close();
   }
 
   #install(regions: GuestRegion[]): void {

@@ -1,7 +1,9 @@
-import { createMemfd } from '../os/memfd.js';
-import { closeFd } from '../os/fd.js';
-import { Mapping } from '../os/mapping.js';
+import type { Mapping } from '../os/mapping.js';
 import { PageSet } from './page-set.js';
+import { StateError, type Area, type StateFile } from './state-file.js';
+
+const AREA_UNIT = 4096;
+const CHUNK_BYTES = 1 << 20;
 
 /** Pages of a block, 2 MiB of the file: where it is backed by a huge page, the most that can be discarded at once. */
 export const BLOCK_PAGES = 512;
@@ -11,7 +13,7 @@ export const BLOCK_PAGES = 512;
  * is still owed (not done yet, inhibited, failed, or the rest of a larger backing page is still with the guest).
  * Invariant: a page that owes a discard is in the balloon.
  *
- * Two bits a page in a memfd, 64 KiB for each GiB of guest memory; parts never ballooned cost nothing.
+ * Two bits a page in the VM's state file, 64 KiB for each GiB of guest memory; parts never ballooned cost nothing.
  */
 export class PageLedger {
   readonly ballooned: PageSet;
@@ -21,25 +23,37 @@ export class PageLedger {
   /** Those of them that are in the balloon as a whole. */
   readonly whole: PageSet;
   readonly pages: number;
+  /** Where its bits are. */
+  readonly area: Area;
   readonly #lead: number;
+  readonly #state: StateFile;
   readonly #mapping: Mapping;
 
-  /** `lead`: pages of the first block that lie before the region. */
-  constructor(pages: number, lead = 0) {
+  /**
+   * `lead`: pages of the first block that lie before the region. `found`: the area of a ledger that was begun by a
+   * process that is gone. Throws StateError when it cannot be one.
+   */
+  constructor(state: StateFile, pages: number, lead = 0, found: Area | null = null) {
     this.pages = pages;
     this.#lead = lead;
-    const bytes = Math.ceil(PageSet.bytesFor(pages) / 4096) * 4096;
-    const fd = createMemfd('balloond-ledger', 2 * bytes);
+    this.#state = state;
+    const bytes = Math.ceil(PageSet.bytesFor(pages) / AREA_UNIT) * AREA_UNIT;
+    if (found !== null && found.lenBytes !== 2 * bytes) {
+      throw new StateError(`a ledger of ${found.lenBytes} bytes for ${pages} pages`);
+    }
+    this.area = found === null ? state.allocate(2 * bytes) : state.claim(found);
     try {
-      this.#mapping = Mapping.map(fd, 0, 2 * bytes);
-    } finally {
-      closeFd(fd);
+      this.#mapping = state.map(this.area);
+    } catch (error) {
+      state.free(this.area);
+      throw error;
     }
     this.ballooned = new PageSet(this.#mapping.view(0, bytes), pages);
     this.pending = new PageSet(this.#mapping.view(bytes, bytes), pages);
     const blocks = this.#blockOf(pages - 1) + 1;
     this.fresh = new PageSet(new ArrayBuffer(PageSet.bytesFor(blocks)), blocks);
     this.whole = new PageSet(new ArrayBuffer(PageSet.bytesFor(blocks)), blocks);
+    if (found !== null) this.#resume(bytes);
   }
 
   /** The guest gave these pages up; their discard is owed. Returns how many were not in the balloon before. */
@@ -98,6 +112,25 @@ export class PageLedger {
 
   close(): void {
     this.#mapping.close();
+    this.#state.free(this.area);
+  }
+
+  #resume(bytes: number): void {
+    const chunk = new Uint32Array(CHUNK_BYTES / 4);
+    for (const [n, set] of [this.ballooned, this.pending].entries()) {
+      for (let at = 0; at < bytes; at += CHUNK_BYTES) {
+        const words = chunk.subarray(0, Math.min(CHUNK_BYTES, bytes - at) / 4);
+        this.#state.read(
+          this.area.offset + n * bytes + at,
+          new Uint8Array(words.buffer, 0, words.byteLength),
+        );
+        set.found(at / 4, words);
+      }
+    }
+    // It ended between the two.
+    for (const { first, count } of [...this.pending.runs()]) {
+      if (!this.ballooned.covers(first, count)) this.pending.remove(first, count);
+    }
   }
 
   #blockOf(page: number): number {

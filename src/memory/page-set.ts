@@ -15,7 +15,7 @@ export class PageSet {
   readonly pages: number;
   size = 0;
 
-  /** `bits` holds nothing yet. */
+  /** What `bits` holds already is made known by found(). */
   constructor(bits: ArrayBuffer, pages: number) {
     this.#words = new Uint32Array(bits, 0, Math.ceil(pages / 32));
     this.#index = new Uint32Array(Math.ceil(pages / BLOCK_PAGES / 32));
@@ -24,6 +24,18 @@ export class PageSet {
 
   static bytesFor(pages: number): number {
     return Math.ceil(pages / 32) * 4;
+  }
+
+  /** The memory holds `words`, from its word `at` on: pages that were in the set before it was made. */
+  found(at: number, words: Uint32Array): void {
+    for (const [n, word] of words.entries()) {
+      if (word === 0 || at + n >= this.#words.length) continue;
+      // Beyond the last page there is nothing, whatever the memory says.
+      const inside = word & maskFrom((at + n) * 32, this.pages);
+      if (inside !== (word | 0)) this.#words[at + n] = inside;
+      this.size += countBits(inside);
+      this.#mark(at + n);
+    }
   }
 
   has(page: number): boolean {
@@ -41,8 +53,7 @@ export class PageSet {
       if ((mask & ~old) !== 0) {
         added += countBits(mask & ~old);
         words[word] = old | mask;
-        const block = Math.floor(word / BLOCK_WORDS);
-        this.#index[block >>> 5] = (this.#index[block >>> 5] ?? 0) | (1 << (block & 31));
+        this.#mark(word);
       }
       page = (word + 1) * 32;
     }
@@ -114,6 +125,11 @@ export class PageSet {
       page = (Math.floor(page / 32) + 1) * 32;
     }
     return end;
+  }
+
+  #mark(word: number): void {
+    const block = Math.floor(word / BLOCK_WORDS);
+    this.#index[block >>> 5] = (this.#index[block >>> 5] ?? 0) | (1 << (block & 31));
   }
 
   get #blocks(): number {

@@ -4,6 +4,7 @@ import { describeFile, type BackingFile } from '../os/file.js';
 import { Mapping } from '../os/mapping.js';
 import { FrontendError } from './errors.js';
 import { BLOCK_PAGES, PageLedger } from './page-ledger.js';
+import type { Area, StateFile } from './state-file.js';
 
 export const PAGE_BYTES = 4096;
 
@@ -29,9 +30,10 @@ export class GuestRegion {
 
   /**
    * Maps what `description` says of `fd`, which belongs to the region from then on; when it throws, the fd is
-   * still the caller's. Throws FrontendError when the description cannot be true.
+   * still the caller's. Throws FrontendError when the description cannot be true. The ledger is kept in `state`,
+   * where it may be `found`.
    */
-  constructor(description: RegionDescription, fd: number) {
+  constructor(description: RegionDescription, fd: number, state: StateFile, found: Area | null = null) {
     const { gpa, sizeBytes, userAddr, mmapOffset } = description;
     const where = describeRegion(description);
     if (sizeBytes === 0n) throw new FrontendError(`${where} is empty`);
@@ -64,7 +66,7 @@ export class GuestRegion {
     this.mapping = Mapping.map(fd, Number(mmapOffset) - this.lead, length);
     try {
       const filePage = Number(mmapOffset) / PAGE_BYTES;
-      this.ledger = new PageLedger(this.sizeBytes / PAGE_BYTES, filePage % BLOCK_PAGES);
+      this.ledger = new PageLedger(state, this.sizeBytes / PAGE_BYTES, filePage % BLOCK_PAGES, found);
     } catch (error) {
       this.mapping.close();
       throw error;

@@ -145,6 +145,38 @@ NATIVE(connect)
 	return glue_result(&call, call.bad || error ? error : bd_connect(path));
 }
 
+NATIVE(datagramConnect)
+{
+	char path[4096];
+	int error;
+
+	BEGIN;
+	error = text_argument(&call, 0, path, sizeof(path));
+	return glue_result(&call, call.bad || error ? error : bd_datagram_connect(path));
+}
+
+NATIVE(datagramBind)
+{
+	char path[4096];
+	int error;
+
+	BEGIN;
+	error = text_argument(&call, 0, path, sizeof(path));
+	return glue_result(&call, call.bad || error ? error : bd_datagram_bind(path));
+}
+
+/* boundPath(fd, bytes, offset, length): the length of the path, which is put into bytes with a NUL behind it. */
+NATIVE(boundPath)
+{
+	size_t length;
+
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+	uint8_t *into = bytes_argument(&call, 1, &length);
+
+	return glue_result(&call, call.bad ? 0 : bd_bound_path(fd, (char *)into, length));
+}
+
 NATIVE(accept)
 {
 	BEGIN;
@@ -214,6 +246,66 @@ NATIVE(send)
 	return glue_result(&call, call.bad ? 0 : bd_send(fd, from, length, fds, count));
 }
 
+/* peek(fd, bytes, at, length, fds): as receive(), from the `at`th byte in the socket to the `at`th of the array. */
+NATIVE(peek)
+{
+	size_t length, room;
+
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+	uint8_t *into = bytes_argument(&call, 1, &length);
+	size_t at = (size_t)glue_number(&call, 2, BD_CONSUMING - 1);
+	int32_t *fds = glue_array(&call, 4, napi_int32_array, &room);
+
+	call.bad |= room < BD_MAX_FDS + 1 || length == 0;
+	return glue_result(&call, call.bad ? 0 : bd_peek(fd, at, into, length, fds + 1, fds));
+}
+
+NATIVE(consume)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+	int64_t length = glue_number(&call, 1, BD_CONSUMING - 1);
+
+	return glue_result(&call, call.bad ? 0 : bd_consume(fd, (size_t)length));
+}
+
+/* unconsumed(fd): what a consume() that was cut short left, or -1 when none was begun. */
+NATIVE(unconsumed)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+	int offset = call.bad ? 0 : bd_peek_offset(fd);
+
+	return glue_result(&call, offset < BD_CONSUMING ? -1 : offset - BD_CONSUMING);
+}
+
+NATIVE(hungUp)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+
+	return glue_result(&call, call.bad ? 0 : bd_hung_up(fd));
+}
+
+NATIVE(sendFile)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+	int file = glue_fd(&call, 1);
+	int64_t length = glue_number(&call, 2, INT32_MAX);
+
+	return glue_result(&call, call.bad ? 0 : bd_send_file(fd, file, (size_t)length));
+}
+
+NATIVE(unread)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+
+	return glue_result(&call, call.bad ? 0 : bd_unread(fd));
+}
+
 /* --- file descriptors --------------------------------------------------------------------------------------- */
 
 NATIVE(close)
@@ -222,6 +314,34 @@ NATIVE(close)
 	int fd = glue_fd(&call, 0);
 
 	return glue_result(&call, call.bad ? 0 : bd_close(fd));
+}
+
+NATIVE(offset)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+
+	return glue_result(&call, call.bad ? 0 : bd_offset(fd));
+}
+
+NATIVE(setOffset)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+	int64_t offset = glue_number(&call, 1, MAX_SAFE_INTEGER);
+
+	return glue_result(&call, call.bad ? 0 : bd_set_offset(fd, offset));
+}
+
+/* punch(fd, offset, length) */
+NATIVE(punch)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+	int64_t offset = glue_number(&call, 1, MAX_SAFE_INTEGER);
+	int64_t length = glue_number(&call, 2, MAX_SAFE_INTEGER);
+
+	return glue_result(&call, call.bad ? 0 : bd_punch(fd, offset, length));
 }
 
 NATIVE(duplicate)
@@ -508,6 +628,9 @@ NAPI_MODULE_INIT()
 		EXPORT(map),	   EXPORT(unmap),     EXPORT(view),	 EXPORT(detach),	 EXPORT(setNonBlocking),
 		EXPORT(read),	   EXPORT(write),     EXPORT(memfd),	 EXPORT(discard),	 EXPORT(discardVector),
 		EXPORT(pidfdSelf), EXPORT(pageBytes), EXPORT(eventfd),	 EXPORT(signal),	 EXPORT(drain),
+		EXPORT(peek),	   EXPORT(consume),	 EXPORT(unconsumed),	 EXPORT(hungUp),
+		EXPORT(sendFile),  EXPORT(unread),    EXPORT(offset),	 EXPORT(setOffset),	 EXPORT(punch),
+		EXPORT(boundPath), EXPORT(datagramConnect),		 EXPORT(datagramBind),
 	};
 	struct bd_signaller *signaller = calloc(1, sizeof(*signaller));
 

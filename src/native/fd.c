@@ -25,3 +25,21 @@ int bd_set_nonblocking(int fd)
 
 	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
+
+int64_t bd_offset(int fd)
+{
+	off_t offset = lseek(fd, 0, SEEK_CUR);
+
+	return offset < 0 ? -errno : offset;
+}
+
+int64_t bd_set_offset(int fd, off_t offset)
+{
+	offset = lseek(fd, offset, SEEK_SET);
+	return offset < 0 ? -errno : offset;
+}
+
+int bd_punch(int fd, off_t offset, off_t length)
+{
+	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) < 0 ? -errno : 0;
+}

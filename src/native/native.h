@@ -23,6 +23,32 @@ int bd_peer(int fd, int32_t pid_uid_gid[3]);
  * closes them all: -EMSGSIZE. */
 ssize_t bd_receive(int fd, void *into, size_t length, int32_t *fds, int32_t *count);
 ssize_t bd_send(int fd, const void *from, size_t length, const int32_t *fds, size_t count);
+int bd_bound_path(int fd, char *path, size_t size);
+int bd_datagram_connect(const char *path);
+int bd_datagram_bind(const char *path);
+
+/*
+ * Messages that are looked at before they are taken, so that a process that ends in between loses none: the next one
+ * finds them in the socket. SO_PEEK_OFF lives as long as the socket; while bytes are taken, the kernel counts it
+ * down to BD_CONSUMING. So it tells how many of a message's bytes are still to be taken.
+ */
+enum { BD_CONSUMING = 1 << 20 };
+/*
+ * The bytes from the `at`th on that have come, up to `length`, as bd_receive() hands them over, with copies of the fds. It
+ * ends behind the first bytes that fds came with, which may be those of a later message, also where `length` would end
+ * before.
+ */
+ssize_t bd_peek(int fd, size_t at, void *into, size_t length, int32_t *fds, int32_t *count);
+/* Takes bytes that were looked at. */
+int bd_consume(int fd, size_t length);
+/* BD_CONSUMING and what is left to be taken, or less when nothing is being taken. */
+int bd_peek_offset(int fd);
+/* Whether the peer sends no more. */
+int bd_hung_up(int fd);
+/* Sends from a file, from its offset on. The kernel moves that by what it sent: a count that outlives the process. */
+ssize_t bd_send_file(int fd, int file, size_t length);
+/* What was sent and not read by the peer; more than 0 when there is any. */
+int bd_unread(int fd);
 /* Why poll reported an error on this socket: a positive errno; EIO when nobody knows. */
 int bd_pending_error(int fd);
 
@@ -30,6 +56,11 @@ int bd_pending_error(int fd);
 int bd_close(int fd);
 int bd_duplicate(int fd);
 int bd_set_nonblocking(int fd);
+/* The offset of an open file, whoever has it open. */
+int64_t bd_offset(int fd);
+int64_t bd_set_offset(int fd, off_t offset);
+/* Frees that part of a file; it reads as zeros then. */
+int bd_punch(int fd, off_t offset, off_t length);
 
 /* mapping.c: shared file mappings. */
 struct bd_mapping {

@@ -3,7 +3,12 @@
 #include "native.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <stddef.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -112,6 +117,62 @@ int bd_socketpair(int fds[2])
 	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0 ? -errno : 0;
 }
 
+int bd_bound_path(int fd, char *path, size_t size)
+{
+	struct sockaddr_un address;
+	socklen_t length = sizeof(address);
+	size_t bytes;
+
+	if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+		return -errno;
+	bytes = length <= offsetof(struct sockaddr_un, sun_path) ? 0 : length - offsetof(struct sockaddr_un, sun_path);
+	bytes = strnlen(address.sun_path, bytes);
+	if (bytes >= size)
+		return -ENAMETOOLONG;
+	memcpy(path, address.sun_path, bytes);
+	path[bytes] = 0;
+	return (int)bytes;
+}
+
+/* A leading @ stands for the NUL of an abstract name, as service managers write it. */
+static int datagram_socket(const char *path, struct sockaddr_un *address, socklen_t *length)
+{
+	int error = fill_address(address, path);
+	int fd;
+
+	if (error < 0)
+		return error;
+	*length = sizeof(*address);
+	if (path[0] == '@') {
+		address->sun_path[0] = 0;
+		*length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+	}
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return fd < 0 ? -errno : fd;
+}
+
+int bd_datagram_connect(const char *path)
+{
+	struct sockaddr_un address;
+	socklen_t length;
+	int fd = datagram_socket(path, &address, &length);
+
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, length) < 0)
+		return close_with(fd, errno);
+	return fd;
+}
+
+int bd_datagram_bind(const char *path)
+{
+	struct sockaddr_un address;
+	socklen_t length;
+	int fd = datagram_socket(path, &address, &length);
+
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, length) < 0)
+		return close_with(fd, errno);
+	return fd;
+}
+
 int bd_is_listening(int fd)
 {
 	int listening = 0;
@@ -155,7 +216,7 @@ static void take_fds(struct msghdr *message, int32_t *fds, int32_t *count)
 	}
 }
 
-ssize_t bd_receive(int fd, void *into, size_t length, int32_t *fds, int32_t *count)
+static ssize_t receive(int fd, void *into, size_t length, int32_t *fds, int32_t *count, int flags)
 {
 	union {
 		char bytes[CMSG_SPACE(BD_MAX_FDS * sizeof(int))];
@@ -172,7 +233,7 @@ ssize_t bd_receive(int fd, void *into, size_t length, int32_t *fds, int32_t *cou
 
 	*count = 0;
 	do {
-		got = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		got = recvmsg(fd, &message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	} while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return -errno;
@@ -183,6 +244,11 @@ ssize_t bd_receive(int fd, void *into, size_t length, int32_t *fds, int32_t *cou
 		return -EMSGSIZE;
 	}
 	return got;
+}
+
+ssize_t bd_receive(int fd, void *into, size_t length, int32_t *fds, int32_t *count)
+{
+	return receive(fd, into, length, fds, count, 0);
 }
 
 ssize_t bd_send(int fd, const void *from, size_t length, const int32_t *fds, size_t count)
@@ -212,4 +278,74 @@ ssize_t bd_send(int fd, const void *from, size_t length, const int32_t *fds, siz
 		sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 	} while (sent < 0 && errno == EINTR);
 	return sent < 0 ? -errno : sent;
+}
+
+static int set_peek_offset(int fd, int offset)
+{
+	return setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)) < 0 ? -errno : 0;
+}
+
+ssize_t bd_peek(int fd, size_t at, void *into, size_t length, int32_t *fds, int32_t *count)
+{
+	ssize_t got = set_peek_offset(fd, at > 0 ? (int)at : -1);
+
+	*count = 0;
+	if (got == 0)
+		got = receive(fd, into, length, fds, count, MSG_PEEK);
+	if (at > 0)
+		set_peek_offset(fd, -1);
+	return got;
+}
+
+int bd_consume(int fd, size_t length)
+{
+	char scratch[4096];
+	int error = set_peek_offset(fd, BD_CONSUMING + (int)length);
+
+	while (error == 0 && length > 0) {
+		ssize_t got = recv(fd, scratch, length < sizeof(scratch) ? length : sizeof(scratch), MSG_DONTWAIT);
+
+		if (got > 0)
+			length -= (size_t)got;
+		else if (got == 0)
+			error = -EPIPE;
+		else if (errno != EINTR)
+			error = -errno;
+	}
+	return error;
+}
+
+int bd_peek_offset(int fd)
+{
+	int offset = -1;
+	socklen_t length = sizeof(offset);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, &length) < 0)
+		return -errno;
+	return offset < 0 ? 0 : offset;
+}
+
+int bd_hung_up(int fd)
+{
+	struct pollfd poll_fd = { .fd = fd, .events = POLLRDHUP };
+
+	return poll(&poll_fd, 1, 0) < 0 ? -errno : (poll_fd.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+ssize_t bd_send_file(int fd, int file, size_t length)
+{
+	ssize_t sent;
+
+	/* Without MSG_NOSIGNAL: Node ignores SIGPIPE. */
+	do {
+		sent = sendfile(fd, file, NULL, length);
+	} while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -errno : sent;
+}
+
+int bd_unread(int fd)
+{
+	int bytes = 0;
+
+	return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? -errno : bytes;
 }

@@ -2,7 +2,7 @@ import { checked } from './errors.js';
 import { native } from './native.js';
 import { constants } from 'node:os';
 
-/** Unix stream sockets. All are close-on-exec and non-blocking. */
+/** Unix sockets. All are close-on-exec and non-blocking. */
 
 /** The kernel's limit for one message. */
 const MAX_FDS = 253;
@@ -73,6 +73,66 @@ export function send(
 ): number {
   const sent = native.send(fd, from, offset, length, fds.length === 0 ? NO_FDS : Int32Array.from(fds));
   return wouldBlock(sent) ? -1 : checked(sent, 'sendmsg');
+}
+
+/**
+ * Looks at the bytes from the `at`th on without taking them; they go to the same place in `into`. Appends copies of fds
+ * that came with them to `fdsOut`. It ends behind the first bytes that fds came with. Returns the number of bytes, 0
+ * at the end of the stream, -1 when there are none yet.
+ */
+export function peek(fd: number, at: number, into: Uint8Array, fdsOut: number[]): number {
+  const got = native.peek(fd, into, at, into.length - at, received);
+  const count = received[0] ?? 0;
+  for (let n = 1; n <= count; n++) fdsOut.push(received[n] ?? -1);
+  return wouldBlock(got) ? -1 : checked(got, 'recvmsg');
+}
+
+/** Takes bytes that were looked at. */
+export function consume(fd: number, length: number): void {
+  checked(native.consume(fd, length), 'recv');
+}
+
+/** The bytes that a consume() of a process that is gone did not take; null when it was not begun. */
+export function unconsumed(fd: number): number | null {
+  const left = native.unconsumed(fd);
+  return left < 0 ? null : left;
+}
+
+/** Whether the peer sends nothing any more. */
+export function hungUp(fd: number): boolean {
+  return checked(native.hungUp(fd), 'poll') === 1;
+}
+
+/**
+ * Sends at most `length` bytes (1 or more) of an open file from its offset on, and moves that by what was sent.
+ * Those bytes stay as they are until the peer has read them. -1: it would block.
+ */
+export function sendFile(fd: number, file: number, length: number): number {
+  const sent = native.sendFile(fd, file, length);
+  return wouldBlock(sent) ? -1 : checked(sent, 'sendfile');
+}
+
+/** Whether the peer has read all that was sent. */
+export function allRead(fd: number): boolean {
+  return checked(native.unread(fd), 'ioctl') === 0;
+}
+
+/** A datagram socket that sends to `path`; a leading @ names an abstract one. */
+export function connectDatagram(path: string): number {
+  return checked(native.datagramConnect(path), 'connect to', path);
+}
+
+/** A datagram socket that receives what is sent to `path`. */
+export function bindDatagram(path: string): number {
+  return checked(native.datagramBind(path), 'bind', path);
+}
+
+const pathBytes = new Uint8Array(108);
+
+/** The path of a listening socket; empty when it has none. */
+export function boundPath(fd: number): string {
+  const length = checked(native.boundPath(fd, pathBytes, 0, pathBytes.length), 'getsockname');
+  return new TextDecoder().decode(pathBytes.subarray(0, length));
 }
 
 function wouldBlock(result: number): boolean {

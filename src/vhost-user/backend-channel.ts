@@ -1,6 +1,8 @@
 import { FLAG_NEED_REPLY } from '../../protocol/vhost-user/header.js';
 import { BackendRequest } from '../../protocol/vhost-user/requests.js';
+import type { FdKeeper } from '../os/fd-keeper.js';
 import { Connection, type Message } from './connection.js';
+import { PlainOutbox } from './outbox.js';
 
 /**
  * The socket for messages that the backend begins (SET_BACKEND_REQ_FD), of which it sends one kind:
@@ -10,6 +12,7 @@ import { Connection, type Message } from './connection.js';
  * open() and hold().
  */
 export class BackendChannel {
+  readonly fd: number;
   readonly #connection: Connection;
   readonly #acknowledged: boolean;
   readonly #onSent: () => void;
@@ -18,15 +21,17 @@ export class BackendChannel {
   #changed = false;
 
   /** Owns `fd`. `acknowledged`: REPLY_ACK was negotiated, so each message is answered. */
-  constructor(fd: number, acknowledged: boolean, onSent: () => void) {
+  constructor(fd: number, acknowledged: boolean, keeper: FdKeeper, onSent: () => void) {
+    this.fd = fd;
     this.#acknowledged = acknowledged;
     this.#onSent = onSent;
-    this.#connection = new Connection(fd, {
+    const handler = {
       ready: () => true,
-      message: (message) => this.#answered(message),
+      message: (message: Message) => this.#answered(message),
       // Without the channel a new target is only seen when the driver reads it by itself.
       closed: () => undefined,
-    });
+    };
+    this.#connection = new Connection(fd, handler, new PlainOutbox(), keeper);
   }
 
   configChanged(): void {

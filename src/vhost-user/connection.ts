@@ -10,17 +10,19 @@ import {
   VERSION,
   type Header,
 } from '../../protocol/vhost-user/header.js';
+import { FrontendError } from '../memory/errors.js';
 import { SystemError } from '../os/errors.js';
 import { closeFd } from '../os/fd.js';
+import type { FdKeeper } from '../os/fd-keeper.js';
 import { Poller, READABLE, WRITABLE } from '../os/poller.js';
-import { receive, send } from '../os/socket.js';
-import { FrontendError } from '../memory/errors.js';
+import { consume, hungUp, peek } from '../os/socket.js';
 import { OwnedFds, type FdBag } from './fd-bag.js';
+import type { Outbox } from './outbox.js';
 
 /** Messages handled before other VMs get their turn. */
 const MESSAGES_PER_TURN = 32;
-/** Replies that a frontend has not read yet; one that asks without reading is cut off. */
-const MAX_BACKLOG_BYTES = 64 * 1024;
+/** How long until the rest of a message is looked for: bytes that are left in a socket wake up whoever watches it. */
+const REST_MS = 5;
 
 export interface Message {
   request: number;
@@ -35,51 +37,67 @@ export interface Message {
 export interface ConnectionHandler {
   /** False: this request has to wait, and all after it, until resume() is called. */
   ready(request: number): boolean;
+  /** To be answered by answer(), once, before what follows from it is begun. */
   message(message: Message): void;
   /** The peer closed, or the stream stopped being vhost-user (`error` says how). Called once; the fd is closed. */
   closed(error: Error | null): void;
 }
 
 /**
- * A stream of vhost-user messages with file descriptors, on one socket. It reads a header and then exactly that
- * message's payload, so that file descriptors always belong to the message they arrived with.
+ * A stream of vhost-user messages with file descriptors, on one socket. A message stays in the socket until it was
+ * acted upon, so that one that this process does not get to is there for the next; what has to be known of it
+ * meanwhile is the outbox's.
  */
 export class Connection {
   readonly #fd: number;
   readonly #poller: Poller;
   readonly #handler: ConnectionHandler;
-  readonly #buffer = new Uint8Array(HEADER_BYTES + MAX_PAYLOAD_BYTES);
-  readonly #fds: number[] = [];
-  #filled = 0;
-  #wanted = HEADER_BYTES;
-  #backlog: Uint8Array[] = [];
-  #backlogBytes = 0;
+  readonly #outbox: Outbox;
+  readonly #keeper: FdKeeper;
+  /** A message that is there as a whole, while it waits. */
+  #next: { header: Header; fds: number[] } | null = null;
+  /** For the longest message, and one byte that tells that another one follows. */
+  readonly #buffer = new Uint8Array(HEADER_BYTES + MAX_PAYLOAD_BYTES + 1);
+  #rest: NodeJS.Timeout | null = null;
+  #blocked = false;
   #open = true;
-  #waiting = false;
-  #events = READABLE;
+  #waiting: boolean;
+  #answered = true;
+  #events: number;
 
-  /** Owns `fd` from then on. */
-  constructor(fd: number, handler: ConnectionHandler) {
+  /** Owns `fd` and `outbox` from then on. `waiting`: nothing is read before resume(). */
+  constructor(fd: number, handler: ConnectionHandler, outbox: Outbox, keeper: FdKeeper, waiting = false) {
     this.#fd = fd;
     this.#handler = handler;
-    this.#poller = new Poller(fd, READABLE, (events, error) => this.#ready(events, error));
+    this.#outbox = outbox;
+    this.#keeper = keeper;
+    this.#waiting = waiting;
+    this.#events = waiting ? 0 : READABLE;
+    this.#poller = new Poller(fd, this.#events, (events, error) => this.#ready(events, error));
   }
 
   get open(): boolean {
     return this.#open;
   }
 
+  /** What is sent without having been asked for. */
   send(request: number, flags: number, payload: Uint8Array): void {
     if (!this.#open) return;
-    this.#backlog.push(encodeMessage(request, flags, payload));
-    this.#backlogBytes += HEADER_BYTES + payload.length;
     this.#guard(() => {
-      this.#writeBacklog();
+      this.#outbox.add(encodeMessage(request, flags, payload));
+      this.#flush();
     });
   }
 
-  reply(message: Message, payload: Uint8Array): void {
-    this.send(message.request, FLAG_REPLY, payload);
+  /** Of the message at hand: takes it from the socket for good. Null: it has no reply. */
+  answer({ request }: Message, payload: Uint8Array | null): void {
+    if (!this.#open) return;
+    this.#answered = true;
+    const lenBytes = this.#take();
+    this.#outbox.answer(lenBytes, payload === null ? null : encodeMessage(request, FLAG_REPLY, payload));
+    consume(this.#fd, lenBytes);
+    this.#outbox.messageTaken();
+    this.#flush();
   }
 
   /** Closes without telling the handler. */
@@ -87,7 +105,8 @@ export class Connection {
     if (!this.#open) return;
     this.#open = false;
     this.#poller.close();
-    for (const fd of this.#fds.splice(0)) closeFd(fd);
+    if (this.#rest !== null) clearTimeout(this.#rest);
+    closeAll(this.#next?.fds ?? []);
     closeFd(this.#fd);
   }
 
@@ -96,7 +115,7 @@ export class Connection {
     if (!this.#open || !this.#waiting) return;
     this.#waiting = false;
     this.#guard(() => {
-      this.#watch();
+      this.#flush();
       this.#read();
     });
   }
@@ -104,7 +123,7 @@ export class Connection {
   #ready(events: number, error: Error | null): void {
     this.#guard(() => {
       if (error !== null) throw error;
-      if ((events & WRITABLE) !== 0) this.#writeBacklog();
+      if ((events & WRITABLE) !== 0) this.#flush();
       if ((events & READABLE) !== 0 && !this.#waiting) this.#read();
     });
   }
@@ -125,74 +144,112 @@ export class Connection {
   }
 
   #read(): void {
-    for (let turn = 0; turn < MESSAGES_PER_TURN && this.#open;) {
-      if (this.#filled < this.#wanted && !this.#receive()) return;
-      const header = decodeHeader(this.#buffer);
-      if (this.#filled === HEADER_BYTES && this.#wanted === HEADER_BYTES) {
-        checkHeader(header);
-        this.#wanted += header.payloadBytes;
-      }
-      if (this.#filled < this.#wanted) continue;
-      if (!this.#handler.ready(header.request)) {
+    for (let turn = 0; turn < MESSAGES_PER_TURN && this.#open; turn++) {
+      this.#next ??= this.#look();
+      if (this.#next === null) return;
+      const again = (): void => this.resume();
+      if (!this.#keeper.whenSafe(again) || !this.#handler.ready(this.#next.header.request)) {
         this.#waiting = true;
         this.#watch();
         return;
       }
-      turn++;
-      this.#dispatch(header.request, header.flags);
+      this.#dispatch(this.#next.header, this.#next.fds.splice(0));
     }
   }
 
-  /** Part of a header, or of the payload after it; false when there is nothing to go on with. */
-  #receive(): boolean {
-    const got = receive(this.#fd, this.#buffer, this.#filled, this.#wanted - this.#filled, this.#fds);
-    if (got < 0) return false;
-    if (got === 0) {
-      const truncated = this.#filled > 0;
-      this.#fail(truncated ? new FrontendError('connection ended in the middle of a message') : null);
-      return false;
+  /** The next message, when all of it has come. */
+  #look(): { header: Header; fds: number[] } | null {
+    const fds: number[] = [];
+    for (let filled = 0; ;) {
+      const came: number[] = [];
+      const got = peek(this.#fd, filled, this.#buffer, came);
+      if (filled === 0 && got < 0) return null;
+      if (filled === 0 && got === 0) {
+        this.#fail(null);
+        return null;
+      }
+      filled += Math.max(0, got);
+      const header = filled < HEADER_BYTES ? null : decodeHeader(this.#buffer);
+      const wanted = HEADER_BYTES + (header?.payloadBytes ?? 0);
+      // Looking ends behind the first bytes that fds came with: here, those of a later message.
+      if (filled > wanted) closeAll(came);
+      fds.push(...came.splice(0));
+      if (header !== null) this.#check(header, fds);
+      if (header !== null && filled >= wanted) {
+        for (const fd of fds) this.#keeper.keep(fd);
+        return { header, fds };
+      }
+      if (got > 0) continue;
+      closeAll(fds);
+      this.#awaitRest();
+      return null;
     }
-    if (this.#fds.length > MAX_FDS) throw new FrontendError(`more than ${MAX_FDS} fds in one message`);
-    this.#filled += got;
-    return this.#filled === this.#wanted;
   }
 
-  #dispatch(request: number, flags: number): void {
-    const payload = this.#buffer.subarray(HEADER_BYTES, this.#wanted);
-    const fds = new OwnedFds(this.#fds.splice(0));
-    this.#filled = 0;
-    this.#wanted = HEADER_BYTES;
+  #check(header: Header, fds: number[]): void {
     try {
-      this.#handler.message({
-        request,
-        payload,
-        fds,
-        needReply: (flags & FLAG_NEED_REPLY) !== 0,
-        isReply: (flags & FLAG_REPLY) !== 0,
+      checkHeader(header);
+      if (fds.length > MAX_FDS) throw new FrontendError(`more than ${MAX_FDS} fds in one message`);
+    } catch (error) {
+      closeAll(fds);
+      throw error;
+    }
+  }
+
+  #awaitRest(): void {
+    if (hungUp(this.#fd)) throw new FrontendError('connection ended in the middle of a message');
+    this.#rest ??= setTimeout(() => {
+      this.#rest = null;
+      this.#guard(() => {
+        this.#watch();
+        if (!this.#waiting) this.#read();
       });
+    }, REST_MS);
+    this.#watch();
+  }
+
+  #dispatch({ request, flags, payloadBytes }: Header, received: number[]): void {
+    const payload = this.#buffer.subarray(HEADER_BYTES, HEADER_BYTES + payloadBytes);
+    const fds = new OwnedFds(received);
+    const message = {
+      request,
+      payload,
+      fds,
+      needReply: (flags & FLAG_NEED_REPLY) !== 0,
+      isReply: (flags & FLAG_REPLY) !== 0,
+    };
+    this.#answered = false;
+    try {
+      this.#handler.message(message);
+      if (!this.#answered) this.answer(message, null);
     } finally {
       fds.closeRest();
     }
   }
 
-  #writeBacklog(): void {
-    for (let first = this.#backlog[0]; first !== undefined; first = this.#backlog[0]) {
-      const sent = send(this.#fd, first, 0, first.length, []);
-      if (sent < 0) break;
-      this.#backlogBytes -= sent;
-      if (sent === first.length) this.#backlog.shift();
-      else this.#backlog[0] = first.subarray(sent);
-    }
-    if (this.#backlogBytes > MAX_BACKLOG_BYTES) throw new FrontendError('frontend does not read its replies');
+  /** The length of the message at hand, which is at hand no more. */
+  #take(): number {
+    const payloadBytes = this.#next?.header.payloadBytes ?? 0;
+    this.#next = null;
+    return HEADER_BYTES + payloadBytes;
+  }
+
+  #flush(): void {
+    this.#blocked = !this.#outbox.flush(this.#fd);
     this.#watch();
   }
 
   #watch(): void {
-    const events = (this.#waiting ? 0 : READABLE) | (this.#backlog.length > 0 ? WRITABLE : 0);
-    if (events === this.#events) return;
+    const reads = !this.#waiting && this.#rest === null;
+    const events = (reads ? READABLE : 0) | (this.#blocked ? WRITABLE : 0);
+    if (events === this.#events || !this.#open) return;
     this.#events = events;
     this.#poller.setEvents(events);
   }
+}
+
+function closeAll(fds: number[]): void {
+  for (const fd of fds.splice(0)) closeFd(fd);
 }
 
 /** A peer that was killed may leave replies unread. */

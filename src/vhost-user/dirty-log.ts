@@ -1,3 +1,4 @@
+import { closeFd } from '../os/fd.js';
 import { describeFile } from '../os/file.js';
 import { Mapping } from '../os/mapping.js';
 import { FrontendError } from '../memory/errors.js';
@@ -12,10 +13,12 @@ const MAX_LOG_BYTES = 2 ** 30;
  * this daemon writes is that of rings.
  */
 export class DirtyLog {
+  readonly region: LogRegion;
+  readonly fd: number;
   readonly #mapping: Mapping;
   readonly #bits: Uint8Array;
 
-  /** `fd` stays the caller's. */
+  /** Owns `fd`; when it throws, that is still the caller's. */
   constructor(region: LogRegion, fd: number) {
     if (region.sizeBytes === 0n || region.sizeBytes > BigInt(MAX_LOG_BYTES)) {
       throw new FrontendError(`dirty log of ${region.sizeBytes} bytes`);
@@ -28,6 +31,8 @@ export class DirtyLog {
     }
     const length = Number(region.sizeBytes);
     this.#mapping = Mapping.map(fd, Number(region.offset), length);
+    this.region = region;
+    this.fd = fd;
     this.#bits = new Uint8Array(this.#mapping.view(0, length));
   }
 
@@ -41,5 +46,6 @@ export class DirtyLog {
 
   close(): void {
     this.#mapping.close();
+    closeFd(this.fd);
   }
 }

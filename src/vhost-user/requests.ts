@@ -49,6 +49,8 @@ interface Expectation {
   needs?: number;
   /** It takes rings or memory away: the device must not be at work on them. */
   quiet?: true;
+  /** Nothing that is written down of the session changes by it. */
+  keeps?: true;
 }
 
 /** A request whose answer has a payload: it cannot be refused but by `refusal`, or by ending the connection. */
@@ -119,15 +121,19 @@ const {
  * are refused by their name.
  */
 const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
-  question('GET_FEATURES', empty, { answer: (session) => encodeU64(session.offeredFeatures) }),
+  question('GET_FEATURES', empty, { keeps: true, answer: (session) => encodeU64(session.offeredFeatures) }),
   command('SET_FEATURES', u64, { act: setFeatures }),
-  question('GET_PROTOCOL_FEATURES', empty, { answer: () => encodeU64(PROTOCOL_FEATURES) }),
+  question('GET_PROTOCOL_FEATURES', empty, { keeps: true, answer: () => encodeU64(PROTOCOL_FEATURES) }),
   command('SET_PROTOCOL_FEATURES', u64, { act: setProtocolFeatures }),
   command('SET_OWNER', empty, { act: () => undefined }),
   // vhost-user: "recommended that back-ends either ignore this message, or use it to disable all rings"
   command('RESET_OWNER', empty, { quiet: true, act: (session) => session.stop() }),
 
-  question('GET_MAX_MEM_SLOTS', empty, { needs: MEM_SLOTS, answer: () => encodeU64(BigInt(MAX_MEM_SLOTS)) }),
+  question('GET_MAX_MEM_SLOTS', empty, {
+    keeps: true,
+    needs: MEM_SLOTS,
+    answer: () => encodeU64(BigInt(MAX_MEM_SLOTS)),
+  }),
   command('SET_MEM_TABLE', memoryTable, { quiet: true, fds: [0, MAX_FDS], act: setMemoryTable }),
   command('ADD_MEM_REG', singleRegion, { needs: MEM_SLOTS, fds: [1, 1], act: addRegion }),
   command('REM_MEM_REG', singleRegion, { quiet: true, needs: MEM_SLOTS, fds: [0, 1], act: removeRegion }),
@@ -150,6 +156,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_VRING_CALL', vringFd, { fds: [0, 1], act: setCall }),
   command('SET_VRING_ERR', vringFd, { fds: [0, 1], act: setErr }),
   question('GET_QUEUE_NUM', empty, {
+    keeps: true,
     needs: MQ,
     answer: (session) => encodeU64(BigInt(session.vrings.length)),
   }),
@@ -167,6 +174,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     act: (session, _, fds) => adopt(fds, (fd) => session.setChannel(fd)),
   }),
   question('GET_CONFIG', configAccess, {
+    keeps: true,
     needs: CONFIG,
     // vhost-user: "back-end uses zero length of payload to indicate an error"
     refusal: () => new Uint8Array(0),
@@ -174,12 +182,17 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
       encodeConfig(offset, flags, session.device.readConfig(offset, sizeBytes)),
   }),
   command('SET_CONFIG', configAccess, {
+    keeps: true,
     needs: CONFIG,
     act: (session, { offset, bytes }) => session.device.writeConfig(offset, bytes),
   }),
   command('RESET_DEVICE', empty, { quiet: true, needs: RESET, act: (session) => session.reset() }),
   command('SET_STATUS', u64, { quiet: true, needs: STATUS, act: setStatus }),
-  question('GET_STATUS', empty, { needs: STATUS, answer: (session) => encodeU64(BigInt(session.status)) }),
+  question('GET_STATUS', empty, {
+    keeps: true,
+    needs: STATUS,
+    answer: (session) => encodeU64(BigInt(session.status)),
+  }),
 ]);
 
 const NAMES: ReadonlyMap<number, string> = new Map(
@@ -189,6 +202,11 @@ const NAMES: ReadonlyMap<number, string> = new Map(
 /** Whether the request is one that the device must not be at work for. */
 export function needsQuiet(request: number): boolean {
   return REQUESTS.get(request)?.expects.quiet === true;
+}
+
+/** Whether the session's record may be another one after the request. */
+export function changesRecord(request: number): boolean {
+  return REQUESTS.get(request)?.expects.keeps !== true;
 }
 
 /**
@@ -296,12 +314,7 @@ function inspect(session: Session, region: RegionDescription): void {
 }
 
 function setLogBase(session: Session, region: LogRegion, fds: FdBag): Uint8Array {
-  const fd = fds.take();
-  try {
-    session.setDirtyLog(new DirtyLog(region, fd));
-  } finally {
-    closeFd(fd);
-  }
+  adopt(fds, (fd) => session.setDirtyLog(new DirtyLog(region, fd)));
   return encodeU64(0n);
 }
 

@@ -3,12 +3,16 @@ import { ProtocolFeature, VhostFeature } from '../../protocol/vhost-user/request
 import { featureMask, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { FrontendError } from '../memory/errors.js';
 import { GuestMemory } from '../memory/guest-memory.js';
+import { StateError, StateFile } from '../memory/state-file.js';
+import { NO_KEEPER, type FdKeeper } from '../os/fd-keeper.js';
 import type { Chain } from '../virtqueue/chain.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
 import { BackendChannel } from './backend-channel.js';
 import { Connection, type Message } from './connection.js';
-import type { DirtyLog } from './dirty-log.js';
-import { needsQuiet, serveRequest } from './requests.js';
+import { DirtyLog } from './dirty-log.js';
+import { KeptOutbox } from './outbox.js';
+import { changesRecord, needsQuiet, serveRequest } from './requests.js';
+import { hex, type SessionRecord } from './session-record.js';
 import { Vring, type VringContext } from './vring.js';
 
 /** Requests refused without the frontend being told (it did not ask to be); after that many it is cut off. */
@@ -30,8 +34,17 @@ export interface SessionObserver {
   ringFailed(index: number, error: Error): void;
   queuesSettled(present: number, needed: number): void;
   configChangeSent(): void;
+  /** What is to be written down of the VM changed; for keepers that are active. */
+  record(): string;
   /** The connection is gone and everything it brought is freed. `error`: why it was cut off; null: it closed. */
   closed(error: Error | null): void;
+}
+
+/** What outlives the process, and what a process before this one left. */
+export interface HandOver {
+  state: StateFile;
+  keeper: FdKeeper;
+  found: SessionRecord | null;
 }
 
 /**
@@ -47,31 +60,98 @@ export class Session implements VringContext, DeviceHost {
   readonly observer: SessionObserver;
   readonly vrings: readonly Vring[];
   readonly #connection: Connection;
+  readonly #keeper: FdKeeper;
+  readonly #wasRunning: boolean;
   features: FeatureBits = 0n;
   protocolFeatures: FeatureBits = 0n;
   status = 0;
   dirtyLog: DirtyLog | null = null;
   #channel: BackendChannel | null = null;
   #state: SessionState = 'connected';
+  /** What was written down is not what is. */
+  #unsaved = false;
   #silentRefusals = 0;
   #settle: NodeJS.Timeout | null = null;
   #closed = false;
 
-  /** Owns the connected socket `fd`. `makeDevice` is called once, with what the device may ask of its session. */
+  /**
+   * Owns the connected socket `fd` and the state file. `makeDevice` is called once, with what the device may ask of its
+   * session. A session that was found waits for resume(); throws StateError or SystemError when it cannot be gone
+   * on with, with everything it found left as it was.
+   */
   constructor(
     fd: number,
     observer: SessionObserver,
     makeDevice: (memory: GuestMemory, host: DeviceHost) => Device,
+    { state, keeper, found }: HandOver = { state: StateFile.create(), keeper: NO_KEEPER, found: null },
   ) {
     this.observer = observer;
-    this.memory = new GuestMemory();
+    this.#keeper = keeper;
+    this.memory = new GuestMemory(state);
     this.device = makeDevice(this.memory, this);
     this.vrings = Array.from({ length: this.device.queueCount }, (_, index) => new Vring(index, this));
-    this.#connection = new Connection(fd, {
-      ready: (request) => !needsQuiet(request) || this.device.interrupt(() => this.#connection.resume()),
-      message: (message) => this.#serve(message),
-      closed: (error) => this.#end(error),
-    });
+    this.#wasRunning = found?.state === 'running';
+    if (found !== null) this.#restore(found);
+    this.#connection = new Connection(
+      fd,
+      {
+        ready: (request) => !needsQuiet(request) || this.device.interrupt(() => this.#connection.resume()),
+        message: (message) => this.#serve(message),
+        closed: (error) => this.#end(error),
+      },
+      new KeptOutbox(state, fd),
+      keeper,
+      found !== null,
+    );
+  }
+
+  /** What a process after this one needs to know. */
+  record(): SessionRecord {
+    const nameOf = (fd: number): string => this.#keeper.nameOf(fd) ?? '-';
+    return {
+      state: this.#state,
+      features: hex(this.features),
+      protocolFeatures: hex(this.protocolFeatures),
+      status: this.status,
+      vrings: this.vrings.map((vring) => vring.record(this.#keeper)),
+      regions: this.memory.regions.map(({ description, fd, ledger }) => ({
+        gpa: hex(description.gpa),
+        sizeBytes: hex(description.sizeBytes),
+        userAddr: hex(description.userAddr),
+        mmapOffset: hex(description.mmapOffset),
+        fd: nameOf(fd),
+        ledger: ledger.area,
+      })),
+      channel: this.#channel === null ? null : this.#keeper.nameOf(this.#channel.fd),
+      dirtyLog:
+        this.dirtyLog === null
+          ? null
+          : {
+              sizeBytes: hex(this.dirtyLog.region.sizeBytes),
+              offset: hex(this.dirtyLog.region.offset),
+              fd: nameOf(this.dirtyLog.fd),
+            },
+    };
+  }
+
+  /** Writes down what there is, where somebody keeps it. */
+  save(): void {
+    this.#unsaved = false;
+    if (!this.#keeper.active) return;
+    this.memory.state.stage(this.observer.record());
+    this.memory.state.save();
+  }
+
+  /** Goes on where the process before this one ended: what the guest did or asked meanwhile is seen now. */
+  resume(): void {
+    this.start(this.#wasRunning);
+    // It may have ended between a used index and its interrupt.
+    for (const vring of this.vrings) vring.call();
+    this.#connection.resume();
+    if (this.#closed) return;
+    this.queueSeen();
+    this.configChanged();
+    this.save();
   }
 
   get state(): SessionState {
@@ -106,12 +186,15 @@ export class Session implements VringContext, DeviceHost {
     return vring;
   }
 
-  /** A ring may be served from now on, unless the device already is: then it is only drained. */
-  start(): void {
+  /**
+   * A ring may be served from now on, unless the device already is: then it is only drained. `resumed`: the rings are
+   * those it served before, wherever they stand.
+   */
+  start(resumed = false): void {
     if (!this.vrings.some((vring) => vring.enabled && vring.configured)) return;
     if (this.#state !== 'running') {
       for (const vring of this.vrings) vring.attach();
-      this.device.start(this.vrings.some((vring) => vring.advanced));
+      this.device.start(resumed || this.vrings.some((vring) => vring.advanced));
       this.#setState('running');
       this.#channel?.open();
     }
@@ -137,7 +220,9 @@ export class Session implements VringContext, DeviceHost {
   /** Takes `fd` over; when it throws, the fd is still the caller's. */
   setChannel(fd: number): void {
     const acknowledged = this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);
-    const channel = new BackendChannel(fd, acknowledged, () => this.observer.configChangeSent());
+    const channel = new BackendChannel(fd, acknowledged, this.#keeper, () =>
+      this.observer.configChangeSent(),
+    );
     this.#channel?.close();
     this.#channel = channel;
     if (this.running) this.#channel.open();
@@ -190,11 +275,14 @@ export class Session implements VringContext, DeviceHost {
     // The only messages that answer us come on the backend channel.
     if (message.isReply) throw new FrontendError('a reply to nothing');
     const acknowledge = message.needReply && this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);
+    const records = this.#keeper.active && changesRecord(message.request);
     serveRequest(this, message, ({ name, reply, error }) => {
-      if (reply !== null) this.#connection.reply(message, reply);
-      else if (acknowledge) this.#connection.reply(message, encodeU64(error === null ? 0n : 1n));
+      if (records) this.memory.state.stage(this.observer.record());
+      this.#unsaved = false;
+      this.#connection.answer(message, reply ?? (acknowledge ? encodeU64(error === null ? 0n : 1n) : null));
       if (error !== null) this.#refused(name, error, reply !== null || acknowledge);
     });
+    if (this.#unsaved && !this.#closed) this.save();
   }
 
   #refused(name: string, error: Error, told: boolean): void {
@@ -221,8 +309,43 @@ export class Session implements VringContext, DeviceHost {
     if (this.device.interrupt(end)) end();
   }
 
+  #restore(found: SessionRecord): void {
+    const fdOf = (name: string): number => {
+      const fd = this.#keeper.claim(name);
+      if (fd === null) throw new StateError(`the file descriptor ${name} is not there`);
+      return fd;
+    };
+    this.#state = found.state === 'running' ? 'stopped' : found.state;
+    this.features = BigInt(found.features);
+    this.protocolFeatures = BigInt(found.protocolFeatures);
+    this.status = found.status;
+    this.device.setFeatures(this.features);
+    this.memory.resume(
+      found.regions.map(({ gpa, sizeBytes, userAddr, mmapOffset, fd, ledger }) => ({
+        description: {
+          gpa: BigInt(gpa),
+          sizeBytes: BigInt(sizeBytes),
+          userAddr: BigInt(userAddr),
+          mmapOffset: BigInt(mmapOffset),
+        },
+        fd: fdOf(fd),
+        ledger,
+      })),
+    );
+    if (found.dirtyLog !== null) {
+      const { sizeBytes, offset, fd } = found.dirtyLog;
+      this.dirtyLog = new DirtyLog({ sizeBytes: BigInt(sizeBytes), offset: BigInt(offset) }, fdOf(fd));
+    }
+    if (found.channel !== null) this.setChannel(fdOf(found.channel));
+    if (found.vrings.length > this.vrings.length) {
+      throw new StateError(`${found.vrings.length} rings of a device with ${this.vrings.length} queues`);
+    }
+    for (const [index, record] of found.vrings.entries()) this.ring(index).restore(record, fdOf);
+  }
+
   #setState(state: SessionState): void {
     this.#state = state;
+    this.#unsaved = true;
     this.observer.stateChanged(state);
   }
 }

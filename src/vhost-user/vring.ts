@@ -17,7 +17,9 @@ import type { Device } from '../virtqueue/device.js';
 import { PackedQueue } from '../virtqueue/packed-queue.js';
 import type { Queue, RingLayout } from '../virtqueue/queue.js';
 import { SplitQueue } from '../virtqueue/split-queue.js';
+import type { FdKeeper } from '../os/fd-keeper.js';
 import type { DirtyLog } from './dirty-log.js';
+import { hex, type VringRecord } from './session-record.js';
 
 /**
  * What is taken before other VMs get their turn: chains, and bytes of their descriptors and readable buffers. Those
@@ -99,6 +101,7 @@ export class Vring {
   setBase(base: number): void {
     this.#refuseWhileAttached('SET_VRING_BASE');
     this.base = base;
+    this.#position.fill(base);
   }
 
   setAddress(address: VringAddress): void {
@@ -140,6 +143,56 @@ export class Vring {
     this.#errFd = fd;
   }
 
+  record(keeper: FdKeeper): VringRecord {
+    const address = this.#address;
+    return {
+      size: this.size,
+      base: this.base,
+      enabled: this.enabled,
+      address:
+        address === null
+          ? null
+          : {
+              flags: address.flags,
+              descriptor: hex(address.descriptor),
+              used: hex(address.used),
+              available: hex(address.available),
+              log: hex(address.log),
+            },
+      kick: this.#kick === null ? null : keeper.nameOf(this.#kick.fd),
+      call: keeper.nameOf(this.#callFd),
+      err: keeper.nameOf(this.#errFd),
+    };
+  }
+
+  /** As a process that is gone had it; `fdOf` hands over the fd of a name. */
+  restore(
+    { size, base, enabled, address, kick, call, err }: VringRecord,
+    fdOf: (name: string) => number,
+  ): void {
+    this.size = size;
+    this.base = base;
+    this.enabled = enabled;
+    if (address !== null) {
+      this.#address = {
+        index: this.index,
+        flags: address.flags,
+        descriptor: BigInt(address.descriptor),
+        used: BigInt(address.used),
+        available: BigInt(address.available),
+        log: BigInt(address.log),
+      };
+    }
+    if (kick !== null) this.setKick(fdOf(kick));
+    if (call !== null) this.setCall(fdOf(call));
+    if (err !== null) this.setErr(fdOf(err));
+  }
+
+  /** Interrupts the driver, whether or not there is something for it. */
+  call(): void {
+    if (this.#callFd >= 0) signalEvent(this.#callFd);
+  }
+
   /** Begins to look at the ring, so that `advanced` is known; drain() serves it. */
   attach(): void {
     if (this.#queue !== null || this.#broken !== null || !this.configured) return;
@@ -174,6 +227,7 @@ export class Vring {
     this.stop();
     this.size = 0;
     this.base = 0;
+    this.#position.fill(0);
     this.enabled = false;
     this.#address = null;
     this.#broken = null;
@@ -269,7 +323,7 @@ export class Vring {
   }
 
   #publish(queue: Queue): void {
-    if (queue.publish() && this.#callFd >= 0) signalEvent(this.#callFd);
+    if (queue.publish()) this.call();
   }
 
   #fail(error: unknown): void {
@@ -279,6 +333,11 @@ export class Vring {
     // A broken ring is not watched: its driver may kick as fast as it likes.
     this.#kick?.watch.close();
     this.#context.ringFailed(this.index, this.#broken);
+  }
+
+  /** Of a packed ring (RingLayout.position). */
+  get #position(): Uint32Array {
+    return this.#context.memory.state.rings.subarray(2 * this.index, 2 * this.index + 2);
   }
 
   #open(): Queue {
@@ -307,7 +366,7 @@ export class Vring {
     const layout: RingLayout = {
       size,
       memory,
-      base: this.base,
+      position: this.#position,
       eventIdx: hasFeature(features, VirtioFeature.VIRTIO_F_EVENT_IDX),
       indirect: hasFeature(features, VirtioFeature.VIRTIO_F_INDIRECT_DESC),
       descriptors: part(

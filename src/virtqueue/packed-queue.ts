@@ -58,13 +58,21 @@ export class PackedQueue implements Queue {
       throw error;
     }
     this.#indirect = new Uint8Array(layout.indirect ? layout.size * DESC_BYTES : 0);
-    this.#used = this.#startAt(layout.base);
+    this.#used = this.#startAt(this.#lastBase());
     this.#avail = { ...this.#used };
+    this.#layout.position.fill(this.base);
   }
 
   get base(): number {
     const position = this.#used.index | (this.#used.wrap << 15);
     return ((position << 16) | position) >>> 0;
+  }
+
+  /** A process before this one may have ended on both sides of its publishing. */
+  #lastBase(): number {
+    const [at = 0, next = 0] = this.#layout.position;
+    const published = at !== next && !this.#isAvailable(cursor(at >>> 16, this.#size));
+    return published ? next : at;
   }
 
   pop(): Chain | null {
@@ -125,7 +133,9 @@ export class PackedQueue implements Queue {
       this.#advance(this.#used, entry.chain.slots);
       slots += entry.chain.slots;
     }
+    this.#layout.position[1] = this.base;
     this.#writeFlags(start, first.writtenBytes);
+    this.#layout.position[0] = this.base;
     this.#done.length = 0;
     return this.#wantsCall(slots);
   }
@@ -153,12 +163,8 @@ export class PackedQueue implements Queue {
    * that leaves the upper half out is recognised by nothing being available there.
    */
   #startAt(base: number): Cursor {
-    const cursor = (half: number): Cursor => ({ index: half & 0x7fff, wrap: (half >>> 15) as 0 | 1 });
-    const avail = cursor(base & 0xffff);
-    const used = cursor(base >>> 16);
-    for (const { index } of [avail, used]) {
-      if (index >= this.#size) throw new DriverError(`ring base ${index} in a queue of ${this.#size}`);
-    }
+    const avail = cursor(base & 0xffff, this.#size);
+    const used = cursor(base >>> 16, this.#size);
     return this.#isAvailable(used) ? used : avail;
   }
 
@@ -218,4 +224,11 @@ export class PackedQueue implements Queue {
       });
     }
   }
+}
+
+/** Half of a base. */
+function cursor(half: number, size: number): Cursor {
+  const index = half & 0x7fff;
+  if (index >= size) throw new DriverError(`ring base ${index} in a queue of ${size}`);
+  return { index, wrap: (half >>> 15) as 0 | 1 };
 }

@@ -34,8 +34,11 @@ export interface RingLayout {
   device: GuestSlice;
   eventIdx: boolean;
   indirect: boolean;
-  /** As SET_VRING_BASE gave it. */
-  base: number;
+  /**
+   * Where a packed ring stands, and where it will once what is being published is: two bases as SET_VRING_BASE gives
+   * them. They outlive the process, since nothing in guest memory tells. Split rings have their used index.
+   */
+  position: Uint32Array;
   memory: GuestMemory;
   /** Told of each write into guest memory (offsets in the part's own bytes), for the dirty log. */
   onWrite: ((part: 'descriptors' | 'device', offset: number, lenBytes: number) => void) | null;

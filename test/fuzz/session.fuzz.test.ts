@@ -5,6 +5,8 @@ import { FrontendRequest } from '../../protocol/vhost-user/requests.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
 import { Vm } from '../../src/daemon/vm.js';
 import { createEventFd, signalEvent } from '../../src/os/eventfd.js';
+import { StateFile } from '../../src/memory/state-file.js';
+import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { closeFd } from '../../src/os/fd.js';
 import { createMemfd } from '../../src/os/memfd.js';
 import { socketPair } from '../../src/os/socket.js';
@@ -112,8 +114,10 @@ class Hostile {
     const defaults = deviceOptions({}, null, 'hostile');
     const features = [...defaults.features, 'VIRTIO_F_RING_PACKED' as const];
     const options = { ...defaults, features, statsIntervalSeconds: 0 };
+    const identity = { name: 'hostile', pid: 2 ** 22 + 1, socketPath: null, options };
+    const handOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null };
     this.ended = new Promise((resolve) => {
-      const vm = new Vm('hostile', 2 ** 22 + 1, ours, options, nothing, () => {
+      const vm = new Vm(ours, identity, handOver, nothing, () => {
         this.#over = true;
         resolve();
       });

@@ -265,7 +265,7 @@ void t.test(
       if (real === undefined) throw new Error('no region');
       // The kernel refuses what is not aligned to its pages.
       const odd = seenAs(real, { lead: 512 });
-      let regions = [odd, seenAs(real, { ledger: new PageLedger(3000) })];
+      let regions = [odd, seenAs(real, { ledger: new PageLedger(ram.memory.state, 3000) })];
       const memory = {
         get regions() {
           return regions;

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
+import { StateFile } from '../../src/memory/state-file.js';
 import { PageLedger } from '../../src/memory/page-ledger.js';
 import { resources } from '../support/bystander.js';
 
@@ -12,7 +13,8 @@ const step = fc.record({
 
 void t.test('a page that owes a discard is in the balloon, whatever happens', (t) => {
   const before = resources();
-  const ledger = new PageLedger(PAGES);
+  const state = StateFile.create();
+  const ledger = new PageLedger(state, PAGES);
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
       ledger.clear();
@@ -55,13 +57,15 @@ void t.test('a page that owes a discard is in the balloon, whatever happens', (t
     }),
   );
   ledger.close();
+  state.close();
   t.same(resources(), before);
   t.end();
 });
 
 void t.test('of one page, and of a region of 16 TiB', (t) => {
   for (const pages of [1, 2 ** 32]) {
-    const ledger = new PageLedger(pages);
+    const state = StateFile.create();
+    const ledger = new PageLedger(state, pages);
     t.equal(ledger.inflate(pages - 1, 1), 1);
     t.equal(ledger.inflate(pages - 1, 1), 0);
     t.ok(ledger.pending.has(pages - 1));
@@ -69,6 +73,7 @@ void t.test('of one page, and of a region of 16 TiB', (t) => {
     t.equal(ledger.deflate(pages - 1, 1), 1);
     t.equal(ledger.pending.size, 0);
     ledger.close();
+    state.close();
   }
   t.end();
 });

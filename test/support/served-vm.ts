@@ -3,6 +3,8 @@ import type { EventName } from '../../protocol/control/events.js';
 import type { VmView } from '../../protocol/control/schema.js';
 import { Vm } from '../../src/daemon/vm.js';
 import { deviceOptions, type DeviceOptions } from '../../src/daemon/settings.js';
+import { StateFile } from '../../src/memory/state-file.js';
+import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { socketPair } from '../../src/os/socket.js';
 import { BalloonDriver, type BalloonDriverOptions } from './balloon-driver.js';
 import { Frontend, type FrontendOptions } from './frontend.js';
@@ -26,11 +28,11 @@ export class ServedVm {
     const { frontend, ...device } = options;
     const [ours, theirs] = socketPair();
     const settings = { ...deviceOptions({}, null, 'vm'), statsIntervalSeconds: 0, ...device };
+    const handOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null };
     this.vm = new Vm(
-      'vm',
-      NOBODY,
       ours,
-      settings,
+      { name: 'vm', pid: NOBODY, socketPath: null, options: settings },
+      handOver,
       (event, message, fields = {}) => this.events.push({ event, message, fields }),
       () => (this.closed = true),
     );

@@ -8,6 +8,8 @@ import { FrontendRequest, type FrontendRequestName } from '../../protocol/vhost-
 import { deviceOptions } from '../../src/daemon/settings.js';
 import { Vm } from '../../src/daemon/vm.js';
 import { createEventFd } from '../../src/os/eventfd.js';
+import { StateFile } from '../../src/memory/state-file.js';
+import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { closeFd } from '../../src/os/fd.js';
 import { createMemfd } from '../../src/os/memfd.js';
 import { send, socketPair } from '../../src/os/socket.js';
@@ -240,8 +242,10 @@ void t.test('a frontend that does not read its replies is cut off', async (t) =>
   const vms: Vm[] = [];
   const ended = new Promise<void>((resolve) => {
     const options = { ...deviceOptions({}, null, 'vm'), statsIntervalSeconds: 0 };
+    const identity = { name: 'vm', pid: 2 ** 22 + 1, socketPath: null, options };
+    const handOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null };
     const emit = (event: string, message: string): unknown => events.push(`${event}: ${message}`);
-    vms.push(new Vm('vm', 2 ** 22 + 1, ours, options, emit, resolve));
+    vms.push(new Vm(ours, identity, handOver, emit, resolve));
   });
   const question = encodeMessage(REQUEST.GET_CONFIG, VERSION, encodeConfig(0, new Uint8Array(256)));
   await new Promise<void>((resolve) => {

@@ -112,7 +112,7 @@ class Rig {
     const starts = { descriptors: areas.descriptorGpa, device: areas.deviceGpa };
     const layout = {
       size,
-      base,
+      position: new Uint32Array(2).fill(base),
       memory: this.#memory,
       eventIdx: this.#options.eventIdx ?? false,
       indirect: true,

@@ -1,0 +1,87 @@
+import { FrontendError } from '../memory/errors.js';
+import type { StateFile } from '../memory/state-file.js';
+import { allRead, consume, send, sendFile, unconsumed } from '../os/socket.js';
+
+/** What was sent and not taken yet may be so much; a peer that asks without reading is cut off. */
+const MAX_BACKLOG_BYTES = 64 * 1024;
+
+/** Messages on their way to a socket. */
+export interface Outbox {
+  /** Throws FrontendError when the peer does not read. */
+  add(message: Uint8Array): void;
+  /** A message of `lenBytes` was acted upon, with this reply, if any; messageTaken() follows. */
+  answer(lenBytes: number, reply: Uint8Array | null): void;
+  messageTaken(): void;
+  /** Sends what can be sent; false when something is left. */
+  flush(fd: number): boolean;
+}
+
+/** One that is gone with the process. */
+export class PlainOutbox implements Outbox {
+  readonly #backlog: Uint8Array[] = [];
+  #backlogBytes = 0;
+
+  add(message: Uint8Array): void {
+    this.#backlog.push(message);
+    this.#backlogBytes += message.length;
+    if (this.#backlogBytes > MAX_BACKLOG_BYTES) throw new FrontendError('frontend does not read its replies');
+  }
+
+  answer(_: number, reply: Uint8Array | null): void {
+    if (reply !== null) this.add(reply);
+  }
+
+  messageTaken(): void {
+    // Nobody comes after us who might take it once more.
+  }
+
+  flush(fd: number): boolean {
+    for (let first = this.#backlog[0]; first !== undefined; first = this.#backlog[0]) {
+      const sent = send(fd, first, 0, first.length, []);
+      if (sent < 0) return false;
+      this.#backlogBytes -= sent;
+      if (sent === first.length) this.#backlog.shift();
+      else this.#backlog[0] = first.subarray(sent);
+    }
+    return true;
+  }
+}
+
+/**
+ * One from which the next process goes on: each message is answered once, wherever this one ends. What it cannot
+ * write down in time (that bytes left the socket, that others went out) the kernel counts.
+ */
+export class KeptOutbox implements Outbox {
+  readonly #state: StateFile;
+
+  /** `fd`: the socket, as another process may have left it. */
+  constructor(state: StateFile, fd: number) {
+    this.#state = state;
+    if (state.untaken === 0) return;
+    const left = unconsumed(fd) ?? state.untaken;
+    if (left > 0) consume(fd, left);
+    state.messageTaken();
+  }
+
+  add(): void {
+    throw new Error('nothing is sent here but replies');
+  }
+
+  answer(lenBytes: number, reply: Uint8Array | null): void {
+    if (!this.#state.commit(lenBytes, reply)) throw new FrontendError('frontend does not read its replies');
+  }
+
+  messageTaken(): void {
+    this.#state.messageTaken();
+  }
+
+  flush(fd: number): boolean {
+    for (let left = this.#state.unsentBytes; left > 0;) {
+      const sent = sendFile(fd, this.#state.fd, left);
+      if (sent < 0) return false;
+      left -= sent;
+    }
+    if (this.#state.outboxFills && allRead(fd)) this.#state.rewind();
+    return true;
+  }
+}

@@ -1,0 +1,51 @@
+import { Type, type Static } from 'typebox';
+
+/**
+ * What is written down of a session for the process that goes on with it. File descriptors are the names they are kept
+ * under, 64-bit numbers are texts. What is not here is in guest memory (where split rings stand) or in the words,
+ * ring positions and areas of the state file.
+ */
+const Name = Type.String({ minLength: 1, maxLength: 64 });
+const Fd = Type.Union([Name, Type.Null()]);
+const U64 = Type.String({ pattern: '^0x[0-9a-f]{1,16}$' });
+const U32 = Type.Integer({ minimum: 0, maximum: 0xffffffff });
+const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+
+export const VringRecord = Type.Object({
+  size: U32,
+  base: U32,
+  enabled: Type.Boolean(),
+  address: Type.Union([
+    Type.Object({ flags: U32, descriptor: U64, used: U64, available: U64, log: U64 }),
+    Type.Null(),
+  ]),
+  kick: Fd,
+  call: Fd,
+  err: Fd,
+});
+export type VringRecord = Static<typeof VringRecord>;
+
+export const SessionRecord = Type.Object({
+  state: Type.Union([Type.Literal('connected'), Type.Literal('running'), Type.Literal('stopped')]),
+  features: U64,
+  protocolFeatures: U64,
+  status: Type.Integer({ minimum: 0, maximum: 255 }),
+  vrings: Type.Array(VringRecord, { maxItems: 16 }),
+  regions: Type.Array(
+    Type.Object({
+      gpa: U64,
+      sizeBytes: U64,
+      userAddr: U64,
+      mmapOffset: U64,
+      fd: Name,
+      ledger: Type.Object({ offset: Bytes, lenBytes: Bytes }),
+    }),
+  ),
+  channel: Fd,
+  dirtyLog: Type.Union([Type.Object({ sizeBytes: U64, offset: U64, fd: Name }), Type.Null()]),
+});
+export type SessionRecord = Static<typeof SessionRecord>;
+
+export function hex(value: bigint): string {
+  return `0x${value.toString(16)}`;
+}
