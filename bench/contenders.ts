@@ -3,6 +3,7 @@ import { ControlClient } from '../src/control/client.js';
 import { discardRanges } from '../src/os/discard.js';
 import { Mapping } from '../src/os/mapping.js';
 import type { DaemonProcess } from '../test/support/daemon.js';
+import { cpuSeconds, firstThreadSeconds, type CpuParts } from './process-cost.js';
 import { kicks, PFN_PAGE_BYTES, punches, type Pattern } from './patterns.js';
 import { DEFLATE, INFLATE, type QtestBalloon } from './qtest-balloon.js';
 import type { QtestMachine } from './qtest-machine.js';
@@ -20,8 +21,8 @@ export interface Discarding {
 export interface Contender {
   readonly name: string;
   readonly memoryFd: number;
-  /** Whose CPU it takes. */
-  readonly pids: readonly number[];
+  /** The CPU that was used so far. */
+  cpu(): CpuParts;
   /** Fills a pattern's memory. Returns the call that gives it up, which returns the microseconds of each kick. */
   ready(pattern: Pattern): () => number[];
   /** Null while nobody counts it. */
@@ -32,20 +33,31 @@ export interface Contender {
 /** A balloon, QEMU's own or the one of `daemon`. */
 export class BalloonContender implements Contender {
   readonly name: string;
-  readonly pids: readonly number[];
   readonly #balloon: QtestBalloon;
+  readonly #daemon: DaemonProcess | null;
   readonly #control: ControlClient | null;
   #given: readonly Uint8Array[] = [];
 
   constructor(name: string, balloon: QtestBalloon, daemon: DaemonProcess | null) {
     this.name = name;
     this.#balloon = balloon;
-    this.pids = [balloon.machine.pid, ...(daemon === null ? [] : [daemon.pid])];
+    this.#daemon = daemon;
     this.#control = daemon && new ControlClient(join(daemon.folder, 'control.sock'));
   }
 
   get memoryFd(): number {
     return this.#balloon.machine.memoryFd;
+  }
+
+  cpu(): CpuParts {
+    const daemon = this.#daemon?.pid;
+    const rings = daemon === undefined ? 0 : firstThreadSeconds(daemon);
+    return {
+      driver: cpuSeconds(process.pid),
+      vmm: cpuSeconds(this.#balloon.machine.pid),
+      rings,
+      discards: daemon === undefined ? 0 : cpuSeconds(daemon) - rings,
+    };
   }
 
   ready(pattern: Pattern): () => number[] {
@@ -73,7 +85,6 @@ export class BalloonContender implements Contender {
  */
 export class LimitContender implements Contender {
   readonly name: string;
-  readonly pids: readonly number[] = [process.pid];
   readonly #machine: QtestMachine;
   readonly #memory: Mapping;
   readonly #backingPageBytes: number;
@@ -99,6 +110,10 @@ export class LimitContender implements Contender {
 
   get memoryFd(): number {
     return this.#machine.memoryFd;
+  }
+
+  cpu(): CpuParts {
+    return { driver: 0, vmm: 0, rings: 0, discards: cpuSeconds(process.pid) };
   }
 
   ready(pattern: Pattern): () => number[] {

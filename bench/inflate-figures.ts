@@ -18,7 +18,13 @@ export interface Figures {
   /** Null for a contender that has no kicks. */
   readonly ackP50Micros: number | null;
   readonly ackP99Micros: number | null;
+  /** Of the VMM and the daemon, and how much of it was whose. */
   readonly cpuSecondsPerGib: number;
+  readonly vmmSecondsPerGib: number;
+  readonly ringSecondsPerGib: number;
+  readonly discardSecondsPerGib: number;
+  /** By all of these and the driver, until the memory was free; null unless it was. */
+  readonly coresBusy: number | null;
   /** While system calls discarded. */
   readonly discardingGibPerSecond: number | null;
   readonly hugePagesSplit: number;
@@ -44,7 +50,15 @@ export function figures({ backing, pattern, givenBytes, entries }: Outcome): Fig
       fastestGibPerSecond: known(Math.max(...own)),
       ackP50Micros: known(percentile(kicks, 50)),
       ackP99Micros: known(percentile(kicks, 99)),
-      cpuSecondsPerGib: of((round) => round.cpuSeconds) / gib,
+      cpuSecondsPerGib: of(({ cpu }) => cpu.vmm + cpu.rings + cpu.discards) / gib,
+      vmmSecondsPerGib: of(({ cpu }) => cpu.vmm) / gib,
+      ringSecondsPerGib: of(({ cpu }) => cpu.rings) / gib,
+      discardSecondsPerGib: of(({ cpu }) => cpu.discards) / gib,
+      coresBusy: known(
+        of(({ cpu: { driver, vmm, rings, discards }, freeSeconds }) =>
+          freeSeconds === null ? NaN : (driver + vmm + rings + discards) / freeSeconds,
+        ),
+      ),
       discardingGibPerSecond: known(
         of(({ discarding }) => (discarding === null ? NaN : discarding.bytes / GIB / discarding.seconds)),
       ),
@@ -78,6 +92,14 @@ function row(figures: Figures): Row {
     'ack p50 µs': short(figures.ackP50Micros),
     'p99 µs': short(figures.ackP99Micros),
     'CPU s/GiB': short(figures.cpuSecondsPerGib),
+    'VMM + rings + discards': [
+      figures.vmmSecondsPerGib,
+      figures.ringSecondsPerGib,
+      figures.discardSecondsPerGib,
+    ]
+      .map(short)
+      .join(' + '),
+    'cores busy': short(figures.coresBusy),
     'GiB/s discarding': short(figures.discardingGibPerSecond),
     'huge pages split': figures.hugePagesSplit,
   };

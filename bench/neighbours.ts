@@ -35,8 +35,11 @@ const LOADS: readonly Load[] = ['sequential', 'random', 'longest'];
 const CROWD_MIB = 2048;
 /** So many as one process has file descriptors for. */
 const VMS_PER_PROCESS = 250;
-const SETTLE_SECONDS = 12;
+/** The garbage of starting up is collected by then. */
+const SETTLE_SECONDS = 25;
 const IDLE_SECONDS = 30;
+/** Fewer are lost in what the collector does meanwhile. */
+const COUNTABLE_VMS = 100;
 /** Served before anything is counted, so that code and heap have grown to what they are. */
 const WARM_VMS = 20;
 
@@ -145,7 +148,7 @@ async function costs(vms: number): Promise<Row> {
     const warm = await crowd({ socketPath, vms: WARM_VMS, mib: 1 });
     await warm.player.ask('inflate', { load: 'sequential' });
     await warm.player.stop();
-    await pause(1000);
+    await pause(SETTLE_SECONDS * 1000);
 
     const before = memoryKib(pid);
     const mib = Math.floor(CROWD_MIB / vms);
@@ -160,7 +163,8 @@ async function costs(vms: number): Promise<Row> {
     await pause(IDLE_SECONDS * 1000);
     const idlePercent = ((cpuSeconds(pid) - idleBefore) / IDLE_SECONDS) * 100;
     const after = memoryKib(pid);
-    const each = (kind: keyof typeof after): string => ((after[kind] - before[kind]) / vms).toFixed(0);
+    const each = (kind: keyof typeof after): string =>
+      vms < COUNTABLE_VMS ? '-' : ((after[kind] - before[kind]) / vms).toFixed(0);
 
     await all((player) => player.ask('populate', null));
     const workBefore = cpuSeconds(pid);
@@ -173,6 +177,7 @@ async function costs(vms: number): Promise<Row> {
     return {
       VMs: vms,
       'connect ms each': ((connectSeconds * 1000) / vms).toFixed(1),
+      'RSS MiB in all': (after.Rss / 1024).toFixed(0),
       'RSS KiB each': each('Rss'),
       'PSS KiB each': each('Pss'),
       'anonymous KiB each': each('Pss_Anon'),

@@ -3,7 +3,7 @@ import { allocatedBytes } from '../src/os/file.js';
 import type { Contender, Discarding } from './contenders.js';
 import { hugePageCounters } from './huge-page-counters.js';
 import { PFN_PAGE_BYTES, type Pattern } from './patterns.js';
-import { cpuSeconds } from './process-cost.js';
+import { partsBetween, type CpuParts } from './process-cost.js';
 import { nap } from './nap.js';
 
 /** No host keeps pages longer that it will give back. */
@@ -16,7 +16,7 @@ export interface Round {
   /** From the first kick until the file had given up all of the memory; null when it never did. */
   readonly freeSeconds: number | null;
   readonly freedBytes: number;
-  readonly cpuSeconds: number;
+  readonly cpu: CpuParts;
   readonly hugePagesMade: number;
   readonly hugePagesSplit: number;
   /** Null where nobody counts it. */
@@ -50,15 +50,14 @@ export async function race(
 }
 
 async function run(contender: Contender, pattern: Pattern): Promise<Round> {
-  const { memoryFd, pids } = contender;
-  const cpu = (): number => pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
+  const { memoryFd } = contender;
   const hugeBefore = hugePageCounters();
   const give = contender.ready(pattern);
   const discardingBefore = await contender.discarding();
   const hugeFull = hugePageCounters();
   const full = allocatedBytes(memoryFd);
   const goal = full - pattern.pfns.length * PFN_PAGE_BYTES;
-  const cpuBefore = cpu();
+  const cpuBefore = contender.cpu();
 
   const start = performance.now();
   const micros = give();
@@ -71,13 +70,13 @@ async function run(contender: Contender, pattern: Pattern): Promise<Round> {
   }
   const freeSeconds = left > goal ? null : (performance.now() - start) / 1000;
 
-  const cpuAfter = cpu();
+  const cpuAfter = contender.cpu();
   const discarding = await contender.discarding();
   return {
     micros,
     freeSeconds,
     freedBytes: full - left,
-    cpuSeconds: cpuAfter - cpuBefore,
+    cpu: partsBetween(cpuBefore, cpuAfter),
     hugePagesMade: hugeFull.made - hugeBefore.made,
     hugePagesSplit: hugePageCounters().split - hugeFull.split,
     discarding:

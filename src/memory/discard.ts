@@ -9,6 +9,12 @@ const BATCH_RANGES = 2048;
 const BATCH_BYTES = 64 * 2 ** 20;
 /** Longer ranges are handed over in parts, since one of them cannot be cut short. */
 const RANGE_BYTES = 4 * 2 ** 20;
+/**
+ * Of huge pages, discarding costs next to nothing, and interrupting the VMM's cores once for each range most of it. So
+ * ranges may be longer, and so many blocks are awaited, or the next sweep.
+ */
+const HUGE_RANGE_BYTES = 16 * 2 ** 20;
+const HUGE_WHOLE_BLOCKS = HUGE_RANGE_BYTES / (2 * 2 ** 20);
 
 /** Errors that may go away by themselves, and how long to wait before the first and the next tries. */
 const PASSING_ERRORS: readonly string[] = ['ENOMEM', 'EBUSY', 'EAGAIN', 'EINTR'];
@@ -228,7 +234,7 @@ export class Discarder {
   #startReported(): void {
     const region = this.#reported[0]?.region;
     if (region === undefined) return;
-    const most = Math.max(RANGE_BYTES, region.file.pageBytes);
+    const most = Math.max(rangeBytes(region), region.file.pageBytes);
     building.clear();
     for (const report of this.#reported) {
       if (report.region !== region) break;
@@ -265,7 +271,7 @@ export class Discarder {
 
   #startWhole(): boolean {
     for (const region of this.#memory.regions) {
-      if (region.ledger.whole.size === 0) continue;
+      if (region.ledger.whole.size < (mayBeHuge(region) ? HUGE_WHOLE_BLOCKS : 1)) continue;
       building.clear();
       takeBlocks(region, region.ledger.whole, 0);
       if (building.count === 0) continue;
@@ -420,12 +426,12 @@ class RangeList {
     this.bytes += lenBytes;
   }
 
-  /** As part of the last range where that ends at `offset`. */
-  merge(offset: number, lenBytes: number): void {
+  /** As part of the last range where that ends at `offset` and does not get longer than `most`. */
+  merge(offset: number, lenBytes: number, most: number): void {
     const at = 2 * this.count - 2;
     const end = (this.#ranges[at] ?? 0) + (this.#ranges[at + 1] ?? 0);
     const merged = (this.#ranges[at + 1] ?? 0) + lenBytes;
-    if (this.count === 0 || end !== offset || merged > RANGE_BYTES) {
+    if (this.count === 0 || end !== offset || merged > most) {
       this.add(offset, lenBytes);
     } else {
       this.#ranges[at + 1] = merged;
@@ -436,6 +442,15 @@ class RangeList {
   take(): Float64Array {
     return this.#ranges.slice(0, 2 * this.count);
   }
+}
+
+function mayBeHuge({ file }: GuestRegion): boolean {
+  return file.shmemHugePages || file.pageBytes > PAGE_BYTES;
+}
+
+/** The longest range that is discarded at once. */
+function rangeBytes(region: GuestRegion): number {
+  return mayBeHuge(region) ? HUGE_RANGE_BYTES : RANGE_BYTES;
 }
 
 /** Batches are put together here, one at a time. */
@@ -467,7 +482,7 @@ function addOwed(region: GuestRegion, block: number): boolean {
       : owedBackingPages(region, first, count);
   for (const run of owed) {
     if (building.full) return false;
-    building.merge(lead + run.first * PAGE_BYTES, run.count * PAGE_BYTES);
+    building.merge(lead + run.first * PAGE_BYTES, run.count * PAGE_BYTES, rangeBytes(region));
   }
   return true;
 }

@@ -15,7 +15,7 @@ function round(
     micros,
     freeSeconds,
     freedBytes: freeSeconds === null ? GIB / 4 : GIB,
-    cpuSeconds: 0.5,
+    cpu: { driver: 0.25, vmm: 0.125, rings: 0.125, discards: 0.25 },
     hugePagesMade: 0,
     hugePagesSplit: 3,
     discarding: discardSeconds === null ? null : { bytes: GIB, seconds: discardSeconds },
@@ -49,6 +49,7 @@ void t.test('medians of the rounds, against built-in and limit', (t) => {
     ackP50Micros: 60,
     ackP99Micros: 400,
     cpuSecondsPerGib: 0.5,
+    coresBusy: 1.5,
     hugePagesSplit: 3,
     freedShare: 1,
   });
