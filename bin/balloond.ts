@@ -5,6 +5,7 @@ import {
   DEFAULT_CONTROL_PATH,
   runDaemon,
   startupFailure,
+  superviseDaemon,
   version,
   type DaemonArguments,
 } from '../src/main.js';
@@ -25,6 +26,12 @@ const program = new Command('balloond')
       .argParser(fdNumber)
       .conflicts('socketPath'),
   )
+  .addOption(
+    new Option(
+      '--supervise',
+      'stay, run the daemon as a child and start it again whenever it ends: VMs go on meanwhile',
+    ).conflicts('fd'),
+  )
   .option('--print-capabilities', "print the backend's capabilities as JSON and exit")
   .option('--config <file>', 'TOML; flags win over it')
   .option('--control <path>', `control socket (default ${DEFAULT_CONTROL_PATH})`)
@@ -35,12 +42,13 @@ const program = new Command('balloond')
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
   .allowExcessArguments(false);
 
-const options = program.parse().opts<DaemonArguments & { printCapabilities?: true }>();
+const options = program.parse().opts<DaemonArguments & { printCapabilities?: true; supervise?: true }>();
 if (options.printCapabilities) {
   console.log(capabilities());
 } else {
   try {
-    await runDaemon(options);
+    if (options.supervise) process.exitCode = await superviseDaemon(options);
+    else await runDaemon(options);
   } catch (error) {
     process.stderr.write(`balloond: ${startupFailure(error)}\n`);
     process.exitCode = 1;

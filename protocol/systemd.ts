@@ -28,3 +28,9 @@ export function passedFds(
     name: names[index] ?? 'unknown',
   }));
 }
+
+/** The assignments of a datagram, by their names. */
+export function decodeNotification(text: string): Map<string, string> {
+  const lines = text.split('\n').filter((line) => line.includes('='));
+  return new Map(lines.map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]));
+}

@@ -4,6 +4,7 @@ import { startControlServer } from './control/server.js';
 import { VmFleet } from './daemon/fleet.js';
 import { Listener } from './daemon/listener.js';
 import { readConfigFile, SettingsError, type ConfigFile, type SocketSettings } from './daemon/settings.js';
+import { Keeper } from './ops/keeper.js';
 import { createLogger, type LogFormat, type LogLevel } from './ops/log.js';
 import { EventLog } from './ops/event-log.js';
 import { FdStore } from './ops/fd-store.js';
@@ -74,7 +75,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     if (args.fd !== undefined) serveFd(args.fd);
     const bound = store === null ? new Map<string, number>() : boundSockets(store);
     for (const socket of sockets) listen({ path: socket.path, fd: bound.get(socket.path) }, socket);
-    if (resumed) store?.dropLeft();
+    if (resumed) adoptLeft();
   } catch (error) {
     await close();
     throw error;
@@ -101,6 +102,15 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     return states.map((fd) => fd === null || fleet.resume(fd)).every((done) => done);
   }
 
+  /** Connections of which the daemon before this one had written nothing down yet; what else it left is nobody's. */
+  function adoptLeft(): void {
+    for (const name of store?.left('connection') ?? []) {
+      const fd = store?.claim(name) ?? null;
+      if (fd !== null) fleet.adopt(fd, sockets.find(({ path }) => path === boundPath(fd)) ?? null);
+    }
+    store?.dropLeft();
+  }
+
   /** Sockets that a daemon before this one listened on. One that nobody wants any more is closed. */
   function boundSockets(from: FdStore): Map<string, number> {
     const bound = new Map<string, number>();
@@ -117,6 +127,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   function listen(where: { path?: string; fd?: number | undefined }, socket: SocketSettings | null): void {
     const listener = new Listener(
       where,
+      store ?? NO_KEEPER,
       (fd) => fleet.adopt(fd, socket),
       (error) => events.emit('vm-dropped', `a VMM could not be served: ${error.message}`),
     );
@@ -136,6 +147,16 @@ function openStore(failed: (reason: string) => void): FdStore | null {
   const { NOTIFY_SOCKET: path, FDSTORE: most } = process.env;
   const passed = passedFds(process.env, process.pid);
   return path === undefined || most === undefined ? null : new FdStore(path, Number(most), passed, failed);
+}
+
+/** Keeps a daemon with these arguments running until SIGTERM or SIGINT; resolves with the exit code. */
+export function superviseDaemon(args: DaemonArguments): Promise<number> {
+  const format = args.logFormat ?? (process.stderr.isTTY ? 'pretty' : 'json');
+  const events = new EventLog(createLogger(args.logLevel ?? 'info', format));
+  const own = process.argv.slice(1).filter((argument) => argument !== '--supervise');
+  const keeper = new Keeper([process.execPath, ...process.execArgv, ...own], events.emit);
+  void stopSignal().then((signal) => keeper.stop(signal));
+  return keeper.run();
 }
 
 function wantedSockets(args: DaemonArguments, config: ConfigFile): SocketSettings[] {

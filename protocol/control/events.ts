@@ -36,6 +36,16 @@ export const EVENTS = {
     action:
       'Raise FileDescriptorStoreMax= in the unit (20 for each VM), or do not restart the daemon under them.',
   },
+  'daemon-ended': {
+    level: 'warn',
+    help: 'The daemon ended and is started again by its keeper (--supervise), which holds its VMs meanwhile.',
+    action: 'Look at what it said last; report a crash.',
+  },
+  'daemon-stuck': {
+    level: 'error',
+    help: 'The daemon gave its keeper no sign of life and is killed, to be started again.',
+    action: 'Report it with the lines before.',
+  },
   'features-negotiated': { level: 'info', help: 'The guest driver acknowledged features.', action: null },
   'memory-mapped': {
     level: 'info',

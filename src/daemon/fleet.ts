@@ -24,14 +24,15 @@ export class VmFleet implements Fleet {
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
   adopt(fd: number, socket: SocketSettings | null): void {
+    this.#keeper.keep(fd, 'connection');
     const { pid } = peerCredentials(fd);
     const name = this.#freeName(socket?.name ?? peerName(pid) ?? `pid-${pid}`);
     const options = deviceOptions(this.#config, socket, name);
     const state = StateFile.create();
-    this.#keeper.keep(fd);
-    this.#keeper.keep(state.fd, 'state');
     const identity = { name, pid, socketPath: socket?.path ?? null, options };
     this.#serve(fd, identity, { keeper: this.#keeper, state, found: null });
+    // Now that it has a record.
+    this.#keeper.keep(state.fd, 'state');
     this.#events.emit('vm-connected', 'a VMM connected', { pid, features: options.features }, name);
   }
 

@@ -1,7 +1,8 @@
 import { unlinkSync } from 'node:fs';
 import { closeFd } from '../os/fd.js';
+import type { FdKeeper } from '../os/fd-keeper.js';
 import { Poller, READABLE } from '../os/poller.js';
-import { acceptUnix, listenUnix } from '../os/socket.js';
+import { listenUnix } from '../os/socket.js';
 
 /** Owner and group may connect: the VMM runs as one of them. */
 const SOCKET_MODE = 0o660;
@@ -13,6 +14,7 @@ const RETRY_MS = 1000;
 export class Listener {
   readonly fd: number;
   readonly #path: string | null;
+  readonly #keeper: FdKeeper;
   readonly #accepted: (fd: number) => void;
   readonly #failed: (error: Error) => void;
   #poller: Poller | null = null;
@@ -24,11 +26,13 @@ export class Listener {
    */
   constructor(
     where: { path?: string | undefined; fd?: number | undefined },
+    keeper: FdKeeper,
     accepted: (fd: number) => void,
     failed: (error: Error) => void,
   ) {
     this.#path = where.path ?? null;
     this.fd = where.fd ?? listenUnix(where.path ?? '', SOCKET_MODE);
+    this.#keeper = keeper;
     this.#accepted = accepted;
     this.#failed = failed;
     this.#watch();
@@ -54,7 +58,12 @@ export class Listener {
   #accept(): void {
     try {
       for (let turn = 0; turn < ACCEPTS_PER_TURN; turn++) {
-        const fd = acceptUnix(this.fd);
+        // Until it is safe to have one more, it is so in the socket.
+        if (!this.#keeper.whenSafe(() => this.#poller?.setEvents(READABLE))) {
+          this.#poller?.setEvents(0);
+          return;
+        }
+        const fd = this.#keeper.accept(this.fd);
         if (fd === null) return;
         this.#take(fd);
       }

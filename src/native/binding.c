@@ -185,6 +185,20 @@ NATIVE(accept)
 	return glue_result(&call, call.bad ? 0 : bd_accept(fd));
 }
 
+/* acceptAndTell(listener, told, bytes, offset, length) */
+NATIVE(acceptAndTell)
+{
+	size_t length;
+
+	BEGIN;
+	int listener = glue_fd(&call, 0);
+	int told = glue_fd(&call, 1);
+	uint8_t *text = bytes_argument(&call, 2, &length);
+
+	call.bad |= length == 0;
+	return glue_result(&call, call.bad ? 0 : bd_accept_and_tell(listener, told, text, length));
+}
+
 NATIVE(socketPair)
 {
 	size_t length;
@@ -630,7 +644,7 @@ NAPI_MODULE_INIT()
 		EXPORT(pidfdSelf), EXPORT(pageBytes), EXPORT(eventfd),	 EXPORT(signal),	 EXPORT(drain),
 		EXPORT(peek),	   EXPORT(consume),	 EXPORT(unconsumed),	 EXPORT(hungUp),
 		EXPORT(sendFile),  EXPORT(unread),    EXPORT(offset),	 EXPORT(setOffset),	 EXPORT(punch),
-		EXPORT(boundPath), EXPORT(datagramConnect),		 EXPORT(datagramBind),
+		EXPORT(acceptAndTell), EXPORT(boundPath), EXPORT(datagramConnect),		 EXPORT(datagramBind),
 	};
 	struct bd_signaller *signaller = calloc(1, sizeof(*signaller));
 

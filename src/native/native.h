@@ -16,6 +16,11 @@
 int bd_listen(const char *path, mode_t mode);
 int bd_connect(const char *path);
 int bd_accept(int listener);
+/*
+ * Also sends the connection on, with a message, to the datagram socket `told`, with as little as possible in between.
+ * -EBUSY when that takes nothing.
+ */
+int bd_accept_and_tell(int listener, int told, const void *text, size_t length);
 int bd_socketpair(int fds[2]);
 int bd_is_listening(int fd);
 int bd_peer(int fd, int32_t pid_uid_gid[3]);

@@ -112,6 +112,20 @@ int bd_accept(int listener)
 	return fd < 0 ? -errno : fd;
 }
 
+int bd_accept_and_tell(int listener, int told, const void *text, size_t length)
+{
+	struct pollfd room = { .fd = told, .events = POLLOUT };
+	int fd;
+
+	/* Where nobody can be told now, the connection is safe in the listener. */
+	if (poll(&room, 1, 0) < 0 || room.revents != POLLOUT)
+		return -EBUSY;
+	fd = bd_accept(listener);
+	if (fd >= 0 && bd_send(told, text, length, &fd, 1) < 0)
+		return close_with(fd, EBUSY);
+	return fd;
+}
+
 int bd_socketpair(int fds[2])
 {
 	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0 ? -errno : 0;

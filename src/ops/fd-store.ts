@@ -1,13 +1,18 @@
 import { fstatSync, readFileSync } from 'node:fs';
-import { encodeNotification, type PassedFd } from '../../protocol/systemd.js';
+import { encodeNotification, type Notification, type PassedFd } from '../../protocol/systemd.js';
 import { closeFd, duplicateFd, whenClosed } from '../os/fd.js';
 import type { FdKeeper, FdKind } from '../os/fd-keeper.js';
 import { Poller, WRITABLE } from '../os/poller.js';
-import { connectDatagram, send } from '../os/socket.js';
+import { acceptAndTell, acceptUnix, connectDatagram, send } from '../os/socket.js';
 
 /** Short names: those of all fds have to fit one environment variable. */
-const PREFIXES: Readonly<Record<FdKind, string>> = { listener: 'l', state: 's', other: 'f' };
-const OUR_NAME = /^([lsf])(\d{1,6})$/;
+const PREFIXES: Readonly<Record<FdKind, string>> = {
+  listener: 'l',
+  connection: 'c',
+  state: 's',
+  other: 'f',
+};
+const OUR_NAME = /^([lcsf])(\d{1,6})$/;
 
 /** An open file that is kept. */
 interface Kept {
@@ -32,9 +37,12 @@ export class FdStore implements FdKeeper {
   readonly #byFd = new Map<number, Kept>();
   /** Left by a process before this one, and not claimed yet. */
   readonly #left = new Map<string, number>();
-  #unsent: { bytes: Uint8Array; fd: number | null }[] = [];
-  #waiting: (() => void)[] = [];
+  /** Those to be kept, and those to be let go of, which can wait. */
+  #unsent: { kept: Kept; fd: number }[] = [];
   #released: Kept[] = [];
+  #waiting: (() => void)[] = [];
+  /** A connection waits to be accepted until more can be sent. */
+  #full = false;
   #last = 0;
   #broken = false;
 
@@ -55,16 +63,35 @@ export class FdStore implements FdKeeper {
   keep(fd: number, kind: FdKind = 'other'): void {
     if (this.#byFd.has(fd)) return;
     const identity = identityOf(fd);
-    let kept = this.#byIdentity.get(identity);
-    if (kept === undefined) {
-      if (this.#byName.size >= this.#most) {
-        this.#fail(`there is room for ${this.#most} file descriptors`);
-        return;
-      }
-      kept = { name: `${PREFIXES[kind]}${++this.#last}`, identity, fds: new Set() };
-      this.#send({ FDSTORE: 1, FDNAME: kept.name, FDPOLL: 0 }, fd);
+    const known = this.#byIdentity.get(identity);
+    if (known === undefined && this.#byName.size >= this.#most) {
+      this.#failed(`there is room for ${this.#most} file descriptors`);
+      return;
     }
+    const kept = known ?? { name: `${PREFIXES[kind]}${++this.#last}`, identity, fds: new Set<number>() };
     this.#own(kept, fd);
+    if (known !== undefined) return;
+    if (this.#unsent.length === 0 && this.#trySend(store(kept), fd)) return;
+    this.#unsent.push({ kept, fd: duplicateFd(fd) });
+    this.#poller.setEvents(WRITABLE);
+  }
+
+  accept(listener: number): number | null {
+    if (this.#unsent.length > 0 || this.#broken || this.#byName.size >= this.#most) {
+      const fd = acceptUnix(listener);
+      if (fd !== null) this.keep(fd, 'connection');
+      return fd;
+    }
+    const name = `${PREFIXES.connection}${this.#last + 1}`;
+    const fd = acceptAndTell(listener, this.#socket, encoded({ FDSTORE: 1, FDNAME: name, FDPOLL: 0 }));
+    if (fd === 'full') {
+      this.#full = true;
+      this.#poller.setEvents(WRITABLE);
+    }
+    if (fd === null || fd === 'full') return null;
+    this.#last++;
+    this.#own({ name, identity: identityOf(fd), fds: new Set<number>() }, fd);
+    return fd;
   }
 
   nameOf(fd: number): string | null {
@@ -88,14 +115,15 @@ export class FdStore implements FdKeeper {
   /** Lets go of what was not claimed. */
   dropLeft(): void {
     for (const [name, fd] of this.#left) {
+      const kept = { name, identity: identityOf(fd), fds: new Set<number>() };
+      this.#own(kept, fd);
       closeFd(fd);
-      this.#send({ FDSTOREREMOVE: 1, FDNAME: name }, null);
     }
     this.#left.clear();
   }
 
   whenSafe(safe: () => void): boolean {
-    if (this.#unsent.length === 0) return true;
+    if (this.#unsent.length === 0 && !this.#full) return true;
     this.#waiting.push(safe);
     return false;
   }
@@ -115,51 +143,49 @@ export class FdStore implements FdKeeper {
       this.#byFd.delete(fd);
       if (kept.fds.size > 0) return;
       // Only when what is going on has been written down: until then the next process would still look for it.
-      if (this.#released.push(kept) === 1) setImmediate(() => this.#release());
+      if (this.#released.push(kept) === 1) setImmediate(() => this.#flush());
     });
   }
 
-  #release(): void {
-    for (const kept of this.#released.splice(0)) {
-      if (kept.fds.size > 0 || this.#byName.get(kept.name) !== kept) continue;
-      this.#byName.delete(kept.name);
-      this.#byIdentity.delete(kept.identity);
-      this.#send({ FDSTOREREMOVE: 1, FDNAME: kept.name }, null);
-    }
-  }
-
-  #send(assignments: Readonly<Record<string, string | number>>, fd: number | null): void {
-    if (this.#broken) return;
-    const bytes = new TextEncoder().encode(encodeNotification(assignments));
-    if (this.#unsent.length === 0 && this.#trySend(bytes, fd)) return;
-    this.#unsent.push({ bytes, fd: fd === null ? null : duplicateFd(fd) });
-    this.#poller.setEvents(WRITABLE);
-  }
-
   /** False when it has to wait. */
-  #trySend(bytes: Uint8Array, fd: number | null): boolean {
+  #trySend(assignments: Notification, fd: number | null): boolean {
+    if (this.#broken) return true;
+    const bytes = encoded(assignments);
     try {
       return send(this.#socket, bytes, 0, bytes.length, fd === null ? [] : [fd]) >= 0;
     } catch (error) {
       this.#broken = true;
-      this.#fail(error instanceof Error ? error.message : String(error));
+      this.#failed(error instanceof Error ? error.message : String(error));
       return true;
     }
   }
 
   #flush(): void {
+    this.#full = false;
     for (let first = this.#unsent[0]; first !== undefined; first = this.#unsent[0]) {
-      if (!this.#broken && !this.#trySend(first.bytes, first.fd)) return;
-      if (first.fd !== null) closeFd(first.fd);
+      if (!this.#trySend(store(first.kept), first.fd)) return;
+      closeFd(first.fd);
       this.#unsent.shift();
     }
-    this.#poller.setEvents(0);
     for (const safe of this.#waiting.splice(0)) safe();
+    for (let kept = this.#released[0]; kept !== undefined; kept = this.#released[0]) {
+      // It may be in use again.
+      const gone = kept.fds.size === 0 && this.#byName.get(kept.name) === kept;
+      if (gone && !this.#trySend({ FDSTOREREMOVE: 1, FDNAME: kept.name }, null)) break;
+      if (gone) this.#byName.delete(kept.name);
+      if (gone) this.#byIdentity.delete(kept.identity);
+      this.#released.shift();
+    }
+    this.#poller.setEvents(this.#unsent.length + this.#released.length > 0 ? WRITABLE : 0);
   }
+}
 
-  #fail(reason: string): void {
-    this.#failed(reason);
-  }
+function encoded(assignments: Notification): Uint8Array {
+  return new TextEncoder().encode(encodeNotification(assignments));
+}
+
+function store({ name }: Kept): Notification {
+  return { FDSTORE: 1, FDNAME: name, FDPOLL: 0 };
 }
 
 /** What two fds of one open file, or of one file, have in common. */

@@ -23,6 +23,7 @@ interface Native {
   listen(path: string, mode: number): number;
   connect(path: string): number;
   accept(fd: number): number;
+  acceptAndTell(listener: number, told: number, bytes: Uint8Array, offset: number, length: number): number;
   socketPair(fds: Int32Array): number;
   isListening(fd: number): number;
   peer(fd: number, pidUidGid: Int32Array): number;

@@ -28,6 +28,16 @@ export function acceptUnix(fd: number): number | null {
   return wouldBlock(result) ? null : checked(result, 'accept');
 }
 
+/**
+ * The same, with `message` and the connection sent to the datagram socket `told` before this process can be ended.
+ * Null when nobody is waiting, 'full' when `told` takes nothing now: then the connection stays where it is.
+ */
+export function acceptAndTell(fd: number, told: number, message: Uint8Array): number | null | 'full' {
+  const result = native.acceptAndTell(fd, told, message, 0, message.length);
+  if (result === -constants.errno.EBUSY) return 'full';
+  return wouldBlock(result) ? null : checked(result, 'accept');
+}
+
 export function socketPair(): [number, number] {
   const fds = new Int32Array(2);
   checked(native.socketPair(fds), 'socketpair');

@@ -20,16 +20,18 @@ export class BackendChannel {
   #inFlight = false;
   #changed = false;
 
-  /** Owns `fd`. `acknowledged`: REPLY_ACK was negotiated, so each message is answered. */
-  constructor(fd: number, acknowledged: boolean, keeper: FdKeeper, onSent: () => void) {
+  /**
+   * Owns `fd`. `acknowledged`: REPLY_ACK was negotiated, so each message is answered. `onClosed`: the frontend closed it, or
+   * broke its rules; a new target is then only seen when the driver reads it by itself.
+   */
+  constructor(fd: number, acknowledged: boolean, keeper: FdKeeper, onSent: () => void, onClosed: () => void) {
     this.fd = fd;
     this.#acknowledged = acknowledged;
     this.#onSent = onSent;
     const handler = {
       ready: () => true,
       message: (message: Message) => this.#answered(message),
-      // Without the channel a new target is only seen when the driver reads it by itself.
-      closed: () => undefined,
+      closed: onClosed,
     };
     this.#connection = new Connection(fd, handler, new PlainOutbox(), keeper);
   }

@@ -62,7 +62,6 @@ export class Connection {
   #blocked = false;
   #open = true;
   #waiting: boolean;
-  #answered = true;
   #events: number;
 
   /** Owns `fd` and `outbox` from then on. `waiting`: nothing is read before resume(). */
@@ -92,7 +91,6 @@ export class Connection {
   /** Of the message at hand: takes it from the socket for good. Null: it has no reply. */
   answer({ request }: Message, payload: Uint8Array | null): void {
     if (!this.#open) return;
-    this.#answered = true;
     const lenBytes = this.#take();
     this.#outbox.answer(lenBytes, payload === null ? null : encodeMessage(request, FLAG_REPLY, payload));
     consume(this.#fd, lenBytes);
@@ -218,10 +216,9 @@ export class Connection {
       needReply: (flags & FLAG_NEED_REPLY) !== 0,
       isReply: (flags & FLAG_REPLY) !== 0,
     };
-    this.#answered = false;
     try {
       this.#handler.message(message);
-      if (!this.#answered) this.answer(message, null);
+      if (this.#next !== null) this.answer(message, null);
     } finally {
       fds.closeRest();
     }

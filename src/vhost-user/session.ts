@@ -220,8 +220,15 @@ export class Session implements VringContext, DeviceHost {
   /** Takes `fd` over; when it throws, the fd is still the caller's. */
   setChannel(fd: number): void {
     const acknowledged = this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);
-    const channel = new BackendChannel(fd, acknowledged, this.#keeper, () =>
-      this.observer.configChangeSent(),
+    const channel = new BackendChannel(
+      fd,
+      acknowledged,
+      this.#keeper,
+      () => this.observer.configChangeSent(),
+      () => {
+        if (this.#channel === channel) this.#channel = null;
+        if (!this.#closed) this.save();
+      },
     );
     this.#channel?.close();
     this.#channel = channel;
@@ -336,7 +343,9 @@ export class Session implements VringContext, DeviceHost {
       const { sizeBytes, offset, fd } = found.dirtyLog;
       this.dirtyLog = new DirtyLog({ sizeBytes: BigInt(sizeBytes), offset: BigInt(offset) }, fdOf(fd));
     }
-    if (found.channel !== null) this.setChannel(fdOf(found.channel));
+    // It ends for itself, and then nobody misses it.
+    const channel = found.channel === null ? null : this.#keeper.claim(found.channel);
+    if (channel !== null) this.setChannel(channel);
     if (found.vrings.length > this.vrings.length) {
       throw new StateError(`${found.vrings.length} rings of a device with ${this.vrings.length} queues`);
     }

@@ -30,8 +30,13 @@ export class DaemonProcess {
     process.on('exit', this.#killAtExit);
   }
 
-  /** `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. */
-  static async start(options: { config?: string; logLevel?: string } = {}): Promise<DaemonProcess> {
+  /**
+   * `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. `supervise`: by a
+   * keeper, which is the child then.
+   */
+  static async start(
+    options: { config?: string; logLevel?: string; supervise?: boolean } = {},
+  ): Promise<DaemonProcess> {
     const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
     const args = [
       join(BIN, 'balloond.js'),
@@ -41,6 +46,7 @@ export class DaemonProcess {
       'json',
     ];
     args.push('--log-level', options.logLevel ?? 'info');
+    if (options.supervise === true) args.push('--supervise');
     if (options.config === undefined) args.push('--socket-path', join(folder, 'vhost.sock'));
     else {
       writeFileSync(join(folder, 'balloond.toml'), options.config.replaceAll('{folder}', folder));
@@ -71,8 +77,23 @@ export class DaemonProcess {
     return join(this.folder, 'vhost.sock');
   }
 
+  /** Of the daemon, also where a keeper started it. */
   get pid(): number {
-    return this.child.pid ?? 0;
+    return this.#starts().at(-1) ?? this.child.pid ?? 0;
+  }
+
+  /** Ends the daemon under its keeper; resolves when the next one serves. */
+  async crash(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const before = this.#starts().length;
+    process.kill(this.pid, signal);
+    for (let waited = 0; this.#starts().length === before; waited += 5) {
+      if (waited > START_TIMEOUT_MS) throw new Error(`the daemon does not come back: ${this.log}`);
+      await sleep(5);
+    }
+  }
+
+  #starts(): number[] {
+    return [...this.log.matchAll(/"event":"daemon-started","pid":(\d+)/g)].map((match) => Number(match[1]));
   }
 
   /** Runs balloonctl; its exit code is the caller's to judge. */

@@ -59,19 +59,22 @@ interface Offer {
   pages: readonly number[];
 }
 
+/** What it asks of the daemon. */
+export type ModelControl = Pick<ControlClient, 'inhibit' | 'allow' | 'show'>;
+
 export class ModelGuest {
   readonly #frontend: Frontend;
   readonly #pages: StampedPages;
   readonly #pluggable: RegionOptions;
   readonly #unitBytes: number;
-  readonly #control: ControlClient;
+  readonly #control: ModelControl;
   readonly #name: string;
   #plugged: GuestRegion | null;
   #driver!: BalloonDriver;
   #mustTellHost: boolean;
   #inhibited = false;
 
-  private constructor(socketPath: string, control: ControlClient, name: string, options: ModelOptions) {
+  private constructor(socketPath: string, control: ModelControl, name: string, options: ModelOptions) {
     const { hugePageBytes, memorySlots } = options;
     this.#control = control;
     this.#name = name;
@@ -100,7 +103,7 @@ export class ModelGuest {
   /** The VM `name` of the daemon behind the two sockets, with its driver running. */
   static async start(
     socketPath: string,
-    control: ControlClient,
+    control: ModelControl,
     name: string,
     options: ModelOptions,
   ): Promise<ModelGuest> {

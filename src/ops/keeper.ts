@@ -1,0 +1,159 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { decodeNotification } from '../../protocol/systemd.js';
+import { closeFd } from '../os/fd.js';
+import { Poller, READABLE } from '../os/poller.js';
+import { bindDatagram, receive } from '../os/socket.js';
+import type { Emit } from './event-log.js';
+
+/** As many as systemd is asked to keep (systemd/balloond.service). */
+const MOST_FDS = 16384;
+const WATCHDOG_MS = 10_000;
+/** Between the end of one daemon and the start of the next; doubled while they end before they are ready. */
+const RESTART_MS = 20;
+const RESTART_MS_MAX = 2000;
+/** Of the daemon: the command line or the configuration is wrong, and the next one would end the same way. */
+const BAD_USAGE = 2;
+
+/**
+ * Keeps a daemon running where there is no service manager to do it: starts it, starts it again whenever it ends, and
+ * holds meanwhile what it was given. It speaks the part of systemd's notification protocol that the daemon does.
+ */
+export class Keeper {
+  readonly #command: readonly string[];
+  readonly #emit: Emit;
+  readonly #folder = mkdtempSync(join(tmpdir(), 'balloond-keeper-'));
+  readonly #socket: number;
+  readonly #poller: Poller;
+  readonly #fds = new Map<string, number>();
+  #daemon: ChildProcess | null = null;
+  #ready = false;
+  #everReady = false;
+  #fedAt = 0;
+  #restartMs = RESTART_MS;
+  #stopping: NodeJS.Signals | null = null;
+  #watchdog: NodeJS.Timeout | null = null;
+  #ended: (code: number) => void = () => undefined;
+
+  /** `command`: the daemon's program and arguments. */
+  constructor(command: readonly string[], emit: Emit) {
+    this.#command = command;
+    this.#emit = emit;
+    chmodSync(this.#folder, 0o700);
+    this.#socket = bindDatagram(this.#path);
+    this.#poller = new Poller(this.#socket, READABLE, () => this.#receive());
+  }
+
+  /** Resolves with the exit code when the daemon was stopped by stop(), or cannot be started at all. */
+  run(): Promise<number> {
+    return new Promise((resolve) => {
+      this.#ended = (code) => {
+        this.#close();
+        resolve(code);
+      };
+      this.#start();
+    });
+  }
+
+  /** Ends the daemon and then the keeper: VMs lose their balloon. */
+  stop(signal: NodeJS.Signals): void {
+    this.#stopping = signal;
+    if (this.#daemon === null) this.#ended(0);
+    else this.#daemon.kill(signal);
+  }
+
+  get #path(): string {
+    return join(this.#folder, 'notify');
+  }
+
+  #start(): void {
+    const names = [...this.#fds.keys()];
+    this.#ready = false;
+    // LISTEN_PID has to name the daemon, and only it knows its pid.
+    this.#daemon = spawn('/bin/sh', ['-c', 'LISTEN_PID=$$ exec "$@"', 'sh', ...this.#command], {
+      stdio: ['inherit', 'inherit', 'inherit', ...this.#fds.values()],
+      env: {
+        ...process.env,
+        NOTIFY_SOCKET: this.#path,
+        FDSTORE: String(MOST_FDS),
+        WATCHDOG_USEC: String(WATCHDOG_MS * 1000),
+        LISTEN_FDS: String(names.length),
+        LISTEN_FDNAMES: names.join(':'),
+      },
+    });
+    this.#daemon.once('error', (error) => this.#end(null, null, error.message));
+    this.#daemon.once('exit', (code, signal) => this.#end(code, signal, null));
+  }
+
+  #end(code: number | null, signal: NodeJS.Signals | null, error: string | null): void {
+    if (this.#watchdog !== null) clearInterval(this.#watchdog);
+    this.#watchdog = null;
+    this.#daemon = null;
+    // What it sent last may still be in the socket.
+    this.#receive();
+    if (this.#stopping !== null) {
+      this.#ended(code ?? 0);
+      return;
+    }
+    if (error !== null || code === BAD_USAGE || (!this.#everReady && code !== null)) {
+      this.#ended(code ?? 1);
+      return;
+    }
+    const kept = this.#fds.size;
+    this.#emit('daemon-ended', `the daemon ended (${signal ?? code ?? '?'}) and is started again`, {
+      code,
+      signal,
+      kept,
+    });
+    setTimeout(() => this.#start(), this.#restartMs);
+    if (!this.#ready) this.#restartMs = Math.min(2 * this.#restartMs, RESTART_MS_MAX);
+  }
+
+  #receive(): void {
+    const buffer = new Uint8Array(4096);
+    for (;;) {
+      const fds: number[] = [];
+      const got = receive(this.#socket, buffer, 0, buffer.length, fds);
+      if (got < 0) return;
+      this.#notified(decodeNotification(new TextDecoder().decode(buffer.subarray(0, got))), fds);
+      for (const fd of fds) closeFd(fd);
+    }
+  }
+
+  #notified(said: ReadonlyMap<string, string>, fds: number[]): void {
+    const name = said.get('FDNAME') ?? '';
+    if (said.get('FDSTORE') === '1' && !this.#fds.has(name) && this.#fds.size < MOST_FDS) {
+      const fd = fds.shift();
+      if (fd !== undefined) this.#fds.set(name, fd);
+    }
+    const removed = said.get('FDSTOREREMOVE') === '1' ? this.#fds.get(name) : undefined;
+    if (removed !== undefined) {
+      closeFd(removed);
+      this.#fds.delete(name);
+    }
+    if (said.get('READY') === '1') this.#nowReady();
+    if (said.get('WATCHDOG') === '1') this.#fedAt = performance.now();
+  }
+
+  #nowReady(): void {
+    this.#ready = true;
+    this.#everReady = true;
+    this.#restartMs = RESTART_MS;
+    this.#fedAt = performance.now();
+    this.#watchdog ??= setInterval(() => {
+      if (performance.now() - this.#fedAt < WATCHDOG_MS) return;
+      this.#emit('daemon-stuck', 'the daemon gave no sign of life and is killed', { afterMs: WATCHDOG_MS });
+      this.#daemon?.kill('SIGKILL');
+    }, WATCHDOG_MS / 10);
+  }
+
+  #close(): void {
+    this.#poller.close();
+    closeFd(this.#socket);
+    for (const fd of this.#fds.values()) closeFd(fd);
+    this.#fds.clear();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
