@@ -85,6 +85,4 @@ interface Native {
   unwatch(watch: WatchHandle): number;
 }
 
-export const native = createRequire(import.meta.url)(
-  '../../../src/native/build/Release/balloond_native.node',
-) as Native;
+export const native = createRequire(import.meta.url)('#native') as Native;
