@@ -3,16 +3,16 @@
  * done to it is thrown away with it.
  */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { disk } from '../lab/arguments.js';
 import { Guest, type ShellResult } from '../lab/guest.js';
 
 const run = promisify(execFile);
 export const ROOT = join(import.meta.dirname, '../../../..');
-const PAYLOAD = '/dev/nvme1n1';
+/** The serial port after the agent's. */
+const PAYLOAD_PORT = '/dev/vport0p2';
 /** Where in the VM the tests' own programs are: beside the installed sources, which they import. */
 export const TESTS = '/opt/balloond-tests';
 const COMMAND_TIMEOUT_MS = 60_000;
@@ -20,10 +20,12 @@ const COMMAND_TIMEOUT_MS = 60_000;
 export class HostVm {
   readonly guest: Guest;
   readonly #folder: string;
+  readonly #payloadBytes: number;
 
-  private constructor(guest: Guest, folder: string) {
+  private constructor(guest: Guest, folder: string, payloadBytes: number) {
     this.guest = guest;
     this.#folder = folder;
+    this.#payloadBytes = payloadBytes;
   }
 
   static async boot(): Promise<HostVm> {
@@ -38,9 +40,12 @@ export class HostVm {
         memoryMib: 1024,
         cpus: 2,
         rootImage: image.trim(),
-        extraArgs: disk('payload', payload, 'readonly=on'),
+        extraArgs: [
+          ...['-chardev', `file,id=payload,path=/dev/null,input-path=${payload}`],
+          ...['-device', 'virtserialport,chardev=payload'],
+        ],
       });
-      const vm = new HostVm(guest, folder);
+      const vm = new HostVm(guest, folder, statSync(payload).size);
       try {
         await guest.waitReady();
         return vm;
@@ -56,7 +61,7 @@ export class HostVm {
 
   /** Unpacks what the installer put below DESTDIR, as a package would, and has it registered. */
   async install(): Promise<void> {
-    await this.ok(`tar -xf ${PAYLOAD} -C /`);
+    await this.ok(`head -c ${this.#payloadBytes} ${PAYLOAD_PORT} | tar -xf - -C /`);
     await this.installer('--register');
   }
 

@@ -29,7 +29,7 @@ export interface GuestOptions {
   readonly cpus?: number;
   /** Memory slots for Guest.addMemory. */
   readonly hotplugSlots?: number;
-  /** A raw image with an ext4 root that is booted in place of the lab's guest; changes to it are thrown away. */
+  /** A raw image with an ext4 root that is booted in place of the lab's guest; what changes is thrown away. */
   readonly rootImage?: string;
   readonly extraArgs?: readonly string[];
   /** More of the kernel's command line; `balloon=off` leaves the balloon driver out. */
@@ -39,7 +39,7 @@ export interface GuestOptions {
 /** Where QEMU finds the socket pairs it shares with its parent. */
 export const FDS = { agent: 3, qmp: 4, console: 5 } as const;
 
-const ROOT_DISK = 'root=/dev/nvme0n1 rw';
+const ROOT_DISK = 'root=/dev/nvme0n1 rootwait rw';
 const GIB_IN_MIB = 1024;
 
 /** A third of the time to user space under emulation: self-tests, certificates and tables no test needs. */
@@ -85,7 +85,7 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
     ...['-machine', `pc,acpi=${acpi},memory-backend=mem`, '-m', `${memoryMib}M${slots}`],
     ...['-object', JSON.stringify(memory)],
     ...['-kernel', lab.kernel, '-append', kernelArgs.join(' ')],
-    ...(rootImage === undefined ? ['-initrd', lab.initramfs] : disk('root', rootImage, 'snapshot=on')),
+    ...(rootImage === undefined ? ['-initrd', lab.initramfs] : rootDisk(rootImage)),
     ...['-chardev', `socket,id=console,fd=${FDS.console}`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,fd=${FDS.qmp}`, '-object', 'monitor-qmp,id=monitor,chardev=qmp'],
     ...['-chardev', `socket,id=agent,fd=${FDS.agent}`],
@@ -98,12 +98,12 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
   ];
 }
 
-/** Disks are /dev/nvme0n1, /dev/nvme1n1, … in the order of their arguments. */
-export function disk(id: string, file: string, access: 'snapshot=on' | 'readonly=on'): string[] {
-  const name = file.replaceAll(',', ',,');
+/** Debian's cloud kernel has the driver built in, and finds a second disk of the kind in any order. */
+function rootDisk(image: string): string[] {
+  const file = image.replaceAll(',', ',,');
   return [
-    ...['-drive', `if=none,id=${id},format=raw,cache=unsafe,${access},file=${name}`],
-    ...['-device', `nvme,drive=${id},serial=${id}`],
+    ...['-drive', `if=none,id=root,format=raw,snapshot=on,cache=unsafe,file=${file}`],
+    ...['-device', 'nvme,drive=root,serial=root'],
   ];
 }
 
