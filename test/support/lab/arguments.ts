@@ -29,6 +29,8 @@ export interface GuestOptions {
   readonly cpus?: number;
   /** Memory slots for Guest.addMemory. */
   readonly hotplugSlots?: number;
+  /** A raw image with an ext4 root that is booted in place of the lab's guest; what changes is thrown away. */
+  readonly rootImage?: string;
   readonly extraArgs?: readonly string[];
   /** More of the kernel's command line; `balloon=off` leaves the balloon driver out. */
   readonly kernelArgs?: readonly string[];
@@ -37,6 +39,7 @@ export interface GuestOptions {
 /** Where QEMU finds the socket pairs it shares with its parent. */
 export const FDS = { agent: 3, qmp: 4, console: 5 } as const;
 
+const ROOT_DISK = 'root=/dev/nvme0n1 rootwait rw';
 const GIB_IN_MIB = 1024;
 
 /** A third of the time to user space under emulation: self-tests, certificates and tables no test needs. */
@@ -62,7 +65,7 @@ export function memoryBackend({ backing = 'memfd', share = true }: GuestOptions,
 }
 
 export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
-  const { name, memoryMib, sockets = [], cpus = 1, hotplugSlots = 0 } = options;
+  const { name, memoryMib, sockets = [], cpus = 1, hotplugSlots = 0, rootImage } = options;
   // ACPI takes half a second under emulation; only more processors and memory hotplug need it.
   const acpi = cpus > 1 || hotplugSlots > 0 ? 'on' : 'off';
   const slots = hotplugSlots > 0 ? `,slots=${hotplugSlots},maxmem=${memoryMib + 8 * GIB_IN_MIB}M` : '';
@@ -71,6 +74,7 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
     'console=ttyS0',
     'quiet',
     ...(acpi === 'off' ? ['acpi=off'] : []),
+    ...(rootImage === undefined ? [] : [ROOT_DISK]),
     `initcall_blacklist=${SLOW_INITCALLS.join(',')}`,
     ...(options.kernelArgs ?? []),
   ];
@@ -80,7 +84,8 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
     ...['-accel', 'tcg,thread=multi', '-cpu', 'max,la57=off', '-smp', `${cpus}`],
     ...['-machine', `pc,acpi=${acpi},memory-backend=mem`, '-m', `${memoryMib}M${slots}`],
     ...['-object', JSON.stringify(memory)],
-    ...['-kernel', lab.kernel, '-initrd', lab.initramfs, '-append', kernelArgs.join(' ')],
+    ...['-kernel', lab.kernel, '-append', kernelArgs.join(' ')],
+    ...(rootImage === undefined ? ['-initrd', lab.initramfs] : rootDisk(rootImage)),
     ...['-chardev', `socket,id=console,fd=${FDS.console}`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,fd=${FDS.qmp}`, '-object', 'monitor-qmp,id=monitor,chardev=qmp'],
     ...['-chardev', `socket,id=agent,fd=${FDS.agent}`],
@@ -90,6 +95,15 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
       : []),
     ...sockets.flatMap(device),
     ...(options.extraArgs ?? []),
+  ];
+}
+
+/** Debian's cloud kernel has the driver built in, and finds a second disk of the kind in any order. */
+function rootDisk(image: string): string[] {
+  const file = image.replaceAll(',', ',,');
+  return [
+    ...['-drive', `if=none,id=root,format=raw,snapshot=on,cache=unsafe,file=${file}`],
+    ...['-device', 'nvme,drive=root,serial=root'],
   ];
 }
 

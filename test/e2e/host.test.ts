@@ -1,0 +1,162 @@
+// The installed package on a real host: systemd, its journal, users and groups, in one VM. The tests build on each
+// other, in the order in which an operator would do things. The VM is emulated: a program of ours takes many seconds
+// to start in it, so each is started as seldom as possible.
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import type { VmView } from '../../protocol/control/schema.js';
+import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
+import { MIB } from '../support/e2e.js';
+
+/** Everything on disk but the tests' own, what is left in /run, and all accounts. */
+const TRACES = `{ find / -xdev -path ${TESTS} -prune -o -print; find /run -name '*balloon*';
+  cut -d: -f1 /etc/passwd /etc/group /etc/shadow /etc/gshadow; } | sort`;
+const EXPOSURE_MAX = 2.5;
+const SYS_PROCESS_MADVISE = 440;
+
+const startedMs = Date.now();
+const host = await HostVm.boot();
+t.teardown(() => host.close());
+t.comment(`the host is up after ${Date.now() - startedMs} ms`);
+
+/** Starts a VMM as a service; it is up once its guest's driver runs. Its user is in `groups` only. */
+function startVmm(name: string, { groups = 'balloond-vmm', memory = 'shared' } = {}): string {
+  return (
+    `systemd-run --quiet --unit=${name} --service-type=notify --uid=vmm ` +
+    `--property=SupplementaryGroups='${groups}' node ${TESTS}/out/test/support/host-lab/vmm.js ` +
+    `/run/balloond/balloond.sock -name guest=${name} ${memory}`
+  );
+}
+
+/** Perl that succeeds when the call is made at all: a filter would answer EPERM before the bad descriptor is seen. */
+function syscallExists(number: number): string {
+  return `syscall(${number}, -1, 0, 0, 0, 0); exit(!$!{EBADF})`;
+}
+
+void t.test('below DESTDIR: complete, and gone when removed', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'balloond-destdir-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const install = (...args: string[]): void => {
+    const env = { ...process.env, DESTDIR: folder };
+    execFileSync('sh', [join(ROOT, 'scripts/install-system'), ...args], { env });
+  };
+  install();
+  install();
+  const printed = execFileSync(join(folder, 'usr/sbin/balloond'), ['--print-capabilities'], {
+    encoding: 'utf8',
+  });
+  const discovery = readFileSync(join(folder, 'usr/share/qemu/vhost-user/50-balloond.json'), 'utf8');
+  const { type, binary, tags, description } = JSON.parse(discovery) as Record<string, unknown>;
+  t.match(JSON.parse(printed), { type }, 'the discovery file and the program agree');
+  t.same([binary, tags, typeof description], ['/usr/sbin/balloond', [], 'string']);
+  t.match(execFileSync(join(folder, 'usr/bin/balloonctl'), ['--help'], { encoding: 'utf8' }), 'balloonctl');
+  install('--remove');
+  t.equal(execFileSync('find', [folder, '!', '-type', 'd'], { encoding: 'utf8' }), '');
+  t.end();
+});
+
+void t.test('installed and enabled, it says when it is ready', async (t) => {
+  await host.ok(`useradd --system vmm && ${TRACES} >/run/before`);
+  await host.install();
+  await host.ok('systemctl enable --now balloond.socket balloond.service');
+  t.equal(await host.service('Type'), 'notify');
+  t.equal(await host.service('ActiveState'), 'active');
+  const log = await host.ok('journalctl --unit=balloond.service --output=cat');
+  t.match(log, /"event":"daemon-started"/, 'its log is in the journal');
+});
+
+void t.test('its exposure is low', async (t) => {
+  const report = await host.ok('systemd-analyze security --no-pager balloond.service');
+  const exposure = Number(/Overall exposure level for balloond.service: ([\d.]+)/.exec(report)?.[1]);
+  t.ok(exposure <= EXPOSURE_MAX, `${exposure}\n${report}`);
+});
+
+void t.test('sockets have the documented owners and modes', async (t) => {
+  t.same((await host.ok("cd /run/balloond && stat --format='%n %a %U %G' . *")).split('\n'), [
+    '. 755 balloond balloond',
+    'balloond.sock 660 root balloond-vmm',
+    'control.sock 660 balloond balloond',
+  ]);
+});
+
+void t.test('members of balloond-vmm connect VMMs, others do not', async (t) => {
+  const { output } = await host.sh(
+    `${startVmm('web')} & ${startVmm('private', { memory: 'private' })} & ` +
+      `${startVmm('outsider', { groups: 'balloond' })}; echo outsider: $?; wait`,
+  );
+  t.match(output, 'outsider: 1');
+  t.match(await host.ok('journalctl --unit=outsider --output=cat'), /balloond\.sock: EACCES/);
+  const vms = await host.json<VmView[]>('balloonctl --json list');
+  t.match(
+    vms.sort((a, b) => a.name.localeCompare(b.name)),
+    [
+      { name: 'private', state: 'connected', verdict: /share=on/ },
+      { name: 'web', state: 'running', verdict: null },
+    ],
+    'names and mappings of processes of another user are seen',
+  );
+  await host.ok('balloonctl set web --balloon 16M --wait');
+  t.match(await host.json('balloonctl --json show web'), { balloon: { discardedBytesTotal: 16 * MIB } });
+});
+
+void t.test('its sandbox allows what it needs and nothing else', async (t) => {
+  const checks: [command: string, works: boolean, why: string][] = [
+    ['cat /proc/$VMM/maps', true, 'private memory is told from shared memory'],
+    ['cat /proc/$VMM/cmdline', true, 'VMs have names'],
+    ['cat /proc/$VMM/cgroup', true, 'VMs have limits'],
+    ['ls -l /proc/$VMM/fd/', true, 'pinned memory is noticed'],
+    ['cat /proc/meminfo /proc/pressure/memory', true, 'the state of the host is known'],
+    [`perl -e '${syscallExists(SYS_PROCESS_MADVISE)}'`, true, 'many ranges are discarded by one call'],
+    ['touch /run/balloond/x && rm /run/balloond/x', true, 'the control socket is made'],
+    ['test -w /proc/$VMM/mem', false, 'memory of processes'],
+    ['kill -0 $VMM', false, 'signals'],
+    ['touch /var/tmp/../x || touch /usr/x || touch /etc/x', false, 'the file system'],
+    ['ls /root/ || ls /home/', false, 'homes'],
+    ['test -e /dev/nvme0n1', false, 'devices'],
+    ['mkdir /sys/fs/cgroup/x', false, 'cgroups'],
+    [`perl -e 'exit(!socket(S, 2, 1, 0))'`, false, 'network'],
+    ['unshare --user true', false, 'namespaces'],
+  ];
+  const lines = checks.map(
+    ([command]) => `if (${command}) >/dev/null 2>&1; then echo true; else echo false; fi`,
+  );
+  await host.ok(`cat >/run/probe.sh <<'END'\n${lines.join('\n')}\nEND`);
+  await host.ok(`cd /run/systemd/system && cp /usr/lib/systemd/system/balloond.service probe.service
+    mkdir probe.service.d && cat >probe.service.d/probe.conf <<END
+[Service]
+Type=oneshot
+Restart=no
+ExecStart=
+ExecStart=/bin/sh /run/probe.sh
+Environment=VMM=$(systemctl show --value --property=MainPID web.service)
+StandardOutput=truncate:/run/probe.out
+END
+    systemctl daemon-reload && systemctl start probe.service`);
+  const results = (await host.ok('cat /run/probe.out')).split('\n');
+  for (const [n, [command, works, why]] of checks.entries())
+    t.equal(results[n], String(works), `${why}: ${command}`);
+});
+
+void t.test('killed, it is back, and who connects meanwhile waits', async (t) => {
+  const inode = 'stat --format=%i /run/balloond/balloond.sock';
+  const before = await host.ok(inode);
+  await host.ok(`systemctl kill --signal=KILL balloond.service && ${startVmm('late')}`);
+  t.equal(await host.service('NRestarts'), '1');
+  t.equal(await host.service('ActiveState'), 'active');
+  t.equal(await host.ok(inode), before, 'the same socket');
+  t.match(await host.json('balloonctl --json list'), [{ name: 'late', state: 'running' }]);
+});
+
+void t.test('stopped in order', async (t) => {
+  await host.ok('systemctl stop balloond.socket balloond.service');
+  t.equal(await host.service('Result'), 'success', 'it did not have to be killed');
+  t.equal(await host.service('ExecMainStatus'), '0');
+  t.equal(await host.ok('ls /run/balloond'), '');
+});
+
+void t.test('removed, it leaves nothing', async (t) => {
+  await host.installer('--remove');
+  t.equal(await host.ok(`${TRACES} | diff /run/before -`), '');
+});

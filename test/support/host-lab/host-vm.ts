@@ -1,0 +1,119 @@
+/**
+ * A Debian host in a VM (scripts/host-lab) with the working tree's package installed by its own installer. What is
+ * done to it is thrown away with it.
+ */
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { Guest, type ShellResult } from '../lab/guest.js';
+
+const run = promisify(execFile);
+export const ROOT = join(import.meta.dirname, '../../../..');
+/** The serial port after the agent's. */
+const PAYLOAD_PORT = '/dev/vport0p2';
+/** Where in the VM the tests' own programs are: beside the installed sources, which they import. */
+export const TESTS = '/opt/balloond-tests';
+const COMMAND_TIMEOUT_MS = 60_000;
+
+export class HostVm {
+  readonly guest: Guest;
+  readonly #folder: string;
+  readonly #payloadBytes: number;
+
+  private constructor(guest: Guest, folder: string, payloadBytes: number) {
+    this.guest = guest;
+    this.#folder = folder;
+    this.#payloadBytes = payloadBytes;
+  }
+
+  static async boot(): Promise<HostVm> {
+    const folder = mkdtempSync(join(tmpdir(), 'balloond-host-'));
+    try {
+      const [{ stdout: image }, payload] = await Promise.all([
+        run('sh', [join(ROOT, 'scripts/host-lab')]),
+        pack(folder),
+      ]);
+      const guest = await Guest.boot({
+        name: 'host',
+        memoryMib: 1024,
+        cpus: 2,
+        rootImage: image.trim(),
+        extraArgs: [
+          ...['-chardev', `file,id=payload,path=/dev/null,input-path=${payload}`],
+          ...['-device', 'virtserialport,chardev=payload'],
+        ],
+      });
+      const vm = new HostVm(guest, folder, statSync(payload).size);
+      try {
+        await guest.waitReady();
+        return vm;
+      } catch (error) {
+        await vm.close();
+        throw error;
+      }
+    } catch (error) {
+      rmSync(folder, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  /** Unpacks what the installer put below DESTDIR, as a package would, and has it registered. */
+  async install(): Promise<void> {
+    await this.ok(`head -c ${this.#payloadBytes} ${PAYLOAD_PORT} | tar -xf - -C /`);
+    await this.installer('--register');
+  }
+
+  installer(mode: '--register' | '--remove'): Promise<string> {
+    return this.ok(`sh ${TESTS}/scripts/install-system ${mode}`);
+  }
+
+  sh(command: string): Promise<ShellResult> {
+    return this.guest.sh(command, COMMAND_TIMEOUT_MS);
+  }
+
+  /** The command's output; throws it when the command fails. */
+  async ok(command: string): Promise<string> {
+    const { code, output } = await this.sh(command);
+    if (code !== 0) {
+      const { output: journal } = await this.sh('journalctl --no-pager --output=cat -n 40');
+      throw new Error(`${command} ended with ${code}: ${output}\n--- journal\n${journal}`);
+    }
+    return output.trim();
+  }
+
+  async json<T>(command: string): Promise<T> {
+    return JSON.parse(await this.ok(command)) as T;
+  }
+
+  /** A property of balloond.service as systemctl names it. */
+  service(name: string): Promise<string> {
+    return this.ok(`systemctl show --value --property=${name} balloond.service`);
+  }
+
+  async close(): Promise<void> {
+    await this.guest.kill();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+/** One archive: the package as the installer lays it out, and the tests' programs. */
+async function pack(folder: string): Promise<string> {
+  const stage = join(folder, 'stage');
+  const payload = join(folder, 'payload.tar');
+  const tests = join(stage, TESTS);
+  await run('sh', [join(ROOT, 'scripts/install-system')], { env: { ...process.env, DESTDIR: stage } });
+  await run('sh', [
+    '-ec',
+    `mkdir -p "$2/out/test" "$2/scripts"
+    cp -R "$1/out/test/support" "$2/out/test/"
+    find "$2" -name '*.map' -delete
+    cp "$1/scripts/install-system" "$2/scripts/"
+    printf '{"type":"module"}' >"$2/package.json"
+    ln -s /usr/lib/balloond/out/src /usr/lib/balloond/out/protocol "$2/out/"
+    tar -cf "$4" --owner=0 --group=0 --mode=go=rX,u+rw -C "$3" .`,
+    ...['sh', ROOT, tests, stage, payload],
+  ]);
+  return payload;
+}

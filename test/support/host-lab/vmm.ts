@@ -1,0 +1,33 @@
+// A VMM with a guest, to be run in the host VM by itself: `vmm.js SOCKET -name guest=NAME [private]`. It connects,
+// starts its driver, tells the service manager that it is ready (of systemd-run, Type=notify) and then follows its
+// target. `private`: its memory is said to lie where this process maps a file privately, and is to be refused.
+import { readFileSync } from 'node:fs';
+import { notify } from '../../../src/ops/notify.js';
+import { BalloonDriver, LINUX_FEATURES } from '../balloon-driver.js';
+import { Frontend, Nack } from '../frontend.js';
+import { GuestRam, type RegionOptions } from '../guest-ram.js';
+
+const RAM_BYTES = 64 * 2 ** 20;
+/** Emulated machines are slow. */
+const TIMEOUT_MS = 60_000;
+
+const [, , socket = '', , , memory] = process.argv;
+const isPrivate = memory === 'private';
+const region: RegionOptions = { gpa: 0, lenBytes: RAM_BYTES };
+const ram = new GuestRam([isPrivate ? { ...region, userAddress: privateAddress() } : region]);
+const frontend = new Frontend({ socket, ram, timeoutMs: TIMEOUT_MS });
+await frontend.connect();
+try {
+  const driver = await BalloonDriver.start(frontend, { features: LINUX_FEATURES, timeoutMs: TIMEOUT_MS });
+  driver.followTarget();
+} catch (error) {
+  if (!isPrivate || !(error instanceof Nack)) throw error;
+}
+await notify({ READY: 1 });
+await frontend.closed;
+
+function privateAddress(): bigint {
+  const mapping = /^([0-9a-f]+)-\S+ ...p \S+ \S+ [1-9]/m.exec(readFileSync('/proc/self/maps', 'latin1'));
+  if (mapping === null) throw new Error('this process maps no file privately');
+  return BigInt(`0x${mapping[1] ?? ''}`);
+}
