@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import type { VmView } from '../../protocol/control/schema.js';
 import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
 import { MIB } from '../support/e2e.js';
@@ -139,14 +139,55 @@ END
     t.equal(results[n], String(works), `${why}: ${command}`);
 });
 
-void t.test('killed, it is back, and who connects meanwhile waits', async (t) => {
+/** What a guest gave up is known, and it gives more. */
+async function served(t: Test, beforeMib: number, afterMib: number): Promise<void> {
+  const view = await host.json<VmView>('balloonctl --json show web');
+  t.match(view, {
+    state: 'running',
+    balloon: { actualBytes: beforeMib * MIB, targetBytes: beforeMib * MIB },
+  });
+  await host.ok(`balloonctl set web --balloon ${afterMib}M --wait`);
+}
+
+void t.test('killed, it goes on where it was, and who connects meanwhile waits', async (t) => {
   const inode = 'stat --format=%i /run/balloond/balloond.sock';
   const before = await host.ok(inode);
   await host.ok(`systemctl kill --signal=KILL balloond.service && ${startVmm('late')}`);
   t.equal(await host.service('NRestarts'), '1');
   t.equal(await host.service('ActiveState'), 'active');
   t.equal(await host.ok(inode), before, 'the same socket');
-  t.match(await host.json('balloonctl --json list'), [{ name: 'late', state: 'running' }]);
+  const vms = await host.json<VmView[]>('balloonctl --json list');
+  t.same(vms.map(({ name, state }) => `${name} ${state}`).sort(), [
+    'late running',
+    'private connected',
+    'web running',
+  ]);
+  await served(t, 16, 17);
+});
+
+void t.test('restarted, as for an upgrade', async (t) => {
+  await host.ok('systemctl restart balloond.service');
+  await served(t, 17, 18);
+});
+
+void t.test('stuck, it is ended by the watchdog', async (t) => {
+  await host.ok(`systemctl kill --signal=STOP balloond.service
+    until [ "$(systemctl show --value --property=NRestarts balloond.service)" = 2 ]; do sleep 0.2; done
+    until systemctl is-active --quiet balloond.service; do sleep 0.2; done`);
+  t.match(await host.ok('journalctl --unit=balloond.service --output=cat'), /[Ww]atchdog timeout/);
+  await served(t, 18, 16);
+});
+
+void t.test('stopped and started again', async (t) => {
+  await host.ok('systemctl stop balloond.service && systemctl start balloond.service');
+  await served(t, 16, 16);
+});
+
+void t.test('who leaves takes all along', async () => {
+  await host.ok('systemctl stop web.service late.service private.service');
+  await host.ok(`until [ "$(balloonctl --json list)" = '[]' ]; do sleep 0.2; done`);
+  await host.ok(`until [ "$(systemctl show --value --property=NFileDescriptorStore balloond.service)" = 0 ]; do
+    sleep 0.2; done`);
 });
 
 void t.test('stopped in order', async (t) => {

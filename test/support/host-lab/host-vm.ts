@@ -13,7 +13,7 @@ const run = promisify(execFile);
 export const ROOT = join(import.meta.dirname, '../../../..');
 /** The serial port after the agent's. */
 const PAYLOAD_PORT = '/dev/vport0p2';
-/** Where in the VM the tests' own programs are: beside the installed sources, which they import. */
+/** Where in the VM the tests' own programs are. */
 export const TESTS = '/opt/balloond-tests';
 const COMMAND_TIMEOUT_MS = 60_000;
 
@@ -108,10 +108,12 @@ async function pack(folder: string): Promise<string> {
     '-ec',
     `mkdir -p "$2/out/test" "$2/scripts"
     cp -R "$1/out/test/support" "$2/out/test/"
+    cp -R "$1/out/src" "$1/out/protocol" "$2/out/"
     find "$2" -name '*.map' -delete
     cp "$1/scripts/install-system" "$2/scripts/"
-    printf '{"type":"module"}' >"$2/package.json"
-    ln -s /usr/lib/balloond/out/src /usr/lib/balloond/out/protocol "$2/out/"
+    printf '{"type":"module","imports":{"#native":"./native.node"}}' >"$2/package.json"
+    ln -s /usr/lib/balloond/src/native/build/Release/balloond_native.node "$2/native.node"
+    ln -s /usr/lib/balloond/node_modules "$2/"
     tar -cf "$4" --owner=0 --group=0 --mode=go=rX,u+rw -C "$3" .`,
     ...['sh', ROOT, tests, stage, payload],
   ]);
