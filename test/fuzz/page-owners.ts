@@ -30,6 +30,11 @@ export class PageOwners {
     return ++this.#now;
   }
 
+  /** Page frame numbers of ours that lie between the two as a whole. */
+  within(first: number, end: number): number[] {
+    return [...this.#byPfn.keys()].filter((pfn) => pfn >= first && pfn + 1 <= end);
+  }
+
   give(pfns: Iterable<number>): void {
     for (const page of this.#known(pfns)) {
       this.#givenAt[page] = this.clock();

@@ -9,9 +9,6 @@ import type { Device } from '../../src/virtqueue/device.js';
 import type { PageOwners } from './page-owners.js';
 import type { WatchedMemory } from './watched-memory.js';
 
-/** A report of more is cut off here: no page beyond is looked at. */
-const MOST_PAGES = 2 ** 16;
-
 /**
  * The balloon between its rings and one who writes down what it was given: pages by what the device itself read,
  * chains in the order in which it got them.
@@ -26,6 +23,8 @@ export class WatchedBalloon implements Device {
   readonly #roles: (BalloonQueue | null)[] = [];
   /** Of the drain at hand, by queue. */
   readonly #told = new Map<number, { pfns: number[]; at: number }>();
+  /** How often a queue was let go of. */
+  readonly #forgotten: number[] = [];
   #acked = 0n;
 
   constructor(balloon: Balloon, memory: WatchedMemory, owners: PageOwners) {
@@ -73,6 +72,7 @@ export class WatchedBalloon implements Device {
 
   forget(queue: number): void {
     this.handed[queue] = [];
+    this.#forgotten[queue] = (this.#forgotten[queue] ?? 0) + 1;
     this.#told.delete(queue);
     this.#balloon.forget(queue);
   }
@@ -98,8 +98,10 @@ export class WatchedBalloon implements Device {
     const told = this.#told.get(queue);
     this.#told.delete(queue);
     const role = this.#roles[queue];
+    const forgotten = this.#forgotten[queue];
     const acked = (): void => {
-      if (told === undefined) return;
+      // A ring that was let go of gives nothing back.
+      if (told === undefined || this.#forgotten[queue] !== forgotten) return;
       if (role === 'reporting') this.#owners.endReport(told.pfns);
       else if (role === 'deflate' || !hasBit(this.#acked, BALLOON_F.MUST_TELL_HOST)) {
         this.#owners.take(told.pfns, told.at);
@@ -128,9 +130,7 @@ export class WatchedBalloon implements Device {
   #reported(queue: number, { segments }: Chain): void {
     for (const { gpa, lenBytes, writable } of segments) {
       if (!writable) return;
-      const first = Math.ceil(gpa / PAGE_BYTES);
-      const count = Math.min(MOST_PAGES, Math.floor((gpa + lenBytes) / PAGE_BYTES) - first);
-      const pfns = Array.from({ length: Math.max(0, count) }, (_, n) => first + n);
+      const pfns = this.#owners.within(gpa / PAGE_BYTES, (gpa + lenBytes) / PAGE_BYTES);
       this.#owners.report(pfns);
       this.#add(queue, pfns);
     }
