@@ -42,8 +42,9 @@ export class VmFleet implements Fleet {
    */
   resume(fd: number): boolean {
     let name: string | undefined;
+    let state: StateFile | null = null;
     try {
-      const state = StateFile.open(fd);
+      state = StateFile.open(fd);
       const found = decodeVmRecord(state.record());
       name = found.name;
       const connection = this.#keeper.claim(found.connection);
@@ -58,10 +59,14 @@ export class VmFleet implements Fleet {
         features: found.features.filter(isOfferable),
       };
       const identity = { name: this.#freeName(name), pid: found.pid, socketPath: found.socket, options };
-      this.#serve(connection, identity, { keeper: this.#keeper, state, found }).resume();
+      const handOver = { keeper: this.#keeper, state, found };
+      // It takes care of itself from here on.
+      state = null;
+      this.#serve(connection, identity, handOver).resume();
       return true;
     } catch (error) {
       if (!(error instanceof Error)) throw error;
+      state?.letGo();
       const wrong = error instanceof StateError ? error.message : (error.stack ?? error.message);
       this.#events.emit('resume-failed', `a VM cannot be gone on with: ${wrong}`, {}, name);
       return false;

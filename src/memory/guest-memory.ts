@@ -72,9 +72,20 @@ export class GuestMemory {
 
   /** Goes on with regions that were begun before, and takes their fds over. */
   resume(found: readonly FoundRegion[]): void {
-    this.#install(
-      found.map(({ description, fd, ledger }) => new GuestRegion(description, fd, this.state, ledger)),
-    );
+    for (const { description, fd, ledger } of found) {
+      refuseOverlap(
+        this.#regions.map((region) => region.description),
+        description,
+      );
+      this.#install([...this.#regions, new GuestRegion(description, fd, this.state, ledger)]);
+    }
+  }
+
+  /** Of what resume() was given, and of the state: all stays as it is, and the fds are the caller's again. */
+  letGo(): void {
+    for (const region of this.#regions) region.letGo();
+    this.#regions = [];
+    this.state.letGo();
   }
 
   /** REM_MEM_REG. QEMU leaves the offset at 0: "The mmap offset is ignored." */

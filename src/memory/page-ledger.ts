@@ -45,7 +45,7 @@ export class PageLedger {
     try {
       this.#mapping = state.map(this.area);
     } catch (error) {
-      state.free(this.area);
+      if (found === null) state.free(this.area);
       throw error;
     }
     this.ballooned = new PageSet(this.#mapping.view(0, bytes), pages);
@@ -108,6 +108,10 @@ export class PageLedger {
   clear(): void {
     this.ballooned.clear();
     this.forgive();
+  }
+
+  letGo(): void {
+    this.#mapping.close();
   }
 
   close(): void {

@@ -78,6 +78,12 @@ export class GuestRegion {
     return this.gpa + this.sizeBytes;
   }
 
+  /** Its file, its fd and what is known of its pages stay. */
+  letGo(): void {
+    this.ledger.letGo();
+    this.mapping.close();
+  }
+
   close(): void {
     this.ledger.close();
     this.mapping.close();

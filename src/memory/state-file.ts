@@ -1,5 +1,6 @@
 import { fstatSync, ftruncateSync, readSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
+import { HEADER_BYTES, MAX_PAYLOAD_BYTES } from '../../protocol/vhost-user/header.js';
 import { closeFd, fileOffset, punchHole, setFileOffset } from '../os/fd.js';
 import { Mapping } from '../os/mapping.js';
 import { createMemfd } from '../os/memfd.js';
@@ -27,6 +28,9 @@ const OUTBOX_BYTES = 64 * 1024;
 const HEAD_BYTES = OUTBOX + OUTBOX_BYTES;
 /** What is in use behind the head is a multiple of it. */
 const UNIT = 4096;
+
+/** No message is longer. */
+const MOST_MESSAGE_BYTES = HEADER_BYTES + MAX_PAYLOAD_BYTES;
 
 /** Words of a slot. */
 const SEQ = 0;
@@ -234,6 +238,11 @@ export class StateFile {
     closeFd(this.fd);
   }
 
+  /** Takes its hands off a file that cannot be gone on with: it stays as it is, and its fd is the caller's again. */
+  letGo(): void {
+    this.#mapping.close();
+  }
+
   get #slot(): Uint32Array {
     return this.#slots[Atomics.load(this.#commit, 0) & 1 ? 1 : 0];
   }
@@ -270,12 +279,17 @@ export class StateFile {
     }
     const slot = this.#slot;
     const { [RECORD_AT]: at = 0, [RECORD_LENGTH]: length = 0, [OUT_END]: outEnd = 0 } = slot;
+    const consumeBytes = slot[CONSUME_BYTES] ?? 0;
     if (checksum(slot) !== slot[SLOT_CRC]) throw new StateError('its checksum is wrong');
     if (length > RECORD_BYTES || (length > 0 && at !== RECORDS && at !== RECORDS + RECORD_BYTES)) {
       throw new StateError(`a record of ${length} bytes at ${at}`);
     }
     if (crc32(this.#head.subarray(at, at + length)) !== slot[RECORD_CRC] && length > 0) {
       throw new StateError("its record's checksum is wrong");
+    }
+    if (consumeBytes > MOST_MESSAGE_BYTES) throw new StateError(`a message of ${consumeBytes} bytes`);
+    if (!this.totals.every((total) => total >= 0 && Number.isFinite(total))) {
+      throw new StateError('totals that are no numbers');
     }
     if (outEnd < OUTBOX || outEnd > HEAD_BYTES) throw new StateError(`replies up to ${outEnd}`);
     // rewind() commits first.

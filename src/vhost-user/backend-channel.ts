@@ -52,6 +52,11 @@ export class BackendChannel {
     this.#allowed = false;
   }
 
+  /** Stops watching an fd that stays open. */
+  letGo(): void {
+    this.#connection.letGo();
+  }
+
   close(): void {
     this.#connection.close();
   }

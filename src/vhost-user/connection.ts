@@ -101,11 +101,16 @@ export class Connection {
   /** Closes without telling the handler. */
   close(): void {
     if (!this.#open) return;
+    this.letGo();
+    closeFd(this.#fd);
+  }
+
+  /** Stops watching an fd that stays open. */
+  letGo(): void {
     this.#open = false;
     this.#poller.close();
     if (this.#rest !== null) clearTimeout(this.#rest);
     closeAll(this.#next?.fds ?? []);
-    closeFd(this.#fd);
   }
 
   /** Goes on with the request that had to wait. */

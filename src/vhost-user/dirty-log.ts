@@ -44,8 +44,12 @@ export class DirtyLog {
     }
   }
 
-  close(): void {
+  letGo(): void {
     this.#mapping.close();
+  }
+
+  close(): void {
+    this.letGo();
     closeFd(this.fd);
   }
 }

@@ -1,4 +1,6 @@
 import { Type, type Static } from 'typebox';
+import { MAX_MEM_SLOTS } from '../memory/guest-memory.js';
+import { MAX_QUEUE_SIZE } from '../../protocol/virtio/ring-split.js';
 
 /**
  * What is written down of a session for the process that goes on with it. File descriptors are the names they are kept
@@ -12,7 +14,7 @@ const U32 = Type.Integer({ minimum: 0, maximum: 0xffffffff });
 const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
 export const VringRecord = Type.Object({
-  size: U32,
+  size: Type.Integer({ minimum: 0, maximum: MAX_QUEUE_SIZE }),
   base: U32,
   enabled: Type.Boolean(),
   address: Type.Union([
@@ -40,6 +42,7 @@ export const SessionRecord = Type.Object({
       fd: Name,
       ledger: Type.Object({ offset: Bytes, lenBytes: Bytes }),
     }),
+    { maxItems: MAX_MEM_SLOTS },
   ),
   channel: Fd,
   dirtyLog: Type.Union([Type.Object({ sizeBytes: U64, offset: U64, fd: Name }), Type.Null()]),

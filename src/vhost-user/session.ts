@@ -91,18 +91,23 @@ export class Session implements VringContext, DeviceHost {
     this.device = makeDevice(this.memory, this);
     this.vrings = Array.from({ length: this.device.queueCount }, (_, index) => new Vring(index, this));
     this.#wasRunning = found?.state === 'running';
-    if (found !== null) this.#restore(found);
-    this.#connection = new Connection(
-      fd,
-      {
-        ready: (request) => !needsQuiet(request) || this.device.interrupt(() => this.#connection.resume()),
-        message: (message) => this.#serve(message),
-        closed: (error) => this.#end(error),
-      },
-      new KeptOutbox(state, fd),
-      keeper,
-      found !== null,
-    );
+    try {
+      if (found !== null) this.#restore(found);
+      this.#connection = new Connection(
+        fd,
+        {
+          ready: (request) => !needsQuiet(request) || this.device.interrupt(() => this.#connection.resume()),
+          message: (message) => this.#serve(message),
+          closed: (error) => this.#end(error),
+        },
+        new KeptOutbox(state, fd),
+        keeper,
+        found !== null,
+      );
+    } catch (error) {
+      this.#letGo();
+      throw error;
+    }
   }
 
   /** What a process after this one needs to know. */
@@ -350,6 +355,14 @@ export class Session implements VringContext, DeviceHost {
       throw new StateError(`${found.vrings.length} rings of a device with ${this.vrings.length} queues`);
     }
     for (const [index, record] of found.vrings.entries()) this.ring(index).restore(record, fdOf);
+  }
+
+  /** Of all that was found: nothing is closed, and nothing looks at it any more. */
+  #letGo(): void {
+    for (const vring of this.vrings) vring.letGo();
+    this.#channel?.letGo();
+    this.dirtyLog?.letGo();
+    this.memory.letGo();
   }
 
   #setState(state: SessionState): void {

@@ -233,6 +233,11 @@ export class Vring {
     this.#broken = null;
   }
 
+  /** Stops watching fds that stay open. */
+  letGo(): void {
+    this.#kick?.watch.close();
+  }
+
   close(): void {
     this.reset();
     this.setCall(-1);
