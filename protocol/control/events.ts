@@ -92,6 +92,12 @@ export const EVENTS = {
     action:
       'EPERM: the VMM sealed its memory file, which must stay writable. ENOMEM, EBUSY: tried again by itself. Others: `balloonctl inhibit` and `allow` the VM to try again.',
   },
+  'memory-lost': {
+    level: 'error',
+    help: 'Part of the guest memory that the VMM shares is gone: its file was cut short, or has no page to give. The balloon of this VM is stopped, others go on.',
+    action:
+      'Keep everything from truncating the memory file of the VM, reserve enough huge pages where it has some, and restart the VM.',
+  },
   'driver-error': {
     level: 'warn',
     help: 'A virtqueue held something malformed; that ring was stopped.',

@@ -29,7 +29,11 @@ const BALLOON = {
     inflatedBytesTotal: BYTES,
     deflatedBytesTotal: BYTES,
     reportedBytesTotal: { ...BYTES, description: 'Free pages the guest reported.' },
-    discardSecondsTotal: { type: 'number', minimum: 0, description: 'CPU that the system calls for it took.' },
+    discardSecondsTotal: {
+      type: 'number',
+      minimum: 0,
+      description: 'CPU that the system calls for it took.',
+    },
   },
 } as const;
 

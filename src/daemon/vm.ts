@@ -6,7 +6,7 @@ import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { mapsPrivately } from '../host/peer.js';
 import { FrontendError } from '../memory/errors.js';
-import { PAGE_BYTES } from '../memory/region.js';
+import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
 import type { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
@@ -63,6 +63,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #problem: string | null = null;
   #reached = true;
   #movedAt = Date.now();
+  #memoryLost: string | null = null;
   #outsideReported = false;
   #discardError: SystemError | null = null;
   #failedRanges = 0;
@@ -233,7 +234,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#movedAt = Date.now();
     if (state !== 'running') {
       this.#problem = null;
-      this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
+      if (this.#session.intact()) this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
       return;
     }
     if (this.#resuming) return;
@@ -263,6 +264,11 @@ export class Vm implements SessionObserver, BalloonObserver {
     }
     this.#problem = `ring ${index} is stopped, reload the guest's balloon driver: ${error.message}`;
     this.#emit('driver-error', error.message, { ring: index });
+  }
+
+  memoryLost(region: GuestRegion): void {
+    this.#memoryLost = lostMemory(region);
+    this.#emit('memory-lost', this.#memoryLost, { gpa: `0x${region.gpa.toString(16)}` });
   }
 
   queuesSettled(present: number, needed: number): void {
@@ -306,6 +312,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       return;
     }
     const { code, syscall, message } = error;
+    if (code === 'ENXIO') this.#session.memory.findLost();
+    if (!this.#session.intact()) return;
     this.#failedRanges += failedRanges;
     if (this.#discardError?.code !== code) {
       this.#emit('discard-failed', message, { code, syscall, ranges: failedRanges });
@@ -355,7 +363,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #verdict(): string | null {
     const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
     return verdict({
-      problem: this.#problem ?? this.#discardProblem(),
+      problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem(),
       state: this.#session.state,
       now: Date.now(),
       connectedAt: this.#connectedAt,
@@ -365,6 +373,10 @@ export class Vm implements SessionObserver, BalloonObserver {
       guestFreeBytes: free ?? null,
       silentRings: this.#silentRings(),
     });
+  }
+
+  #lostProblem(): string | null {
+    return this.#session.memory.lost === null ? null : this.#memoryLost;
   }
 
   #discardProblem(): string | null {
@@ -381,4 +393,11 @@ export class Vm implements SessionObserver, BalloonObserver {
       targetBytes !== actualBytes || hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
     return expected && vrings.some(({ kicks }) => kicks > 0) && vrings.every(({ served }) => served === 0);
   }
+}
+
+function lostMemory(region: GuestRegion): string {
+  const where = `${formatSize(region.sizeBytes)} of guest memory at 0x${region.gpa.toString(16)}`;
+  return region.checkFile()
+    ? `${where} cannot be had, its huge pages ran out or the hardware failed: the balloon is stopped, look into the host's kernel log, reserve more huge pages (vm.nr_hugepages) and restart the VM`
+    : `the VMM cut the file with ${where} short: the balloon is stopped, keep everything from truncating the VM's memory file and restart the VM`;
 }
