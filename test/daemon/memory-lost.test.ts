@@ -20,6 +20,8 @@ interface Case {
   /** How much of the file is left, and what is touched then. */
   leftBytes: number;
   touch: (driver: BalloonDriver, frontend: Frontend) => void;
+  /** What the guest said before anything was known to be gone (default 0). */
+  inflatedBytes?: number;
   driver?: BalloonDriverOptions;
 }
 
@@ -51,6 +53,7 @@ const CASES: Record<string, Case> = {
   },
   'pages that are given up': {
     leftBytes: HALF,
+    inflatedBytes: MIB,
     touch: (driver, { ram }) => {
       ram.write(2 * MIB, u32s(...pfns(GONE / PAGE_BYTES, 256)));
       driver.ring('inflate').add([{ gpa: 2 * MIB, len: 1024 }]);
@@ -104,7 +107,7 @@ async function isStopped(
   t.same(frontend.protocolViolations, []);
 }
 
-for (const [what, { leftBytes, touch, driver: options }] of Object.entries(CASES)) {
+for (const [what, { leftBytes, touch, driver: options, inflatedBytes = 0 }] of Object.entries(CASES)) {
   void t.test(`rule 11: gone are ${what}`, async (t) => {
     const neighbour = await Bystander.start();
     const { served, frontend, driver } = await ServedVm.running(
@@ -114,6 +117,7 @@ for (const [what, { leftBytes, touch, driver: options }] of Object.entries(CASES
     ftruncateSync(file(frontend), leftBytes);
     touch(driver, frontend);
     await isStopped(t, served, driver, neighbour);
+    t.equal(served.view.balloon.inflatedBytesTotal, inflatedBytes, 'nothing was made of zeros');
     if (leftBytes > 0) t.ok(frontend.ram.pageHolds(0, 1), 'zeros were not taken for page frame numbers');
     await driver.reset();
     const again = await BalloonDriver.start(frontend, options);
