@@ -70,6 +70,11 @@ export const EVENTS = {
     help: 'Discarding resumed; pages given up meanwhile are discarded now.',
     action: null,
   },
+  'pin-unknown': {
+    level: 'debug',
+    help: 'Whether a device pins guest memory cannot be told: the files of the VMM may not be looked at. It is served as if there were none.',
+    action: null,
+  },
   'stats-received': { level: 'debug', help: 'The guest sent memory statistics.', action: null },
   'config-change-sent': {
     level: 'debug',

@@ -5,6 +5,7 @@ import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
+import { PinWatch } from './pin-watch.js';
 import { deviceOptions, isOfferable, type ConfigFile, type SocketSettings } from './settings.js';
 import { decodeVmRecord } from './vm-record.js';
 import { TargetError, Vm, type Target, type VmHandOver, type VmIdentity } from './vm.js';
@@ -15,11 +16,13 @@ export class VmFleet implements Fleet {
   readonly #config: ConfigFile;
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
+  readonly #pinWatch: PinWatch;
 
-  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper) {
+  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper, pinCheckMs?: number) {
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
+    this.#pinWatch = new PinWatch(this.#vms, pinCheckMs);
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
@@ -31,8 +34,9 @@ export class VmFleet implements Fleet {
     this.#keeper.keep(fd);
     this.#keeper.keep(state.fd, 'state');
     const identity = { name, pid, socketPath: socket?.path ?? null, options };
-    this.#serve(fd, identity, { keeper: this.#keeper, state, found: null });
+    const vm = this.#serve(fd, identity, { keeper: this.#keeper, state, found: null });
     this.#events.emit('vm-connected', 'a VMM connected', { pid, features: options.features }, name);
+    vm.checkPinned();
   }
 
   /**
@@ -57,7 +61,9 @@ export class VmFleet implements Fleet {
         features: found.features.filter(isOfferable),
       };
       const identity = { name: this.#freeName(name), pid: found.pid, socketPath: found.socket, options };
-      this.#serve(connection, identity, { keeper: this.#keeper, state, found }).resume();
+      const vm = this.#serve(connection, identity, { keeper: this.#keeper, state, found });
+      vm.checkPinned();
+      vm.resume();
       return true;
     } catch (error) {
       if (!(error instanceof Error)) throw error;
@@ -125,6 +131,7 @@ export class VmFleet implements Fleet {
       this.#events.forget(name);
     });
     this.#vms.set(name, vm);
+    this.#pinWatch.wake();
     return vm;
   }
 

@@ -15,6 +15,8 @@ export interface Symptoms {
   targetBytes: number;
   actualBytes: number;
   guestFreeBytes: number | null;
+  /** A file that the VMM has open and that pins guest memory. */
+  pinnedBy: string | null;
   /** The driver should have used a ring by now, kicked, and no ring ever moved. */
   silentRings: boolean;
 }
@@ -25,6 +27,9 @@ export function verdict(symptoms: Symptoms): string | null {
   if (problem !== null) return problem;
   if (state === 'connected' && now - symptoms.connectedAt > PATIENCE_MS) {
     return 'no guest driver has started yet: check that the guest has virtio_balloon (lsmod) and has booted';
+  }
+  if (symptoms.pinnedBy !== null) {
+    return `the VMM has ${symptoms.pinnedBy} open, which pins guest memory: nothing is discarded until the device is detached; set no balloon target for this VM, or give it an emulated device`;
   }
   if (state !== 'running') return null;
   if (symptoms.silentRings && now - symptoms.movedAt > PATIENCE_MS) {

@@ -5,6 +5,7 @@ import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../..
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { mapsPrivately } from '../host/peer.js';
+import { findPinning } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
@@ -68,6 +69,11 @@ export class Vm implements SessionObserver, BalloonObserver {
   #discardError: SystemError | null = null;
   #failedRanges = 0;
   #resuming = false;
+  /** Why nothing is discarded: what the operator said, and the file that pins guest memory. Each is enough. */
+  #operatorInhibits: string | null = null;
+  #pinnedBy: string | null = null;
+  #pinUnknown = false;
+  #ended = false;
 
   /**
    * Owns the connected socket `fd` and the state file. One that was found waits for resume(); throws StateError or
@@ -130,7 +136,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       pid,
       socket: socketPath,
       features: [...options.features],
-      inhibited: this.#balloon.inhibited,
+      inhibited: this.#operatorInhibits,
       wantedMemoryBytes: this.#wantedMemoryBytes,
       connectedAt: this.#connectedAt,
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
@@ -193,11 +199,32 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.#balloon.stats.refresh(timeoutMs);
   }
 
-  /** Resolves when no discard is under way any more. */
+  /** The operator's word. Resolves when it is in effect, and no discard under way if it is to stop them. */
   async setInhibited(reason: string | null): Promise<void> {
+    if (reason === this.#operatorInhibits) return;
+    this.#operatorInhibits = reason;
+    this.#session.save();
+    if (reason === null) this.checkPinned();
+    await this.#inhibit();
+  }
+
+  /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
+  checkPinned(): void {
+    if (this.#ended) return;
+    const { found, unknown } = findPinning(this.pid);
+    if (unknown !== null && !this.#pinUnknown) {
+      this.#pinUnknown = true;
+      this.#emit('pin-unknown', `the VMM's open files cannot be looked at: ${unknown}`, { code: unknown });
+    }
+    if (found === this.#pinnedBy) return;
+    this.#pinnedBy = found;
+    void this.#inhibit();
+  }
+
+  async #inhibit(): Promise<void> {
+    const reason = this.#operatorInhibits ?? pinReason(this.#pinnedBy);
     if (reason === this.#balloon.inhibited) return;
     const quiet = this.#balloon.setInhibited(reason);
-    this.#session.save();
     await quiet;
     if (reason !== null) this.#emit('inhibited', `discarding stopped: ${reason}`, { reason });
     else this.#emit('allowed', 'discarding resumed');
@@ -282,6 +309,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   closed(error: Error | null): void {
+    this.#ended = true;
     if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
     else this.#emit('vm-dropped', error.message);
@@ -331,11 +359,13 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#wantedMemoryBytes = found.wantedMemoryBytes;
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
+    this.#operatorInhibits = found.inhibited;
     if (found.inhibited !== null) void this.#balloon.setInhibited(found.inhibited);
   }
 
   #apply(bytes: number, by: string): void {
     const before = this.#balloon.targetBytes;
+    if (bytes > before) this.checkPinned();
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
@@ -371,6 +401,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       targetBytes: this.#balloon.targetBytes,
       actualBytes: this.#balloon.actualBytes,
       guestFreeBytes: free ?? null,
+      pinnedBy: this.#pinnedBy,
       silentRings: this.#silentRings(),
     });
   }
@@ -393,6 +424,10 @@ export class Vm implements SessionObserver, BalloonObserver {
       targetBytes !== actualBytes || hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
     return expected && vrings.some(({ kicks }) => kicks > 0) && vrings.every(({ served }) => served === 0);
   }
+}
+
+function pinReason(file: string | null): string | null {
+  return file === null ? null : `the VMM has ${file} open, which pins guest memory`;
 }
 
 function lostMemory(region: GuestRegion): string {

@@ -11,6 +11,7 @@ const healthy: Symptoms = {
   targetBytes: 512 * MIB,
   actualBytes: 512 * MIB,
   guestFreeBytes: 64 * MIB,
+  pinnedBy: null,
   silentRings: false,
 };
 
@@ -25,6 +26,7 @@ void t.test('nothing is said of a VM that is well, or has had little time', (t) 
 void t.test('each trouble has a sentence that says what to do', (t) => {
   t.equal(verdict({ ...healthy, problem: 'ring 0 is stopped' }), 'ring 0 is stopped');
   t.match(verdict({ ...healthy, state: 'connected' }), /no guest driver.*virtio_balloon/);
+  t.match(verdict({ ...healthy, pinnedBy: '/dev/vfio/12' }), /has \/dev\/vfio\/12 open.*pins.*detached/);
   t.match(verdict({ ...healthy, silentRings: true }), /share=on/);
   t.match(
     verdict({ ...healthy, actualBytes: 256 * MIB }),
