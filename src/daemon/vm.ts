@@ -64,6 +64,9 @@ export class Vm implements SessionObserver, BalloonObserver {
   #problem: string | null = null;
   #reached = true;
   #movedAt = Date.now();
+  #startedAt = Date.now();
+  /** Bytes that went in or out of the balloon until the target was set. */
+  #movedBytes = 0;
   #memoryLost: string | null = null;
   #outsideReported = false;
   #discardError: SystemError | null = null;
@@ -264,6 +267,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       if (this.#session.intact()) this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
       return;
     }
+    this.#startedAt = Date.now();
     if (this.#resuming) return;
     this.#outsideReported = false;
     if (this.#wantedMemoryBytes !== null) {
@@ -370,6 +374,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     const after = this.#balloon.targetBytes;
     if (after === before) return;
     this.#movedAt = Date.now();
+    this.#movedBytes = this.#inAndOut();
     this.#reached = false;
     this.#emit('target-changed', `balloon target ${formatSize(before)} -> ${formatSize(after)}`, {
       by,
@@ -400,10 +405,27 @@ export class Vm implements SessionObserver, BalloonObserver {
       movedAt: this.#movedAt,
       targetBytes: this.#balloon.targetBytes,
       actualBytes: this.#balloon.actualBytes,
+      ramBytes: this.#ramBytes,
+      heldBytes: this.#session.memory.balloonedPages * PAGE_BYTES,
       guestFreeBytes: free ?? null,
+      answered: this.#inAndOut() !== this.#movedBytes,
+      statsAgeMs: this.#statsAgeMs(),
+      statsIntervalMs: this.#identity.options.statsIntervalSeconds * 1000,
       pinnedBy: this.#pinnedBy,
       silentRings: this.#silentRings(),
     });
+  }
+
+  #inAndOut(): number {
+    const { inflated, deflated } = this.#balloon.totals;
+    return inflated + deflated;
+  }
+
+  #statsAgeMs(): number | null {
+    const asked =
+      this.#identity.options.statsIntervalSeconds > 0 &&
+      hasFeature(this.#session.features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
+    return asked ? Date.now() - Math.max(this.#startedAt, this.#balloon.stats.receivedAt) : null;
   }
 
   #lostProblem(): string | null {
