@@ -80,6 +80,11 @@ export const EVENTS = {
     help: 'Discarding resumed; pages given up meanwhile are discarded now.',
     action: null,
   },
+  'pin-unknown': {
+    level: 'debug',
+    help: 'Whether a device pins guest memory cannot be told: the files of the VMM may not be looked at. It is served as if there were none.',
+    action: null,
+  },
   'stats-received': { level: 'debug', help: 'The guest sent memory statistics.', action: null },
   'config-change-sent': {
     level: 'debug',
@@ -101,6 +106,12 @@ export const EVENTS = {
     help: 'The host kernel refused to discard pages; the guest was answered, the host kept the memory. Said once for each error code until all is discarded.',
     action:
       'EPERM: the VMM sealed its memory file, which must stay writable. ENOMEM, EBUSY: tried again by itself. Others: `balloonctl inhibit` and `allow` the VM to try again.',
+  },
+  'memory-lost': {
+    level: 'error',
+    help: 'Part of the guest memory that the VMM shares is gone: its file was cut short, or has no page to give. The balloon of this VM is stopped, others go on.',
+    action:
+      'Keep everything from truncating the memory file of the VM, reserve enough huge pages where it has some, and restart the VM.',
   },
   'driver-error': {
     level: 'warn',

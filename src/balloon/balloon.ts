@@ -235,6 +235,7 @@ export class Balloon implements Device {
   forget(queue: number): void {
     const role = this.#roles[queue];
     if (role === 'stats') this.stats.forget();
+    else if (role === 'inflate') this.#inflating.clear();
     else if (role === 'deflate') this.#deflating.clear();
     else if (role === 'reporting') this.#discarder.dropReports();
   }

@@ -5,6 +5,7 @@ import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
+import { PinWatch } from './pin-watch.js';
 import { deviceOptions, isOfferable, type ConfigFile, type SocketSettings } from './settings.js';
 import { decodeVmRecord } from './vm-record.js';
 import { TargetError, Vm, type Target, type VmHandOver, type VmIdentity } from './vm.js';
@@ -15,11 +16,13 @@ export class VmFleet implements Fleet {
   readonly #config: ConfigFile;
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
+  readonly #pinWatch: PinWatch;
 
-  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper) {
+  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper, pinCheckMs?: number) {
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
+    this.#pinWatch = new PinWatch(this.#vms, pinCheckMs);
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
@@ -30,10 +33,11 @@ export class VmFleet implements Fleet {
     const options = deviceOptions(this.#config, socket, name);
     const state = StateFile.create();
     const identity = { name, pid, socketPath: socket?.path ?? null, options };
-    this.#serve(fd, identity, { keeper: this.#keeper, state, found: null });
+    const vm = this.#serve(fd, identity, { keeper: this.#keeper, state, found: null });
     // Now that it has a record.
     this.#keeper.keep(state.fd, 'state');
     this.#events.emit('vm-connected', 'a VMM connected', { pid, features: options.features }, name);
+    vm.checkPinned();
   }
 
   /**
@@ -62,7 +66,9 @@ export class VmFleet implements Fleet {
       const handOver = { keeper: this.#keeper, state, found };
       // It takes care of itself from here on.
       state = null;
-      this.#serve(connection, identity, handOver).resume();
+      const vm = this.#serve(connection, identity, handOver);
+      vm.checkPinned();
+      vm.resume();
       return true;
     } catch (error) {
       if (!(error instanceof Error)) throw error;
@@ -131,6 +137,7 @@ export class VmFleet implements Fleet {
       this.#events.forget(name);
     });
     this.#vms.set(name, vm);
+    this.#pinWatch.wake();
     return vm;
   }
 

@@ -3,6 +3,13 @@ import type { SessionState } from '../vhost-user/session.js';
 
 /** How long nothing may move before that is worth a sentence. */
 const PATIENCE_MS = 30_000;
+/** So many answers in a row may be missing. */
+const STATS_MISSED = 3;
+/** No Linux guest runs with less, nor with much less than this part of what it was booted with. */
+const LEAST_GUEST_BYTES = 64 * 2 ** 20;
+const LEAST_GUEST_PART = 1 / 64;
+/** With less than this of its memory free, a guest can give none. */
+const LEAST_FREE_PART = 1 / 32;
 
 export interface Symptoms {
   /** Something that was found wrong and stands until the driver starts anew. */
@@ -12,30 +19,68 @@ export interface Symptoms {
   now: number;
   connectedAt: number;
   movedAt: number;
+  ramBytes: number;
   targetBytes: number;
   actualBytes: number;
+  /** What is in the balloon by the pages it was told of. */
+  heldBytes: number;
   guestFreeBytes: number | null;
+  /** The driver gave or took back pages since the target was set. */
+  answered: boolean;
+  /** Milliseconds since statistics came, or since the driver that owes them started; null: none are asked for. */
+  statsAgeMs: number | null;
+  statsIntervalMs: number;
+  /** A file that the VMM has open and that pins guest memory. */
+  pinnedBy: string | null;
   /** The driver should have used a ring by now, kicked, and no ring ever moved. */
   silentRings: boolean;
 }
 
 /** What is wrong with a VM's balloon and what to do, in a sentence; null when nothing is. */
 export function verdict(symptoms: Symptoms): string | null {
-  const { problem, state, now, targetBytes, actualBytes } = symptoms;
+  const { problem, state, now, pinnedBy } = symptoms;
   if (problem !== null) return problem;
   if (state === 'connected' && now - symptoms.connectedAt > PATIENCE_MS) {
     return 'no guest driver has started yet: check that the guest has virtio_balloon (lsmod) and has booted';
   }
-  if (state !== 'running') return null;
-  if (symptoms.silentRings && now - symptoms.movedAt > PATIENCE_MS) {
+  const waited = now - symptoms.movedAt > PATIENCE_MS;
+  if (state === 'running' && symptoms.silentRings && waited) {
     return 'the guest kicks but its rings never move here: guest memory is probably not shared, add share=on to the memory backend and restart the VM';
   }
-  if (actualBytes !== targetBytes && now - symptoms.movedAt > PATIENCE_MS) {
-    const free =
-      symptoms.guestFreeBytes === null ? '' : ` (the guest has ${formatSize(symptoms.guestFreeBytes)} free)`;
-    return actualBytes < targetBytes
-      ? `the guest stopped at ${formatSize(actualBytes)} of ${formatSize(targetBytes)}${free}: it cannot give more, set a smaller balloon`
-      : `the guest does not take back its memory, the balloon stays at ${formatSize(actualBytes)}: check the guest's kernel log`;
+  if (pinnedBy !== null) {
+    return `the VMM has ${pinnedBy} open, which pins guest memory: nothing is discarded until the device is detached; set no balloon target for this VM, or give it an emulated device`;
   }
-  return null;
+  if (state !== 'running') return null;
+  return (waited ? stuck(symptoms) : null) ?? deadStatistics(symptoms);
+}
+
+/** Why the balloon stays where it is, which is not where it should be. */
+function stuck(symptoms: Symptoms): string | null {
+  const { ramBytes, targetBytes, actualBytes, heldBytes, guestFreeBytes } = symptoms;
+  if (actualBytes === targetBytes) return null;
+  const actual = formatSize(actualBytes);
+  const target = formatSize(targetBytes);
+  if (!symptoms.answered) {
+    return `the guest driver never answered the target of ${target}: check that the VM is not paused and the guest not hung, then reload its balloon driver`;
+  }
+  if (heldBytes === targetBytes) {
+    return `the guest holds ${formatSize(heldBytes)} in its balloon but never acks that (actual stays ${actual}): update its balloon driver`;
+  }
+  if (actualBytes > targetBytes) {
+    return `the guest does not take back its memory, the balloon stays at ${actual}: check the guest's kernel log`;
+  }
+  const least = Math.max(LEAST_GUEST_BYTES, ramBytes * LEAST_GUEST_PART);
+  if (ramBytes - targetBytes < least) {
+    return `a target of ${target} would leave the guest ${formatSize(ramBytes - targetBytes)} of ${formatSize(ramBytes)}, which no guest runs in: set a balloon of ${formatSize(Math.max(0, ramBytes - least))} at most`;
+  }
+  if (guestFreeBytes !== null && guestFreeBytes >= ramBytes * LEAST_FREE_PART) {
+    return `the guest stopped at ${actual} of ${target} with ${formatSize(guestFreeBytes)} free: look for its balloon driver in the guest's kernel log, or set a smaller balloon`;
+  }
+  const free = guestFreeBytes === null ? '' : ` (it has ${formatSize(guestFreeBytes)} free)`;
+  return `the guest is out of puff at ${actual} of ${target}${free}: it cannot give more, set a smaller balloon`;
+}
+
+function deadStatistics({ statsAgeMs, statsIntervalMs }: Symptoms): string | null {
+  if (statsAgeMs === null || statsAgeMs <= STATS_MISSED * statsIntervalMs) return null;
+  return `the guest sent no statistics for ${Math.round(statsAgeMs / 1000)} s, asked for every ${statsIntervalMs / 1000} s: check that the guest is not hung, then reload its balloon driver`;
 }

@@ -5,8 +5,9 @@ import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../..
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { mapsPrivately } from '../host/peer.js';
+import { findPinning } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
-import { PAGE_BYTES } from '../memory/region.js';
+import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
 import type { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
@@ -63,10 +64,19 @@ export class Vm implements SessionObserver, BalloonObserver {
   #problem: string | null = null;
   #reached = true;
   #movedAt = Date.now();
+  #startedAt = Date.now();
+  /** Bytes that went in or out of the balloon until the target was set. */
+  #movedBytes = 0;
+  #memoryLost: string | null = null;
   #outsideReported = false;
   #discardError: SystemError | null = null;
   #failedRanges = 0;
   #resuming = false;
+  /** Why nothing is discarded: what the operator said, and the file that pins guest memory. Each is enough. */
+  #operatorInhibits: string | null = null;
+  #pinnedBy: string | null = null;
+  #pinUnknown = false;
+  #ended = false;
 
   /**
    * Owns the connected socket `fd` and the state file. One that was found waits for resume(); throws StateError or
@@ -129,7 +139,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       pid,
       socket: socketPath,
       features: [...options.features],
-      inhibited: this.#balloon.inhibited,
+      inhibited: this.#operatorInhibits,
       wantedMemoryBytes: this.#wantedMemoryBytes,
       connectedAt: this.#connectedAt,
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
@@ -192,11 +202,32 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.#balloon.stats.refresh(timeoutMs);
   }
 
-  /** Resolves when no discard is under way any more. */
+  /** The operator's word. Resolves when it is in effect, and no discard under way if it is to stop them. */
   async setInhibited(reason: string | null): Promise<void> {
+    if (reason === this.#operatorInhibits) return;
+    this.#operatorInhibits = reason;
+    this.#session.save();
+    if (reason === null) this.checkPinned();
+    await this.#inhibit();
+  }
+
+  /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
+  checkPinned(): void {
+    if (this.#ended) return;
+    const { found, unknown } = findPinning(this.pid);
+    if (unknown !== null && !this.#pinUnknown) {
+      this.#pinUnknown = true;
+      this.#emit('pin-unknown', `the VMM's open files cannot be looked at: ${unknown}`, { code: unknown });
+    }
+    if (found === this.#pinnedBy) return;
+    this.#pinnedBy = found;
+    void this.#inhibit();
+  }
+
+  async #inhibit(): Promise<void> {
+    const reason = this.#operatorInhibits ?? pinReason(this.#pinnedBy);
     if (reason === this.#balloon.inhibited) return;
     const quiet = this.#balloon.setInhibited(reason);
-    this.#session.save();
     await quiet;
     if (reason !== null) this.#emit('inhibited', `discarding stopped: ${reason}`, { reason });
     else this.#emit('allowed', 'discarding resumed');
@@ -233,9 +264,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#movedAt = Date.now();
     if (state !== 'running') {
       this.#problem = null;
-      this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
+      if (this.#session.intact()) this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
       return;
     }
+    this.#startedAt = Date.now();
     if (this.#resuming) return;
     this.#outsideReported = false;
     if (this.#wantedMemoryBytes !== null) {
@@ -265,6 +297,11 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('driver-error', error.message, { ring: index });
   }
 
+  memoryLost(region: GuestRegion): void {
+    this.#memoryLost = lostMemory(region);
+    this.#emit('memory-lost', this.#memoryLost, { gpa: `0x${region.gpa.toString(16)}` });
+  }
+
   queuesSettled(present: number, needed: number): void {
     if (present >= needed) return;
     this.#problem = `the VMM device has ${present} virtqueues, the offered features need ${needed}: set num_vqs=${needed} on it and restart the VM`;
@@ -276,6 +313,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   closed(error: Error | null): void {
+    this.#ended = true;
     if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
     else this.#emit('vm-dropped', error.message);
@@ -306,6 +344,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       return;
     }
     const { code, syscall, message } = error;
+    if (code === 'ENXIO') this.#session.memory.findLost();
+    if (!this.#session.intact()) return;
     this.#failedRanges += failedRanges;
     if (this.#discardError?.code !== code) {
       this.#emit('discard-failed', message, { code, syscall, ranges: failedRanges });
@@ -323,15 +363,18 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#wantedMemoryBytes = found.wantedMemoryBytes;
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
+    this.#operatorInhibits = found.inhibited;
     if (found.inhibited !== null) void this.#balloon.setInhibited(found.inhibited);
   }
 
   #apply(bytes: number, by: string): void {
     const before = this.#balloon.targetBytes;
+    if (bytes > before) this.checkPinned();
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
     this.#movedAt = Date.now();
+    this.#movedBytes = this.#inAndOut();
     this.#reached = false;
     this.#emit('target-changed', `balloon target ${formatSize(before)} -> ${formatSize(after)}`, {
       by,
@@ -355,16 +398,38 @@ export class Vm implements SessionObserver, BalloonObserver {
   #verdict(): string | null {
     const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
     return verdict({
-      problem: this.#problem ?? this.#discardProblem(),
+      problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem(),
       state: this.#session.state,
       now: Date.now(),
       connectedAt: this.#connectedAt,
       movedAt: this.#movedAt,
       targetBytes: this.#balloon.targetBytes,
       actualBytes: this.#balloon.actualBytes,
+      ramBytes: this.#ramBytes,
+      heldBytes: this.#session.memory.balloonedPages * PAGE_BYTES,
       guestFreeBytes: free ?? null,
+      answered: this.#inAndOut() !== this.#movedBytes,
+      statsAgeMs: this.#statsAgeMs(),
+      statsIntervalMs: this.#identity.options.statsIntervalSeconds * 1000,
+      pinnedBy: this.#pinnedBy,
       silentRings: this.#silentRings(),
     });
+  }
+
+  #inAndOut(): number {
+    const { inflated, deflated } = this.#balloon.totals;
+    return inflated + deflated;
+  }
+
+  #statsAgeMs(): number | null {
+    const asked =
+      this.#identity.options.statsIntervalSeconds > 0 &&
+      hasFeature(this.#session.features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
+    return asked ? Date.now() - Math.max(this.#startedAt, this.#balloon.stats.receivedAt) : null;
+  }
+
+  #lostProblem(): string | null {
+    return this.#session.memory.lost === null ? null : this.#memoryLost;
   }
 
   #discardProblem(): string | null {
@@ -381,4 +446,15 @@ export class Vm implements SessionObserver, BalloonObserver {
       targetBytes !== actualBytes || hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
     return expected && vrings.some(({ kicks }) => kicks > 0) && vrings.every(({ served }) => served === 0);
   }
+}
+
+function pinReason(file: string | null): string | null {
+  return file === null ? null : `the VMM has ${file} open, which pins guest memory`;
+}
+
+function lostMemory(region: GuestRegion): string {
+  const where = `${formatSize(region.sizeBytes)} of guest memory at 0x${region.gpa.toString(16)}`;
+  return region.checkFile()
+    ? `${where} cannot be had, its huge pages ran out or the hardware failed: the balloon is stopped, look into the host's kernel log, reserve more huge pages (vm.nr_hugepages) and restart the VM`
+    : `the VMM cut the file with ${where} short: the balloon is stopped, keep everything from truncating the VM's memory file and restart the VM`;
 }

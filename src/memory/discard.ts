@@ -296,6 +296,12 @@ export class Discarder {
     };
     const settle = (seconds: number): void => this.#settle(batch, seconds);
     this.#batch = batch;
+    if (!region.checkFile()) {
+      // The kernel would punch holes beyond the end of the file and find nothing wrong with it.
+      batch.outcomes.fill(constants.errno.ENXIO);
+      setImmediate(settle, 0);
+      return;
+    }
     try {
       batch.work = new BackgroundDiscard(region.mapping, region.fd, ranges, count, batch.outcomes, settle);
     } catch (error) {

@@ -1,6 +1,7 @@
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { describeFile } from '../os/file.js';
 import { closeFd } from '../os/fd.js';
+import { faultsSoFar } from '../os/mapping.js';
 import { FrontendError } from './errors.js';
 import { describeRegion, GuestRegion, regionsOverlap, samePlace } from './region.js';
 import { StateFile, type Area } from './state-file.js';
@@ -30,6 +31,8 @@ export interface FoundRegion {
 export class GuestMemory {
   readonly state: StateFile;
   #regions: GuestRegion[] = [];
+  #seenFaults = faultsSoFar();
+  #lost: GuestRegion | null = null;
 
   constructor(state = StateFile.create()) {
     this.state = state;
@@ -41,6 +44,23 @@ export class GuestMemory {
 
   get sizeBytes(): number {
     return this.#regions.reduce((sum, region) => sum + region.sizeBytes, 0);
+  }
+
+  /**
+   * A region whose file the VMM cut short, found when it was touched there. Asked after each piece of work on guest
+   * memory and before anything comes of it; it makes no system call.
+   */
+  get lost(): GuestRegion | null {
+    const faults = faultsSoFar();
+    if (faults !== this.#seenFaults) {
+      this.#seenFaults = faults;
+      this.findLost();
+    }
+    return this.#lost;
+  }
+
+  findLost(): void {
+    this.#lost = this.#regions.find((region) => region.lost) ?? null;
   }
 
   get balloonedPages(): number {
@@ -195,6 +215,7 @@ export class GuestMemory {
 
   #install(regions: GuestRegion[]): void {
     this.#regions = regions.sort((a, b) => a.gpa - b.gpa);
+    this.findLost();
   }
 
   #regionAt(gpa: number): GuestRegion | undefined {

@@ -1,6 +1,6 @@
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { closeFd } from '../os/fd.js';
-import { describeFile, type BackingFile } from '../os/file.js';
+import { describeFile, fileBytes, type BackingFile } from '../os/file.js';
 import { Mapping } from '../os/mapping.js';
 import { FrontendError } from './errors.js';
 import { BLOCK_PAGES, PageLedger } from './page-ledger.js';
@@ -27,6 +27,8 @@ export class GuestRegion {
   readonly fd: number;
   readonly mapping: Mapping;
   readonly ledger: PageLedger;
+  /** Its file was found to be too short. */
+  shrunk = false;
 
   /**
    * Maps what `description` says of `fd`, which belongs to the region from then on; when it throws, the fd is
@@ -72,6 +74,18 @@ export class GuestRegion {
       throw error;
     }
     this.fd = fd;
+  }
+
+  /** Part of it is gone: what is read there is not the guest's, and the rest can only be wrong without it. */
+  get lost(): boolean {
+    return this.shrunk || this.mapping.faults > 0;
+  }
+
+  /** Looks whether the file still holds all of it; false makes it lost. */
+  checkFile(): boolean {
+    const end = Number(this.description.mmapOffset) + this.sizeBytes;
+    this.shrunk ||= fileBytes(this.fd) < end;
+    return !this.shrunk;
   }
 
   get endGpa(): number {

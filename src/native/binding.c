@@ -490,6 +490,25 @@ NATIVE(detach)
 	return glue_result(&call, 0);
 }
 
+/* faults(mapping): how many of its pages could not be had, 0 when it is unmapped. */
+NATIVE(faults)
+{
+	BEGIN;
+	struct mapping *mapping = glue_handle(&call, 0, KIND_MAPPING);
+
+	return glue_result(&call, call.bad ? 0 : bd_faults(&mapping->memory));
+}
+
+/* allFaults(): the count over all mappings as memory that changes with it. */
+NATIVE(allFaults)
+{
+	napi_value result = NULL;
+
+	(void)info;
+	napi_create_external_arraybuffer(env, bd_all_faults(), sizeof(uint32_t), NULL, NULL, &result);
+	return result;
+}
+
 /* read(mapping, at, bytes, offset, length) and write(the same) */
 static napi_value copy(napi_env env, napi_callback_info info, int out)
 {
@@ -645,6 +664,7 @@ NAPI_MODULE_INIT()
 		EXPORT(peek),	   EXPORT(consume),	 EXPORT(unconsumed),	 EXPORT(hungUp),
 		EXPORT(sendFile),  EXPORT(unread),    EXPORT(offset),	 EXPORT(setOffset),	 EXPORT(punch),
 		EXPORT(acceptAndTell), EXPORT(boundPath), EXPORT(datagramConnect),		 EXPORT(datagramBind),
+		EXPORT(faults),	   EXPORT(allFaults),
 	};
 	struct bd_signaller *signaller = calloc(1, sizeof(*signaller));
 

@@ -3,7 +3,8 @@
     {
       "target_name": "balloond_native",
       "sources": [
-        "binding.c", "watch.c", "behind.c", "fd.c", "socket.c", "mapping.c", "memfd.c", "eventfd.c", "discard.c"
+        "binding.c", "watch.c", "behind.c", "fd.c", "socket.c", "mapping.c", "memfd.c", "eventfd.c", "discard.c",
+        "sigbus.c"
       ],
       "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
     }

@@ -3,16 +3,19 @@
 #include "native.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 int bd_map(struct bd_mapping *mapping, int fd, off_t offset, size_t length)
 {
+	struct statfs filesystem;
 	struct stat file;
 	void *address;
 	int error;
 
-	if (fstat(fd, &file) < 0)
+	if (fstat(fd, &file) < 0 || fstatfs(fd, &filesystem) < 0)
 		return -errno;
 	if (offset > file.st_size || length > (size_t)(file.st_size - offset))
 		return -ENXIO;
@@ -28,13 +31,17 @@ int bd_map(struct bd_mapping *mapping, int fd, off_t offset, size_t length)
 	mapping->address = address;
 	mapping->length = length;
 	mapping->file_offset = offset;
-	return 0;
+	error = bd_guard(mapping, filesystem.f_type == HUGETLBFS_MAGIC ? (size_t)filesystem.f_bsize : bd_page_bytes());
+	if (error < 0)
+		bd_unmap(mapping);
+	return error;
 }
 
 int bd_unmap(struct bd_mapping *mapping)
 {
 	void *address = mapping->address;
 
+	bd_unguard(mapping);
 	mapping->address = NULL;
 	return munmap(address, mapping->length) < 0 ? -errno : 0;
 }

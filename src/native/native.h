@@ -1,6 +1,7 @@
 /*
  * The contract between the glue (binding.c) and the system calls. Every function returns a value >= 0 or a
- * negative errno; none keeps state but what it is handed. File descriptors that they make are close-on-exec and non-blocking.
+ * negative errno; none keeps state but what it is handed, except sigbus.c. File descriptors that they make are
+ * close-on-exec and non-blocking.
  */
 #ifndef BALLOOND_NATIVE_H
 #define BALLOOND_NATIVE_H
@@ -72,10 +73,25 @@ struct bd_mapping {
 	uint8_t *address;
 	size_t length;
 	off_t file_offset;
+	struct bd_guard *guard;
 };
-/* -ENXIO when the range ends beyond the file: touching that part would be a SIGBUS. */
+/* -ENXIO when the range ends beyond the file. What is cut off the file later reads as zeros and is counted (sigbus.c). */
 int bd_map(struct bd_mapping *mapping, int fd, off_t offset, size_t length);
 int bd_unmap(struct bd_mapping *mapping);
+
+/*
+ * sigbus.c: what to do when a mapping's file was cut short, or has no page to give. A signal handler belongs to the
+ * whole process, and so do the table of mappings it looks into and the count of all its faults: they are the one piece
+ * of state behind this contract. SIGBUS anywhere else, or sent by somebody, goes to who had it before.
+ */
+/* From now on a page (`page` bytes) of the mapping that cannot be had becomes a private one of zeros. */
+int bd_guard(struct bd_mapping *mapping, size_t page);
+/* Before it is unmapped. */
+void bd_unguard(struct bd_mapping *mapping);
+/* How many pages of it became zeros. */
+uint32_t bd_faults(const struct bd_mapping *mapping);
+/* The same of all mappings that ever were, modulo 2^32, at an address that lasts. */
+uint32_t *bd_all_faults(void);
 
 /* memfd.c */
 int bd_memfd(const char *name, off_t size, int huge_page_shift);

@@ -34,6 +34,11 @@ export function describeFile(fd: number): BackingFile {
   };
 }
 
+/** How long the file is now. */
+export function fileBytes(fd: number): number {
+  return fstatSync(fd).size;
+}
+
 /** What the file takes up now. */
 export function allocatedBytes(fd: number): number {
   return fstatSync(fd).blocks * 512;

@@ -4,6 +4,13 @@ import { native, type MappingHandle } from './native.js';
 /** A mapping that nobody refers to is unmapped: not before the last view of it is gone. */
 const handlesInView = new WeakMap<ArrayBuffer, MappingHandle>();
 
+const faults = new Uint32Array(native.allFaults());
+
+/** Rises (modulo 2^32) with each page of any mapping that could not be had; looking costs no call. */
+export function faultsSoFar(): number {
+  return Atomics.load(faults, 0);
+}
+
 /**
  * A shared, writable mapping of a file, left out of core dumps and of child processes. JavaScript sees its bytes
  * by copies, or by views of small parts (rings, ledgers) that are detached before the memory goes away.
@@ -31,6 +38,11 @@ export class Mapping {
 
   get closed(): boolean {
     return !this.#open;
+  }
+
+  /** How many of its pages could not be had when they were touched, since its file was cut short: they are zeros. */
+  get faults(): number {
+    return native.faults(this.handle);
   }
 
   /** At most 1 GiB. Its memory is shared with other processes: use Atomics where order matters. */

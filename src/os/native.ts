@@ -50,6 +50,8 @@ interface Native {
   detach(view: ArrayBuffer): number;
   read(mapping: MappingHandle, at: number, into: Uint8Array, offset: number, length: number): number;
   write(mapping: MappingHandle, at: number, from: Uint8Array, offset: number, length: number): number;
+  faults(mapping: MappingHandle): number;
+  allFaults(): ArrayBuffer;
   memfd(name: string, size: number, hugePageShift: number): number;
   pidfdSelf(): number;
   pageBytes(): number;

@@ -3,6 +3,7 @@ import { ProtocolFeature, VhostFeature } from '../../protocol/vhost-user/request
 import { featureMask, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { FrontendError } from '../memory/errors.js';
 import { GuestMemory } from '../memory/guest-memory.js';
+import type { GuestRegion } from '../memory/region.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import { NO_KEEPER, type FdKeeper } from '../os/fd-keeper.js';
 import type { Chain } from '../virtqueue/chain.js';
@@ -32,6 +33,8 @@ export interface SessionObserver {
   stateChanged(state: SessionState): void;
   requestRefused(request: string, error: Error): void;
   ringFailed(index: number, error: Error): void;
+  /** Part of guest memory is gone: the device is stopped until the VMM shares other memory. */
+  memoryLost(region: GuestRegion): void;
   queuesSettled(present: number, needed: number): void;
   configChangeSent(): void;
   /** What is to be written down of the VM changed; for keepers that are active. */
@@ -70,6 +73,7 @@ export class Session implements VringContext, DeviceHost {
   #state: SessionState = 'connected';
   /** What was written down is not what is. */
   #unsaved = false;
+  #lost: GuestRegion | null = null;
   #silentRefusals = 0;
   #settle: NodeJS.Timeout | null = null;
   #closed = false;
@@ -197,8 +201,10 @@ export class Session implements VringContext, DeviceHost {
    */
   start(resumed = false): void {
     if (!this.vrings.some((vring) => vring.enabled && vring.configured)) return;
+    if (!this.intact()) return;
     if (this.#state !== 'running') {
       for (const vring of this.vrings) vring.attach();
+      if (!this.intact()) return;
       this.device.start(resumed || this.vrings.some((vring) => vring.advanced));
       this.#setState('running');
       this.#channel?.open();
@@ -271,6 +277,16 @@ export class Session implements VringContext, DeviceHost {
 
   complete(queue: number, chain: Chain, writtenBytes: number): void {
     this.ring(queue).complete(chain, writtenBytes);
+  }
+
+  intact(): boolean {
+    const { lost } = this.memory;
+    if (lost === null || lost === this.#lost) return lost === null;
+    this.#lost = lost;
+    for (const vring of this.vrings) vring.abandon();
+    this.stop();
+    this.observer.memoryLost(lost);
+    return false;
   }
 
   ringFailed(index: number, error: Error): void {

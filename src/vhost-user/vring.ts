@@ -44,6 +44,11 @@ export interface VringContext {
   readonly running: boolean;
   /** Indices of the queues the driver configured, ascending. */
   readonly configured: readonly number[];
+  /**
+   * Whether all of guest memory is still there. When it is not, the device is stopped, and what was read of the memory
+   * last must not be acted upon.
+   */
+  intact(): boolean;
   /** The ring broke a rule and is stopped. */
   ringFailed(index: number, error: Error): void;
 }
@@ -198,6 +203,7 @@ export class Vring {
     if (this.#queue !== null || this.#broken !== null || !this.configured) return;
     try {
       this.#queue = this.#open();
+      this.#context.intact();
     } catch (error) {
       this.#fail(error);
     }
@@ -268,6 +274,7 @@ export class Vring {
     } catch (error) {
       this.#fail(error);
     }
+    this.#context.intact();
   }
 
   /** Gives back a chain that the device held. */
@@ -276,6 +283,14 @@ export class Vring {
     if (queue === null) return;
     queue.addUsed(chain, writtenBytes);
     this.#publish(queue);
+    this.#context.intact();
+  }
+
+  /** Guest memory is gone, and with it the ring: the driver is told once, and not heard any more. */
+  abandon(): void {
+    if (!this.configured || this.#broken !== null) return;
+    this.#broken = new FrontendError('guest memory is gone');
+    this.#silence();
   }
 
   /** Every chain popped is given back or held. False: the device is not done with them. */
@@ -299,6 +314,7 @@ export class Vring {
     } catch (thrown) {
       error = asError(thrown);
     }
+    if (!this.#context.intact()) return false;
     const held = { done, error };
     this.#held = held;
     const now = device.flush(this.index, () => {
@@ -332,12 +348,18 @@ export class Vring {
   }
 
   #fail(error: unknown): void {
+    // What it complains of may be zeros where there was guest memory.
+    if (!this.#context.intact()) return;
     this.#broken = asError(error);
+    this.#silence();
+    this.#context.ringFailed(this.index, this.#broken);
+  }
+
+  #silence(): void {
     if (this.#errFd >= 0) signalEvent(this.#errFd);
     this.detach();
     // A broken ring is not watched: its driver may kick as fast as it likes.
     this.#kick?.watch.close();
-    this.#context.ringFailed(this.index, this.#broken);
   }
 
   /** Of a packed ring (RingLayout.position). */

@@ -1,5 +1,6 @@
 import t from 'tap';
 import { verdict, type Symptoms } from '../../src/daemon/verdict.js';
+import { ServedVm } from '../support/served-vm.js';
 
 const MIB = 2 ** 20;
 const healthy: Symptoms = {
@@ -8,28 +9,73 @@ const healthy: Symptoms = {
   now: 1_000_000,
   connectedAt: 0,
   movedAt: 0,
+  ramBytes: 2048 * MIB,
   targetBytes: 512 * MIB,
   actualBytes: 512 * MIB,
-  guestFreeBytes: 64 * MIB,
+  heldBytes: 512 * MIB,
+  guestFreeBytes: 24 * MIB,
+  answered: true,
+  statsAgeMs: 5000,
+  statsIntervalMs: 10_000,
+  pinnedBy: null,
   silentRings: false,
 };
+/** Half of what it should give. */
+const short: Symptoms = { ...healthy, actualBytes: 256 * MIB, heldBytes: 256 * MIB };
+
+function says(change: Partial<Symptoms>, what: RegExp, from = healthy): void {
+  t.match(verdict({ ...from, ...change }), what);
+}
 
 void t.test('nothing is said of a VM that is well, or has had little time', (t) => {
   t.equal(verdict(healthy), null);
-  t.equal(verdict({ ...healthy, actualBytes: 0, movedAt: 999_000 }), null);
+  t.equal(verdict({ ...short, movedAt: 999_000 }), null);
+  t.equal(verdict({ ...short, movedAt: 999_000, answered: false }), null);
   t.equal(verdict({ ...healthy, state: 'connected', connectedAt: 999_000 }), null);
-  t.equal(verdict({ ...healthy, state: 'stopped', actualBytes: 0 }), null);
+  t.equal(verdict({ ...short, state: 'stopped' }), null);
+  t.equal(verdict({ ...healthy, answered: false }), null, 'the target was there before');
+  t.equal(verdict({ ...healthy, statsAgeMs: 30_000 }), null);
+  t.equal(verdict({ ...healthy, statsAgeMs: null }), null, 'no statistics are asked for');
   t.end();
 });
 
 void t.test('each trouble has a sentence that says what to do', (t) => {
-  t.equal(verdict({ ...healthy, problem: 'ring 0 is stopped' }), 'ring 0 is stopped');
-  t.match(verdict({ ...healthy, state: 'connected' }), /no guest driver.*virtio_balloon/);
-  t.match(verdict({ ...healthy, silentRings: true }), /share=on/);
-  t.match(
-    verdict({ ...healthy, actualBytes: 256 * MIB }),
-    /stopped at 256.* of 512.*64.*free.*smaller balloon/,
-  );
-  t.match(verdict({ ...healthy, targetBytes: 0 }), /stays at 512.*kernel log/);
+  says({ problem: 'ring 0 is stopped' }, /^ring 0 is stopped$/);
+  says({ state: 'connected' }, /no guest driver.*virtio_balloon/);
+  says({ silentRings: true }, /share=on/);
+  says({ pinnedBy: '/dev/vfio/12' }, /has \/dev\/vfio\/12 open.*pins.*detached/);
+  says({ targetBytes: 0 }, /stays at 512.*kernel log/);
+  says({}, /out of puff at 256.* of 512.*24.*free.*smaller balloon/, short);
+  says({ guestFreeBytes: null }, /out of puff at 256.* of 512 MiB: it cannot/, short);
+  says({ guestFreeBytes: 900 * MIB }, /stopped at 256.* of 512.* with 900 MiB free.*kernel log/, short);
+  says({ targetBytes: 2040 * MIB }, /would leave.*8 MiB of 2 GiB.*at most/, short);
+  says({ answered: false }, /never answered the target of 512 MiB.*reload/, short);
+  says({ heldBytes: 512 * MIB }, /holds 512 MiB.*never acks.*256 MiB.*update/, short);
+  says({ statsAgeMs: 31_000 }, /no statistics for 31 s.*every 10 s.*reload/);
   t.end();
+});
+
+void t.test('what is wrong with the VM comes before what follows from it', (t) => {
+  says({ problem: 'memory is gone', statsAgeMs: 60_000 }, /^memory is gone$/, short);
+  says({ pinnedBy: '/dev/vfio/12', statsAgeMs: 60_000 }, /pins/, short);
+  says({ answered: false, statsAgeMs: 60_000 }, /never answered/, short);
+  t.end();
+});
+
+void t.test('statistics of a served VM that cease', async (t) => {
+  const { served, driver } = await ServedVm.running({ statsIntervalSeconds: 0.1 });
+  await driver.waitStatsRequests(2);
+  t.equal(served.view.verdict, null);
+  driver.ring('stats').onCall = null;
+  await served.until(({ verdict: said }) => said !== null, 'it is noticed');
+  t.match(served.view.verdict, /no statistics/);
+  await served.close();
+});
+
+void t.test('a device with too few queues', async (t) => {
+  const served = new ServedVm({ frontend: { queueCount: 3 } });
+  await served.frontend.connect();
+  await served.until(({ verdict: said }) => said !== null, 'it is noticed');
+  t.match(served.view.verdict, /3 virtqueues.*need 5.*num_vqs=5/);
+  await served.close();
 });

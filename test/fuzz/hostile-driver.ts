@@ -109,6 +109,10 @@ export class HostileDriver implements VringContext {
     return this.#vrings.filter((vring) => vring.configured).map(({ index }) => index);
   }
 
+  intact(): boolean {
+    return true;
+  }
+
   ringFailed(index: number): void {
     this.#failed.add(index);
   }

@@ -1,4 +1,5 @@
 import type { FdKeeper } from '../../src/os/fd-keeper.js';
+import { acceptUnix } from '../../src/os/socket.js';
 import { closeFd, duplicateFd } from '../../src/os/fd.js';
 
 /** A keeper of file descriptors in this process: what was kept can be claimed, as often as anybody wants. */
@@ -16,6 +17,10 @@ export class NamedFds implements FdKeeper {
     const name = `f${++this.#last}`;
     this.#names.set(fd, name);
     this.#copies.set(name, duplicateFd(fd));
+  }
+
+  accept(listener: number): number | null {
+    return acceptUnix(listener);
   }
 
   nameOf(fd: number): string | null {

@@ -24,14 +24,14 @@ export class ServedVm {
   readonly events: SeenEvent[] = [];
   closed = false;
 
-  constructor(options: Partial<DeviceOptions> & { frontend?: Partial<FrontendOptions> } = {}) {
-    const { frontend, ...device } = options;
+  constructor(options: Partial<DeviceOptions> & { frontend?: Partial<FrontendOptions>; pid?: number } = {}) {
+    const { frontend, pid = NOBODY, ...device } = options;
     const [ours, theirs] = socketPair();
     const settings = { ...deviceOptions({}, null, 'vm'), statsIntervalSeconds: 0, ...device };
     const handOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null };
     this.vm = new Vm(
       ours,
-      { name: 'vm', pid: NOBODY, socketPath: null, options: settings },
+      { name: 'vm', pid, socketPath: null, options: settings },
       handOver,
       (event, message, fields = {}) => this.events.push({ event, message, fields }),
       () => (this.closed = true),

@@ -61,6 +61,7 @@ async function withRing(
     dirtyLog: null,
     running: true,
     configured: [0],
+    intact: () => true,
     ringFailed: (_, error) => failures.push(error),
   });
   const { descriptorGpa, driverGpa, deviceGpa } = ring.areas;

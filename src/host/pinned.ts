@@ -1,0 +1,58 @@
+import { opendirSync, readlinkSync } from 'node:fs';
+
+/** A process may have as many files open as it likes; no more are looked at. */
+const MAX_FDS = 4096;
+
+/**
+ * Files that let a device reach guest memory by itself (VFIO, iommufd, vhost-vdpa). Its pages are pinned: one that is
+ * removed from the file stays where it is for the device, and the guest gets another.
+ */
+const PINNING = [
+  /^\/dev\/vfio\//,
+  /^\/dev\/vhost-vdpa/,
+  /^\/dev\/iommu$/,
+  // fs/anon_inodes.c names devices and groups of VFIO like this; older kernels without the brackets.
+  /^anon_inode:\[?(kvm-)?vfio/,
+];
+
+export interface PinSearch {
+  /** What the process has open of that kind, as /proc names it; null: nothing. */
+  found: string | null;
+  /** Why it could not be told, as an errno name; null: it could. */
+  unknown: string | null;
+}
+
+/** Looks at the open files of a process. Threads with a file table of their own are not looked at. */
+export function findPinning(pid: number, proc = '/proc'): PinSearch {
+  const folder = `${proc}/${pid}/fd`;
+  try {
+    const files = opendirSync(folder, { bufferSize: 256 });
+    try {
+      for (let seen = 0; seen < MAX_FDS; seen++) {
+        const entry = files.readSync();
+        if (entry === null) break;
+        const path = link(`${folder}/${entry.name}`);
+        if (path !== null && PINNING.some((kind) => kind.test(path))) return { found: path, unknown: null };
+      }
+    } finally {
+      files.closeSync();
+    }
+  } catch (error) {
+    return { found: null, unknown: codeOf(error) };
+  }
+  return { found: null, unknown: null };
+}
+
+/** Null when it was closed meanwhile. */
+function link(path: string): string | null {
+  try {
+    return readlinkSync(path);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return null;
+    throw error;
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : String(error);
+}

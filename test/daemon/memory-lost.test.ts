@@ -1,0 +1,171 @@
+// Rule 11: a VMM that cuts its memory file short stops its own balloon, and nothing else.
+import { ftruncateSync } from 'node:fs';
+import t, { type Test } from 'tap';
+import {
+  BALLOON_F,
+  BalloonDriver,
+  LINUX_FEATURES,
+  type BalloonDriverOptions,
+} from '../support/balloon-driver.js';
+import { Bystander } from '../support/bystander.js';
+import type { Frontend } from '../support/frontend.js';
+import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
+import { HUGE_PAGE_BYTES, reserveHugePages } from '../support/huge-pages.js';
+import { pfns, ServedVm } from '../support/served-vm.js';
+import { bits, u32s } from '../support/wire.js';
+
+const MIB = 2 ** 20;
+
+interface Case {
+  /** How much of the file is left, and what is touched then. */
+  leftBytes: number;
+  touch: (driver: BalloonDriver, frontend: Frontend) => void;
+  /** What the guest said before anything was known to be gone (default 0). */
+  inflatedBytes?: number;
+  driver?: BalloonDriverOptions;
+}
+
+/** Where the second half of 64 MiB begins, and a page in it. */
+const HALF = 32 * MIB;
+const GONE = 48 * MIB;
+
+const CASES: Record<string, Case> = {
+  'its rings': {
+    leftBytes: 0,
+    touch: (driver) => driver.ring('inflate').kick(),
+  },
+  'a buffer of page frame numbers': {
+    leftBytes: HALF,
+    // Whose pages are discarded before the ack.
+    driver: { features: LINUX_FEATURES & ~bits(BALLOON_F.MUST_TELL_HOST) },
+    touch: (driver) => {
+      driver.ring('inflate').add([{ gpa: GONE, len: 64 }]);
+      driver.ring('inflate').kick();
+    },
+  },
+  'all but one page of what its driver uses': {
+    leftBytes: HALF,
+    driver: { areaGpa: HALF - PAGE_BYTES },
+    touch: (driver) => {
+      driver.ring('deflate').add([{ gpa: 0, len: 4 }], { indirect: true });
+      driver.ring('deflate').kick();
+    },
+  },
+  'pages that are given up': {
+    leftBytes: HALF,
+    inflatedBytes: MIB,
+    touch: (driver, { ram }) => {
+      ram.write(2 * MIB, u32s(...pfns(GONE / PAGE_BYTES, 256)));
+      driver.ring('inflate').add([{ gpa: 2 * MIB, len: 1024 }]);
+      driver.ring('inflate').kick();
+    },
+  },
+  'pages that are reported free': {
+    leftBytes: HALF,
+    touch: (driver) => {
+      driver.ring('reporting').add([{ gpa: GONE, len: MIB, writable: true }]);
+      driver.ring('reporting').kick();
+    },
+  },
+};
+
+function file({ ram }: Frontend): number {
+  const [region] = ram.regions;
+  if (region === undefined) throw new Error('no memory');
+  return region.file.fd;
+}
+
+/** The balloon is stopped with a word on why, once; the connection lives, and so does the neighbour. */
+async function isStopped(
+  t: Test,
+  served: ServedVm,
+  driver: BalloonDriver,
+  neighbour: Bystander,
+): Promise<void> {
+  const { frontend } = served;
+  await served.until(() => served.saw('memory-lost').length > 0, 'the loss is seen');
+  t.equal(served.view.state, 'stopped');
+  t.match(served.view.verdict, /cut the file.*short.*truncating.*restart the VM/);
+  for (const index of driver.queueNumbers.values()) {
+    t.equal(frontend.takeRingErrors(index), 1, `err of ring ${index}`);
+  }
+  const { balloon } = served.view;
+  for (let round = 0; round < 3; round++) {
+    for (const role of driver.queueNumbers.keys()) driver.ring(role).kick();
+    await served.settle();
+  }
+  t.same(served.view.balloon, balloon, 'kicks do nothing any more');
+  served.vm.setTarget({ balloonBytes: MIB });
+  t.equal(await driver.readTargetPages(), MIB / PAGE_BYTES, 'configuration is still answered');
+  await frontend.writeConfigField(4, 1);
+  await neighbour.works();
+  t.equal(served.saw('memory-lost').length, 1);
+  for (const event of ['driver-error', 'discard-failed', 'vm-dropped', 'vm-stopped'] as const) {
+    t.same(served.saw(event), [], event);
+  }
+  t.notOk(served.closed);
+  t.same(frontend.protocolViolations, []);
+}
+
+for (const [what, { leftBytes, touch, driver: options, inflatedBytes = 0 }] of Object.entries(CASES)) {
+  void t.test(`rule 11: gone are ${what}`, async (t) => {
+    const neighbour = await Bystander.start();
+    const { served, frontend, driver } = await ServedVm.running(
+      options === undefined ? {} : { driver: options },
+    );
+    frontend.ram.fillPage(0, 1);
+    ftruncateSync(file(frontend), leftBytes);
+    touch(driver, frontend);
+    await isStopped(t, served, driver, neighbour);
+    t.equal(served.view.balloon.inflatedBytesTotal, inflatedBytes, 'nothing was made of zeros');
+    if (leftBytes > 0) t.ok(frontend.ram.pageHolds(0, 1), 'zeros were not taken for page frame numbers');
+    await driver.reset();
+    const again = await BalloonDriver.start(frontend, options);
+    again.ring('inflate').kick();
+    await served.settle();
+    t.equal(served.view.state, 'stopped', 'nor is it started again');
+    t.equal(served.saw('memory-lost').length, 1);
+    await served.close();
+    await neighbour.close();
+  });
+}
+
+void t.test('rule 11: other memory is served again', async (t) => {
+  const { served, frontend, driver } = await ServedVm.running();
+  const [region] = frontend.ram.regions;
+  if (region === undefined) throw new Error('no memory');
+  ftruncateSync(region.file.fd, 0);
+  driver.ring('inflate').kick();
+  await served.until(() => served.saw('memory-lost').length > 0, 'the loss is seen');
+  await driver.reset();
+  await frontend.removeRegion(region);
+  await frontend.addRegion({ gpa: 0, lenBytes: 64 * MIB });
+  const again = await BalloonDriver.start(frontend);
+  await served.until(({ state }) => state === 'running', 'it runs');
+  t.equal(served.view.verdict, null);
+  await again.inflate(pfns(4096, 10));
+  await served.discarded();
+  t.equal(served.view.balloon.actualBytes, 10 * PAGE_BYTES);
+  await served.close();
+});
+
+void t.test('rule 11: huge pages', async (t) => {
+  if (!reserveHugePages(t, 16)) {
+    t.pass('hugetlbfs', { skip: 'no huge pages can be reserved here' });
+    return;
+  }
+  const neighbour = await Bystander.start();
+  for (const leftBytes of [0, 8 * MIB]) {
+    const ram = GuestRam.likeQemu(16 * MIB, { hugePageBytes: HUGE_PAGE_BYTES });
+    const { served, frontend, driver } = await ServedVm.running({
+      frontend: { ram },
+      driver: { areaGpa: 4 * MIB },
+    });
+    ftruncateSync(file(frontend), leftBytes);
+    driver.ring('inflate').add([{ gpa: 15 * MIB, len: 64 }]);
+    driver.ring('inflate').kick();
+    await isStopped(t, served, driver, neighbour);
+    await served.close();
+  }
+  await neighbour.close();
+});

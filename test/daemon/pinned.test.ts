@@ -1,0 +1,134 @@
+// Rule 5: what a device pins is not discarded until it is pinned no more.
+import { closeSync, openSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import { VmFleet } from '../../src/daemon/fleet.js';
+import { PinWatch } from '../../src/daemon/pin-watch.js';
+import { decodeVmRecord } from '../../src/daemon/vm-record.js';
+import { EventLog } from '../../src/ops/event-log.js';
+import { NO_KEEPER } from '../../src/os/fd-keeper.js';
+import { closeFd } from '../../src/os/fd.js';
+import { socketPair } from '../../src/os/socket.js';
+import { PAGE_BYTES } from '../support/guest-ram.js';
+import { PINNING_FILE, PinningVmm } from '../support/pinning-vmm.js';
+import { pfns, ServedVm } from '../support/served-vm.js';
+
+const FIRST = 4096;
+const REASON = `the VMM has ${PINNING_FILE} open, which pins guest memory`;
+
+void t.test('nothing is discarded while pinned, and what is owed is when that ends', async (t) => {
+  const vmm = await PinningVmm.start(t);
+  if (vmm === null) return;
+  const { served, frontend, driver } = await ServedVm.running({ pid: vmm.pid });
+  const { vm } = served;
+  await driver.inflate([FIRST - 1]);
+  await served.discarded();
+  const pages = pfns(FIRST, 300);
+  for (const pfn of pages) frontend.ram.fillPage(pfn, 1);
+  await vmm.pin();
+  vm.setTarget({ balloonBytes: 301 * PAGE_BYTES });
+  t.equal(served.view.inhibited, REASON, 'looked at before a target rises');
+  t.match(served.view.verdict, /vfio.*pins.*detached/);
+  await driver.inflate(pages);
+  await driver.report([{ gpa: (FIRST + 2048) * PAGE_BYTES, len: PAGE_BYTES }]);
+  await sleep(60);
+  t.ok(
+    pages.every((pfn) => frontend.ram.pageHolds(pfn, 1)),
+    'acked, not discarded',
+  );
+  t.equal(served.view.balloon.pendingBytes, 300 * PAGE_BYTES);
+  vm.checkPinned();
+  t.equal(served.saw('inhibited').length, 1, 'said once');
+  await vmm.unpin();
+  vm.checkPinned();
+  t.equal(served.view.inhibited, null);
+  t.equal(served.view.verdict, null);
+  await served.discarded();
+  t.ok(pages.every((pfn) => frontend.ram.pageIsZero(pfn)));
+  t.match(served.saw('inhibited'), [{ fields: { reason: REASON } }]);
+  t.equal(served.saw('allowed').length, 1);
+  t.same(served.saw('pin-unknown'), []);
+  await served.close();
+});
+
+void t.test('an operator and a device are two reasons, and each is enough', async (t) => {
+  const vmm = await PinningVmm.start(t);
+  if (vmm === null) return;
+  const { served, frontend, driver } = await ServedVm.running({ pid: vmm.pid });
+  const { vm } = served;
+  const inhibits = (): unknown => decodeVmRecord(vm.record()).inhibited;
+  await vm.setInhibited('maintenance');
+  await vmm.pin();
+  vm.checkPinned();
+  t.equal(served.view.inhibited, 'maintenance');
+  await driver.inflate([FIRST]);
+  frontend.ram.fillPage(FIRST, 1);
+  await vm.setInhibited(null);
+  t.equal(served.view.inhibited, REASON, 'allowed, and still pinned');
+  t.equal(inhibits(), null, 'what is written down is the operator');
+  await vm.setInhibited('maintenance');
+  t.equal(inhibits(), 'maintenance');
+  await vmm.unpin();
+  vm.checkPinned();
+  t.equal(served.view.inhibited, 'maintenance', 'pinned no more, and still not allowed');
+  await sleep(60);
+  t.ok(frontend.ram.pageHolds(FIRST, 1));
+  t.equal(served.saw('allowed').length, 0);
+  await vm.setInhibited(null);
+  t.equal(served.view.inhibited, null);
+  await served.discarded();
+  t.equal(served.saw('allowed').length, 1);
+  await served.close();
+});
+
+void t.test('VMs are looked at when they connect, and every now and then', async (t) => {
+  const vmm = await PinningVmm.start(t);
+  if (vmm === null) return;
+  const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
+  const events = new EventLog(log);
+  const fleet = new VmFleet({}, events, NO_KEEPER, 5);
+  const becomes = async (reason: string | null): Promise<void> => {
+    for (let turn = 0; fleet.list()[0]?.inhibited !== reason; turn++) {
+      if (turn > 2000) throw new Error(`never: ${String(reason)}`);
+      await sleep(1);
+    }
+  };
+  // This process is the peer.
+  const fd = openSync(vmm.path, 'r');
+  const [ours, theirs] = socketPair();
+  fleet.adopt(ours, null);
+  t.equal(fleet.list()[0]?.inhibited, REASON);
+  closeSync(fd);
+  await becomes(null);
+  const again = openSync(vmm.path, 'r');
+  await becomes(REASON);
+  closeSync(again);
+  fleet.close();
+  closeFd(theirs);
+});
+
+void t.test('a VMM whose files may not be looked at is served, and that is said once', async (t) => {
+  const { served } = await ServedVm.running();
+  served.vm.checkPinned();
+  served.vm.checkPinned();
+  t.equal(served.view.inhibited, null);
+  t.match(served.saw('pin-unknown'), [{ fields: { code: 'ENOENT' } }]);
+  await served.close();
+});
+
+void t.test('each VM gets its look in every round', async (t) => {
+  const looks = new Map<string, number>();
+  const vms = new Map(
+    ['a', 'b', 'c'].map((name) => [
+      name,
+      { checkPinned: () => void looks.set(name, (looks.get(name) ?? 0) + 1) },
+    ]),
+  );
+  new PinWatch(vms, 3).wake();
+  for (let turn = 0; (looks.get('a') ?? 0) < 5; turn++) {
+    if (turn > 2000) throw new Error('never looked at');
+    await sleep(1);
+  }
+  for (const name of vms.keys()) t.ok(Math.abs((looks.get(name) ?? 0) - 5) <= 1, name);
+  vms.clear();
+});

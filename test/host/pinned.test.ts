@@ -1,0 +1,59 @@
+import { mkdirSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { findPinning } from '../../src/host/pinned.js';
+import { temporaryFolder } from '../support/fleet.js';
+import { PINNING_FILE, PinningVmm } from '../support/pinning-vmm.js';
+
+/** What is found in a /proc whose process 7 has these files open. */
+function found(t: Test, ...links: string[]): string | null {
+  const proc = temporaryFolder(t);
+  mkdirSync(join(proc, '7/fd'), { recursive: true });
+  for (const [fd, target] of links.entries()) symlinkSync(target, join(proc, '7/fd', String(fd)));
+  return findPinning(7, proc).found;
+}
+
+void t.test('files of devices that reach guest memory', (t) => {
+  for (const name of [
+    '/dev/vfio/vfio',
+    '/dev/vfio/12',
+    '/dev/vfio/devices/vfio0',
+    '/dev/vhost-vdpa-0',
+    '/dev/iommu',
+    'anon_inode:[vfio-device]',
+    'anon_inode:kvm-vfio',
+  ]) {
+    t.equal(found(t, 'socket:[1]', name, '/dev/kvm'), name);
+  }
+  t.end();
+});
+
+void t.test('files of others', (t) => {
+  const others = [
+    '/dev/kvm',
+    '/dev/vhost-net',
+    '/dev/net/tun',
+    'anon_inode:kvm-vcpu:0',
+    'anon_inode:[eventfd]',
+  ];
+  t.equal(found(t, ...others, '/memfd:pc.ram (deleted)', '/srv/dev/vfio/12', '/tmp/anon_inode:[vfio]'), null);
+  t.equal(found(t), null);
+  t.same(findPinning(process.pid), { found: null, unknown: null });
+  t.end();
+});
+
+void t.test('a process that is gone or may not be looked at', (t) => {
+  t.same(findPinning(2 ** 22 + 1), { found: null, unknown: 'ENOENT' });
+  t.same(findPinning(7, '/dev/null'), { found: null, unknown: 'ENOTDIR' });
+  t.end();
+});
+
+void t.test('a process that has such a file open, and closes it', async (t) => {
+  const vmm = await PinningVmm.start(t);
+  if (vmm === null) return;
+  t.same(findPinning(vmm.pid), { found: null, unknown: null });
+  await vmm.pin();
+  t.same(findPinning(vmm.pid), { found: PINNING_FILE, unknown: null });
+  await vmm.unpin();
+  t.same(findPinning(vmm.pid), { found: null, unknown: null });
+});
