@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 const ROOT = join(import.meta.dirname, '../../..');
 /** Those of the helper that know nothing of Node. */
-const HELPER = ['socket', 'mapping', 'memfd', 'fd', 'eventfd', 'discard'];
+const HELPER = ['socket', 'mapping', 'memfd', 'fd', 'eventfd', 'discard', 'sigbus'];
 const FLAGS = ['-std=gnu11', '-O1', '-g', '-Wall', '-Wextra', '-Werror', '-fno-omit-frame-pointer'];
 const SANITIZERS = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
 
