@@ -107,6 +107,12 @@ export const EVENTS = {
     action:
       'EPERM: the VMM sealed its memory file, which must stay writable. ENOMEM, EBUSY: tried again by itself. Others: `balloonctl inhibit` and `allow` the VM to try again.',
   },
+  'vm-throttled': {
+    level: 'warn',
+    help: 'The VM keeps the event loop so busy that it waits for its turns: VMs that need less go first, and it gets what they leave. Said again only after it has been quiet.',
+    action:
+      'Look for what kicks, reports or reads its configuration all the time in the guest; an inflate at full speed beside others may do it for a moment.',
+  },
   'memory-lost': {
     level: 'error',
     help: 'Part of the guest memory that the VMM shares is gone: its file was cut short, or has no page to give. The balloon of this VM is stopped, others go on.',

@@ -30,6 +30,8 @@ export interface Symptoms {
   /** Milliseconds since statistics came, or since the driver that owes them started; null: none are asked for. */
   statsAgeMs: number | null;
   statsIntervalMs: number;
+  /** It waits for its turns on the event loop, and has done so for a while. */
+  throttled: boolean;
   /** A file that the VMM has open and that pins guest memory. */
   pinnedBy: string | null;
   /** The driver should have used a ring by now, kicked, and no ring ever moved. */
@@ -51,6 +53,9 @@ export function verdict(symptoms: Symptoms): string | null {
     return `the VMM has ${pinnedBy} open, which pins guest memory: nothing is discarded until the device is detached; set no balloon target for this VM, or give it an emulated device`;
   }
   if (state !== 'running') return null;
+  if (symptoms.throttled) {
+    return 'the guest or the VMM keeps the daemon so busy that other VMs go first: look for what kicks, reports or reads its configuration all the time in the guest, and restart the VM if it does not end';
+  }
   return (waited ? stuck(symptoms) : null) ?? deadStatistics(symptoms);
 }
 

@@ -13,6 +13,7 @@ import type { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { StateFile } from '../memory/state-file.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
+import type { Turns } from '../vhost-user/turns.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { offeredBits, type DeviceOptions } from './settings.js';
 import { encodeVmRecord, type VmRecord } from './vm-record.js';
@@ -40,6 +41,8 @@ export interface VmHandOver {
   keeper: FdKeeper;
   state: StateFile;
   found: VmRecord | null;
+  /** Those it shares the event loop with, if not all of the process. */
+  turns?: Turns;
 }
 
 /**
@@ -85,7 +88,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   constructor(
     fd: number,
     identity: VmIdentity,
-    { keeper, state, found }: VmHandOver,
+    { keeper, state, found, ...shared }: VmHandOver,
     emit: Emit,
     onClosed: () => void,
   ) {
@@ -106,7 +109,7 @@ export class Vm implements SessionObserver, BalloonObserver {
         this.#balloon = new Balloon(memory, host, this, offeredBits(options.features), delayMs);
         return this.#balloon;
       },
-      { state, keeper, found: found?.session ?? null },
+      { ...shared, state, keeper, found: found?.session ?? null },
     );
     this.#statsTimer =
       options.statsIntervalSeconds > 0
@@ -297,6 +300,12 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('driver-error', error.message, { ring: index });
   }
 
+  throttled(): void {
+    this.#emit('vm-throttled', 'the VM keeps the event loop busy, so others go first', {
+      tookMsPerSecond: Math.round(this.#session.seat.taken()),
+    });
+  }
+
   memoryLost(region: GuestRegion): void {
     this.#memoryLost = lostMemory(region);
     this.#emit('memory-lost', this.#memoryLost, { gpa: `0x${region.gpa.toString(16)}` });
@@ -411,6 +420,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       answered: this.#inAndOut() !== this.#movedBytes,
       statsAgeMs: this.#statsAgeMs(),
       statsIntervalMs: this.#identity.options.statsIntervalSeconds * 1000,
+      throttled: this.#session.seat.throttled,
       pinnedBy: this.#pinnedBy,
       silentRings: this.#silentRings(),
     });

@@ -3,6 +3,7 @@ import { BackendRequest } from '../../protocol/vhost-user/requests.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Connection, type Message } from './connection.js';
 import { PlainOutbox } from './outbox.js';
+import type { Seat } from './turns.js';
 
 /**
  * The socket for messages that the backend begins (SET_BACKEND_REQ_FD), of which it sends one kind:
@@ -24,13 +25,20 @@ export class BackendChannel {
    * Owns `fd`. `acknowledged`: REPLY_ACK was negotiated, so each message is answered. `onClosed`: the frontend closed it, or
    * broke its rules; a new target is then only seen when the driver reads it by itself.
    */
-  constructor(fd: number, acknowledged: boolean, keeper: FdKeeper, onSent: () => void, onClosed: () => void) {
+  constructor(
+    fd: number,
+    acknowledged: boolean,
+    keeper: FdKeeper,
+    seat: Seat,
+    onSent: () => void,
+    onClosed: () => void,
+  ) {
     this.fd = fd;
     this.#acknowledged = acknowledged;
     this.#onSent = onSent;
     const handler = {
-      ready: () => true,
-      message: (message: Message) => this.#answered(message),
+      ready: () => seat.may(this.#resume),
+      message: (message: Message) => seat.measure(() => this.#answered(message)),
       closed: onClosed,
     };
     this.#connection = new Connection(fd, handler, new PlainOutbox(), keeper);
@@ -60,6 +68,8 @@ export class BackendChannel {
   close(): void {
     this.#connection.close();
   }
+
+  readonly #resume = (): void => this.#connection.resume();
 
   #answered(message: Message): void {
     if (!message.isReply || message.request !== BackendRequest.CONFIG_CHANGE_MSG) return;

@@ -14,6 +14,7 @@ import { DirtyLog } from './dirty-log.js';
 import { KeptOutbox } from './outbox.js';
 import { changesRecord, needsQuiet, serveRequest } from './requests.js';
 import { hex, type SessionRecord } from './session-record.js';
+import { TURNS, type Seat, type Turns } from './turns.js';
 import { Vring, type VringContext } from './vring.js';
 
 /** Requests refused without the frontend being told (it did not ask to be); after that many it is cut off. */
@@ -33,6 +34,8 @@ export interface SessionObserver {
   stateChanged(state: SessionState): void;
   requestRefused(request: string, error: Error): void;
   ringFailed(index: number, error: Error): void;
+  /** It waits for turns, and has done so for a while, since it keeps the event loop busy. */
+  throttled(): void;
   /** Part of guest memory is gone: the device is stopped until the VMM shares other memory. */
   memoryLost(region: GuestRegion): void;
   queuesSettled(present: number, needed: number): void;
@@ -48,6 +51,8 @@ export interface HandOver {
   state: StateFile;
   keeper: FdKeeper;
   found: SessionRecord | null;
+  /** Those it shares the event loop with; all of the process where nothing is said. */
+  turns?: Turns;
 }
 
 /**
@@ -62,6 +67,7 @@ export class Session implements VringContext, DeviceHost {
   readonly device: Device;
   readonly observer: SessionObserver;
   readonly vrings: readonly Vring[];
+  readonly seat: Seat;
   readonly #connection: Connection;
   readonly #keeper: FdKeeper;
   readonly #wasRunning: boolean;
@@ -87,11 +93,16 @@ export class Session implements VringContext, DeviceHost {
     fd: number,
     observer: SessionObserver,
     makeDevice: (memory: GuestMemory, host: DeviceHost) => Device,
-    { state, keeper, found }: HandOver = { state: StateFile.create(), keeper: NO_KEEPER, found: null },
+    { state, keeper, found, turns = TURNS }: HandOver = {
+      state: StateFile.create(),
+      keeper: NO_KEEPER,
+      found: null,
+    },
   ) {
     this.observer = observer;
     this.#keeper = keeper;
     this.memory = new GuestMemory(state);
+    this.seat = turns.seat(() => observer.throttled());
     this.device = makeDevice(this.memory, this);
     this.vrings = Array.from({ length: this.device.queueCount }, (_, index) => new Vring(index, this));
     this.#wasRunning = found?.state === 'running';
@@ -100,8 +111,9 @@ export class Session implements VringContext, DeviceHost {
       this.#connection = new Connection(
         fd,
         {
-          ready: (request) => !needsQuiet(request) || this.device.interrupt(() => this.#connection.resume()),
-          message: (message) => this.#serve(message),
+          ready: (request) =>
+            this.seat.may(this.#resume) && (!needsQuiet(request) || this.device.interrupt(this.#resume)),
+          message: (message) => this.seat.measure(() => this.#serve(message)),
           closed: (error) => this.#end(error),
         },
         new KeptOutbox(state, fd),
@@ -235,6 +247,7 @@ export class Session implements VringContext, DeviceHost {
       fd,
       acknowledged,
       this.#keeper,
+      this.seat,
       () => this.observer.configChangeSent(),
       () => {
         if (this.#channel === channel) this.#channel = null;
@@ -299,6 +312,8 @@ export class Session implements VringContext, DeviceHost {
     this.#end(error);
   }
 
+  readonly #resume = (): void => this.#connection.resume();
+
   #serve(message: Message): void {
     // The only messages that answer us come on the backend channel.
     if (message.isReply) throw new FrontendError('a reply to nothing');
@@ -327,6 +342,7 @@ export class Session implements VringContext, DeviceHost {
     this.#closed = true;
     if (this.#settle !== null) clearTimeout(this.#settle);
     this.stop();
+    this.seat.leave();
     for (const vring of this.vrings) vring.close();
     this.#channel?.close();
     this.dirtyLog?.close();

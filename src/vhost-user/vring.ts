@@ -20,6 +20,7 @@ import { SplitQueue } from '../virtqueue/split-queue.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { DirtyLog } from './dirty-log.js';
 import { hex, type VringRecord } from './session-record.js';
+import type { Seat } from './turns.js';
 
 /**
  * What is taken before other VMs get their turn: chains, and bytes of their descriptors and readable buffers. Those
@@ -40,6 +41,8 @@ export interface VringContext {
   readonly device: Device;
   readonly features: FeatureBits;
   readonly dirtyLog: DirtyLog | null;
+  /** Its place among the VMs. */
+  readonly seat: Seat;
   /** Rings are served: the device is started. */
   readonly running: boolean;
   /** Indices of the queues the driver configured, ascending. */
@@ -250,8 +253,12 @@ export class Vring {
     this.setErr(-1);
   }
 
-  /** Serves what the driver made available: kick, chains, device, used, call. */
+  /** Serves what the driver made available, when it is the VM's turn: kick, chains, device, used, call. */
   drain(): void {
+    this.#context.seat.run(this.#drainNow);
+  }
+
+  readonly #drainNow = (): void => {
     const { running, device, configured } = this.#context;
     if (!running || !this.enabled || this.#broken !== null || this.#held !== null) return;
     if (!device.serves(this.index, configured)) return;
@@ -275,7 +282,7 @@ export class Vring {
       this.#fail(error);
     }
     this.#context.intact();
-  }
+  };
 
   /** Gives back a chain that the device held. */
   complete(chain: Chain, writtenBytes: number): void {

@@ -17,6 +17,7 @@ const healthy: Symptoms = {
   answered: true,
   statsAgeMs: 5000,
   statsIntervalMs: 10_000,
+  throttled: false,
   pinnedBy: null,
   silentRings: false,
 };
@@ -44,6 +45,7 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ state: 'connected' }, /no guest driver.*virtio_balloon/);
   says({ silentRings: true }, /share=on/);
   says({ pinnedBy: '/dev/vfio/12' }, /has \/dev\/vfio\/12 open.*pins.*detached/);
+  says({ throttled: true }, /keeps the daemon so busy/, short);
   says({ targetBytes: 0 }, /stays at 512.*kernel log/);
   says({}, /out of puff at 256.* of 512.*24.*free.*smaller balloon/, short);
   says({ guestFreeBytes: null }, /out of puff at 256.* of 512 MiB: it cannot/, short);

@@ -6,6 +6,7 @@ import { createEventFd, signalEvent } from '../../src/os/eventfd.js';
 import { closeFd, duplicateFd } from '../../src/os/fd.js';
 import { createMemfd } from '../../src/os/memfd.js';
 import { DirtyLog } from '../../src/vhost-user/dirty-log.js';
+import { Turns } from '../../src/vhost-user/turns.js';
 import { Vring, type VringContext } from '../../src/vhost-user/vring.js';
 import { BALLOON_F } from '../support/balloon-driver.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
@@ -41,6 +42,7 @@ const LOG_PAGES = 2;
 export class HostileDriver implements VringContext {
   readonly memory: WatchedMemory;
   readonly device: WatchedBalloon;
+  readonly seat = new Turns().seat();
   dirtyLog: DirtyLog | null = null;
   features = 0n;
   running = false;

@@ -6,6 +6,7 @@ import { deviceOptions, type DeviceOptions } from '../../src/daemon/settings.js'
 import { StateFile } from '../../src/memory/state-file.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { socketPair } from '../../src/os/socket.js';
+import type { Turns } from '../../src/vhost-user/turns.js';
 import { BalloonDriver, type BalloonDriverOptions } from './balloon-driver.js';
 import { Frontend, type FrontendOptions } from './frontend.js';
 
@@ -24,11 +25,18 @@ export class ServedVm {
   readonly events: SeenEvent[] = [];
   closed = false;
 
-  constructor(options: Partial<DeviceOptions> & { frontend?: Partial<FrontendOptions>; pid?: number } = {}) {
-    const { frontend, pid = NOBODY, ...device } = options;
+  constructor(
+    options: Partial<DeviceOptions> & {
+      frontend?: Partial<FrontendOptions>;
+      pid?: number;
+      turns?: Turns;
+    } = {},
+  ) {
+    const { frontend, pid = NOBODY, turns, ...device } = options;
     const [ours, theirs] = socketPair();
     const settings = { ...deviceOptions({}, null, 'vm'), statsIntervalSeconds: 0, ...device };
-    const handOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null };
+    const shared = turns === undefined ? {} : { turns };
+    const handOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null, ...shared };
     this.vm = new Vm(
       ours,
       { name: 'vm', pid, socketPath: null, options: settings },

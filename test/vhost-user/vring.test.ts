@@ -2,6 +2,7 @@
 import t, { type Test } from 'tap';
 import { duplicateFd } from '../../src/os/fd.js';
 import { GuestMemory } from '../../src/memory/guest-memory.js';
+import { Turns } from '../../src/vhost-user/turns.js';
 import { Vring } from '../../src/vhost-user/vring.js';
 import type { Chain } from '../../src/virtqueue/chain.js';
 import type { Device } from '../../src/virtqueue/device.js';
@@ -61,6 +62,7 @@ async function withRing(
     dirtyLog: null,
     running: true,
     configured: [0],
+    seat: new Turns().seat(),
     intact: () => true,
     ringFailed: (_, error) => failures.push(error),
   });

@@ -1,0 +1,196 @@
+/**
+ * Who works when on the one event loop. While it has time for everybody, everybody works at once. When it has not, VMs
+ * that took more than a trifle of late wait for a turn, and the one that took least goes first: so one that does all it
+ * can to keep the daemon busy gets what the others leave, and all of that.
+ *
+ * What a VM took is milliseconds of the event loop, which fade away: after T ms at a steady rate it is that rate, in
+ * milliseconds a second, as near as 1 - exp(-T / 1000).
+ */
+const FADE_MS = 1000;
+/** Below this, in all, nobody waits noticeably. */
+const BUSY_MS = 500;
+/** Who took no more never waits for a turn. */
+const TRIFLE_MS = 10;
+/** Who is as good as alone need not wait either: the others took no more than this together. */
+const ALONE_MS = 50;
+/** Turns given before new events are looked at. */
+const SLICE_MS = 1;
+/** Who waits for turns that long is told of; who did not wait that long is throttled no more. */
+const THROTTLED_MS = 1000;
+
+type Work = () => void;
+
+/** What fades at the rate of FADE_MS. */
+class Fading {
+  #value = 0;
+  #at = 0;
+
+  add(ms: number, now: number): void {
+    this.#value = this.value(now) + ms;
+    this.#at = now;
+  }
+
+  value(now: number): number {
+    return this.#value * Math.exp((this.#at - now) / FADE_MS);
+  }
+}
+
+export class Turns {
+  readonly #clock: () => number;
+  readonly #later: (work: Work) => void;
+  readonly #total = new Fading();
+  readonly #waiting = new Set<Seat>();
+  #due = false;
+
+  /** `later` calls back once when events that came meanwhile were looked at; the clock is in milliseconds. */
+  constructor(
+    clock: () => number = () => performance.now(),
+    later: (work: Work) => void = (work) => void setImmediate(work),
+  ) {
+    this.#clock = clock;
+    this.#later = later;
+  }
+
+  /** A place for one more VM. `throttled` is told when it waits a lot, once until it does not any more. */
+  seat(throttled: () => void = () => undefined): Seat {
+    return new Seat(this, throttled);
+  }
+
+  now(): number {
+    return this.#clock();
+  }
+
+  /** Whether one that took `taken` may work without waiting for its turn. */
+  free(taken: number): boolean {
+    if (taken <= TRIFLE_MS) return true;
+    const total = this.#total.value(this.#clock());
+    return total <= BUSY_MS || (total - taken <= ALONE_MS && this.#waiting.size === 0);
+  }
+
+  took(ms: number, now: number): void {
+    this.#total.add(ms, now);
+  }
+
+  waits(seat: Seat): void {
+    this.#waiting.add(seat);
+    if (this.#due) return;
+    this.#due = true;
+    this.#later(() => this.#give());
+  }
+
+  leaves(seat: Seat): void {
+    this.#waiting.delete(seat);
+  }
+
+  #give(): void {
+    this.#due = false;
+    const begun = this.#clock();
+    do {
+      const seat = this.#first();
+      if (seat === null) return;
+      if (!seat.turn()) this.#waiting.delete(seat);
+    } while (this.#clock() - begun < SLICE_MS);
+    const [next] = this.#waiting;
+    if (next !== undefined) this.waits(next);
+  }
+
+  #first(): Seat | null {
+    const now = this.#clock();
+    let first: Seat | null = null;
+    for (const seat of this.#waiting) {
+      if (first === null || seat.taken(now) < first.taken(now)) first = seat;
+    }
+    return first;
+  }
+}
+
+/** All VMs of a process share its event loop. */
+export const TURNS = new Turns();
+
+/** One VM's place among those that work on the event loop. */
+export class Seat {
+  readonly #turns: Turns;
+  readonly #throttled: () => void;
+  readonly #taken = new Fading();
+  readonly #works = new Set<Work>();
+  #working = false;
+  #waitsSince: number | null = null;
+  #waitedAt = -Infinity;
+  #told = false;
+
+  constructor(turns: Turns, throttled: () => void) {
+    this.#turns = turns;
+    this.#throttled = throttled;
+  }
+
+  /** What it took of late, in milliseconds. */
+  taken(now = this.#turns.now()): number {
+    return this.#taken.value(now);
+  }
+
+  /** It has been waiting for turns for a while, and still is. */
+  get throttled(): boolean {
+    return this.#told && this.#turns.now() - this.#waitedAt < THROTTLED_MS;
+  }
+
+  /** Does `work` now, or when its turn comes; however often it is asked for until then, once. */
+  run(work: Work): void {
+    if (this.may(work)) this.measure(work);
+  }
+
+  /** True: it may work now. Else `again` is called once when its turn has come. */
+  may(again: Work): boolean {
+    if (this.#working) return true;
+    const now = this.#turns.now();
+    if (this.#works.size === 0 && this.#turns.free(this.taken(now))) return true;
+    this.#works.add(again);
+    this.#turns.waits(this);
+    this.#noteWait(now);
+    return false;
+  }
+
+  /** Does `work` now and counts what it takes. */
+  measure(work: Work): void {
+    if (this.#working) {
+      work();
+      return;
+    }
+    const begun = this.#turns.now();
+    this.#working = true;
+    try {
+      work();
+    } finally {
+      this.#working = false;
+      const now = this.#turns.now();
+      this.#taken.add(now - begun, now);
+      this.#turns.took(now - begun, now);
+    }
+  }
+
+  /** For Turns: does one thing of those that wait. False when there is none left. */
+  turn(): boolean {
+    const [work] = this.#works;
+    if (work === undefined) return false;
+    this.#works.delete(work);
+    this.measure(work);
+    return this.#works.size > 0;
+  }
+
+  /** Nothing that waits is done any more. */
+  leave(): void {
+    this.#works.clear();
+    this.#turns.leaves(this);
+  }
+
+  #noteWait(now: number): void {
+    if (now - this.#waitedAt >= THROTTLED_MS) {
+      this.#waitsSince = null;
+      this.#told = false;
+    }
+    this.#waitedAt = now;
+    this.#waitsSince ??= now;
+    if (this.#told || now - this.#waitsSince < THROTTLED_MS) return;
+    this.#told = true;
+    this.#throttled();
+  }
+}

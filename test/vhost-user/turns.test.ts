@@ -1,0 +1,159 @@
+import t from 'tap';
+import { Turns, type Seat } from '../../src/vhost-user/turns.js';
+
+/** An event loop with a clock of its own: events of one turn, then what was put off. */
+class Loop {
+  now = 0;
+  readonly turns = new Turns(
+    () => this.now,
+    (work) => this.#later.push(work),
+  );
+  #later: (() => void)[] = [];
+
+  turn(events: () => void = () => undefined): void {
+    events();
+    for (const work of this.#later.splice(0)) work();
+  }
+
+  idle(): boolean {
+    return this.#later.length === 0;
+  }
+}
+
+/** A VM with so many rings, each of which always has work for `costMs`. */
+class Busy {
+  done = 0;
+  readonly #works: (() => void)[];
+
+  constructor(
+    loop: Loop,
+    rings: number,
+    costMs: number,
+    readonly seat: Seat = loop.turns.seat(),
+  ) {
+    this.#works = Array.from({ length: rings }, () => () => {
+      loop.now += costMs;
+      this.done++;
+    });
+  }
+
+  kick(): void {
+    for (const work of this.#works) this.seat.run(work);
+  }
+}
+
+void t.test('while there is time, everybody works at once', (t) => {
+  const loop = new Loop();
+  const vms = Array.from({ length: 5 }, () => new Busy(loop, 1, 0.5));
+  for (let round = 1; round <= 1000; round++) {
+    for (const vm of vms) vm.kick();
+    if (!loop.idle()) t.fail('put off');
+    loop.now += 10;
+  }
+  t.same(
+    vms.map(({ done }) => done),
+    [1000, 1000, 1000, 1000, 1000],
+  );
+  t.end();
+});
+
+void t.test('one that is as good as alone works at once, however much it does', (t) => {
+  const loop = new Loop();
+  const vm = new Busy(loop, 5, 1);
+  const quiet = new Busy(loop, 1, 0.1);
+  for (let round = 1; round <= 5000; round++) {
+    vm.kick();
+    if (round % 20 === 0) quiet.kick();
+    if (!loop.idle()) t.fail('put off');
+  }
+  t.equal(vm.done, 25_000);
+  t.equal(quiet.done, 250);
+  t.end();
+});
+
+void t.test('beside ten that do all they can, one gets its share, and a quiet one does not wait', (t) => {
+  const loop = new Loop();
+  const hostile = Array.from({ length: 10 }, () => new Busy(loop, 6, 1));
+  const honest = new Busy(loop, 1, 1);
+  const quiet = new Busy(loop, 1, 0.05);
+  let asked = 0;
+  let turns = 0;
+  let longestMs = 0;
+  const round = (): void => {
+    const begun = loop.now;
+    loop.turn(() => {
+      for (const vm of hostile) vm.kick();
+      honest.kick();
+      if (++turns % 20 !== 0) return;
+      asked++;
+      quiet.kick();
+    });
+    longestMs = Math.max(longestMs, loop.now - begun);
+  };
+  // Until it is known who takes how much.
+  while (loop.now < 3000) round();
+  const before = { honest: honest.done, hostile: hostile.map(({ done }) => done) };
+  longestMs = 0;
+  while (loop.now < 23_000) {
+    round();
+    if (quiet.done !== asked) t.fail('the quiet one waits');
+  }
+  const theirs = hostile.map(({ done }, n) => done - (before.hostile[n] ?? 0));
+  const all = theirs.reduce((sum, done) => sum + done, 0) + honest.done - before.honest;
+  t.ok((honest.done - before.honest) / all > 0.9 / 11, `${honest.done - before.honest} of ${all}`);
+  t.ok(Math.min(...theirs) / all > 0.9 / 11, 'and so does each of them');
+  t.ok(longestMs < 3, `events are looked at after ${longestMs} ms of work`);
+  t.ok(all > 19_000, 'no time is left unused');
+  t.end();
+});
+
+void t.test('what had to wait is done once, in its order, and nothing of one that left', (t) => {
+  const loop = new Loop();
+  const [seat, other, gone] = [loop.turns.seat(), loop.turns.seat(), loop.turns.seat()];
+  for (const busy of [seat, other, gone]) busy.measure(() => (loop.now += 500));
+  const done: string[] = [];
+  const [a, b, c] = ['a', 'b', 'c'].map((name) => () => {
+    loop.now += 1;
+    done.push(name);
+  }) as [() => void, () => void, () => void];
+  for (const work of [a, b, a, b]) seat.run(work);
+  gone.run(c);
+  gone.leave();
+  other.run(() => done.push('other'));
+  t.same(done, []);
+  while (!loop.idle()) loop.turn();
+  t.same([...done].sort(), ['a', 'b', 'other']);
+  t.ok(done.indexOf('a') < done.indexOf('b'));
+  seat.run(() => seat.run(a));
+  while (!loop.idle()) loop.turn();
+  t.equal(done.length, 4, 'what is part of a turn has no turn of its own');
+  t.end();
+});
+
+void t.test('who waits for long is told of, once until it did not wait for a while', (t) => {
+  const loop = new Loop();
+  const told: number[] = [];
+  const vms = [
+    new Busy(
+      loop,
+      1,
+      1,
+      loop.turns.seat(() => told.push(loop.now)),
+    ),
+    new Busy(loop, 6, 1),
+  ];
+  const [vm] = vms;
+  const round = (): void => loop.turn(() => vms.forEach((busy) => busy.kick()));
+  while (loop.now < 1000) round();
+  t.equal(told.length, 0, 'not for a moment');
+  t.equal(vm?.seat.throttled, false);
+  while (loop.now < 6000) round();
+  t.equal(told.length, 1);
+  t.equal(vm?.seat.throttled, true);
+  loop.now += 10_000;
+  t.equal(vm?.seat.throttled, false);
+  const again = loop.now + 6000;
+  while (loop.now < again) round();
+  t.equal(told.length, 2);
+  t.end();
+});
