@@ -52,6 +52,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   );
   const fleet = new VmFleet(config, events, store ?? NO_KEEPER);
   const controlPath = args.control ?? config.control ?? DEFAULT_CONTROL_PATH;
+  let closeControl = (): void | Promise<void> => undefined;
   const closers: (() => void | Promise<void>)[] = [];
   const close = async (): Promise<void> => {
     for (const closer of closers.reverse()) await closer();
@@ -70,7 +71,8 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
         events.emit(event, detail, { method, url, status, ...fault });
       },
     );
-    closers.push(() => control.close());
+    closeControl = () => control.close();
+    closers.push(closeControl);
     closers.push(() => fleet.close());
     if (args.fd !== undefined) serveFd(args.fd);
     const bound = store === null ? new Map<string, number>() : boundSockets(store);
@@ -90,6 +92,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     events.emit('daemon-stopping', `${signal}; ${fleet.size} VMs wait for the next daemon`, {
       vms: fleet.size,
     });
+    await closeControl();
     process.exit(0);
   }
   const left = fleet.size === 0 ? '' : `; ${fleet.size} VMs lose their balloon and must not be rebooted`;
