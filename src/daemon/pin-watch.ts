@@ -2,7 +2,7 @@
 const PERIOD_MS = 4000;
 
 interface Watched {
-  checkPinned(): void;
+  recheckPinned(): void;
 }
 
 /**
@@ -33,6 +33,6 @@ export class PinWatch {
   #next(): void {
     if (this.#round.length === 0) this.#round = [...this.#vms.values()];
     const vm = this.#round.pop();
-    vm?.checkPinned();
+    vm?.recheckPinned();
   }
 }

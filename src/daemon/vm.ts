@@ -5,7 +5,7 @@ import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../..
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { mapsPrivately } from '../host/peer.js';
-import { findPinning } from '../host/pinned.js';
+import { findPinning, openFileCount } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
@@ -26,6 +26,9 @@ export class TargetError extends Error {
 
 /** What an operator asks a guest to keep, or to give up, in bytes. */
 export type Target = { memoryBytes: number } | { balloonBytes: number };
+
+/** The VMM's open files are looked at that often, even when their number stays the same. */
+const PIN_LOOK_MS = 60_000;
 
 /** Who the VM is, and what it is served with. */
 export interface VmIdentity {
@@ -78,6 +81,8 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** Why nothing is discarded: what the operator said, and the file that pins guest memory. Each is enough. */
   #operatorInhibits: string | null = null;
   #pinnedBy: string | null = null;
+  #pinLookedAt = -Infinity;
+  #openFiles: number | null = null;
   #pinUnknown = false;
   #ended = false;
 
@@ -214,9 +219,19 @@ export class Vm implements SessionObserver, BalloonObserver {
     await this.#inhibit();
   }
 
+  /** The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago. */
+  recheckPinned(): void {
+    const files = openFileCount(this.pid);
+    const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
+    if (files !== null && files === this.#openFiles && recent) return;
+    this.#openFiles = files;
+    this.checkPinned();
+  }
+
   /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
   checkPinned(): void {
     if (this.#ended) return;
+    this.#pinLookedAt = performance.now();
     const { found, unknown } = findPinning(this.pid);
     if (unknown !== null && !this.#pinUnknown) {
       this.#pinUnknown = true;

@@ -1,4 +1,4 @@
-import { opendirSync, readlinkSync } from 'node:fs';
+import { opendirSync, readlinkSync, statSync } from 'node:fs';
 
 /** A process may have as many files open as it likes; no more are looked at. */
 const MAX_FDS = 4096;
@@ -41,6 +41,15 @@ export function findPinning(pid: number, proc = '/proc'): PinSearch {
     return { found: null, unknown: codeOf(error) };
   }
   return { found: null, unknown: null };
+}
+
+/** How many files a process has open; null where that cannot be told (before Linux 6.2, or it may not be looked at). */
+export function openFileCount(pid: number, proc = '/proc'): number | null {
+  try {
+    return statSync(`${proc}/${pid}/fd`).size || null;
+  } catch {
+    return null;
+  }
 }
 
 /** Null when it was closed meanwhile. */

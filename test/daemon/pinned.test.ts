@@ -121,7 +121,7 @@ void t.test('each VM gets its look in every round', async (t) => {
   const vms = new Map(
     ['a', 'b', 'c'].map((name) => [
       name,
-      { checkPinned: () => void looks.set(name, (looks.get(name) ?? 0) + 1) },
+      { recheckPinned: () => void looks.set(name, (looks.get(name) ?? 0) + 1) },
     ]),
   );
   new PinWatch(vms, 3).wake();

@@ -7,7 +7,7 @@ import { ControlClient } from '../../src/control/client.js';
 import { boot, MIB, startDaemon } from '../support/e2e.js';
 import type { Guest } from '../support/lab/guest.js';
 
-const KILLS = Number(process.env['KILLS'] ?? 12);
+const KILLS = Number(process.env['KILLS'] ?? 8);
 const KILL_WITHIN_MS = 700;
 const HELD_MIB = 96;
 const LARGE_BYTES = 224 * MIB;

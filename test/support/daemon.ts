@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent } from '../../protocol/control/events.js';
 import type { VmView } from '../../protocol/control/schema.js';
+import { ControlClient } from '../../src/control/client.js';
 
 const BIN = join(import.meta.dirname, '../../bin');
 const START_TIMEOUT_MS = 20_000;
@@ -73,6 +74,10 @@ export class DaemonProcess {
     return join(this.folder, 'control.sock');
   }
 
+  get #control(): ControlClient {
+    return new ControlClient(this.controlPath);
+  }
+
   get socketPath(): string {
     return join(this.folder, 'vhost.sock');
   }
@@ -114,20 +119,18 @@ export class DaemonProcess {
     return stdout;
   }
 
-  async show(vm: string): Promise<VmView> {
-    return JSON.parse(await this.ok('--json', 'show', vm)) as VmView;
+  show(vm: string): Promise<VmView> {
+    return this.#control.show(vm);
   }
 
-  async list(): Promise<VmView[]> {
-    return JSON.parse(await this.ok('--json', 'list')) as VmView[];
+  list(): Promise<VmView[]> {
+    return this.#control.list();
   }
 
   async events(): Promise<DaemonEvent[]> {
-    const text = await this.ok('--json', 'events');
-    return text
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as DaemonEvent);
+    const events: DaemonEvent[] = [];
+    for await (const event of this.#control.events(false)) events.push(event);
+    return events;
   }
 
   async until(
