@@ -5,6 +5,9 @@ import { Value } from 'typebox/value';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
+import { globMatches } from './glob.js';
+import { findPolicyMistake, POLICY_TABLE, VM_POLICY } from './policy-settings.js';
+import { lineOf } from './toml-line.js';
 
 /** A file or flag that cannot be honoured; the message is one line that says what to do. */
 export class SettingsError extends Error {
@@ -49,11 +52,12 @@ const ConfigFile = Type.Object(
     vm: Type.Optional(
       Type.Array(
         Type.Object(
-          { match: Type.String({ minLength: 1 }), ...DeviceSettings },
+          { match: Type.String({ minLength: 1 }), ...DeviceSettings, ...VM_POLICY },
           { additionalProperties: false },
         ),
       ),
     ),
+    policy: Type.Optional(POLICY_TABLE),
   },
   { additionalProperties: false },
 );
@@ -100,13 +104,16 @@ export function readConfigFile(path: string): ConfigFile {
     const [reason] = error.message.split('\n');
     throw new SettingsError(`${path}:${error.line}:${error.column}: ${reason ?? 'not TOML'}`);
   }
+  const wrong = (where: string, what: string): SettingsError => {
+    const line = lineOf(text, where);
+    return new SettingsError(`${path}${line === null ? '' : `:${line}`}: ${where || 'the file'} ${what}`);
+  };
   if (!Value.Check(ConfigFile, document)) {
     const [first] = Value.Errors(ConfigFile, document);
-    const where = first?.instancePath.replaceAll('/', '.').slice(1);
-    throw new SettingsError(
-      `${path}: ${where === undefined || where === '' ? 'the file' : where} ${first?.message ?? 'is wrong'}`,
-    );
+    throw wrong(first?.instancePath.replaceAll('/', '.').slice(1) ?? '', first?.message ?? 'is wrong');
   }
+  const mistake = findPolicyMistake(document);
+  if (mistake !== null) throw wrong(mistake.where, mistake.what);
   return document;
 }
 
@@ -131,13 +138,4 @@ export function offeredBits(features: readonly OfferableFeature[]): FeatureBits 
     VirtioFeature.VIRTIO_F_EVENT_IDX,
     VirtioFeature.VIRTIO_F_VERSION_1,
   );
-}
-
-/** `*` stands for any characters, `?` for one. */
-export function globMatches(pattern: string, name: string): boolean {
-  const source = pattern
-    .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')
-    .replaceAll('*', '.*')
-    .replaceAll('?', '.');
-  return new RegExp(`^${source}$`, 'u').test(name);
 }

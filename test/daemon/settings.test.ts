@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import t from 'tap';
 import {
   deviceOptions,
-  globMatches,
   offeredBits,
   readConfigFile,
   SettingsError,
 } from '../../src/daemon/settings.js';
+import { globMatches } from '../../src/daemon/glob.js';
 
 void t.test('a configuration file is read, and the most particular setting wins', (t) => {
   const file = join(t.testdir(), 'balloond.toml');
