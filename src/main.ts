@@ -78,6 +78,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     const bound = store === null ? new Map<string, number>() : boundSockets(store);
     for (const socket of sockets) listen({ path: socket.path, fd: bound.get(socket.path) }, socket);
     if (resumed) adoptLeft();
+    fleet.startPolicy();
   } catch (error) {
     await close();
     throw error;

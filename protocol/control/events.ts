@@ -80,6 +80,41 @@ export const EVENTS = {
     help: 'Discarding resumed; pages given up meanwhile are discarded now.',
     action: null,
   },
+  'policy-changed': {
+    level: 'info',
+    help: 'The policy was paused or resumed, for one VM or all.',
+    action: null,
+  },
+  'policy-took': {
+    level: 'info',
+    help: 'The policy took memory from this VM: how many bytes, for whom and why.',
+    action: null,
+  },
+  'policy-gave': {
+    level: 'info',
+    help: 'The policy gave memory to this VM: how many bytes, from whom and why.',
+    action: null,
+  },
+  'policy-forced': {
+    level: 'warn',
+    help: 'A VM did not yield in its grace time, so that its cgroup is held to less (memory.high in steps, then memory.max), or is killed where its band allows that.',
+    action: 'Look at the verdict of the VM; `balloonctl policy pause VM` ends the force.',
+  },
+  'policy-released': {
+    level: 'info',
+    help: 'Force was undone by one step, and why.',
+    action: null,
+  },
+  'policy-advice': {
+    level: 'info',
+    help: 'The policy only observes, and says what it would do. Said when that changes.',
+    action: null,
+  },
+  'policy-degraded': {
+    level: 'warn',
+    help: 'The policy works with less than it should, or with less than it was told: it says what is missing and what it does instead.',
+    action: 'Mend what it names.',
+  },
   'pin-unknown': {
     level: 'debug',
     help: 'Whether a device pins guest memory cannot be told: the files of the VMM may not be looked at. It is served as if there were none.',

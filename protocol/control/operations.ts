@@ -67,6 +67,24 @@ export const OPERATIONS = {
     reply: 'Vm',
     conflict: 'The VM cannot be allowed now.',
   },
+  showPolicy: {
+    method: 'GET',
+    path: '/v1/policy',
+    summary: 'What the policy sees, and last decided for each VM',
+    reply: 'Policy',
+  },
+  changePolicy: {
+    method: 'PATCH',
+    path: '/v1/policy',
+    summary: 'Pause or resume the policy, for one VM or all',
+    body: {
+      schema: 'PolicyChange',
+      required: true,
+      hint: 'send {"paused": true} or {"paused": false}, with "vm": "NAME" for one VM',
+    },
+    reply: 'Policy',
+    conflict: 'There is no such VM.',
+  },
   streamEvents: {
     method: 'GET',
     path: '/v1/events',

@@ -61,7 +61,71 @@ const POLICY = {
   type: 'object',
   additionalProperties: false,
   required: ['band', 'minBytes', 'maxBytes', 'mode'],
-  properties: { band: { type: 'integer' }, minBytes: BYTES, maxBytes: BYTES, mode: { type: 'string' } },
+  properties: {
+    band: { type: 'string' },
+    minBytes: BYTES,
+    maxBytes: BYTES,
+    mode: {
+      enum: ['observe', 'auto', 'off', 'paused', 'manual'],
+      description: 'paused: all VMs, by an operator. manual: this VM, by a target set by hand or a pause.',
+    },
+  },
+} as const;
+
+/** What the policy sees and last decided. */
+const POLICY_STATE = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['mode', 'paused', 'problem', 'reserveBytes', 'host', 'bands', 'vms'],
+  properties: {
+    mode: { enum: ['observe', 'auto', 'off'] },
+    paused: { type: 'boolean' },
+    problem: { type: ['string', 'null'], description: 'Why it works with less than it should; null: it does not.' },
+    reserveBytes: BYTES,
+    host: {
+      anyOf: [
+        {
+          type: 'object',
+          additionalProperties: false,
+          required: ['totalBytes', 'availableBytes', 'pressurePercent', 'short'],
+          properties: {
+            totalBytes: BYTES,
+            availableBytes: BYTES,
+            pressurePercent: { type: ['number', 'null'], description: 'PSI some avg10; null: not counted.' },
+            short: { type: 'boolean', description: 'It has less available than its reserve.' },
+          },
+        },
+        { type: 'null' },
+      ],
+    },
+    bands: { type: 'array', items: { type: 'string' }, description: 'Highest first.' },
+    vms: {
+      type: 'array',
+      items: {
+        type: 'object',
+        additionalProperties: false,
+        required: ['name', 'band', 'minBytes', 'maxBytes', 'weight', 'mode', 'force', 'said', 'saidAt'],
+        properties: {
+          name: { type: 'string' },
+          ...POLICY.properties,
+          weight: { type: 'number' },
+          force: { enum: ['none', 'high', 'max', 'kill'] },
+          said: { type: 'string', description: 'What was last decided for it and why, in words.' },
+          saidAt: { type: ['string', 'null'], description: 'When; null: nothing was decided yet.' },
+        },
+      },
+    },
+  },
+} as const;
+
+const POLICY_CHANGE = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['paused'],
+  properties: {
+    paused: { type: 'boolean', description: 'false: act again.' },
+    vm: { type: 'string', minLength: 1, description: 'This VM only; without: the whole policy.' },
+  },
 } as const;
 
 const NULL = { type: 'null' } as const;
@@ -169,6 +233,8 @@ export const SCHEMAS = {
   Stats: STATS,
   Target: TARGET,
   Inhibit: INHIBIT,
+  Policy: POLICY_STATE,
+  PolicyChange: POLICY_CHANGE,
   Problem: PROBLEM,
   Health: HEALTH,
   Event: EVENT,
@@ -180,6 +246,8 @@ export type VmView = XStatic<typeof VM>;
 export type BalloonView = XStatic<typeof BALLOON>;
 export type VmStats = XStatic<typeof STATS>;
 export type TargetRequest = XStatic<typeof TARGET>;
+export type PolicyState = XStatic<typeof POLICY_STATE>;
+export type PolicyChange = XStatic<typeof POLICY_CHANGE>;
 export type InhibitRequest = XStatic<typeof INHIBIT>;
 export type ProblemDocument = XStatic<typeof PROBLEM>;
 export type DaemonEvent = XStatic<typeof EVENT>;

@@ -2,7 +2,7 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { ProblemDocument, TargetRequest, VmStats, VmView } from '../../protocol/control/schema.js';
+import type { PolicyChange, PolicyState, ProblemDocument, TargetRequest, VmStats, VmView } from '../../protocol/control/schema.js';
 
 /** Longer than the slowest operation (statistics with refresh, 5 s). */
 const REPLY_TIMEOUT_MS = 10_000;
@@ -57,6 +57,14 @@ export class ControlClient {
 
   async allow(vm: string): Promise<VmView> {
     return (await this.#call('DELETE', `${vmPath(vm)}/inhibit`)) as VmView;
+  }
+
+  async policy(): Promise<PolicyState> {
+    return (await this.#call('GET', '/v1/policy')) as PolicyState;
+  }
+
+  async changePolicy(change: PolicyChange): Promise<PolicyState> {
+    return (await this.#call('PATCH', '/v1/policy', change)) as PolicyState;
   }
 
   /** What the daemon remembers, oldest first; with `follow` also what comes, until the daemon ends it. */

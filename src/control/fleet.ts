@@ -1,6 +1,6 @@
 /** What the control server needs of the daemon; main implements it. The server holds no state of VMs. */
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { TargetRequest, VmView } from '../../protocol/control/schema.js';
+import type { PolicyChange, PolicyState, TargetRequest, VmView } from '../../protocol/control/schema.js';
 
 export interface Fleet {
   list(): VmView[];
@@ -11,6 +11,9 @@ export interface Fleet {
   refreshStats(name: string, timeoutMs: number): Promise<VmView>;
   /** `null` resumes discarding; else resolves when none is under way any more. Rejects with RefusedError. */
   setInhibited(name: string, reason: string | null): Promise<VmView>;
+  policy(): PolicyState;
+  /** Throws RefusedError. */
+  changePolicy(change: PolicyChange): PolicyState;
 }
 
 export interface EventSource {

@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { openApiDocument } from '../../protocol/control/openapi.js';
 import type { OperationId } from '../../protocol/control/operations.js';
 import type { VmView } from '../../protocol/control/schema.js';
-import { readInhibit, readTarget } from './body.js';
+import { readInhibit, readPolicyChange, readTarget } from './body.js';
 import { RefusedError, type Fleet } from './fleet.js';
 import { Problem } from './problem.js';
 import type { Route } from './route.js';
@@ -45,6 +45,8 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     return call.fleet.setInhibited(findVm(call).name, reason ?? 'inhibited by the operator');
   },
   allow: (call) => call.fleet.setInhibited(findVm(call).name, null),
+  showPolicy: ({ fleet }) => fleet.policy(),
+  changePolicy: async ({ fleet, request }) => fleet.changePolicy(await readPolicyChange(request)),
   health: ({ version }) => ({ status: 'ok', version }),
   openApi: ({ version }) => openApiDocument(version),
 };

@@ -1,4 +1,4 @@
-import type { VmView } from '../../protocol/control/schema.js';
+import type { PolicyChange, PolicyState, VmView } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
@@ -6,6 +6,8 @@ import type { EventLog } from '../ops/event-log.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
 import { PinWatch } from './pin-watch.js';
+import { PolicyEngine } from './policy-engine.js';
+import { PolicySettings } from '../policy/settings.js';
 import { deviceOptions, isOfferable, type ConfigFile, type SocketSettings } from './settings.js';
 import { decodeVmRecord } from './vm-record.js';
 import { TargetError, Vm, type Target, type VmHandOver, type VmIdentity } from './vm.js';
@@ -17,12 +19,14 @@ export class VmFleet implements Fleet {
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
   readonly #pinWatch: PinWatch;
+  readonly #policy: PolicyEngine;
 
-  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper, pinCheckMs?: number) {
+  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper, pinCheckMs?: number, paths = {}) {
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
     this.#pinWatch = new PinWatch(this.#vms, pinCheckMs);
+    this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit, paths);
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
@@ -89,11 +93,12 @@ export class VmFleet implements Fleet {
   }
 
   list(): VmView[] {
-    return [...this.#vms.values()].map((vm) => vm.view());
+    return [...this.#vms.values()].map((vm) => this.#view(vm));
   }
 
   find(name: string): VmView | undefined {
-    return this.#vms.get(name)?.view();
+    const vm = this.#vms.get(name);
+    return vm === undefined ? undefined : this.#view(vm);
   }
 
   setTarget(name: string, target: Target): VmView {
@@ -104,7 +109,7 @@ export class VmFleet implements Fleet {
       if (error instanceof TargetError) throw new RefusedError(error.message);
       throw error;
     }
-    return vm.view();
+    return this.#view(vm);
   }
 
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
@@ -117,16 +122,30 @@ export class VmFleet implements Fleet {
         `${name} did not send statistics within ${timeoutMs / 1000} s: see \`balloonctl show ${name}\` for its state`,
       );
     }
-    return vm.view();
+    return this.#view(vm);
   }
 
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
     const vm = this.#vm(name);
     await vm.setInhibited(reason);
-    return vm.view();
+    return this.#view(vm);
+  }
+
+  /** Begins to decide who gets the memory, when all VMs of the daemon before this one are back. */
+  startPolicy(): void {
+    this.#policy.start();
+  }
+
+  policy(): PolicyState {
+    return this.#policy.view();
+  }
+
+  changePolicy(change: PolicyChange): PolicyState {
+    return this.#policy.change(change);
   }
 
   close(): void {
+    this.#policy.close();
     for (const vm of [...this.#vms.values()]) vm.close();
   }
 
@@ -139,6 +158,11 @@ export class VmFleet implements Fleet {
     this.#vms.set(name, vm);
     this.#pinWatch.wake();
     return vm;
+  }
+
+  #view(vm: Vm): VmView {
+    const view = vm.view();
+    return { ...view, policy: this.#policy.vmView(vm, view.ramBytes) };
   }
 
   #vm(name: string): Vm {

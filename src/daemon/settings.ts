@@ -5,8 +5,8 @@ import { Value } from 'typebox/value';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
-import { globMatches } from './glob.js';
-import { findPolicyMistake, POLICY_TABLE, VM_POLICY } from './policy-settings.js';
+import { globMatches } from '../policy/glob.js';
+import { findPolicyMistake, POLICY_TABLE, VM_POLICY } from '../policy/settings.js';
 import { lineOf } from './toml-line.js';
 
 /** A file or flag that cannot be honoured; the message is one line that says what to do. */

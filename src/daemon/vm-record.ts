@@ -18,6 +18,8 @@ const VmRecord = Type.Object({
   /** What was offered: it stays so, whatever the configuration says now. */
   features: Type.Array(Type.String()),
   inhibited: Type.Union([Type.String(), Type.Null()]),
+  /** The policy leaves it alone. */
+  manual: Type.Optional(Type.Boolean()),
   wantedMemoryBytes: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
   connectedAt: Type.Number(),
   connection: Type.String(),

@@ -66,6 +66,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   readonly #connectedAt: number;
   #balloon!: Balloon;
   #wantedMemoryBytes: number | null = null;
+  #manual = false;
   #ramBytes = 0;
   #problem: string | null = null;
   #reached = true;
@@ -148,6 +149,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       socket: socketPath,
       features: [...options.features],
       inhibited: this.#operatorInhibits,
+      manual: this.#manual,
       wantedMemoryBytes: this.#wantedMemoryBytes,
       connectedAt: this.#connectedAt,
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
@@ -188,10 +190,27 @@ export class Vm implements SessionObserver, BalloonObserver {
     };
   }
 
-  /** Throws TargetError when the guest has less memory than that. */
+  /** Whether an operator set its target, or paused the policy for it. */
+  get manual(): boolean {
+    return this.#manual;
+  }
+
+  set manual(manual: boolean) {
+    if (manual === this.#manual) return;
+    this.#manual = manual;
+    this.#session.save();
+  }
+
+  /** The policy's word. Never beyond what there is. */
+  setPolicyTarget(balloonBytes: number): void {
+    this.#apply(Math.min(balloonBytes, this.#ramBytes), 'policy');
+  }
+
+  /** The operator's word: the policy leaves the VM alone from now on. Throws TargetError when the guest has less. */
   setTarget(target: Target): void {
     const ram = this.#ramBytes;
     if ('memoryBytes' in target && ram === 0) {
+      this.#manual = true;
       this.#wantedMemoryBytes = target.memoryBytes;
       this.#session.save();
       return;
@@ -203,6 +222,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       );
     }
     this.#wantedMemoryBytes = null;
+    this.manual = true;
     this.#apply('memoryBytes' in target ? ram - asked : asked, 'operator');
   }
 
@@ -385,6 +405,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   #restore(found: VmRecord): void {
     this.#wantedMemoryBytes = found.wantedMemoryBytes;
+    this.#manual = found.manual ?? false;
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
     this.#operatorInhibits = found.inhibited;

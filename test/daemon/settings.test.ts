@@ -7,7 +7,7 @@ import {
   readConfigFile,
   SettingsError,
 } from '../../src/daemon/settings.js';
-import { globMatches } from '../../src/daemon/glob.js';
+import { globMatches } from '../../src/policy/glob.js';
 
 void t.test('a configuration file is read, and the most particular setting wins', (t) => {
   const file = join(t.testdir(), 'balloond.toml');

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
-import type { TargetRequest, VmView } from '../../protocol/control/schema.js';
+import type { PolicyChange, PolicyState, TargetRequest, VmView } from '../../protocol/control/schema.js';
 import { RefusedError, type EventSource, type Fleet } from '../../src/control/fleet.js';
 import { startControlServer, type Refusal } from '../../src/control/server.js';
 
@@ -96,6 +96,26 @@ export class MemoryFleet implements Fleet {
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
     await Promise.resolve();
     return this.#replace({ ...this.#get(name), inhibited: reason });
+  }
+
+  policyState: PolicyState = {
+    mode: 'auto',
+    paused: false,
+    problem: null,
+    reserveBytes: GIB,
+    host: null,
+    bands: ['gold', 'silver', 'bronze'],
+    vms: [],
+  };
+
+  policy(): PolicyState {
+    return this.policyState;
+  }
+
+  changePolicy({ paused, vm }: PolicyChange): PolicyState {
+    if (vm !== undefined) this.#get(vm);
+    this.policyState = { ...this.policyState, paused };
+    return this.policyState;
   }
 
   #get(name: string): VmView {

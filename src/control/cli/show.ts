@@ -96,5 +96,5 @@ function cgroupLines(cgroup: VmView['cgroup']): string[] {
 function policyLines(policy: VmView['policy']): string[] {
   if (policy === null) return [];
   const { band, minBytes, maxBytes, mode } = policy;
-  return [`band ${band}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}, ${printable(mode)}`];
+  return [`band ${printable(band)}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}, ${printable(mode)}`];
 }

@@ -11,7 +11,7 @@ void t.test('Vm', (t) => {
     Check(SCHEMAS.Vm, {
       ...vm,
       cgroup: { path: '/machine.slice', currentBytes: GIB, highBytes: null, maxBytes: 2 * GIB },
-      policy: { band: 1, minBytes: GIB, maxBytes: 4 * GIB, mode: 'auto' },
+      policy: { band: 'gold', minBytes: GIB, maxBytes: 4 * GIB, mode: 'auto' },
     }),
   );
   for (const name of SCHEMAS.Vm.required) {

@@ -1,6 +1,6 @@
 import { Type, type Static } from 'typebox';
 import { parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
-import type { Band, PolicyConfig } from '../policy/inputs.js';
+import type { Band, PolicyConfig } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
 
 export const POLICY_MODES = ['observe', 'auto', 'off'] as const;
