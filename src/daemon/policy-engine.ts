@@ -10,7 +10,7 @@ import type { Emit } from '../ops/event-log.js';
 import type { Action } from '../policy/action.js';
 import { LIMITABLE, MOVABLE, TAKEABLE, vmTable, type VmTable } from '../policy/inputs.js';
 import { plan } from '../policy/plan.js';
-import { emptyState, HIGH_STEPS, MAX_RUNG, moveRows, type PolicyState } from '../policy/state.js';
+import { Column, emptyState, get, HIGH_STEPS, MAX_RUNG, moveRows, type PolicyState } from '../policy/state.js';
 import { describe } from '../policy/words.js';
 import { freshStat, VmReadings } from './policy-readings.js';
 import { PolicyRecorder } from './policy-recorder.js';
@@ -345,7 +345,8 @@ export class PolicyEngine {
     const { band, minBytes, maxBytes, weight } = this.#settings.entitlement(vm.name, ramBytes);
     const mode = this.#modeOf(vm);
     const said = this.#said.get(vm.name);
-    const rung = this.#state.rung[this.#names.indexOf(vm.name)] ?? 0;
+    const row = this.#names.indexOf(vm.name);
+    const rung = row < 0 ? 0 : get(this.#state, Column.rung, row);
     return {
       name: vm.name,
       band: this.#bandName(band),

@@ -12,7 +12,7 @@
 import type { Action, Cause, LimitAction, Reason } from './action.js';
 import { LIMITABLE, MOVABLE, TAKEABLE, type HostReading, type PolicyConfig, type VmTable } from './inputs.js';
 import { share } from './share.js';
-import { copyState, HIGH_STEPS, KILL_RUNG, MAX_RUNG, type PolicyState } from './state.js';
+import { Column, get, HIGH_STEPS, KILL_RUNG, MAX_RUNG, put, type PolicyState } from './state.js';
 
 export interface Plan {
   /** In the order in which they are to be done. */
@@ -82,7 +82,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   const reserve = config.reserveShare * host.totalBytes;
   const goal = reserve * (1 + GOAL_MARGIN);
   const { quantum, idle, want, out, back, counterpart, pressed, cause } = prepare(count);
-  const bandWants = new Float64Array(config.bands.length);
+  const bandWants = config.bands.map(() => 0);
 
   // What is on its way to the host, and what guests were given and have yet to touch.
   let incoming = 0;
@@ -97,7 +97,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     const actual = at(vms.actualBytes, row);
     const usable = Math.max(0, ram - actual);
     const missing = target - actual;
-    const rung = at(previous.rung, row);
+    const rung = get(previous, Column.rung, row);
     const step = ram * QUANTUM_SHARE;
     quantum[row] = step;
     const claimed = at(vms.availableBytes, row);
@@ -110,10 +110,10 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     pressed[row] = 0;
     if (missing > step || rung > 0) {
       owing = true;
-      const yielding = rung === 0 && now - at(previous.markSeconds, row) < config.willSeconds;
-      if (missing > 0 && (yielding || at(previous.markBytes, row) === 0)) incoming += missing;
+      const yielding = rung === 0 && now - get(previous, Column.markSeconds, row) < config.willSeconds;
+      if (missing > 0 && (yielding || get(previous, Column.markBytes, row) === 0)) incoming += missing;
     }
-    const given = at(previous.givenBytes, row);
+    const given = get(previous, Column.givenBytes, row);
     if (given > 0) {
       const unseen = Number.isNaN(current) ? bounded(at(vms.freeBytes, row), usable) : untouched;
       outstanding += Math.min(given, unseen + Math.max(0, -missing));
@@ -136,7 +136,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     const wanted = Math.min(most, Math.max(wish, step));
     want[row] = wanted;
     const band = at(vms.band, row);
-    bandWants[band] = at(bandWants, band) + wanted;
+    bandWants[band] = (bandWants[band] ?? 0) + wanted;
   }
   // A guest that has never been asked for anything can stall as well: nothing is to be had for it, or from it.
   const spare = available - outstanding;
@@ -151,13 +151,13 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     return { actions: [], next: short === previous.short ? previous : { ...previous, short } };
   }
 
-  const next = { ...copyState(previous), short };
+  const next = { count, short, cells: previous.cells.slice() };
   const actions: Action[] = [];
   const critical = available < reserve / 2;
   let unmetBand = NO_BAND;
 
   if (overCeiling) lowerToCeilings();
-  for (let band = 0; band < config.bands.length; band++) if (at(bandWants, band) > 0) relieve(band);
+  for (let band = 0; band < config.bands.length; band++) if ((bandWants[band] ?? 0) > 0) relieve(band);
   if (short && soft < 0) soft += take(-soft, NO_BAND, HOST, critical);
   if (refundable) refund();
   for (let row = 0; row < count; row++) if (at(out, row) >= PAGE_BYTES) emitTake(row);
@@ -167,7 +167,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
 
   /** How far the target may rise in this call, by its ramp and by what the guest still owes. */
   function ramp(row: number, urgent: boolean): number {
-    const since = Math.min(RAMP_WINDOW_SECONDS, now - at(previous.takenSeconds, row));
+    const since = Math.min(RAMP_WINDOW_SECONDS, now - get(previous, Column.takenSeconds, row));
     const each = (urgent ? config.urgentRampShare : config.rampShare) * at(vms.ramBytes, row);
     const ahead = at(vms.actualBytes, row) + 2 * RAMP_WINDOW_SECONDS * each - at(vms.targetBytes, row);
     const room = Math.min(each * since, ahead);
@@ -177,9 +177,9 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   function mayTake(row: number, forBand: number): boolean {
     const needed = MOVABLE | TAKEABLE;
     if ((at(vms.flags, row) & needed) !== needed || at(back, row) > 0) return false;
-    if (now < at(previous.refusedUntilSeconds, row)) return false;
+    if (now < get(previous, Column.refusedUntilSeconds, row)) return false;
     const outranked = forBand < at(vms.band, row);
-    return outranked || critical || now - at(previous.givenSeconds, row) >= config.holdSeconds;
+    return outranked || critical || now - get(previous, Column.givenSeconds, row) >= config.holdSeconds;
   }
 
   /** Takes up to `amount`; returns what will come. `forBand` is NO_BAND where the host itself is short. */
@@ -276,10 +276,10 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
       for (let row = 0; row < count; row++) {
         if (at(vms.band, row) !== band || (at(vms.flags, row) & MOVABLE) === 0) continue;
         if (at(out, row) > 0 || at(back, row) > 0) continue;
-        if (now - at(previous.takenSeconds, row) < config.holdSeconds) continue;
+        if (now - get(previous, Column.takenSeconds, row) < config.holdSeconds) continue;
         const ram = at(vms.ramBytes, row);
         const owed = at(vms.targetBytes, row) - Math.max(0, ram - at(vms.maxBytes, row));
-        const since = Math.min(RAMP_WINDOW_SECONDS, now - at(previous.givenSeconds, row));
+        const since = Math.min(RAMP_WINDOW_SECONDS, now - get(previous, Column.givenSeconds, row));
         const most = Math.min(owed, config.rampShare * ram * since);
         if (most < Math.min(owed, at(quantum, row)) || most < PAGE_BYTES) continue;
         cap[row] = most;
@@ -332,9 +332,9 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     const to = Math.floor(Math.min(target + at(out, row), most) / PAGE_BYTES) * PAGE_BYTES;
     out[row] = Math.max(0, to - target);
     if (to <= target) return;
-    next.takenSeconds[row] = now;
-    next.givenBytes[row] = Math.max(0, at(next.givenBytes, row) - (to - target));
-    if (at(next.markBytes, row) > 0) next.markBytes[row] = at(next.markBytes, row) + (to - target);
+    put(next, Column.takenSeconds, row, now);
+    put(next, Column.givenBytes, row, Math.max(0, get(next, Column.givenBytes, row) - (to - target)));
+    if (get(next, Column.markBytes, row) > 0) put(next, Column.markBytes, row, get(next, Column.markBytes, row) + (to - target));
     moveTarget(row, to, reasonOf(row, cause[row] ?? 'host-short', at(counterpart, row)));
   }
 
@@ -346,15 +346,15 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     if (to >= target) return;
     const reason = reasonOf(row, cause[row] ?? 'refund', at(counterpart, row));
     // Before the guest may use more.
-    if (at(next.rung, row) > 0) setRung(row, 0, reason);
-    next.givenSeconds[row] = now;
-    next.givenBytes[row] = at(next.givenBytes, row) + (target - to);
+    if (get(next, Column.rung, row) > 0) setRung(row, 0, reason);
+    put(next, Column.givenSeconds, row, now);
+    put(next, Column.givenBytes, row, get(next, Column.givenBytes, row) + (target - to));
     moveTarget(row, to, reason);
   }
 
   function setRung(row: number, rung: number, reason: Reason): void {
-    next.rung[row] = rung;
-    next.markSeconds[row] = now;
+    put(next, Column.rung, row, rung);
+    put(next, Column.markSeconds, row, now);
     if (rung === KILL_RUNG) actions.push({ kind: 'kill', row, reason });
     else actions.push(limitsOf(row, rung, reason));
   }
@@ -379,32 +379,32 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
 
   /** One rung up when a grace time is over, one down when the need is. */
   function climb(row: number): void {
-    const rung = at(next.rung, row);
+    const rung = get(next, Column.rung, row);
     const missing =
       at(vms.targetBytes, row) + at(out, row) - at(back, row) - at(vms.actualBytes, row);
     const owes = missing > at(quantum, row);
     if (!owes && rung === 0) {
-      next.markBytes[row] = 0;
+      put(next, Column.markBytes, row, 0);
       return;
     }
     const movable = (at(vms.flags, row) & MOVABLE) !== 0;
     const needed = movable && (short || unmetBand < at(vms.band, row));
     if (!owes || !needed) {
       if (rung > 0) setRung(row, rung - 1, reasonOf(row, owes ? 'not-needed' : 'yielded', HOST));
-      next.markSeconds[row] = now;
-      next.markBytes[row] = Math.max(0, missing);
+      put(next, Column.markSeconds, row, now);
+      put(next, Column.markBytes, row, Math.max(0, missing));
       return;
     }
-    if (at(next.markBytes, row) === 0) {
-      next.markSeconds[row] = now;
-      next.markBytes[row] = missing;
+    if (get(next, Column.markBytes, row) === 0) {
+      put(next, Column.markSeconds, row, now);
+      put(next, Column.markBytes, row, missing);
       return;
     }
     const grace = rung === 0 ? config.willSeconds : config.forceSeconds;
-    if (now - at(next.markSeconds, row) < grace) return;
-    if (missing <= at(next.markBytes, row) / 2) {
-      next.markSeconds[row] = now;
-      next.markBytes[row] = missing;
+    if (now - get(next, Column.markSeconds, row) < grace) return;
+    if (missing <= get(next, Column.markBytes, row) / 2) {
+      put(next, Column.markSeconds, row, now);
+      put(next, Column.markBytes, row, missing);
       return;
     }
     const reason = reasonOf(row, 'not-yielding', HOST);
@@ -421,8 +421,8 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   function withstand(row: number, rung: number): void {
     const reason = reasonOf(row, 'withstood', HOST);
     if (rung > 0) setRung(row, 0, reason);
-    next.markBytes[row] = 0;
-    next.refusedUntilSeconds[row] = now + REFUSED_GRACES * config.willSeconds;
+    put(next, Column.markBytes, row, 0);
+    put(next, Column.refusedUntilSeconds, row, now + REFUSED_GRACES * config.willSeconds);
     moveTarget(row, Math.max(0, at(vms.actualBytes, row)), reason);
   }
 }

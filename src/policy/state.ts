@@ -1,50 +1,47 @@
 /**
- * What plan() has to remember from one call to the next. It never changes one that it was given. Rungs count the
- * steps of force that a VM is under: 0 is none, then HIGH_STEPS of memory.high, memory.max, and being killed.
+ * What plan() has to remember of each VM from one call to the next. It never changes one that it was given. All columns
+ * lie in one array, since copying them is most of what a call that changes something costs.
  */
 export const HIGH_STEPS = 3;
 export const MAX_RUNG = HIGH_STEPS + 1;
 export const KILL_RUNG = HIGH_STEPS + 2;
 
+export const Column = {
+  /** Steps of force that the VM is under: 0 is none, then HIGH_STEPS of memory.high, memory.max, and being killed. */
+  rung: 0,
+  /** When the grace that runs began, and what the guest owed then. */
+  markSeconds: 1,
+  markBytes: 2,
+  takenSeconds: 3,
+  givenSeconds: 4,
+  /** Given back, and perhaps not touched yet. */
+  givenBytes: 5,
+  /** Until then nothing is asked of it: it withstood all that may be done. */
+  refusedUntilSeconds: 6,
+} as const;
+export type Column = (typeof Column)[keyof typeof Column];
+
+const AT_FIRST = [0, 0, 0, -Infinity, -Infinity, 0, -Infinity] as const;
+
 export interface PolicyState {
+  readonly count: number;
   /** Whether the host was short of its reserve, and is not yet beyond it again by the margin. */
   readonly short: boolean;
-  readonly rung: Uint8Array;
-  /** When the grace that runs began, and what the guest owed then. */
-  readonly markSeconds: Float64Array;
-  readonly markBytes: Float64Array;
-  readonly takenSeconds: Float64Array;
-  readonly givenSeconds: Float64Array;
-  /** Given back, and perhaps not touched yet. */
-  readonly givenBytes: Float64Array;
-  /** Until then nothing is asked of it: it withstood all that may be done. */
-  readonly refusedUntilSeconds: Float64Array;
+  readonly cells: Float64Array;
 }
 
 export function emptyState(count: number): PolicyState {
-  return {
-    short: false,
-    rung: new Uint8Array(count),
-    markSeconds: new Float64Array(count),
-    markBytes: new Float64Array(count),
-    takenSeconds: new Float64Array(count).fill(-Infinity),
-    givenSeconds: new Float64Array(count).fill(-Infinity),
-    givenBytes: new Float64Array(count),
-    refusedUntilSeconds: new Float64Array(count).fill(-Infinity),
-  };
+  const cells = new Float64Array(AT_FIRST.length * count);
+  AT_FIRST.forEach((value, column) => cells.fill(value, column * count, (column + 1) * count));
+  return { count, short: false, cells };
 }
 
-export function copyState(state: PolicyState): PolicyState {
-  return {
-    ...state,
-    rung: state.rung.slice(),
-    markSeconds: state.markSeconds.slice(),
-    markBytes: state.markBytes.slice(),
-    takenSeconds: state.takenSeconds.slice(),
-    givenSeconds: state.givenSeconds.slice(),
-    givenBytes: state.givenBytes.slice(),
-    refusedUntilSeconds: state.refusedUntilSeconds.slice(),
-  };
+export function get(state: PolicyState, column: Column, row: number): number {
+  return state.cells[column * state.count + row] ?? NaN;
+}
+
+export function put(state: PolicyState, column: Column, row: number, value: number): void {
+  state.cells[column * state.count + row] = value;
 }
 
 /** The state for other rows: `from` has, for each new row, the old one, or -1. */
@@ -52,13 +49,7 @@ export function moveRows(state: PolicyState, from: readonly number[]): PolicySta
   const moved = emptyState(from.length);
   from.forEach((old, row) => {
     if (old < 0) return;
-    moved.rung[row] = state.rung[old] ?? 0;
-    moved.markSeconds[row] = state.markSeconds[old] ?? 0;
-    moved.markBytes[row] = state.markBytes[old] ?? 0;
-    moved.takenSeconds[row] = state.takenSeconds[old] ?? -Infinity;
-    moved.givenSeconds[row] = state.givenSeconds[old] ?? -Infinity;
-    moved.givenBytes[row] = state.givenBytes[old] ?? 0;
-    moved.refusedUntilSeconds[row] = state.refusedUntilSeconds[old] ?? -Infinity;
+    for (const column of Object.values(Column)) put(moved, column, row, get(state, column, old));
   });
   return { ...moved, short: state.short };
 }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { HIGH_STEPS, MAX_RUNG } from '../../src/policy/state.js';
+import { Column, get, HIGH_STEPS, MAX_RUNG } from '../../src/policy/state.js';
 import { plan } from '../../src/policy/plan.js';
 import type { Action } from '../../src/policy/action.js';
 import { CONFIG, MIB, World, vm, type WorldVm } from './world.js';
@@ -209,7 +209,7 @@ void t.test('refunds are complete: with memory over, nothing stays taken or held
       rich.now = w.now;
       for (let second = 0; second < 300; second++) rich.step();
       if (rich.table.targetBytes.some((bytes) => bytes !== 0)) throw new Error('something stays taken');
-      if (rich.state.rung.some((rung) => rung !== 0)) throw new Error('something stays held');
+      if (rich.vms.some((_, row) => get(rich.state, Column.rung, row) !== 0)) throw new Error('something stays held');
     }),
     RUNS,
   );
