@@ -1,10 +1,11 @@
-import type { VmView } from '../../protocol/control/schema.js';
+import type { LimitRequest, VmView } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
+import { LimitError } from './limits.js';
 import { PinWatch } from './pin-watch.js';
 import { deviceOptions, isOfferable, type ConfigFile, type SocketSettings } from './settings.js';
 import { decodeVmRecord } from './vm-record.js';
@@ -102,6 +103,17 @@ export class VmFleet implements Fleet {
       vm.setTarget(target);
     } catch (error) {
       if (error instanceof TargetError) throw new RefusedError(error.message);
+      throw error;
+    }
+    return vm.view();
+  }
+
+  async setLimits(name: string, limits: LimitRequest): Promise<VmView> {
+    const vm = this.#vm(name);
+    try {
+      await vm.limits.request(limits);
+    } catch (error) {
+      if (error instanceof LimitError) throw new RefusedError(error.message);
       throw error;
     }
     return vm.view();

@@ -1,6 +1,7 @@
 import { Type, type Static } from 'typebox';
 import { Value } from 'typebox/value';
 import { StateError } from '../memory/state-file.js';
+import { LimitsRecord } from './limits.js';
 import { SessionRecord } from '../vhost-user/session-record.js';
 
 /**
@@ -21,6 +22,8 @@ const VmRecord = Type.Object({
   wantedMemoryBytes: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
   connectedAt: Type.Number(),
   connection: Type.String(),
+  /** Absent in records of daemons that had no limits. */
+  limits: Type.Optional(LimitsRecord),
   session: SessionRecord,
 });
 export type VmRecord = Static<typeof VmRecord>;

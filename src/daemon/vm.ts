@@ -4,6 +4,7 @@ import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
+import type { HostPaths } from '../host/host-paths.js';
 import { mapsPrivately } from '../host/peer.js';
 import { findPinning, openFileCount } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
@@ -15,6 +16,8 @@ import type { StateFile } from '../memory/state-file.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import type { Turns } from '../vhost-user/turns.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
+import { VmLimits } from './limits.js';
+import type { GuestUse } from './limit-plan.js';
 import { offeredBits, type DeviceOptions } from './settings.js';
 import { encodeVmRecord, type VmRecord } from './vm-record.js';
 import { verdict } from './verdict.js';
@@ -46,6 +49,8 @@ export interface VmHandOver {
   found: VmRecord | null;
   /** Those it shares the event loop with, if not all of the process. */
   turns?: Turns;
+  /** Where the kernel's files are, if not where they always are. */
+  paths?: HostPaths;
 }
 
 /**
@@ -56,6 +61,8 @@ export interface VmHandOver {
 export class Vm implements SessionObserver, BalloonObserver {
   readonly name: string;
   readonly pid: number;
+  /** Of its cgroup. */
+  readonly limits: VmLimits;
   readonly #identity: VmIdentity;
   readonly #keeper: FdKeeper;
   readonly #fd: number;
@@ -93,7 +100,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   constructor(
     fd: number,
     identity: VmIdentity,
-    { keeper, state, found, ...shared }: VmHandOver,
+    { keeper, state, found, paths, ...shared }: VmHandOver,
     emit: Emit,
     onClosed: () => void,
   ) {
@@ -106,6 +113,19 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#onClosed = onClosed;
     this.#emit = (event, message, fields) => emit(event, message, fields, name);
     this.#connectedAt = found?.connectedAt ?? Date.now();
+    this.limits = new VmLimits(
+      {
+        pid,
+        shared: options.sharedCgroup,
+        emit: this.#emit,
+        use: () => this.#guestUse(),
+        save: () => {
+          if (!this.#ended) this.#session.save();
+        },
+        ...(paths !== undefined && { paths }),
+      },
+      found?.limits ?? null,
+    );
     this.#session = new Session(
       fd,
       this,
@@ -132,6 +152,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     } finally {
       this.#resuming = false;
     }
+    this.limits.resume();
     const { targetBytes, actualBytes } = this.#balloon;
     this.#emit('vm-resumed', 'served again from where the daemon before this one ended', {
       state: this.#session.state,
@@ -151,6 +172,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       wantedMemoryBytes: this.#wantedMemoryBytes,
       connectedAt: this.#connectedAt,
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
+      limits: this.limits.record(),
       session: this.#session.record(),
     });
   }
@@ -183,7 +205,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       verdict: this.#verdict(),
       features: featureNames(features, BalloonFeature, VirtioFeature, VhostFeature),
       stats: this.#statsView(),
-      cgroup: null,
+      cgroup: this.limits.view(),
+      limits: this.limits.limitsView(),
       policy: null,
     };
   }
@@ -221,6 +244,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   /** The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago. */
   recheckPinned(): void {
+    this.limits.check();
     const files = openFileCount(this.pid);
     const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
     if (files !== null && files === this.#openFiles && recent) return;
@@ -266,6 +290,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   memoryChanged(): void {
     const { regions, sizeBytes } = this.#session.memory;
     this.#ramBytes = sizeBytes;
+    this.limits.allow('memory-mapped');
     this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory in ${regions.length} regions`, {
       regions: regions.length,
       bytes: sizeBytes,
@@ -280,6 +305,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   stateChanged(state: SessionState): void {
     this.#movedAt = Date.now();
+    if (!this.#resuming) this.limits.allow(state);
     if (state !== 'running') {
       this.#problem = null;
       if (this.#session.intact()) this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
@@ -338,6 +364,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   closed(error: Error | null): void {
     this.#ended = true;
+    this.limits.close();
     if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
     else this.#emit('vm-dropped', error.message);
@@ -350,6 +377,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     if (this.#reached || actualBytes !== targetBytes) return;
     this.#reached = true;
     this.#emit('target-reached', `the balloon holds ${formatSize(actualBytes)}`, { actualBytes });
+  }
+
+  tookBack(): void {
+    this.limits.allow('deflated');
   }
 
   statsReceived(): void {
@@ -365,6 +396,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   discardsTried(error: SystemError | null, failedRanges: number): void {
     if (error === null) {
       if (this.#session.memory.pendingPages === 0) this.#discardError = null;
+      this.limits.settle();
       return;
     }
     const { code, syscall, message } = error;
@@ -394,6 +426,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #apply(bytes: number, by: string): void {
     const before = this.#balloon.targetBytes;
     if (bytes > before) this.checkPinned();
+    this.limits.allow('target', bytes);
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
@@ -405,6 +438,17 @@ export class Vm implements SessionObserver, BalloonObserver {
       fromBytes: before,
       toBytes: after,
     });
+  }
+
+  /** A page that owes its discard is still the guest's, as far as the host's memory goes. */
+  #guestUse(): GuestUse {
+    const { memory, features, state } = this.#session;
+    return {
+      ramBytes: this.#ramBytes,
+      targetBytes: this.#balloon.targetBytes,
+      discardedBytes: Math.max(0, memory.balloonedPages - memory.pendingPages) * PAGE_BYTES,
+      tellsFirst: state === 'running' && hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST),
+    };
   }
 
   #privateMemory(reason: string, fields: Record<string, unknown>): void {
@@ -422,7 +466,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #verdict(): string | null {
     const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
     return verdict({
-      problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem(),
+      problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem() ?? this.limits.problem(),
       state: this.#session.state,
       now: Date.now(),
       connectedAt: this.#connectedAt,
