@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** balloonctl: parses the command line, runs one command, sets the exit code. Commands load on use. */
+import type { LimitWord } from '../protocol/control/schema.js';
 import { formatSize, parseSize } from '../protocol/control/size.js';
 import { parseCommandLine, type CommandSpec, type OptionValues } from '../src/control/cli/command-line.js';
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
@@ -50,6 +51,27 @@ const COMMANDS: readonly Command[] = [
     run: async ({ client, output, vm }) => {
       const [{ show }, connected] = await Promise.all([import('../src/control/cli/show.js'), client()]);
       await show(connected, output, vm);
+    },
+  },
+  {
+    name: 'limit',
+    operands: ['vm'],
+    summary: "limit the VM's cgroup on the host",
+    options: {
+      high: {
+        value: 'size',
+        summary: 'memory.high: beyond it, the VM is slowed down (SIZE|max|follow|restore)',
+      },
+      max: { value: 'size', summary: 'memory.max: beyond it, the VM is killed (SIZE|max|follow|restore)' },
+    },
+    run: async ({ client, output, vm, values }) => {
+      const [high, max] = [limitOf(values, 'high'), limitOf(values, 'max')];
+      if (high === undefined && max === undefined) throw new UsageError('limit needs --high or --max');
+      const [{ limit }, connected] = await Promise.all([import('../src/control/cli/limit.js'), client()]);
+      await limit(connected, output, vm, {
+        ...(high !== undefined && { high }),
+        ...(max !== undefined && { max }),
+      });
     },
   },
   {
@@ -148,6 +170,11 @@ function targetOf(values: OptionValues): { memoryBytes: number } | { balloonByte
   if (memoryBytes !== undefined) return { memoryBytes };
   if (balloonBytes !== undefined) return { balloonBytes };
   throw new UsageError('set needs --memory SIZE (what the guest keeps) or --balloon SIZE (what it gives up)');
+}
+
+function limitOf(values: OptionValues, name: string): LimitWord | undefined {
+  const word = text(values, name);
+  return word === 'max' || word === 'follow' || word === 'restore' ? word : size(values, name);
 }
 
 function text(values: OptionValues, name: string): string | undefined {

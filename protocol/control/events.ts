@@ -115,6 +115,26 @@ export const EVENTS = {
     help: 'The policy works with less than it should, or with less than it was told: it says what is missing and what it does instead.',
     action: 'Mend what it names.',
   },
+  'limit-set': {
+    level: 'info',
+    help: "A limit of the VM's cgroup changed: which, from and to how many bytes (null: none), and why; while it follows, what the guest may use as well.",
+    action: null,
+  },
+  'limit-failed': {
+    level: 'error',
+    help: "The limits of a VM's cgroup cannot be written or are gone with it; the VM is served as before. Said once for each reason.",
+    action: 'Do what it says, then set the limits again with `balloonctl limit`.',
+  },
+  'cgroup-unknown': {
+    level: 'info',
+    help: 'The VM can have no limits, and why: it has no cgroup v2 of its own.',
+    action: 'Nothing, if it is to have none; else do what it says (docs/limits.md).',
+  },
+  'pressure-unknown': {
+    level: 'info',
+    help: 'The kernel does not tell of the pressure in the cgroup of a VM whose limits follow: they are looked at by time alone.',
+    action: 'Boot the host with `psi=1`.',
+  },
   'pin-unknown': {
     level: 'debug',
     help: 'Whether a device pins guest memory cannot be told: the files of the VMM may not be looked at. It is served as if there were none.',

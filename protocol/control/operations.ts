@@ -29,14 +29,14 @@ export const OPERATIONS = {
   setTarget: {
     method: 'PATCH',
     path: '/v1/vms/{vm}',
-    summary: 'Set the balloon target',
+    summary: 'Set the balloon target, or the limits of the cgroup',
     body: {
-      schema: 'Target',
+      schema: 'VmChange',
       required: true,
-      hint: 'send {"memoryBytes": N} or {"balloonBytes": N}, exactly one of them, in whole bytes',
+      hint: 'send {"memoryBytes": N}, {"balloonBytes": N} or {"limits": {"high": N, "max": N}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well',
     },
     reply: 'Vm',
-    conflict: 'The VM cannot take this target.',
+    conflict: 'The VM cannot take this target, or its cgroup these limits.',
   },
   showStats: {
     method: 'GET',

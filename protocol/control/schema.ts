@@ -57,6 +57,23 @@ const CGROUP = {
   },
 } as const;
 
+const LIMIT = {
+  anyOf: [BYTES, { enum: ['max', 'follow'] }, { type: 'null' }],
+  description: 'What the operator wants; null: nothing.',
+} as const;
+
+const LIMITS = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['high', 'max', 'mayUseBytes', 'problem'],
+  properties: {
+    high: LIMIT,
+    max: LIMIT,
+    mayUseBytes: { ...BYTES, description: 'What the guest may have in use now.' },
+    problem: { type: ['string', 'null'], description: 'Why there are no limits, or not those wanted.' },
+  },
+} as const;
+
 const POLICY = {
   type: 'object',
   additionalProperties: false,
@@ -80,7 +97,10 @@ const POLICY_STATE = {
   properties: {
     mode: { enum: ['observe', 'auto', 'off'] },
     paused: { type: 'boolean' },
-    problem: { type: ['string', 'null'], description: 'Why it works with less than it should; null: it does not.' },
+    problem: {
+      type: ['string', 'null'],
+      description: 'Why it works with less than it should; null: it does not.',
+    },
     reserveBytes: BYTES,
     host: {
       anyOf: [
@@ -145,6 +165,7 @@ const VM = {
     'features',
     'stats',
     'cgroup',
+    'limits',
     'policy',
   ],
   properties: {
@@ -162,6 +183,7 @@ const VM = {
     features: { type: 'array', items: { type: 'string' }, description: 'Acknowledged, by spec name.' },
     stats: { anyOf: [STATS, NULL] },
     cgroup: { anyOf: [CGROUP, NULL] },
+    limits: LIMITS,
     policy: { anyOf: [POLICY, NULL] },
   },
 } as const;
@@ -182,6 +204,26 @@ const TARGET = {
       properties: { balloonBytes: { ...BYTES, description: 'What the guest gives up.' } },
     },
   ],
+} as const;
+
+const LIMIT_WORD = {
+  anyOf: [BYTES, { enum: ['max', 'follow', 'restore'] }],
+  description: 'Bytes; max: none; follow: what the guest may use; restore: what was found.',
+} as const;
+
+const LIMIT_REQUEST = {
+  type: 'object',
+  description: 'Limits of the cgroup of the VM: memory.high, memory.max, or both.',
+  additionalProperties: false,
+  minProperties: 1,
+  properties: { high: LIMIT_WORD, max: LIMIT_WORD },
+} as const;
+
+const LIMITS_BODY = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['limits'],
+  properties: { limits: LIMIT_REQUEST },
 } as const;
 
 const INHIBIT = {
@@ -232,6 +274,8 @@ export const SCHEMAS = {
   VmList: { type: 'array', items: VM },
   Stats: STATS,
   Target: TARGET,
+  Limits: LIMITS_BODY,
+  VmChange: { anyOf: [...TARGET.anyOf, LIMITS_BODY] },
   Inhibit: INHIBIT,
   Policy: POLICY_STATE,
   PolicyChange: POLICY_CHANGE,
@@ -245,6 +289,8 @@ export type SchemaName = keyof typeof SCHEMAS;
 export type VmView = XStatic<typeof VM>;
 export type BalloonView = XStatic<typeof BALLOON>;
 export type VmStats = XStatic<typeof STATS>;
+export type LimitWord = XStatic<typeof LIMIT_WORD>;
+export type LimitRequest = XStatic<typeof LIMIT_REQUEST>;
 export type TargetRequest = XStatic<typeof TARGET>;
 export type PolicyState = XStatic<typeof POLICY_STATE>;
 export type PolicyChange = XStatic<typeof POLICY_CHANGE>;

@@ -1,17 +1,26 @@
 /** Reads one JSON request body, never more than BODY_LIMIT_BYTES of it. */
 import type { IncomingMessage } from 'node:http';
 import { Check } from 'typebox/schema';
-import { SCHEMAS, type InhibitRequest, type PolicyChange, type TargetRequest } from '../../protocol/control/schema.js';
+import {
+  SCHEMAS,
+  type InhibitRequest,
+  type LimitRequest,
+  type PolicyChange,
+  type TargetRequest,
+} from '../../protocol/control/schema.js';
 import { OPERATIONS } from '../../protocol/control/operations.js';
 import { Problem } from './problem.js';
 
 export const BODY_LIMIT_BYTES = 64 * 1024;
 
-export async function readTarget(request: IncomingMessage): Promise<TargetRequest> {
+/** A target, or limits. */
+export async function readChange(
+  request: IncomingMessage,
+): Promise<TargetRequest | { limits: LimitRequest }> {
   const { hint } = OPERATIONS.setTarget.body;
   const body = parse(await readText(request), hint);
-  if (!Check(SCHEMAS.Target, body)) throw new Problem(400, `not a balloon target: ${hint}`);
-  return body;
+  if (Check(SCHEMAS.Target, body) || Check(SCHEMAS.Limits, body)) return body;
+  throw new Problem(400, `neither a balloon target nor limits: ${hint}`);
 }
 
 export async function readInhibit(request: IncomingMessage): Promise<InhibitRequest> {

@@ -2,7 +2,15 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { PolicyChange, PolicyState, ProblemDocument, TargetRequest, VmStats, VmView } from '../../protocol/control/schema.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  ProblemDocument,
+  TargetRequest,
+  VmStats,
+  VmView,
+} from '../../protocol/control/schema.js';
 
 /** Longer than the slowest operation (statistics with refresh, 5 s). */
 const REPLY_TIMEOUT_MS = 10_000;
@@ -44,6 +52,10 @@ export class ControlClient {
 
   async setTarget(vm: string, target: TargetRequest): Promise<VmView> {
     return (await this.#call('PATCH', vmPath(vm), target)) as VmView;
+  }
+
+  async setLimits(vm: string, limits: LimitRequest): Promise<VmView> {
+    return (await this.#call('PATCH', vmPath(vm), { limits })) as VmView;
   }
 
   /** `refresh` asks the guest for fresh ones and waits for them. */

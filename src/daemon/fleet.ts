@@ -1,10 +1,11 @@
-import type { PolicyChange, PolicyState, VmView } from '../../protocol/control/schema.js';
+import type { LimitRequest, PolicyChange, PolicyState, VmView } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
+import { LimitError } from './limits.js';
 import { PinWatch } from './pin-watch.js';
 import { PolicyEngine } from './policy-engine.js';
 import { PolicySettings } from '../policy/settings.js';
@@ -26,7 +27,12 @@ export class VmFleet implements Fleet {
     this.#events = events;
     this.#keeper = keeper;
     this.#pinWatch = new PinWatch(this.#vms, pinCheckMs);
-    this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit, paths);
+    this.#policy = new PolicyEngine(
+      new PolicySettings(config),
+      () => [...this.#vms.values()],
+      events.emit,
+      paths,
+    );
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
@@ -107,6 +113,17 @@ export class VmFleet implements Fleet {
       vm.setTarget(target);
     } catch (error) {
       if (error instanceof TargetError) throw new RefusedError(error.message);
+      throw error;
+    }
+    return this.#view(vm);
+  }
+
+  async setLimits(name: string, limits: LimitRequest): Promise<VmView> {
+    const vm = this.#vm(name);
+    try {
+      await vm.limits.request(limits);
+    } catch (error) {
+      if (error instanceof LimitError) throw new RefusedError(error.message);
       throw error;
     }
     return this.#view(vm);

@@ -10,7 +10,15 @@ import type { Emit } from '../ops/event-log.js';
 import type { Action } from '../policy/action.js';
 import { LIMITABLE, MOVABLE, TAKEABLE, vmTable, type VmTable } from '../policy/inputs.js';
 import { plan } from '../policy/plan.js';
-import { Column, emptyState, get, HIGH_STEPS, MAX_RUNG, moveRows, type PolicyState } from '../policy/state.js';
+import {
+  Column,
+  emptyState,
+  get,
+  HIGH_STEPS,
+  MAX_RUNG,
+  moveRows,
+  type PolicyState,
+} from '../policy/state.js';
 import { describe } from '../policy/words.js';
 import { freshStat, VmReadings } from './policy-readings.js';
 import { PolicyRecorder } from './policy-recorder.js';
@@ -25,7 +33,7 @@ export interface GovernedVm {
   view(): VmView;
   setPolicyTarget(balloonBytes: number): void;
   /** Holds its cgroup to these; null: to what it was before. Rejects with a sentence. */
-  force?(highBytes: number | null, maxBytes: number | null): Promise<void>;
+  force(highBytes: number | null, maxBytes: number | null): Promise<void>;
 }
 
 /** Pressure wakes the policy at most that often. */
@@ -152,7 +160,8 @@ export class PolicyEngine {
   /** Throws RefusedError. */
   change({ paused, vm: name }: PolicyChange): PolicyDocument {
     if (name === undefined) {
-      if (paused !== this.#paused) this.#emit('policy-changed', paused ? 'paused for all VMs' : 'resumed', { paused });
+      if (paused !== this.#paused)
+        this.#emit('policy-changed', paused ? 'paused for all VMs' : 'resumed', { paused });
       this.#paused = paused;
       return this.view();
     }
@@ -217,7 +226,10 @@ export class PolicyEngine {
   #entitlement(name: string, ramBytes: number): Entitlement {
     const entitlement = this.#settings.entitlement(name, ramBytes);
     if (entitlement.contradictory) {
-      this.#degrade(`floor of ${name}`, `the min of ${name} is above its max, which is taken for both: mend [[vm]]`);
+      this.#degrade(
+        `floor of ${name}`,
+        `the min of ${name} is above its max, which is taken for both: mend [[vm]]`,
+      );
     }
     return entitlement;
   }
@@ -231,7 +243,7 @@ export class PolicyEngine {
       const readings = this.#readingsOf(vm);
       const cgroup = readings.memory();
       const movable = state === 'running' && !vm.manual && !this.#paused;
-      const limitable = cgroup !== null && vm.force !== undefined;
+      const limitable = cgroup !== null && !(vm.view().limits.problem ?? '').includes('cannot be written');
       table.flags[row] =
         (movable ? MOVABLE : 0) | (inhibited === null ? TAKEABLE : 0) | (limitable ? LIMITABLE : 0);
       table.band[row] = band;
@@ -287,7 +299,8 @@ export class PolicyEngine {
     switch (action.kind) {
       case 'target': {
         const bytes = Math.abs(action.toBytes - action.fromBytes);
-        if (action.toBytes > action.fromBytes) tell('policy-took', { donor: vm.name, receiver: other, bytes });
+        if (action.toBytes > action.fromBytes)
+          tell('policy-took', { donor: vm.name, receiver: other, bytes });
         else tell('policy-gave', { donor: other, receiver: vm.name, bytes });
         vm.setPolicyTarget(action.toBytes);
         return;
@@ -296,7 +309,7 @@ export class PolicyEngine {
         const { highBytes, maxBytes, rung } = action;
         const forced = cause === 'not-yielding';
         tell(forced ? 'policy-forced' : 'policy-released', { highBytes, maxBytes, rung });
-        vm.force?.(highBytes, maxBytes).catch((error: unknown) => {
+        vm.force(highBytes, maxBytes).catch((error: unknown) => {
           const why = error instanceof Error ? error.message : String(error);
           this.#degrade(`force on ${vm.name}`, `${vm.name} cannot be held to less: ${why}`);
         });
@@ -321,7 +334,8 @@ export class PolicyEngine {
       advised.set(name, kind);
       const words = `would have ${text(action)}`;
       this.#say(name, words);
-      if (this.#advised.get(name) !== kind) this.#emit('policy-advice', words, { cause: action.reason.cause }, name);
+      if (this.#advised.get(name) !== kind)
+        this.#emit('policy-advice', words, { cause: action.reason.cause }, name);
     }
     this.#advised = advised;
   }
@@ -363,7 +377,8 @@ export class PolicyEngine {
   #whyNothing(vm: GovernedVm): string {
     const host = this.#seen;
     if (this.#settings.mode === 'off') return 'the policy is off (mode in [policy])';
-    if (vm.manual) return `left alone: an operator set its target or paused it (balloonctl policy resume ${vm.name})`;
+    if (vm.manual)
+      return `left alone: an operator set its target or paused it (balloonctl policy resume ${vm.name})`;
     if (vm.view().state !== 'running') return 'left alone: no guest driver runs';
     if (host === null) return 'left alone: the memory of the host cannot be read';
     const reserve = this.#settings.config(host.totalBytes).reserveShare * host.totalBytes;

@@ -8,6 +8,8 @@ import type { PressureTrigger } from '../host/pressure.js';
 const STALE_SECONDS = 60;
 /** What a guest that had to wait for memory since its last statistics is taken to stall. */
 const COUNTED_STALL_PERCENT = 20;
+/** Ages are told in less than whole milliseconds. */
+const SAME_SECONDS = 0.005;
 const STALL_COUNTERS = ['VIRTIO_BALLOON_S_ALLOC_STALL', 'VIRTIO_BALLOON_S_OOM_KILL'] as const;
 
 export interface CgroupMemory {
@@ -22,6 +24,7 @@ export class VmReadings {
   readonly #cgroup: VmCgroup | null;
   readonly #trigger: PressureTrigger | null;
   #counted: number | null = null;
+  #countedAt = -Infinity;
   #stalling = false;
 
   /** `onPressure`: its tasks wait for memory. Whatever cannot be had is done without. */
@@ -29,7 +32,8 @@ export class VmReadings {
     this.#cgroup = findVmCgroup(pid, { paths }).cgroup;
     let trigger: PressureTrigger | null = null;
     try {
-      trigger = this.#cgroup?.watchPressure((pressure) => (pressure === null ? undefined : onPressure())) ?? null;
+      trigger =
+        this.#cgroup?.watchPressure((pressure) => (pressure === null ? undefined : onPressure())) ?? null;
     } catch {
       // The next tick sees it, a few seconds later.
     }
@@ -54,10 +58,12 @@ export class VmReadings {
   stallPercent(stats: VmStats | null): number {
     if (stats === null || stats.ageSeconds > STALE_SECONDS) return NaN;
     const counted = STALL_COUNTERS.reduce((sum, name) => sum + (stats[name] ?? 0), 0);
+    const at = Date.now() / 1000 - stats.ageSeconds;
     // The same statistics seen again say the same again.
-    if (counted !== this.#counted) this.#stalling = this.#counted !== null && counted > this.#counted;
-    else if (stats.ageSeconds > 2) this.#stalling = false;
+    if (at - this.#countedAt < SAME_SECONDS) return this.#stalling ? COUNTED_STALL_PERCENT : 0;
+    this.#stalling = this.#counted !== null && counted > this.#counted;
     this.#counted = counted;
+    this.#countedAt = at;
     return this.#stalling ? COUNTED_STALL_PERCENT : 0;
   }
 

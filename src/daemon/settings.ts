@@ -30,6 +30,7 @@ const DeviceSettings = {
   features: Type.Optional(Type.Array(Type.Union(OFFERABLE.map((name) => Type.Literal(name))))),
   'stats-interval': Type.Optional(Type.Number({ minimum: 0, maximum: 86400 })),
   'discard-delay': Type.Optional(Type.Number({ minimum: 0, maximum: 0.05 })),
+  'shared-cgroup': Type.Optional(Type.Boolean()),
 };
 
 const ConfigFile = Type.Object(
@@ -65,12 +66,13 @@ export type ConfigFile = Static<typeof ConfigFile>;
 
 /**
  * What a device offers, how often it asks its guest for statistics (seconds; 0: never), and how long a discard behind
- * the ack waits for more to be given up (seconds).
+ * the ack waits for more to be given up (seconds), and whether a cgroup that holds others as well may be limited.
  */
 export interface DeviceOptions {
   features: readonly OfferableFeature[];
   statsIntervalSeconds: number;
   discardDelaySeconds: number;
+  sharedCgroup: boolean;
 }
 
 export interface SocketSettings {
@@ -79,12 +81,14 @@ export interface SocketSettings {
   features?: readonly OfferableFeature[] | undefined;
   'stats-interval'?: number | undefined;
   'discard-delay'?: number | undefined;
+  'shared-cgroup'?: boolean | undefined;
 }
 
 const DEFAULTS: DeviceOptions = {
   features: BALLOON_FEATURES,
   statsIntervalSeconds: 10,
   discardDelaySeconds: 0.01,
+  sharedCgroup: false,
 };
 
 /** Throws SettingsError naming the file, and the line or the key that is wrong. */
@@ -126,6 +130,7 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
       matching?.['stats-interval'] ?? socket?.['stats-interval'] ?? DEFAULTS.statsIntervalSeconds,
     discardDelaySeconds:
       matching?.['discard-delay'] ?? socket?.['discard-delay'] ?? DEFAULTS.discardDelaySeconds,
+    sharedCgroup: matching?.['shared-cgroup'] ?? socket?.['shared-cgroup'] ?? DEFAULTS.sharedCgroup,
   };
 }
 

@@ -1,6 +1,7 @@
 import { Type, type Static } from 'typebox';
 import { Value } from 'typebox/value';
 import { StateError } from '../memory/state-file.js';
+import { LimitsRecord } from './limits.js';
 import { SessionRecord } from '../vhost-user/session-record.js';
 
 /**
@@ -8,6 +9,15 @@ import { SessionRecord } from '../vhost-user/session-record.js';
  * more entry in UPGRADES: a daemon takes over from any older one.
  */
 const VERSION = 1;
+
+const Word = Type.Union([
+  Type.Integer({ minimum: 0 }),
+  Type.Literal('max'),
+  Type.Literal('follow'),
+  Type.Null(),
+]);
+const ForcedFrom = Type.Object({ high: Word, max: Word });
+export type ForcedFrom = Static<typeof ForcedFrom>;
 
 const VmRecord = Type.Object({
   version: Type.Literal(VERSION),
@@ -18,11 +28,15 @@ const VmRecord = Type.Object({
   /** What was offered: it stays so, whatever the configuration says now. */
   features: Type.Array(Type.String()),
   inhibited: Type.Union([Type.String(), Type.Null()]),
+  /** The limits that it had when the policy began to hold it to less. */
+  forcedFrom: Type.Optional(Type.Union([ForcedFrom, Type.Null()])),
   /** The policy leaves it alone. */
   manual: Type.Optional(Type.Boolean()),
   wantedMemoryBytes: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
   connectedAt: Type.Number(),
   connection: Type.String(),
+  /** Absent in records of daemons that had no limits. */
+  limits: Type.Optional(LimitsRecord),
   session: SessionRecord,
 });
 export type VmRecord = Static<typeof VmRecord>;

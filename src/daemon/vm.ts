@@ -4,6 +4,7 @@ import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
+import type { HostPaths } from '../host/host-paths.js';
 import { mapsPrivately } from '../host/peer.js';
 import { findPinning, openFileCount } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
@@ -15,8 +16,10 @@ import type { StateFile } from '../memory/state-file.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import type { Turns } from '../vhost-user/turns.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
+import { VmLimits } from './limits.js';
+import type { GuestUse } from './limit-plan.js';
 import { offeredBits, type DeviceOptions } from './settings.js';
-import { encodeVmRecord, type VmRecord } from './vm-record.js';
+import { encodeVmRecord, type ForcedFrom, type VmRecord } from './vm-record.js';
 import { verdict } from './verdict.js';
 
 /** A target that cannot be: the message says why and what to do. */
@@ -46,6 +49,8 @@ export interface VmHandOver {
   found: VmRecord | null;
   /** Those it shares the event loop with, if not all of the process. */
   turns?: Turns;
+  /** Where the kernel's files are, if not where they always are. */
+  paths?: HostPaths;
 }
 
 /**
@@ -56,6 +61,8 @@ export interface VmHandOver {
 export class Vm implements SessionObserver, BalloonObserver {
   readonly name: string;
   readonly pid: number;
+  /** Of its cgroup. */
+  readonly limits: VmLimits;
   readonly #identity: VmIdentity;
   readonly #keeper: FdKeeper;
   readonly #fd: number;
@@ -67,6 +74,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #balloon!: Balloon;
   #wantedMemoryBytes: number | null = null;
   #manual = false;
+  #forcedFrom: ForcedFrom | null = null;
   #ramBytes = 0;
   #problem: string | null = null;
   #reached = true;
@@ -94,7 +102,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   constructor(
     fd: number,
     identity: VmIdentity,
-    { keeper, state, found, ...shared }: VmHandOver,
+    { keeper, state, found, paths, ...shared }: VmHandOver,
     emit: Emit,
     onClosed: () => void,
   ) {
@@ -107,6 +115,19 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#onClosed = onClosed;
     this.#emit = (event, message, fields) => emit(event, message, fields, name);
     this.#connectedAt = found?.connectedAt ?? Date.now();
+    this.limits = new VmLimits(
+      {
+        pid,
+        shared: options.sharedCgroup,
+        emit: this.#emit,
+        use: () => this.#guestUse(),
+        save: () => {
+          if (!this.#ended) this.#session.save();
+        },
+        ...(paths !== undefined && { paths }),
+      },
+      found?.limits ?? null,
+    );
     this.#session = new Session(
       fd,
       this,
@@ -133,6 +154,9 @@ export class Vm implements SessionObserver, BalloonObserver {
     } finally {
       this.#resuming = false;
     }
+    this.limits.resume();
+    // The policy of this daemon begins anew.
+    if (this.#forcedFrom !== null) void this.force(null, null).catch(() => undefined);
     const { targetBytes, actualBytes } = this.#balloon;
     this.#emit('vm-resumed', 'served again from where the daemon before this one ended', {
       state: this.#session.state,
@@ -150,9 +174,11 @@ export class Vm implements SessionObserver, BalloonObserver {
       features: [...options.features],
       inhibited: this.#operatorInhibits,
       manual: this.#manual,
+      forcedFrom: this.#forcedFrom,
       wantedMemoryBytes: this.#wantedMemoryBytes,
       connectedAt: this.#connectedAt,
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
+      limits: this.limits.record(),
       session: this.#session.record(),
     });
   }
@@ -185,7 +211,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       verdict: this.#verdict(),
       features: featureNames(features, BalloonFeature, VirtioFeature, VhostFeature),
       stats: this.#statsView(),
-      cgroup: null,
+      cgroup: this.limits.view(),
+      limits: this.limits.limitsView(),
       policy: null,
     };
   }
@@ -204,6 +231,21 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** The policy's word. Never beyond what there is. */
   setPolicyTarget(balloonBytes: number): void {
     this.#apply(Math.min(balloonBytes, this.#ramBytes), 'policy');
+  }
+
+  /** The policy's word: holds its cgroup to these; null: to what held before. Rejects with LimitError. */
+  async force(highBytes: number | null, maxBytes: number | null): Promise<void> {
+    if (this.#forcedFrom === null) {
+      if (highBytes === null) return;
+      const { high, max } = this.limits.limitsView();
+      this.#forcedFrom = { high, max };
+      this.#session.save();
+    }
+    const { high, max } = this.#forcedFrom;
+    const over = highBytes === null && maxBytes === null;
+    if (over) this.#forcedFrom = null;
+    await this.limits.request({ high: highBytes ?? high ?? 'restore', max: maxBytes ?? max ?? 'restore' });
+    if (over) this.#session.save();
   }
 
   /** The operator's word: the policy leaves the VM alone from now on. Throws TargetError when the guest has less. */
@@ -241,6 +283,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   /** The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago. */
   recheckPinned(): void {
+    this.limits.check();
     const files = openFileCount(this.pid);
     const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
     if (files !== null && files === this.#openFiles && recent) return;
@@ -286,6 +329,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   memoryChanged(): void {
     const { regions, sizeBytes } = this.#session.memory;
     this.#ramBytes = sizeBytes;
+    this.limits.allow('memory-mapped');
     this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory in ${regions.length} regions`, {
       regions: regions.length,
       bytes: sizeBytes,
@@ -300,6 +344,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   stateChanged(state: SessionState): void {
     this.#movedAt = Date.now();
+    if (!this.#resuming) this.limits.allow(state);
     if (state !== 'running') {
       this.#problem = null;
       if (this.#session.intact()) this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
@@ -358,6 +403,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   closed(error: Error | null): void {
     this.#ended = true;
+    this.limits.close();
     if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
     else this.#emit('vm-dropped', error.message);
@@ -370,6 +416,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     if (this.#reached || actualBytes !== targetBytes) return;
     this.#reached = true;
     this.#emit('target-reached', `the balloon holds ${formatSize(actualBytes)}`, { actualBytes });
+  }
+
+  tookBack(): void {
+    this.limits.allow('deflated');
   }
 
   statsReceived(): void {
@@ -385,6 +435,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   discardsTried(error: SystemError | null, failedRanges: number): void {
     if (error === null) {
       if (this.#session.memory.pendingPages === 0) this.#discardError = null;
+      this.limits.settle();
       return;
     }
     const { code, syscall, message } = error;
@@ -406,6 +457,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #restore(found: VmRecord): void {
     this.#wantedMemoryBytes = found.wantedMemoryBytes;
     this.#manual = found.manual ?? false;
+    this.#forcedFrom = found.forcedFrom ?? null;
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
     this.#operatorInhibits = found.inhibited;
@@ -415,6 +467,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #apply(bytes: number, by: string): void {
     const before = this.#balloon.targetBytes;
     if (bytes > before) this.checkPinned();
+    this.limits.allow('target', bytes);
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
@@ -426,6 +479,17 @@ export class Vm implements SessionObserver, BalloonObserver {
       fromBytes: before,
       toBytes: after,
     });
+  }
+
+  /** A page that owes its discard is still the guest's, as far as the host's memory goes. */
+  #guestUse(): GuestUse {
+    const { memory, features, state } = this.#session;
+    return {
+      ramBytes: this.#ramBytes,
+      targetBytes: this.#balloon.targetBytes,
+      discardedBytes: Math.max(0, memory.balloonedPages - memory.pendingPages) * PAGE_BYTES,
+      tellsFirst: state === 'running' && hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST),
+    };
   }
 
   #privateMemory(reason: string, fields: Record<string, unknown>): void {
@@ -443,7 +507,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #verdict(): string | null {
     const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
     return verdict({
-      problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem(),
+      problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem() ?? this.limits.problem(),
       state: this.#session.state,
       now: Date.now(),
       connectedAt: this.#connectedAt,

@@ -334,7 +334,8 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     if (to <= target) return;
     put(next, Column.takenSeconds, row, now);
     put(next, Column.givenBytes, row, Math.max(0, get(next, Column.givenBytes, row) - (to - target)));
-    if (get(next, Column.markBytes, row) > 0) put(next, Column.markBytes, row, get(next, Column.markBytes, row) + (to - target));
+    if (get(next, Column.markBytes, row) > 0)
+      put(next, Column.markBytes, row, get(next, Column.markBytes, row) + (to - target));
     moveTarget(row, to, reasonOf(row, cause[row] ?? 'host-short', at(counterpart, row)));
   }
 
@@ -380,8 +381,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   /** One rung up when a grace time is over, one down when the need is. */
   function climb(row: number): void {
     const rung = get(next, Column.rung, row);
-    const missing =
-      at(vms.targetBytes, row) + at(out, row) - at(back, row) - at(vms.actualBytes, row);
+    const missing = at(vms.targetBytes, row) + at(out, row) - at(back, row) - at(vms.actualBytes, row);
     const owes = missing > at(quantum, row);
     if (!owes && rung === 0) {
       put(next, Column.markBytes, row, 0);

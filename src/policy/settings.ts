@@ -111,7 +111,14 @@ export class PolicySettings {
     this.intervalSeconds = policy.interval ?? 5;
     this.record = policy.record ?? null;
     this.bands = (policy.band ?? BUILT_IN).map(
-      ({ name, match = [], min = '25%', max = '100%', weight = 1, kill = false }: Static<typeof BandTable>) => ({
+      ({
+        name,
+        match = [],
+        min = '25%',
+        max = '100%',
+        weight = 1,
+        kill = false,
+      }: Static<typeof BandTable>) => ({
         name,
         match,
         min: parseAmount(min),

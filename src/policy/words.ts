@@ -41,7 +41,9 @@ function because(reason: Reason, ramBytes: number, who: (row: number) => string)
   const available = `host available ${percent(hostAvailableBytes / hostTotalBytes)}`;
   const reserve = percent(reserveBytes / hostTotalBytes);
   const host =
-    hostAvailableBytes < reserveBytes ? `${available} < reserve ${reserve}` : `${available}, reserve ${reserve}`;
+    hostAvailableBytes < reserveBytes
+      ? `${available} < reserve ${reserve}`
+      : `${available}, reserve ${reserve}`;
   const idle = `${percent(reason.idleBytes / ramBytes)} of it idle`;
   const stalls = stallPercent >= 1 ? `, stalled ${Math.round(stallPercent)} % of the time` : '';
   const missing = `it owes its balloon ${formatSize(reason.missingBytes)}`;

@@ -78,7 +78,8 @@ export class HostModel {
       const want = Math.min(ram, wantBytes[row] ?? 0);
       const keeps = HOT_SHARE * want;
       const target = targetBytes[row] ?? 0;
-      const actual = target > ram - keeps ? Math.max(Math.min(actualBytes[row] ?? 0, target), ram - keeps) : target;
+      const actual =
+        target > ram - keeps ? Math.max(Math.min(actualBytes[row] ?? 0, target), ram - keeps) : target;
       const usable = ram - actual;
       const uses = want < usable ? want : usable;
       const before = currentBytes[row] ?? 0;

@@ -38,7 +38,8 @@ const staticLimits: Policy = (host, config) => {
   const { table, totalBytes } = host;
   const all = table.ramBytes.reduce((sum, bytes) => sum + bytes, 0);
   const part = Math.min(1, ((1 - config.reserveShare) * totalBytes) / all);
-  for (let row = 0; row < table.count; row++) table.targetBytes[row] = (1 - part) * (table.ramBytes[row] ?? 0);
+  for (let row = 0; row < table.count; row++)
+    table.targetBytes[row] = (1 - part) * (table.ramBytes[row] ?? 0);
   return () => 0;
 };
 
@@ -92,7 +93,9 @@ const mom: Policy = (host) => () => {
     const used = has - Math.max(0, Math.min(has, table.availableBytes[row] ?? 0));
     const least = Math.max(table.minBytes[row] ?? 0, used + guestFree * has);
     const wanted =
-      free < 0.2 ? Math.min(has, Math.max(0.95 * has, least)) : Math.min(1.05 * has, table.maxBytes[row] ?? ram);
+      free < 0.2
+        ? Math.min(has, Math.max(0.95 * has, least))
+        : Math.min(1.05 * has, table.maxBytes[row] ?? ram);
     // Changes below 0.25 % are not worth it.
     if (Math.abs(wanted - has) <= 0.0025 * has) continue;
     table.targetBytes[row] = ram - wanted;

@@ -50,7 +50,9 @@ export function simulateSynthetic(
     const bandOf = (row: number): number => bandOfRank(workload.rank[row] ?? 1, settings.bands.length);
     const host = new HostModel(workload, fleet.hostBytes, names, bandOf, settings);
     let now = 0;
-    const decide = POLICIES[policy](host, settings.config(fleet.hostBytes), (action) => seen?.(host, now, action));
+    const decide = POLICIES[policy](host, settings.config(fleet.hostBytes), (action) =>
+      seen?.(host, now, action),
+    );
     for (; now < fleet.hours * 3600; now += fleet.stepSeconds) {
       workload.step(now, fleet.stepSeconds);
       host.step(fleet.stepSeconds);
@@ -151,7 +153,8 @@ export function capacity(
 ): { vmsPerHost: number; outcome: Outcome } {
   const run = (vmsPerHost: number): Outcome =>
     simulateSynthetic({ ...fleet, vmsPerHost, vms: hosts * vmsPerHost }, policy, settings);
-  const fits = ({ stallShare: [gold = 0], oomSeconds }: Outcome): boolean => gold <= stallShare && oomSeconds === 0;
+  const fits = ({ stallShare: [gold = 0], oomSeconds }: Outcome): boolean =>
+    gold <= stallShare && oomSeconds === 0;
   let low = 1;
   let best = run(low);
   let high = 256;

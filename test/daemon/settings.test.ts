@@ -1,12 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import {
-  deviceOptions,
-  offeredBits,
-  readConfigFile,
-  SettingsError,
-} from '../../src/daemon/settings.js';
+import { deviceOptions, offeredBits, readConfigFile, SettingsError } from '../../src/daemon/settings.js';
 import { globMatches } from '../../src/policy/glob.js';
 
 void t.test('a configuration file is read, and the most particular setting wins', (t) => {

@@ -5,8 +5,8 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t from 'tap';
-import type { VmView } from '../../protocol/control/schema.js';
+import t, { type Test } from 'tap';
+import type { DaemonEvent, VmView } from '../../protocol/control/schema.js';
 import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
 import { MIB } from '../support/e2e.js';
 
@@ -116,6 +116,7 @@ void t.test('its sandbox allows what it needs and nothing else', async (t) => {
     ["ls -A /root/ /home/ | grep -q '^[.]'", false, 'homes'],
     ['test -e /dev/nvme0n1', false, 'devices'],
     ['mkdir /sys/fs/cgroup/x', false, 'cgroups'],
+    ['test -w /sys/fs/cgroup/system.slice/memory.max', false, 'limits of others'],
     [`perl -e 'exit(!socket(S, 2, 1, 0))'`, false, 'network'],
     ['unshare --user true', false, 'namespaces'],
   ];
@@ -137,6 +138,46 @@ END
   const results = (await host.ok('cat /run/probe.out')).split('\n');
   for (const [n, [command, works, why]] of checks.entries())
     t.equal(results[n], String(works), `${why}: ${command}`);
+});
+
+/** Each limit that was set by itself: what the kernel has, and what it must not be under. */
+async function assertFollowed(t: Test): Promise<DaemonEvent[]> {
+  const lines = (await host.ok('balloonctl --json events')).split('\n');
+  const events = lines.map((line) => JSON.parse(line) as DaemonEvent).filter(({ vm }) => vm === 'web');
+  for (const { event, fields } of events) {
+    if (event !== 'limit-set' || !('mayUseBytes' in fields)) continue;
+    const { mayUseBytes, ownBytes, currentBytes, highToBytes = Infinity, maxToBytes = Infinity } = fields;
+    const least = Number(mayUseBytes) + Number(ownBytes);
+    for (const limit of [highToBytes, maxToBytes]) {
+      t.ok(Number(limit) >= least && Number(limit) >= Number(currentBytes), JSON.stringify(fields));
+    }
+  }
+  return events;
+}
+
+void t.test('limits: exact where asked for, else above what the guest may use', async (t) => {
+  const folder = '/sys/fs/cgroup/system.slice/web.service';
+  const limits = async (): Promise<number[]> =>
+    (await host.ok(`cat ${folder}/memory.high ${folder}/memory.max`)).split('\n').map(Number);
+  await host.ok('balloonctl limit web --high 300M --max 314576896');
+  t.same(await limits(), [300 * MIB, 314_576_896]);
+  const refused = await host.sh('balloonctl limit web --max 1M');
+  t.match(refused, { code: 1, output: /the kernel would kill it: set a balloon first/ });
+  await host.ok('balloonctl limit web --high follow --max follow && balloonctl set web --balloon 48M --wait');
+  const [high = 0] = await limits();
+  const { limits: follow, cgroup } = await host.json<VmView>('balloonctl --json show web');
+  t.match(follow, { high: 'follow', max: 'follow', mayUseBytes: 16 * MIB, problem: null });
+  t.match(cgroup, { path: '/system.slice/web.service' });
+  await host.ok('balloonctl set web --balloon 16M --wait');
+  const events = await assertFollowed(t);
+  const raised = events.findIndex(({ event, fields }) => event === 'limit-set' && fields['why'] === 'target');
+  const told = events.findLastIndex(({ event }) => event === 'target-changed');
+  t.ok(raised > 0 && raised < told, 'raised before the guest hears that it may use more');
+  t.ok((await limits()).every((limit) => limit >= high));
+  t.same(
+    events.filter(({ event }) => /limit-failed|pressure-unknown|cgroup-unknown/.test(event)),
+    [],
+  );
 });
 
 void t.test('killed, it goes on where it was, and who connects meanwhile waits', async (t) => {
@@ -169,6 +210,13 @@ void t.test('stopped and started again, as for an upgrade', async (t) => {
   await host.ok('systemctl stop balloond.service && systemctl start balloond.service');
   t.match(await host.json('balloonctl --json show web'), { balloon: { actualBytes: 18 * MIB } });
   await host.ok('balloonctl set web --balloon 16M --wait');
+  t.match(await host.json('balloonctl --json show web'), { limits: { high: 'follow', max: 'follow' } });
+  await assertFollowed(t);
+  await host.ok('balloonctl limit web --high restore --max restore');
+  t.equal(
+    await host.ok('cd /sys/fs/cgroup/system.slice/web.service && cat memory.high memory.max'),
+    'max\nmax',
+  );
 });
 
 void t.test('who leaves takes all along', async () => {

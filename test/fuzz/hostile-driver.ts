@@ -83,6 +83,7 @@ export class HostileDriver implements VringContext {
         this.#vrings[queue]?.complete(chain, written),
     };
     const observer = {
+      tookBack: () => undefined,
       actualChanged: () => undefined,
       statsReceived: () => undefined,
       pagesOutside: () => undefined,

@@ -38,14 +38,18 @@ const world = fc
 type Case = typeof world extends fc.Arbitrary<infer T> ? T : never;
 
 /** Lets demands change every 20 s, and looks at each step. */
-function run({ totalBytes, vms, demands }: Case, look: (world: World, actions: readonly Action[]) => void): World {
+function run(
+  { totalBytes, vms, demands }: Case,
+  look: (world: World, actions: readonly Action[]) => void,
+): World {
   const w = new World(
     totalBytes,
     vms.map((each) => ({ ...each })),
   );
   for (const demand of [null, ...demands]) {
     const changed = demand === null ? undefined : w.vms[demand[0] % w.vms.length];
-    if (changed !== undefined && demand !== null) changed.wantsBytes = Math.floor(demand[1] * changed.ramBytes);
+    if (changed !== undefined && demand !== null)
+      changed.wantsBytes = Math.floor(demand[1] * changed.ramBytes);
     for (let second = 0; second < 20; second++) look(w, w.step().actions);
   }
   return w;
@@ -158,8 +162,10 @@ void t.test('force waits for the grace time, goes up one rung at a time and come
             const from = was === 0 ? (owedSince[row] ?? 0) : (since[row] ?? 0);
             if (w.now - from < grace) throw new Error('force before the grace time was over');
           } else if (action.rung !== was - 1 && action.rung !== 0) throw new Error('not in reverse');
-          if ((action.maxBytes !== null) !== (action.rung >= MAX_RUNG)) throw new Error('memory.max at a wrong rung');
-          if ((action.highBytes !== null) !== (action.rung >= 1)) throw new Error('memory.high at a wrong rung');
+          if ((action.maxBytes !== null) !== action.rung >= MAX_RUNG)
+            throw new Error('memory.max at a wrong rung');
+          if ((action.highBytes !== null) !== action.rung >= 1)
+            throw new Error('memory.high at a wrong rung');
           if (action.rung > HIGH_STEPS + 1) throw new Error('killed where nobody allowed it');
           rungs[row] = action.rung;
           since[row] = w.now;
@@ -182,11 +188,13 @@ void t.test('limits are raised before a balloon deflates, and nobody is held bel
       run(given, (w, actions) => {
         for (const action of actions) {
           const { row } = action;
-          if (action.kind === 'limit') held[row] = Math.min(action.highBytes ?? Infinity, action.maxBytes ?? Infinity);
+          if (action.kind === 'limit')
+            held[row] = Math.min(action.highBytes ?? Infinity, action.maxBytes ?? Infinity);
           if (action.kind !== 'target') continue;
           const { ramBytes } = w.vms[row] ?? vm();
           const more = action.toBytes < action.fromBytes;
-          if (more && ramBytes - action.toBytes > (held[row] ?? Infinity)) throw new Error('deflated below a limit');
+          if (more && ramBytes - action.toBytes > (held[row] ?? Infinity))
+            throw new Error('deflated below a limit');
         }
         w.vms.forEach((_, row) => {
           if (w.grant(row) > (held[row] ?? Infinity)) throw new Error('held below its target');
@@ -201,7 +209,10 @@ void t.test('limits are raised before a balloon deflates, and nobody is held bel
 void t.test('refunds are complete: with memory over, nothing stays taken or held', (t) => {
   fc.assert(
     fc.property(world, (given) => {
-      const w = run({ ...given, vms: given.vms.map((each) => ({ ...each, maxBytes: each.ramBytes })) }, () => undefined);
+      const w = run(
+        { ...given, vms: given.vms.map((each) => ({ ...each, maxBytes: each.ramBytes })) },
+        () => undefined,
+      );
       const rich = new World(100 * w.totalBytes, w.vms, w.config);
       rich.table.targetBytes.set(w.table.targetBytes);
       rich.table.actualBytes.set(w.table.actualBytes);
@@ -209,7 +220,8 @@ void t.test('refunds are complete: with memory over, nothing stays taken or held
       rich.now = w.now;
       for (let second = 0; second < 300; second++) rich.step();
       if (rich.table.targetBytes.some((bytes) => bytes !== 0)) throw new Error('something stays taken');
-      if (rich.vms.some((_, row) => get(rich.state, Column.rung, row) !== 0)) throw new Error('something stays held');
+      if (rich.vms.some((_, row) => get(rich.state, Column.rung, row) !== 0))
+        throw new Error('something stays held');
     }),
     RUNS,
   );

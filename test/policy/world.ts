@@ -1,5 +1,12 @@
 // A host whose guests do what guests do: they use what they want as far as they may, and follow their target.
-import { LIMITABLE, MOVABLE, TAKEABLE, vmTable, type PolicyConfig, type VmTable } from '../../src/policy/inputs.js';
+import {
+  LIMITABLE,
+  MOVABLE,
+  TAKEABLE,
+  vmTable,
+  type PolicyConfig,
+  type VmTable,
+} from '../../src/policy/inputs.js';
 import { plan, type Plan } from '../../src/policy/plan.js';
 import { emptyState, type PolicyState } from '../../src/policy/state.js';
 
@@ -47,7 +54,8 @@ export class World {
     vms.forEach((vm, row) => {
       this.table.band[row] = vm.band;
       this.table.flags[row] = MOVABLE | TAKEABLE | (vm.limitable ? LIMITABLE : 0);
-      for (const name of ['ramBytes', 'minBytes', 'maxBytes', 'weight'] as const) this.table[name][row] = vm[name];
+      for (const name of ['ramBytes', 'minBytes', 'maxBytes', 'weight'] as const)
+        this.table[name][row] = vm[name];
     });
     this.#work();
   }

@@ -5,7 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
-import type { PolicyChange, PolicyState, TargetRequest, VmView } from '../../protocol/control/schema.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  TargetRequest,
+  VmView,
+} from '../../protocol/control/schema.js';
 import { RefusedError, type EventSource, type Fleet } from '../../src/control/fleet.js';
 import { startControlServer, type Refusal } from '../../src/control/server.js';
 
@@ -41,6 +47,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
       'tag-16': 5,
     },
     cgroup: null,
+    limits: { high: null, max: null, mayUseBytes: 4 * GIB, problem: null },
     policy: null,
     ...change,
   };
@@ -85,6 +92,13 @@ export class MemoryFleet implements Fleet {
     const targetBytes =
       'memoryBytes' in target ? Math.max(0, vm.ramBytes - target.memoryBytes) : target.balloonBytes;
     return this.#replace({ ...vm, balloon: { ...vm.balloon, targetBytes } });
+  }
+
+  async setLimits(name: string, { high, max }: LimitRequest): Promise<VmView> {
+    await Promise.resolve();
+    const vm = this.#get(name);
+    const kept = (word: typeof high) => (word === undefined || word === 'restore' ? null : word);
+    return this.#replace({ ...vm, limits: { ...vm.limits, high: kept(high), max: kept(max) } });
   }
 
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
