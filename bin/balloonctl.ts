@@ -17,6 +17,8 @@ const GUEST_BYTES = 2 * 1024 ** 3;
 interface Call {
   /** The first operand, where the table names one. */
   vm: string;
+  /** The next one, where it may be left out. */
+  second: string | null;
   values: OptionValues;
   output: Output;
   /** Connects to the daemon. */
@@ -130,6 +132,58 @@ const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'policy',
+    operands: ['action', 'vm?'],
+    summary: 'show | pause [VM] | resume [VM] | explain VM | simulate',
+    options: {
+      trace: { value: 'file', summary: 'simulate: what a daemon recorded' },
+      synthetic: { value: 'n', summary: 'simulate: a fleet of that many VMs' },
+      hours: { value: 'n', summary: 'simulate: for so long (default 24)' },
+      'vms-per-host': { value: 'n', summary: 'simulate: of the fleet (default 50)' },
+      'host-memory': { value: 'size', summary: 'simulate: of each host (default 256G)' },
+      seed: { value: 'n', summary: 'simulate: another number, another fleet (default 1)' },
+      compare: { summary: 'simulate: beside other policies' },
+      capacity: { summary: 'simulate: how many VMs fit a host; --synthetic is the number of hosts' },
+      plot: { value: 'file', summary: 'simulate: draw it (SVG)' },
+      config: { value: 'file', summary: 'simulate: with the [policy] of this file' },
+    },
+    run: async ({ client, output, vm: action, second, values }) => {
+      if (action === 'simulate') {
+        const { simulate } = await import('../src/simulate/command.js');
+        const { readConfigFile } = await import('../src/daemon/settings.js');
+        const config = text(values, 'config');
+        const number = (name: string, otherwise: number): number => whole(values, name) ?? otherwise;
+        const trace = text(values, 'trace');
+        const synthetic = whole(values, 'synthetic');
+        if ((trace === undefined) === (synthetic === undefined)) {
+          throw new UsageError('simulate needs --trace FILE or --synthetic N');
+        }
+        simulate(output, config === undefined ? {} : readConfigFile(config), {
+          trace,
+          vms: synthetic ?? 0,
+          hours: number('hours', 24),
+          vmsPerHost: number('vms-per-host', 50),
+          hostBytes: size(values, 'host-memory') ?? 256 * 1024 ** 3,
+          seed: number('seed', 1),
+          compare: values['compare'] === true,
+          capacity: values['capacity'] === true,
+          plot: text(values, 'plot'),
+        });
+        return;
+      }
+      const { showPolicy, pausePolicy, explainPolicy } = await import('../src/control/cli/policy.js');
+      if (action === 'show') return showPolicy(await client(), output);
+      if (action === 'pause' || action === 'resume') {
+        return pausePolicy(await client(), output, second, action === 'pause');
+      }
+      if (action !== 'explain') {
+        throw new UsageError(`unknown policy action '${action}': show, pause, resume, explain or simulate`);
+      }
+      if (second === null) throw new UsageError('policy explain needs VM');
+      return explainPolicy(await client(), output, second);
+    },
+  },
+  {
     name: 'events',
     operands: [],
     summary: 'what happened and why, newest last',
@@ -191,6 +245,13 @@ function size(values: OptionValues, name: string): number | undefined {
   }
 }
 
+function whole(values: OptionValues, name: string): number | undefined {
+  const value = text(values, name);
+  if (value === undefined) return undefined;
+  if (!/^[1-9]\d{0,6}$/.test(value)) throw new UsageError(`--${name}: write a whole number above 0`);
+  return Number(value);
+}
+
 function seconds(values: OptionValues, name: string): number | undefined {
   const value = text(values, name);
   if (value === undefined) return undefined;
@@ -213,6 +274,7 @@ async function main(args: readonly string[]): Promise<void> {
   const { command, operands, values } = line;
   await command.run({
     vm: operands[0] ?? '',
+    second: operands[1] ?? null,
     values,
     output: openOutput(process.stdout, process.env, values['json'] === true),
     client: async () => {

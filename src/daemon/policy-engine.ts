@@ -332,7 +332,7 @@ export class PolicyEngine {
       const name = this.#names[action.row] ?? '';
       const kind = `${action.kind} ${action.reason.cause}`;
       advised.set(name, kind);
-      const words = `would have ${text(action)}`;
+      const words = `would have ${text(action).replace(/^took/, 'taken').replace(/^gave/, 'given')}`;
       this.#say(name, words);
       if (this.#advised.get(name) !== kind)
         this.#emit('policy-advice', words, { cause: action.reason.cause }, name);

@@ -45,6 +45,8 @@ const NO_BAND = 255;
 class Workspace {
   quantum = new Float64Array(0);
   idle = new Float64Array(0);
+  /** Never touched: a balloon that takes it brings the host nothing. */
+  hollow = new Float64Array(0);
   want = new Float64Array(0);
   /** The most that may be taken in the pass that runs. */
   cap = new Float64Array(0);
@@ -58,7 +60,7 @@ class Workspace {
 
   reset(count: number): void {
     if (this.quantum.length < count) {
-      for (const name of ['quantum', 'idle', 'want', 'cap', 'weight', 'out', 'back'] as const) {
+      for (const name of ['quantum', 'idle', 'hollow', 'want', 'cap', 'weight', 'out', 'back'] as const) {
         this[name] = new Float64Array(count);
       }
       this.counterpart = new Int32Array(count);
@@ -81,7 +83,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   const { nowSeconds: now, availableBytes: available } = host;
   const reserve = config.reserveShare * host.totalBytes;
   const goal = reserve * (1 + GOAL_MARGIN);
-  const { quantum, idle, want, out, back, counterpart, pressed, cause } = prepare(count);
+  const { quantum, idle, hollow, want, out, back, counterpart, pressed, cause } = prepare(count);
   const bandWants = config.bands.map(() => 0);
 
   // What is on its way to the host, and what guests were given and have yet to touch.
@@ -106,12 +108,13 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     const untouched = bounded(usable - (current - at(vms.overheadBytes, row)), usable);
     const idleNow = Math.max(bounded(claimed, usable), untouched);
     idle[row] = Math.max(0, idleNow - Math.max(0, missing));
+    hollow[row] = Math.max(0, untouched - Math.max(0, missing));
     want[row] = 0;
     pressed[row] = 0;
     if (missing > step || rung > 0) {
       owing = true;
       const yielding = rung === 0 && now - get(previous, Column.markSeconds, row) < config.willSeconds;
-      if (missing > 0 && (yielding || get(previous, Column.markBytes, row) === 0)) incoming += missing;
+      if (missing > 0 && (yielding || get(previous, Column.markBytes, row) === 0)) incoming += Math.max(0, missing - untouched);
     }
     const given = get(previous, Column.givenBytes, row);
     if (given > 0) {
@@ -125,7 +128,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     ballooned = true;
     const stall = at(vms.stallPercent, row);
     const stalls = rung === 0 && stall >= STALL_PERCENT && untouched < HEADROOM_SHARE * usable;
-    const low = claimed >= 0 && idleNow < LOW_SHARE * usable && missing <= step;
+    const low = rung === 0 && claimed >= 0 && idleNow < LOW_SHARE * usable && missing <= step;
     const underFloor = target - (ram - at(vms.minBytes, row));
     if (!stalls && !low && underFloor < PAGE_BYTES) continue;
     pressed[row] = 1;
@@ -205,11 +208,13 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   ): number {
     const { cap, weight } = work;
     const rows: number[] = [];
+    let extra = 0;
     for (let row = 0; row < count; row++) {
       if (at(vms.band, row) !== band || !mayTake(row, forBand)) continue;
       if (pass !== 'stalling' && at(pressed, row) === 1) continue;
       const grant = at(vms.ramBytes, row) - at(vms.targetBytes, row);
-      const toFloor = Math.min(grant - at(vms.minBytes, row), ramp(row, urgent));
+      const toFloor = Math.min(grant - at(vms.minBytes, row), ramp(row, urgent) + at(hollow, row));
+      if (pass === 'idle' && at(idle, row) - at(hollow, row) < at(quantum, row)) continue;
       const most = pass === 'idle' ? Math.min(toFloor, taxable(row)) : toFloor;
       if (most - at(out, row) < Math.min(at(quantum, row), toFloor)) continue;
       cap[row] = most;
@@ -219,8 +224,19 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
         cause[row] = forBand === NO_BAND ? 'host-short' : 'needed-elsewhere';
       }
       rows.push(row);
+      extra += Math.max(0, at(hollow, row) - at(out, row));
     }
-    return rows.length === 0 ? 0 : share(amount, rows, cap, weight, quantum, out, true);
+    if (rows.length === 0) return 0;
+    const before = solid(rows);
+    share(amount + extra, rows, cap, weight, quantum, out, true);
+    return solid(rows) - before;
+  }
+
+  /** What the host gets of what is taken from these. */
+  function solid(rows: readonly number[]): number {
+    let sum = 0;
+    for (const row of rows) sum += Math.max(0, at(out, row) - at(hollow, row));
+    return sum;
   }
 
   /** Idle memory that the tax lets take, with what the balloon has counted in, down to some headroom. */
@@ -275,7 +291,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
       const rows: number[] = [];
       for (let row = 0; row < count; row++) {
         if (at(vms.band, row) !== band || (at(vms.flags, row) & MOVABLE) === 0) continue;
-        if (at(out, row) > 0 || at(back, row) > 0) continue;
+        if (at(out, row) > 0 || at(back, row) > 0 || get(previous, Column.rung, row) > 0) continue;
         if (now - get(previous, Column.takenSeconds, row) < config.holdSeconds) continue;
         const ram = at(vms.ramBytes, row);
         const owed = at(vms.targetBytes, row) - Math.max(0, ram - at(vms.maxBytes, row));

@@ -3,8 +3,7 @@ import { parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
 import type { Band, PolicyConfig } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
 
-export const POLICY_MODES = ['observe', 'auto', 'off'] as const;
-export type PolicyMode = (typeof POLICY_MODES)[number];
+export type PolicyMode = 'observe' | 'auto' | 'off';
 
 const Text = Type.String({ minLength: 1 });
 /** What a VM may override of its band. */
@@ -26,7 +25,7 @@ const BandTable = Type.Object(
 
 export const POLICY_TABLE = Type.Object(
   {
-    mode: Type.Optional(Type.Union(POLICY_MODES.map((mode) => Type.Literal(mode)))),
+    mode: Type.Optional(Type.Union([Type.Literal('observe'), Type.Literal('auto'), Type.Literal('off')])),
     reserve: Type.Optional(Text),
     interval: Type.Optional(Type.Number({ minimum: 0.05, maximum: 3600 })),
     'idle-tax': Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
