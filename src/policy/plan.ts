@@ -114,7 +114,8 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     if (missing > step || rung > 0) {
       owing = true;
       const yielding = rung === 0 && now - get(previous, Column.markSeconds, row) < config.willSeconds;
-      if (missing > 0 && (yielding || get(previous, Column.markBytes, row) === 0)) incoming += Math.max(0, missing - untouched);
+      if (missing > 0 && (yielding || get(previous, Column.markBytes, row) === 0))
+        incoming += Math.max(0, missing - untouched);
     }
     const given = get(previous, Column.givenBytes, row);
     if (given > 0) {
@@ -188,13 +189,18 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   /** Takes up to `amount`; returns what will come. `forBand` is NO_BAND where the host itself is short. */
   function take(amount: number, forBand: number, receiver: number, urgent: boolean): number {
     let left = amount;
-    for (const pass of ['idle', 'used', 'stalling'] as const) {
-      if (pass === 'stalling' && forBand === NO_BAND && !critical) break;
-      const above = pass === 'idle' || forBand === NO_BAND ? -1 : forBand;
-      for (let band = config.bands.length - 1; band > above && left > 0; band--) {
+    // What the highest band uses is the last to go.
+    const highest = config.bands.length === 1 ? -1 : 0;
+    const above = forBand === NO_BAND ? highest : forBand;
+    const from = (pass: 'idle' | 'used' | 'stalling', lowest: number): void => {
+      for (let band = config.bands.length - 1; band > lowest && left > 0; band--) {
         left -= takeFrom(band, pass, left, forBand, receiver, urgent);
       }
-    }
+    };
+    from('idle', -1);
+    from('used', above);
+    if (forBand !== NO_BAND || critical) from('stalling', above);
+    if (forBand === NO_BAND && critical) from('used', -1);
     return amount - left;
   }
 

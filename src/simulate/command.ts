@@ -44,7 +44,9 @@ export function simulate(output: Output, file: PolicyFile, options: SimulateOpti
   output.print(reportTable(outcomes, bands));
   for (const outcome of outcomes) output.print(`\n${sparkLines(outcome, bands)}`);
   if (options.capacity) {
-    output.print(`\nVMs a host with ${bands[0] ?? ''} stalled at most ${STALL_SHARE * 100} % and memory left:`);
+    output.print(
+      `\nVMs a host with ${bands[0] ?? ''} stalled at most ${STALL_SHARE * 100} % and memory left:`,
+    );
     for (const [policy, count] of Object.entries(vmsPerHost)) output.print(`  ${count}  ${policy}`);
   }
   const steps = outcomes.reduce((sum, { vmSteps }) => sum + vmSteps, 0);

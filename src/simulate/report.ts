@@ -5,7 +5,12 @@ const PERCENT = 100;
 const SPARKS = '▁▂▃▄▅▆▇█';
 
 export function reportTable(outcomes: readonly Outcome[], bands: readonly string[]): string {
-  const header = ['policy', ...bands.map((band) => `${band} stalled`), 'host out of memory', 'changes/VM-hour'];
+  const header = [
+    'policy',
+    ...bands.map((band) => `${band} stalled`),
+    'host out of memory',
+    'changes/VM-hour',
+  ];
   const rows = outcomes.map(({ policy, stallShare, oomSeconds, changesPerVmHour }) => [
     policy,
     ...stallShare.map((share) => `${(share * PERCENT).toFixed(3)} %`),
@@ -34,8 +39,17 @@ function spark(values: Float64Array, most: number): string {
 }
 
 function columns(rows: readonly (readonly string[])[]): string {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));
-  return rows.map((row) => row.map((cell, n) => cell.padEnd(widths[n] ?? 0)).join('  ').trimEnd()).join('\n');
+  const widths = (rows[0] ?? []).map((_, column) =>
+    Math.max(...rows.map((row) => (row[column] ?? '').length)),
+  );
+  return rows
+    .map((row) =>
+      row
+        .map((cell, n) => cell.padEnd(widths[n] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
 }
 
 const WIDTH = 860;

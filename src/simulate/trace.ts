@@ -15,7 +15,8 @@ export class TraceError extends Error {
 
 export function parseTrace(text: string): TraceLine[] {
   const lines = text.split('\n').filter((line) => line.trim() !== '');
-  if (lines.length < 2) throw new TraceError('a trace has at least two lines: let the daemon record for longer');
+  if (lines.length < 2)
+    throw new TraceError('a trace has at least two lines: let the daemon record for longer');
   return lines.map((line, n) => {
     let value: Partial<TraceLine> | null;
     try {
@@ -30,18 +31,24 @@ export function parseTrace(text: string): TraceLine[] {
       typeof value.availableBytes === 'number' &&
       Array.isArray(value.vms) &&
       value.vms.every(({ name, ramBytes }) => typeof name === 'string' && ramBytes > 0);
-    if (!whole) throw new TraceError(`line ${n + 1} is no line of a trace (docs/policy.md says what one has)`);
+    if (!whole)
+      throw new TraceError(`line ${n + 1} is no line of a trace (docs/policy.md says what one has)`);
     return value as TraceLine;
   });
 }
 
-export function simulateTrace(lines: readonly TraceLine[], policy: PolicyName, settings: PolicySettings): Outcome {
+export function simulateTrace(
+  lines: readonly TraceLine[],
+  policy: PolicyName,
+  settings: PolicySettings,
+): Outcome {
   const rams = new Map<string, number>();
   for (const { vms } of lines) for (const { name, ramBytes } of vms) rams.set(name, ramBytes);
   const names = [...rams.keys()];
   const rows = new Map(names.map((name, row) => [name, row]));
   const demand = { ramBytes: Float64Array.from(rams.values()), wantBytes: new Float64Array(names.length) };
-  const bandOf = (row: number): number => settings.entitlement(names[row] ?? '', demand.ramBytes[row] ?? 0).band;
+  const bandOf = (row: number): number =>
+    settings.entitlement(names[row] ?? '', demand.ramBytes[row] ?? 0).band;
   const [first] = lines;
   const last = lines.at(-1);
   if (first === undefined || last === undefined) throw new TraceError('the trace is empty');

@@ -48,7 +48,8 @@ export function parseCommandLine<Command extends CommandSpec>(
     if (!(option in command.options) && !(option in globals)) throw unknownOption(`--${option}`);
   }
   const missing = command.operands[operands.length];
-  if (missing !== undefined && !missing.endsWith('?')) throw new UsageError(`${name} needs ${missing.toUpperCase()}`);
+  if (missing !== undefined && !missing.endsWith('?'))
+    throw new UsageError(`${name} needs ${missing.toUpperCase()}`);
   if (operands.length > command.operands.length) throw new UsageError(`too many arguments for ${name}`);
   return { command, operands, values };
 }

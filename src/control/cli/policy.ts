@@ -25,7 +25,8 @@ export async function pausePolicy(
 
 export async function explainPolicy(client: ControlClient, output: Output, name: string): Promise<void> {
   const vm = (await client.policy()).vms.find((candidate) => candidate.name === name);
-  if (vm === undefined) throw new ControlError(404, `no VM is called ${printable(name)}: see balloonctl list`);
+  if (vm === undefined)
+    throw new ControlError(404, `no VM is called ${printable(name)}: see balloonctl list`);
   if (output.json) {
     output.document(vm);
     return;
