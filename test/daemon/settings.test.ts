@@ -45,7 +45,16 @@ void t.test('a wrong file is one line with its place', (t) => {
     ['[[socket]]\nname = "x"', /socket\.0.*path/],
     ['[[socket]]\npath = "/x"\nfeatures = ["VIRTIO_BALLOON_F_NONE"]', /socket\.0\.features\.0/],
     ['log-level = "loud"', /log-level/],
-    ['[[vm]]\nmatch = "*"\ndiscard-delay = 1', /vm\.0\.discard-delay/],
+    ['[[vm]]\nmatch = "*"\ndiscard-delay = 1', /:3: vm\.0\.discard-delay/],
+    ['[policy]\nmode = "force"', /:2: policy\.mode/],
+    ['[policy]\nreserve = "many"', /:2: policy\.reserve "many" is no amount/],
+    ['[policy]\ndefault-band = "lead"', /:2: policy\.default-band names no band: .*gold/],
+    ['[[policy.band]]\nname = "a"\nmin = "60%"\nmax = "50%"', /:3: policy\.band\.0\.min .*above max/],
+    ['[[policy.band]]\nname = "a"\n[[policy.band]]\nname = "a"', /:4: policy\.band\.1\.name/],
+    [
+      '[[policy.band]]\nname = "a"\nmatch = ["db-*"]\n[[policy.band]]\nname = "b"\nmatch = ["*-test"]',
+      /:6: policy\.band\.1\.match .*"db-test".*"db-\*"/,
+    ],
   ];
   wrong.forEach(([text, expected], n) => {
     const file = join(folder, `${n}.toml`);
