@@ -147,12 +147,14 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** Goes on where the daemon before this one ended. */
   resume(): void {
     this.#resuming = true;
+    // Before a ring is served: a guest may wait for an answer to its deflate.
+    this.limits.resume();
     try {
       this.#session.resume();
     } finally {
       this.#resuming = false;
     }
-    this.limits.resume();
+    this.limits.check();
     const { targetBytes, actualBytes } = this.#balloon;
     this.#emit('vm-resumed', 'served again from where the daemon before this one ended', {
       state: this.#session.state,

@@ -9,6 +9,8 @@ const MIB = 2 ** 20;
 const RAM_BYTES = 1024 * MIB;
 /** No process has it, so that nothing else is learnt of the "VMM". */
 const PID = 2 ** 22 + 1;
+/** The rings are below it. */
+const FIRST = (256 * MIB) / 4096;
 const OWN_BYTES = 30 * MIB;
 
 /** A VM with a driver that runs, and the cgroup that it is in. */
@@ -64,7 +66,7 @@ void t.test('following: raised before the guest may use more, lowered after it g
   const all = limit('high');
   t.ok(all > RAM_BYTES + OWN_BYTES && limit('max') > all);
   served.vm.setTarget({ balloonBytes: 512 * MIB });
-  await driver.inflate(pfns(0, (512 * MIB) / 4096));
+  await driver.inflate(pfns(FIRST, (512 * MIB) / 4096));
   await served.discarded();
   t.equal(limit('high'), all, 'not yet');
   await served.until(() => limit('high') < all, 'lowered');
@@ -72,14 +74,14 @@ void t.test('following: raised before the guest may use more, lowered after it g
   t.ok(low >= 512 * MIB + OWN_BYTES && low <= all - 500 * MIB);
   let atAck = 0;
   // By itself, as with DEFLATE_ON_OOM: the target stands.
-  await driver.deflate(pfns(0, (256 * MIB) / 4096)).then(() => (atAck = limit('high')));
+  await driver.deflate(pfns(FIRST, (256 * MIB) / 4096)).then(() => (atAck = limit('high')));
   t.ok(atAck >= 768 * MIB + OWN_BYTES, 'when it hears that it may use them, it may');
   served.vm.setTarget({ balloonBytes: 0 });
   t.equal(limit('high'), all, 'before it even hears of the target');
   const order = served.events.filter(({ event }) => /limit-set|target-changed/.test(event)).slice(-2);
   t.match(order, [{ event: 'limit-set', fields: { why: 'target' } }, { event: 'target-changed' }]);
   assertSteps(t, served.events);
-  await driver.inflate(pfns(0, 1000));
+  await driver.inflate(pfns(FIRST, 1000));
   await driver.reset();
   t.ok(limit('high') >= RAM_BYTES + OWN_BYTES, 'a device that stopped has nothing in its balloon');
   await served.close();
@@ -91,7 +93,7 @@ void t.test('a driver that need not tell may use all it has', async (t) => {
   tree.process(PID, '/vms/web');
   tree.memory('/vms/web');
   const { served, driver } = await ServedVm.running({ pid: PID, paths: tree.paths, driver: { features: 0n } });
-  await driver.inflate(pfns(0, 256));
+  await driver.inflate(pfns(FIRST, 256));
   const { ramBytes, limits } = served.view;
   t.equal(limits.mayUseBytes, ramBytes);
   await served.close();
@@ -102,7 +104,7 @@ void t.test('nothing is taken by force: limits stop above what is charged', asyn
   await served.vm.limits.request({ max: 'follow' });
   tree.memory('/vms/web', { current: 900 * MIB, max: String(1200 * MIB), stat: `anon ${OWN_BYTES}` });
   served.vm.setTarget({ balloonBytes: 512 * MIB });
-  await driver.inflate(pfns(0, (512 * MIB) / 4096));
+  await driver.inflate(pfns(FIRST, (512 * MIB) / 4096));
   await served.discarded();
   served.vm.limits.check();
   t.ok(limit('max') >= 916 * MIB && limit('max') < 1000 * MIB, String(limit('max')));
@@ -116,7 +118,7 @@ void t.test('a cgroup that goes is said once, and the VM goes on', async (t) => 
   served.vm.limits.check();
   served.vm.limits.check();
   served.vm.setTarget({ balloonBytes: MIB });
-  await driver.inflate(pfns(0, 256));
+  await driver.inflate(pfns(FIRST, 256));
   t.match(served.saw('limit-failed'), [{ message: /the cgroup \/vms\/web is gone/ }]);
   t.equal(served.saw('limit-failed').length, 1);
   await t.rejects(served.vm.limits.request({ high: MIB }), /no memory controller/);
