@@ -60,6 +60,7 @@ export class VmLimits {
   #timer: NodeJS.Timeout | null = null;
   #trigger: PressureTrigger | null = null;
   #failed: string | null = null;
+  #pressureUnknown = false;
   #last: Promise<void> = Promise.resolve();
   #closed = false;
 
@@ -242,6 +243,8 @@ export class VmLimits {
         this.check();
       });
     } catch (error) {
+      if (this.#pressureUnknown) return;
+      this.#pressureUnknown = true;
       const code = codeOf(error);
       this.#context.emit('pressure-unknown', `memory.pressure of the VM cannot be waited for: ${code}`, {
         code,
