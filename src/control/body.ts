@@ -1,25 +1,20 @@
 /** Reads one JSON request body, never more than BODY_LIMIT_BYTES of it. */
 import type { IncomingMessage } from 'node:http';
 import { Check } from 'typebox/schema';
-import {
-  SCHEMAS,
-  type InhibitRequest,
-  type LimitRequest,
-  type TargetRequest,
-} from '../../protocol/control/schema.js';
+import { SCHEMAS, type InhibitRequest, type VmChange } from '../../protocol/control/schema.js';
 import { OPERATIONS } from '../../protocol/control/operations.js';
 import { Problem } from './problem.js';
 
 export const BODY_LIMIT_BYTES = 64 * 1024;
 
 /** A target, or limits. */
-export async function readChange(
-  request: IncomingMessage,
-): Promise<TargetRequest | { limits: LimitRequest }> {
+export async function readChange(request: IncomingMessage): Promise<VmChange> {
   const { hint } = OPERATIONS.setTarget.body;
   const body = parse(await readText(request), hint);
-  if (Check(SCHEMAS.Target, body) || Check(SCHEMAS.Limits, body)) return body;
-  throw new Problem(400, `neither a balloon target nor limits: ${hint}`);
+  if (!Check(SCHEMAS.VmChange, body)) {
+    throw new Problem(400, `neither a balloon target nor limits: ${hint}`);
+  }
+  return body;
 }
 
 export async function readInhibit(request: IncomingMessage): Promise<InhibitRequest> {
