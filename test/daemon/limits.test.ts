@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { VmLimits } from '../../src/daemon/limits.js';
 import { HostTree } from '../support/host-tree.js';
 import { pfns, ServedVm, type SeenEvent } from '../support/served-vm.js';
 import { GuestRam } from '../support/guest-ram.js';
@@ -92,7 +93,11 @@ void t.test('a driver that need not tell may use all it has', async (t) => {
   const tree = new HostTree(t);
   tree.process(PID, '/vms/web');
   tree.memory('/vms/web');
-  const { served, driver } = await ServedVm.running({ pid: PID, paths: tree.paths, driver: { features: 0n } });
+  const { served, driver } = await ServedVm.running({
+    pid: PID,
+    paths: tree.paths,
+    driver: { features: 0n },
+  });
   await driver.inflate(pfns(FIRST, 256));
   const { ramBytes, limits } = served.view;
   t.equal(limits.mayUseBytes, ramBytes);
@@ -139,4 +144,26 @@ void t.test('a VM without a cgroup of its own says why', async (t) => {
   await shared.served.vm.limits.request({ high: MIB });
   t.equal(tree.read('cgroup/vms/all/memory.high'), String(MIB));
   await shared.served.close();
+});
+
+void t.test('what was found outlives the daemon that found it', async (t) => {
+  const tree = new HostTree(t);
+  tree.process(PID, '/vms/web');
+  tree.memory('/vms/web', { high: String(700 * MIB), stat: 'anon 4096' });
+  const use = () => ({ ramBytes: RAM_BYTES, targetBytes: 0, discardedBytes: 0, tellsFirst: true });
+  const records: string[] = [];
+  const context = { pid: PID, shared: false, emit: () => undefined, use, paths: tree.paths };
+  const first = new VmLimits({ ...context, save: () => records.push(JSON.stringify(first.record())) }, null);
+  await first.request({ high: 'follow', max: 2048 * MIB });
+  t.match(JSON.parse(records[0] ?? ''), { highBytes: { found: 700 * MIB } }, 'before it was changed');
+  // Killed here; the next one knows nothing else.
+  tree.memory('/vms/web', { high: '4096', max: String(2048 * MIB), stat: 'anon 4096' });
+  const second = new VmLimits({ ...context, save: () => undefined }, first.record());
+  second.resume();
+  t.ok(Number(tree.read('cgroup/vms/web/memory.high')) > RAM_BYTES, 'goes on following');
+  second.close();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  t.equal(tree.read('cgroup/vms/web/memory.high'), String(700 * MIB));
+  t.equal(tree.read('cgroup/vms/web/memory.max'), 'max');
+  first.close();
 });
