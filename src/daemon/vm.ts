@@ -16,6 +16,7 @@ import { Session, type SessionObserver, type SessionState } from '../vhost-user/
 import type { Turns } from '../vhost-user/turns.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { offeredBits, type DeviceOptions } from './settings.js';
+import { MAX_REASON } from '../vhost-user/session-record.js';
 import { encodeVmRecord, type VmRecord } from './vm-record.js';
 import { verdict } from './verdict.js';
 
@@ -150,6 +151,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       inhibited: this.#operatorInhibits,
       wantedMemoryBytes: this.#wantedMemoryBytes,
       connectedAt: this.#connectedAt,
+      problem: this.#problem?.slice(0, MAX_REASON) ?? null,
+      stats: this.#statsRecord(),
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
       session: this.#session.record(),
     });
@@ -354,6 +357,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   statsReceived(): void {
     this.#emit('stats-received', 'the guest sent statistics');
+    this.#session.changed();
   }
 
   pagesOutside(count: number): void {
@@ -385,6 +389,10 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   #restore(found: VmRecord): void {
     this.#wantedMemoryBytes = found.wantedMemoryBytes;
+    this.#problem = found.problem;
+    if (found.stats !== null) {
+      this.#balloon.stats.resume(new Map(Object.entries(found.stats.values)), found.stats.receivedAt);
+    }
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
     this.#operatorInhibits = found.inhibited;
@@ -417,6 +425,14 @@ export class Vm implements SessionObserver, BalloonObserver {
     const { values, receivedAt } = this.#balloon.stats;
     if (values === null) return null;
     return { ageSeconds: (Date.now() - receivedAt) / 1000, ...Object.fromEntries(values) };
+  }
+
+  /** Those that have names: a guest may send any number of others. */
+  #statsRecord(): VmRecord['stats'] {
+    const { values, receivedAt } = this.#balloon.stats;
+    if (values === null) return null;
+    const named = [...values].filter(([name]) => (STAT_NAMES as readonly string[]).includes(name));
+    return { receivedAt, values: Object.fromEntries(named) };
   }
 
   #verdict(): string | null {
