@@ -9,7 +9,7 @@ import type { DaemonEvent } from '../../protocol/control/events.js';
 import type { VmView } from '../../protocol/control/schema.js';
 import { ControlClient } from '../../src/control/client.js';
 
-const BIN = join(import.meta.dirname, '../../bin');
+export const BIN = join(import.meta.dirname, '../../bin');
 const START_TIMEOUT_MS = 20_000;
 
 export interface CtlResult {
@@ -33,14 +33,14 @@ export class DaemonProcess {
 
   /**
    * `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. `supervise`: by a
-   * keeper, which is the child then.
+   * keeper, which is the child then. `program`: another build.
    */
   static async start(
-    options: { config?: string; logLevel?: string; supervise?: boolean } = {},
+    options: { config?: string; logLevel?: string; supervise?: boolean; program?: string } = {},
   ): Promise<DaemonProcess> {
     const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
     const args = [
-      join(BIN, 'balloond.js'),
+      options.program ?? join(BIN, 'balloond.js'),
       '--control',
       join(folder, 'control.sock'),
       '--log-format',
