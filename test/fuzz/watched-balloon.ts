@@ -15,6 +15,9 @@ import type { WatchedMemory } from './watched-memory.js';
  */
 export class WatchedBalloon implements Device {
   meddle: () => void = () => undefined;
+  /** Told of each chain that the device is handed, before it is, and when it may give back all that it was handed. */
+  onChain: (queue: number, chain: Chain) => void = () => undefined;
+  onFlush: (queue: number) => void = () => undefined;
   /** Chains that were handed over and have to come back, by queue. */
   readonly handed: Chain[][] = [];
   readonly #balloon: Balloon;
@@ -78,6 +81,7 @@ export class WatchedBalloon implements Device {
   }
 
   handle(queue: number, chain: Chain): number | null {
+    this.onChain(queue, chain);
     this.meddle();
     const read: Uint8Array[] = [];
     this.#memory.onRead = (bytes) => read.push(bytes);
@@ -95,6 +99,7 @@ export class WatchedBalloon implements Device {
   }
 
   flush(queue: number, done: () => void): boolean {
+    this.onFlush(queue);
     const told = this.#told.get(queue);
     this.#told.delete(queue);
     const role = this.#roles[queue];
