@@ -105,6 +105,10 @@ export class HostileDriver implements VringContext {
     this.device = new WatchedBalloon(this.#balloon, this.memory, this.#owners);
     this.device.onChain = (queue, chain) => this.#taking(queue, chain);
     this.device.onFlush = (queue) => (this.#taken[queue] = 0);
+    this.device.onGiven = (from) => {
+      // It gave up its own rings: they are zeros then.
+      if (from < BUFFERS_GPA) this.#scribbled = true;
+    };
     this.device.meddle = this.memory.meddle = () => this.#meddle();
     this.#vrings = Array.from({ length: QUEUES }, (_, index) => new Vring(index, this));
     this.#meddling = dice.pick([0, 0, 5, 30]);
