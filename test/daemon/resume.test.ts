@@ -62,6 +62,38 @@ for (const [name, left] of frozen) {
   });
 }
 
+void t.test('what was wrong stays so, and statistics get no younger', async (t) => {
+  const [[, left] = []] = frozen;
+  if (left === undefined) throw new Error('nothing is kept');
+  const before = new ThawedVm(left);
+  await turns(20);
+  const { stats, balloon } = before.vm.view();
+  const { ageSeconds, ...values } = stats ?? { ageSeconds: Infinity };
+  t.ok(ageSeconds < 60 && Object.keys(values).length > 0);
+  before.close();
+  const receivedAt = Date.now() - 3_600_000;
+  const thawed = new ThawedVm(left, (record) => ({
+    ...record,
+    problem: 'ring 0 is stopped',
+    stats: { receivedAt, values },
+    session: {
+      ...record.session,
+      vrings: record.session.vrings.map((vring, n) => (n === 0 ? { ...vring, broken: 'bad chain' } : vring)),
+    },
+  }));
+  const { vm } = thawed;
+  const deflated = left.before.deflatedBytesTotal + left.offered.deflateBytes;
+  await until(() => vm.view().balloon.deflatedBytesTotal === deflated, 'the other rings are served');
+  await turns(20);
+  t.equal(vm.view().balloon.inflatedBytesTotal, left.before.inflatedBytesTotal, 'the one that broke is not');
+  t.ok(balloon.inflatedBytesTotal > left.before.inflatedBytesTotal, 'as it would be');
+  t.equal(vm.view().verdict, 'ring 0 is stopped');
+  t.match(decodeVmRecord(thawed.record).session.vrings[0], { broken: 'bad chain' }, 'it is handed on');
+  t.ok((vm.view().stats?.ageSeconds ?? 0) >= 3600, 'the same buffer is seen once more');
+  thawed.close();
+  await until(() => thawed.ended, 'the VM ends');
+});
+
 void t.test('there is one of each version before this one', (t) => {
   const [[, first] = []] = frozen;
   if (first === undefined) throw new Error('nothing is kept');

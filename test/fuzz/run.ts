@@ -63,6 +63,7 @@ async function fuzz(name: string, seed: number): Promise<Outcome> {
   const progress = new Uint32Array(2);
   let movedAt = performance.now();
   let finding: string | null = null;
+  let lookedAt = movedAt;
   const look = (): void => {
     const before = progress[1];
     readSync(progressFd, progress, 0, 8, 0);
@@ -71,7 +72,11 @@ async function fuzz(name: string, seed: number): Promise<Outcome> {
   while (child.exitCode === null && child.signalCode === null) {
     await sleep(WATCH_MS);
     look();
-    if (performance.now() - movedAt < HANG_MS) continue;
+    const now = performance.now();
+    // All were stopped, not only the one that is watched.
+    if (now - lookedAt > HANG_MS / 10) movedAt = now;
+    lookedAt = now;
+    if (now - movedAt < HANG_MS) continue;
     finding = `hangs for ${HANG_MS / 1000} s:\n${threadsOf(child.pid ?? 0)}`;
     child.kill('SIGKILL');
     movedAt = Infinity;

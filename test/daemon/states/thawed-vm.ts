@@ -2,7 +2,7 @@ import { readSync, writeSync } from 'node:fs';
 import { brotliDecompressSync } from 'node:zlib';
 import { deviceOptions, isOfferable } from '../../../src/daemon/settings.js';
 import { Vm } from '../../../src/daemon/vm.js';
-import { decodeVmRecord } from '../../../src/daemon/vm-record.js';
+import { decodeVmRecord, encodeVmRecord, type VmRecord } from '../../../src/daemon/vm-record.js';
 import { StateFile } from '../../../src/memory/state-file.js';
 import { createEventFd, drainEvent } from '../../../src/os/eventfd.js';
 import { closeFd, duplicateFd, setFileOffset } from '../../../src/os/fd.js';
@@ -27,8 +27,8 @@ export class ThawedVm {
   readonly #channel: number;
   ended = false;
 
-  /** Throws StateError when it cannot be gone on with. */
-  constructor(frozen: FrozenVm) {
+  /** `change`: what else was written down of it. Throws StateError when it cannot be gone on with. */
+  constructor(frozen: FrozenVm, change: (record: VmRecord) => VmRecord = (record) => record) {
     const connections = socketPair();
     const channel = socketPair();
     this.#peer = new RawPeer(connections[1]);
@@ -45,7 +45,9 @@ export class ThawedVm {
     const fd = file('balloond-state', frozen.state);
     setFileOffset(fd, frozen.stateOffset);
     this.#state = StateFile.open(fd);
-    const found = decodeVmRecord(this.#state.record());
+    const found = change(decodeVmRecord(this.#state.record()));
+    this.#state.stage(encodeVmRecord(found));
+    this.#state.save();
     for (const { gpa, fd: name } of found.session.regions) {
       this.#memory.push({ gpa: Number(gpa), fd: this.#fds.claim(name) ?? -1 });
     }
