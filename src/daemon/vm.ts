@@ -222,13 +222,17 @@ export class Vm implements SessionObserver, BalloonObserver {
     await this.#inhibit();
   }
 
-  /** The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago. */
-  recheckPinned(): void {
+  /**
+   * The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago.
+   * Returns whether it was so.
+   */
+  recheckPinned(): boolean {
     const files = openFileCount(this.pid);
     const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
-    if (files !== null && files === this.#openFiles && recent) return;
+    if (files !== null && files === this.#openFiles && recent) return false;
     this.#openFiles = files;
     this.checkPinned();
+    return true;
   }
 
   /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
