@@ -155,7 +155,7 @@ export class HostileVmm {
   /** What a guest does to its rings: mostly chains that could be, then a kick. */
   work(): void {
     const dice = this.#dice;
-    this.#neighbour?.run(() => undefined);
+    this.#neighbour?.run(() => (this.#time += 50));
     if (this.#cut) return;
     const ring = dice.below(QUEUES);
     const [descriptors] = this.#areas(ring);
