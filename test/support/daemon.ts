@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { VmView } from '../../protocol/control/schema.js';
+import type { VmStats, VmView } from '../../protocol/control/schema.js';
 import { ControlClient } from '../../src/control/client.js';
 
 export const BIN = join(import.meta.dirname, '../../bin');
@@ -125,6 +125,20 @@ export class DaemonProcess {
 
   list(): Promise<VmView[]> {
     return this.#control.list();
+  }
+
+  /** Has the guest give up so much, and waits until it did; as balloonctl set --wait, without a process of its own. */
+  async inflateTo(vm: string, balloonBytes: number): Promise<void> {
+    await this.#control.setTarget(vm, { balloonBytes });
+    await this.until(
+      vm,
+      ({ balloon }) => balloon.actualBytes === balloonBytes,
+      `${balloonBytes} in the balloon`,
+    );
+  }
+
+  stats(vm: string): Promise<VmStats> {
+    return this.#control.stats(vm, true);
   }
 
   async events(): Promise<DaemonEvent[]> {
