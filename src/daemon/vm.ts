@@ -19,6 +19,7 @@ import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { VmLimits } from './limits.js';
 import type { GuestUse } from './limit-plan.js';
 import { offeredBits, type DeviceOptions } from './settings.js';
+import { MAX_REASON } from '../vhost-user/session-record.js';
 import { encodeVmRecord, type VmRecord } from './vm-record.js';
 import { verdict } from './verdict.js';
 
@@ -173,6 +174,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       inhibited: this.#operatorInhibits,
       wantedMemoryBytes: this.#wantedMemoryBytes,
       connectedAt: this.#connectedAt,
+      problem: this.#problem?.slice(0, MAX_REASON) ?? null,
+      stats: this.#statsRecord(),
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
       limits: this.limits.record(),
       session: this.#session.record(),
@@ -244,14 +247,18 @@ export class Vm implements SessionObserver, BalloonObserver {
     await this.#inhibit();
   }
 
-  /** The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago. */
-  recheckPinned(): void {
+  /**
+   * The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago.
+   * Returns whether it was so.
+   */
+  recheckPinned(): boolean {
     this.limits.check();
     const files = openFileCount(this.pid);
     const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
-    if (files !== null && files === this.#openFiles && recent) return;
+    if (files !== null && files === this.#openFiles && recent) return false;
     this.#openFiles = files;
     this.checkPinned();
+    return true;
   }
 
   /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
@@ -387,6 +394,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   statsReceived(): void {
     this.#emit('stats-received', 'the guest sent statistics');
+    this.#session.changed();
   }
 
   pagesOutside(count: number): void {
@@ -419,6 +427,10 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   #restore(found: VmRecord): void {
     this.#wantedMemoryBytes = found.wantedMemoryBytes;
+    this.#problem = found.problem;
+    if (found.stats !== null) {
+      this.#balloon.stats.resume(new Map(Object.entries(found.stats.values)), found.stats.receivedAt);
+    }
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
     this.#operatorInhibits = found.inhibited;
@@ -463,6 +475,14 @@ export class Vm implements SessionObserver, BalloonObserver {
     const { values, receivedAt } = this.#balloon.stats;
     if (values === null) return null;
     return { ageSeconds: (Date.now() - receivedAt) / 1000, ...Object.fromEntries(values) };
+  }
+
+  /** Those that have names: a guest may send any number of others. */
+  #statsRecord(): VmRecord['stats'] {
+    const { values, receivedAt } = this.#balloon.stats;
+    if (values === null) return null;
+    const named = [...values].filter(([name]) => (STAT_NAMES as readonly string[]).includes(name));
+    return { receivedAt, values: Object.fromEntries(named) };
   }
 
   #verdict(): string | null {
