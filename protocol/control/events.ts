@@ -28,7 +28,7 @@ export const EVENTS = {
     level: 'error',
     help: 'A VM that the daemon before this one served cannot be gone on with. What was handed over is kept, untouched.',
     action:
-      'Do not reboot the VM. Start the version of the daemon that served it; if it was that one, report this line, and restart the VM when it suits.',
+      'Do not reboot the VM. Start the version of the daemon that served it: it goes on with the VM, whatever was started in between. If it was that one, report this line, and restart the VM when it suits.',
   },
   'hand-over-failed': {
     level: 'error',

@@ -189,7 +189,6 @@ const VM = {
 } as const;
 
 const TARGET = {
-  description: 'Exactly one of: what the guest keeps, or what it gives up.',
   anyOf: [
     {
       type: 'object',
@@ -224,6 +223,11 @@ const LIMITS_BODY = {
   additionalProperties: false,
   required: ['limits'],
   properties: { limits: LIMIT_REQUEST },
+} as const;
+
+const VM_CHANGE = {
+  description: 'Exactly one of: what the guest keeps, what it gives up, limits of its cgroup.',
+  anyOf: [...TARGET.anyOf, LIMITS_BODY],
 } as const;
 
 const INHIBIT = {
@@ -273,9 +277,7 @@ export const SCHEMAS = {
   Vm: VM,
   VmList: { type: 'array', items: VM },
   Stats: STATS,
-  Target: TARGET,
-  Limits: LIMITS_BODY,
-  VmChange: { anyOf: [...TARGET.anyOf, LIMITS_BODY] },
+  VmChange: VM_CHANGE,
   Inhibit: INHIBIT,
   Policy: POLICY_STATE,
   PolicyChange: POLICY_CHANGE,
@@ -291,6 +293,7 @@ export type BalloonView = XStatic<typeof BALLOON>;
 export type VmStats = XStatic<typeof STATS>;
 export type LimitWord = XStatic<typeof LIMIT_WORD>;
 export type LimitRequest = XStatic<typeof LIMIT_REQUEST>;
+export type VmChange = XStatic<typeof VM_CHANGE>;
 export type TargetRequest = XStatic<typeof TARGET>;
 export type PolicyState = XStatic<typeof POLICY_STATE>;
 export type PolicyChange = XStatic<typeof POLICY_CHANGE>;

@@ -216,9 +216,11 @@ export class Balloon implements Device {
 
   stop(): void {
     this.#running = false;
-    this.#words[PAUSED_ACTUAL] = this.#config.actual;
-    this.#words[PAUSED_POISON] = this.#config.poisonVal;
-    this.#words[MODE] = PAUSED;
+    if (this.#words[MODE] === RUNNING) {
+      this.#words[PAUSED_ACTUAL] = this.#config.actual;
+      this.#words[PAUSED_POISON] = this.#config.poisonVal;
+      this.#words[MODE] = PAUSED;
+    }
     this.#forgetDriver();
     this.#roles = [];
     this.#discarder.stop();

@@ -4,9 +4,8 @@ import { Check } from 'typebox/schema';
 import {
   SCHEMAS,
   type InhibitRequest,
-  type LimitRequest,
   type PolicyChange,
-  type TargetRequest,
+  type VmChange,
 } from '../../protocol/control/schema.js';
 import { OPERATIONS } from '../../protocol/control/operations.js';
 import { Problem } from './problem.js';
@@ -14,13 +13,13 @@ import { Problem } from './problem.js';
 export const BODY_LIMIT_BYTES = 64 * 1024;
 
 /** A target, or limits. */
-export async function readChange(
-  request: IncomingMessage,
-): Promise<TargetRequest | { limits: LimitRequest }> {
+export async function readChange(request: IncomingMessage): Promise<VmChange> {
   const { hint } = OPERATIONS.setTarget.body;
   const body = parse(await readText(request), hint);
-  if (Check(SCHEMAS.Target, body) || Check(SCHEMAS.Limits, body)) return body;
-  throw new Problem(400, `neither a balloon target nor limits: ${hint}`);
+  if (!Check(SCHEMAS.VmChange, body)) {
+    throw new Problem(400, `neither a balloon target nor limits: ${hint}`);
+  }
+  return body;
 }
 
 export async function readInhibit(request: IncomingMessage): Promise<InhibitRequest> {

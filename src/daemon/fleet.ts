@@ -10,8 +10,14 @@ import { PinWatch } from './pin-watch.js';
 import { PolicyEngine } from './policy-engine.js';
 import { PolicySettings } from '../policy/settings.js';
 import { deviceOptions, isOfferable, type ConfigFile, type SocketSettings } from './settings.js';
-import { decodeVmRecord } from './vm-record.js';
+import { decodeVmRecord, identifyVm } from './vm-record.js';
 import { TargetError, Vm, type Target, type VmHandOver, type VmIdentity } from './vm.js';
+
+/** A VM that a daemon before this one served, and that waits for one that can go on with it. */
+export interface LeftAlone {
+  /** The name that its connection is kept by, where that can be told. */
+  connection: string | null;
+}
 
 /** All VMs by name. A connection becomes a VM by adopt() and leaves by itself when it ends. */
 export class VmFleet implements Fleet {
@@ -51,21 +57,22 @@ export class VmFleet implements Fleet {
   }
 
   /**
-   * Goes on with the VM whose state file a daemon before this one left in `fd`. False, with everything left as it was,
-   * when that cannot be.
+   * Goes on with the VM whose state file a daemon before this one left in `fd`. When that cannot be, everything is left
+   * as it was, and what is known of it returned.
    */
-  resume(fd: number): boolean {
-    let name: string | undefined;
+  resume(fd: number): LeftAlone | null {
+    let known: ReturnType<typeof identifyVm> = { name: null, connection: null };
     let state: StateFile | null = null;
     try {
       state = StateFile.open(fd);
+      known = identifyVm(state.record());
       const found = decodeVmRecord(state.record());
-      name = found.name;
+      const { name } = found;
       const connection = this.#keeper.claim(found.connection);
       if (connection === null) {
         this.#events.emit('vm-disconnected', 'the VMM ended while no daemon ran', {}, name);
         state.close();
-        return true;
+        return null;
       }
       const socket = (this.#config.socket ?? []).find(({ path }) => path === found.socket);
       const options = {
@@ -79,13 +86,18 @@ export class VmFleet implements Fleet {
       const vm = this.#serve(connection, identity, handOver);
       vm.checkPinned();
       vm.resume();
-      return true;
+      return null;
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       state?.letGo();
       const wrong = error instanceof StateError ? error.message : (error.stack ?? error.message);
-      this.#events.emit('resume-failed', `a VM cannot be gone on with: ${wrong}`, {}, name);
-      return false;
+      this.#events.emit(
+        'resume-failed',
+        `a VM cannot be gone on with: ${wrong}`,
+        {},
+        known.name ?? undefined,
+      );
+      return { connection: known.connection };
     }
   }
 

@@ -52,7 +52,7 @@ export interface LimitsContext {
 export class VmLimits {
   readonly #context: LimitsContext;
   readonly #paths: HostPaths;
-  readonly #knobs: Partial<Record<Name, Knob>> = {};
+  readonly #knobs: Record<Name, Knob | undefined> = { highBytes: undefined, maxBytes: undefined };
   #cgroup: VmCgroup | null = null;
   #reason: string | null = null;
   #own = 0;
@@ -60,6 +60,7 @@ export class VmLimits {
   #timer: NodeJS.Timeout | null = null;
   #trigger: PressureTrigger | null = null;
   #failed: string | null = null;
+  #pressureUnknown = false;
   #last: Promise<void> = Promise.resolve();
   #closed = false;
 
@@ -74,7 +75,12 @@ export class VmLimits {
 
   record(): LimitsRecord {
     if (this.#cgroup === null || !this.#touched) return null;
-    return { path: this.#cgroup.path, ...this.#knobs };
+    const { highBytes, maxBytes } = this.#knobs;
+    return {
+      path: this.#cgroup.path,
+      ...(highBytes !== undefined && { highBytes }),
+      ...(maxBytes !== undefined && { maxBytes }),
+    };
   }
 
   /** Goes on where the daemon before this one ended. */
@@ -220,12 +226,11 @@ export class VmLimits {
         return;
       }
       await cgroup.set({ [name]: to });
-      if (word === 'restore') delete this.#knobs[name];
+      if (word === 'restore') this.#knobs[name] = undefined;
       const took = this.#now(cgroup)?.[name] ?? null;
       this.#say({ [name]: from }, { [name]: took }, word === 'restore' ? 'restored' : 'operator');
     } catch (error) {
-      if (before === undefined) delete this.#knobs[name];
-      else this.#knobs[name] = before;
+      this.#knobs[name] = before;
       if (error instanceof LimitError) throw error;
       throw new LimitError(isGone(error) ? this.#lost(cgroup) : refusal(cgroup, error));
     } finally {
@@ -242,6 +247,8 @@ export class VmLimits {
         this.check();
       });
     } catch (error) {
+      if (this.#pressureUnknown) return;
+      this.#pressureUnknown = true;
       const code = codeOf(error);
       this.#context.emit('pressure-unknown', `memory.pressure of the VM cannot be waited for: ${code}`, {
         code,
@@ -327,7 +334,7 @@ export class VmLimits {
     const message = `the cgroup ${cgroup.path} is gone, and its limits with it: move the VM's processes no more, then set limits again`;
     if (this.#touched) this.#context.emit('limit-failed', message, { code: 'ENOENT' });
     this.#stopFollowing();
-    for (const name of NAMES) delete this.#knobs[name];
+    for (const name of NAMES) this.#knobs[name] = undefined;
     this.#cgroup = null;
     this.#context.save();
     return message;

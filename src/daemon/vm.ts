@@ -19,6 +19,7 @@ import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { VmLimits } from './limits.js';
 import type { GuestUse } from './limit-plan.js';
 import { offeredBits, type DeviceOptions } from './settings.js';
+import { MAX_REASON } from '../vhost-user/session-record.js';
 import { encodeVmRecord, type ForcedFrom, type VmRecord } from './vm-record.js';
 import { verdict } from './verdict.js';
 
@@ -149,12 +150,14 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** Goes on where the daemon before this one ended. */
   resume(): void {
     this.#resuming = true;
+    // Before a ring is served: a guest may wait for an answer to its deflate.
+    this.limits.resume();
     try {
       this.#session.resume();
     } finally {
       this.#resuming = false;
     }
-    this.limits.resume();
+    this.limits.check();
     // The policy of this daemon begins anew.
     if (this.#forcedFrom !== null) void this.force(null, null).catch(() => undefined);
     const { targetBytes, actualBytes } = this.#balloon;
@@ -177,6 +180,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       forcedFrom: this.#forcedFrom,
       wantedMemoryBytes: this.#wantedMemoryBytes,
       connectedAt: this.#connectedAt,
+      problem: this.#problem?.slice(0, MAX_REASON) ?? null,
+      stats: this.#statsRecord(),
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
       limits: this.limits.record(),
       session: this.#session.record(),
@@ -281,14 +286,18 @@ export class Vm implements SessionObserver, BalloonObserver {
     await this.#inhibit();
   }
 
-  /** The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago. */
-  recheckPinned(): void {
+  /**
+   * The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago.
+   * Returns whether it was so.
+   */
+  recheckPinned(): boolean {
     this.limits.check();
     const files = openFileCount(this.pid);
     const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
-    if (files !== null && files === this.#openFiles && recent) return;
+    if (files !== null && files === this.#openFiles && recent) return false;
     this.#openFiles = files;
     this.checkPinned();
+    return true;
   }
 
   /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
@@ -424,6 +433,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   statsReceived(): void {
     this.#emit('stats-received', 'the guest sent statistics');
+    this.#session.changed();
   }
 
   pagesOutside(count: number): void {
@@ -456,8 +466,12 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   #restore(found: VmRecord): void {
     this.#wantedMemoryBytes = found.wantedMemoryBytes;
-    this.#manual = found.manual ?? false;
-    this.#forcedFrom = found.forcedFrom ?? null;
+    this.#problem = found.problem;
+    if (found.stats !== null) {
+      this.#balloon.stats.resume(new Map(Object.entries(found.stats.values)), found.stats.receivedAt);
+    }
+    // The policy of this daemon begins anew.
+    if (this.#forcedFrom !== null) void this.force(null, null).catch(() => undefined);
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
     this.#operatorInhibits = found.inhibited;
@@ -502,6 +516,14 @@ export class Vm implements SessionObserver, BalloonObserver {
     const { values, receivedAt } = this.#balloon.stats;
     if (values === null) return null;
     return { ageSeconds: (Date.now() - receivedAt) / 1000, ...Object.fromEntries(values) };
+  }
+
+  /** Those that have names: a guest may send any number of others. */
+  #statsRecord(): VmRecord['stats'] {
+    const { values, receivedAt } = this.#balloon.stats;
+    if (values === null) return null;
+    const named = [...values].filter(([name]) => (STAT_NAMES as readonly string[]).includes(name));
+    return { receivedAt, values: Object.fromEntries(named) };
   }
 
   #verdict(): string | null {

@@ -27,11 +27,13 @@ discard-delay = 0.05
     features: ['VIRTIO_BALLOON_F_STATS_VQ'],
     statsIntervalSeconds: 10,
     discardDelaySeconds: 0.01,
+    sharedCgroup: false,
   });
   t.same(deviceOptions(config, socket, 'db-7'), {
     features: [],
     statsIntervalSeconds: 0,
     discardDelaySeconds: 0.05,
+    sharedCgroup: false,
   });
   t.equal(deviceOptions({}, null, 'x').features.length, 6);
   t.end();
