@@ -137,7 +137,7 @@ export class Vm implements SessionObserver, BalloonObserver {
         this.#balloon = new Balloon(memory, host, this, offeredBits(options.features), delayMs);
         return this.#balloon;
       },
-      { ...shared, state, keeper, found: found?.session ?? null },
+      { ...shared, state, keeper, found: found?.session ?? null, pid: identity.pid },
     );
     this.#statsTimer =
       options.statsIntervalSeconds > 0

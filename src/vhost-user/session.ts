@@ -53,6 +53,8 @@ export interface HandOver {
   found: SessionRecord | null;
   /** Those it shares the event loop with; all of the process where nothing is said. */
   turns?: Turns;
+  /** The frontend's process. */
+  pid?: number;
 }
 
 /**
@@ -93,7 +95,7 @@ export class Session implements VringContext, DeviceHost {
     fd: number,
     observer: SessionObserver,
     makeDevice: (memory: GuestMemory, host: DeviceHost) => Device,
-    { state, keeper, found, turns = TURNS }: HandOver = {
+    { state, keeper, found, turns = TURNS, pid }: HandOver = {
       state: StateFile.create(),
       keeper: NO_KEEPER,
       found: null,
@@ -102,7 +104,7 @@ export class Session implements VringContext, DeviceHost {
     this.observer = observer;
     this.#keeper = keeper;
     this.memory = new GuestMemory(state);
-    this.seat = turns.seat(() => observer.throttled());
+    this.seat = turns.seat(() => observer.throttled(), pid);
     this.device = makeDevice(this.memory, this);
     this.vrings = Array.from({ length: this.device.queueCount }, (_, index) => new Vring(index, this));
     this.#wasRunning = found?.state === 'running';
@@ -111,9 +113,10 @@ export class Session implements VringContext, DeviceHost {
       this.#connection = new Connection(
         fd,
         {
-          ready: (request) =>
-            this.seat.may(this.#resume) && (!needsQuiet(request) || this.device.interrupt(this.#resume)),
-          message: (message) => this.seat.measure(() => this.#serve(message)),
+          mayRead: () => this.seat.may(this.#resume),
+          measure: (work) => this.seat.measure(work),
+          ready: (request) => !needsQuiet(request) || this.device.interrupt(this.#resume),
+          message: (message) => this.#serve(message),
           closed: (error) => this.#end(error),
         },
         new KeptOutbox(state, fd),
