@@ -45,6 +45,7 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     return call.fleet.setInhibited(findVm(call).name, reason ?? 'inhibited by the operator');
   },
   allow: (call) => call.fleet.setInhibited(findVm(call).name, null),
+  metrics: ({ fleet }) => fleet.metrics(),
   health: ({ version }) => ({ status: 'ok', version }),
   openApi: ({ version }) => openApiDocument(version),
 };

@@ -1,8 +1,11 @@
+import { freemem, totalmem } from 'node:os';
+import type { LiveTick } from '../../protocol/control/live.js';
 import type { VmView } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
+import { Metrics } from '../ops/metrics.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
 import { PinWatch } from './pin-watch.js';
@@ -17,12 +20,19 @@ export class VmFleet implements Fleet {
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
   readonly #pinWatch: PinWatch;
+  readonly #metrics: Metrics;
 
-  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper, pinCheckMs?: number) {
+  constructor(
+    config: ConfigFile,
+    events: EventLog,
+    keeper: FdKeeper,
+    { version = '0', pinCheckMs }: { version?: string; pinCheckMs?: number } = {},
+  ) {
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
     this.#pinWatch = new PinWatch(this.#vms, pinCheckMs);
+    this.#metrics = new Metrics(this.#vms, version);
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
@@ -88,6 +98,31 @@ export class VmFleet implements Fleet {
     return this.#vms.size;
   }
 
+  metrics(): Promise<string> {
+    return this.#metrics.text();
+  }
+
+  live(): LiveTick {
+    return {
+      time: Date.now(),
+      hostTotalBytes: totalmem(),
+      hostAvailableBytes: freemem(),
+      vms: [...this.#vms.values()].map((vm) => {
+        const { name, state, ramBytes, balloon, policy, verdict } = vm.view();
+        return {
+          name,
+          state,
+          band: policy?.band ?? null,
+          ramBytes,
+          targetBytes: balloon.targetBytes,
+          actualBytes: balloon.actualBytes,
+          allocatedBytes: vm.allocatedBytes,
+          verdict,
+        };
+      }),
+    };
+  }
+
   list(): VmView[] {
     return [...this.#vms.values()].map((vm) => vm.view());
   }
@@ -134,6 +169,7 @@ export class VmFleet implements Fleet {
     const { name } = identity;
     const vm = new Vm(fd, identity, handOver, this.#events.emit, () => {
       this.#vms.delete(name);
+      this.#metrics.forget(vm);
       this.#events.forget(name);
     });
     this.#vms.set(name, vm);

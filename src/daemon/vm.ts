@@ -9,7 +9,8 @@ import { findPinning, openFileCount } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
-import type { SystemError } from '../os/errors.js';
+import { VmMeters } from '../ops/vm-meters.js';
+import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { StateFile } from '../memory/state-file.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
@@ -56,6 +57,7 @@ export interface VmHandOver {
 export class Vm implements SessionObserver, BalloonObserver {
   readonly name: string;
   readonly pid: number;
+  readonly meters = new VmMeters();
   readonly #identity: VmIdentity;
   readonly #keeper: FdKeeper;
   readonly #fd: number;
@@ -158,6 +160,11 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** How long the discard that is under way has been, in milliseconds; 0 when there is none. */
   get discardingMs(): number {
     return this.#balloon.discardingMs;
+  }
+
+  /** What the files of guest memory take up on the host now. */
+  get allocatedBytes(): number {
+    return this.#session.memory.allocatedBytes;
   }
 
   view(): VmView {
@@ -306,11 +313,17 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('vm-ready', 'the guest driver runs', { targetBytes: this.#balloon.targetBytes });
   }
 
+  kickAcked(ms: number): void {
+    this.meters.kickToAck.observe(ms / 1000);
+  }
+
   requestRefused(request: string, error: Error): void {
+    this.meters.errors.frontend++;
     this.#emit('frontend-error', error.message, { request });
   }
 
   ringFailed(index: number, error: Error): void {
+    this.meters.errors[error instanceof FrontendError ? 'frontend' : 'driver']++;
     if (error instanceof FrontendError) {
       this.#privateMemory(error.message, { ring: index });
       return;
@@ -344,7 +357,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#ended = true;
     if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
-    else this.#emit('vm-dropped', error.message);
+    else {
+      this.meters.errors[error instanceof SystemError ? 'system' : 'frontend']++;
+      this.#emit('vm-dropped', error.message);
+    }
     this.#onClosed();
   }
 
@@ -366,7 +382,9 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('pfn-outside-memory', `${count} pages are in no shared memory region`, { pages: count });
   }
 
-  discardsTried(error: SystemError | null, failedRanges: number): void {
+  discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void {
+    this.meters.discards.observe(seconds);
+    this.meters.errors.system += failedRanges;
     if (error === null) {
       if (this.#session.memory.pendingPages === 0) this.#discardError = null;
       return;
