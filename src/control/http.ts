@@ -39,7 +39,7 @@ export type Answering = (request: IncomingMessage, response: ServerResponse) => 
 export interface HttpServer {
   readonly server: Server;
   /** Ends streams, lets replies under way go out. */
-  close(): Promise<void>;
+  close: () => Promise<void>;
 }
 
 /** Listens where `listen` says: an fd, or host and port. Rejects with the error of node:net when it cannot. */

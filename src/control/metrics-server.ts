@@ -34,7 +34,7 @@ export async function startMetricsServer(
   events: EventSource,
   files: PageFiles,
   onRefused: (refusal: Refusal) => void = () => undefined,
-): Promise<{ address: MetricsAddress; close(): Promise<void> }> {
+): Promise<{ address: MetricsAddress; close: () => Promise<void> }> {
   const feed = new LiveFeed(() => fleet.live());
   try {
     const { server, close } = await startHttpServer(

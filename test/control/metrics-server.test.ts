@@ -13,7 +13,7 @@ interface Fixture {
   port: number;
   fleet: MemoryFleet;
   events: MemoryEvents;
-  close(): Promise<void>;
+  close: () => Promise<void>;
 }
 
 async function serve(t: Test): Promise<Fixture> {
