@@ -44,7 +44,7 @@ export function version(): string {
 }
 
 /** The page of the metrics address, as the build leaves it. */
-function pageFiles(): PageFiles {
+export function pageFiles(): PageFiles {
   const read = (name: string): string => readFileSync(new URL(`../page/${name}`, import.meta.url), 'utf8');
   return {
     '/': { type: 'text/html; charset=utf-8', text: read('index.html') },

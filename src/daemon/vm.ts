@@ -87,6 +87,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #openFiles: number | null = null;
   #pinUnknown = false;
   #ended = false;
+  #named: { bits: FeatureBits; names: string[] } | null = null;
 
   /**
    * Owns the connected socket `fd` and the state file. One that was found waits for resume(); throws StateError or
@@ -188,7 +189,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       cache: null,
       inhibited: balloon.inhibited,
       verdict: this.#verdict(),
-      features: featureNames(features, BalloonFeature, VirtioFeature, VhostFeature),
+      features: this.#featureNames(features),
       stats: this.#statsView(),
       cgroup: null,
       policy: null,
@@ -285,8 +286,16 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   featuresAcked(features: FeatureBits): void {
-    const names = featureNames(features, BalloonFeature, VirtioFeature, VhostFeature);
+    const names = this.#featureNames(features);
     this.#emit('features-negotiated', 'the guest driver acked its features', { features: names });
+  }
+
+  /** Made once: it is most of what a view costs, and they are looked at again and again. */
+  #featureNames(bits: FeatureBits): string[] {
+    if (this.#named?.bits !== bits) {
+      this.#named = { bits, names: featureNames(bits, BalloonFeature, VirtioFeature, VhostFeature) };
+    }
+    return this.#named.names;
   }
 
   stateChanged(state: SessionState): void {
