@@ -1,24 +1,28 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { startMetricsServer } from '../src/control/metrics-server.js';
 import { VmFleet } from '../src/daemon/fleet.js';
+import { Listener } from '../src/daemon/listener.js';
 import { EventLog } from '../src/ops/event-log.js';
 import { NO_KEEPER } from '../src/os/fd-keeper.js';
-import { socketPair } from '../src/os/socket.js';
-import { BalloonDriver } from '../test/support/balloon-driver.js';
-import { Frontend } from '../test/support/frontend.js';
-import { GuestRam } from '../test/support/guest-ram.js';
+import type { CrowdPart } from './crowd.js';
+import { Player } from './player.js';
 import { median, percentile, report, type Row } from './table.js';
 
 /**
  * What it costs to be looked at: how long a scrape takes, for how long it keeps the event loop from guests, and what CPU
- * a page that shows all VMs live takes beside what is taken without. VMs and daemon are one process: as a process of
- * their own that many VMs would have so many files open that looking for pinning ones is what is measured.
+ * a page that shows all VMs live takes beside what is taken without. Nobody looks for files that pin memory: a few
+ * processes play all VMs here, and have so many files open that this would be what is measured.
  */
 const { values: wanted } = parseArgs({ options: { vms: { type: 'string', default: '100,1000' } } });
 const SCRAPES = 30;
 const SETTLE_MS = 5000;
 const WATCH_SECONDS = 20;
+/** So many as one process has file descriptors for. */
+const VMS_PER_PROCESS = 250;
 const NEVER_MS = 1e9;
 const silent = { debug: nothing, info: nothing, warn: nothing, error: nothing };
 
@@ -50,14 +54,15 @@ async function longestTurn(work: Promise<unknown>): Promise<number> {
 async function measure(vms: number): Promise<Row> {
   const events = new EventLog(silent);
   const fleet = new VmFleet({}, events, NO_KEEPER, { pinCheckMs: NEVER_MS });
-  const frontends: Frontend[] = [];
-  for (let n = 0; n < vms; n++) {
-    const [ours, theirs] = socketPair();
-    fleet.adopt(ours, { path: '', name: `vm-${n}`, 'stats-interval': 0 });
-    const frontend = new Frontend({ socket: theirs, ram: new GuestRam([{ gpa: 0, lenBytes: 4 * 2 ** 20 }]) });
-    await frontend.connect();
-    await BalloonDriver.start(frontend, { areaGpa: 0x10000 });
-    frontends.push(frontend);
+  const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
+  const path = join(folder, 'vhost.sock');
+  const socket = { path, 'stats-interval': 0 };
+  const listener = new Listener({ path }, NO_KEEPER, (fd) => fleet.adopt(fd, socket), console.error);
+  const players: Player<CrowdPart>[] = [];
+  for (let left = vms; left > 0; left -= VMS_PER_PROCESS) {
+    const player = new Player<CrowdPart>('crowd.js');
+    players.push(player);
+    await player.ask('connect', { socketPath: path, vms: Math.min(left, VMS_PER_PROCESS), mib: 1 });
   }
   const { address, close } = await startMetricsServer({ host: '127.0.0.1', port: 0 }, fleet, events, {});
   const url = `http://127.0.0.1:${address.port}`;
@@ -81,8 +86,10 @@ async function measure(vms: number): Promise<Row> {
   page.abort();
   await reading;
   await close();
-  for (const frontend of frontends) frontend.close();
+  for (const player of players) await player.stop();
+  listener.close();
   fleet.close();
+  rmSync(folder, { recursive: true });
   return {
     VMs: vms,
     'scrape p50 ms': median(millis).toFixed(1),
