@@ -53,8 +53,8 @@ export function hostLayers(ticks: readonly LiveTick[]): Layer[] {
   const first = ticks[0];
   const last = ticks.at(-1);
   if (first === undefined || last === undefined) return [];
-  const bands = [...new Set(ticks.flatMap(({ vms }) => vms.map(({ band }) => band)))].sort(
-    (a, b) => (b ?? -1) - (a ?? -1),
+  const bands = [...new Set(ticks.flatMap(({ vms }) => vms.map(({ band }) => band)))].sort((a, b) =>
+    (a ?? '').localeCompare(b ?? ''),
   );
   const span = Math.max(1, last.time - first.time);
   const total = Math.max(1, ...ticks.map(({ hostTotalBytes }) => hostTotalBytes));
@@ -71,7 +71,7 @@ export function hostLayers(ticks: readonly LiveTick[]): Layer[] {
   }
 
   const layers = bands.map((band, index) =>
-    layer(band === null ? 'VMs' : `VMs of band ${band}`, index, ({ vms }) =>
+    layer(band === null ? 'VMs' : `VMs in ${band}`, index, ({ vms }) =>
       vms.filter((vm) => vm.band === band).reduce((sum, vm) => sum + vm.allocatedBytes, 0),
     ),
   );

@@ -3,7 +3,7 @@ export interface LiveVm {
   readonly name: string;
   readonly state: string;
   /** Of the policy; null without one. */
-  readonly band: number | null;
+  readonly band: string | null;
   readonly ramBytes: number;
   readonly targetBytes: number;
   readonly actualBytes: number;

@@ -1,6 +1,6 @@
 import { freemem, totalmem } from 'node:os';
 import type { LiveTick } from '../../protocol/control/live.js';
-import type { VmView } from '../../protocol/control/schema.js';
+import type { LimitRequest, PolicyChange, PolicyState, VmView } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
@@ -8,10 +8,25 @@ import type { EventLog } from '../ops/event-log.js';
 import { Metrics } from '../ops/metrics.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
+import { LimitError } from './limits.js';
 import { PinWatch } from './pin-watch.js';
+import { PolicyEngine } from './policy-engine.js';
+import { PolicySettings } from '../policy/settings.js';
 import { deviceOptions, isOfferable, type ConfigFile, type SocketSettings } from './settings.js';
-import { decodeVmRecord } from './vm-record.js';
+import { decodeVmRecord, identifyVm } from './vm-record.js';
 import { TargetError, Vm, type Target, type VmHandOver, type VmIdentity } from './vm.js';
+
+/** A VM that a daemon before this one served, and that waits for one that can go on with it. */
+export interface LeftAlone {
+  /** The name that its connection is kept by, where that can be told. */
+  connection: string | null;
+}
+
+export interface FleetOptions {
+  /** Of the daemon. */
+  version?: string;
+  pinCheckMs?: number;
+}
 
 /** All VMs by name. A connection becomes a VM by adopt() and leaves by itself when it ends. */
 export class VmFleet implements Fleet {
@@ -21,18 +36,20 @@ export class VmFleet implements Fleet {
   readonly #keeper: FdKeeper;
   readonly #pinWatch: PinWatch;
   readonly #metrics: Metrics;
+  readonly #policy: PolicyEngine;
 
   constructor(
     config: ConfigFile,
     events: EventLog,
     keeper: FdKeeper,
-    { version = '0', pinCheckMs }: { version?: string; pinCheckMs?: number } = {},
+    { version = '0', pinCheckMs }: FleetOptions = {},
   ) {
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
     this.#pinWatch = new PinWatch(this.#vms, pinCheckMs);
     this.#metrics = new Metrics(this.#vms, version);
+    this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit);
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
@@ -51,21 +68,22 @@ export class VmFleet implements Fleet {
   }
 
   /**
-   * Goes on with the VM whose state file a daemon before this one left in `fd`. False, with everything left as it was,
-   * when that cannot be.
+   * Goes on with the VM whose state file a daemon before this one left in `fd`. When that cannot be, everything is left
+   * as it was, and what is known of it returned.
    */
-  resume(fd: number): boolean {
-    let name: string | undefined;
+  resume(fd: number): LeftAlone | null {
+    let known: ReturnType<typeof identifyVm> = { name: null, connection: null };
     let state: StateFile | null = null;
     try {
       state = StateFile.open(fd);
+      known = identifyVm(state.record());
       const found = decodeVmRecord(state.record());
-      name = found.name;
+      const { name } = found;
       const connection = this.#keeper.claim(found.connection);
       if (connection === null) {
         this.#events.emit('vm-disconnected', 'the VMM ended while no daemon ran', {}, name);
         state.close();
-        return true;
+        return null;
       }
       const socket = (this.#config.socket ?? []).find(({ path }) => path === found.socket);
       const options = {
@@ -79,13 +97,18 @@ export class VmFleet implements Fleet {
       const vm = this.#serve(connection, identity, handOver);
       vm.checkPinned();
       vm.resume();
-      return true;
+      return null;
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       state?.letGo();
       const wrong = error instanceof StateError ? error.message : (error.stack ?? error.message);
-      this.#events.emit('resume-failed', `a VM cannot be gone on with: ${wrong}`, {}, name);
-      return false;
+      this.#events.emit(
+        'resume-failed',
+        `a VM cannot be gone on with: ${wrong}`,
+        {},
+        known.name ?? undefined,
+      );
+      return { connection: known.connection };
     }
   }
 
@@ -108,7 +131,7 @@ export class VmFleet implements Fleet {
       hostTotalBytes: totalmem(),
       hostAvailableBytes: freemem(),
       vms: [...this.#vms.values()].map((vm) => {
-        const { name, state, ramBytes, balloon, policy, verdict } = vm.view();
+        const { name, state, ramBytes, balloon, policy, verdict } = this.#view(vm);
         return {
           name,
           state,
@@ -124,11 +147,12 @@ export class VmFleet implements Fleet {
   }
 
   list(): VmView[] {
-    return [...this.#vms.values()].map((vm) => vm.view());
+    return [...this.#vms.values()].map((vm) => this.#view(vm));
   }
 
   find(name: string): VmView | undefined {
-    return this.#vms.get(name)?.view();
+    const vm = this.#vms.get(name);
+    return vm === undefined ? undefined : this.#view(vm);
   }
 
   setTarget(name: string, target: Target): VmView {
@@ -139,7 +163,18 @@ export class VmFleet implements Fleet {
       if (error instanceof TargetError) throw new RefusedError(error.message);
       throw error;
     }
-    return vm.view();
+    return this.#view(vm);
+  }
+
+  async setLimits(name: string, limits: LimitRequest): Promise<VmView> {
+    const vm = this.#vm(name);
+    try {
+      await vm.limits.request(limits);
+    } catch (error) {
+      if (error instanceof LimitError) throw new RefusedError(error.message);
+      throw error;
+    }
+    return this.#view(vm);
   }
 
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
@@ -152,16 +187,30 @@ export class VmFleet implements Fleet {
         `${name} did not send statistics within ${timeoutMs / 1000} s: see \`balloonctl show ${name}\` for its state`,
       );
     }
-    return vm.view();
+    return this.#view(vm);
   }
 
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
     const vm = this.#vm(name);
     await vm.setInhibited(reason);
-    return vm.view();
+    return this.#view(vm);
+  }
+
+  /** Begins to decide who gets the memory, when all VMs of the daemon before this one are back. */
+  startPolicy(): void {
+    this.#policy.start();
+  }
+
+  policy(): PolicyState {
+    return this.#policy.view();
+  }
+
+  changePolicy(change: PolicyChange): PolicyState {
+    return this.#policy.change(change);
   }
 
   close(): void {
+    this.#policy.close();
     for (const vm of [...this.#vms.values()]) vm.close();
   }
 
@@ -175,6 +224,11 @@ export class VmFleet implements Fleet {
     this.#vms.set(name, vm);
     this.#pinWatch.wake();
     return vm;
+  }
+
+  #view(vm: Vm): VmView {
+    const view = vm.view();
+    return { ...view, policy: this.#policy.vmView(vm, view.ramBytes) };
   }
 
   #vm(name: string): Vm {

@@ -2,7 +2,7 @@ import t from 'tap';
 import { LIVE_TICKS, type LiveTick, type LiveVm } from '../../protocol/control/live.js';
 import { History, hostLayers, sparkline } from '../../page/model.js';
 
-function vm(name: string, allocatedBytes: number, band: number | null = null): LiveVm {
+function vm(name: string, allocatedBytes: number, band: string | null = null): LiveVm {
   return {
     name,
     state: 'running',
@@ -39,14 +39,14 @@ void t.test('a history has the last ticks, each once, and nothing of VMs that ar
 
 void t.test('the memory of the host is that of VMs by band, and the rest', (t) => {
   const layers = hostLayers([
-    tick(0, vm('a', 100, 1), vm('b', 50, 2)),
-    tick(10, vm('a', 200, 1), vm('c', 100, 1), vm('b', 500, 2)),
+    tick(0, vm('a', 100, 'silver'), vm('b', 50, 'gold')),
+    tick(10, vm('a', 200, 'silver'), vm('c', 100, 'silver'), vm('b', 500, 'gold')),
   ]);
   t.same(
     layers.map(({ label, points }) => [label, ...points.map(({ value }) => value)]),
     [
-      ['VMs of band 2', 50, 500],
-      ['VMs of band 1', 100, 300],
+      ['VMs in gold', 50, 500],
+      ['VMs in silver', 100, 300],
       // Shared memory that is in use twice, or a host that counts later, is no less than nothing.
       ['the rest', 450, 0],
     ],

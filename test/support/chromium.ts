@@ -90,8 +90,10 @@ export class Chromium {
 
   async stop(): Promise<void> {
     if (this.#child.exitCode === null) {
-      this.#child.kill('SIGKILL');
-      await once(this.#child, 'exit');
+      const ended = once(this.#child, 'exit');
+      this.#session = null;
+      await Promise.race([this.call('Browser.close'), ended]);
+      await ended;
     }
     // Processes that it started may still have the other ends.
     for (const stream of this.#child.stdio) stream?.destroy();
