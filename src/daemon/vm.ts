@@ -10,7 +10,8 @@ import { findPinning, openFileCount } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
-import type { SystemError } from '../os/errors.js';
+import { VmMeters } from '../ops/vm-meters.js';
+import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { StateFile } from '../memory/state-file.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
@@ -62,6 +63,7 @@ export interface VmHandOver {
 export class Vm implements SessionObserver, BalloonObserver {
   readonly name: string;
   readonly pid: number;
+  readonly meters = new VmMeters();
   /** Of its cgroup. */
   readonly limits: VmLimits;
   readonly #identity: VmIdentity;
@@ -95,6 +97,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #openFiles: number | null = null;
   #pinUnknown = false;
   #ended = false;
+  #named: { bits: FeatureBits; names: string[] } | null = null;
 
   /**
    * Owns the connected socket `fd` and the state file. One that was found waits for resume(); throws StateError or
@@ -193,6 +196,11 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.#balloon.discardingMs;
   }
 
+  /** What the files of guest memory take up on the host now. */
+  get allocatedBytes(): number {
+    return this.#session.memory.allocatedBytes;
+  }
+
   view(): VmView {
     const { memory, features, state } = this.#session;
     const balloon = this.#balloon;
@@ -214,7 +222,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       cache: null,
       inhibited: balloon.inhibited,
       verdict: this.#verdict(),
-      features: featureNames(features, BalloonFeature, VirtioFeature, VhostFeature),
+      features: this.#featureNames(features),
       stats: this.#statsView(),
       cgroup: this.limits.view(),
       limits: this.limits.limitsView(),
@@ -347,8 +355,16 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   featuresAcked(features: FeatureBits): void {
-    const names = featureNames(features, BalloonFeature, VirtioFeature, VhostFeature);
+    const names = this.#featureNames(features);
     this.#emit('features-negotiated', 'the guest driver acked its features', { features: names });
+  }
+
+  /** Made once: it is most of what a view costs, and they are looked at again and again. */
+  #featureNames(bits: FeatureBits): string[] {
+    if (this.#named?.bits !== bits) {
+      this.#named = { bits, names: featureNames(bits, BalloonFeature, VirtioFeature, VhostFeature) };
+    }
+    return this.#named.names;
   }
 
   stateChanged(state: SessionState): void {
@@ -376,11 +392,17 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('vm-ready', 'the guest driver runs', { targetBytes: this.#balloon.targetBytes });
   }
 
+  kickAcked(ms: number): void {
+    this.meters.kickToAck.observe(ms / 1000);
+  }
+
   requestRefused(request: string, error: Error): void {
+    this.meters.errors.frontend++;
     this.#emit('frontend-error', error.message, { request });
   }
 
   ringFailed(index: number, error: Error): void {
+    this.meters.errors[error instanceof FrontendError ? 'frontend' : 'driver']++;
     if (error instanceof FrontendError) {
       this.#privateMemory(error.message, { ring: index });
       return;
@@ -415,7 +437,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.limits.close();
     if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
-    else this.#emit('vm-dropped', error.message);
+    else {
+      this.meters.errors[error instanceof SystemError ? 'system' : 'frontend']++;
+      this.#emit('vm-dropped', error.message);
+    }
     this.#onClosed();
   }
 
@@ -442,7 +467,9 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('pfn-outside-memory', `${count} pages are in no shared memory region`, { pages: count });
   }
 
-  discardsTried(error: SystemError | null, failedRanges: number): void {
+  discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void {
+    this.meters.discards.observe(seconds);
+    this.meters.errors.system += failedRanges;
     if (error === null) {
       if (this.#session.memory.pendingPages === 0) this.#discardError = null;
       this.limits.settle();

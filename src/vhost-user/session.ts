@@ -34,6 +34,8 @@ export interface SessionObserver {
   stateChanged(state: SessionState): void;
   requestRefused(request: string, error: Error): void;
   ringFailed(index: number, error: Error): void;
+  /** A kick was answered; called for each of them. */
+  kickAcked(ms: number): void;
   /** It waits for turns, and has done so for a while, since it keeps the event loop busy. */
   throttled(): void;
   /** Part of guest memory is gone: the device is stopped until the VMM shares other memory. */
@@ -321,6 +323,10 @@ export class Session implements VringContext, DeviceHost {
   ringFailed(index: number, error: Error): void {
     this.observer.ringFailed(index, error);
     this.changed();
+  }
+
+  kickAcked(ms: number): void {
+    this.observer.kickAcked(ms);
   }
 
   /** Ends the connection from our side. */

@@ -56,6 +56,7 @@ class Flood {
       ringFailed: (_: number, error: Error) => {
         throw error;
       },
+      kickAcked: () => undefined,
     };
     for (let index = 0; index < rings; index++) {
       const ring = new RingDriver(this.#ram, { size: RING_SIZE, gpa: index * 2 ** 16 });
