@@ -33,7 +33,7 @@ const GONE = 48 * MIB;
 const CASES: Record<string, Case> = {
   'its rings': {
     leftBytes: 0,
-    touch: (driver) => driver.ring('inflate').kick(),
+    touch: (driver) => driver.ring('inflate').kick({ force: true }),
   },
   'a buffer of page frame numbers': {
     leftBytes: HALF,
@@ -136,7 +136,7 @@ void t.test('rule 11: other memory is served again', async (t) => {
   const [region] = frontend.ram.regions;
   if (region === undefined) throw new Error('no memory');
   ftruncateSync(region.file.fd, 0);
-  driver.ring('inflate').kick();
+  driver.ring('inflate').kick({ force: true });
   await served.until(() => served.saw('memory-lost').length > 0, 'the loss is seen');
   await driver.reset();
   await frontend.removeRegion(region);

@@ -261,7 +261,10 @@ void t.test(
       await scene.second();
       note();
     }
-    t.same(seen.slice(3), ['high -', '- -'], 'in reverse');
+    t.equal(seen.at(-1), '- -');
+    const released = scene.said('policy-released', 'bronze-1').map(({ fields }) => fields);
+    t.match(released[0], { highBytes: Number, maxBytes: null }, 'memory.max first');
+    t.match(released.at(-1), { highBytes: null, maxBytes: null }, 'memory.high last');
     t.equal(scene.engine.view().vms.find(({ name }) => name === 'bronze-1')?.force, 'none');
   },
 );

@@ -1,4 +1,4 @@
-// The page in a real browser, which takes 300 MB to install: BALLOOND_BROWSER=chromium-headless-shell npm test -- out/test/page/browser.test.js
+// The page in a real browser, which takes 300 MB to install: BALLOOND_BROWSER=chromium-headless-shell npm test -- out/test/page/browser.check.js
 // BALLOOND_PICTURE=docs/page.png leaves a picture of it.
 import { writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
