@@ -33,7 +33,7 @@ export const OPERATIONS = {
     body: {
       schema: 'Target',
       required: true,
-      hint: 'send {"memoryBytes": N} or {"balloonBytes": N}, exactly one of them, in whole bytes',
+      hint: 'send {"memoryBytes": N}, {"balloonBytes": N} or {"cacheLimitBytes": N}, exactly one of them, in whole bytes',
     },
     reply: 'Vm',
     conflict: 'The VM cannot take this target.',

@@ -103,7 +103,8 @@ const VM = {
 } as const;
 
 const TARGET = {
-  description: 'Exactly one of: what the guest keeps, or what it gives up.',
+  description:
+    'Exactly one of: what the guest keeps, what it gives up, or the limit of its page cache balloon.',
   anyOf: [
     {
       type: 'object',
@@ -116,6 +117,14 @@ const TARGET = {
       additionalProperties: false,
       required: ['balloonBytes'],
       properties: { balloonBytes: { ...BYTES, description: 'What the guest gives up.' } },
+    },
+    {
+      type: 'object',
+      additionalProperties: false,
+      required: ['cacheLimitBytes'],
+      properties: {
+        cacheLimitBytes: { ...BYTES, description: 'The most that its page cache balloon holds.' },
+      },
     },
   ],
 } as const;

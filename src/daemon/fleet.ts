@@ -1,4 +1,4 @@
-import type { VmView } from '../../protocol/control/schema.js';
+import type { TargetRequest, VmView } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
@@ -6,13 +6,21 @@ import type { EventLog } from '../ops/event-log.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
 import { PinWatch } from './pin-watch.js';
-import { deviceOptions, isOfferable, type ConfigFile, type SocketSettings } from './settings.js';
-import { decodeVmRecord } from './vm-record.js';
-import { TargetError, Vm, type Target, type VmHandOver, type VmIdentity } from './vm.js';
+import {
+  deviceOptions,
+  isOfferable,
+  type ConfigFile,
+  type DeviceKind,
+  type SocketSettings,
+} from './settings.js';
+import { decodeVmRecord, type VmRecord } from './vm-record.js';
+import { TargetError, Vm, type VmHandOver, type VmIdentity } from './vm.js';
 
 /** All VMs by name. A connection becomes a VM by adopt() and leaves by itself when it ends. */
 export class VmFleet implements Fleet {
   readonly #vms = new Map<string, Vm>();
+  /** Page cache balloons. One of the same process as a VM has that VM's name, and is shown as part of it. */
+  readonly #caches = new Map<string, Vm>();
   readonly #config: ConfigFile;
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
@@ -22,14 +30,16 @@ export class VmFleet implements Fleet {
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
-    this.#pinWatch = new PinWatch(this.#vms, pinCheckMs);
+    this.#pinWatch = new PinWatch(() => [...this.#all()], pinCheckMs);
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
   adopt(fd: number, socket: SocketSettings | null): void {
     this.#keeper.keep(fd, 'connection');
     const { pid } = peerCredentials(fd);
-    const name = this.#freeName(socket?.name ?? peerName(pid) ?? `pid-${pid}`);
+    const kind = socket?.device ?? 'balloon';
+    const wanted = socket?.name ?? peerName(pid) ?? `pid-${pid}`;
+    const name = this.#otherDevice(kind, pid)?.name ?? this.#freeName(wanted);
     const options = deviceOptions(this.#config, socket, name);
     const state = StateFile.create();
     const identity = { name, pid, socketPath: socket?.path ?? null, options };
@@ -60,9 +70,10 @@ export class VmFleet implements Fleet {
       const socket = (this.#config.socket ?? []).find(({ path }) => path === found.socket);
       const options = {
         ...deviceOptions(this.#config, socket ?? null, name),
+        kind: found.device ?? ('balloon' as const),
         features: found.features.filter(isOfferable),
       };
-      const identity = { name: this.#freeName(name), pid: found.pid, socketPath: found.socket, options };
+      const identity = { name: this.#nameAgain(found), pid: found.pid, socketPath: found.socket, options };
       const handOver = { keeper: this.#keeper, state, found };
       // It takes care of itself from here on.
       state = null;
@@ -81,35 +92,36 @@ export class VmFleet implements Fleet {
 
   /** Whether no discard has been under way for longer than that. */
   discardsMove(withinMs: number): boolean {
-    return [...this.#vms.values()].every((vm) => vm.discardingMs < withinMs);
+    return [...this.#all()].every((vm) => vm.discardingMs < withinMs);
   }
 
   get size(): number {
-    return this.#vms.size;
+    return new Set([...this.#vms.keys(), ...this.#caches.keys()]).size;
   }
 
   list(): VmView[] {
-    return [...this.#vms.values()].map((vm) => vm.view());
+    const names = new Set([...this.#vms.keys(), ...this.#caches.keys()]);
+    return [...names].flatMap((name) => this.find(name) ?? []);
   }
 
   find(name: string): VmView | undefined {
-    return this.#vms.get(name)?.view();
+    return vmView(this.#vms.get(name)?.view(), this.#caches.get(name)?.view());
   }
 
-  setTarget(name: string, target: Target): VmView {
-    const vm = this.#vm(name);
+  setTarget(name: string, target: TargetRequest): VmView {
     try {
-      vm.setTarget(target);
+      if ('cacheLimitBytes' in target) this.#cache(name).setTarget({ balloonBytes: target.cacheLimitBytes });
+      else this.#traditional(name).setTarget(target);
     } catch (error) {
       if (error instanceof TargetError) throw new RefusedError(error.message);
       throw error;
     }
-    return vm.view();
+    return this.#view(name);
   }
 
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
-    const vm = this.#vm(name);
-    if (!vm.view().features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
+    const vm = this.#vms.get(name) ?? this.#cache(name);
+    if (vm.kind === 'balloon' && !vm.view().features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
       throw new RefusedError(`${name} has no statistics: its driver did not ack VIRTIO_BALLOON_F_STATS_VQ`);
     }
     if (!(await vm.refreshStats(timeoutMs))) {
@@ -117,39 +129,104 @@ export class VmFleet implements Fleet {
         `${name} did not send statistics within ${timeoutMs / 1000} s: see \`balloonctl show ${name}\` for its state`,
       );
     }
-    return vm.view();
+    return this.#view(name);
   }
 
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
-    const vm = this.#vm(name);
-    await vm.setInhibited(reason);
-    return vm.view();
+    this.#view(name);
+    await Promise.all(this.#devices(name).map((device) => device.setInhibited(reason)));
+    return this.#view(name);
   }
 
   close(): void {
-    for (const vm of [...this.#vms.values()]) vm.close();
+    for (const vm of [...this.#all()]) vm.close();
   }
 
   #serve(fd: number, identity: VmIdentity, handOver: VmHandOver): Vm {
     const { name } = identity;
+    const devices = identity.options.kind === 'balloon' ? this.#vms : this.#caches;
     const vm = new Vm(fd, identity, handOver, this.#events.emit, () => {
-      this.#vms.delete(name);
-      this.#events.forget(name);
+      devices.delete(name);
+      if (this.#devices(name).length === 0) this.#events.forget(name);
     });
-    this.#vms.set(name, vm);
+    devices.set(name, vm);
     this.#pinWatch.wake();
     return vm;
   }
 
-  #vm(name: string): Vm {
+  *#all(): Generator<Vm> {
+    yield* this.#vms.values();
+    yield* this.#caches.values();
+  }
+
+  #devices(name: string): Vm[] {
+    return [this.#vms.get(name), this.#caches.get(name)].filter((device) => device !== undefined);
+  }
+
+  #view(name: string): VmView {
+    const view = this.find(name);
+    if (view === undefined) throw new RefusedError(`there is no VM ${name}`);
+    return view;
+  }
+
+  #traditional(name: string): Vm {
+    this.#view(name);
     const vm = this.#vms.get(name);
-    if (vm === undefined) throw new RefusedError(`there is no VM ${name}`);
-    return vm;
+    if (vm !== undefined) return vm;
+    throw new RefusedError(
+      `${name} has a page cache balloon only: set its --cache-limit, or give the VM a balloon too (virtio-id=5)`,
+    );
+  }
+
+  #cache(name: string): Vm {
+    this.#view(name);
+    const cache = this.#caches.get(name);
+    if (cache !== undefined) return cache;
+    throw new RefusedError(
+      `${name} has no page cache balloon: connect one (virtio-id=13) to a socket with device = "cache-balloon"`,
+    );
+  }
+
+  /** The VM's device of the other kind, where that has no partner yet. */
+  #otherDevice(kind: DeviceKind, pid: number): Vm | undefined {
+    const [own, others] = kind === 'balloon' ? [this.#vms, this.#caches] : [this.#caches, this.#vms];
+    return [...others.values()].find((other) => pid > 0 && other.pid === pid && !own.has(other.name));
+  }
+
+  /** Of a VM that is gone on with. */
+  #nameAgain(found: VmRecord): string {
+    const other = this.#otherDevice(found.device ?? 'balloon', found.pid);
+    return other !== undefined && other.name === found.name ? found.name : this.#freeName(found.name);
   }
 
   #freeName(wanted: string): string {
     let name = wanted;
-    for (let n = 2; this.#vms.has(name); n++) name = `${wanted}-${n}`;
+    for (let n = 2; this.#devices(name).length > 0; n++) name = `${wanted}-${n}`;
     return name;
   }
+}
+
+const NO_BALLOON: VmView['balloon'] = {
+  targetBytes: 0,
+  actualBytes: 0,
+  pendingBytes: 0,
+  discardedBytesTotal: 0,
+  inflatedBytesTotal: 0,
+  deflatedBytesTotal: 0,
+  reportedBytesTotal: 0,
+  discardSecondsTotal: 0,
+};
+
+/** Two devices of one VMM are one VM. What is said of both is the traditional balloon's where it has something to say. */
+function vmView(vm: VmView | undefined, cache: VmView | undefined): VmView | undefined {
+  if (cache === undefined) return vm;
+  if (vm === undefined) return { ...cache, balloon: NO_BALLOON, cache: cache.balloon };
+  return {
+    ...vm,
+    cache: cache.balloon,
+    inhibited: vm.inhibited ?? cache.inhibited,
+    verdict: vm.verdict ?? cache.verdict,
+    features: [...new Set([...vm.features, ...cache.features])],
+    stats: vm.stats ?? cache.stats,
+  };
 }

@@ -10,28 +10,29 @@ interface Watched {
  * none, nothing is done at all.
  */
 export class PinWatch {
-  readonly #vms: ReadonlyMap<string, Watched>;
+  readonly #vms: () => Watched[];
   readonly #periodMs: number;
   #timer: NodeJS.Timeout | null = null;
   #round: Watched[] = [];
 
-  constructor(vms: ReadonlyMap<string, Watched>, periodMs = PERIOD_MS) {
+  constructor(vms: () => Watched[], periodMs = PERIOD_MS) {
     this.#vms = vms;
     this.#periodMs = periodMs;
   }
 
   /** To be called when there may be a first VM. */
   wake(): void {
-    if (this.#vms.size === 0) return;
+    const { length: count } = this.#vms();
+    if (count === 0) return;
     this.#timer ??= setTimeout(() => {
       this.#timer = null;
       this.#next();
       this.wake();
-    }, this.#periodMs / this.#vms.size).unref();
+    }, this.#periodMs / count).unref();
   }
 
   #next(): void {
-    if (this.#round.length === 0) this.#round = [...this.#vms.values()];
+    if (this.#round.length === 0) this.#round = this.#vms();
     const vm = this.#round.pop();
     vm?.recheckPinned();
   }

@@ -1,9 +1,11 @@
 import type { VmView } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
+import { CacheBalloonFeature } from '../../protocol/virtio/cache-balloon.js';
 import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
+import { CacheBalloon } from '../balloon/cache-balloon.js';
 import { mapsPrivately } from '../host/peer.js';
 import { findPinning, openFileCount } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
@@ -15,7 +17,7 @@ import type { StateFile } from '../memory/state-file.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import type { Turns } from '../vhost-user/turns.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
-import { offeredBits, type DeviceOptions } from './settings.js';
+import { offeredBits, type DeviceKind, type DeviceOptions } from './settings.js';
 import { encodeVmRecord, type VmRecord } from './vm-record.js';
 import { verdict } from './verdict.js';
 
@@ -64,7 +66,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   readonly #onClosed: () => void;
   readonly #statsTimer: NodeJS.Timeout | null;
   readonly #connectedAt: number;
-  #balloon!: Balloon;
+  #balloon!: Balloon | CacheBalloon;
   #wantedMemoryBytes: number | null = null;
   #ramBytes = 0;
   #problem: string | null = null;
@@ -111,7 +113,11 @@ export class Vm implements SessionObserver, BalloonObserver {
       this,
       (memory, host) => {
         const delayMs = options.discardDelaySeconds * 1000;
-        this.#balloon = new Balloon(memory, host, this, offeredBits(options.features), delayMs);
+        const offered = offeredBits(options.features);
+        this.#balloon =
+          options.kind === 'cache-balloon'
+            ? new CacheBalloon(memory, host, this, offered)
+            : new Balloon(memory, host, this, offered, delayMs);
         return this.#balloon;
       },
       { ...shared, state, keeper, found: found?.session ?? null },
@@ -146,6 +152,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       name,
       pid,
       socket: socketPath,
+      ...(options.kind === 'balloon' ? {} : { device: options.kind }),
       features: [...options.features],
       inhibited: this.#operatorInhibits,
       wantedMemoryBytes: this.#wantedMemoryBytes,
@@ -155,11 +162,16 @@ export class Vm implements SessionObserver, BalloonObserver {
     });
   }
 
+  get kind(): DeviceKind {
+    return this.#identity.options.kind;
+  }
+
   /** How long the discard that is under way has been, in milliseconds; 0 when there is none. */
   get discardingMs(): number {
     return this.#balloon.discardingMs;
   }
 
+  /** With what is known of its one device as `balloon`, whichever it is. */
   view(): VmView {
     const { memory, features, state } = this.#session;
     const balloon = this.#balloon;
@@ -181,7 +193,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       cache: null,
       inhibited: balloon.inhibited,
       verdict: this.#verdict(),
-      features: featureNames(features, BalloonFeature, VirtioFeature, VhostFeature),
+      features: featureNames(features, BalloonFeature, CacheBalloonFeature, VirtioFeature, VhostFeature),
       stats: this.#statsView(),
       cgroup: null,
       policy: null,
@@ -274,7 +286,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   featuresAcked(features: FeatureBits): void {
-    const names = featureNames(features, BalloonFeature, VirtioFeature, VhostFeature);
+    const names = featureNames(features, BalloonFeature, CacheBalloonFeature, VirtioFeature, VhostFeature);
     this.#emit('features-negotiated', 'the guest driver acked its features', { features: names });
   }
 
@@ -427,7 +439,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       now: Date.now(),
       connectedAt: this.#connectedAt,
       movedAt: this.#movedAt,
-      targetBytes: this.#balloon.targetBytes,
+      // Of a page cache balloon it is a limit: the guest holds what it can spare.
+      targetBytes: this.kind === 'balloon' ? this.#balloon.targetBytes : this.#balloon.actualBytes,
       actualBytes: this.#balloon.actualBytes,
       ramBytes: this.#ramBytes,
       heldBytes: this.#session.memory.balloonedPages * PAGE_BYTES,

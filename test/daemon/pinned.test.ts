@@ -124,7 +124,7 @@ void t.test('each VM gets its look in every round', async (t) => {
       { recheckPinned: () => void looks.set(name, (looks.get(name) ?? 0) + 1) },
     ]),
   );
-  new PinWatch(vms, 3).wake();
+  new PinWatch(() => [...vms.values()], 3).wake();
   for (let turn = 0; (looks.get('a') ?? 0) < 5; turn++) {
     if (turn > 2000) throw new Error('never looked at');
     await sleep(1);
