@@ -51,6 +51,9 @@ void t.test('of a write only what is the driver’s is taken', async (t) => {
   whole[2] = 1000;
   t.ok(space.write(0, new Uint8Array(whole.buffer)));
   t.notOk(space.write(0, new Uint8Array(whole.buffer)), 'nobody asked again');
-  t.same([...space.read(26, 6)], [0, 0, 0, 0, 0, 0].map((zero, at) => (at < 2 ? space.read(26, 2)[at] : zero)));
+  t.same(
+    [...space.read(26, 6)],
+    [0, 0, 0, 0, 0, 0].map((zero, at) => (at < 2 ? space.read(26, 2)[at] : zero)),
+  );
   t.same([...space.read(24, 4)], [1, 0, 0, 0]);
 });

@@ -68,7 +68,11 @@ void t.test('the guest gives what it can spare, and takes what it needs', async 
     'reclaim took pages back',
   );
   t.ok((under.cache?.deflatedBytesTotal ?? 0) > 100 * MIB, 'and told so');
-  t.notMatch((await guest.sh('dmesg')).output, /oom-kill|BUG|WARNING|Call Trace/, 'no OOM kill, no complaint');
+  t.notMatch(
+    (await guest.sh('dmesg')).output,
+    /oom-kill|BUG|WARNING|Call Trace/,
+    'no OOM kill, no complaint',
+  );
 
   // Killed while pages go to and fro.
   for (let kill = 0; kill < 3; kill++) {
