@@ -3,7 +3,7 @@ import { ControlClient } from '../src/control/client.js';
 import { discardRanges } from '../src/os/discard.js';
 import { Mapping } from '../src/os/mapping.js';
 import type { DaemonProcess } from '../test/support/daemon.js';
-import { cpuSeconds, firstThreadSeconds, type CpuParts } from './process-cost.js';
+import { cpuSeconds, threadSeconds, type CpuParts } from './process-cost.js';
 import { kicks, PFN_PAGE_BYTES, punches, type Pattern } from './patterns.js';
 import { DEFLATE, INFLATE, type QtestBalloon } from './qtest-balloon.js';
 import type { QtestMachine } from './qtest-machine.js';
@@ -51,12 +51,13 @@ export class BalloonContender implements Contender {
 
   cpu(): CpuParts {
     const daemon = this.#daemon?.pid;
-    const rings = daemon === undefined ? 0 : firstThreadSeconds(daemon);
+    const threads = daemon === undefined ? null : threadSeconds(daemon);
     return {
       driver: cpuSeconds(process.pid),
       vmm: cpuSeconds(this.#balloon.machine.pid),
-      rings,
-      discards: daemon === undefined ? 0 : cpuSeconds(daemon) - rings,
+      rings: threads?.first.ran ?? 0,
+      discards: threads?.others.ran ?? 0,
+      discardsWaiting: threads?.others.waited ?? 0,
     };
   }
 
@@ -113,7 +114,7 @@ export class LimitContender implements Contender {
   }
 
   cpu(): CpuParts {
-    return { driver: 0, vmm: 0, rings: 0, discards: cpuSeconds(process.pid) };
+    return { driver: 0, vmm: 0, rings: 0, discards: cpuSeconds(process.pid), discardsWaiting: 0 };
   }
 
   ready(pattern: Pattern): () => number[] {

@@ -13,6 +13,8 @@ export interface Figures {
   readonly gibPerSecond: number | null;
   readonly slowestGibPerSecond: number | null;
   readonly fastestGibPerSecond: number | null;
+  /** The same until the last ack. */
+  readonly ackedGibPerSecond: number | null;
   readonly timesBuiltin: number | null;
   readonly ofLimit: number | null;
   /** Null for a contender that has no kicks. */
@@ -23,6 +25,8 @@ export interface Figures {
   readonly vmmSecondsPerGib: number;
   readonly ringSecondsPerGib: number;
   readonly discardSecondsPerGib: number;
+  /** How long threads that discard waited for a core. */
+  readonly discardsWaitingPerGib: number;
   /** By all of these and the driver, until the memory was free; null unless it was. */
   readonly coresBusy: number | null;
   /** While system calls discarded. */
@@ -48,12 +52,18 @@ export function figures({ backing, pattern, givenBytes, entries }: Outcome): Fig
       gibPerSecond: known(own.includes(NaN) ? NaN : median(own)),
       slowestGibPerSecond: known(Math.min(...own)),
       fastestGibPerSecond: known(Math.max(...own)),
+      ackedGibPerSecond: known(
+        of(({ micros: each }) =>
+          each.length > 1 ? gib / (each.reduce((sum, one) => sum + one, 0) / 1e6) : NaN,
+        ),
+      ),
       ackP50Micros: known(percentile(kicks, 50)),
       ackP99Micros: known(percentile(kicks, 99)),
       cpuSecondsPerGib: of(({ cpu }) => cpu.vmm + cpu.rings + cpu.discards) / gib,
       vmmSecondsPerGib: of(({ cpu }) => cpu.vmm) / gib,
       ringSecondsPerGib: of(({ cpu }) => cpu.rings) / gib,
       discardSecondsPerGib: of(({ cpu }) => cpu.discards) / gib,
+      discardsWaitingPerGib: of(({ cpu }) => cpu.discardsWaiting) / gib,
       coresBusy: known(
         of(({ cpu: { driver, vmm, rings, discards }, freeSeconds }) =>
           freeSeconds === null ? NaN : (driver + vmm + rings + discards) / freeSeconds,
@@ -89,6 +99,7 @@ function row(figures: Figures): Row {
         : `${short(gibPerSecond)} (${short(slowestGibPerSecond)}..${short(fastestGibPerSecond)})`,
     'x built-in': short(figures.timesBuiltin),
     'of limit': short(figures.ofLimit),
+    'GiB/s until acked': short(figures.ackedGibPerSecond),
     'ack p50 µs': short(figures.ackP50Micros),
     'p99 µs': short(figures.ackP99Micros),
     'CPU s/GiB': short(figures.cpuSecondsPerGib),
@@ -99,6 +110,7 @@ function row(figures: Figures): Row {
     ]
       .map(short)
       .join(' + '),
+    'discards waiting': short(figures.discardsWaitingPerGib),
     'cores busy': short(figures.coresBusy),
     'GiB/s discarding': short(figures.discardingGibPerSecond),
     'huge pages split': figures.hugePagesSplit,

@@ -59,7 +59,7 @@ function limit(name: string, pfnsPerCall: number): Starter {
 export async function measure(
   { qemu }: Lab,
   starters: readonly Starter[],
-  wanted: { backing: string; pattern: string },
+  wanted: { backing: string; pattern: string; filledHere?: boolean },
 ): Promise<(Outcome | Refusal)[]> {
   const release = await onlyRun();
   const outcomes: (Outcome | Refusal)[] = [];
@@ -70,7 +70,13 @@ export async function measure(
       backing.prepare(settings, starters.length * MEMORY_MIB * MIB);
       for (const start of starters) {
         const machine = (...device: string[]): Promise<QtestMachine> =>
-          QtestMachine.start({ qemu, memoryMib: MEMORY_MIB, memoryFd: memoryFile(backing), device });
+          QtestMachine.start({
+            qemu,
+            memoryMib: MEMORY_MIB,
+            memoryFd: memoryFile(backing),
+            device,
+            filledHere: wanted.filledHere === true,
+          });
         contenders.push(await start(machine, backing));
       }
       const orders = patterns((FIRST_MIB * MIB) / PFN_PAGE_BYTES, (BALLOON_MIB * MIB) / PFN_PAGE_BYTES);

@@ -9,6 +9,8 @@ export interface CpuParts {
   readonly rings: number;
   /** Threads that discard. */
   readonly discards: number;
+  /** Not used: how long those threads wanted a core that others had. */
+  readonly discardsWaiting: number;
 }
 
 export function partsBetween(before: CpuParts, after: CpuParts): CpuParts {
@@ -17,21 +19,42 @@ export function partsBetween(before: CpuParts, after: CpuParts): CpuParts {
     vmm: after.vmm - before.vmm,
     rings: after.rings - before.rings,
     discards: after.discards - before.discards,
+    discardsWaiting: after.discardsWaiting - before.discardsWaiting,
   };
 }
 
-/** The same of a process's first thread alone. */
-export function firstThreadSeconds(pid: number): number {
-  return Number(readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'latin1').split(' ')[0]) / 1e9;
+/**
+ * Seconds that threads ran, and that they waited for a core (Documentation/scheduler/sched-stats.rst,
+ * /proc/PID/schedstat).
+ */
+export interface ThreadSeconds {
+  readonly ran: number;
+  readonly waited: number;
 }
 
-/** Seconds of CPU that a process and its threads have used, to the nanosecond (schedstat), by its pid. */
-export function cpuSeconds(pid: number): number {
+/** Of a process by its pid: its first thread, and all others together. */
+export function threadSeconds(pid: number): { first: ThreadSeconds; others: ThreadSeconds } {
   const folder = `/proc/${pid}/task`;
-  const nanoseconds = readdirSync(folder).map((thread) =>
-    Number(readFileSync(`${folder}/${thread}/schedstat`, 'latin1').split(' ')[0]),
-  );
-  return nanoseconds.reduce((sum, value) => sum + value, 0) / 1e9;
+  const first = schedstat(`${folder}/${pid}`);
+  const others = readdirSync(folder)
+    .filter((thread) => thread !== String(pid))
+    .map((thread) => schedstat(`${folder}/${thread}`))
+    .reduce((sum, { ran, waited }) => ({ ran: sum.ran + ran, waited: sum.waited + waited }), {
+      ran: 0,
+      waited: 0,
+    });
+  return { first, others };
+}
+
+/** Seconds of CPU that a process and its threads have used, to the nanosecond, by its pid. */
+export function cpuSeconds(pid: number): number {
+  const { first, others } = threadSeconds(pid);
+  return first.ran + others.ran;
+}
+
+function schedstat(folder: string): ThreadSeconds {
+  const [ran, waited] = readFileSync(`${folder}/schedstat`, 'latin1').split(' ');
+  return { ran: Number(ran) / 1e9, waited: Number(waited) / 1e9 };
 }
 
 export function residentMib(pid: number): number {

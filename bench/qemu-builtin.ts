@@ -15,6 +15,7 @@ const { values: wanted } = parseArgs({
     backing: { type: 'string', default: '' },
     pattern: { type: 'string', default: '' },
     plot: { type: 'boolean', default: false },
+    'filled-here': { type: 'boolean', default: false },
   },
 });
 const lab = await ensureLab();
@@ -39,8 +40,9 @@ const balloond: Starter = async (machine) =>
     daemon,
   );
 try {
-  const outcomes = await measure(lab, [builtin, balloond, ...limits], wanted);
-  const figures = reportInflate('qemu-builtin', outcomes, [
+  const filledHere = wanted['filled-here'];
+  const outcomes = await measure(lab, [builtin, balloond, ...limits], { ...wanted, filledHere });
+  const figures = reportInflate(filledHere ? 'qemu-builtin-filled-here' : 'qemu-builtin', outcomes, [
     {
       pattern: 'one register access',
       contender: 'QEMU over qtest',

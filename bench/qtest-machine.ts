@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Mapping } from '../src/os/mapping.js';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Bytes that QEMU fills at once: it makes a copy of so many. */
@@ -31,19 +32,32 @@ export class QtestMachine {
   readonly #answers: number;
   readonly #answer = Buffer.alloc(256);
 
-  private constructor(qemu: ChildProcess, memoryFd: number, commands: number, answers: number) {
+  readonly #mapping: Mapping | null;
+
+  private constructor(
+    qemu: ChildProcess,
+    memoryFd: number,
+    mapping: Mapping | null,
+    commands: number,
+    answers: number,
+  ) {
     this.#qemu = qemu;
     this.memoryFd = memoryFd;
+    this.#mapping = mapping;
     this.#commands = commands;
     this.#answers = answers;
   }
 
-  /** Owns `memoryFd`, a file of the size of the memory. */
+  /**
+   * Owns `memoryFd`, a file of the size of the memory. `filledHere`: this process fills the memory, and has its pages
+   * mapped while they are given up; else QEMU does.
+   */
   static async start(options: {
     qemu: string;
     memoryMib: number;
     memoryFd: number;
     device: readonly string[];
+    filledHere?: boolean;
   }): Promise<QtestMachine> {
     const size = `${options.memoryMib}M`;
     const file = `/proc/${process.pid}/fd/${options.memoryFd}`;
@@ -68,6 +82,7 @@ export class QtestMachine {
       return new QtestMachine(
         qemu,
         options.memoryFd,
+        options.filledHere === true ? Mapping.map(options.memoryFd, 0, options.memoryMib * 2 ** 20) : null,
         openSync(`${fifo}.in`, 'w'),
         openSync(`${fifo}.out`, 'r'),
       );
@@ -100,12 +115,18 @@ export class QtestMachine {
   /** Writes to guest memory as a vCPU would: the pages become part of QEMU's address space, and of no other. */
   fill(gpa: number, lenBytes: number, byte: number): void {
     const hex = (value: number): string => `0x${value.toString(16)}`;
+    const filling = new Uint8Array(this.#mapping === null ? 0 : FILL_BYTES).fill(byte);
     for (let at = 0; at < lenBytes; at += FILL_BYTES) {
+      if (this.#mapping !== null) {
+        this.#mapping.write(gpa + at, filling, 0, Math.min(FILL_BYTES, lenBytes - at));
+        continue;
+      }
       this.command(`memset ${hex(gpa + at)} ${hex(Math.min(FILL_BYTES, lenBytes - at))} ${hex(byte)}`);
     }
   }
 
   async close(): Promise<void> {
+    this.#mapping?.close();
     for (const fd of [this.memoryFd, this.#commands, this.#answers]) closeSync(fd);
     this.#qemu.kill('SIGKILL');
     if (this.#qemu.exitCode === null && this.#qemu.signalCode === null) await once(this.#qemu, 'exit');

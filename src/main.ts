@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { passedFds } from '../protocol/systemd.js';
 import { startControlServer } from './control/server.js';
-import { VmFleet } from './daemon/fleet.js';
+import { VmFleet, type LeftAlone } from './daemon/fleet.js';
 import { Listener } from './daemon/listener.js';
 import { readConfigFile, SettingsError, type ConfigFile, type SocketSettings } from './daemon/settings.js';
 import { Keeper } from './ops/keeper.js';
@@ -60,7 +60,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   };
   try {
     // First of all: guests wait.
-    const resumed = store === null || resumeAll(store);
+    const alone = store === null ? [] : resumeAll(store);
     const control = await startControlServer(
       controlPath,
       fleet,
@@ -78,7 +78,8 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     if (args.fd !== undefined) serveFd(args.fd);
     const bound = store === null ? new Map<string, number>() : boundSockets(store);
     for (const socket of sockets) listen({ path: socket.path, fd: bound.get(socket.path) }, socket);
-    if (resumed) adoptLeft();
+    if (store !== null) adoptLeft(store, alone);
+    fleet.startPolicy();
   } catch (error) {
     await close();
     throw error;
@@ -100,19 +101,24 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   events.emit('daemon-stopping', `${signal}${left}`, { vms: fleet.size });
   await close();
 
-  /** False when one of them could not be gone on with. */
-  function resumeAll(from: FdStore): boolean {
+  /** Returns those that could not be gone on with. */
+  function resumeAll(from: FdStore): LeftAlone[] {
     const states = from.left('state').map((name) => from.claim(name));
-    return states.map((fd) => fd === null || fleet.resume(fd)).every((done) => done);
+    return states.map((fd) => (fd === null ? null : fleet.resume(fd))).filter((left) => left !== null);
   }
 
-  /** Connections of which the daemon before this one had written nothing down yet; what else it left is nobody's. */
-  function adoptLeft(): void {
-    for (const name of store?.left('connection') ?? []) {
-      const fd = store?.claim(name) ?? null;
+  /**
+   * Connections of which the daemon before this one had written nothing down yet; what else it left is nobody's, unless
+   * a VM waits for another daemon.
+   */
+  function adoptLeft(from: FdStore, alone: readonly LeftAlone[]): void {
+    const kept = alone.map(({ connection }) => connection);
+    if (kept.includes(null)) return;
+    for (const name of from.left('connection').filter((each) => !kept.includes(each))) {
+      const fd = from.claim(name);
       if (fd !== null) fleet.adopt(fd, sockets.find(({ path }) => path === boundPath(fd)) ?? null);
     }
-    store?.dropLeft();
+    if (alone.length === 0) from.dropLeft();
   }
 
   /** Sockets that a daemon before this one listened on. One that nobody wants any more is closed. */

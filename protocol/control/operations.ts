@@ -29,14 +29,14 @@ export const OPERATIONS = {
   setTarget: {
     method: 'PATCH',
     path: '/v1/vms/{vm}',
-    summary: 'Set the balloon target',
+    summary: 'Set the balloon target, or the limits of the cgroup',
     body: {
-      schema: 'Target',
+      schema: 'VmChange',
       required: true,
-      hint: 'send {"memoryBytes": N}, {"balloonBytes": N} or {"cacheLimitBytes": N}, exactly one of them, in whole bytes',
+      hint: 'send {"memoryBytes": N}, {"balloonBytes": N}, {"cacheLimitBytes": N} or {"limits": {"high": N, "max": N}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well',
     },
     reply: 'Vm',
-    conflict: 'The VM cannot take this target.',
+    conflict: 'The VM cannot take this target, or its cgroup these limits.',
   },
   showStats: {
     method: 'GET',
@@ -66,6 +66,24 @@ export const OPERATIONS = {
     summary: 'Resume discarding for this VM',
     reply: 'Vm',
     conflict: 'The VM cannot be allowed now.',
+  },
+  showPolicy: {
+    method: 'GET',
+    path: '/v1/policy',
+    summary: 'What the policy sees, and last decided for each VM',
+    reply: 'Policy',
+  },
+  changePolicy: {
+    method: 'PATCH',
+    path: '/v1/policy',
+    summary: 'Pause or resume the policy, for one VM or all',
+    body: {
+      schema: 'PolicyChange',
+      required: true,
+      hint: 'send {"paused": true} or {"paused": false}, with "vm": "NAME" for one VM',
+    },
+    reply: 'Policy',
+    conflict: 'There is no such VM.',
   },
   streamEvents: {
     method: 'GET',

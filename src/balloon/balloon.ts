@@ -32,6 +32,8 @@ const scratch = new Uint8Array(MAX_BUFFER_BYTES);
 
 /** What a balloon tells its owner. None of these may throw. */
 export interface BalloonObserver {
+  /** Pages left the balloon; the driver is about to hear that it may use them. */
+  tookBack(): void;
   /** The driver reported how much is in the balloon. */
   actualChanged(): void;
   statsReceived(): void;
@@ -172,9 +174,11 @@ export class Balloon implements Device {
 
   stop(): void {
     this.#running = false;
-    this.#words[PAUSED_ACTUAL] = this.#config.actual;
-    this.#words[PAUSED_POISON] = this.#config.poisonVal;
-    this.#words[MODE] = PAUSED;
+    if (this.#words[MODE] === RUNNING) {
+      this.#words[PAUSED_ACTUAL] = this.#config.actual;
+      this.#words[PAUSED_POISON] = this.#config.poisonVal;
+      this.#words[MODE] = PAUSED;
+    }
     this.#forgetDriver();
     this.#roles = [];
     this.#discarder.stop();
@@ -304,6 +308,7 @@ export class Balloon implements Device {
       else region.ledger.deflate(first, count);
       this.totals.count('deflated', count * PAGE_BYTES);
     });
+    this.#observer.tookBack();
   }
 
   /** Cuts the runs collected at the borders of regions. */

@@ -19,6 +19,12 @@ export class CacheStats {
     for (const done of this.#waiting.splice(0)) done();
   }
 
+  /** What a process that is gone was sent. */
+  resume(values: ReadonlyMap<string, number>, receivedAt: number): void {
+    this.values = values;
+    this.receivedAt = receivedAt;
+  }
+
   request(): void {
     this.#ask();
   }

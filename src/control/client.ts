@@ -2,7 +2,15 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { ProblemDocument, TargetRequest, VmStats, VmView } from '../../protocol/control/schema.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  ProblemDocument,
+  TargetRequest,
+  VmStats,
+  VmView,
+} from '../../protocol/control/schema.js';
 
 /** Longer than the slowest operation (statistics with refresh, 5 s). */
 const REPLY_TIMEOUT_MS = 10_000;
@@ -46,6 +54,10 @@ export class ControlClient {
     return (await this.#call('PATCH', vmPath(vm), target)) as VmView;
   }
 
+  async setLimits(vm: string, limits: LimitRequest): Promise<VmView> {
+    return (await this.#call('PATCH', vmPath(vm), { limits })) as VmView;
+  }
+
   /** `refresh` asks the guest for fresh ones and waits for them. */
   async stats(vm: string, refresh: boolean): Promise<VmStats> {
     return (await this.#call('GET', `${vmPath(vm)}/stats${refresh ? '?refresh=true' : ''}`)) as VmStats;
@@ -57,6 +69,14 @@ export class ControlClient {
 
   async allow(vm: string): Promise<VmView> {
     return (await this.#call('DELETE', `${vmPath(vm)}/inhibit`)) as VmView;
+  }
+
+  async policy(): Promise<PolicyState> {
+    return (await this.#call('GET', '/v1/policy')) as PolicyState;
+  }
+
+  async changePolicy(change: PolicyChange): Promise<PolicyState> {
+    return (await this.#call('PATCH', '/v1/policy', change)) as PolicyState;
   }
 
   /** What the daemon remembers, oldest first; with `follow` also what comes, until the daemon ends it. */

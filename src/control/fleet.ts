@@ -1,16 +1,27 @@
 /** What the control server needs of the daemon; main implements it. The server holds no state of VMs. */
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { TargetRequest, VmView } from '../../protocol/control/schema.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  TargetRequest,
+  VmView,
+} from '../../protocol/control/schema.js';
 
 export interface Fleet {
   list(): VmView[];
   find(name: string): VmView | undefined;
   /** Bytes, whole and not negative. Throws RefusedError. */
   setTarget(name: string, target: TargetRequest): VmView;
+  /** Resolves once the kernel took them. Rejects with RefusedError. */
+  setLimits(name: string, limits: LimitRequest): Promise<VmView>;
   /** Resolves once the guest sent statistics younger than the call. Rejects with RefusedError. */
   refreshStats(name: string, timeoutMs: number): Promise<VmView>;
   /** `null` resumes discarding; else resolves when none is under way any more. Rejects with RefusedError. */
   setInhibited(name: string, reason: string | null): Promise<VmView>;
+  policy(): PolicyState;
+  /** Throws RefusedError. */
+  changePolicy(change: PolicyChange): PolicyState;
 }
 
 export interface EventSource {

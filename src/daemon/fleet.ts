@@ -1,11 +1,20 @@
-import type { TargetRequest, VmView } from '../../protocol/control/schema.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  TargetRequest,
+  VmView,
+} from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
+import { LimitError } from './limits.js';
 import { PinWatch } from './pin-watch.js';
+import { PolicyEngine } from './policy-engine.js';
+import { PolicySettings } from '../policy/settings.js';
 import {
   deviceOptions,
   isOfferable,
@@ -13,8 +22,14 @@ import {
   type DeviceKind,
   type SocketSettings,
 } from './settings.js';
-import { decodeVmRecord, type VmRecord } from './vm-record.js';
+import { decodeVmRecord, identifyVm, type VmRecord } from './vm-record.js';
 import { TargetError, Vm, type VmHandOver, type VmIdentity } from './vm.js';
+
+/** A VM that a daemon before this one served, and that waits for one that can go on with it. */
+export interface LeftAlone {
+  /** The name that its connection is kept by, where that can be told. */
+  connection: string | null;
+}
 
 /** All VMs by name. A connection becomes a VM by adopt() and leaves by itself when it ends. */
 export class VmFleet implements Fleet {
@@ -25,12 +40,19 @@ export class VmFleet implements Fleet {
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
   readonly #pinWatch: PinWatch;
+  readonly #policy: PolicyEngine;
 
-  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper, pinCheckMs?: number) {
+  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper, pinCheckMs?: number, paths = {}) {
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
     this.#pinWatch = new PinWatch(() => [...this.#all()], pinCheckMs);
+    this.#policy = new PolicyEngine(
+      new PolicySettings(config),
+      () => [...this.#vms.values()],
+      events.emit,
+      paths,
+    );
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
@@ -51,21 +73,22 @@ export class VmFleet implements Fleet {
   }
 
   /**
-   * Goes on with the VM whose state file a daemon before this one left in `fd`. False, with everything left as it was,
-   * when that cannot be.
+   * Goes on with the VM whose state file a daemon before this one left in `fd`. When that cannot be, everything is left
+   * as it was, and what is known of it returned.
    */
-  resume(fd: number): boolean {
-    let name: string | undefined;
+  resume(fd: number): LeftAlone | null {
+    let known: ReturnType<typeof identifyVm> = { name: null, connection: null };
     let state: StateFile | null = null;
     try {
       state = StateFile.open(fd);
+      known = identifyVm(state.record());
       const found = decodeVmRecord(state.record());
-      name = found.name;
+      const { name } = found;
       const connection = this.#keeper.claim(found.connection);
       if (connection === null) {
         this.#events.emit('vm-disconnected', 'the VMM ended while no daemon ran', {}, name);
         state.close();
-        return true;
+        return null;
       }
       const socket = (this.#config.socket ?? []).find(({ path }) => path === found.socket);
       const options = {
@@ -80,13 +103,18 @@ export class VmFleet implements Fleet {
       const vm = this.#serve(connection, identity, handOver);
       vm.checkPinned();
       vm.resume();
-      return true;
+      return null;
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       state?.letGo();
       const wrong = error instanceof StateError ? error.message : (error.stack ?? error.message);
-      this.#events.emit('resume-failed', `a VM cannot be gone on with: ${wrong}`, {}, name);
-      return false;
+      this.#events.emit(
+        'resume-failed',
+        `a VM cannot be gone on with: ${wrong}`,
+        {},
+        known.name ?? undefined,
+      );
+      return { connection: known.connection };
     }
   }
 
@@ -105,7 +133,11 @@ export class VmFleet implements Fleet {
   }
 
   find(name: string): VmView | undefined {
-    return vmView(this.#vms.get(name)?.view(), this.#caches.get(name)?.view());
+    const vm = this.#vms.get(name);
+    const cache = this.#caches.get(name)?.view();
+    if (vm === undefined) return cache && { ...cache, balloon: NO_BALLOON, cache: cache.balloon };
+    const view = vm.view();
+    return withCache({ ...view, policy: this.#policy.vmView(vm, view.ramBytes) }, cache);
   }
 
   setTarget(name: string, target: TargetRequest): VmView {
@@ -114,6 +146,18 @@ export class VmFleet implements Fleet {
       else this.#traditional(name).setTarget(target);
     } catch (error) {
       if (error instanceof TargetError) throw new RefusedError(error.message);
+      throw error;
+    }
+    return this.#view(name);
+  }
+
+  async setLimits(name: string, limits: LimitRequest): Promise<VmView> {
+    this.#view(name);
+    try {
+      // They are of the process, whichever devices it has.
+      await (this.#vms.get(name) ?? this.#cache(name)).limits.request(limits);
+    } catch (error) {
+      if (error instanceof LimitError) throw new RefusedError(error.message);
       throw error;
     }
     return this.#view(name);
@@ -138,7 +182,21 @@ export class VmFleet implements Fleet {
     return this.#view(name);
   }
 
+  /** Begins to decide who gets the memory, when all VMs of the daemon before this one are back. */
+  startPolicy(): void {
+    this.#policy.start();
+  }
+
+  policy(): PolicyState {
+    return this.#policy.view();
+  }
+
+  changePolicy(change: PolicyChange): PolicyState {
+    return this.#policy.change(change);
+  }
+
   close(): void {
+    this.#policy.close();
     for (const vm of [...this.#all()]) vm.close();
   }
 
@@ -218,9 +276,8 @@ const NO_BALLOON: VmView['balloon'] = {
 };
 
 /** Two devices of one VMM are one VM. What is said of both is the traditional balloon's where it has something to say. */
-function vmView(vm: VmView | undefined, cache: VmView | undefined): VmView | undefined {
+function withCache(vm: VmView, cache: VmView | undefined): VmView {
   if (cache === undefined) return vm;
-  if (vm === undefined) return { ...cache, balloon: NO_BALLOON, cache: cache.balloon };
   return {
     ...vm,
     cache: cache.balloon,

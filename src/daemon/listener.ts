@@ -6,8 +6,9 @@ import { listenUnix } from '../os/socket.js';
 
 /** Owner and group may connect: the VMM runs as one of them. */
 const SOCKET_MODE = 0o660;
-/** Connections taken before others get their turn. */
-const ACCEPTS_PER_TURN = 16;
+/** Connections taken at once, and how long no more are then: each costs about a millisecond, which nobody is charged. */
+const ACCEPTS_PER_TURN = 4;
+const PAUSE_MS = 20;
 const RETRY_MS = 1000;
 
 /** Hands out each connection made to a listening socket. It owns the socket, and its path if it made it. */
@@ -67,6 +68,11 @@ export class Listener {
         if (fd === null) return;
         this.#take(fd);
       }
+      this.#poller?.setEvents(0);
+      this.#retry = setTimeout(() => {
+        this.#retry = null;
+        this.#poller?.setEvents(READABLE);
+      }, PAUSE_MS);
     } catch (error) {
       // Out of file descriptors: the socket stays readable, so looking again at once would never end.
       this.#failed(error instanceof Error ? error : new Error(String(error)));

@@ -6,6 +6,9 @@ import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/b
 import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
+import { globMatches } from '../policy/glob.js';
+import { findPolicyMistake, POLICY_TABLE, VM_POLICY } from '../policy/settings.js';
+import { lineOf } from './toml-line.js';
 
 /** A file or flag that cannot be honoured; the message is one line that says what to do. */
 export class SettingsError extends Error {
@@ -37,6 +40,7 @@ const DeviceSettings = {
   features: Type.Optional(Type.Array(Type.Union(OFFERABLE.map((name) => Type.Literal(name))))),
   'stats-interval': Type.Optional(Type.Number({ minimum: 0, maximum: 86400 })),
   'discard-delay': Type.Optional(Type.Number({ minimum: 0, maximum: 0.05 })),
+  'shared-cgroup': Type.Optional(Type.Boolean()),
 };
 
 const ConfigFile = Type.Object(
@@ -60,11 +64,12 @@ const ConfigFile = Type.Object(
     vm: Type.Optional(
       Type.Array(
         Type.Object(
-          { match: Type.String({ minLength: 1 }), ...DeviceSettings },
+          { match: Type.String({ minLength: 1 }), ...DeviceSettings, ...VM_POLICY },
           { additionalProperties: false },
         ),
       ),
     ),
+    policy: Type.Optional(POLICY_TABLE),
   },
   { additionalProperties: false },
 );
@@ -72,13 +77,14 @@ export type ConfigFile = Static<typeof ConfigFile>;
 
 /**
  * What a device offers, how often it asks its guest for statistics (seconds; 0: never), and how long a discard behind
- * the ack waits for more to be given up (seconds).
+ * the ack waits for more to be given up (seconds), and whether a cgroup that holds others as well may be limited.
  */
 export interface DeviceOptions {
   kind: DeviceKind;
   features: readonly OfferableFeature[];
   statsIntervalSeconds: number;
   discardDelaySeconds: number;
+  sharedCgroup: boolean;
 }
 
 export interface SocketSettings {
@@ -88,11 +94,13 @@ export interface SocketSettings {
   features?: readonly OfferableFeature[] | undefined;
   'stats-interval'?: number | undefined;
   'discard-delay'?: number | undefined;
+  'shared-cgroup'?: boolean | undefined;
 }
 
 const DEFAULTS = {
   statsIntervalSeconds: 10,
   discardDelaySeconds: 0.01,
+  sharedCgroup: false,
 };
 
 /** Throws SettingsError naming the file, and the line or the key that is wrong. */
@@ -112,13 +120,16 @@ export function readConfigFile(path: string): ConfigFile {
     const [reason] = error.message.split('\n');
     throw new SettingsError(`${path}:${error.line}:${error.column}: ${reason ?? 'not TOML'}`);
   }
+  const wrong = (where: string, what: string): SettingsError => {
+    const line = lineOf(text, where);
+    return new SettingsError(`${path}${line === null ? '' : `:${line}`}: ${where || 'the file'} ${what}`);
+  };
   if (!Value.Check(ConfigFile, document)) {
     const [first] = Value.Errors(ConfigFile, document);
-    const where = first?.instancePath.replaceAll('/', '.').slice(1);
-    throw new SettingsError(
-      `${path}: ${where === undefined || where === '' ? 'the file' : where} ${first?.message ?? 'is wrong'}`,
-    );
+    throw wrong(first?.instancePath.replaceAll('/', '.').slice(1) ?? '', first?.message ?? 'is wrong');
   }
+  const mistake = findPolicyMistake(document);
+  if (mistake !== null) throw wrong(mistake.where, mistake.what);
   return document;
 }
 
@@ -136,6 +147,7 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
       matching?.['stats-interval'] ?? socket?.['stats-interval'] ?? DEFAULTS.statsIntervalSeconds,
     discardDelaySeconds:
       matching?.['discard-delay'] ?? socket?.['discard-delay'] ?? DEFAULTS.discardDelaySeconds,
+    sharedCgroup: matching?.['shared-cgroup'] ?? socket?.['shared-cgroup'] ?? DEFAULTS.sharedCgroup,
   };
 }
 
@@ -152,13 +164,4 @@ export function offeredBits(features: readonly OfferableFeature[]): FeatureBits 
     VirtioFeature.VIRTIO_F_EVENT_IDX,
     VirtioFeature.VIRTIO_F_VERSION_1,
   );
-}
-
-/** `*` stands for any characters, `?` for one. */
-export function globMatches(pattern: string, name: string): boolean {
-  const source = pattern
-    .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')
-    .replaceAll('*', '.*')
-    .replaceAll('?', '.');
-  return new RegExp(`^${source}$`, 'u').test(name);
 }

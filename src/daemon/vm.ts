@@ -6,6 +6,7 @@ import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../..
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { CacheBalloon } from '../balloon/cache-balloon.js';
+import type { HostPaths } from '../host/host-paths.js';
 import { mapsPrivately } from '../host/peer.js';
 import { findPinning, openFileCount } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
@@ -17,8 +18,11 @@ import type { StateFile } from '../memory/state-file.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import type { Turns } from '../vhost-user/turns.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
+import { VmLimits } from './limits.js';
+import type { GuestUse } from './limit-plan.js';
 import { offeredBits, type DeviceKind, type DeviceOptions } from './settings.js';
-import { encodeVmRecord, type VmRecord } from './vm-record.js';
+import { MAX_REASON } from '../vhost-user/session-record.js';
+import { encodeVmRecord, type ForcedFrom, type VmRecord } from './vm-record.js';
 import { verdict } from './verdict.js';
 
 /** A target that cannot be: the message says why and what to do. */
@@ -48,6 +52,8 @@ export interface VmHandOver {
   found: VmRecord | null;
   /** Those it shares the event loop with, if not all of the process. */
   turns?: Turns;
+  /** Where the kernel's files are, if not where they always are. */
+  paths?: HostPaths;
 }
 
 /**
@@ -58,6 +64,8 @@ export interface VmHandOver {
 export class Vm implements SessionObserver, BalloonObserver {
   readonly name: string;
   readonly pid: number;
+  /** Of its cgroup. */
+  readonly limits: VmLimits;
   readonly #identity: VmIdentity;
   readonly #keeper: FdKeeper;
   readonly #fd: number;
@@ -68,6 +76,8 @@ export class Vm implements SessionObserver, BalloonObserver {
   readonly #connectedAt: number;
   #balloon!: Balloon | CacheBalloon;
   #wantedMemoryBytes: number | null = null;
+  #manual = false;
+  #forcedFrom: ForcedFrom | null = null;
   #ramBytes = 0;
   #problem: string | null = null;
   #reached = true;
@@ -95,7 +105,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   constructor(
     fd: number,
     identity: VmIdentity,
-    { keeper, state, found, ...shared }: VmHandOver,
+    { keeper, state, found, paths, ...shared }: VmHandOver,
     emit: Emit,
     onClosed: () => void,
   ) {
@@ -108,6 +118,19 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#onClosed = onClosed;
     this.#emit = (event, message, fields) => emit(event, message, fields, name);
     this.#connectedAt = found?.connectedAt ?? Date.now();
+    this.limits = new VmLimits(
+      {
+        pid,
+        shared: options.sharedCgroup,
+        emit: this.#emit,
+        use: () => this.#guestUse(),
+        save: () => {
+          if (!this.#ended) this.#session.save();
+        },
+        ...(paths !== undefined && { paths }),
+      },
+      found?.limits ?? null,
+    );
     this.#session = new Session(
       fd,
       this,
@@ -133,11 +156,16 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** Goes on where the daemon before this one ended. */
   resume(): void {
     this.#resuming = true;
+    // Before a ring is served: a guest may wait for an answer to its deflate.
+    this.limits.resume();
     try {
       this.#session.resume();
     } finally {
       this.#resuming = false;
     }
+    this.limits.check();
+    // The policy of this daemon begins anew.
+    if (this.#forcedFrom !== null) void this.force(null, null).catch(() => undefined);
     const { targetBytes, actualBytes } = this.#balloon;
     this.#emit('vm-resumed', 'served again from where the daemon before this one ended', {
       state: this.#session.state,
@@ -155,9 +183,14 @@ export class Vm implements SessionObserver, BalloonObserver {
       ...(options.kind === 'balloon' ? {} : { device: options.kind }),
       features: [...options.features],
       inhibited: this.#operatorInhibits,
+      manual: this.#manual,
+      forcedFrom: this.#forcedFrom,
       wantedMemoryBytes: this.#wantedMemoryBytes,
       connectedAt: this.#connectedAt,
+      problem: this.#problem?.slice(0, MAX_REASON) ?? null,
+      stats: this.#statsRecord(),
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
+      limits: this.limits.record(),
       session: this.#session.record(),
     });
   }
@@ -195,15 +228,48 @@ export class Vm implements SessionObserver, BalloonObserver {
       verdict: this.#verdict(),
       features: featureNames(features, BalloonFeature, CacheBalloonFeature, VirtioFeature, VhostFeature),
       stats: this.#statsView(),
-      cgroup: null,
+      cgroup: this.limits.view(),
+      limits: this.limits.limitsView(),
       policy: null,
     };
   }
 
-  /** Throws TargetError when the guest has less memory than that. */
+  /** Whether an operator set its target, or paused the policy for it. */
+  get manual(): boolean {
+    return this.#manual;
+  }
+
+  set manual(manual: boolean) {
+    if (manual === this.#manual) return;
+    this.#manual = manual;
+    this.#session.save();
+  }
+
+  /** The policy's word. Never beyond what there is. */
+  setPolicyTarget(balloonBytes: number): void {
+    this.#apply(Math.min(balloonBytes, this.#ramBytes), 'policy');
+  }
+
+  /** The policy's word: holds its cgroup to these; null: to what held before. Rejects with LimitError. */
+  async force(highBytes: number | null, maxBytes: number | null): Promise<void> {
+    if (this.#forcedFrom === null) {
+      if (highBytes === null) return;
+      const { high, max } = this.limits.limitsView();
+      this.#forcedFrom = { high, max };
+      this.#session.save();
+    }
+    const { high, max } = this.#forcedFrom;
+    const over = highBytes === null && maxBytes === null;
+    if (over) this.#forcedFrom = null;
+    await this.limits.request({ high: highBytes ?? high ?? 'restore', max: maxBytes ?? max ?? 'restore' });
+    if (over) this.#session.save();
+  }
+
+  /** The operator's word: the policy leaves the VM alone from now on. Throws TargetError when the guest has less. */
   setTarget(target: Target): void {
     const ram = this.#ramBytes;
     if ('memoryBytes' in target && ram === 0) {
+      this.#manual = true;
       this.#wantedMemoryBytes = target.memoryBytes;
       this.#session.save();
       return;
@@ -215,6 +281,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       );
     }
     this.#wantedMemoryBytes = null;
+    this.manual = true;
     this.#apply('memoryBytes' in target ? ram - asked : asked, 'operator');
   }
 
@@ -231,13 +298,18 @@ export class Vm implements SessionObserver, BalloonObserver {
     await this.#inhibit();
   }
 
-  /** The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago. */
-  recheckPinned(): void {
+  /**
+   * The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago.
+   * Returns whether it was so.
+   */
+  recheckPinned(): boolean {
+    this.limits.check();
     const files = openFileCount(this.pid);
     const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
-    if (files !== null && files === this.#openFiles && recent) return;
+    if (files !== null && files === this.#openFiles && recent) return false;
     this.#openFiles = files;
     this.checkPinned();
+    return true;
   }
 
   /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
@@ -278,6 +350,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   memoryChanged(): void {
     const { regions, sizeBytes } = this.#session.memory;
     this.#ramBytes = sizeBytes;
+    this.limits.allow('memory-mapped');
     this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory in ${regions.length} regions`, {
       regions: regions.length,
       bytes: sizeBytes,
@@ -292,6 +365,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   stateChanged(state: SessionState): void {
     this.#movedAt = Date.now();
+    if (!this.#resuming) this.limits.allow(state);
     if (state !== 'running') {
       this.#problem = null;
       if (this.#session.intact()) this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
@@ -350,6 +424,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   closed(error: Error | null): void {
     this.#ended = true;
+    this.limits.close();
     if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
     else this.#emit('vm-dropped', error.message);
@@ -364,8 +439,13 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('target-reached', `the balloon holds ${formatSize(actualBytes)}`, { actualBytes });
   }
 
+  tookBack(): void {
+    this.limits.allow('deflated');
+  }
+
   statsReceived(): void {
     this.#emit('stats-received', 'the guest sent statistics');
+    this.#session.changed();
   }
 
   pagesOutside(count: number): void {
@@ -377,6 +457,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   discardsTried(error: SystemError | null, failedRanges: number): void {
     if (error === null) {
       if (this.#session.memory.pendingPages === 0) this.#discardError = null;
+      this.limits.settle();
       return;
     }
     const { code, syscall, message } = error;
@@ -397,6 +478,12 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   #restore(found: VmRecord): void {
     this.#wantedMemoryBytes = found.wantedMemoryBytes;
+    this.#problem = found.problem;
+    if (found.stats !== null) {
+      this.#balloon.stats.resume(new Map(Object.entries(found.stats.values)), found.stats.receivedAt);
+    }
+    // The policy of this daemon begins anew.
+    if (this.#forcedFrom !== null) void this.force(null, null).catch(() => undefined);
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
     this.#operatorInhibits = found.inhibited;
@@ -406,6 +493,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #apply(bytes: number, by: string): void {
     const before = this.#balloon.targetBytes;
     if (bytes > before) this.checkPinned();
+    if (this.kind === 'balloon') this.limits.allow('target', bytes);
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
@@ -417,6 +505,21 @@ export class Vm implements SessionObserver, BalloonObserver {
       fromBytes: before,
       toBytes: after,
     });
+  }
+
+  /** A page that owes its discard is still the guest's, as far as the host's memory goes. */
+  #guestUse(): GuestUse {
+    const { memory, features, state } = this.#session;
+    // What a page cache balloon holds is the guest's whenever it wants it.
+    if (this.kind === 'cache-balloon') {
+      return { ramBytes: this.#ramBytes, targetBytes: 0, discardedBytes: 0, tellsFirst: false };
+    }
+    return {
+      ramBytes: this.#ramBytes,
+      targetBytes: this.#balloon.targetBytes,
+      discardedBytes: Math.max(0, memory.balloonedPages - memory.pendingPages) * PAGE_BYTES,
+      tellsFirst: state === 'running' && hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST),
+    };
   }
 
   #privateMemory(reason: string, fields: Record<string, unknown>): void {
@@ -431,10 +534,18 @@ export class Vm implements SessionObserver, BalloonObserver {
     return { ageSeconds: (Date.now() - receivedAt) / 1000, ...Object.fromEntries(values) };
   }
 
+  /** Those that have names: a guest may send any number of others. */
+  #statsRecord(): VmRecord['stats'] {
+    const { values, receivedAt } = this.#balloon.stats;
+    if (values === null) return null;
+    const named = [...values].filter(([name]) => (STAT_NAMES as readonly string[]).includes(name));
+    return { receivedAt, values: Object.fromEntries(named) };
+  }
+
   #verdict(): string | null {
     const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
     return verdict({
-      problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem(),
+      problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem() ?? this.limits.problem(),
       state: this.#session.state,
       now: Date.now(),
       connectedAt: this.#connectedAt,

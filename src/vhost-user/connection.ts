@@ -79,11 +79,11 @@ export class Connection {
     return this.#open;
   }
 
-  /** What is sent without having been asked for. */
-  send(request: number, flags: number, payload: Uint8Array): void {
+  /** Sends what `add` puts into the outbox without having been asked for. */
+  send(add: () => void): void {
     if (!this.#open) return;
     this.#guard(() => {
-      this.#outbox.add(encodeMessage(request, flags, payload));
+      add();
       this.#flush();
     });
   }

@@ -135,13 +135,14 @@ export class Session implements VringContext, DeviceHost {
       protocolFeatures: hex(this.protocolFeatures),
       status: this.status,
       vrings: this.vrings.map((vring) => vring.record(this.#keeper)),
-      regions: this.memory.regions.map(({ description, fd, ledger }) => ({
+      regions: this.memory.regions.map(({ description, fd, ledger, lost }) => ({
         gpa: hex(description.gpa),
         sizeBytes: hex(description.sizeBytes),
         userAddr: hex(description.userAddr),
         mmapOffset: hex(description.mmapOffset),
         fd: nameOf(fd),
         ledger: ledger.area,
+        lost,
       })),
       channel: this.#channel === null ? null : this.#keeper.nameOf(this.#channel.fd),
       dirtyLog:
@@ -163,9 +164,19 @@ export class Session implements VringContext, DeviceHost {
     this.memory.state.save();
   }
 
+  /** What is written down is not what is: to be put right when what is going on has ended. */
+  changed(): void {
+    if (this.#unsaved) return;
+    this.#unsaved = true;
+    setImmediate(() => {
+      if (this.#unsaved && !this.#closed) this.save();
+    });
+  }
+
   /** Goes on where the process before this one ended: what the guest did or asked meanwhile is seen now. */
   resume(): void {
-    this.start(this.#wasRunning);
+    if (this.intact()) this.start(this.#wasRunning);
+    else if (this.#wasRunning) this.device.stop();
     // It may have ended between a used index and its interrupt.
     for (const vring of this.vrings) vring.call();
     this.#connection.resume();
@@ -281,6 +292,7 @@ export class Session implements VringContext, DeviceHost {
     if (this.#settle !== null) clearTimeout(this.#settle);
     this.#settle = setTimeout(() => {
       this.observer.queuesSettled(this.vrings.filter((vring) => vring.hasCall).length, this.vrings.length);
+      this.changed();
     }, QUEUES_SETTLE_MS).unref();
   }
 
@@ -299,11 +311,13 @@ export class Session implements VringContext, DeviceHost {
     for (const vring of this.vrings) vring.abandon();
     this.stop();
     this.observer.memoryLost(lost);
+    this.changed();
     return false;
   }
 
   ringFailed(index: number, error: Error): void {
     this.observer.ringFailed(index, error);
+    this.changed();
   }
 
   /** Ends the connection from our side. */
@@ -365,7 +379,7 @@ export class Session implements VringContext, DeviceHost {
     this.status = found.status;
     this.device.setFeatures(this.features);
     this.memory.resume(
-      found.regions.map(({ gpa, sizeBytes, userAddr, mmapOffset, fd, ledger }) => ({
+      found.regions.map(({ gpa, sizeBytes, userAddr, mmapOffset, fd, ledger, lost }) => ({
         description: {
           gpa: BigInt(gpa),
           sizeBytes: BigInt(sizeBytes),
@@ -373,7 +387,7 @@ export class Session implements VringContext, DeviceHost {
           mmapOffset: BigInt(mmapOffset),
         },
         fd: fdOf(fd),
-        ledger,
+        pages: { ledger, lost },
       })),
     );
     if (found.dirtyLog !== null) {
@@ -391,6 +405,7 @@ export class Session implements VringContext, DeviceHost {
 
   /** Of all that was found: nothing is closed, and nothing looks at it any more. */
   #letGo(): void {
+    this.#closed = true;
     for (const vring of this.vrings) vring.letGo();
     this.#channel?.letGo();
     this.dirtyLog?.letGo();
@@ -399,7 +414,7 @@ export class Session implements VringContext, DeviceHost {
 
   #setState(state: SessionState): void {
     this.#state = state;
-    this.#unsaved = true;
+    this.changed();
     this.observer.stateChanged(state);
   }
 }

@@ -19,7 +19,7 @@ import type { Queue, RingLayout } from '../virtqueue/queue.js';
 import { SplitQueue } from '../virtqueue/split-queue.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { DirtyLog } from './dirty-log.js';
-import { hex, type VringRecord } from './session-record.js';
+import { hex, MAX_REASON, type VringRecord } from './session-record.js';
 import type { Seat } from './turns.js';
 
 /**
@@ -170,12 +170,13 @@ export class Vring {
       kick: this.#kick === null ? null : keeper.nameOf(this.#kick.fd),
       call: keeper.nameOf(this.#callFd),
       err: keeper.nameOf(this.#errFd),
+      broken: this.#broken?.message.slice(0, MAX_REASON) ?? null,
     };
   }
 
   /** As a process that is gone had it; `fdOf` hands over the fd of a name. */
   restore(
-    { size, base, enabled, address, kick, call, err }: VringRecord,
+    { size, base, enabled, address, kick, call, err, broken }: VringRecord,
     fdOf: (name: string) => number,
   ): void {
     this.size = size;
@@ -194,6 +195,10 @@ export class Vring {
     if (kick !== null) this.setKick(fdOf(kick));
     if (call !== null) this.setCall(fdOf(call));
     if (err !== null) this.setErr(fdOf(err));
+    if (broken === null) return;
+    // The driver was told.
+    this.#broken = new DriverError(broken);
+    this.#kick?.watch.close();
   }
 
   /** Interrupts the driver, whether or not there is something for it. */

@@ -15,7 +15,7 @@ function round(
     micros,
     freeSeconds,
     freedBytes: freeSeconds === null ? GIB / 4 : GIB,
-    cpu: { driver: 0.25, vmm: 0.125, rings: 0.125, discards: 0.25 },
+    cpu: { driver: 0.25, vmm: 0.125, rings: 0.125, discards: 0.25, discardsWaiting: 0.125 },
     hugePagesMade: 0,
     hugePagesSplit: 3,
     discarding: discardSeconds === null ? null : { bytes: GIB, seconds: discardSeconds },

@@ -37,6 +37,7 @@ void t.test('each operation answers with its schema', async (t) => {
   const bodies: Record<string, string> = {
     setTarget: `{"memoryBytes":${GIB}}`,
     inhibit: '{"reason":"test"}',
+    changePolicy: '{"paused":true}',
   };
   for (const [id, operation] of Object.entries<Operation>(OPERATIONS)) {
     if (operation.streams) continue;

@@ -116,19 +116,30 @@ void t.test('a VMM whose files may not be looked at is served, and that is said 
   await served.close();
 });
 
-void t.test('each VM gets its look in every round', async (t) => {
-  const looks = new Map<string, number>();
-  const vms = new Map(
-    ['a', 'b', 'c'].map((name) => [
-      name,
-      { recheckPinned: () => void looks.set(name, (looks.get(name) ?? 0) + 1) },
-    ]),
-  );
-  new PinWatch(() => [...vms.values()], 3).wake();
-  for (let turn = 0; (looks.get('a') ?? 0) < 5; turn++) {
-    if (turn > 2000) throw new Error('never looked at');
-    await sleep(1);
-  }
-  for (const name of vms.keys()) t.ok(Math.abs((looks.get(name) ?? 0) - 5) <= 1, name);
-  vms.clear();
-});
+for (const [count, thorough] of [
+  [3, false],
+  [3, true],
+  [40, false],
+] as const) {
+  void t.test(`each of ${count} VMs gets its look in every round, thorough: ${thorough}`, async (t) => {
+    const looks = new Map<number, number>();
+    const vms = new Map(
+      Array.from({ length: count }, (_, n) => [
+        String(n),
+        {
+          recheckPinned: () => {
+            looks.set(n, (looks.get(n) ?? 0) + 1);
+            return thorough;
+          },
+        },
+      ]),
+    );
+    new PinWatch(() => [...vms.values()], 3).wake();
+    for (let turn = 0; (looks.get(0) ?? 0) < 5; turn++) {
+      if (turn > 2000) throw new Error('never looked at');
+      await sleep(1);
+    }
+    for (let n = 0; n < count; n++) t.ok(Math.abs((looks.get(n) ?? 0) - 5) <= 1, String(n));
+    vms.clear();
+  });
+}

@@ -1,13 +1,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import {
-  deviceOptions,
-  globMatches,
-  offeredBits,
-  readConfigFile,
-  SettingsError,
-} from '../../src/daemon/settings.js';
+import { deviceOptions, offeredBits, readConfigFile, SettingsError } from '../../src/daemon/settings.js';
+import { globMatches } from '../../src/policy/glob.js';
 
 void t.test('a configuration file is read, and the most particular setting wins', (t) => {
   const file = join(t.testdir(), 'balloond.toml');
@@ -33,12 +28,14 @@ discard-delay = 0.05
     features: ['VIRTIO_BALLOON_F_STATS_VQ'],
     statsIntervalSeconds: 10,
     discardDelaySeconds: 0.01,
+    sharedCgroup: false,
   });
   t.same(deviceOptions(config, socket, 'db-7'), {
     kind: 'balloon',
     features: [],
     statsIntervalSeconds: 0,
     discardDelaySeconds: 0.05,
+    sharedCgroup: false,
   });
   t.equal(deviceOptions({}, null, 'x').features.length, 6);
   const cache = deviceOptions(config, { path: '/c', device: 'cache-balloon' }, 'other');
@@ -55,7 +52,16 @@ void t.test('a wrong file is one line with its place', (t) => {
     ['[[socket]]\nname = "x"', /socket\.0.*path/],
     ['[[socket]]\npath = "/x"\nfeatures = ["VIRTIO_BALLOON_F_NONE"]', /socket\.0\.features\.0/],
     ['log-level = "loud"', /log-level/],
-    ['[[vm]]\nmatch = "*"\ndiscard-delay = 1', /vm\.0\.discard-delay/],
+    ['[[vm]]\nmatch = "*"\ndiscard-delay = 1', /:3: vm\.0\.discard-delay/],
+    ['[policy]\nmode = "force"', /:2: policy\.mode/],
+    ['[policy]\nreserve = "many"', /:2: policy\.reserve "many" is no amount/],
+    ['[policy]\ndefault-band = "lead"', /:2: policy\.default-band names no band: .*gold/],
+    ['[[policy.band]]\nname = "a"\nmin = "60%"\nmax = "50%"', /:3: policy\.band\.0\.min .*above max/],
+    ['[[policy.band]]\nname = "a"\n[[policy.band]]\nname = "a"', /:4: policy\.band\.1\.name/],
+    [
+      '[[policy.band]]\nname = "a"\nmatch = ["db-*"]\n[[policy.band]]\nname = "b"\nmatch = ["*-test"]',
+      /:6: policy\.band\.1\.match .*"db-test".*"db-\*"/,
+    ],
   ];
   wrong.forEach(([text, expected], n) => {
     const file = join(folder, `${n}.toml`);

@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { VmView } from '../../protocol/control/schema.js';
+import type { VmStats, VmView } from '../../protocol/control/schema.js';
 import { ControlClient } from '../../src/control/client.js';
 
-const BIN = join(import.meta.dirname, '../../bin');
+export const BIN = join(import.meta.dirname, '../../bin');
 const START_TIMEOUT_MS = 20_000;
 
 export interface CtlResult {
@@ -33,14 +33,14 @@ export class DaemonProcess {
 
   /**
    * `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. `supervise`: by a
-   * keeper, which is the child then.
+   * keeper, which is the child then. `program`: another build.
    */
   static async start(
-    options: { config?: string; logLevel?: string; supervise?: boolean } = {},
+    options: { config?: string; logLevel?: string; supervise?: boolean; program?: string } = {},
   ): Promise<DaemonProcess> {
     const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
     const args = [
-      join(BIN, 'balloond.js'),
+      options.program ?? join(BIN, 'balloond.js'),
       '--control',
       join(folder, 'control.sock'),
       '--log-format',
@@ -125,6 +125,20 @@ export class DaemonProcess {
 
   list(): Promise<VmView[]> {
     return this.#control.list();
+  }
+
+  /** Has the guest give up so much, and waits until it did; as balloonctl set --wait, without a process of its own. */
+  async inflateTo(vm: string, balloonBytes: number): Promise<void> {
+    await this.#control.setTarget(vm, { balloonBytes });
+    await this.until(
+      vm,
+      ({ balloon }) => balloon.actualBytes === balloonBytes,
+      `${balloonBytes} in the balloon`,
+    );
+  }
+
+  stats(vm: string): Promise<VmStats> {
+    return this.#control.stats(vm, true);
   }
 
   async events(): Promise<DaemonEvent[]> {

@@ -5,7 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
-import type { TargetRequest, VmView } from '../../protocol/control/schema.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  TargetRequest,
+  VmView,
+} from '../../protocol/control/schema.js';
 import { RefusedError, type EventSource, type Fleet } from '../../src/control/fleet.js';
 import { startControlServer, type Refusal } from '../../src/control/server.js';
 
@@ -41,6 +47,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
       'tag-16': 5,
     },
     cgroup: null,
+    limits: { high: null, max: null, mayUseBytes: 4 * GIB, problem: null },
     policy: null,
     ...change,
   };
@@ -90,6 +97,13 @@ export class MemoryFleet implements Fleet {
     return this.#replace({ ...vm, balloon: { ...vm.balloon, targetBytes } });
   }
 
+  async setLimits(name: string, { high, max }: LimitRequest): Promise<VmView> {
+    await Promise.resolve();
+    const vm = this.#get(name);
+    const kept = (word: typeof high) => (word === undefined || word === 'restore' ? null : word);
+    return this.#replace({ ...vm, limits: { ...vm.limits, high: kept(high), max: kept(max) } });
+  }
+
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
     await Promise.resolve();
     const vm = this.#get(name);
@@ -99,6 +113,26 @@ export class MemoryFleet implements Fleet {
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
     await Promise.resolve();
     return this.#replace({ ...this.#get(name), inhibited: reason });
+  }
+
+  policyState: PolicyState = {
+    mode: 'auto',
+    paused: false,
+    problem: null,
+    reserveBytes: GIB,
+    host: null,
+    bands: ['gold', 'silver', 'bronze'],
+    vms: [],
+  };
+
+  policy(): PolicyState {
+    return this.policyState;
+  }
+
+  changePolicy({ paused, vm }: PolicyChange): PolicyState {
+    if (vm !== undefined) this.#get(vm);
+    this.policyState = { ...this.policyState, paused };
+    return this.policyState;
   }
 
   #get(name: string): VmView {

@@ -1,5 +1,6 @@
 // VMs that do one bad thing, over and over, as fast as they can.
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
+import { SystemError } from '../../src/os/errors.js';
 import { createEventFd, signalEvent } from '../../src/os/eventfd.js';
 import { closeFd } from '../../src/os/fd.js';
 import { connectUnix, receive, send } from '../../src/os/socket.js';
@@ -183,6 +184,8 @@ export const ROGUES = {
 export type RogueKind = keyof typeof ROGUES;
 export const ROGUE_KINDS = Object.keys(ROGUES) as RogueKind[];
 
+const RETRY_MS = 20;
+
 /** One such VM, until it is stopped. */
 export class Rogue {
   /** How often it did its thing. */
@@ -199,8 +202,20 @@ export class Rogue {
     await this.#ended;
   }
 
+  /** Too many may wait to be accepted. */
+  async #begin(kind: RogueKind, path: string): Promise<Act> {
+    for (;;) {
+      try {
+        return await ROGUES[kind](path);
+      } catch (error) {
+        if (!this.#running || !(error instanceof SystemError) || error.code !== 'EAGAIN') throw error;
+        await sleep(RETRY_MS);
+      }
+    }
+  }
+
   async #run(kind: RogueKind, path: string): Promise<void> {
-    const act = await ROGUES[kind](path);
+    const act = await this.#begin(kind, path);
     try {
       while (this.#running) {
         await act.step();

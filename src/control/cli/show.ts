@@ -44,7 +44,7 @@ export function renderVm(vm: VmView, output: Output): string {
     ]),
     ...section('Balloon', balloonLines(vm.balloon)),
     ...section('Page cache', vm.cache === null ? [] : cacheLines(vm.cache)),
-    ...section('Cgroup', cgroupLines(vm.cgroup)),
+    ...section('Cgroup', cgroupLines(vm)),
     ...section('Policy', policyLines(vm.policy)),
     ...section(
       'Features',
@@ -92,17 +92,22 @@ function cacheLines(cache: BalloonView): string[] {
   ];
 }
 
-function cgroupLines(cgroup: VmView['cgroup']): string[] {
-  if (cgroup === null) return [];
+export function cgroupLines({ cgroup, limits }: VmView): string[] {
+  const problem = limits.problem === null ? [] : [printable(limits.problem)];
+  if (cgroup === null) return problem;
   const limit = (bytes: number | null) => (bytes === null ? 'max' : formatSize(bytes));
+  const follows = (['high', 'max'] as const).filter((name) => limits[name] === 'follow');
+  const following = follows.length === 0 ? '' : `${follows.join(' and ')} follow the`;
   return [
     printable(cgroup.path),
     `${formatSize(cgroup.currentBytes)} now, high ${limit(cgroup.highBytes)}, max ${limit(cgroup.maxBytes)}`,
+    ...(following === '' ? [] : [`${following} ${formatSize(limits.mayUseBytes)} that the guest may use`]),
+    ...problem,
   ];
 }
 
 function policyLines(policy: VmView['policy']): string[] {
   if (policy === null) return [];
   const { band, minBytes, maxBytes, mode } = policy;
-  return [`band ${band}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}, ${printable(mode)}`];
+  return [`band ${printable(band)}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}, ${printable(mode)}`];
 }
