@@ -69,6 +69,8 @@ export class CacheBalloon implements Device {
     this.#config = new CacheConfig(memory.state);
     this.totals = new BalloonTotals(memory.state);
     if (this.#words[MODE] === PAUSED) this.#config.forgetDriver();
+    // What inhibited a process that is gone may be no more; where it is, that is said again.
+    this.#config.lock = false;
     this.offeredFeatures = offeredFeatures;
     this.#discarder = new Discarder(memory, { quietMs: 0, longestMs: 0 }, (result) => this.#count(result));
     this.stats = new CacheStats(() => {
