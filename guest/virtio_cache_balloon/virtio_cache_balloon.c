@@ -31,6 +31,8 @@
 /* Folios do not cross the borders of such chunks of the file. */
 #define MAX_ORDER_USED 9
 #define CHUNK_PAGES (1UL << MAX_ORDER_USED)
+/* A buffer may always have that many pages. */
+#define MIN_IN_FLIGHT 64UL
 
 static unsigned int backoff_ms = 200;
 module_param(backoff_ms, uint, 0644);
@@ -73,6 +75,7 @@ struct cache_balloon {
 	struct folio *folios[VIRTIO_CACHE_BALLOON_ENTRIES];
 	unsigned int nr_folios;
 	unsigned int nr_entries;
+	unsigned long nr_pages;
 	void *buffer;
 
 	/* Taken by reclaim and not told yet. There is a slot for each folio of the balloon. */
@@ -240,6 +243,7 @@ static int give_up(struct cache_balloon *cb)
 		folio_put(cb->folios[n]);
 	cb->nr_folios = 0;
 	cb->nr_entries = 0;
+	cb->nr_pages = 0;
 	return err;
 }
 
@@ -297,6 +301,7 @@ static int add_folio(struct cache_balloon *cb, unsigned long room, bool *short_o
 		folio_mark_accessed(folio);
 	folio_unlock(folio);
 	cb->folios[cb->nr_folios++] = folio;
+	cb->nr_pages += folio_nr_pages(folio);
 	if (cb->has_ranges) {
 		((__le64 *)cb->buffer)[cb->nr_entries++] = cpu_to_le64(range_entry(folio));
 	} else {
@@ -408,7 +413,7 @@ static void cache_balloon_work(struct work_struct *work)
 	unsigned int most_entries = VIRTIO_CACHE_BALLOON_ENTRIES -
 				    (PAGE_SIZE >> VIRTIO_CACHE_BALLOON_PFN_SHIFT) + 1;
 	bool short_of = false;
-	unsigned long target;
+	unsigned long target, most_pages;
 	u32 num_pages;
 
 	write_stats(cb);
@@ -423,10 +428,17 @@ static void cache_balloon_work(struct work_struct *work)
 		WRITE_ONCE(cb->was_reclaimed, false);
 		short_of = true;
 	}
-	while (!short_of && cb->nr_entries < most_entries && has_slot(cb)) {
+	/*
+	 * What the host has yet to ack cannot be reclaimed, and the host may be away
+	 * for a while: it must be little against what can be reclaimed meanwhile.
+	 */
+	most_pages = max((unsigned long)atomic_long_read(&cb->pages) / 4, MIN_IN_FLIGHT);
+	while (!short_of && cb->nr_entries < most_entries && cb->nr_pages < most_pages &&
+	       has_slot(cb)) {
 		unsigned long pages = atomic_long_read(&cb->pages);
 
-		if (pages >= target || add_folio(cb, target - pages, &short_of))
+		if (pages >= target ||
+		    add_folio(cb, min(target - pages, most_pages - cb->nr_pages), &short_of))
 			break;
 	}
 	if (give_up(cb) || tell_taken(cb))

@@ -130,7 +130,10 @@ void t.test('inhibited: nothing is discarded, and all pages are asked for until 
   fill(frontend.ram, pfns(FIRST, 512), 1);
   await driver.add([{ pfn: FIRST, order: 9 }]);
   await served.settle();
-  t.ok(pfns(FIRST, 512).every((pfn) => frontend.ram.pageHolds(pfn, 1)), 'acked, not discarded');
+  t.ok(
+    pfns(FIRST, 512).every((pfn) => frontend.ram.pageHolds(pfn, 1)),
+    'acked, not discarded',
+  );
   await served.vm.setInhibited(null);
   await frontend.waitConfigChanges(2);
   t.equal(await driver.read(CACHE_CONFIG.lock), 0);
@@ -205,7 +208,7 @@ for (const stops of [false, true]) {
     await frontend.waitConfigChanges(1);
     t.equal(await driver.read(CACHE_CONFIG.lock), 1);
     await driver.write(CACHE_CONFIG.locked, 1);
-    if (stops) await frontend.stop();
+    if (stops) await driver.reset();
     const state = StateFile.open(duplicateFd(left.fd));
     const found = { ...decodeVmRecord(before.record()), inhibited: null };
     t.equal(found.device, 'cache-balloon');

@@ -32,7 +32,8 @@ export interface Block {
 export class CacheDriver {
   readonly features: bigint;
   readonly cacheq: RingDriver;
-  readonly reclaimq: RingDriver;
+  /** Null without TELL_RECLAIM. */
+  readonly reclaimq: RingDriver | null;
   readonly #frontend: Frontend;
 
   private constructor(frontend: Frontend, features: bigint) {
@@ -40,14 +41,15 @@ export class CacheDriver {
     this.features = frontend.offeredFeatures & features;
     this.cacheq = new RingDriver(frontend.ram, { size: 64, gpa: RINGS_GPA });
     const gpa = alignUp(this.cacheq.endGpa, PAGE_BYTES);
-    this.reclaimq = new RingDriver(frontend.ram, { size: 64, gpa });
+    const tells = hasBit(this.features, CACHE_F.TELL_RECLAIM);
+    this.reclaimq = tells ? new RingDriver(frontend.ram, { size: 64, gpa }) : null;
   }
 
   static async start(frontend: Frontend, features = ALL_CACHE_FEATURES): Promise<CacheDriver> {
     const driver = new CacheDriver(frontend, features);
     await frontend.getConfig();
     const queues = [{ index: 0, ring: driver.cacheq }];
-    if (hasBit(driver.features, CACHE_F.TELL_RECLAIM)) queues.push({ index: 1, ring: driver.reclaimq });
+    if (driver.reclaimq !== null) queues.push({ index: 1, ring: driver.reclaimq });
     await frontend.start(driver.features, queues);
     return driver;
   }
@@ -58,6 +60,7 @@ export class CacheDriver {
   }
 
   reclaimed(blocks: readonly Block[]): Promise<void> {
+    if (this.reclaimq === null) throw new Error('TELL_RECLAIM was not acked');
     return this.#tell(this.reclaimq, blocks);
   }
 
@@ -66,6 +69,13 @@ export class CacheDriver {
     this.#frontend.ram.write(BUFFER_GPA, bytes);
     ring.add([{ gpa: BUFFER_GPA, len: bytes.length, ...buffer }]);
     ring.kick();
+  }
+
+  /** A hard reset. */
+  async reset(): Promise<void> {
+    await this.#frontend.stop();
+    this.cacheq.close();
+    this.reclaimq?.close();
   }
 
   async read(field: number): Promise<number> {
