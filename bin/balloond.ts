@@ -36,6 +36,7 @@ const program = new Command('balloond')
   .option('--print-capabilities', "print the backend's capabilities as JSON and exit")
   .option('--config <file>', 'TOML; flags win over it')
   .option('--control <path>', `control socket (default ${DEFAULT_CONTROL_PATH})`)
+  .option('--metrics <host:port>', 'also serve metrics and a page to look at on TCP (default: not)')
   .addOption(new Option('--log-level <level>', 'least level logged (default info)').choices(LOG_LEVELS))
   .addOption(
     new Option('--log-format <format>', 'default pretty on a terminal, else json').choices(LOG_FORMATS),

@@ -1,9 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { passedFds } from '../protocol/systemd.js';
+import type { Refusal } from './control/http.js';
+import { startMetricsServer, type MetricsAddress, type PageFiles } from './control/metrics-server.js';
 import { startControlServer } from './control/server.js';
 import { VmFleet, type LeftAlone } from './daemon/fleet.js';
 import { Listener } from './daemon/listener.js';
-import { readConfigFile, SettingsError, type ConfigFile, type SocketSettings } from './daemon/settings.js';
+import {
+  parseAddress,
+  readConfigFile,
+  SettingsError,
+  type ConfigFile,
+  type SocketSettings,
+} from './daemon/settings.js';
 import { Keeper } from './ops/keeper.js';
 import { createLogger, type LogFormat, type LogLevel } from './ops/log.js';
 import { EventLog } from './ops/event-log.js';
@@ -24,6 +32,8 @@ export interface DaemonArguments {
   fd?: number | undefined;
   config?: string | undefined;
   control?: string | undefined;
+  /** HOST:PORT to serve metrics on. */
+  metrics?: string | undefined;
   logLevel?: LogLevel | undefined;
   logFormat?: LogFormat | undefined;
 }
@@ -32,6 +42,16 @@ export function version(): string {
   const file = new URL('../../package.json', import.meta.url);
   const { version: number } = JSON.parse(readFileSync(file, 'utf8')) as { version: string };
   return number;
+}
+
+/** The page of the metrics address, as the build leaves it. */
+export function pageFiles(): PageFiles {
+  const read = (name: string): string => readFileSync(new URL(`../page/${name}`, import.meta.url), 'utf8');
+  return {
+    '/': { type: 'text/html; charset=utf-8', text: read('index.html') },
+    '/page.css': { type: 'text/css; charset=utf-8', text: read('page.css') },
+    '/page.js': { type: 'text/javascript; charset=utf-8', text: read('page.js') },
+  };
 }
 
 /** What --print-capabilities prints (docs/interop/vhost-user.rst, "Backend program conventions"). */
@@ -46,12 +66,14 @@ export function capabilities(): string {
 export async function runDaemon(args: DaemonArguments): Promise<void> {
   const config: ConfigFile = args.config === undefined ? {} : readConfigFile(args.config);
   const sockets = wantedSockets(args, config);
+  const metrics = args.metrics ?? config.metrics;
+  const metricsAddress = metrics === undefined ? null : parseAddress(metrics);
   const format = args.logFormat ?? config['log-format'] ?? (process.stderr.isTTY ? 'pretty' : 'json');
   const events = new EventLog(createLogger(args.logLevel ?? config['log-level'] ?? 'info', format));
   const store = openStore((reason) =>
     events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
   );
-  const fleet = new VmFleet(config, events, store ?? NO_KEEPER);
+  const fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version: version() });
   const controlPath = args.control ?? config.control ?? DEFAULT_CONTROL_PATH;
   let closeControl = (): void | Promise<void> => undefined;
   const closers: (() => void | Promise<void>)[] = [];
@@ -61,17 +83,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   try {
     // First of all: guests wait.
     const alone = store === null ? [] : resumeAll(store);
-    const control = await startControlServer(
-      controlPath,
-      fleet,
-      events,
-      version(),
-      ({ method, url, status, detail, cause }) => {
-        const event = status >= 500 ? 'control-request-failed' : 'control-request-refused';
-        const fault = cause instanceof Error ? { fault: cause.stack } : {};
-        events.emit(event, detail, { method, url, status, ...fault });
-      },
-    );
+    const control = await startControlServer(controlPath, fleet, events, version(), refused);
     closeControl = () => control.close();
     closers.push(closeControl);
     closers.push(() => fleet.close());
@@ -80,6 +92,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     for (const socket of sockets) listen({ path: socket.path, fd: bound.get(socket.path) }, socket);
     if (store !== null) adoptLeft(store, alone);
     fleet.startPolicy();
+    if (metricsAddress !== null) await serveMetrics(metricsAddress);
   } catch (error) {
     await close();
     throw error;
@@ -100,6 +113,25 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   const left = fleet.size === 0 ? '' : `; ${fleet.size} VMs lose their balloon and must not be rebooted`;
   events.emit('daemon-stopping', `${signal}${left}`, { vms: fleet.size });
   await close();
+
+  function refused({ method, url, status, detail, cause }: Refusal): void {
+    const event = status >= 500 ? 'control-request-failed' : 'control-request-refused';
+    const fault = cause instanceof Error ? { fault: cause.stack } : {};
+    events.emit(event, detail, { method, url, status, ...fault });
+  }
+
+  /** VMs are not to do without their balloon because nobody can look at it. */
+  async function serveMetrics(address: MetricsAddress): Promise<void> {
+    try {
+      const server = await startMetricsServer(address, fleet, events, pageFiles(), refused);
+      closers.push(() => server.close());
+      const { host, port } = server.address;
+      events.emit('listening', 'serving metrics', { host, port });
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      events.emit('metrics-unavailable', `metrics cannot be served: ${reason}`, { ...address });
+    }
+  }
 
   /** Returns those that could not be gone on with. */
   function resumeAll(from: FdStore): LeftAlone[] {

@@ -199,6 +199,11 @@ export const EVENTS = {
     help: 'The daemon closed the connection of a VM, and says why; other VMs are not affected.',
     action: 'Fix the reason it gives, then restart the VM: its VMM cannot reconnect the device.',
   },
+  'metrics-unavailable': {
+    level: 'error',
+    help: 'Metrics cannot be served on the TCP address asked for. VMs are served all the same, and the control socket has the metrics.',
+    action: 'Choose an address of this host and a port that is free (`--metrics`), and restart the daemon.',
+  },
   'control-request-refused': {
     level: 'debug',
     help: 'A request on the control socket was answered with a 4xx status.',

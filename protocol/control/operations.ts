@@ -14,6 +14,8 @@ export interface Operation {
   readonly reply: SchemaName;
   /** The reply is a stream of server-sent events, each with one `reply` document as its data. */
   readonly streams?: true;
+  /** The reply is not JSON but text of this media type. */
+  readonly text?: string;
   /** Why the daemon may answer 409. */
   readonly conflict?: string;
 }
@@ -99,6 +101,13 @@ export const OPERATIONS = {
     },
     reply: 'Event',
     streams: true,
+  },
+  metrics: {
+    method: 'GET',
+    path: '/metrics',
+    summary: 'Measurements for Prometheus: docs/metrics.md lists them',
+    reply: 'Metrics',
+    text: 'text/plain; version=0.0.4; charset=utf-8',
   },
   health: { method: 'GET', path: '/healthz', summary: 'Whether the daemon serves', reply: 'Health' },
   openApi: { method: 'GET', path: '/openapi.json', summary: 'This document', reply: 'OpenApi' },

@@ -293,6 +293,7 @@ export const SCHEMAS = {
   Problem: PROBLEM,
   Health: HEALTH,
   Event: EVENT,
+  Metrics: { type: 'string', description: "Prometheus' text format 0.0.4." },
   OpenApi: { type: 'object' },
 } as const;
 

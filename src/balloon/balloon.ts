@@ -39,8 +39,8 @@ export interface BalloonObserver {
   statsReceived(): void;
   /** The guest named pages that are in none of its regions; they were skipped. */
   pagesOutside(count: number): void;
-  /** Discards were made (`error` null), or some of them failed. */
-  discardsTried(error: SystemError | null, failedRanges: number): void;
+  /** A batch of discards was made (`error` null), or some of them failed. */
+  discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void;
   poisonActive(poisonVal: number): void;
 }
 
@@ -346,6 +346,6 @@ export class Balloon implements Device {
 
   #count(result: DiscardResult): void {
     this.totals.countDiscard(result.discardedBytes, result.seconds);
-    this.#observer.discardsTried(result.error, result.failedRanges);
+    this.#observer.discardsTried(result.error, result.failedRanges, result.seconds);
   }
 }

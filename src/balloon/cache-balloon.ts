@@ -262,6 +262,6 @@ export class CacheBalloon implements Device {
 
   #count(result: DiscardResult): void {
     this.totals.countDiscard(result.discardedBytes, result.seconds);
-    this.#observer.discardsTried(result.error, result.failedRanges);
+    this.#observer.discardsTried(result.error, result.failedRanges, result.seconds);
   }
 }

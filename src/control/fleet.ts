@@ -1,5 +1,6 @@
 /** What the control server needs of the daemon; main implements it. The server holds no state of VMs. */
 import type { DaemonEvent } from '../../protocol/control/events.js';
+import type { LiveTick } from '../../protocol/control/live.js';
 import type {
   LimitRequest,
   PolicyChange,
@@ -17,6 +18,10 @@ export interface Fleet {
   setLimits(name: string, limits: LimitRequest): Promise<VmView>;
   /** Resolves once the guest sent statistics younger than the call. Rejects with RefusedError. */
   refreshStats(name: string, timeoutMs: number): Promise<VmView>;
+  /** What GET /metrics answers, in Prometheus' text format. */
+  metrics(): Promise<string>;
+  /** What the page shows. */
+  live(): LiveTick;
   /** `null` resumes discarding; else resolves when none is under way any more. Rejects with RefusedError. */
   setInhibited(name: string, reason: string | null): Promise<VmView>;
   policy(): PolicyState;

@@ -48,6 +48,7 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     return call.fleet.setInhibited(findVm(call).name, reason ?? 'inhibited by the operator');
   },
   allow: (call) => call.fleet.setInhibited(findVm(call).name, null),
+  metrics: ({ fleet }) => fleet.metrics(),
   showPolicy: ({ fleet }) => fleet.policy(),
   changePolicy: async ({ fleet, request }) => fleet.changePolicy(await readPolicyChange(request)),
   health: ({ version }) => ({ status: 'ok', version }),

@@ -1,3 +1,5 @@
+import { freemem, totalmem } from 'node:os';
+import type { LiveTick } from '../../protocol/control/live.js';
 import type {
   LimitRequest,
   PolicyChange,
@@ -9,6 +11,7 @@ import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
+import { Metrics } from '../ops/metrics.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
 import { LimitError } from './limits.js';
@@ -31,6 +34,12 @@ export interface LeftAlone {
   connection: string | null;
 }
 
+export interface FleetOptions {
+  /** Of the daemon. */
+  version?: string;
+  pinCheckMs?: number;
+}
+
 /** All VMs by name. A connection becomes a VM by adopt() and leaves by itself when it ends. */
 export class VmFleet implements Fleet {
   readonly #vms = new Map<string, Vm>();
@@ -40,19 +49,21 @@ export class VmFleet implements Fleet {
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
   readonly #pinWatch: PinWatch;
+  readonly #metrics: Metrics;
   readonly #policy: PolicyEngine;
 
-  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper, pinCheckMs?: number, paths = {}) {
+  constructor(
+    config: ConfigFile,
+    events: EventLog,
+    keeper: FdKeeper,
+    { version = '0', pinCheckMs }: FleetOptions = {},
+  ) {
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
     this.#pinWatch = new PinWatch(() => [...this.#all()], pinCheckMs);
-    this.#policy = new PolicyEngine(
-      new PolicySettings(config),
-      () => [...this.#vms.values()],
-      events.emit,
-      paths,
-    );
+    this.#metrics = new Metrics(this.#vms, version);
+    this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit);
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
@@ -125,6 +136,31 @@ export class VmFleet implements Fleet {
 
   get size(): number {
     return new Set([...this.#vms.keys(), ...this.#caches.keys()]).size;
+  }
+
+  metrics(): Promise<string> {
+    return this.#metrics.text();
+  }
+
+  live(): LiveTick {
+    return {
+      time: Date.now(),
+      hostTotalBytes: totalmem(),
+      hostAvailableBytes: freemem(),
+      vms: [...this.#vms.values()].map((vm) => {
+        const { name, state, ramBytes, balloon, policy, verdict } = this.#view(vm.name);
+        return {
+          name,
+          state,
+          band: policy?.band ?? null,
+          ramBytes,
+          targetBytes: balloon.targetBytes,
+          actualBytes: balloon.actualBytes,
+          allocatedBytes: vm.allocatedBytes,
+          verdict,
+        };
+      }),
+    };
   }
 
   list(): VmView[] {
@@ -205,6 +241,7 @@ export class VmFleet implements Fleet {
     const devices = identity.options.kind === 'balloon' ? this.#vms : this.#caches;
     const vm = new Vm(fd, identity, handOver, this.#events.emit, () => {
       devices.delete(name);
+      if (devices === this.#vms) this.#metrics.forget(vm);
       if (this.#devices(name).length === 0) this.#events.forget(name);
     });
     devices.set(name, vm);

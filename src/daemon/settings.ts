@@ -46,6 +46,7 @@ const DeviceSettings = {
 const ConfigFile = Type.Object(
   {
     control: Type.Optional(Type.String({ minLength: 1 })),
+    metrics: Type.Optional(Type.String({ minLength: 1 })),
     'log-level': Type.Optional(Type.Union(LOG_LEVELS.map((level) => Type.Literal(level)))),
     'log-format': Type.Optional(Type.Union(LOG_FORMATS.map((format) => Type.Literal(format)))),
     socket: Type.Optional(
@@ -164,4 +165,16 @@ export function offeredBits(features: readonly OfferableFeature[]): FeatureBits 
     VirtioFeature.VIRTIO_F_EVENT_IDX,
     VirtioFeature.VIRTIO_F_VERSION_1,
   );
+}
+
+/** `HOST:PORT`; an IPv6 address in brackets. Throws SettingsError. */
+export function parseAddress(text: string): { host: string; port: number } {
+  const [, bracketed, plain, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+)):(\d{1,5})$/.exec(text) ?? [];
+  const host = bracketed ?? plain;
+  if (host === undefined || Number(digits) > 65_535) {
+    throw new SettingsError(
+      `metrics cannot be served on ${JSON.stringify(text)}: give HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797`,
+    );
+  }
+  return { host, port: Number(digits) };
 }

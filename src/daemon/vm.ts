@@ -12,7 +12,8 @@ import { findPinning, openFileCount } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
-import type { SystemError } from '../os/errors.js';
+import { VmMeters } from '../ops/vm-meters.js';
+import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { StateFile } from '../memory/state-file.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
@@ -64,6 +65,7 @@ export interface VmHandOver {
 export class Vm implements SessionObserver, BalloonObserver {
   readonly name: string;
   readonly pid: number;
+  readonly meters = new VmMeters();
   /** Of its cgroup. */
   readonly limits: VmLimits;
   readonly #identity: VmIdentity;
@@ -97,6 +99,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #openFiles: number | null = null;
   #pinUnknown = false;
   #ended = false;
+  #named: { bits: FeatureBits; names: string[] } | null = null;
 
   /**
    * Owns the connected socket `fd` and the state file. One that was found waits for resume(); throws StateError or
@@ -143,7 +146,7 @@ export class Vm implements SessionObserver, BalloonObserver {
             : new Balloon(memory, host, this, offered, delayMs);
         return this.#balloon;
       },
-      { ...shared, state, keeper, found: found?.session ?? null },
+      { ...shared, state, keeper, found: found?.session ?? null, pid: identity.pid },
     );
     this.#statsTimer =
       options.statsIntervalSeconds > 0
@@ -204,6 +207,11 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.#balloon.discardingMs;
   }
 
+  /** What the files of guest memory take up on the host now. */
+  get allocatedBytes(): number {
+    return this.#session.memory.allocatedBytes;
+  }
+
   /** With what is known of its one device as `balloon`, whichever it is. */
   view(): VmView {
     const { memory, features, state } = this.#session;
@@ -226,7 +234,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       cache: null,
       inhibited: balloon.inhibited,
       verdict: this.#verdict(),
-      features: featureNames(features, BalloonFeature, CacheBalloonFeature, VirtioFeature, VhostFeature),
+      features: this.#featureNames(features),
       stats: this.#statsView(),
       cgroup: this.limits.view(),
       limits: this.limits.limitsView(),
@@ -359,8 +367,17 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   featuresAcked(features: FeatureBits): void {
-    const names = featureNames(features, BalloonFeature, CacheBalloonFeature, VirtioFeature, VhostFeature);
+    const names = this.#featureNames(features);
     this.#emit('features-negotiated', 'the guest driver acked its features', { features: names });
+  }
+
+  /** Made once: it is most of what a view costs, and they are looked at again and again. */
+  #featureNames(bits: FeatureBits): string[] {
+    if (this.#named?.bits !== bits) {
+      const names = featureNames(bits, BalloonFeature, CacheBalloonFeature, VirtioFeature, VhostFeature);
+      this.#named = { bits, names };
+    }
+    return this.#named.names;
   }
 
   stateChanged(state: SessionState): void {
@@ -388,11 +405,17 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('vm-ready', 'the guest driver runs', { targetBytes: this.#balloon.targetBytes });
   }
 
+  kickAcked(ms: number): void {
+    this.meters.kickToAck.observe(ms / 1000);
+  }
+
   requestRefused(request: string, error: Error): void {
+    this.meters.errors.frontend++;
     this.#emit('frontend-error', error.message, { request });
   }
 
   ringFailed(index: number, error: Error): void {
+    this.meters.errors[error instanceof FrontendError ? 'frontend' : 'driver']++;
     if (error instanceof FrontendError) {
       this.#privateMemory(error.message, { ring: index });
       return;
@@ -427,7 +450,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.limits.close();
     if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
-    else this.#emit('vm-dropped', error.message);
+    else {
+      this.meters.errors[error instanceof SystemError ? 'system' : 'frontend']++;
+      this.#emit('vm-dropped', error.message);
+    }
     this.#onClosed();
   }
 
@@ -454,7 +480,9 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('pfn-outside-memory', `${count} pages are in no shared memory region`, { pages: count });
   }
 
-  discardsTried(error: SystemError | null, failedRanges: number): void {
+  discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void {
+    this.meters.discards.observe(seconds);
+    this.meters.errors.system += failedRanges;
     if (error === null) {
       if (this.#session.memory.pendingPages === 0) this.#discardError = null;
       this.limits.settle();

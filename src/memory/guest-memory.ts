@@ -1,5 +1,5 @@
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
-import { describeFile } from '../os/file.js';
+import { allocatedBytes, describeFile } from '../os/file.js';
 import { closeFd } from '../os/fd.js';
 import { faultsSoFar } from '../os/mapping.js';
 import { FrontendError } from './errors.js';
@@ -61,6 +61,14 @@ export class GuestMemory {
 
   findLost(): void {
     this.#lost = this.#regions.find((region) => region.lost) ?? null;
+  }
+
+  /** What the files behind it take up on the host now, with whatever else they hold. */
+  get allocatedBytes(): number {
+    const files = new Map(this.#regions.map(({ file, fd }) => [`${file.dev}:${file.ino}`, fd]));
+    let bytes = 0;
+    for (const fd of files.values()) bytes += allocatedBytes(fd);
+    return bytes;
   }
 
   get balloonedPages(): number {

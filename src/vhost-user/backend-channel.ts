@@ -38,8 +38,10 @@ export class BackendChannel {
     this.#acknowledged = acknowledged;
     this.#onSent = onSent;
     const handler = {
-      ready: () => seat.may(this.#resume),
-      message: (message: Message) => seat.measure(() => this.#answered(message)),
+      mayRead: () => seat.may(this.#resume),
+      measure: (work: () => void) => seat.measure(work),
+      ready: () => true,
+      message: (message: Message) => this.#answered(message),
       closed: onClosed,
     };
     this.#connection = new Connection(fd, handler, this.#outbox, keeper);

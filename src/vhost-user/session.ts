@@ -34,6 +34,8 @@ export interface SessionObserver {
   stateChanged(state: SessionState): void;
   requestRefused(request: string, error: Error): void;
   ringFailed(index: number, error: Error): void;
+  /** A kick was answered; called for each of them. */
+  kickAcked(ms: number): void;
   /** It waits for turns, and has done so for a while, since it keeps the event loop busy. */
   throttled(): void;
   /** Part of guest memory is gone: the device is stopped until the VMM shares other memory. */
@@ -53,6 +55,8 @@ export interface HandOver {
   found: SessionRecord | null;
   /** Those it shares the event loop with; all of the process where nothing is said. */
   turns?: Turns;
+  /** The frontend's process. */
+  pid?: number;
 }
 
 /**
@@ -93,7 +97,7 @@ export class Session implements VringContext, DeviceHost {
     fd: number,
     observer: SessionObserver,
     makeDevice: (memory: GuestMemory, host: DeviceHost) => Device,
-    { state, keeper, found, turns = TURNS }: HandOver = {
+    { state, keeper, found, turns = TURNS, pid }: HandOver = {
       state: StateFile.create(),
       keeper: NO_KEEPER,
       found: null,
@@ -102,7 +106,7 @@ export class Session implements VringContext, DeviceHost {
     this.observer = observer;
     this.#keeper = keeper;
     this.memory = new GuestMemory(state);
-    this.seat = turns.seat(() => observer.throttled());
+    this.seat = turns.seat(() => observer.throttled(), pid);
     this.device = makeDevice(this.memory, this);
     this.vrings = Array.from({ length: this.device.queueCount }, (_, index) => new Vring(index, this));
     this.#wasRunning = found?.state === 'running';
@@ -111,9 +115,10 @@ export class Session implements VringContext, DeviceHost {
       this.#connection = new Connection(
         fd,
         {
-          ready: (request) =>
-            this.seat.may(this.#resume) && (!needsQuiet(request) || this.device.interrupt(this.#resume)),
-          message: (message) => this.seat.measure(() => this.#serve(message)),
+          mayRead: () => this.seat.may(this.#resume),
+          measure: (work) => this.seat.measure(work),
+          ready: (request) => !needsQuiet(request) || this.device.interrupt(this.#resume),
+          message: (message) => this.#serve(message),
           closed: (error) => this.#end(error),
         },
         new KeptOutbox(state, fd),
@@ -318,6 +323,10 @@ export class Session implements VringContext, DeviceHost {
   ringFailed(index: number, error: Error): void {
     this.observer.ringFailed(index, error);
     this.changed();
+  }
+
+  kickAcked(ms: number): void {
+    this.observer.kickAcked(ms);
   }
 
   /** Ends the connection from our side. */

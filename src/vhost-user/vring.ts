@@ -54,6 +54,8 @@ export interface VringContext {
   intact(): boolean;
   /** The ring broke a rule and is stopped. */
   ringFailed(index: number, error: Error): void;
+  /** Chains were given back, so long after the kick that woke us. */
+  kickAcked(ms: number): void;
 }
 
 /**
@@ -80,6 +82,8 @@ export class Vring {
   #again: NodeJS.Immediate | null = null;
   /** Chains that the device is not done with, and what was wrong with the one after them. */
   #held: { done: Done[]; error: Error | null } | null = null;
+  /** When a kick came whose chains were not given back yet; 0: there is none. */
+  #kickedAt = 0;
 
   constructor(index: number, context: VringContext) {
     this.index = index;
@@ -128,6 +132,8 @@ export class Vring {
     requireEventFd(fd, 'kick');
     const watch = new EventWatch(fd, () => {
       this.kicks++;
+      // One that comes before the device is started waits for the VMM.
+      if (this.#kickedAt === 0 && this.#context.running) this.#kickedAt = performance.now();
       this.drain();
     });
     this.#closeKick();
@@ -221,6 +227,7 @@ export class Vring {
   detach(): void {
     if (this.#again !== null) clearImmediate(this.#again);
     this.#again = null;
+    this.#kickedAt = 0;
     if (this.#queue === null) return;
     this.base = this.#queue.base;
     this.#queue.close();
@@ -352,6 +359,10 @@ export class Vring {
   #giveBack(queue: Queue, { done, error }: { done: Done[]; error: Error | null }): void {
     for (const { chain, writtenBytes } of done) queue.addUsed(chain, writtenBytes);
     this.#publish(queue);
+    if (this.#kickedAt > 0) {
+      if (done.length > 0) this.#context.kickAcked(performance.now() - this.#kickedAt);
+      this.#kickedAt = 0;
+    }
     if (error !== null) throw error;
   }
 

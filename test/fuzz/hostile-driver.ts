@@ -131,6 +131,10 @@ export class HostileDriver implements VringContext {
     this.#failed.add(index);
   }
 
+  kickAcked(): void {
+    return;
+  }
+
   /** A driver that is new, with features and rings of its choice. */
   start(): void {
     const dice = this.#dice;

@@ -33,10 +33,16 @@ export class DaemonProcess {
 
   /**
    * `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. `supervise`: by a
-   * keeper, which is the child then. `program`: another build.
+   * keeper, which is the child then. `metrics`: also on TCP, at metricsUrl. `program`: another build.
    */
   static async start(
-    options: { config?: string; logLevel?: string; supervise?: boolean; program?: string } = {},
+    options: {
+      config?: string;
+      logLevel?: string;
+      supervise?: boolean;
+      metrics?: boolean;
+      program?: string;
+    } = {},
   ): Promise<DaemonProcess> {
     const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
     const args = [
@@ -48,6 +54,7 @@ export class DaemonProcess {
     ];
     args.push('--log-level', options.logLevel ?? 'info');
     if (options.supervise === true) args.push('--supervise');
+    if (options.metrics === true) args.push('--metrics', '127.0.0.1:0');
     if (options.config === undefined) args.push('--socket-path', join(folder, 'vhost.sock'));
     else {
       writeFileSync(join(folder, 'balloond.toml'), options.config.replaceAll('{folder}', folder));
@@ -72,6 +79,12 @@ export class DaemonProcess {
 
   get controlPath(): string {
     return join(this.folder, 'control.sock');
+  }
+
+  get metricsUrl(): string {
+    const port = /"event":"listening","host":"127\.0\.0\.1","port":(\d+)/.exec(this.log)?.[1];
+    if (port === undefined) throw new Error(`it serves no metrics on TCP: ${this.log}`);
+    return `http://127.0.0.1:${port}`;
   }
 
   get #control(): ControlClient {

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
+import type { LiveTick } from '../../protocol/control/live.js';
 import type {
   LimitRequest,
   PolicyChange,
@@ -13,7 +14,9 @@ import type {
   VmView,
 } from '../../protocol/control/schema.js';
 import { RefusedError, type EventSource, type Fleet } from '../../src/control/fleet.js';
-import { startControlServer, type Refusal } from '../../src/control/server.js';
+import { Metrics } from '../../src/ops/metrics.js';
+import type { Refusal } from '../../src/control/http.js';
+import { startControlServer } from '../../src/control/server.js';
 
 export const GIB = 1024 ** 3;
 export const VERSION = '1.2.3';
@@ -108,6 +111,28 @@ export class MemoryFleet implements Fleet {
     await Promise.resolve();
     const vm = this.#get(name);
     return this.#replace({ ...vm, stats: { ...vm.stats, ageSeconds: 0, 'tag-timeout': timeoutMs } });
+  }
+
+  /** Its VMs have no meters. */
+  metrics(): Promise<string> {
+    return new Metrics(new Map(), VERSION).text();
+  }
+
+  live(): LiveTick {
+    const vms = this.list().map(({ name, state, ramBytes, balloon, verdict }) => {
+      const { targetBytes, actualBytes } = balloon;
+      return {
+        name,
+        state,
+        band: null,
+        ramBytes,
+        targetBytes,
+        actualBytes,
+        allocatedBytes: ramBytes,
+        verdict,
+      };
+    });
+    return { time: Date.now(), hostTotalBytes: 64 * GIB, hostAvailableBytes: 32 * GIB, vms };
   }
 
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
