@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** balloonctl: parses the command line, runs one command, sets the exit code. Commands load on use. */
-import type { LimitWord } from '../protocol/control/schema.js';
+import type { LimitWord, TargetRequest } from '../protocol/control/schema.js';
 import { formatSize, parseSize } from '../protocol/control/size.js';
 import { parseCommandLine, type CommandSpec, type OptionValues } from '../src/control/cli/command-line.js';
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
@@ -10,6 +10,7 @@ import type { ControlClient } from '../src/control/client.js';
 const SUMMARY = 'Shows and sets the memory balloons of the VMs that balloond serves.';
 const CONTROL_SOCKET = '/run/balloond/control.sock';
 const VMM_SOCKET = '/run/balloond/balloond.sock';
+const CACHE_SOCKET = '/run/balloond/cache-balloon.sock';
 const WAIT_SECONDS = 60;
 const GUEST_BYTES = 2 * 1024 ** 3;
 
@@ -83,6 +84,7 @@ const COMMANDS: readonly Command[] = [
     options: {
       memory: { value: 'size', summary: 'what the guest keeps' },
       balloon: { value: 'size', summary: 'what the guest gives up' },
+      'cache-limit': { value: 'size', summary: 'the most its page cache balloon may hold' },
       wait: { summary: 'wait until the guest has followed' },
       timeout: {
         value: 'seconds',
@@ -94,6 +96,9 @@ const COMMANDS: readonly Command[] = [
       const timeout = seconds(values, 'timeout');
       const wait = values['wait'] === true;
       if (timeout !== undefined && !wait) throw new UsageError('--timeout needs --wait');
+      if (wait && 'cacheLimitBytes' in target) {
+        throw new UsageError('--wait cannot be used with --cache-limit: the guest decides how much it holds');
+      }
       const [{ setTarget }, connected] = await Promise.all([
         import('../src/control/cli/set-target.js'),
         client(),
@@ -201,6 +206,7 @@ const COMMANDS: readonly Command[] = [
       memory: { value: 'size', summary: `RAM of the guest (default ${formatSize(GUEST_BYTES)})` },
       name: { value: 'name', summary: 'name of the VM' },
       'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
+      'cache-balloon': { summary: `a page cache balloon too, served at ${CACHE_SOCKET}` },
     },
     run: async ({ output, values }) => {
       const { qemuArguments, renderQemuArguments } = await import('../src/control/cli/qemu-args.js');
@@ -208,6 +214,7 @@ const COMMANDS: readonly Command[] = [
         memoryBytes: size(values, 'memory') ?? GUEST_BYTES,
         name: text(values, 'name'),
         socketPath: text(values, 'socket-path') ?? VMM_SOCKET,
+        cacheSocketPath: values['cache-balloon'] === true ? CACHE_SOCKET : undefined,
       });
       if (output.json) output.document(args);
       else output.print(renderQemuArguments(args));
@@ -215,15 +222,22 @@ const COMMANDS: readonly Command[] = [
   },
 ];
 
-function targetOf(values: OptionValues): { memoryBytes: number } | { balloonBytes: number } {
+function targetOf(values: OptionValues): TargetRequest {
   const memoryBytes = size(values, 'memory');
   const balloonBytes = size(values, 'balloon');
+  const cacheLimitBytes = size(values, 'cache-limit');
   if (memoryBytes !== undefined && balloonBytes !== undefined) {
     throw new UsageError('--memory cannot be used with --balloon: one is the RAM less the other');
   }
+  if (cacheLimitBytes !== undefined) {
+    if (memoryBytes === undefined && balloonBytes === undefined) return { cacheLimitBytes };
+    throw new UsageError('--cache-limit is of another device: set it by a command of its own');
+  }
   if (memoryBytes !== undefined) return { memoryBytes };
   if (balloonBytes !== undefined) return { balloonBytes };
-  throw new UsageError('set needs --memory SIZE (what the guest keeps) or --balloon SIZE (what it gives up)');
+  throw new UsageError(
+    'set needs --memory SIZE (what the guest keeps), --balloon SIZE (what it gives up) or --cache-limit SIZE',
+  );
 }
 
 function limitOf(values: OptionValues, name: string): LimitWord | undefined {

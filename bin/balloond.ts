@@ -21,6 +21,7 @@ const program = new Command('balloond')
   .description('Serves vhost-user memory balloons to VMMs and gives unused guest memory back to the host.')
   .version(version())
   .option('--socket-path <path>', "listen here for VMMs; every connection is one VM's device")
+  .option('--cache-socket-path <path>', 'listen here for page cache balloons (virtio id 13)')
   .addOption(
     new Option('--fd <n>', 'use an already-connected (or listening) vhost-user socket')
       .argParser(fdNumber)

@@ -28,6 +28,7 @@ export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
 /** The command line, parsed. Flags win over the configuration file. */
 export interface DaemonArguments {
   socketPath?: string | undefined;
+  cacheSocketPath?: string | undefined;
   fd?: number | undefined;
   config?: string | undefined;
   control?: string | undefined;
@@ -201,8 +202,10 @@ export function superviseDaemon(args: DaemonArguments): Promise<number> {
 }
 
 function wantedSockets(args: DaemonArguments, config: ConfigFile): SocketSettings[] {
-  if (args.socketPath !== undefined) return [{ path: args.socketPath }];
-  if (args.fd !== undefined) return [];
+  const named: SocketSettings[] = [];
+  if (args.socketPath !== undefined) named.push({ path: args.socketPath });
+  if (args.cacheSocketPath !== undefined) named.push({ path: args.cacheSocketPath, device: 'cache-balloon' });
+  if (named.length > 0 || args.fd !== undefined) return named;
   const sockets = config.socket ?? [];
   if (sockets.length === 0) {
     throw new SettingsError(

@@ -35,7 +35,7 @@ export const OPERATIONS = {
     body: {
       schema: 'VmChange',
       required: true,
-      hint: 'send {"memoryBytes": N}, {"balloonBytes": N} or {"limits": {"high": N, "max": N}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well',
+      hint: 'send {"memoryBytes": N}, {"balloonBytes": N}, {"cacheLimitBytes": N} or {"limits": {"high": N, "max": N}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well',
     },
     reply: 'Vm',
     conflict: 'The VM cannot take this target, or its cgroup these limits.',

@@ -202,6 +202,14 @@ const TARGET = {
       required: ['balloonBytes'],
       properties: { balloonBytes: { ...BYTES, description: 'What the guest gives up.' } },
     },
+    {
+      type: 'object',
+      additionalProperties: false,
+      required: ['cacheLimitBytes'],
+      properties: {
+        cacheLimitBytes: { ...BYTES, description: 'The most that its page cache balloon holds.' },
+      },
+    },
   ],
 } as const;
 
@@ -226,7 +234,8 @@ const LIMITS_BODY = {
 } as const;
 
 const VM_CHANGE = {
-  description: 'Exactly one of: what the guest keeps, what it gives up, limits of its cgroup.',
+  description:
+    'Exactly one of: what the guest keeps, what it gives up, the limit of its page cache balloon, limits of its cgroup.',
   anyOf: [...TARGET.anyOf, LIMITS_BODY],
 } as const;
 

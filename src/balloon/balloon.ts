@@ -16,6 +16,7 @@ import { BalloonConfig } from './config.js';
 import { GuestStats } from './guest-stats.js';
 import { PageRuns } from './page-runs.js';
 import { queueCount, queueRole } from './queue-roles.js';
+import { BalloonTotals } from './totals.js';
 
 /** Longest buffer of page frame numbers or statistics: 65,536 pages, far beyond any driver's. */
 const MAX_BUFFER_BYTES = 256 * 1024;
@@ -41,49 +42,6 @@ export interface BalloonObserver {
   /** A batch of discards was made (`error` null), or some of them failed. */
   discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void;
   poisonActive(poisonVal: number): void;
-}
-
-/** Totals since the VM connected, in bytes, kept in the VM's state file. */
-class BalloonTotals {
-  readonly #kept: { readonly totals: Float64Array };
-
-  constructor(kept: { readonly totals: Float64Array }) {
-    this.#kept = kept;
-  }
-
-  get #values(): Float64Array {
-    return this.#kept.totals;
-  }
-
-  get discarded(): number {
-    return this.#values[0] ?? 0;
-  }
-
-  /** Not bytes: what the system calls took. */
-  get discardSeconds(): number {
-    return this.#values[1] ?? 0;
-  }
-
-  get inflated(): number {
-    return this.#values[2] ?? 0;
-  }
-
-  get deflated(): number {
-    return this.#values[3] ?? 0;
-  }
-
-  get reported(): number {
-    return this.#values[4] ?? 0;
-  }
-
-  count(kind: 'inflated' | 'deflated' | 'reported', bytes: number): void {
-    this.#values[{ inflated: 2, deflated: 3, reported: 4 }[kind]] = this[kind] + bytes;
-  }
-
-  countDiscard(bytes: number, seconds: number): void {
-    this.#values[0] = this.discarded + bytes;
-    this.#values[1] = this.discardSeconds + seconds;
-  }
 }
 
 /** Words of the state file: those of the config space come first, what a driver left behind when its device stopped follows. */

@@ -1,6 +1,12 @@
 import { freemem, totalmem } from 'node:os';
 import type { LiveTick } from '../../protocol/control/live.js';
-import type { LimitRequest, PolicyChange, PolicyState, VmView } from '../../protocol/control/schema.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  TargetRequest,
+  VmView,
+} from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
@@ -12,9 +18,15 @@ import { LimitError } from './limits.js';
 import { PinWatch } from './pin-watch.js';
 import { PolicyEngine } from './policy-engine.js';
 import { PolicySettings } from '../policy/settings.js';
-import { deviceOptions, isOfferable, type ConfigFile, type SocketSettings } from './settings.js';
-import { decodeVmRecord, identifyVm } from './vm-record.js';
-import { TargetError, Vm, type Target, type VmHandOver, type VmIdentity } from './vm.js';
+import {
+  deviceOptions,
+  isOfferable,
+  type ConfigFile,
+  type DeviceKind,
+  type SocketSettings,
+} from './settings.js';
+import { decodeVmRecord, identifyVm, type VmRecord } from './vm-record.js';
+import { TargetError, Vm, type VmHandOver, type VmIdentity } from './vm.js';
 
 /** A VM that a daemon before this one served, and that waits for one that can go on with it. */
 export interface LeftAlone {
@@ -31,6 +43,8 @@ export interface FleetOptions {
 /** All VMs by name. A connection becomes a VM by adopt() and leaves by itself when it ends. */
 export class VmFleet implements Fleet {
   readonly #vms = new Map<string, Vm>();
+  /** Page cache balloons. One of the same process as a VM has that VM's name, and is shown as part of it. */
+  readonly #caches = new Map<string, Vm>();
   readonly #config: ConfigFile;
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
@@ -47,7 +61,7 @@ export class VmFleet implements Fleet {
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
-    this.#pinWatch = new PinWatch(this.#vms, pinCheckMs);
+    this.#pinWatch = new PinWatch(() => [...this.#all()], pinCheckMs);
     this.#metrics = new Metrics(this.#vms, version);
     this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit);
   }
@@ -56,7 +70,9 @@ export class VmFleet implements Fleet {
   adopt(fd: number, socket: SocketSettings | null): void {
     this.#keeper.keep(fd, 'connection');
     const { pid } = peerCredentials(fd);
-    const name = this.#freeName(socket?.name ?? peerName(pid) ?? `pid-${pid}`);
+    const kind = socket?.device ?? 'balloon';
+    const wanted = socket?.name ?? peerName(pid) ?? `pid-${pid}`;
+    const name = this.#otherDevice(kind, pid)?.name ?? this.#freeName(wanted);
     const options = deviceOptions(this.#config, socket, name);
     const state = StateFile.create();
     const identity = { name, pid, socketPath: socket?.path ?? null, options };
@@ -88,9 +104,10 @@ export class VmFleet implements Fleet {
       const socket = (this.#config.socket ?? []).find(({ path }) => path === found.socket);
       const options = {
         ...deviceOptions(this.#config, socket ?? null, name),
+        kind: found.device ?? ('balloon' as const),
         features: found.features.filter(isOfferable),
       };
-      const identity = { name: this.#freeName(name), pid: found.pid, socketPath: found.socket, options };
+      const identity = { name: this.#nameAgain(found), pid: found.pid, socketPath: found.socket, options };
       const handOver = { keeper: this.#keeper, state, found };
       // It takes care of itself from here on.
       state = null;
@@ -114,11 +131,11 @@ export class VmFleet implements Fleet {
 
   /** Whether no discard has been under way for longer than that. */
   discardsMove(withinMs: number): boolean {
-    return [...this.#vms.values()].every((vm) => vm.discardingMs < withinMs);
+    return [...this.#all()].every((vm) => vm.discardingMs < withinMs);
   }
 
   get size(): number {
-    return this.#vms.size;
+    return new Set([...this.#vms.keys(), ...this.#caches.keys()]).size;
   }
 
   metrics(): Promise<string> {
@@ -131,7 +148,7 @@ export class VmFleet implements Fleet {
       hostTotalBytes: totalmem(),
       hostAvailableBytes: freemem(),
       vms: [...this.#vms.values()].map((vm) => {
-        const { name, state, ramBytes, balloon, policy, verdict } = this.#view(vm);
+        const { name, state, ramBytes, balloon, policy, verdict } = this.#view(vm.name);
         return {
           name,
           state,
@@ -147,39 +164,44 @@ export class VmFleet implements Fleet {
   }
 
   list(): VmView[] {
-    return [...this.#vms.values()].map((vm) => this.#view(vm));
+    const names = new Set([...this.#vms.keys(), ...this.#caches.keys()]);
+    return [...names].flatMap((name) => this.find(name) ?? []);
   }
 
   find(name: string): VmView | undefined {
     const vm = this.#vms.get(name);
-    return vm === undefined ? undefined : this.#view(vm);
+    const cache = this.#caches.get(name)?.view();
+    if (vm === undefined) return cache && { ...cache, balloon: NO_BALLOON, cache: cache.balloon };
+    const view = vm.view();
+    return withCache({ ...view, policy: this.#policy.vmView(vm, view.ramBytes) }, cache);
   }
 
-  setTarget(name: string, target: Target): VmView {
-    const vm = this.#vm(name);
+  setTarget(name: string, target: TargetRequest): VmView {
     try {
-      vm.setTarget(target);
+      if ('cacheLimitBytes' in target) this.#cache(name).setTarget({ balloonBytes: target.cacheLimitBytes });
+      else this.#traditional(name).setTarget(target);
     } catch (error) {
       if (error instanceof TargetError) throw new RefusedError(error.message);
       throw error;
     }
-    return this.#view(vm);
+    return this.#view(name);
   }
 
   async setLimits(name: string, limits: LimitRequest): Promise<VmView> {
-    const vm = this.#vm(name);
+    this.#view(name);
     try {
-      await vm.limits.request(limits);
+      // They are of the process, whichever devices it has.
+      await (this.#vms.get(name) ?? this.#cache(name)).limits.request(limits);
     } catch (error) {
       if (error instanceof LimitError) throw new RefusedError(error.message);
       throw error;
     }
-    return this.#view(vm);
+    return this.#view(name);
   }
 
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
-    const vm = this.#vm(name);
-    if (!vm.view().features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
+    const vm = this.#vms.get(name) ?? this.#cache(name);
+    if (vm.kind === 'balloon' && !vm.view().features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
       throw new RefusedError(`${name} has no statistics: its driver did not ack VIRTIO_BALLOON_F_STATS_VQ`);
     }
     if (!(await vm.refreshStats(timeoutMs))) {
@@ -187,13 +209,13 @@ export class VmFleet implements Fleet {
         `${name} did not send statistics within ${timeoutMs / 1000} s: see \`balloonctl show ${name}\` for its state`,
       );
     }
-    return this.#view(vm);
+    return this.#view(name);
   }
 
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
-    const vm = this.#vm(name);
-    await vm.setInhibited(reason);
-    return this.#view(vm);
+    this.#view(name);
+    await Promise.all(this.#devices(name).map((device) => device.setInhibited(reason)));
+    return this.#view(name);
   }
 
   /** Begins to decide who gets the memory, when all VMs of the daemon before this one are back. */
@@ -211,35 +233,94 @@ export class VmFleet implements Fleet {
 
   close(): void {
     this.#policy.close();
-    for (const vm of [...this.#vms.values()]) vm.close();
+    for (const vm of [...this.#all()]) vm.close();
   }
 
   #serve(fd: number, identity: VmIdentity, handOver: VmHandOver): Vm {
     const { name } = identity;
+    const devices = identity.options.kind === 'balloon' ? this.#vms : this.#caches;
     const vm = new Vm(fd, identity, handOver, this.#events.emit, () => {
-      this.#vms.delete(name);
-      this.#metrics.forget(vm);
-      this.#events.forget(name);
+      devices.delete(name);
+      if (devices === this.#vms) this.#metrics.forget(vm);
+      if (this.#devices(name).length === 0) this.#events.forget(name);
     });
-    this.#vms.set(name, vm);
+    devices.set(name, vm);
     this.#pinWatch.wake();
     return vm;
   }
 
-  #view(vm: Vm): VmView {
-    const view = vm.view();
-    return { ...view, policy: this.#policy.vmView(vm, view.ramBytes) };
+  *#all(): Generator<Vm> {
+    yield* this.#vms.values();
+    yield* this.#caches.values();
   }
 
-  #vm(name: string): Vm {
+  #devices(name: string): Vm[] {
+    return [this.#vms.get(name), this.#caches.get(name)].filter((device) => device !== undefined);
+  }
+
+  #view(name: string): VmView {
+    const view = this.find(name);
+    if (view === undefined) throw new RefusedError(`there is no VM ${name}`);
+    return view;
+  }
+
+  #traditional(name: string): Vm {
+    this.#view(name);
     const vm = this.#vms.get(name);
-    if (vm === undefined) throw new RefusedError(`there is no VM ${name}`);
-    return vm;
+    if (vm !== undefined) return vm;
+    throw new RefusedError(
+      `${name} has a page cache balloon only: set its --cache-limit, or give the VM a balloon too (virtio-id=5)`,
+    );
+  }
+
+  #cache(name: string): Vm {
+    this.#view(name);
+    const cache = this.#caches.get(name);
+    if (cache !== undefined) return cache;
+    throw new RefusedError(
+      `${name} has no page cache balloon: connect one (virtio-id=13) to a socket with device = "cache-balloon"`,
+    );
+  }
+
+  /** The VM's device of the other kind, where that has no partner yet. */
+  #otherDevice(kind: DeviceKind, pid: number): Vm | undefined {
+    const [own, others] = kind === 'balloon' ? [this.#vms, this.#caches] : [this.#caches, this.#vms];
+    return [...others.values()].find((other) => pid > 0 && other.pid === pid && !own.has(other.name));
+  }
+
+  /** Of a VM that is gone on with. */
+  #nameAgain(found: VmRecord): string {
+    const other = this.#otherDevice(found.device ?? 'balloon', found.pid);
+    return other !== undefined && other.name === found.name ? found.name : this.#freeName(found.name);
   }
 
   #freeName(wanted: string): string {
     let name = wanted;
-    for (let n = 2; this.#vms.has(name); n++) name = `${wanted}-${n}`;
+    for (let n = 2; this.#devices(name).length > 0; n++) name = `${wanted}-${n}`;
     return name;
   }
+}
+
+const NO_BALLOON: VmView['balloon'] = {
+  targetBytes: 0,
+  actualBytes: 0,
+  pendingBytes: 0,
+  discardedBytesTotal: 0,
+  inflatedBytesTotal: 0,
+  deflatedBytesTotal: 0,
+  reportedBytesTotal: 0,
+  discardSecondsTotal: 0,
+};
+
+/** Two devices of one VMM are one VM. What is said of both is the traditional balloon's where it has something to say. */
+function withCache(vm: VmView, cache: VmView | undefined): VmView {
+  if (cache === undefined) return vm;
+  return {
+    ...vm,
+    cache: cache.balloon,
+    inhibited: vm.inhibited ?? cache.inhibited,
+    verdict: vm.verdict ?? cache.verdict,
+    features: [...new Set([...vm.features, ...cache.features])],
+    stats: vm.stats ?? cache.stats,
+  };
 }

@@ -3,6 +3,7 @@ import { parse, TomlError } from 'smol-toml';
 import { Type, type Static } from 'typebox';
 import { Value } from 'typebox/value';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
+import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
 import { globMatches } from '../policy/glob.js';
@@ -18,9 +19,18 @@ export class SettingsError extends Error {
  * Features that may be named, and those offered where nothing is said. A packed ring has no used index in guest
  * memory from which a daemon that was killed could resume, so it is offered only where asked for.
  */
-export type OfferableFeature = BalloonFeatureName | 'VIRTIO_F_RING_PACKED';
+export type OfferableFeature = BalloonFeatureName | CacheBalloonFeatureName | 'VIRTIO_F_RING_PACKED';
 const BALLOON_FEATURES = Object.keys(BalloonFeature) as BalloonFeatureName[];
-const OFFERABLE: readonly OfferableFeature[] = [...BALLOON_FEATURES, 'VIRTIO_F_RING_PACKED'];
+const CACHE_FEATURES = Object.keys(CacheBalloonFeature) as CacheBalloonFeatureName[];
+const OFFERABLE: readonly OfferableFeature[] = [
+  ...BALLOON_FEATURES,
+  ...CACHE_FEATURES,
+  'VIRTIO_F_RING_PACKED',
+];
+
+/** What connections to a socket are served: vhost-user does not say what the VMM shows its guest. */
+const DEVICE_KINDS = ['balloon', 'cache-balloon'] as const;
+export type DeviceKind = (typeof DEVICE_KINDS)[number];
 
 export function isOfferable(name: string): name is OfferableFeature {
   return (OFFERABLE as readonly string[]).includes(name);
@@ -44,6 +54,7 @@ const ConfigFile = Type.Object(
         Type.Object(
           {
             path: Type.String({ minLength: 1 }),
+            device: Type.Optional(Type.Union(DEVICE_KINDS.map((kind) => Type.Literal(kind)))),
             name: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9._:@+-]{1,64}$' })),
             ...DeviceSettings,
           },
@@ -70,6 +81,7 @@ export type ConfigFile = Static<typeof ConfigFile>;
  * the ack waits for more to be given up (seconds), and whether a cgroup that holds others as well may be limited.
  */
 export interface DeviceOptions {
+  kind: DeviceKind;
   features: readonly OfferableFeature[];
   statsIntervalSeconds: number;
   discardDelaySeconds: number;
@@ -78,6 +90,7 @@ export interface DeviceOptions {
 
 export interface SocketSettings {
   path: string;
+  device?: DeviceKind | undefined;
   name?: string | undefined;
   features?: readonly OfferableFeature[] | undefined;
   'stats-interval'?: number | undefined;
@@ -85,8 +98,7 @@ export interface SocketSettings {
   'shared-cgroup'?: boolean | undefined;
 }
 
-const DEFAULTS: DeviceOptions = {
-  features: BALLOON_FEATURES,
+const DEFAULTS = {
   statsIntervalSeconds: 10,
   discardDelaySeconds: 0.01,
   sharedCgroup: false,
@@ -125,8 +137,13 @@ export function readConfigFile(path: string): ConfigFile {
 /** What applies to a VM: the last matching `[[vm]]`, then its socket, then the defaults. */
 export function deviceOptions(config: ConfigFile, socket: SocketSettings | null, vm: string): DeviceOptions {
   const matching = (config.vm ?? []).filter(({ match }) => globMatches(match, vm)).at(-1);
+  const kind = socket?.device ?? 'balloon';
+  // A VM with both devices may be matched by one table: each of them offers what is its own.
+  const others: readonly OfferableFeature[] = kind === 'balloon' ? CACHE_FEATURES : BALLOON_FEATURES;
+  const own = kind === 'balloon' ? BALLOON_FEATURES : CACHE_FEATURES;
   return {
-    features: matching?.features ?? socket?.features ?? DEFAULTS.features,
+    kind,
+    features: (matching?.features ?? socket?.features ?? own).filter((name) => !others.includes(name)),
     statsIntervalSeconds:
       matching?.['stats-interval'] ?? socket?.['stats-interval'] ?? DEFAULTS.statsIntervalSeconds,
     discardDelaySeconds:
@@ -137,7 +154,11 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
 
 /** The bits that are offered for these features, with what every split ring can be served with. */
 export function offeredBits(features: readonly OfferableFeature[]): FeatureBits {
-  const bits = { ...BalloonFeature, VIRTIO_F_RING_PACKED: VirtioFeature.VIRTIO_F_RING_PACKED };
+  const bits = {
+    ...BalloonFeature,
+    ...CacheBalloonFeature,
+    VIRTIO_F_RING_PACKED: VirtioFeature.VIRTIO_F_RING_PACKED,
+  };
   return featureMask(
     ...features.map((name) => bits[name]),
     VirtioFeature.VIRTIO_F_INDIRECT_DESC,

@@ -26,6 +26,8 @@ const VmRecord = Type.Object({
   pid: Type.Integer({ minimum: 0 }),
   /** Path of the socket that it connected to, where the configuration has something for it. */
   socket: Type.Union([Type.String(), Type.Null()]),
+  /** What it is served with; nothing is said of the traditional balloon. */
+  device: Type.Optional(Type.Literal('cache-balloon')),
   /** What was offered: it stays so, whatever the configuration says now. */
   features: Type.Array(Type.String()),
   inhibited: Type.Union([Type.String(), Type.Null()]),

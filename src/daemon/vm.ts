@@ -1,9 +1,11 @@
 import type { VmView } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
+import { CacheBalloonFeature } from '../../protocol/virtio/cache-balloon.js';
 import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
+import { CacheBalloon } from '../balloon/cache-balloon.js';
 import type { HostPaths } from '../host/host-paths.js';
 import { mapsPrivately } from '../host/peer.js';
 import { findPinning, openFileCount } from '../host/pinned.js';
@@ -19,7 +21,7 @@ import type { Turns } from '../vhost-user/turns.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { VmLimits } from './limits.js';
 import type { GuestUse } from './limit-plan.js';
-import { offeredBits, type DeviceOptions } from './settings.js';
+import { offeredBits, type DeviceKind, type DeviceOptions } from './settings.js';
 import { MAX_REASON } from '../vhost-user/session-record.js';
 import { encodeVmRecord, type ForcedFrom, type VmRecord } from './vm-record.js';
 import { verdict } from './verdict.js';
@@ -74,7 +76,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   readonly #onClosed: () => void;
   readonly #statsTimer: NodeJS.Timeout | null;
   readonly #connectedAt: number;
-  #balloon!: Balloon;
+  #balloon!: Balloon | CacheBalloon;
   #wantedMemoryBytes: number | null = null;
   #manual = false;
   #forcedFrom: ForcedFrom | null = null;
@@ -137,7 +139,11 @@ export class Vm implements SessionObserver, BalloonObserver {
       this,
       (memory, host) => {
         const delayMs = options.discardDelaySeconds * 1000;
-        this.#balloon = new Balloon(memory, host, this, offeredBits(options.features), delayMs);
+        const offered = offeredBits(options.features);
+        this.#balloon =
+          options.kind === 'cache-balloon'
+            ? new CacheBalloon(memory, host, this, offered)
+            : new Balloon(memory, host, this, offered, delayMs);
         return this.#balloon;
       },
       { ...shared, state, keeper, found: found?.session ?? null, pid: identity.pid },
@@ -177,6 +183,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       name,
       pid,
       socket: socketPath,
+      ...(options.kind === 'balloon' ? {} : { device: options.kind }),
       features: [...options.features],
       inhibited: this.#operatorInhibits,
       manual: this.#manual,
@@ -191,6 +198,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     });
   }
 
+  get kind(): DeviceKind {
+    return this.#identity.options.kind;
+  }
+
   /** How long the discard that is under way has been, in milliseconds; 0 when there is none. */
   get discardingMs(): number {
     return this.#balloon.discardingMs;
@@ -201,6 +212,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.#session.memory.allocatedBytes;
   }
 
+  /** With what is known of its one device as `balloon`, whichever it is. */
   view(): VmView {
     const { memory, features, state } = this.#session;
     const balloon = this.#balloon;
@@ -362,7 +374,8 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** Made once: it is most of what a view costs, and they are looked at again and again. */
   #featureNames(bits: FeatureBits): string[] {
     if (this.#named?.bits !== bits) {
-      this.#named = { bits, names: featureNames(bits, BalloonFeature, VirtioFeature, VhostFeature) };
+      const names = featureNames(bits, BalloonFeature, CacheBalloonFeature, VirtioFeature, VhostFeature);
+      this.#named = { bits, names };
     }
     return this.#named.names;
   }
@@ -508,7 +521,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #apply(bytes: number, by: string): void {
     const before = this.#balloon.targetBytes;
     if (bytes > before) this.checkPinned();
-    this.limits.allow('target', bytes);
+    if (this.kind === 'balloon') this.limits.allow('target', bytes);
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
@@ -525,6 +538,10 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** A page that owes its discard is still the guest's, as far as the host's memory goes. */
   #guestUse(): GuestUse {
     const { memory, features, state } = this.#session;
+    // What a page cache balloon holds is the guest's whenever it wants it.
+    if (this.kind === 'cache-balloon') {
+      return { ramBytes: this.#ramBytes, targetBytes: 0, discardedBytes: 0, tellsFirst: false };
+    }
     return {
       ramBytes: this.#ramBytes,
       targetBytes: this.#balloon.targetBytes,
@@ -561,7 +578,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       now: Date.now(),
       connectedAt: this.#connectedAt,
       movedAt: this.#movedAt,
-      targetBytes: this.#balloon.targetBytes,
+      // Of a page cache balloon it is a limit: the guest holds what it can spare.
+      targetBytes: this.kind === 'balloon' ? this.#balloon.targetBytes : this.#balloon.actualBytes,
       actualBytes: this.#balloon.actualBytes,
       ramBytes: this.#ramBytes,
       heldBytes: this.#session.memory.balloonedPages * PAGE_BYTES,

@@ -134,7 +134,7 @@ for (const [count, thorough] of [
         },
       ]),
     );
-    new PinWatch(vms, 3).wake();
+    new PinWatch(() => [...vms.values()], 3).wake();
     for (let turn = 0; (looks.get(0) ?? 0) < 5; turn++) {
       if (turn > 2000) throw new Error('never looked at');
       await sleep(1);

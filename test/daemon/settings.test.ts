@@ -24,18 +24,23 @@ discard-delay = 0.05
   const socket = config.socket?.[0] ?? null;
   t.equal(config.control, '/tmp/c.sock');
   t.same(deviceOptions(config, socket, 'web-1'), {
+    kind: 'balloon',
     features: ['VIRTIO_BALLOON_F_STATS_VQ'],
     statsIntervalSeconds: 10,
     discardDelaySeconds: 0.01,
     sharedCgroup: false,
   });
   t.same(deviceOptions(config, socket, 'db-7'), {
+    kind: 'balloon',
     features: [],
     statsIntervalSeconds: 0,
     discardDelaySeconds: 0.05,
     sharedCgroup: false,
   });
   t.equal(deviceOptions({}, null, 'x').features.length, 6);
+  const cache = deviceOptions(config, { path: '/c', device: 'cache-balloon' }, 'other');
+  t.equal(cache.kind, 'cache-balloon');
+  t.equal(cache.features.length, 3, 'of a page cache balloon its own alone');
   t.end();
 });
 

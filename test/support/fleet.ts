@@ -92,6 +92,9 @@ export class MemoryFleet implements Fleet {
 
   setTarget(name: string, target: TargetRequest): VmView {
     const vm = this.#get(name);
+    if ('cacheLimitBytes' in target) {
+      return this.#replace({ ...vm, cache: { ...vm.balloon, targetBytes: target.cacheLimitBytes } });
+    }
     const targetBytes =
       'memoryBytes' in target ? Math.max(0, vm.ramBytes - target.memoryBytes) : target.balloonBytes;
     return this.#replace({ ...vm, balloon: { ...vm.balloon, targetBytes } });

@@ -43,7 +43,7 @@ export function renderVm(vm: VmView, output: Output): string {
       `${formatSize(vm.ramBytes)} RAM, the guest has ${formatSize(Math.max(0, vm.ramBytes - vm.balloon.actualBytes))}`,
     ]),
     ...section('Balloon', balloonLines(vm.balloon)),
-    ...section('Page cache', vm.cache === null ? [] : balloonLines(vm.cache)),
+    ...section('Page cache', vm.cache === null ? [] : cacheLines(vm.cache)),
     ...section('Cgroup', cgroupLines(vm)),
     ...section('Policy', policyLines(vm.policy)),
     ...section(
@@ -81,6 +81,14 @@ function balloonLines(balloon: BalloonView): string[] {
     ...(pendingBytes > 0 ? [`${formatSize(pendingBytes)} given up but not yet discarded`] : []),
     `so far inflated ${formatSize(balloon.inflatedBytesTotal)}, deflated ${formatSize(balloon.deflatedBytesTotal)},`,
     `reported ${formatSize(balloon.reportedBytesTotal)}, discarded ${formatSize(balloon.discardedBytesTotal)}`,
+  ];
+}
+
+function cacheLines(cache: BalloonView): string[] {
+  return [
+    `${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`,
+    `so far added ${formatSize(cache.inflatedBytesTotal)}, told as reclaimed ${formatSize(cache.deflatedBytesTotal)},`,
+    `discarded ${formatSize(cache.discardedBytesTotal)}`,
   ];
 }
 
