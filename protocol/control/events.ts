@@ -72,7 +72,7 @@ export const EVENTS = {
   'target-reached': { level: 'info', help: 'The balloon is as large as its target.', action: null },
   inhibited: {
     level: 'warn',
-    help: 'Discarding stopped for this VM: its balloon moves, but the host gets no memory back.',
+    help: 'Discarding stopped for this VM: its balloon moves, but the host gets no memory back. A page cache balloon is asked to give all up (LOCK), and grows again afterwards.',
     action: 'Remove the reason it gives; after an inhibit by hand, run `balloonctl allow`.',
   },
   allowed: {

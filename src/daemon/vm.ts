@@ -510,8 +510,8 @@ export class Vm implements SessionObserver, BalloonObserver {
     if (found.stats !== null) {
       this.#balloon.stats.resume(new Map(Object.entries(found.stats.values)), found.stats.receivedAt);
     }
-    // The policy of this daemon begins anew.
-    if (this.#forcedFrom !== null) void this.force(null, null).catch(() => undefined);
+    this.#manual = found.manual ?? false;
+    this.#forcedFrom = found.forcedFrom ?? null;
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
     this.#operatorInhibits = found.inhibited;

@@ -130,3 +130,14 @@ void t.test('a record that this build does not know is refused, with a word on w
   }
   t.end();
 });
+
+void t.test('what an operator set stays out of the policy, and what the policy forced is known', (t) => {
+  const [, left] = frozen[0] ?? [];
+  if (left === undefined) throw new Error('no state');
+  const forcedFrom = { high: null, max: 'follow' } as const;
+  const thawed = new ThawedVm(left, (record) => ({ ...record, manual: true, forcedFrom }));
+  t.ok(thawed.vm.manual);
+  t.same(decodeVmRecord(thawed.record).manual, true);
+  thawed.close();
+  t.end();
+});

@@ -11,7 +11,7 @@ import { boot, MIB, startDaemon } from '../support/e2e.js';
 import { buildNext, Installation } from '../support/next-build.js';
 import type { Guest } from '../support/lab/guest.js';
 
-const KILLS = Number(process.env['KILLS'] ?? 8);
+const KILLS = Number(process.env['KILLS'] ?? 5);
 const KILL_WITHIN_MS = 700;
 const HELD_MIB = 96;
 const LARGE_BYTES = 224 * MIB;
