@@ -92,6 +92,11 @@ void t.test('balloond knows every flag and key', (t) => {
   t.equal(readConfigFile(file).policy?.mode, 'observe');
   writeFileSync(file, data('balloond.toml').replace('reserve =', 'reserved ='));
   t.throws(() => readConfigFile(file), SettingsError);
+
+  const reserve = /reserve = "(\d+)%"/.exec(data('balloond.toml'))?.[1];
+  const told = container('headroom').env?.find(({ name }) => name === 'RESERVE_PERCENT')?.value;
+  t.equal(told, reserve, 'what the scheduler is told keeps the reserve of the policy');
+  t.match(readFileSync(RULES, 'utf8'), `- ${Number(reserve) / 100} * sum`, 'so do the rules');
   t.end();
 });
 
