@@ -60,6 +60,8 @@ export class VmLimits {
   #timer: NodeJS.Timeout | null = null;
   #trigger: PressureTrigger | null = null;
   #failed: string | null = null;
+  /** A write was refused, and none was taken since. */
+  #refused = false;
   #pressureUnknown = false;
   #last: Promise<void> = Promise.resolve();
   #closed = false;
@@ -106,6 +108,11 @@ export class VmLimits {
       mayUseBytes: mayUseBytes(this.#context.use()),
       problem: this.#failed ?? this.#reason,
     };
+  }
+
+  /** Whether limits can be set, as far as that is known: they are not tried for it. */
+  get writable(): boolean {
+    return !this.#refused || (this.#cgroup !== null && isWritable(this.#cgroup));
   }
 
   /** Why limits that were asked for are not, or harm; null: all is well, or none were. */
@@ -226,12 +233,14 @@ export class VmLimits {
         return;
       }
       await cgroup.set({ [name]: to });
+      this.#refused = false;
       if (word === 'restore') this.#knobs[name] = undefined;
       const took = this.#now(cgroup)?.[name] ?? null;
       this.#say({ [name]: from }, { [name]: took }, word === 'restore' ? 'restored' : 'operator');
     } catch (error) {
       this.#knobs[name] = before;
       if (error instanceof LimitError) throw error;
+      this.#refused = !isGone(error);
       throw new LimitError(isGone(error) ? this.#lost(cgroup) : refusal(cgroup, error));
     } finally {
       this.#context.save();
@@ -292,6 +301,7 @@ export class VmLimits {
       }
       this.#applied = { highBytes: read.highBytes, maxBytes: read.maxBytes, ...changed };
       this.#failed = null;
+      this.#refused = false;
       const details = { mayUseBytes: mayUse, ownBytes: this.#own, currentBytes: read.currentBytes };
       if (Object.keys(changed).length > 0) this.#say(read, changed, why, details);
     } catch (error) {
@@ -325,6 +335,7 @@ export class VmLimits {
       this.#lost(cgroup);
       return;
     }
+    this.#refused = true;
     const message = refusal(cgroup, error);
     if (this.#failed !== message) this.#context.emit('limit-failed', message, { code: codeOf(error) });
     this.#failed = message;

@@ -257,6 +257,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#session.save();
   }
 
+  get limitable(): boolean {
+    return this.limits.writable;
+  }
+
   /** The policy's word. Never beyond what there is. */
   setPolicyTarget(balloonBytes: number): void {
     this.#apply(Math.min(balloonBytes, this.#ramBytes), 'policy');
