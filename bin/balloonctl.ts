@@ -118,6 +118,16 @@ const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'reload',
+    operands: [],
+    summary: 'have the daemon read its configuration file again',
+    options: {},
+    run: async ({ client, output }) => {
+      const [{ reload }, connected] = await Promise.all([import('../src/control/cli/reload.js'), client()]);
+      await reload(connected, output);
+    },
+  },
+  {
     name: 'qemu-args',
     operands: [],
     summary: 'the exact QEMU arguments to paste',

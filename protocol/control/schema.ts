@@ -162,6 +162,30 @@ const EVENT = {
   },
 } as const;
 
+const RELOAD = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['file', 'changes'],
+  properties: {
+    file: { type: 'string' },
+    changes: {
+      type: 'array',
+      items: {
+        type: 'object',
+        additionalProperties: false,
+        required: ['key', 'effect'],
+        properties: {
+          key: { type: 'string', description: 'What was changed in the file.' },
+          effect: {
+            enum: ['now', 'next-connection', 'restart'],
+            description: 'It is so now, for VMs that connect from now on, or when the daemon restarts.',
+          },
+        },
+      },
+    },
+  },
+} as const;
+
 /** Every document by the name it has in the OpenAPI document. */
 export const SCHEMAS = {
   Vm: VM,
@@ -171,6 +195,7 @@ export const SCHEMAS = {
   Inhibit: INHIBIT,
   Problem: PROBLEM,
   Health: HEALTH,
+  Reload: RELOAD,
   Event: EVENT,
   OpenApi: { type: 'object' },
 } as const;
@@ -182,4 +207,5 @@ export type VmStats = XStatic<typeof STATS>;
 export type TargetRequest = XStatic<typeof TARGET>;
 export type InhibitRequest = XStatic<typeof INHIBIT>;
 export type ProblemDocument = XStatic<typeof PROBLEM>;
+export type ReloadReport = XStatic<typeof RELOAD>;
 export type DaemonEvent = XStatic<typeof EVENT>;

@@ -2,7 +2,13 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { ProblemDocument, TargetRequest, VmStats, VmView } from '../../protocol/control/schema.js';
+import type {
+  ProblemDocument,
+  ReloadReport,
+  TargetRequest,
+  VmStats,
+  VmView,
+} from '../../protocol/control/schema.js';
 
 /** Longer than the slowest operation (statistics with refresh, 5 s). */
 const REPLY_TIMEOUT_MS = 10_000;
@@ -57,6 +63,11 @@ export class ControlClient {
 
   async allow(vm: string): Promise<VmView> {
     return (await this.#call('DELETE', `${vmPath(vm)}/inhibit`)) as VmView;
+  }
+
+  /** Has the daemon read its configuration file again. */
+  async reload(): Promise<ReloadReport> {
+    return (await this.#call('POST', '/v1/reload')) as ReloadReport;
   }
 
   /** What the daemon remembers, oldest first; with `follow` also what comes, until the daemon ends it. */

@@ -1,6 +1,6 @@
 /** What the control server needs of the daemon; main implements it. The server holds no state of VMs. */
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { TargetRequest, VmView } from '../../protocol/control/schema.js';
+import type { ReloadReport, TargetRequest, VmView } from '../../protocol/control/schema.js';
 
 export interface Fleet {
   list(): VmView[];
@@ -12,6 +12,9 @@ export interface Fleet {
   /** `null` resumes discarding; else resolves when none is under way any more. Rejects with RefusedError. */
   setInhibited(name: string, reason: string | null): Promise<VmView>;
 }
+
+/** Reads the configuration again and says what changed. Throws RefusedError. */
+export type Reload = () => ReloadReport;
 
 export interface EventSource {
   /** What is remembered with a `seq` above this one, oldest first. */

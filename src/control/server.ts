@@ -8,7 +8,7 @@ import type { Duplex } from 'node:stream';
 import { closeFd } from '../os/fd.js';
 import { listenUnix } from '../os/socket.js';
 import { streamEvents } from './event-stream.js';
-import { RefusedError, type EventSource, type Fleet } from './fleet.js';
+import { RefusedError, type EventSource, type Fleet, type Reload } from './fleet.js';
 import { HANDLERS } from './handlers.js';
 import { Problem } from './problem.js';
 import { findRoute } from './route.js';
@@ -33,7 +33,7 @@ export interface Refusal {
 
 /**
  * Listens on `path`, taking over a stale socket there but never a live one (SystemError EADDRINUSE).
- * `version` is the daemon's; `onRefused` hears of each 4xx and 5xx. `close` ends the event streams, lets replies under way go out, and unlinks.
+ * `version` is the daemon's; `onRefused` hears of each 4xx and 5xx, `reload` reads the configuration again. `close` ends the event streams, lets replies under way go out, and unlinks.
  */
 export async function startControlServer(
   path: string,
@@ -41,6 +41,7 @@ export async function startControlServer(
   events: EventSource,
   version: string,
   onRefused: (refusal: Refusal) => void = () => undefined,
+  reload: Reload = noFile,
 ): Promise<{ close(): Promise<void> }> {
   const streams = new Set<ServerResponse>();
 
@@ -56,7 +57,7 @@ export async function startControlServer(
         streamEvents(response, events, { sinceSeq: since ?? null, follow: follow ?? true });
         return;
       }
-      const document: unknown = await HANDLERS[route.id]({ route, request, fleet, version });
+      const document: unknown = await HANDLERS[route.id]({ route, request, fleet, version, reload });
       send(response, 200, 'application/json', document);
     } catch (error) {
       // The client hung up before its body was complete: nobody is left to answer.
@@ -103,6 +104,10 @@ export async function startControlServer(
     clearTimeout(grace);
   }
   return { close };
+}
+
+function noFile(): never {
+  throw new RefusedError('there is no configuration file to read again: start balloond with --config FILE');
 }
 
 function asProblem(error: unknown): Problem {

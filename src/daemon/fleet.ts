@@ -13,7 +13,7 @@ import { TargetError, Vm, type Target, type VmHandOver, type VmIdentity } from '
 /** All VMs by name. A connection becomes a VM by adopt() and leaves by itself when it ends. */
 export class VmFleet implements Fleet {
   readonly #vms = new Map<string, Vm>();
-  readonly #config: ConfigFile;
+  #config: ConfigFile;
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
   readonly #pinWatch: PinWatch;
@@ -23,6 +23,11 @@ export class VmFleet implements Fleet {
     this.#events = events;
     this.#keeper = keeper;
     this.#pinWatch = new PinWatch(this.#vms, pinCheckMs);
+  }
+
+  /** What VMs that connect from now on get. */
+  configure(config: ConfigFile): void {
+    this.#config = config;
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */

@@ -1,10 +1,12 @@
 import { readFileSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import { parse, TomlError } from 'smol-toml';
 import { Type, type Static } from 'typebox';
 import { Value } from 'typebox/value';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
+import { placeInToml } from './toml-place.js';
 
 /** A file or flag that cannot be honoured; the message is one line that says what to do. */
 export class SettingsError extends Error {
@@ -101,13 +103,28 @@ export function readConfigFile(path: string): ConfigFile {
     throw new SettingsError(`${path}:${error.line}:${error.column}: ${reason ?? 'not TOML'}`);
   }
   if (!Value.Check(ConfigFile, document)) {
-    const [first] = Value.Errors(ConfigFile, document);
-    const where = first?.instancePath.replaceAll('/', '.').slice(1);
-    throw new SettingsError(
-      `${path}: ${where === undefined || where === '' ? 'the file' : where} ${first?.message ?? 'is wrong'}`,
-    );
+    const { where, wrong } = firstMistake(document);
+    const { line, column } = placeInToml(text, where);
+    const key = where.length === 0 ? '' : `${where.join('.')} `;
+    throw new SettingsError(`${path}:${line}:${column}: ${key}${wrong}`);
   }
   return document;
+}
+
+/** What is wrong first in a document that is not a ConfigFile, and its path. */
+function firstMistake(document: unknown): { where: string[]; wrong: string } {
+  const errors = Value.Errors(ConfigFile, document);
+  const path = errors[0]?.instancePath ?? '';
+  const where = path.split('/').slice(1);
+  const here = errors.filter(({ instancePath }) => instancePath === path);
+  const choices = here.flatMap((error) =>
+    error.keyword === 'const' ? [String(error.params.allowedValue)] : [],
+  );
+  if (choices.length > 0) return { where, wrong: `must be one of ${choices.join(', ')}` };
+  if (here.some(({ keyword }) => keyword === 'boolean')) {
+    return { where, wrong: 'is unknown: see docs/configuration.md for the keys there are' };
+  }
+  return { where, wrong: errors[0]?.message ?? 'is wrong' };
 }
 
 /** What applies to a VM: the last matching `[[vm]]`, then its socket, then the defaults. */
@@ -140,4 +157,43 @@ export function globMatches(pattern: string, name: string): boolean {
     .replaceAll('*', '.*')
     .replaceAll('?', '.');
   return new RegExp(`^${source}$`, 'u').test(name);
+}
+
+/** When a setting that was changed in the file takes effect, if it is not to interrupt anybody. */
+export type Effect = 'now' | 'next-connection' | 'restart';
+
+const EFFECTS: Readonly<Record<keyof ConfigFile, Effect>> = {
+  control: 'restart',
+  'log-level': 'now',
+  'log-format': 'restart',
+  socket: 'now',
+  vm: 'next-connection',
+};
+
+export interface ConfigChange {
+  /** The section, or a socket by its path. */
+  key: string;
+  effect: Effect;
+}
+
+/** What differs between two files; sockets that are there in both keep listening, and their settings wait for VMs. */
+export function configChanges(before: ConfigFile, after: ConfigFile): ConfigChange[] {
+  const sections = Object.keys(EFFECTS) as (keyof ConfigFile)[];
+  return sections.flatMap((key): ConfigChange[] => {
+    if (isDeepStrictEqual(before[key], after[key])) return [];
+    return key === 'socket' ? socketChanges(before, after) : [{ key, effect: EFFECTS[key] }];
+  });
+}
+
+function socketChanges(before: ConfigFile, after: ConfigFile): ConfigChange[] {
+  const [was, is] = [before, after].map(
+    ({ socket = [] }) => new Map(socket.map((one) => [one.path, one] as const)),
+  );
+  const paths = [...new Set([...(was?.keys() ?? []), ...(is?.keys() ?? [])])];
+  return paths.flatMap((path): ConfigChange[] => {
+    const [old, now] = [was?.get(path), is?.get(path)];
+    if (isDeepStrictEqual(old, now)) return [];
+    const stays = old !== undefined && now !== undefined;
+    return [{ key: `socket ${path}`, effect: stays ? 'next-connection' : 'now' }];
+  });
 }

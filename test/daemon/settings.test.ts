@@ -46,11 +46,19 @@ void t.test('a wrong file is one line with its place', (t) => {
   const folder = t.testdir();
   const wrong: [string, RegExp][] = [
     ['control = ', /:1:\d+: /],
-    ['contrl = "x"', /contrl|additional/],
-    ['[[socket]]\nname = "x"', /socket\.0.*path/],
-    ['[[socket]]\npath = "/x"\nfeatures = ["VIRTIO_BALLOON_F_NONE"]', /socket\.0\.features\.0/],
-    ['log-level = "loud"', /log-level/],
-    ['[[vm]]\nmatch = "*"\ndiscard-delay = 1', /vm\.0\.discard-delay/],
+    ['control = "/c"\n  contrl = "x"', /:2:3: contrl is unknown: see/],
+    ['[[socket]]\nname = "x"', /:1:1: socket\.0 .*path/],
+    [
+      '[[socket]]\npath = "/x"\nfeatures = ["VIRTIO_BALLOON_F_NONE"]',
+      /:3:1: socket\.0\.features\.0 must be one of/,
+    ],
+    ['log-level = "loud"', /:1:1: log-level must be one of trace, debug, info, warn, error, fatal/],
+    [
+      '[[vm]]\nmatch = "*"\n[[vm]]\nmatch = "a"\n discard-delay = 1',
+      /:5:2: vm\.1\.discard-delay must be <= 0.05/,
+    ],
+    ['control = """\nlog-level = 1\n"""\nlog-level = 2', /:4:1: log-level/],
+    ['socket = 3', /:1:1: socket must be array/],
   ];
   wrong.forEach(([text, expected], n) => {
     const file = join(folder, `${n}.toml`);

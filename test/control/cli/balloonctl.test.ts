@@ -213,6 +213,13 @@ void t.test('a reader that has seen enough is no failure', async (t) => {
   t.equal(stderr, '');
 });
 
+void t.test('reload', async (t) => {
+  const { socketPath } = await serveFleet(t);
+  const human = await balloonctl('--control', socketPath, 'reload');
+  t.match(human, { code: 0, stdout: /^control: when the daemon restarts: systemctl restart / });
+  t.ok(Check(SCHEMAS.Reload, await documentOf(t, '--control', socketPath, 'reload')));
+});
+
 void t.test('qemu-args needs no daemon', async (t) => {
   const human = await balloonctl(
     'qemu-args',

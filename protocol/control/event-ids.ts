@@ -1,0 +1,45 @@
+/**
+ * MESSAGE_ID of each event in the journal, 128 random bits (`journalctl --new-id128`), never changed: catalogs and
+ * scripts find events by it. docs/events.md lists the events; an event without an id does not compile.
+ */
+import type { EventName } from './events.js';
+
+export const EVENT_IDS = {
+  'daemon-started': '5507de70ded048189df5d7ef88da8da7',
+  'daemon-stopping': '6a3dd11dc6ec4c2eaf1e272252ee5409',
+  listening: '824ceb99f85e480b8ad1e960c3b9011a',
+  'vm-connected': '10bac037581a4e189835c205d70cc0aa',
+  'vm-resumed': 'd4816b81a5c94874812c0019e335186e',
+  'resume-failed': 'c0d45fb9fe1c4a18962663965e8c9a42',
+  'hand-over-failed': '1b0c6a31e0df4db1a2eb92192cdda8ac',
+  'daemon-ended': 'c3f59cfeab6a4db8ba327f78e0a78f77',
+  'daemon-stuck': 'a61730cc8dff4b119555bb0b133db624',
+  'features-negotiated': '357a0faf2af24f1d901326563d537940',
+  'memory-mapped': '30802e919e9142df8cad7c9afa3fe01c',
+  'vm-ready': '3357a7bccfa446dbb58b4477570e0f69',
+  'vm-stopped': 'be941d5153de4964b89b1e8e6d4ba109',
+  'vm-disconnected': '90acea43d2f247f3857bc1243785fc63',
+  'target-changed': '1f37cb34d8964b6ba022e46dd72b1eca',
+  'target-clamped': 'd0811ddefa1642cc869e57d7788de796',
+  'target-reached': 'd0fbb714413d460f887caa889beca5cd',
+  inhibited: 'dcd08d17dae8490197189aeb8faed244',
+  allowed: '84efa695bb3e42b4a2230935f056c367',
+  'pin-unknown': 'd2d1cc4a229e490db13314ab54375644',
+  'stats-received': 'b06cb4b738124e1fa09d6823941b0040',
+  'config-change-sent': '58aa3f9faa8f49c6b02b710b3c6676f5',
+  'page-poison-active': '1336a5d15ef347df8690bd1223d633e4',
+  'pfn-outside-memory': 'd441bae493d844e1844fdaea5d787357',
+  'discard-failed': 'f341539cce7b48f8a78c645944e49781',
+  'vm-throttled': '6e24316379c740ae817c148625e4540e',
+  'memory-lost': 'ac4c36abf1ba4889a35bdcc33c721326',
+  'driver-error': 'e8dff073f50a43709c4ef2c6c18679f9',
+  'frontend-error': 'ca08120b1875408b9490c988c8cf97ad',
+  'private-memory': '983cb5b4e5bb4112968c3e684d2ff99e',
+  'too-few-queues': '0ea67af94201400e98e227825187ea7c',
+  'vm-dropped': 'ed949ef0949f4cb18698e48333e6fa96',
+  'config-reloaded': '2f6c0f5f8ae94d1f9a3df1cf5b0c7e16',
+  'config-refused': '9b14c5c2d7fd4f5e8c02a6b9be0f41d3',
+  'journal-failed': 'e74b3ff90d1c4a83b2a26cf39d7e51c8',
+  'control-request-refused': '9979b38888d64810b4409084cd04aef1',
+  'control-request-failed': 'ebbfc928c9be4ff2acde6a7430426020',
+} as const satisfies Record<EventName, string>;
