@@ -6,6 +6,7 @@ const rows = [
   ['bin'],
   ['src/main'],
   ['src/daemon'],
+  ['src/simulate'],
   ['src/control', 'src/policy', 'src/ops'],
   ['src/vhost-user', 'src/balloon', 'src/host'],
   ['src/virtqueue'],

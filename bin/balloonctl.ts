@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** balloonctl: parses the command line, runs one command, sets the exit code. Commands load on use. */
+import type { LimitWord, TargetRequest } from '../protocol/control/schema.js';
 import { formatSize, parseSize } from '../protocol/control/size.js';
 import { parseCommandLine, type CommandSpec, type OptionValues } from '../src/control/cli/command-line.js';
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
@@ -9,6 +10,7 @@ import type { ControlClient } from '../src/control/client.js';
 const SUMMARY = 'Shows and sets the memory balloons of the VMs that balloond serves.';
 const CONTROL_SOCKET = '/run/balloond/control.sock';
 const VMM_SOCKET = '/run/balloond/balloond.sock';
+const CACHE_SOCKET = '/run/balloond/cache-balloon.sock';
 const WAIT_SECONDS = 60;
 const GUEST_BYTES = 2 * 1024 ** 3;
 
@@ -16,6 +18,8 @@ const GUEST_BYTES = 2 * 1024 ** 3;
 interface Call {
   /** The first operand, where the table names one. */
   vm: string;
+  /** The next one, where it may be left out. */
+  second: string | null;
   values: OptionValues;
   output: Output;
   /** Connects to the daemon. */
@@ -53,12 +57,34 @@ const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'limit',
+    operands: ['vm'],
+    summary: "limit the VM's cgroup on the host",
+    options: {
+      high: {
+        value: 'size',
+        summary: 'memory.high: beyond it, the VM is slowed down (SIZE|max|follow|restore)',
+      },
+      max: { value: 'size', summary: 'memory.max: beyond it, the VM is killed (SIZE|max|follow|restore)' },
+    },
+    run: async ({ client, output, vm, values }) => {
+      const [high, max] = [limitOf(values, 'high'), limitOf(values, 'max')];
+      if (high === undefined && max === undefined) throw new UsageError('limit needs --high or --max');
+      const [{ limit }, connected] = await Promise.all([import('../src/control/cli/limit.js'), client()]);
+      await limit(connected, output, vm, {
+        ...(high !== undefined && { high }),
+        ...(max !== undefined && { max }),
+      });
+    },
+  },
+  {
     name: 'set',
     operands: ['vm'],
     summary: 'set the balloon target',
     options: {
       memory: { value: 'size', summary: 'what the guest keeps' },
       balloon: { value: 'size', summary: 'what the guest gives up' },
+      'cache-limit': { value: 'size', summary: 'the most its page cache balloon may hold' },
       wait: { summary: 'wait until the guest has followed' },
       timeout: {
         value: 'seconds',
@@ -70,6 +96,9 @@ const COMMANDS: readonly Command[] = [
       const timeout = seconds(values, 'timeout');
       const wait = values['wait'] === true;
       if (timeout !== undefined && !wait) throw new UsageError('--timeout needs --wait');
+      if (wait && 'cacheLimitBytes' in target) {
+        throw new UsageError('--wait cannot be used with --cache-limit: the guest decides how much it holds');
+      }
       const [{ setTarget }, connected] = await Promise.all([
         import('../src/control/cli/set-target.js'),
         client(),
@@ -105,6 +134,58 @@ const COMMANDS: readonly Command[] = [
     run: async ({ client, output, vm }) => {
       const [{ allow }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
       await allow(connected, output, vm);
+    },
+  },
+  {
+    name: 'policy',
+    operands: ['action', 'vm?'],
+    summary: 'show | pause [VM] | resume [VM] | explain VM | simulate',
+    options: {
+      trace: { value: 'file', summary: 'simulate: what a daemon recorded' },
+      synthetic: { value: 'n', summary: 'simulate: a fleet of that many VMs' },
+      hours: { value: 'n', summary: 'simulate: for so long (default 24)' },
+      'vms-per-host': { value: 'n', summary: 'simulate: of the fleet (default 50)' },
+      'host-memory': { value: 'size', summary: 'simulate: of each host (default 256G)' },
+      seed: { value: 'n', summary: 'simulate: another number, another fleet (default 1)' },
+      compare: { summary: 'simulate: beside other policies' },
+      capacity: { summary: 'simulate: how many VMs fit a host; --synthetic is the number of hosts' },
+      plot: { value: 'file', summary: 'simulate: draw it (SVG)' },
+      config: { value: 'file', summary: 'simulate: with the [policy] of this file' },
+    },
+    run: async ({ client, output, vm: action, second, values }) => {
+      if (action === 'simulate') {
+        const { simulate } = await import('../src/simulate/command.js');
+        const { readConfigFile } = await import('../src/daemon/settings.js');
+        const config = text(values, 'config');
+        const number = (name: string, otherwise: number): number => whole(values, name) ?? otherwise;
+        const trace = text(values, 'trace');
+        const synthetic = whole(values, 'synthetic');
+        if ((trace === undefined) === (synthetic === undefined)) {
+          throw new UsageError('simulate needs --trace FILE or --synthetic N');
+        }
+        simulate(output, config === undefined ? {} : readConfigFile(config), {
+          trace,
+          vms: synthetic ?? 0,
+          hours: number('hours', 24),
+          vmsPerHost: number('vms-per-host', 50),
+          hostBytes: size(values, 'host-memory') ?? 256 * 1024 ** 3,
+          seed: number('seed', 1),
+          compare: values['compare'] === true,
+          capacity: values['capacity'] === true,
+          plot: text(values, 'plot'),
+        });
+        return;
+      }
+      const { showPolicy, pausePolicy, explainPolicy } = await import('../src/control/cli/policy.js');
+      if (action === 'show') return showPolicy(await client(), output);
+      if (action === 'pause' || action === 'resume') {
+        return pausePolicy(await client(), output, second, action === 'pause');
+      }
+      if (action !== 'explain') {
+        throw new UsageError(`unknown policy action '${action}': show, pause, resume, explain or simulate`);
+      }
+      if (second === null) throw new UsageError('policy explain needs VM');
+      return explainPolicy(await client(), output, second);
     },
   },
   {
@@ -146,6 +227,7 @@ const COMMANDS: readonly Command[] = [
       memory: { value: 'size', summary: `RAM of the guest (default ${formatSize(GUEST_BYTES)})` },
       name: { value: 'name', summary: 'name of the VM' },
       'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
+      'cache-balloon': { summary: `a page cache balloon too, served at ${CACHE_SOCKET}` },
     },
     run: async ({ output, values }) => {
       const qemu = await import('../src/control/cli/qemu-args.js');
@@ -154,6 +236,7 @@ const COMMANDS: readonly Command[] = [
         memoryBytes: size(values, 'memory') ?? GUEST_BYTES,
         name: text(values, 'name'),
         socketPath: text(values, 'socket-path') ?? VMM_SOCKET,
+        cacheSocketPath: values['cache-balloon'] === true ? CACHE_SOCKET : undefined,
       };
       const args = kind === 'libvirt' ? qemu.libvirtXml(wanted) : qemu.vmmArguments(kind, wanted);
       if (output.json) output.document(args);
@@ -162,15 +245,27 @@ const COMMANDS: readonly Command[] = [
   },
 ];
 
-function targetOf(values: OptionValues): { memoryBytes: number } | { balloonBytes: number } {
+function targetOf(values: OptionValues): TargetRequest {
   const memoryBytes = size(values, 'memory');
   const balloonBytes = size(values, 'balloon');
+  const cacheLimitBytes = size(values, 'cache-limit');
   if (memoryBytes !== undefined && balloonBytes !== undefined) {
     throw new UsageError('--memory cannot be used with --balloon: one is the RAM less the other');
   }
+  if (cacheLimitBytes !== undefined) {
+    if (memoryBytes === undefined && balloonBytes === undefined) return { cacheLimitBytes };
+    throw new UsageError('--cache-limit is of another device: set it by a command of its own');
+  }
   if (memoryBytes !== undefined) return { memoryBytes };
   if (balloonBytes !== undefined) return { balloonBytes };
-  throw new UsageError('set needs --memory SIZE (what the guest keeps) or --balloon SIZE (what it gives up)');
+  throw new UsageError(
+    'set needs --memory SIZE (what the guest keeps), --balloon SIZE (what it gives up) or --cache-limit SIZE',
+  );
+}
+
+function limitOf(values: OptionValues, name: string): LimitWord | undefined {
+  const word = text(values, name);
+  return word === 'max' || word === 'follow' || word === 'restore' ? word : size(values, name);
 }
 
 function text(values: OptionValues, name: string): string | undefined {
@@ -185,6 +280,13 @@ function size(values: OptionValues, name: string): number | undefined {
   } catch (error) {
     throw new UsageError(`--${name}: ${(error as Error).message}`);
   }
+}
+
+function whole(values: OptionValues, name: string): number | undefined {
+  const value = text(values, name);
+  if (value === undefined) return undefined;
+  if (!/^[1-9]\d{0,6}$/.test(value)) throw new UsageError(`--${name}: write a whole number above 0`);
+  return Number(value);
 }
 
 function seconds(values: OptionValues, name: string): number | undefined {
@@ -209,6 +311,7 @@ async function main(args: readonly string[]): Promise<void> {
   const { command, operands, values } = line;
   await command.run({
     vm: operands[0] ?? '',
+    second: operands[1] ?? null,
     values,
     output: openOutput(process.stdout, process.env, values['json'] === true),
     client: async () => {

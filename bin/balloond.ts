@@ -22,6 +22,7 @@ const program = new Command('balloond')
   .description('Serves vhost-user memory balloons to VMMs and gives unused guest memory back to the host.')
   .version(version())
   .option('--socket-path <path>', "listen here for VMMs; every connection is one VM's device")
+  .option('--cache-socket-path <path>', 'listen here for page cache balloons (virtio id 13)')
   .addOption(
     new Option('--fd <n>', 'use an already-connected (or listening) vhost-user socket')
       .argParser(fdNumber)
@@ -42,6 +43,7 @@ const program = new Command('balloond')
   )
   .option('--config <file>', 'TOML; flags win over it')
   .option('--control <path>', `control socket (default ${DEFAULT_CONTROL_PATH})`)
+  .option('--metrics <host:port>', 'also serve metrics and a page to look at on TCP (default: not)')
   .addOption(new Option('--log-level <level>', 'least level logged (default info)').choices(LOG_LEVELS))
   .addOption(
     new Option(

@@ -59,11 +59,12 @@ function indent(text: string): string {
   return ' '.repeat(LABEL_COLUMNS + 1) + text;
 }
 
-/** The marks' numbers over their columns; one that finds its place taken stands to the right. */
+/** The marks' numbers over their columns; one that finds its place taken stands to the right, and all find one. */
 function markRow(marks: readonly Mark[], time: Scale): string {
   let row = '';
   for (const [index, { seconds }] of marks.entries()) {
-    const column = Math.floor((seconds / time.max) * (COLUMNS - 1));
+    const last = COLUMNS - (marks.length - index);
+    const column = Math.min(Math.floor((seconds / time.max) * (COLUMNS - 1)), last);
     row = `${row.padEnd(column)}${index + 1}`;
   }
   return row;

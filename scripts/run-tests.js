@@ -18,6 +18,10 @@ const tap = spawn(
 );
 const counts = { passed: 0, failed: 0, skipped: 0 };
 
+function seconds(ms) {
+  return `(${(ms / 1000).toFixed(1)} s)`;
+}
+
 // Follows one level of the stream, which `path` names; results count when a leaf ends.
 function follow(parser, path) {
   const children = new Set();
@@ -36,7 +40,7 @@ function follow(parser, path) {
     }
   });
   parser.on('complete', (results) => {
-    if (path.length === 1) console.log(`${results.ok ? 'ok  ' : 'FAIL'} ${path[0]}`);
+    if (path.length === 1) console.log(`${results.ok ? 'ok  ' : 'FAIL'} ${path[0]} ${seconds(results.time)}`);
     if (path.length === 0 || parser.hadChildren) return;
     if (results.count === 0 && !results.bailout) return;
     counts[results.ok ? 'passed' : 'failed']++;

@@ -2,11 +2,14 @@ import { readFileSync } from 'node:fs';
 import type { ReloadReport } from '../protocol/control/schema.js';
 import { passedFds } from '../protocol/systemd.js';
 import { RefusedError } from './control/fleet.js';
+import type { Refusal } from './control/http.js';
+import { startMetricsServer, type MetricsAddress, type PageFiles } from './control/metrics-server.js';
 import { startControlServer } from './control/server.js';
-import { VmFleet } from './daemon/fleet.js';
+import { VmFleet, type LeftAlone } from './daemon/fleet.js';
 import { Listener } from './daemon/listener.js';
 import {
   configChanges,
+  parseAddress,
   readConfigFile,
   SettingsError,
   type ConfigFile,
@@ -28,9 +31,12 @@ export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
 /** The command line, parsed. Flags win over the configuration file. */
 export interface DaemonArguments {
   socketPath?: string | undefined;
+  cacheSocketPath?: string | undefined;
   fd?: number | undefined;
   config?: string | undefined;
   control?: string | undefined;
+  /** HOST:PORT to serve metrics on. */
+  metrics?: string | undefined;
   logLevel?: LogLevel | undefined;
   logFormat?: LogFormat | undefined;
 }
@@ -39,6 +45,16 @@ export function version(): string {
   const file = new URL('../../package.json', import.meta.url);
   const { version: number } = JSON.parse(readFileSync(file, 'utf8')) as { version: string };
   return number;
+}
+
+/** The page of the metrics address, as the build leaves it. */
+export function pageFiles(): PageFiles {
+  const read = (name: string): string => readFileSync(new URL(`../page/${name}`, import.meta.url), 'utf8');
+  return {
+    '/': { type: 'text/html; charset=utf-8', text: read('index.html') },
+    '/page.css': { type: 'text/css; charset=utf-8', text: read('page.css') },
+    '/page.js': { type: 'text/javascript; charset=utf-8', text: read('page.js') },
+  };
 }
 
 /** What --print-capabilities prints (docs/interop/vhost-user.rst, "Backend program conventions"). */
@@ -58,13 +74,15 @@ export function checkConfig(file: string): void {
 export async function runDaemon(args: DaemonArguments): Promise<void> {
   let config: ConfigFile = args.config === undefined ? {} : readConfigFile(args.config);
   let sockets = wantedSockets(args, config);
+  const metrics = args.metrics ?? config.metrics;
+  const metricsAddress = metrics === undefined ? null : parseAddress(metrics);
   const format = args.logFormat ?? config['log-format'] ?? defaultFormat();
   const log = createLogger(logLevel(args, config), format);
   const events = new EventLog(log);
   const store = openStore((reason) =>
     events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
   );
-  const fleet = new VmFleet(config, events, store ?? NO_KEEPER);
+  const fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version: version() });
   const controlPath = args.control ?? config.control ?? DEFAULT_CONTROL_PATH;
   let closeControl = (): void | Promise<void> => undefined;
   const closers: (() => void | Promise<void>)[] = [];
@@ -74,19 +92,8 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   };
   try {
     // First of all: guests wait.
-    const resumed = store === null || resumeAll(store);
-    const control = await startControlServer(
-      controlPath,
-      fleet,
-      events,
-      version(),
-      ({ method, url, status, detail, cause }) => {
-        const event = status >= 500 ? 'control-request-failed' : 'control-request-refused';
-        const fault = cause instanceof Error ? { fault: cause.stack } : {};
-        events.emit(event, detail, { method, url, status, ...fault });
-      },
-      reload,
-    );
+    const alone = store === null ? [] : resumeAll(store);
+    const control = await startControlServer(controlPath, fleet, events, version(), refused, reload);
     closeControl = () => control.close();
     closers.push(closeControl);
     closers.push(() => fleet.close());
@@ -96,7 +103,9 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     if (args.fd !== undefined) serveFd(args.fd);
     const bound = store === null ? new Map<string, number>() : boundSockets(store);
     for (const socket of sockets) listen({ path: socket.path, fd: bound.get(socket.path) }, socket);
-    if (resumed) adoptLeft();
+    if (store !== null) adoptLeft(store, alone);
+    fleet.startPolicy();
+    if (metricsAddress !== null) await serveMetrics(metricsAddress);
   } catch (error) {
     await close();
     throw error;
@@ -126,19 +135,43 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   events.emit('daemon-stopping', `${signal}${left}`, { vms: fleet.size });
   await close();
 
-  /** False when one of them could not be gone on with. */
-  function resumeAll(from: FdStore): boolean {
-    const states = from.left('state').map((name) => from.claim(name));
-    return states.map((fd) => fd === null || fleet.resume(fd)).every((done) => done);
+  function refused({ method, url, status, detail, cause }: Refusal): void {
+    const event = status >= 500 ? 'control-request-failed' : 'control-request-refused';
+    const fault = cause instanceof Error ? { fault: cause.stack } : {};
+    events.emit(event, detail, { method, url, status, ...fault });
   }
 
-  /** Connections of which the daemon before this one had written nothing down yet; what else it left is nobody's. */
-  function adoptLeft(): void {
-    for (const name of store?.left('connection') ?? []) {
-      const fd = store?.claim(name) ?? null;
+  /** VMs are not to do without their balloon because nobody can look at it. */
+  async function serveMetrics(address: MetricsAddress): Promise<void> {
+    try {
+      const server = await startMetricsServer(address, fleet, events, pageFiles(), refused);
+      closers.push(() => server.close());
+      const { host, port } = server.address;
+      events.emit('listening', 'serving metrics', { host, port });
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      events.emit('metrics-unavailable', `metrics cannot be served: ${reason}`, { ...address });
+    }
+  }
+
+  /** Returns those that could not be gone on with. */
+  function resumeAll(from: FdStore): LeftAlone[] {
+    const states = from.left('state').map((name) => from.claim(name));
+    return states.map((fd) => (fd === null ? null : fleet.resume(fd))).filter((left) => left !== null);
+  }
+
+  /**
+   * Connections of which the daemon before this one had written nothing down yet; what else it left is nobody's, unless
+   * a VM waits for another daemon.
+   */
+  function adoptLeft(from: FdStore, alone: readonly LeftAlone[]): void {
+    const kept = alone.map(({ connection }) => connection);
+    if (kept.includes(null)) return;
+    for (const name of from.left('connection').filter((each) => !kept.includes(each))) {
+      const fd = from.claim(name);
       if (fd !== null) fleet.adopt(fd, sockets.find(({ path }) => path === boundPath(fd)) ?? null);
     }
-    store?.dropLeft();
+    if (alone.length === 0) from.dropLeft();
   }
 
   /** Sockets that a daemon before this one listened on. One that nobody wants any more is closed. */
@@ -240,15 +273,20 @@ export function superviseDaemon(args: DaemonArguments): Promise<number> {
 }
 
 /** Less what flags win over. */
-function inForce(args: DaemonArguments, { control, socket, ...rest }: ConfigFile): ConfigFile {
-  const { 'log-level': level, 'log-format': format, ...others } = rest;
-  return {
-    ...others,
-    ...(args.control === undefined && control !== undefined && { control }),
-    ...(args.socketPath === undefined && args.fd === undefined && socket !== undefined && { socket }),
-    ...(args.logLevel === undefined && level !== undefined && { 'log-level': level }),
-    ...(args.logFormat === undefined && format !== undefined && { 'log-format': format }),
+function inForce(args: DaemonArguments, config: ConfigFile): ConfigFile {
+  const flags: Partial<Record<keyof ConfigFile, boolean>> = {
+    control: args.control !== undefined,
+    metrics: args.metrics !== undefined,
+    'log-level': args.logLevel !== undefined,
+    'log-format': args.logFormat !== undefined,
+    socket: namesSockets(args),
   };
+  const keys = Object.keys(config) as (keyof ConfigFile)[];
+  return Object.fromEntries(keys.filter((key) => flags[key] !== true).map((key) => [key, config[key]]));
+}
+
+function namesSockets({ socketPath, cacheSocketPath, fd }: DaemonArguments): boolean {
+  return socketPath !== undefined || cacheSocketPath !== undefined || fd !== undefined;
 }
 
 function logLevel(args: DaemonArguments, config: ConfigFile): LogLevel {
@@ -256,8 +294,10 @@ function logLevel(args: DaemonArguments, config: ConfigFile): LogLevel {
 }
 
 function wantedSockets(args: DaemonArguments, config: ConfigFile): SocketSettings[] {
-  if (args.socketPath !== undefined) return [{ path: args.socketPath }];
-  if (args.fd !== undefined) return [];
+  const named: SocketSettings[] = [];
+  if (args.socketPath !== undefined) named.push({ path: args.socketPath });
+  if (args.cacheSocketPath !== undefined) named.push({ path: args.cacheSocketPath, device: 'cache-balloon' });
+  if (namesSockets(args)) return named;
   const sockets = config.socket ?? [];
   if (sockets.length === 0) {
     throw new SettingsError(

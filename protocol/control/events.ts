@@ -28,7 +28,7 @@ export const EVENTS = {
     level: 'error',
     help: 'A VM that the daemon before this one served cannot be gone on with. What was handed over is kept, untouched.',
     action:
-      'Do not reboot the VM. Start the version of the daemon that served it; if it was that one, report this line, and restart the VM when it suits.',
+      'Do not reboot the VM. Start the version of the daemon that served it: it goes on with the VM, whatever was started in between. If it was that one, report this line, and restart the VM when it suits.',
   },
   'hand-over-failed': {
     level: 'error',
@@ -72,13 +72,68 @@ export const EVENTS = {
   'target-reached': { level: 'info', help: 'The balloon is as large as its target.', action: null },
   inhibited: {
     level: 'warn',
-    help: 'Discarding stopped for this VM: its balloon moves, but the host gets no memory back.',
+    help: 'Discarding stopped for this VM: its balloon moves, but the host gets no memory back. A page cache balloon is asked to give all up (LOCK), and grows again afterwards.',
     action: 'Remove the reason it gives; after an inhibit by hand, run `balloonctl allow`.',
   },
   allowed: {
     level: 'info',
     help: 'Discarding resumed; pages given up meanwhile are discarded now.',
     action: null,
+  },
+  'policy-changed': {
+    level: 'info',
+    help: 'The policy was paused or resumed, for one VM or all.',
+    action: null,
+  },
+  'policy-took': {
+    level: 'info',
+    help: 'The policy took memory from this VM: how many bytes, for whom and why.',
+    action: null,
+  },
+  'policy-gave': {
+    level: 'info',
+    help: 'The policy gave memory to this VM: how many bytes, from whom and why.',
+    action: null,
+  },
+  'policy-forced': {
+    level: 'warn',
+    help: 'A VM did not yield in its grace time, so that its cgroup is held to less (memory.high in steps, then memory.max), or is killed where its band allows that.',
+    action: 'Look at the verdict of the VM; `balloonctl policy pause VM` ends the force.',
+  },
+  'policy-released': {
+    level: 'info',
+    help: 'Force was undone by one step, and why.',
+    action: null,
+  },
+  'policy-advice': {
+    level: 'info',
+    help: 'The policy only observes, and says what it would do. Said when that changes.',
+    action: null,
+  },
+  'policy-degraded': {
+    level: 'warn',
+    help: 'The policy works with less than it should, or with less than it was told: it says what is missing and what it does instead.',
+    action: 'Mend what it names.',
+  },
+  'limit-set': {
+    level: 'info',
+    help: "A limit of the VM's cgroup changed: which, from and to how many bytes (null: none), and why; while it follows, what the guest may use as well.",
+    action: null,
+  },
+  'limit-failed': {
+    level: 'error',
+    help: "The limits of a VM's cgroup cannot be written or are gone with it; the VM is served as before. Said once for each reason.",
+    action: 'Do what it says, then set the limits again with `balloonctl limit`.',
+  },
+  'cgroup-unknown': {
+    level: 'info',
+    help: 'The VM can have no limits, and why: it has no cgroup v2 of its own.',
+    action: 'Nothing, if it is to have none; else do what it says (docs/limits.md).',
+  },
+  'pressure-unknown': {
+    level: 'info',
+    help: 'The kernel does not tell of the pressure in the cgroup of a VM whose limits follow: they are looked at by time alone.',
+    action: 'Boot the host with `psi=1`.',
   },
   'pin-unknown': {
     level: 'debug',
@@ -159,6 +214,11 @@ export const EVENTS = {
     level: 'warn',
     help: 'The journal takes no entries, so the log goes to stderr as JSON. Said once.',
     action: 'Start systemd-journald, or give `--log-format json`.',
+  },
+  'metrics-unavailable': {
+    level: 'error',
+    help: 'Metrics cannot be served on the TCP address asked for. VMs are served all the same, and the control socket has the metrics.',
+    action: 'Choose an address of this host and a port that is free (`--metrics`), and restart the daemon.',
   },
   'control-request-refused': {
     level: 'debug',

@@ -44,7 +44,7 @@ function operationObject(operationId: string, operation: Operation): Json {
       200: {
         description: operation.summary,
         content: {
-          [operation.streams ? 'text/event-stream' : 'application/json']: {
+          [operation.streams ? 'text/event-stream' : (operation.text ?? 'application/json')]: {
             schema: reference(operation.reply),
           },
         },

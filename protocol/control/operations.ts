@@ -14,6 +14,8 @@ export interface Operation {
   readonly reply: SchemaName;
   /** The reply is a stream of server-sent events, each with one `reply` document as its data. */
   readonly streams?: true;
+  /** The reply is not JSON but text of this media type. */
+  readonly text?: string;
   /** Why the daemon may answer 409. */
   readonly conflict?: string;
 }
@@ -29,14 +31,14 @@ export const OPERATIONS = {
   setTarget: {
     method: 'PATCH',
     path: '/v1/vms/{vm}',
-    summary: 'Set the balloon target',
+    summary: 'Set the balloon target, or the limits of the cgroup',
     body: {
-      schema: 'Target',
+      schema: 'VmChange',
       required: true,
-      hint: 'send {"memoryBytes": N} or {"balloonBytes": N}, exactly one of them, in whole bytes',
+      hint: 'send {"memoryBytes": N}, {"balloonBytes": N}, {"cacheLimitBytes": N} or {"limits": {"high": N, "max": N}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well',
     },
     reply: 'Vm',
-    conflict: 'The VM cannot take this target.',
+    conflict: 'The VM cannot take this target, or its cgroup these limits.',
   },
   showStats: {
     method: 'GET',
@@ -67,6 +69,24 @@ export const OPERATIONS = {
     reply: 'Vm',
     conflict: 'The VM cannot be allowed now.',
   },
+  showPolicy: {
+    method: 'GET',
+    path: '/v1/policy',
+    summary: 'What the policy sees, and last decided for each VM',
+    reply: 'Policy',
+  },
+  changePolicy: {
+    method: 'PATCH',
+    path: '/v1/policy',
+    summary: 'Pause or resume the policy, for one VM or all',
+    body: {
+      schema: 'PolicyChange',
+      required: true,
+      hint: 'send {"paused": true} or {"paused": false}, with "vm": "NAME" for one VM',
+    },
+    reply: 'Policy',
+    conflict: 'There is no such VM.',
+  },
   streamEvents: {
     method: 'GET',
     path: '/v1/events',
@@ -88,6 +108,13 @@ export const OPERATIONS = {
     summary: 'Read the configuration file again; a file with a mistake changes nothing',
     reply: 'Reload',
     conflict: 'The file cannot be honoured; the detail says where and why.',
+  },
+  metrics: {
+    method: 'GET',
+    path: '/metrics',
+    summary: 'Measurements for Prometheus: docs/metrics.md lists them',
+    reply: 'Metrics',
+    text: 'text/plain; version=0.0.4; charset=utf-8',
   },
   health: { method: 'GET', path: '/healthz', summary: 'Whether the daemon serves', reply: 'Health' },
   openApi: { method: 'GET', path: '/openapi.json', summary: 'This document', reply: 'OpenApi' },

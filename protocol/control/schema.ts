@@ -57,11 +57,95 @@ const CGROUP = {
   },
 } as const;
 
+const LIMIT = {
+  anyOf: [BYTES, { enum: ['max', 'follow'] }, { type: 'null' }],
+  description: 'What the operator wants; null: nothing.',
+} as const;
+
+const LIMITS = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['high', 'max', 'mayUseBytes', 'problem'],
+  properties: {
+    high: LIMIT,
+    max: LIMIT,
+    mayUseBytes: { ...BYTES, description: 'What the guest may have in use now.' },
+    problem: { type: ['string', 'null'], description: 'Why there are no limits, or not those wanted.' },
+  },
+} as const;
+
 const POLICY = {
   type: 'object',
   additionalProperties: false,
   required: ['band', 'minBytes', 'maxBytes', 'mode'],
-  properties: { band: { type: 'integer' }, minBytes: BYTES, maxBytes: BYTES, mode: { type: 'string' } },
+  properties: {
+    band: { type: 'string' },
+    minBytes: BYTES,
+    maxBytes: BYTES,
+    mode: {
+      enum: ['observe', 'auto', 'off', 'paused', 'manual'],
+      description: 'paused: all VMs, by an operator. manual: this VM, by a target set by hand or a pause.',
+    },
+  },
+} as const;
+
+/** What the policy sees and last decided. */
+const POLICY_STATE = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['mode', 'paused', 'problem', 'reserveBytes', 'host', 'bands', 'vms'],
+  properties: {
+    mode: { enum: ['observe', 'auto', 'off'] },
+    paused: { type: 'boolean' },
+    problem: {
+      type: ['string', 'null'],
+      description: 'Why it works with less than it should; null: it does not.',
+    },
+    reserveBytes: BYTES,
+    host: {
+      anyOf: [
+        {
+          type: 'object',
+          additionalProperties: false,
+          required: ['totalBytes', 'availableBytes', 'pressurePercent', 'short'],
+          properties: {
+            totalBytes: BYTES,
+            availableBytes: BYTES,
+            pressurePercent: { type: ['number', 'null'], description: 'PSI some avg10; null: not counted.' },
+            short: { type: 'boolean', description: 'It has less available than its reserve.' },
+          },
+        },
+        { type: 'null' },
+      ],
+    },
+    bands: { type: 'array', items: { type: 'string' }, description: 'Highest first.' },
+    vms: {
+      type: 'array',
+      items: {
+        type: 'object',
+        additionalProperties: false,
+        required: ['name', 'band', 'minBytes', 'maxBytes', 'weight', 'mode', 'force', 'said', 'saidAt'],
+        properties: {
+          name: { type: 'string' },
+          ...POLICY.properties,
+          weight: { type: 'number' },
+          force: { enum: ['none', 'high', 'max', 'kill'] },
+          said: { type: 'string', description: 'What was last decided for it and why, in words.' },
+          saidAt: { type: ['string', 'null'], description: 'When; null: nothing was decided yet.' },
+        },
+      },
+    },
+  },
+} as const;
+
+const POLICY_CHANGE = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['paused'],
+  properties: {
+    paused: { type: 'boolean', description: 'false: act again.' },
+    vm: { type: 'string', minLength: 1, description: 'This VM only; without: the whole policy.' },
+  },
 } as const;
 
 const NULL = { type: 'null' } as const;
@@ -81,6 +165,7 @@ const VM = {
     'features',
     'stats',
     'cgroup',
+    'limits',
     'policy',
   ],
   properties: {
@@ -98,12 +183,12 @@ const VM = {
     features: { type: 'array', items: { type: 'string' }, description: 'Acknowledged, by spec name.' },
     stats: { anyOf: [STATS, NULL] },
     cgroup: { anyOf: [CGROUP, NULL] },
+    limits: LIMITS,
     policy: { anyOf: [POLICY, NULL] },
   },
 } as const;
 
 const TARGET = {
-  description: 'Exactly one of: what the guest keeps, or what it gives up.',
   anyOf: [
     {
       type: 'object',
@@ -117,7 +202,41 @@ const TARGET = {
       required: ['balloonBytes'],
       properties: { balloonBytes: { ...BYTES, description: 'What the guest gives up.' } },
     },
+    {
+      type: 'object',
+      additionalProperties: false,
+      required: ['cacheLimitBytes'],
+      properties: {
+        cacheLimitBytes: { ...BYTES, description: 'The most that its page cache balloon holds.' },
+      },
+    },
   ],
+} as const;
+
+const LIMIT_WORD = {
+  anyOf: [BYTES, { enum: ['max', 'follow', 'restore'] }],
+  description: 'Bytes; max: none; follow: what the guest may use; restore: what was found.',
+} as const;
+
+const LIMIT_REQUEST = {
+  type: 'object',
+  description: 'Limits of the cgroup of the VM: memory.high, memory.max, or both.',
+  additionalProperties: false,
+  minProperties: 1,
+  properties: { high: LIMIT_WORD, max: LIMIT_WORD },
+} as const;
+
+const LIMITS_BODY = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['limits'],
+  properties: { limits: LIMIT_REQUEST },
+} as const;
+
+const VM_CHANGE = {
+  description:
+    'Exactly one of: what the guest keeps, what it gives up, the limit of its page cache balloon, limits of its cgroup.',
+  anyOf: [...TARGET.anyOf, LIMITS_BODY],
 } as const;
 
 const INHIBIT = {
@@ -191,12 +310,15 @@ export const SCHEMAS = {
   Vm: VM,
   VmList: { type: 'array', items: VM },
   Stats: STATS,
-  Target: TARGET,
+  VmChange: VM_CHANGE,
   Inhibit: INHIBIT,
+  Policy: POLICY_STATE,
+  PolicyChange: POLICY_CHANGE,
   Problem: PROBLEM,
   Health: HEALTH,
   Reload: RELOAD,
   Event: EVENT,
+  Metrics: { type: 'string', description: "Prometheus' text format 0.0.4." },
   OpenApi: { type: 'object' },
 } as const;
 
@@ -204,7 +326,12 @@ export type SchemaName = keyof typeof SCHEMAS;
 export type VmView = XStatic<typeof VM>;
 export type BalloonView = XStatic<typeof BALLOON>;
 export type VmStats = XStatic<typeof STATS>;
+export type LimitWord = XStatic<typeof LIMIT_WORD>;
+export type LimitRequest = XStatic<typeof LIMIT_REQUEST>;
+export type VmChange = XStatic<typeof VM_CHANGE>;
 export type TargetRequest = XStatic<typeof TARGET>;
+export type PolicyState = XStatic<typeof POLICY_STATE>;
+export type PolicyChange = XStatic<typeof POLICY_CHANGE>;
 export type InhibitRequest = XStatic<typeof INHIBIT>;
 export type ProblemDocument = XStatic<typeof PROBLEM>;
 export type ReloadReport = XStatic<typeof RELOAD>;

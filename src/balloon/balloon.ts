@@ -16,6 +16,7 @@ import { BalloonConfig } from './config.js';
 import { GuestStats } from './guest-stats.js';
 import { PageRuns } from './page-runs.js';
 import { queueCount, queueRole } from './queue-roles.js';
+import { BalloonTotals } from './totals.js';
 
 /** Longest buffer of page frame numbers or statistics: 65,536 pages, far beyond any driver's. */
 const MAX_BUFFER_BYTES = 256 * 1024;
@@ -31,57 +32,16 @@ const scratch = new Uint8Array(MAX_BUFFER_BYTES);
 
 /** What a balloon tells its owner. None of these may throw. */
 export interface BalloonObserver {
+  /** Pages left the balloon; the driver is about to hear that it may use them. */
+  tookBack(): void;
   /** The driver reported how much is in the balloon. */
   actualChanged(): void;
   statsReceived(): void;
   /** The guest named pages that are in none of its regions; they were skipped. */
   pagesOutside(count: number): void;
-  /** Discards were made (`error` null), or some of them failed. */
-  discardsTried(error: SystemError | null, failedRanges: number): void;
+  /** A batch of discards was made (`error` null), or some of them failed. */
+  discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void;
   poisonActive(poisonVal: number): void;
-}
-
-/** Totals since the VM connected, in bytes, kept in the VM's state file. */
-class BalloonTotals {
-  readonly #kept: { readonly totals: Float64Array };
-
-  constructor(kept: { readonly totals: Float64Array }) {
-    this.#kept = kept;
-  }
-
-  get #values(): Float64Array {
-    return this.#kept.totals;
-  }
-
-  get discarded(): number {
-    return this.#values[0] ?? 0;
-  }
-
-  /** Not bytes: what the system calls took. */
-  get discardSeconds(): number {
-    return this.#values[1] ?? 0;
-  }
-
-  get inflated(): number {
-    return this.#values[2] ?? 0;
-  }
-
-  get deflated(): number {
-    return this.#values[3] ?? 0;
-  }
-
-  get reported(): number {
-    return this.#values[4] ?? 0;
-  }
-
-  count(kind: 'inflated' | 'deflated' | 'reported', bytes: number): void {
-    this.#values[{ inflated: 2, deflated: 3, reported: 4 }[kind]] = this[kind] + bytes;
-  }
-
-  countDiscard(bytes: number, seconds: number): void {
-    this.#values[0] = this.discarded + bytes;
-    this.#values[1] = this.discardSeconds + seconds;
-  }
 }
 
 /** Words of the state file: those of the config space come first, what a driver left behind when its device stopped follows. */
@@ -214,9 +174,11 @@ export class Balloon implements Device {
 
   stop(): void {
     this.#running = false;
-    this.#words[PAUSED_ACTUAL] = this.#config.actual;
-    this.#words[PAUSED_POISON] = this.#config.poisonVal;
-    this.#words[MODE] = PAUSED;
+    if (this.#words[MODE] === RUNNING) {
+      this.#words[PAUSED_ACTUAL] = this.#config.actual;
+      this.#words[PAUSED_POISON] = this.#config.poisonVal;
+      this.#words[MODE] = PAUSED;
+    }
     this.#forgetDriver();
     this.#roles = [];
     this.#discarder.stop();
@@ -346,6 +308,7 @@ export class Balloon implements Device {
       else region.ledger.deflate(first, count);
       this.totals.count('deflated', count * PAGE_BYTES);
     });
+    this.#observer.tookBack();
   }
 
   /** Cuts the runs collected at the borders of regions. */
@@ -383,6 +346,6 @@ export class Balloon implements Device {
 
   #count(result: DiscardResult): void {
     this.totals.countDiscard(result.discardedBytes, result.seconds);
-    this.#observer.discardsTried(result.error, result.failedRanges);
+    this.#observer.discardsTried(result.error, result.failedRanges, result.seconds);
   }
 }

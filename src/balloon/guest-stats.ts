@@ -13,6 +13,8 @@ export class GuestStats {
   values: ReadonlyMap<string, number> | null = null;
   /** Milliseconds since the epoch. */
   receivedAt = 0;
+  /** The buffer that the values came in may be seen once more. */
+  #resumed = false;
 
   constructor(giveBack: (chain: Chain) => void) {
     this.#giveBack = giveBack;
@@ -24,10 +26,21 @@ export class GuestStats {
       throw new DriverError(`statistics of ${bytes.length} bytes, not a multiple of ${STAT_BYTES}`);
     }
     if (this.#held !== null) throw new DriverError('a second statistics buffer');
-    this.values = decodeStats(bytes);
-    this.receivedAt = Date.now();
+    const values = decodeStats(bytes);
+    const again =
+      this.#resumed && [...(this.values ?? [])].every(([name, value]) => values.get(name) === value);
+    this.#resumed = false;
+    this.values = values;
+    if (!again) this.receivedAt = Date.now();
     this.#held = chain;
     for (const done of this.#waiting.splice(0)) done();
+  }
+
+  /** What a process that is gone was sent. */
+  resume(values: ReadonlyMap<string, number>, receivedAt: number): void {
+    this.values = values;
+    this.receivedAt = receivedAt;
+    this.#resumed = true;
   }
 
   /** Asks for new statistics, unless the driver is at it already. */

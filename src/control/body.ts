@@ -1,16 +1,24 @@
 /** Reads one JSON request body, never more than BODY_LIMIT_BYTES of it. */
 import type { IncomingMessage } from 'node:http';
 import { Check } from 'typebox/schema';
-import { SCHEMAS, type InhibitRequest, type TargetRequest } from '../../protocol/control/schema.js';
+import {
+  SCHEMAS,
+  type InhibitRequest,
+  type PolicyChange,
+  type VmChange,
+} from '../../protocol/control/schema.js';
 import { OPERATIONS } from '../../protocol/control/operations.js';
 import { Problem } from './problem.js';
 
 export const BODY_LIMIT_BYTES = 64 * 1024;
 
-export async function readTarget(request: IncomingMessage): Promise<TargetRequest> {
+/** A target, or limits. */
+export async function readChange(request: IncomingMessage): Promise<VmChange> {
   const { hint } = OPERATIONS.setTarget.body;
   const body = parse(await readText(request), hint);
-  if (!Check(SCHEMAS.Target, body)) throw new Problem(400, `not a balloon target: ${hint}`);
+  if (!Check(SCHEMAS.VmChange, body)) {
+    throw new Problem(400, `neither a balloon target nor limits: ${hint}`);
+  }
   return body;
 }
 
@@ -20,6 +28,13 @@ export async function readInhibit(request: IncomingMessage): Promise<InhibitRequ
   if (text === '') return {};
   const body = parse(text, hint);
   if (!Check(SCHEMAS.Inhibit, body)) throw new Problem(400, `not an inhibit request: ${hint}`);
+  return body;
+}
+
+export async function readPolicyChange(request: IncomingMessage): Promise<PolicyChange> {
+  const { hint } = OPERATIONS.changePolicy.body;
+  const body = parse(await readText(request), hint);
+  if (!Check(SCHEMAS.PolicyChange, body)) throw new Problem(400, `not a change of the policy: ${hint}`);
   return body;
 }
 

@@ -3,6 +3,9 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import type { DaemonEvent } from '../../protocol/control/events.js';
 import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
   ProblemDocument,
   ReloadReport,
   TargetRequest,
@@ -52,6 +55,10 @@ export class ControlClient {
     return (await this.#call('PATCH', vmPath(vm), target)) as VmView;
   }
 
+  async setLimits(vm: string, limits: LimitRequest): Promise<VmView> {
+    return (await this.#call('PATCH', vmPath(vm), { limits })) as VmView;
+  }
+
   /** `refresh` asks the guest for fresh ones and waits for them. */
   async stats(vm: string, refresh: boolean): Promise<VmStats> {
     return (await this.#call('GET', `${vmPath(vm)}/stats${refresh ? '?refresh=true' : ''}`)) as VmStats;
@@ -68,6 +75,14 @@ export class ControlClient {
   /** Has the daemon read its configuration file again. */
   async reload(): Promise<ReloadReport> {
     return (await this.#call('POST', '/v1/reload')) as ReloadReport;
+  }
+
+  async policy(): Promise<PolicyState> {
+    return (await this.#call('GET', '/v1/policy')) as PolicyState;
+  }
+
+  async changePolicy(change: PolicyChange): Promise<PolicyState> {
+    return (await this.#call('PATCH', '/v1/policy', change)) as PolicyState;
   }
 
   /** What the daemon remembers, oldest first; with `follow` also what comes, until the daemon ends it. */

@@ -1,16 +1,33 @@
 /** What the control server needs of the daemon; main implements it. The server holds no state of VMs. */
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { ReloadReport, TargetRequest, VmView } from '../../protocol/control/schema.js';
+import type { LiveTick } from '../../protocol/control/live.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  ReloadReport,
+  TargetRequest,
+  VmView,
+} from '../../protocol/control/schema.js';
 
 export interface Fleet {
   list(): VmView[];
   find(name: string): VmView | undefined;
   /** Bytes, whole and not negative. Throws RefusedError. */
   setTarget(name: string, target: TargetRequest): VmView;
+  /** Resolves once the kernel took them. Rejects with RefusedError. */
+  setLimits(name: string, limits: LimitRequest): Promise<VmView>;
   /** Resolves once the guest sent statistics younger than the call. Rejects with RefusedError. */
   refreshStats(name: string, timeoutMs: number): Promise<VmView>;
+  /** What GET /metrics answers, in Prometheus' text format. */
+  metrics(): Promise<string>;
+  /** What the page shows. */
+  live(): LiveTick;
   /** `null` resumes discarding; else resolves when none is under way any more. Rejects with RefusedError. */
   setInhibited(name: string, reason: string | null): Promise<VmView>;
+  policy(): PolicyState;
+  /** Throws RefusedError. */
+  changePolicy(change: PolicyChange): PolicyState;
 }
 
 /** Reads the configuration again and says what changed. Throws RefusedError. */

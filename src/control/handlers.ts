@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { openApiDocument } from '../../protocol/control/openapi.js';
 import type { OperationId } from '../../protocol/control/operations.js';
 import type { VmView } from '../../protocol/control/schema.js';
-import { readInhibit, readTarget } from './body.js';
+import { readChange, readInhibit, readPolicyChange } from './body.js';
 import { RefusedError, type Fleet, type Reload } from './fleet.js';
 import { Problem } from './problem.js';
 import type { Route } from './route.js';
@@ -26,8 +26,11 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
   listVms: ({ fleet }) => fleet.list(),
   showVm: (call) => findVm(call),
   setTarget: async (call) => {
-    const target = await readTarget(call.request);
-    return call.fleet.setTarget(findVm(call).name, target);
+    const change = await readChange(call.request);
+    const { name } = findVm(call);
+    return 'limits' in change
+      ? call.fleet.setLimits(name, change.limits)
+      : call.fleet.setTarget(name, change);
   },
   showStats: async (call) => {
     const found = findVm(call);
@@ -47,6 +50,9 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
   },
   allow: (call) => call.fleet.setInhibited(findVm(call).name, null),
   reload: ({ reload }) => reload(),
+  metrics: ({ fleet }) => fleet.metrics(),
+  showPolicy: ({ fleet }) => fleet.policy(),
+  changePolicy: async ({ fleet, request }) => fleet.changePolicy(await readPolicyChange(request)),
   health: ({ version }) => ({ status: 'ok', version }),
   openApi: ({ version }) => openApiDocument(version),
 };

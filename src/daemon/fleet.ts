@@ -1,40 +1,87 @@
-import type { VmView } from '../../protocol/control/schema.js';
+import { freemem, totalmem } from 'node:os';
+import type { LiveTick } from '../../protocol/control/live.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  TargetRequest,
+  VmView,
+} from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
+import { Metrics } from '../ops/metrics.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
+import { LimitError } from './limits.js';
 import { PinWatch } from './pin-watch.js';
-import { deviceOptions, isOfferable, type ConfigFile, type SocketSettings } from './settings.js';
-import { decodeVmRecord } from './vm-record.js';
-import { TargetError, Vm, type Target, type VmHandOver, type VmIdentity } from './vm.js';
+import { PolicyEngine } from './policy-engine.js';
+import { PolicySettings } from '../policy/settings.js';
+import {
+  deviceOptions,
+  isOfferable,
+  policyAfterReload,
+  type ConfigFile,
+  type DeviceKind,
+  type SocketSettings,
+} from './settings.js';
+import { decodeVmRecord, identifyVm, type VmRecord } from './vm-record.js';
+import { TargetError, Vm, type VmHandOver, type VmIdentity } from './vm.js';
+
+/** A VM that a daemon before this one served, and that waits for one that can go on with it. */
+export interface LeftAlone {
+  /** The name that its connection is kept by, where that can be told. */
+  connection: string | null;
+}
+
+export interface FleetOptions {
+  /** Of the daemon. */
+  version?: string;
+  pinCheckMs?: number;
+}
 
 /** All VMs by name. A connection becomes a VM by adopt() and leaves by itself when it ends. */
 export class VmFleet implements Fleet {
   readonly #vms = new Map<string, Vm>();
+  /** Page cache balloons. One of the same process as a VM has that VM's name, and is shown as part of it. */
+  readonly #caches = new Map<string, Vm>();
+  readonly #started: ConfigFile;
   #config: ConfigFile;
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
   readonly #pinWatch: PinWatch;
+  readonly #metrics: Metrics;
+  readonly #policy: PolicyEngine;
 
-  constructor(config: ConfigFile, events: EventLog, keeper: FdKeeper, pinCheckMs?: number) {
+  constructor(
+    config: ConfigFile,
+    events: EventLog,
+    keeper: FdKeeper,
+    { version = '0', pinCheckMs }: FleetOptions = {},
+  ) {
+    this.#started = config;
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
-    this.#pinWatch = new PinWatch(this.#vms, pinCheckMs);
+    this.#pinWatch = new PinWatch(() => [...this.#all()], pinCheckMs);
+    this.#metrics = new Metrics(this.#vms, version);
+    this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit);
   }
 
-  /** What VMs that connect from now on get. */
+  /** What VMs that connect from now on get, and what the policy goes by. */
   configure(config: ConfigFile): void {
     this.#config = config;
+    this.#policy.configure(new PolicySettings(policyAfterReload(this.#started, config)));
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
   adopt(fd: number, socket: SocketSettings | null): void {
     this.#keeper.keep(fd, 'connection');
     const { pid } = peerCredentials(fd);
-    const name = this.#freeName(socket?.name ?? peerName(pid) ?? `pid-${pid}`);
+    const kind = socket?.device ?? 'balloon';
+    const wanted = socket?.name ?? peerName(pid) ?? `pid-${pid}`;
+    const name = this.#otherDevice(kind, pid)?.name ?? this.#freeName(wanted);
     const options = deviceOptions(this.#config, socket, name);
     const state = StateFile.create();
     const identity = { name, pid, socketPath: socket?.path ?? null, options };
@@ -46,75 +93,124 @@ export class VmFleet implements Fleet {
   }
 
   /**
-   * Goes on with the VM whose state file a daemon before this one left in `fd`. False, with everything left as it was,
-   * when that cannot be.
+   * Goes on with the VM whose state file a daemon before this one left in `fd`. When that cannot be, everything is left
+   * as it was, and what is known of it returned.
    */
-  resume(fd: number): boolean {
-    let name: string | undefined;
+  resume(fd: number): LeftAlone | null {
+    let known: ReturnType<typeof identifyVm> = { name: null, connection: null };
     let state: StateFile | null = null;
     try {
       state = StateFile.open(fd);
+      known = identifyVm(state.record());
       const found = decodeVmRecord(state.record());
-      name = found.name;
+      const { name } = found;
       const connection = this.#keeper.claim(found.connection);
       if (connection === null) {
         this.#events.emit('vm-disconnected', 'the VMM ended while no daemon ran', {}, name);
         state.close();
-        return true;
+        return null;
       }
       const socket = (this.#config.socket ?? []).find(({ path }) => path === found.socket);
       const options = {
         ...deviceOptions(this.#config, socket ?? null, name),
+        kind: found.device ?? ('balloon' as const),
         features: found.features.filter(isOfferable),
       };
-      const identity = { name: this.#freeName(name), pid: found.pid, socketPath: found.socket, options };
+      const identity = { name: this.#nameAgain(found), pid: found.pid, socketPath: found.socket, options };
       const handOver = { keeper: this.#keeper, state, found };
       // It takes care of itself from here on.
       state = null;
       const vm = this.#serve(connection, identity, handOver);
       vm.checkPinned();
       vm.resume();
-      return true;
+      return null;
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       state?.letGo();
       const wrong = error instanceof StateError ? error.message : (error.stack ?? error.message);
-      this.#events.emit('resume-failed', `a VM cannot be gone on with: ${wrong}`, {}, name);
-      return false;
+      this.#events.emit(
+        'resume-failed',
+        `a VM cannot be gone on with: ${wrong}`,
+        {},
+        known.name ?? undefined,
+      );
+      return { connection: known.connection };
     }
   }
 
   /** Whether no discard has been under way for longer than that. */
   discardsMove(withinMs: number): boolean {
-    return [...this.#vms.values()].every((vm) => vm.discardingMs < withinMs);
+    return [...this.#all()].every((vm) => vm.discardingMs < withinMs);
   }
 
   get size(): number {
-    return this.#vms.size;
+    return new Set([...this.#vms.keys(), ...this.#caches.keys()]).size;
+  }
+
+  metrics(): Promise<string> {
+    return this.#metrics.text();
+  }
+
+  live(): LiveTick {
+    return {
+      time: Date.now(),
+      hostTotalBytes: totalmem(),
+      hostAvailableBytes: freemem(),
+      vms: [...this.#vms.values()].map((vm) => {
+        const { name, state, ramBytes, balloon, policy, verdict } = this.#view(vm.name);
+        return {
+          name,
+          state,
+          band: policy?.band ?? null,
+          ramBytes,
+          targetBytes: balloon.targetBytes,
+          actualBytes: balloon.actualBytes,
+          allocatedBytes: vm.allocatedBytes,
+          verdict,
+        };
+      }),
+    };
   }
 
   list(): VmView[] {
-    return [...this.#vms.values()].map((vm) => vm.view());
+    const names = new Set([...this.#vms.keys(), ...this.#caches.keys()]);
+    return [...names].flatMap((name) => this.find(name) ?? []);
   }
 
   find(name: string): VmView | undefined {
-    return this.#vms.get(name)?.view();
+    const vm = this.#vms.get(name);
+    const cache = this.#caches.get(name)?.view();
+    if (vm === undefined) return cache && { ...cache, balloon: NO_BALLOON, cache: cache.balloon };
+    const view = vm.view();
+    return withCache({ ...view, policy: this.#policy.vmView(vm, view.ramBytes) }, cache);
   }
 
-  setTarget(name: string, target: Target): VmView {
-    const vm = this.#vm(name);
+  setTarget(name: string, target: TargetRequest): VmView {
     try {
-      vm.setTarget(target);
+      if ('cacheLimitBytes' in target) this.#cache(name).setTarget({ balloonBytes: target.cacheLimitBytes });
+      else this.#traditional(name).setTarget(target);
     } catch (error) {
       if (error instanceof TargetError) throw new RefusedError(error.message);
       throw error;
     }
-    return vm.view();
+    return this.#view(name);
+  }
+
+  async setLimits(name: string, limits: LimitRequest): Promise<VmView> {
+    this.#view(name);
+    try {
+      // They are of the process, whichever devices it has.
+      await (this.#vms.get(name) ?? this.#cache(name)).limits.request(limits);
+    } catch (error) {
+      if (error instanceof LimitError) throw new RefusedError(error.message);
+      throw error;
+    }
+    return this.#view(name);
   }
 
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
-    const vm = this.#vm(name);
-    if (!vm.view().features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
+    const vm = this.#vms.get(name) ?? this.#cache(name);
+    if (vm.kind === 'balloon' && !vm.view().features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
       throw new RefusedError(`${name} has no statistics: its driver did not ack VIRTIO_BALLOON_F_STATS_VQ`);
     }
     if (!(await vm.refreshStats(timeoutMs))) {
@@ -122,39 +218,118 @@ export class VmFleet implements Fleet {
         `${name} did not send statistics within ${timeoutMs / 1000} s: see \`balloonctl show ${name}\` for its state`,
       );
     }
-    return vm.view();
+    return this.#view(name);
   }
 
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
-    const vm = this.#vm(name);
-    await vm.setInhibited(reason);
-    return vm.view();
+    this.#view(name);
+    await Promise.all(this.#devices(name).map((device) => device.setInhibited(reason)));
+    return this.#view(name);
+  }
+
+  /** Begins to decide who gets the memory, when all VMs of the daemon before this one are back. */
+  startPolicy(): void {
+    this.#policy.start();
+  }
+
+  policy(): PolicyState {
+    return this.#policy.view();
+  }
+
+  changePolicy(change: PolicyChange): PolicyState {
+    return this.#policy.change(change);
   }
 
   close(): void {
-    for (const vm of [...this.#vms.values()]) vm.close();
+    this.#policy.close();
+    for (const vm of [...this.#all()]) vm.close();
   }
 
   #serve(fd: number, identity: VmIdentity, handOver: VmHandOver): Vm {
     const { name } = identity;
+    const devices = identity.options.kind === 'balloon' ? this.#vms : this.#caches;
     const vm = new Vm(fd, identity, handOver, this.#events.emit, () => {
-      this.#vms.delete(name);
-      this.#events.forget(name);
+      devices.delete(name);
+      if (devices === this.#vms) this.#metrics.forget(vm);
+      if (this.#devices(name).length === 0) this.#events.forget(name);
     });
-    this.#vms.set(name, vm);
+    devices.set(name, vm);
     this.#pinWatch.wake();
     return vm;
   }
 
-  #vm(name: string): Vm {
+  *#all(): Generator<Vm> {
+    yield* this.#vms.values();
+    yield* this.#caches.values();
+  }
+
+  #devices(name: string): Vm[] {
+    return [this.#vms.get(name), this.#caches.get(name)].filter((device) => device !== undefined);
+  }
+
+  #view(name: string): VmView {
+    const view = this.find(name);
+    if (view === undefined) throw new RefusedError(`there is no VM ${name}`);
+    return view;
+  }
+
+  #traditional(name: string): Vm {
+    this.#view(name);
     const vm = this.#vms.get(name);
-    if (vm === undefined) throw new RefusedError(`there is no VM ${name}`);
-    return vm;
+    if (vm !== undefined) return vm;
+    throw new RefusedError(
+      `${name} has a page cache balloon only: set its --cache-limit, or give the VM a balloon too (virtio-id=5)`,
+    );
+  }
+
+  #cache(name: string): Vm {
+    this.#view(name);
+    const cache = this.#caches.get(name);
+    if (cache !== undefined) return cache;
+    throw new RefusedError(
+      `${name} has no page cache balloon: connect one (virtio-id=13) to a socket with device = "cache-balloon"`,
+    );
+  }
+
+  /** The VM's device of the other kind, where that has no partner yet. */
+  #otherDevice(kind: DeviceKind, pid: number): Vm | undefined {
+    const [own, others] = kind === 'balloon' ? [this.#vms, this.#caches] : [this.#caches, this.#vms];
+    return [...others.values()].find((other) => pid > 0 && other.pid === pid && !own.has(other.name));
+  }
+
+  /** Of a VM that is gone on with. */
+  #nameAgain(found: VmRecord): string {
+    const other = this.#otherDevice(found.device ?? 'balloon', found.pid);
+    return other !== undefined && other.name === found.name ? found.name : this.#freeName(found.name);
   }
 
   #freeName(wanted: string): string {
     let name = wanted;
-    for (let n = 2; this.#vms.has(name); n++) name = `${wanted}-${n}`;
+    for (let n = 2; this.#devices(name).length > 0; n++) name = `${wanted}-${n}`;
     return name;
   }
+}
+
+const NO_BALLOON: VmView['balloon'] = {
+  targetBytes: 0,
+  actualBytes: 0,
+  pendingBytes: 0,
+  discardedBytesTotal: 0,
+  inflatedBytesTotal: 0,
+  deflatedBytesTotal: 0,
+  reportedBytesTotal: 0,
+  discardSecondsTotal: 0,
+};
+
+/** Two devices of one VMM are one VM. What is said of both is the traditional balloon's where it has something to say. */
+function withCache(vm: VmView, cache: VmView | undefined): VmView {
+  if (cache === undefined) return vm;
+  return {
+    ...vm,
+    cache: cache.balloon,
+    inhibited: vm.inhibited ?? cache.inhibited,
+    verdict: vm.verdict ?? cache.verdict,
+    features: [...new Set([...vm.features, ...cache.features])],
+    stats: vm.stats ?? cache.stats,
+  };
 }

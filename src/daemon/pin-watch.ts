@@ -13,20 +13,20 @@ interface Watched {
  * is none, nothing is done at all.
  */
 export class PinWatch {
-  readonly #vms: ReadonlyMap<string, Watched>;
+  readonly #vms: () => Watched[];
   readonly #periodMs: number;
   #timer: NodeJS.Timeout | null = null;
   #round: Watched[] = [];
 
-  constructor(vms: ReadonlyMap<string, Watched>, periodMs = PERIOD_MS) {
+  constructor(vms: () => Watched[], periodMs = PERIOD_MS) {
     this.#vms = vms;
     this.#periodMs = periodMs;
   }
 
   /** To be called when there may be a first VM. */
   wake(): void {
-    const { size } = this.#vms;
-    if (size === 0) return;
+    const count = this.#vms().length;
+    if (count === 0) return;
     const pause = this.#round.length > 0 ? 1 / AT_ONCE : 1;
     this.#timer ??= setTimeout(
       () => {
@@ -34,12 +34,12 @@ export class PinWatch {
         this.#look();
         this.wake();
       },
-      this.#periodMs * Math.min(pause, AT_ONCE / size),
+      this.#periodMs * Math.min(pause, AT_ONCE / count),
     ).unref();
   }
 
   #look(): void {
-    if (this.#round.length === 0) this.#round = [...this.#vms.values()];
+    if (this.#round.length === 0) this.#round = this.#vms();
     for (let left = AT_ONCE; left > 0; left--) {
       const vm = this.#round.pop();
       if (vm === undefined || vm.recheckPinned()) return;

@@ -4,8 +4,11 @@ import { parse, TomlError } from 'smol-toml';
 import { Type, type Static } from 'typebox';
 import { Value } from 'typebox/value';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
+import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
+import { globMatches } from '../policy/glob.js';
+import { findPolicyMistake, POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';
 import { placeInToml } from './toml-place.js';
 
 /** A file or flag that cannot be honoured; the message is one line that says what to do. */
@@ -17,9 +20,18 @@ export class SettingsError extends Error {
  * Features that may be named, and those offered where nothing is said. A packed ring has no used index in guest
  * memory from which a daemon that was killed could resume, so it is offered only where asked for.
  */
-export type OfferableFeature = BalloonFeatureName | 'VIRTIO_F_RING_PACKED';
+export type OfferableFeature = BalloonFeatureName | CacheBalloonFeatureName | 'VIRTIO_F_RING_PACKED';
 const BALLOON_FEATURES = Object.keys(BalloonFeature) as BalloonFeatureName[];
-const OFFERABLE: readonly OfferableFeature[] = [...BALLOON_FEATURES, 'VIRTIO_F_RING_PACKED'];
+const CACHE_FEATURES = Object.keys(CacheBalloonFeature) as CacheBalloonFeatureName[];
+const OFFERABLE: readonly OfferableFeature[] = [
+  ...BALLOON_FEATURES,
+  ...CACHE_FEATURES,
+  'VIRTIO_F_RING_PACKED',
+];
+
+/** What connections to a socket are served: vhost-user does not say what the VMM shows its guest. */
+const DEVICE_KINDS = ['balloon', 'cache-balloon'] as const;
+export type DeviceKind = (typeof DEVICE_KINDS)[number];
 
 export function isOfferable(name: string): name is OfferableFeature {
   return (OFFERABLE as readonly string[]).includes(name);
@@ -29,11 +41,13 @@ const DeviceSettings = {
   features: Type.Optional(Type.Array(Type.Union(OFFERABLE.map((name) => Type.Literal(name))))),
   'stats-interval': Type.Optional(Type.Number({ minimum: 0, maximum: 86400 })),
   'discard-delay': Type.Optional(Type.Number({ minimum: 0, maximum: 0.05 })),
+  'shared-cgroup': Type.Optional(Type.Boolean()),
 };
 
 const ConfigFile = Type.Object(
   {
     control: Type.Optional(Type.String({ minLength: 1 })),
+    metrics: Type.Optional(Type.String({ minLength: 1 })),
     'log-level': Type.Optional(Type.Union(LOG_LEVELS.map((level) => Type.Literal(level)))),
     'log-format': Type.Optional(Type.Union(LOG_FORMATS.map((format) => Type.Literal(format)))),
     socket: Type.Optional(
@@ -41,6 +55,7 @@ const ConfigFile = Type.Object(
         Type.Object(
           {
             path: Type.String({ minLength: 1 }),
+            device: Type.Optional(Type.Union(DEVICE_KINDS.map((kind) => Type.Literal(kind)))),
             name: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9._:@+-]{1,64}$' })),
             ...DeviceSettings,
           },
@@ -51,11 +66,12 @@ const ConfigFile = Type.Object(
     vm: Type.Optional(
       Type.Array(
         Type.Object(
-          { match: Type.String({ minLength: 1 }), ...DeviceSettings },
+          { match: Type.String({ minLength: 1 }), ...DeviceSettings, ...VM_POLICY },
           { additionalProperties: false },
         ),
       ),
     ),
+    policy: Type.Optional(POLICY_TABLE),
   },
   { additionalProperties: false },
 );
@@ -63,26 +79,30 @@ export type ConfigFile = Static<typeof ConfigFile>;
 
 /**
  * What a device offers, how often it asks its guest for statistics (seconds; 0: never), and how long a discard behind
- * the ack waits for more to be given up (seconds).
+ * the ack waits for more to be given up (seconds), and whether a cgroup that holds others as well may be limited.
  */
 export interface DeviceOptions {
+  kind: DeviceKind;
   features: readonly OfferableFeature[];
   statsIntervalSeconds: number;
   discardDelaySeconds: number;
+  sharedCgroup: boolean;
 }
 
 export interface SocketSettings {
   path: string;
+  device?: DeviceKind | undefined;
   name?: string | undefined;
   features?: readonly OfferableFeature[] | undefined;
   'stats-interval'?: number | undefined;
   'discard-delay'?: number | undefined;
+  'shared-cgroup'?: boolean | undefined;
 }
 
-const DEFAULTS: DeviceOptions = {
-  features: BALLOON_FEATURES,
+const DEFAULTS = {
   statsIntervalSeconds: 10,
   discardDelaySeconds: 0.01,
+  sharedCgroup: false,
 };
 
 /** Throws SettingsError naming the file, and the line or the key that is wrong. */
@@ -102,12 +122,24 @@ export function readConfigFile(path: string): ConfigFile {
     const [reason] = error.message.split('\n');
     throw new SettingsError(`${path}:${error.line}:${error.column}: ${reason ?? 'not TOML'}`);
   }
-  if (!Value.Check(ConfigFile, document)) {
-    const { where, wrong } = firstMistake(document);
+  const wrong = (where: readonly string[], what: string): SettingsError => {
     const { line, column } = placeInToml(text, where);
     const key = where.length === 0 ? '' : `${where.join('.')} `;
-    throw new SettingsError(`${path}:${line}:${column}: ${key}${wrong}`);
+    return new SettingsError(`${path}:${line}:${column}: ${key}${what}`);
+  };
+  if (!Value.Check(ConfigFile, document)) {
+    const { where, wrong: what } = firstMistake(document);
+    throw wrong(where, what);
   }
+  if (document.metrics !== undefined && readAddress(document.metrics) === null) {
+    throw wrong(['metrics'], `is no address: ${ADDRESS_FORM}`);
+  }
+  const paths = (document.socket ?? []).map((socket) => socket.path);
+  const again = paths.findIndex((socketPath, n) => paths.indexOf(socketPath) !== n);
+  if (again >= 0)
+    throw wrong(['socket', `${again}`, 'path'], 'is that of another [[socket]]: give each its own');
+  const mistake = findPolicyMistake(document);
+  if (mistake !== null) throw wrong(mistake.where.split('.'), mistake.what);
   return document;
 }
 
@@ -130,18 +162,28 @@ function firstMistake(document: unknown): { where: string[]; wrong: string } {
 /** What applies to a VM: the last matching `[[vm]]`, then its socket, then the defaults. */
 export function deviceOptions(config: ConfigFile, socket: SocketSettings | null, vm: string): DeviceOptions {
   const matching = (config.vm ?? []).filter(({ match }) => globMatches(match, vm)).at(-1);
+  const kind = socket?.device ?? 'balloon';
+  // A VM with both devices may be matched by one table: each of them offers what is its own.
+  const others: readonly OfferableFeature[] = kind === 'balloon' ? CACHE_FEATURES : BALLOON_FEATURES;
+  const own = kind === 'balloon' ? BALLOON_FEATURES : CACHE_FEATURES;
   return {
-    features: matching?.features ?? socket?.features ?? DEFAULTS.features,
+    kind,
+    features: (matching?.features ?? socket?.features ?? own).filter((name) => !others.includes(name)),
     statsIntervalSeconds:
       matching?.['stats-interval'] ?? socket?.['stats-interval'] ?? DEFAULTS.statsIntervalSeconds,
     discardDelaySeconds:
       matching?.['discard-delay'] ?? socket?.['discard-delay'] ?? DEFAULTS.discardDelaySeconds,
+    sharedCgroup: matching?.['shared-cgroup'] ?? socket?.['shared-cgroup'] ?? DEFAULTS.sharedCgroup,
   };
 }
 
 /** The bits that are offered for these features, with what every split ring can be served with. */
 export function offeredBits(features: readonly OfferableFeature[]): FeatureBits {
-  const bits = { ...BalloonFeature, VIRTIO_F_RING_PACKED: VirtioFeature.VIRTIO_F_RING_PACKED };
+  const bits = {
+    ...BalloonFeature,
+    ...CacheBalloonFeature,
+    VIRTIO_F_RING_PACKED: VirtioFeature.VIRTIO_F_RING_PACKED,
+  };
   return featureMask(
     ...features.map((name) => bits[name]),
     VirtioFeature.VIRTIO_F_INDIRECT_DESC,
@@ -150,25 +192,59 @@ export function offeredBits(features: readonly OfferableFeature[]): FeatureBits 
   );
 }
 
-/** `*` stands for any characters, `?` for one. */
-export function globMatches(pattern: string, name: string): boolean {
-  const source = pattern
-    .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')
-    .replaceAll('*', '.*')
-    .replaceAll('?', '.');
-  return new RegExp(`^${source}$`, 'u').test(name);
+const ADDRESS_FORM = 'give HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797';
+
+/** `HOST:PORT`; an IPv6 address in brackets. Throws SettingsError. */
+export function parseAddress(text: string): { host: string; port: number } {
+  const address = readAddress(text);
+  if (address === null) {
+    throw new SettingsError(`metrics cannot be served on ${JSON.stringify(text)}: ${ADDRESS_FORM}`);
+  }
+  return address;
+}
+
+function readAddress(text: string): { host: string; port: number } | null {
+  const [, bracketed, plain, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+)):(\d{1,5})$/.exec(text) ?? [];
+  const host = bracketed ?? plain;
+  return host === undefined || Number(digits) > 65_535 ? null : { host, port: Number(digits) };
 }
 
 /** When a setting that was changed in the file takes effect, if it is not to interrupt anybody. */
 export type Effect = 'now' | 'next-connection' | 'restart';
 
-const EFFECTS: Readonly<Record<keyof ConfigFile, Effect>> = {
-  control: 'restart',
-  'log-level': 'now',
-  'log-format': 'restart',
-  socket: 'now',
-  vm: 'next-connection',
-};
+type PolicyTable = NonNullable<ConfigFile['policy']>;
+
+/** What the policy is started with, and keeps until it is started again; and what it can be given at any time. */
+function policyParts({ policy = {} }: ConfigFile): { atStart: PolicyTable; later: PolicyTable } {
+  const { mode, interval, record, ...later } = policy;
+  const atStart = {
+    ...(mode !== undefined && { mode }),
+    ...(interval !== undefined && { interval }),
+    ...(record !== undefined && { record }),
+  };
+  return { atStart, later };
+}
+
+/** The policy of `next`, as far as a daemon that was started with `started` can have it. */
+export function policyAfterReload(started: ConfigFile, next: ConfigFile): PolicyFile {
+  return { vm: next.vm, policy: { ...policyParts(next).later, ...policyParts(started).atStart } };
+}
+
+/** Parts of the file that take effect together. Sockets take effect one by one. */
+const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => unknown][] = [
+  ['control', 'restart', ({ control }) => control],
+  ['metrics', 'restart', ({ metrics }) => metrics],
+  ['log-level', 'now', (config) => config['log-level']],
+  ['log-format', 'restart', (config) => config['log-format']],
+  ['vm', 'next-connection', ({ vm }) => vm?.map((one) => ({ ...one, min: null, max: null, weight: null }))],
+  [
+    'vm min, max and weight',
+    'now',
+    ({ vm }) => vm?.map(({ match, min, max, weight }) => ({ match, min, max, weight })),
+  ],
+  ['policy', 'now', (config) => policyParts(config).later],
+  ['policy mode, interval and record', 'restart', (config) => policyParts(config).atStart],
+];
 
 export interface ConfigChange {
   /** The section, or a socket by its path. */
@@ -178,11 +254,8 @@ export interface ConfigChange {
 
 /** What differs between two files; sockets that are there in both keep listening, and their settings wait for VMs. */
 export function configChanges(before: ConfigFile, after: ConfigFile): ConfigChange[] {
-  const sections = Object.keys(EFFECTS) as (keyof ConfigFile)[];
-  return sections.flatMap((key): ConfigChange[] => {
-    if (isDeepStrictEqual(before[key], after[key])) return [];
-    return key === 'socket' ? socketChanges(before, after) : [{ key, effect: EFFECTS[key] }];
-  });
+  const parts = PARTS.filter(([, , of]) => !isDeepStrictEqual(of(before), of(after)));
+  return [...parts.map(([key, effect]) => ({ key, effect })), ...socketChanges(before, after)];
 }
 
 function socketChanges(before: ConfigFile, after: ConfigFile): ConfigChange[] {

@@ -1,13 +1,24 @@
 import { Type, type Static } from 'typebox';
 import { Value } from 'typebox/value';
 import { StateError } from '../memory/state-file.js';
-import { SessionRecord } from '../vhost-user/session-record.js';
+import { LimitsRecord } from './limits.js';
+import { MAX_REASON, SessionRecord } from '../vhost-user/session-record.js';
 
 /**
  * What is written down of a VM for the daemon that goes on with it. A change of its meaning is a new version and one
- * more entry in UPGRADES: a daemon takes over from any older one.
+ * more entry in UPGRADES: a daemon takes over from any older one. `version`, `name` and `connection` stay what they are
+ * in all versions, so that an older daemon knows what to leave alone.
  */
-const VERSION = 1;
+const VERSION = 2;
+
+const Word = Type.Union([
+  Type.Integer({ minimum: 0 }),
+  Type.Literal('max'),
+  Type.Literal('follow'),
+  Type.Null(),
+]);
+const ForcedFrom = Type.Object({ high: Word, max: Word });
+export type ForcedFrom = Static<typeof ForcedFrom>;
 
 const VmRecord = Type.Object({
   version: Type.Literal(VERSION),
@@ -15,18 +26,51 @@ const VmRecord = Type.Object({
   pid: Type.Integer({ minimum: 0 }),
   /** Path of the socket that it connected to, where the configuration has something for it. */
   socket: Type.Union([Type.String(), Type.Null()]),
+  /** What it is served with; nothing is said of the traditional balloon. */
+  device: Type.Optional(Type.Literal('cache-balloon')),
   /** What was offered: it stays so, whatever the configuration says now. */
   features: Type.Array(Type.String()),
   inhibited: Type.Union([Type.String(), Type.Null()]),
+  /** The limits that it had when the policy began to hold it to less. */
+  forcedFrom: Type.Optional(Type.Union([ForcedFrom, Type.Null()])),
+  /** The policy leaves it alone. */
+  manual: Type.Optional(Type.Boolean()),
   wantedMemoryBytes: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
   connectedAt: Type.Number(),
+  /** What was found wrong with it, for its verdict. */
+  problem: Type.Union([Type.String({ maxLength: MAX_REASON }), Type.Null()]),
+  /** The last that the guest sent. */
+  stats: Type.Union([
+    Type.Object({ receivedAt: Type.Number(), values: Type.Record(Type.String(), Type.Number()) }),
+    Type.Null(),
+  ]),
   connection: Type.String(),
+  /** Absent in records of daemons that had no limits. */
+  limits: Type.Optional(LimitsRecord),
   session: SessionRecord,
 });
 export type VmRecord = Static<typeof VmRecord>;
 
-/** From version n + 1 of the record to the next. */
-const UPGRADES: readonly ((record: Record<string, unknown>) => Record<string, unknown>)[] = [];
+type Json = Readonly<Record<string, unknown>>;
+
+/** From version n + 1 of the record to the next. What they make is checked, so they take anything. */
+const UPGRADES: readonly ((record: Json) => Json)[] = [
+  // Of what went wrong and of statistics nothing was known to the next daemon.
+  (record) => {
+    const session = asObject(record['session']);
+    return {
+      ...record,
+      version: 2,
+      problem: null,
+      stats: null,
+      session: {
+        ...session,
+        vrings: withEach(session['vrings'], { broken: null }),
+        regions: withEach(session['regions'], { lost: false }),
+      },
+    };
+  },
+];
 
 export function encodeVmRecord(record: Omit<VmRecord, 'version'>): string {
   return JSON.stringify({ version: VERSION, ...record });
@@ -34,20 +78,16 @@ export function encodeVmRecord(record: Omit<VmRecord, 'version'>): string {
 
 /** Throws StateError. */
 export function decodeVmRecord(text: string): VmRecord {
-  let record: unknown;
-  try {
-    record = JSON.parse(text);
-  } catch {
-    throw new StateError('its record is not JSON');
-  }
-  if (typeof record !== 'object' || record === null) throw new StateError('its record is no object');
-  let current = record as Record<string, unknown>;
+  let current = parsed(text);
+  if (current === null) throw new StateError('its record is no JSON object');
   const version = current['version'];
   if (typeof version !== 'number' || !Number.isInteger(version) || version < 1) {
     throw new StateError('its record has no version');
   }
   if (version > VERSION) {
-    throw new StateError(`a record of version ${version}, and this balloond knows ${VERSION}`);
+    throw new StateError(
+      `a newer balloond served it, with records of version ${version}, and this one knows ${VERSION}: start the newer one again, which goes on with it, and do not reboot the VM before`,
+    );
   }
   for (const upgrade of UPGRADES.slice(version - 1)) current = upgrade(current);
   if (!Value.Check(VmRecord, current)) {
@@ -55,4 +95,30 @@ export function decodeVmRecord(text: string): VmRecord {
     throw new StateError(`its record: ${first?.instancePath ?? ''} ${first?.message ?? 'is wrong'}`);
   }
   return current;
+}
+
+/** What can be told of a record that cannot be gone on with. */
+export function identifyVm(text: string): { name: string | null; connection: string | null } {
+  const { name, connection } = parsed(text) ?? {};
+  return {
+    name: typeof name === 'string' ? name : null,
+    connection: typeof connection === 'string' ? connection : null,
+  };
+}
+
+function parsed(text: string): Json | null {
+  try {
+    const record: unknown = JSON.parse(text);
+    return typeof record === 'object' && record !== null ? (record as Json) : null;
+  } catch {
+    return null;
+  }
+}
+
+function asObject(value: unknown): Json {
+  return typeof value === 'object' && value !== null ? (value as Json) : {};
+}
+
+function withEach(list: unknown, added: Json): unknown {
+  return Array.isArray(list) ? list.map((entry: unknown) => ({ ...asObject(entry), ...added })) : list;
 }

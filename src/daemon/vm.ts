@@ -1,22 +1,29 @@
 import type { VmView } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
+import { CacheBalloonFeature } from '../../protocol/virtio/cache-balloon.js';
 import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
+import { CacheBalloon } from '../balloon/cache-balloon.js';
+import type { HostPaths } from '../host/host-paths.js';
 import { mapsPrivately } from '../host/peer.js';
 import { findPinning, openFileCount } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
-import type { SystemError } from '../os/errors.js';
+import { VmMeters } from '../ops/vm-meters.js';
+import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { StateFile } from '../memory/state-file.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import type { Turns } from '../vhost-user/turns.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
-import { offeredBits, type DeviceOptions } from './settings.js';
-import { encodeVmRecord, type VmRecord } from './vm-record.js';
+import { VmLimits } from './limits.js';
+import type { GuestUse } from './limit-plan.js';
+import { offeredBits, type DeviceKind, type DeviceOptions } from './settings.js';
+import { MAX_REASON } from '../vhost-user/session-record.js';
+import { encodeVmRecord, type ForcedFrom, type VmRecord } from './vm-record.js';
 import { verdict } from './verdict.js';
 
 /** A target that cannot be: the message says why and what to do. */
@@ -46,6 +53,8 @@ export interface VmHandOver {
   found: VmRecord | null;
   /** Those it shares the event loop with, if not all of the process. */
   turns?: Turns;
+  /** Where the kernel's files are, if not where they always are. */
+  paths?: HostPaths;
 }
 
 /**
@@ -56,6 +65,9 @@ export interface VmHandOver {
 export class Vm implements SessionObserver, BalloonObserver {
   readonly name: string;
   readonly pid: number;
+  readonly meters = new VmMeters();
+  /** Of its cgroup. */
+  readonly limits: VmLimits;
   readonly #identity: VmIdentity;
   readonly #keeper: FdKeeper;
   readonly #fd: number;
@@ -64,8 +76,10 @@ export class Vm implements SessionObserver, BalloonObserver {
   readonly #onClosed: () => void;
   readonly #statsTimer: NodeJS.Timeout | null;
   readonly #connectedAt: number;
-  #balloon!: Balloon;
+  #balloon!: Balloon | CacheBalloon;
   #wantedMemoryBytes: number | null = null;
+  #manual = false;
+  #forcedFrom: ForcedFrom | null = null;
   #ramBytes = 0;
   #problem: string | null = null;
   #reached = true;
@@ -85,6 +99,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #openFiles: number | null = null;
   #pinUnknown = false;
   #ended = false;
+  #named: { bits: FeatureBits; names: string[] } | null = null;
 
   /**
    * Owns the connected socket `fd` and the state file. One that was found waits for resume(); throws StateError or
@@ -93,7 +108,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   constructor(
     fd: number,
     identity: VmIdentity,
-    { keeper, state, found, ...shared }: VmHandOver,
+    { keeper, state, found, paths, ...shared }: VmHandOver,
     emit: Emit,
     onClosed: () => void,
   ) {
@@ -106,15 +121,32 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#onClosed = onClosed;
     this.#emit = (event, message, fields) => emit(event, message, fields, name);
     this.#connectedAt = found?.connectedAt ?? Date.now();
+    this.limits = new VmLimits(
+      {
+        pid,
+        shared: options.sharedCgroup,
+        emit: this.#emit,
+        use: () => this.#guestUse(),
+        save: () => {
+          if (!this.#ended) this.#session.save();
+        },
+        ...(paths !== undefined && { paths }),
+      },
+      found?.limits ?? null,
+    );
     this.#session = new Session(
       fd,
       this,
       (memory, host) => {
         const delayMs = options.discardDelaySeconds * 1000;
-        this.#balloon = new Balloon(memory, host, this, offeredBits(options.features), delayMs);
+        const offered = offeredBits(options.features);
+        this.#balloon =
+          options.kind === 'cache-balloon'
+            ? new CacheBalloon(memory, host, this, offered)
+            : new Balloon(memory, host, this, offered, delayMs);
         return this.#balloon;
       },
-      { ...shared, state, keeper, found: found?.session ?? null },
+      { ...shared, state, keeper, found: found?.session ?? null, pid: identity.pid },
     );
     this.#statsTimer =
       options.statsIntervalSeconds > 0
@@ -127,11 +159,16 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** Goes on where the daemon before this one ended. */
   resume(): void {
     this.#resuming = true;
+    // Before a ring is served: a guest may wait for an answer to its deflate.
+    this.limits.resume();
     try {
       this.#session.resume();
     } finally {
       this.#resuming = false;
     }
+    this.limits.check();
+    // The policy of this daemon begins anew.
+    if (this.#forcedFrom !== null) void this.force(null, null).catch(() => undefined);
     const { targetBytes, actualBytes } = this.#balloon;
     this.#emit('vm-resumed', 'served again from where the daemon before this one ended', {
       state: this.#session.state,
@@ -146,13 +183,23 @@ export class Vm implements SessionObserver, BalloonObserver {
       name,
       pid,
       socket: socketPath,
+      ...(options.kind === 'balloon' ? {} : { device: options.kind }),
       features: [...options.features],
       inhibited: this.#operatorInhibits,
+      manual: this.#manual,
+      forcedFrom: this.#forcedFrom,
       wantedMemoryBytes: this.#wantedMemoryBytes,
       connectedAt: this.#connectedAt,
+      problem: this.#problem?.slice(0, MAX_REASON) ?? null,
+      stats: this.#statsRecord(),
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
+      limits: this.limits.record(),
       session: this.#session.record(),
     });
+  }
+
+  get kind(): DeviceKind {
+    return this.#identity.options.kind;
   }
 
   /** How long the discard that is under way has been, in milliseconds; 0 when there is none. */
@@ -160,6 +207,12 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.#balloon.discardingMs;
   }
 
+  /** What the files of guest memory take up on the host now. */
+  get allocatedBytes(): number {
+    return this.#session.memory.allocatedBytes;
+  }
+
+  /** With what is known of its one device as `balloon`, whichever it is. */
   view(): VmView {
     const { memory, features, state } = this.#session;
     const balloon = this.#balloon;
@@ -181,17 +234,50 @@ export class Vm implements SessionObserver, BalloonObserver {
       cache: null,
       inhibited: balloon.inhibited,
       verdict: this.#verdict(),
-      features: featureNames(features, BalloonFeature, VirtioFeature, VhostFeature),
+      features: this.#featureNames(features),
       stats: this.#statsView(),
-      cgroup: null,
+      cgroup: this.limits.view(),
+      limits: this.limits.limitsView(),
       policy: null,
     };
   }
 
-  /** Throws TargetError when the guest has less memory than that. */
+  /** Whether an operator set its target, or paused the policy for it. */
+  get manual(): boolean {
+    return this.#manual;
+  }
+
+  set manual(manual: boolean) {
+    if (manual === this.#manual) return;
+    this.#manual = manual;
+    this.#session.save();
+  }
+
+  /** The policy's word. Never beyond what there is. */
+  setPolicyTarget(balloonBytes: number): void {
+    this.#apply(Math.min(balloonBytes, this.#ramBytes), 'policy');
+  }
+
+  /** The policy's word: holds its cgroup to these; null: to what held before. Rejects with LimitError. */
+  async force(highBytes: number | null, maxBytes: number | null): Promise<void> {
+    if (this.#forcedFrom === null) {
+      if (highBytes === null) return;
+      const { high, max } = this.limits.limitsView();
+      this.#forcedFrom = { high, max };
+      this.#session.save();
+    }
+    const { high, max } = this.#forcedFrom;
+    const over = highBytes === null && maxBytes === null;
+    if (over) this.#forcedFrom = null;
+    await this.limits.request({ high: highBytes ?? high ?? 'restore', max: maxBytes ?? max ?? 'restore' });
+    if (over) this.#session.save();
+  }
+
+  /** The operator's word: the policy leaves the VM alone from now on. Throws TargetError when the guest has less. */
   setTarget(target: Target): void {
     const ram = this.#ramBytes;
     if ('memoryBytes' in target && ram === 0) {
+      this.#manual = true;
       this.#wantedMemoryBytes = target.memoryBytes;
       this.#session.save();
       return;
@@ -203,6 +289,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       );
     }
     this.#wantedMemoryBytes = null;
+    this.manual = true;
     this.#apply('memoryBytes' in target ? ram - asked : asked, 'operator');
   }
 
@@ -224,6 +311,7 @@ export class Vm implements SessionObserver, BalloonObserver {
    * Returns whether it was so.
    */
   recheckPinned(): boolean {
+    this.limits.check();
     const files = openFileCount(this.pid);
     const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
     if (files !== null && files === this.#openFiles && recent) return false;
@@ -270,6 +358,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   memoryChanged(): void {
     const { regions, sizeBytes } = this.#session.memory;
     this.#ramBytes = sizeBytes;
+    this.limits.allow('memory-mapped');
     this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory in ${regions.length} regions`, {
       regions: regions.length,
       bytes: sizeBytes,
@@ -278,12 +367,22 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   featuresAcked(features: FeatureBits): void {
-    const names = featureNames(features, BalloonFeature, VirtioFeature, VhostFeature);
+    const names = this.#featureNames(features);
     this.#emit('features-negotiated', 'the guest driver acked its features', { features: names });
+  }
+
+  /** Made once: it is most of what a view costs, and they are looked at again and again. */
+  #featureNames(bits: FeatureBits): string[] {
+    if (this.#named?.bits !== bits) {
+      const names = featureNames(bits, BalloonFeature, CacheBalloonFeature, VirtioFeature, VhostFeature);
+      this.#named = { bits, names };
+    }
+    return this.#named.names;
   }
 
   stateChanged(state: SessionState): void {
     this.#movedAt = Date.now();
+    if (!this.#resuming) this.limits.allow(state);
     if (state !== 'running') {
       this.#problem = null;
       if (this.#session.intact()) this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
@@ -306,11 +405,17 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('vm-ready', 'the guest driver runs', { targetBytes: this.#balloon.targetBytes });
   }
 
+  kickAcked(ms: number): void {
+    this.meters.kickToAck.observe(ms / 1000);
+  }
+
   requestRefused(request: string, error: Error): void {
+    this.meters.errors.frontend++;
     this.#emit('frontend-error', error.message, { request });
   }
 
   ringFailed(index: number, error: Error): void {
+    this.meters.errors[error instanceof FrontendError ? 'frontend' : 'driver']++;
     if (error instanceof FrontendError) {
       this.#privateMemory(error.message, { ring: index });
       return;
@@ -342,9 +447,13 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   closed(error: Error | null): void {
     this.#ended = true;
+    this.limits.close();
     if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
-    else this.#emit('vm-dropped', error.message);
+    else {
+      this.meters.errors[error instanceof SystemError ? 'system' : 'frontend']++;
+      this.#emit('vm-dropped', error.message);
+    }
     this.#onClosed();
   }
 
@@ -356,8 +465,13 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('target-reached', `the balloon holds ${formatSize(actualBytes)}`, { actualBytes });
   }
 
+  tookBack(): void {
+    this.limits.allow('deflated');
+  }
+
   statsReceived(): void {
     this.#emit('stats-received', 'the guest sent statistics');
+    this.#session.changed();
   }
 
   pagesOutside(count: number): void {
@@ -366,9 +480,12 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#emit('pfn-outside-memory', `${count} pages are in no shared memory region`, { pages: count });
   }
 
-  discardsTried(error: SystemError | null, failedRanges: number): void {
+  discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void {
+    this.meters.discards.observe(seconds);
+    this.meters.errors.system += failedRanges;
     if (error === null) {
       if (this.#session.memory.pendingPages === 0) this.#discardError = null;
+      this.limits.settle();
       return;
     }
     const { code, syscall, message } = error;
@@ -389,6 +506,12 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   #restore(found: VmRecord): void {
     this.#wantedMemoryBytes = found.wantedMemoryBytes;
+    this.#problem = found.problem;
+    if (found.stats !== null) {
+      this.#balloon.stats.resume(new Map(Object.entries(found.stats.values)), found.stats.receivedAt);
+    }
+    this.#manual = found.manual ?? false;
+    this.#forcedFrom = found.forcedFrom ?? null;
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
     this.#operatorInhibits = found.inhibited;
@@ -398,6 +521,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #apply(bytes: number, by: string): void {
     const before = this.#balloon.targetBytes;
     if (bytes > before) this.checkPinned();
+    if (this.kind === 'balloon') this.limits.allow('target', bytes);
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
@@ -409,6 +533,21 @@ export class Vm implements SessionObserver, BalloonObserver {
       fromBytes: before,
       toBytes: after,
     });
+  }
+
+  /** A page that owes its discard is still the guest's, as far as the host's memory goes. */
+  #guestUse(): GuestUse {
+    const { memory, features, state } = this.#session;
+    // What a page cache balloon holds is the guest's whenever it wants it.
+    if (this.kind === 'cache-balloon') {
+      return { ramBytes: this.#ramBytes, targetBytes: 0, discardedBytes: 0, tellsFirst: false };
+    }
+    return {
+      ramBytes: this.#ramBytes,
+      targetBytes: this.#balloon.targetBytes,
+      discardedBytes: Math.max(0, memory.balloonedPages - memory.pendingPages) * PAGE_BYTES,
+      tellsFirst: state === 'running' && hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST),
+    };
   }
 
   #privateMemory(reason: string, fields: Record<string, unknown>): void {
@@ -423,15 +562,24 @@ export class Vm implements SessionObserver, BalloonObserver {
     return { ageSeconds: (Date.now() - receivedAt) / 1000, ...Object.fromEntries(values) };
   }
 
+  /** Those that have names: a guest may send any number of others. */
+  #statsRecord(): VmRecord['stats'] {
+    const { values, receivedAt } = this.#balloon.stats;
+    if (values === null) return null;
+    const named = [...values].filter(([name]) => (STAT_NAMES as readonly string[]).includes(name));
+    return { receivedAt, values: Object.fromEntries(named) };
+  }
+
   #verdict(): string | null {
     const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
     return verdict({
-      problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem(),
+      problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem() ?? this.limits.problem(),
       state: this.#session.state,
       now: Date.now(),
       connectedAt: this.#connectedAt,
       movedAt: this.#movedAt,
-      targetBytes: this.#balloon.targetBytes,
+      // Of a page cache balloon it is a limit: the guest holds what it can spare.
+      targetBytes: this.kind === 'balloon' ? this.#balloon.targetBytes : this.#balloon.actualBytes,
       actualBytes: this.#balloon.actualBytes,
       ramBytes: this.#ramBytes,
       heldBytes: this.#session.memory.balloonedPages * PAGE_BYTES,

@@ -1,10 +1,10 @@
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
-import { describeFile } from '../os/file.js';
+import { allocatedBytes, describeFile } from '../os/file.js';
 import { closeFd } from '../os/fd.js';
 import { faultsSoFar } from '../os/mapping.js';
 import { FrontendError } from './errors.js';
-import { describeRegion, GuestRegion, regionsOverlap, samePlace } from './region.js';
-import { StateFile, type Area } from './state-file.js';
+import { describeRegion, GuestRegion, regionsOverlap, samePlace, type FoundPages } from './region.js';
+import { StateFile } from './state-file.js';
 
 /** What GET_MAX_MEM_SLOTS answers: as many as the kernel's own vhost allows by default for KVM guests. */
 export const MAX_MEM_SLOTS = 509;
@@ -21,7 +21,7 @@ export interface GuestSlice {
 export interface FoundRegion {
   description: RegionDescription;
   fd: number;
-  ledger: Area;
+  pages: FoundPages;
 }
 
 /**
@@ -63,6 +63,14 @@ export class GuestMemory {
     this.#lost = this.#regions.find((region) => region.lost) ?? null;
   }
 
+  /** What the files behind it take up on the host now, with whatever else they hold. */
+  get allocatedBytes(): number {
+    const files = new Map(this.#regions.map(({ file, fd }) => [`${file.dev}:${file.ino}`, fd]));
+    let bytes = 0;
+    for (const fd of files.values()) bytes += allocatedBytes(fd);
+    return bytes;
+  }
+
   get balloonedPages(): number {
     return this.#regions.reduce((sum, region) => sum + region.ledger.ballooned.size, 0);
   }
@@ -92,12 +100,12 @@ export class GuestMemory {
 
   /** Goes on with regions that were begun before, and takes their fds over. */
   resume(found: readonly FoundRegion[]): void {
-    for (const { description, fd, ledger } of found) {
+    for (const { description, fd, pages } of found) {
       refuseOverlap(
         this.#regions.map((region) => region.description),
         description,
       );
-      this.#install([...this.#regions, new GuestRegion(description, fd, this.state, ledger)]);
+      this.#install([...this.#regions, new GuestRegion(description, fd, this.state, pages)]);
     }
   }
 

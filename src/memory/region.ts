@@ -2,6 +2,7 @@ import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { closeFd } from '../os/fd.js';
 import { describeFile, fileBytes, type BackingFile } from '../os/file.js';
 import { Mapping } from '../os/mapping.js';
+import { createMemfd } from '../os/memfd.js';
 import { FrontendError } from './errors.js';
 import { BLOCK_PAGES, PageLedger } from './page-ledger.js';
 import type { Area, StateFile } from './state-file.js';
@@ -12,6 +13,13 @@ export const PAGE_BYTES = 4096;
 const MAX_GPA = 2 ** 52;
 /** Largest region served: its ledger is two views of 512 MiB. */
 export const MAX_REGION_BYTES = 2 ** 44;
+
+/** What a process that is gone knew of a region. */
+export interface FoundPages {
+  ledger: Area;
+  /** Part of it was gone. */
+  lost: boolean;
+}
 
 /**
  * One range of guest memory, mapped. It owns its mapping, its fd and its ledger. The mapping starts at a backing
@@ -29,13 +37,14 @@ export class GuestRegion {
   readonly ledger: PageLedger;
   /** Its file was found to be too short. */
   shrunk = false;
+  readonly #lostBefore: boolean;
 
   /**
    * Maps what `description` says of `fd`, which belongs to the region from then on; when it throws, the fd is
    * still the caller's. Throws FrontendError when the description cannot be true. The ledger is kept in `state`,
-   * where it may be `found`.
+   * where it may be `found`: such a region is lost when its file was cut short in the meantime, and not refused.
    */
-  constructor(description: RegionDescription, fd: number, state: StateFile, found: Area | null = null) {
+  constructor(description: RegionDescription, fd: number, state: StateFile, found: FoundPages | null = null) {
     const { gpa, sizeBytes, userAddr, mmapOffset } = description;
     const where = describeRegion(description);
     if (sizeBytes === 0n) throw new FrontendError(`${where} is empty`);
@@ -54,7 +63,9 @@ export class GuestRegion {
         `${where} is not in a memfd, tmpfs or hugetlbfs file: use memory-backend-memfd`,
       );
     }
-    if (mmapOffset + sizeBytes > BigInt(this.file.sizeBytes)) {
+    this.shrunk = mmapOffset + sizeBytes > BigInt(this.file.sizeBytes);
+    this.#lostBefore = found?.lost ?? false;
+    if (this.shrunk && found === null) {
       throw new FrontendError(
         `${where} ends at ${mmapOffset + sizeBytes} in a file of ${this.file.sizeBytes} bytes`,
       );
@@ -65,10 +76,18 @@ export class GuestRegion {
     this.description = description;
     this.lead = Number(mmapOffset) % this.file.pageBytes;
     const length = Math.ceil((this.lead + this.sizeBytes) / this.file.pageBytes) * this.file.pageBytes;
-    this.mapping = Mapping.map(fd, Number(mmapOffset) - this.lead, length);
+    this.mapping =
+      this.shrunk || this.#lostBefore
+        ? zeros(length)
+        : Mapping.map(fd, Number(mmapOffset) - this.lead, length);
     try {
       const filePage = Number(mmapOffset) / PAGE_BYTES;
-      this.ledger = new PageLedger(state, this.sizeBytes / PAGE_BYTES, filePage % BLOCK_PAGES, found);
+      this.ledger = new PageLedger(
+        state,
+        this.sizeBytes / PAGE_BYTES,
+        filePage % BLOCK_PAGES,
+        found?.ledger ?? null,
+      );
     } catch (error) {
       this.mapping.close();
       throw error;
@@ -78,7 +97,7 @@ export class GuestRegion {
 
   /** Part of it is gone: what is read there is not the guest's, and the rest can only be wrong without it. */
   get lost(): boolean {
-    return this.shrunk || this.mapping.faults > 0;
+    return this.shrunk || this.#lostBefore || this.mapping.faults > 0;
   }
 
   /** Looks whether the file still holds all of it; false makes it lost. */
@@ -102,6 +121,16 @@ export class GuestRegion {
     this.ledger.close();
     this.mapping.close();
     closeFd(this.fd);
+  }
+}
+
+/** In the place of what is gone, whose file must not be mapped: hugetlbfs would make it longer again. */
+function zeros(lenBytes: number): Mapping {
+  const fd = createMemfd('lost', lenBytes);
+  try {
+    return Mapping.map(fd, 0, lenBytes);
+  } finally {
+    closeFd(fd);
   }
 }
 

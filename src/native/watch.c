@@ -71,7 +71,10 @@ static void watch_ready(uv_poll_t *poll, int status, int events)
 
 static int events_argument(struct call *call, size_t index)
 {
-	return (int)glue_number(call, index, UV_READABLE | UV_WRITABLE);
+	int events = (int)glue_number(call, index, UV_READABLE | UV_WRITABLE | UV_PRIORITIZED);
+
+	call->bad |= (events & UV_DISCONNECT) != 0;
+	return events;
 }
 
 /* Whatever this leaves undone, stop_watch() undoes the rest. */

@@ -3,6 +3,8 @@ import { native, type WatchHandle } from './native.js';
 
 export const READABLE = 1;
 export const WRITABLE = 2;
+/** POLLPRI: what pressure stall triggers say. */
+export const PRIORITIZED = 8;
 
 /**
  * Watches an fd on the event loop, level-triggered. It does not own the fd; close() before the fd is closed. After an

@@ -1,4 +1,4 @@
-import { FLAG_NEED_REPLY } from '../../protocol/vhost-user/header.js';
+import { encodeMessage, FLAG_NEED_REPLY } from '../../protocol/vhost-user/header.js';
 import { BackendRequest } from '../../protocol/vhost-user/requests.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Connection, type Message } from './connection.js';
@@ -15,6 +15,7 @@ import type { Seat } from './turns.js';
 export class BackendChannel {
   readonly fd: number;
   readonly #connection: Connection;
+  readonly #outbox = new PlainOutbox();
   readonly #acknowledged: boolean;
   readonly #onSent: () => void;
   #allowed = false;
@@ -37,11 +38,13 @@ export class BackendChannel {
     this.#acknowledged = acknowledged;
     this.#onSent = onSent;
     const handler = {
-      ready: () => seat.may(this.#resume),
-      message: (message: Message) => seat.measure(() => this.#answered(message)),
+      mayRead: () => seat.may(this.#resume),
+      measure: (work: () => void) => seat.measure(work),
+      ready: () => true,
+      message: (message: Message) => this.#answered(message),
       closed: onClosed,
     };
-    this.#connection = new Connection(fd, handler, new PlainOutbox(), keeper);
+    this.#connection = new Connection(fd, handler, this.#outbox, keeper);
   }
 
   configChanged(): void {
@@ -82,7 +85,8 @@ export class BackendChannel {
     this.#changed = false;
     this.#inFlight = this.#acknowledged;
     const flags = this.#acknowledged ? FLAG_NEED_REPLY : 0;
-    this.#connection.send(BackendRequest.CONFIG_CHANGE_MSG, flags, new Uint8Array(0));
+    const message = encodeMessage(BackendRequest.CONFIG_CHANGE_MSG, flags, new Uint8Array(0));
+    this.#connection.send(() => this.#outbox.add(message));
     this.#onSent();
   }
 }

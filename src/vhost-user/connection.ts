@@ -20,7 +20,7 @@ import { OwnedFds, type FdBag } from './fd-bag.js';
 import type { Outbox } from './outbox.js';
 
 /** Messages handled before other VMs get their turn. */
-const MESSAGES_PER_TURN = 32;
+const MESSAGES_PER_TURN = 8;
 /** How long until the rest of a message is looked for: bytes that are left in a socket wake up whoever watches it. */
 const REST_MS = 5;
 
@@ -35,6 +35,10 @@ export interface Message {
 }
 
 export interface ConnectionHandler {
+  /** False: nothing is read until resume() is called. */
+  mayRead(): boolean;
+  /** Does the reading, which may cost more than what is read. */
+  measure(work: () => void): void;
   /** False: this request has to wait, and all after it, until resume() is called. */
   ready(request: number): boolean;
   /** To be answered by answer(), once, before what follows from it is begun. */
@@ -79,11 +83,11 @@ export class Connection {
     return this.#open;
   }
 
-  /** What is sent without having been asked for. */
-  send(request: number, flags: number, payload: Uint8Array): void {
+  /** Sends what `add` puts into the outbox without having been asked for. */
+  send(add: () => void): void {
     if (!this.#open) return;
     this.#guard(() => {
-      this.#outbox.add(encodeMessage(request, flags, payload));
+      add();
       this.#flush();
     });
   }
@@ -147,17 +151,26 @@ export class Connection {
   }
 
   #read(): void {
+    if (this.#handler.mayRead()) this.#handler.measure(this.#readSome);
+    else this.#wait();
+  }
+
+  readonly #readSome = (): void => {
     for (let turn = 0; turn < MESSAGES_PER_TURN && this.#open; turn++) {
       this.#next ??= this.#look();
       if (this.#next === null) return;
       const again = (): void => this.resume();
       if (!this.#keeper.whenSafe(again) || !this.#handler.ready(this.#next.header.request)) {
-        this.#waiting = true;
-        this.#watch();
+        this.#wait();
         return;
       }
       this.#dispatch(this.#next.header, this.#next.fds.splice(0));
     }
+  };
+
+  #wait(): void {
+    this.#waiting = true;
+    this.#watch();
   }
 
   /** The next message, when all of it has come. */

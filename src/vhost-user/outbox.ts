@@ -7,9 +7,10 @@ const MAX_BACKLOG_BYTES = 64 * 1024;
 
 /** Messages on their way to a socket. */
 export interface Outbox {
-  /** Throws FrontendError when the peer does not read. */
-  add(message: Uint8Array): void;
-  /** A message of `lenBytes` was acted upon, with this reply, if any; messageTaken() follows. */
+  /**
+   * A message of `lenBytes` was acted upon, with this reply, if any; messageTaken() follows. Throws FrontendError when
+   * the peer does not read.
+   */
   answer(lenBytes: number, reply: Uint8Array | null): void;
   messageTaken(): void;
   /** Sends what can be sent; false when something is left. */
@@ -21,6 +22,7 @@ export class PlainOutbox implements Outbox {
   readonly #backlog: Uint8Array[] = [];
   #backlogBytes = 0;
 
+  /** Throws FrontendError when the peer does not read. */
   add(message: Uint8Array): void {
     this.#backlog.push(message);
     this.#backlogBytes += message.length;
@@ -40,8 +42,7 @@ export class PlainOutbox implements Outbox {
       const sent = send(fd, first, 0, first.length, []);
       if (sent < 0) return false;
       this.#backlogBytes -= sent;
-      if (sent === first.length) this.#backlog.shift();
-      else this.#backlog[0] = first.subarray(sent);
+      this.#backlog.splice(0, 1, ...(sent < first.length ? [first.subarray(sent)] : []));
     }
     return true;
   }
@@ -61,10 +62,6 @@ export class KeptOutbox implements Outbox {
     const left = unconsumed(fd) ?? state.untaken;
     if (left > 0) consume(fd, left);
     state.messageTaken();
-  }
-
-  add(): void {
-    throw new Error('nothing is sent here but replies');
   }
 
   answer(lenBytes: number, reply: Uint8Array | null): void {

@@ -11,6 +11,8 @@ const Name = Type.String({ minLength: 1, maxLength: 64 });
 const Fd = Type.Union([Name, Type.Null()]);
 const U64 = Type.String({ pattern: '^0x[0-9a-f]{1,16}$' });
 const U32 = Type.Integer({ minimum: 0, maximum: 0xffffffff });
+/** Characters of a sentence; longer ones are cut. */
+export const MAX_REASON = 500;
 const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
 export const VringRecord = Type.Object({
@@ -24,6 +26,8 @@ export const VringRecord = Type.Object({
   kick: Fd,
   call: Fd,
   err: Fd,
+  /** Why it was stopped, until the driver starts it anew. */
+  broken: Type.Union([Type.String({ maxLength: MAX_REASON }), Type.Null()]),
 });
 export type VringRecord = Static<typeof VringRecord>;
 
@@ -41,6 +45,8 @@ export const SessionRecord = Type.Object({
       mmapOffset: U64,
       fd: Name,
       ledger: Type.Object({ offset: Bytes, lenBytes: Bytes }),
+      /** Part of it was gone, and nothing may be read of it any more. */
+      lost: Type.Boolean(),
     }),
     { maxItems: MAX_MEM_SLOTS },
   ),

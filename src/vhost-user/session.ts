@@ -34,6 +34,8 @@ export interface SessionObserver {
   stateChanged(state: SessionState): void;
   requestRefused(request: string, error: Error): void;
   ringFailed(index: number, error: Error): void;
+  /** A kick was answered; called for each of them. */
+  kickAcked(ms: number): void;
   /** It waits for turns, and has done so for a while, since it keeps the event loop busy. */
   throttled(): void;
   /** Part of guest memory is gone: the device is stopped until the VMM shares other memory. */
@@ -53,6 +55,8 @@ export interface HandOver {
   found: SessionRecord | null;
   /** Those it shares the event loop with; all of the process where nothing is said. */
   turns?: Turns;
+  /** The frontend's process. */
+  pid?: number;
 }
 
 /**
@@ -93,7 +97,7 @@ export class Session implements VringContext, DeviceHost {
     fd: number,
     observer: SessionObserver,
     makeDevice: (memory: GuestMemory, host: DeviceHost) => Device,
-    { state, keeper, found, turns = TURNS }: HandOver = {
+    { state, keeper, found, turns = TURNS, pid }: HandOver = {
       state: StateFile.create(),
       keeper: NO_KEEPER,
       found: null,
@@ -102,7 +106,7 @@ export class Session implements VringContext, DeviceHost {
     this.observer = observer;
     this.#keeper = keeper;
     this.memory = new GuestMemory(state);
-    this.seat = turns.seat(() => observer.throttled());
+    this.seat = turns.seat(() => observer.throttled(), pid);
     this.device = makeDevice(this.memory, this);
     this.vrings = Array.from({ length: this.device.queueCount }, (_, index) => new Vring(index, this));
     this.#wasRunning = found?.state === 'running';
@@ -111,9 +115,10 @@ export class Session implements VringContext, DeviceHost {
       this.#connection = new Connection(
         fd,
         {
-          ready: (request) =>
-            this.seat.may(this.#resume) && (!needsQuiet(request) || this.device.interrupt(this.#resume)),
-          message: (message) => this.seat.measure(() => this.#serve(message)),
+          mayRead: () => this.seat.may(this.#resume),
+          measure: (work) => this.seat.measure(work),
+          ready: (request) => !needsQuiet(request) || this.device.interrupt(this.#resume),
+          message: (message) => this.#serve(message),
           closed: (error) => this.#end(error),
         },
         new KeptOutbox(state, fd),
@@ -135,13 +140,14 @@ export class Session implements VringContext, DeviceHost {
       protocolFeatures: hex(this.protocolFeatures),
       status: this.status,
       vrings: this.vrings.map((vring) => vring.record(this.#keeper)),
-      regions: this.memory.regions.map(({ description, fd, ledger }) => ({
+      regions: this.memory.regions.map(({ description, fd, ledger, lost }) => ({
         gpa: hex(description.gpa),
         sizeBytes: hex(description.sizeBytes),
         userAddr: hex(description.userAddr),
         mmapOffset: hex(description.mmapOffset),
         fd: nameOf(fd),
         ledger: ledger.area,
+        lost,
       })),
       channel: this.#channel === null ? null : this.#keeper.nameOf(this.#channel.fd),
       dirtyLog:
@@ -163,9 +169,19 @@ export class Session implements VringContext, DeviceHost {
     this.memory.state.save();
   }
 
+  /** What is written down is not what is: to be put right when what is going on has ended. */
+  changed(): void {
+    if (this.#unsaved) return;
+    this.#unsaved = true;
+    setImmediate(() => {
+      if (this.#unsaved && !this.#closed) this.save();
+    });
+  }
+
   /** Goes on where the process before this one ended: what the guest did or asked meanwhile is seen now. */
   resume(): void {
-    this.start(this.#wasRunning);
+    if (this.intact()) this.start(this.#wasRunning);
+    else if (this.#wasRunning) this.device.stop();
     // It may have ended between a used index and its interrupt.
     for (const vring of this.vrings) vring.call();
     this.#connection.resume();
@@ -281,6 +297,7 @@ export class Session implements VringContext, DeviceHost {
     if (this.#settle !== null) clearTimeout(this.#settle);
     this.#settle = setTimeout(() => {
       this.observer.queuesSettled(this.vrings.filter((vring) => vring.hasCall).length, this.vrings.length);
+      this.changed();
     }, QUEUES_SETTLE_MS).unref();
   }
 
@@ -299,11 +316,17 @@ export class Session implements VringContext, DeviceHost {
     for (const vring of this.vrings) vring.abandon();
     this.stop();
     this.observer.memoryLost(lost);
+    this.changed();
     return false;
   }
 
   ringFailed(index: number, error: Error): void {
     this.observer.ringFailed(index, error);
+    this.changed();
+  }
+
+  kickAcked(ms: number): void {
+    this.observer.kickAcked(ms);
   }
 
   /** Ends the connection from our side. */
@@ -365,7 +388,7 @@ export class Session implements VringContext, DeviceHost {
     this.status = found.status;
     this.device.setFeatures(this.features);
     this.memory.resume(
-      found.regions.map(({ gpa, sizeBytes, userAddr, mmapOffset, fd, ledger }) => ({
+      found.regions.map(({ gpa, sizeBytes, userAddr, mmapOffset, fd, ledger, lost }) => ({
         description: {
           gpa: BigInt(gpa),
           sizeBytes: BigInt(sizeBytes),
@@ -373,7 +396,7 @@ export class Session implements VringContext, DeviceHost {
           mmapOffset: BigInt(mmapOffset),
         },
         fd: fdOf(fd),
-        ledger,
+        pages: { ledger, lost },
       })),
     );
     if (found.dirtyLog !== null) {
@@ -391,6 +414,7 @@ export class Session implements VringContext, DeviceHost {
 
   /** Of all that was found: nothing is closed, and nothing looks at it any more. */
   #letGo(): void {
+    this.#closed = true;
     for (const vring of this.vrings) vring.letGo();
     this.#channel?.letGo();
     this.dirtyLog?.letGo();
@@ -399,7 +423,7 @@ export class Session implements VringContext, DeviceHost {
 
   #setState(state: SessionState): void {
     this.#state = state;
-    this.#unsaved = true;
+    this.changed();
     this.observer.stateChanged(state);
   }
 }

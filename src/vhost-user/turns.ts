@@ -1,7 +1,7 @@
 /**
  * Who works when on the one event loop. While it has time for everybody, everybody works at once. When it has not, VMs
  * that took more than a trifle of late wait for a turn, and the one that took least goes first: so one that does all it
- * can to keep the daemon busy gets what the others leave, and all of that.
+ * can to keep the daemon busy gets what the others leave, up to half of the time: it wants cores of others, too.
  *
  * What a VM took is milliseconds of the event loop, which fade away: after T ms at a steady rate it is that rate, in
  * milliseconds a second, as near as 1 - exp(-T / 1000).
@@ -11,8 +11,10 @@ const FADE_MS = 1000;
 const BUSY_MS = 500;
 /** Who took no more never waits for a turn. */
 const TRIFLE_MS = 10;
-/** Who is as good as alone need not wait either: the others took no more than this together. */
-const ALONE_MS = 50;
+/** Who took more has to rest, whether or not others want to work. It is enough to inflate gigabytes a second. */
+const MOST_MS = 500;
+/** As long, before it is looked at again. */
+const REST_MS = 2;
 /** Turns given before new events are looked at. */
 const SLICE_MS = 1;
 /** Who waits for turns that long is told of; who did not wait that long is throttled no more. */
@@ -37,23 +39,37 @@ class Fading {
 
 export class Turns {
   readonly #clock: () => number;
-  readonly #later: (work: Work) => void;
+  readonly #later: (work: Work, ms: number) => void;
   readonly #total = new Fading();
   readonly #waiting = new Set<Seat>();
+  /** What those took who left, by their process: one that connects anew is no better for it. */
+  readonly #left = new Map<number, Fading>();
   #due = false;
+  #resting = false;
 
-  /** `later` calls back once when events that came meanwhile were looked at; the clock is in milliseconds. */
+  /**
+   * `later` calls back once, after so many milliseconds at least, when events that came meanwhile were looked at; the
+   * clock is in milliseconds.
+   */
   constructor(
     clock: () => number = () => performance.now(),
-    later: (work: Work) => void = (work) => void setImmediate(work),
+    later: (work: Work, ms: number) => void = (work, ms) => {
+      if (ms === 0) setImmediate(work);
+      else setTimeout(work, ms);
+    },
   ) {
     this.#clock = clock;
     this.#later = later;
   }
 
-  /** A place for one more VM. `throttled` is told when it waits a lot, once until it does not any more. */
-  seat(throttled: () => void = () => undefined): Seat {
-    return new Seat(this, throttled);
+  /**
+   * A place for one more VM, of the process `pid`. `throttled` is told when it waits a lot, once until it does not any
+   * more.
+   */
+  seat(throttled: () => void = () => undefined, pid = 0): Seat {
+    const taken = this.#left.get(pid);
+    this.#left.delete(pid);
+    return new Seat(this, throttled, pid, taken);
   }
 
   now(): number {
@@ -62,9 +78,7 @@ export class Turns {
 
   /** Whether one that took `taken` may work without waiting for its turn. */
   free(taken: number): boolean {
-    if (taken <= TRIFLE_MS) return true;
-    const total = this.#total.value(this.#clock());
-    return total <= BUSY_MS || (total - taken <= ALONE_MS && this.#waiting.size === 0);
+    return taken <= TRIFLE_MS || this.#total.value(this.#clock()) <= BUSY_MS;
   }
 
   took(ms: number, now: number): void {
@@ -75,23 +89,43 @@ export class Turns {
     this.#waiting.add(seat);
     if (this.#due) return;
     this.#due = true;
-    this.#later(() => this.#give());
+    this.#later(() => {
+      this.#due = false;
+      this.#give();
+    }, 0);
   }
 
-  leaves(seat: Seat): void {
+  leaves(seat: Seat, pid: number, taken: Fading): void {
     this.#waiting.delete(seat);
+    const now = this.#clock();
+    for (const [other, value] of this.#left) if (value.value(now) <= TRIFLE_MS) this.#left.delete(other);
+    if (pid !== 0 && taken.value(now) > (this.#left.get(pid)?.value(now) ?? TRIFLE_MS))
+      this.#left.set(pid, taken);
   }
 
   #give(): void {
-    this.#due = false;
     const begun = this.#clock();
     do {
       const seat = this.#first();
       if (seat === null) return;
+      if (seat.taken() > MOST_MS) {
+        this.#rest();
+        return;
+      }
       if (!seat.turn()) this.#waiting.delete(seat);
     } while (this.#clock() - begun < SLICE_MS);
     const [next] = this.#waiting;
     if (next !== undefined) this.waits(next);
+  }
+
+  /** All who wait took too much. */
+  #rest(): void {
+    if (this.#resting) return;
+    this.#resting = true;
+    this.#later(() => {
+      this.#resting = false;
+      this.#give();
+    }, REST_MS);
   }
 
   #first(): Seat | null {
@@ -111,16 +145,19 @@ export const TURNS = new Turns();
 export class Seat {
   readonly #turns: Turns;
   readonly #throttled: () => void;
-  readonly #taken = new Fading();
+  readonly #pid: number;
+  readonly #taken: Fading;
   readonly #works = new Set<Work>();
   #working = false;
   #waitsSince: number | null = null;
   #waitedAt = -Infinity;
   #told = false;
 
-  constructor(turns: Turns, throttled: () => void) {
+  constructor(turns: Turns, throttled: () => void, pid: number, taken = new Fading()) {
     this.#turns = turns;
     this.#throttled = throttled;
+    this.#pid = pid;
+    this.#taken = taken;
   }
 
   /** What it took of late, in milliseconds. */
@@ -179,7 +216,7 @@ export class Seat {
   /** Nothing that waits is done any more. */
   leave(): void {
     this.#works.clear();
-    this.#turns.leaves(this);
+    this.#turns.leaves(this, this.#pid, this.#taken);
   }
 
   #noteWait(now: number): void {

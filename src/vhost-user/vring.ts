@@ -19,7 +19,7 @@ import type { Queue, RingLayout } from '../virtqueue/queue.js';
 import { SplitQueue } from '../virtqueue/split-queue.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { DirtyLog } from './dirty-log.js';
-import { hex, type VringRecord } from './session-record.js';
+import { hex, MAX_REASON, type VringRecord } from './session-record.js';
 import type { Seat } from './turns.js';
 
 /**
@@ -54,6 +54,8 @@ export interface VringContext {
   intact(): boolean;
   /** The ring broke a rule and is stopped. */
   ringFailed(index: number, error: Error): void;
+  /** Chains were given back, so long after the kick that woke us. */
+  kickAcked(ms: number): void;
 }
 
 /**
@@ -80,6 +82,8 @@ export class Vring {
   #again: NodeJS.Immediate | null = null;
   /** Chains that the device is not done with, and what was wrong with the one after them. */
   #held: { done: Done[]; error: Error | null } | null = null;
+  /** When a kick came whose chains were not given back yet; 0: there is none. */
+  #kickedAt = 0;
 
   constructor(index: number, context: VringContext) {
     this.index = index;
@@ -128,6 +132,8 @@ export class Vring {
     requireEventFd(fd, 'kick');
     const watch = new EventWatch(fd, () => {
       this.kicks++;
+      // One that comes before the device is started waits for the VMM.
+      if (this.#kickedAt === 0 && this.#context.running) this.#kickedAt = performance.now();
       this.drain();
     });
     this.#closeKick();
@@ -170,12 +176,13 @@ export class Vring {
       kick: this.#kick === null ? null : keeper.nameOf(this.#kick.fd),
       call: keeper.nameOf(this.#callFd),
       err: keeper.nameOf(this.#errFd),
+      broken: this.#broken?.message.slice(0, MAX_REASON) ?? null,
     };
   }
 
   /** As a process that is gone had it; `fdOf` hands over the fd of a name. */
   restore(
-    { size, base, enabled, address, kick, call, err }: VringRecord,
+    { size, base, enabled, address, kick, call, err, broken }: VringRecord,
     fdOf: (name: string) => number,
   ): void {
     this.size = size;
@@ -194,6 +201,10 @@ export class Vring {
     if (kick !== null) this.setKick(fdOf(kick));
     if (call !== null) this.setCall(fdOf(call));
     if (err !== null) this.setErr(fdOf(err));
+    if (broken === null) return;
+    // The driver was told.
+    this.#broken = new DriverError(broken);
+    this.#kick?.watch.close();
   }
 
   /** Interrupts the driver, whether or not there is something for it. */
@@ -216,6 +227,7 @@ export class Vring {
   detach(): void {
     if (this.#again !== null) clearImmediate(this.#again);
     this.#again = null;
+    this.#kickedAt = 0;
     if (this.#queue === null) return;
     this.base = this.#queue.base;
     this.#queue.close();
@@ -347,6 +359,10 @@ export class Vring {
   #giveBack(queue: Queue, { done, error }: { done: Done[]; error: Error | null }): void {
     for (const { chain, writtenBytes } of done) queue.addUsed(chain, writtenBytes);
     this.#publish(queue);
+    if (this.#kickedAt > 0) {
+      if (done.length > 0) this.#context.kickAcked(performance.now() - this.#kickedAt);
+      this.#kickedAt = 0;
+    }
     if (error !== null) throw error;
   }
 

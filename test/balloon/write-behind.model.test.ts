@@ -12,7 +12,7 @@ import { HUGE_PAGE_BYTES, reserveHugePages } from '../support/huge-pages.js';
 import { ModelGuest, type Step } from '../support/model-guest.js';
 import { scenario, type Scenario } from '../support/model-scenario.js';
 
-const SECONDS = Number(process.env['MODEL_SECONDS'] ?? 15);
+const SECONDS = Number(process.env['MODEL_SECONDS'] ?? 8);
 const SEED = Number(process.env['MODEL_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 const GONE_WITHIN_MS = 10_000;
 

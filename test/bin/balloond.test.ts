@@ -70,6 +70,7 @@ void t.test('what cannot work is one line that says what to do', async (t) => {
     [['--socket-path', `/${'x'.repeat(120)}`, ...control('long')], 1, /107 bytes/],
     [['--socket-path', join(folder, 'none/v.sock'), ...control('none')], 1, /create its folder/],
     [['--socket-path', taken, ...control('taken')], 1, /another balloond running/],
+    [['--socket-path', join(folder, 'v.sock'), '--metrics', '9797', ...control('port')], 1, /give HOST:PORT/],
     [['--config', join(folder, 'none.toml')], 1, /cannot read the configuration/],
   ];
   const results = await Promise.all(cases.map(async ([args]) => start(args).ended));

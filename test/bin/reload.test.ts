@@ -2,7 +2,7 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import type { ReloadReport } from '../../protocol/control/schema.js';
+import type { PolicyState, ReloadReport } from '../../protocol/control/schema.js';
 import { Frontend } from '../support/frontend.js';
 import { DaemonProcess } from '../support/daemon.js';
 
@@ -21,14 +21,21 @@ void t.test('a change takes effect, a mistake does not', async (t) => {
   t.match((await daemon.ctl('reload')).stdout, /balloond\.toml: nothing changed\n$/);
 
   write(`control = "/elsewhere"\nlog-level = "debug"
-${SOCKET('a.sock', 'name = "web"\n')}${SOCKET('c.sock')}[[vm]]\nmatch = "*"\n`);
+${SOCKET('a.sock', 'name = "web"\n')}${SOCKET('c.sock')}[[vm]]\nmatch = "*"\nmin = "30%"
+[policy]\nmode = "off"\nreserve = "7%"\n`);
   const report = JSON.parse(await daemon.ok('reload', '--json')) as ReloadReport;
   t.same(report.changes, [
+    { key: 'vm', effect: 'next-connection' },
+    { key: 'vm min, max and weight', effect: 'now' },
+    { key: 'policy', effect: 'now' },
+    { key: 'policy mode, interval and record', effect: 'restart' },
     { key: `socket ${at('a.sock')}`, effect: 'next-connection' },
     { key: `socket ${at('b.sock')}`, effect: 'now' },
     { key: `socket ${at('c.sock')}`, effect: 'now' },
-    { key: 'vm', effect: 'next-connection' },
   ]);
+  const policy = JSON.parse(await daemon.ok('policy', 'show', '--json')) as PolicyState;
+  t.equal(policy.mode, 'observe', 'as it was started');
+  t.ok(Math.abs(policy.reserveBytes / (policy.host?.totalBytes ?? 0) - 0.07) < 1e-3, 'a new reserve');
   t.same(
     ['a.sock', 'b.sock', 'c.sock'].map((name) => existsSync(at(name))),
     [true, false, true],

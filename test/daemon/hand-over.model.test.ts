@@ -10,7 +10,7 @@ import { DaemonProcess } from '../support/daemon.js';
 import { ModelGuest, type ModelControl } from '../support/model-guest.js';
 import { scenario, type Scenario } from '../support/model-scenario.js';
 
-const SECONDS = Number(process.env['MODEL_SECONDS'] ?? 12);
+const SECONDS = Number(process.env['MODEL_SECONDS'] ?? 8);
 const SEED = Number(process.env['MODEL_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 /** After the daemon serves again. */
 const KILL_WITHIN_MS = 300;

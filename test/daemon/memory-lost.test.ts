@@ -1,5 +1,5 @@
 // Rule 11: a VMM that cuts its memory file short stops its own balloon, and nothing else.
-import { ftruncateSync } from 'node:fs';
+import { fstatSync, ftruncateSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import {
   BALLOON_F,
@@ -8,7 +8,8 @@ import {
   type BalloonDriverOptions,
 } from '../support/balloon-driver.js';
 import { Bystander } from '../support/bystander.js';
-import type { Frontend } from '../support/frontend.js';
+import { DaemonProcess } from '../support/daemon.js';
+import { Frontend } from '../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { HUGE_PAGE_BYTES, reserveHugePages } from '../support/huge-pages.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
@@ -32,7 +33,7 @@ const GONE = 48 * MIB;
 const CASES: Record<string, Case> = {
   'its rings': {
     leftBytes: 0,
-    touch: (driver) => driver.ring('inflate').kick(),
+    touch: (driver) => driver.ring('inflate').kick({ force: true }),
   },
   'a buffer of page frame numbers': {
     leftBytes: HALF,
@@ -135,7 +136,7 @@ void t.test('rule 11: other memory is served again', async (t) => {
   const [region] = frontend.ram.regions;
   if (region === undefined) throw new Error('no memory');
   ftruncateSync(region.file.fd, 0);
-  driver.ring('inflate').kick();
+  driver.ring('inflate').kick({ force: true });
   await served.until(() => served.saw('memory-lost').length > 0, 'the loss is seen');
   await driver.reset();
   await frontend.removeRegion(region);
@@ -169,3 +170,63 @@ void t.test('rule 11: huge pages', async (t) => {
   }
   await neighbour.close();
 });
+
+void t.test(
+  'rule 11: the next daemon goes on with all that, whether or not the one before it saw the loss',
+  async (t) => {
+    for (const seen of [true, false]) await t.test(`seen: ${seen}`, (t) => handedOver(t, seen));
+    if (!reserveHugePages(t, 16)) return;
+    await t.test('huge pages', (t) => handedOver(t, false, HUGE_PAGE_BYTES));
+  },
+);
+
+async function handedOver(t: Test, seen: boolean, hugePageBytes?: number): Promise<void> {
+  const daemon = await DaemonProcess.start({
+    supervise: true,
+    config: '[[socket]]\npath = "{folder}/vhost.sock"\nname = "cut"\n',
+  });
+  t.teardown(() => daemon.stop());
+  const ram = GuestRam.likeQemu(16 * MIB, hugePageBytes === undefined ? {} : { hugePageBytes });
+  const frontend = new Frontend({ socket: daemon.socketPath, ram });
+  await frontend.connect();
+  const driver = await BalloonDriver.start(frontend, { areaGpa: 4 * MIB });
+  await driver.inflate(pfns(2048, 512));
+  const neighbour = await Bystander.connect(daemon.socketPath);
+  const fd = file(frontend);
+  ftruncateSync(fd, 2 * MIB);
+  if (seen) {
+    driver.ring('inflate').kick({ force: true });
+    await daemon.until('cut', ({ verdict }) => verdict !== null, 'the loss is seen', 5000);
+    for (const index of driver.queueNumbers.values()) frontend.takeRingErrors(index);
+  }
+  for (let restart = 0; restart < 2; restart++) {
+    await daemon.crash();
+    const { state, verdict, balloon } = await daemon.show('cut');
+    t.match({ state, verdict }, { state: 'stopped', verdict: /cut the file.*short.*restart the VM/ });
+    t.match(balloon, { actualBytes: 0, inflatedBytesTotal: 2 * MIB });
+    t.equal(fstatSync(fd).size, 2 * MIB, 'the file stays as it is');
+    for (const role of driver.queueNumbers.keys()) driver.ring(role).kick({ force: true });
+    const errors = [...driver.queueNumbers.values()].map((index) => frontend.takeRingErrors(index));
+    t.same(new Set(errors), new Set([seen || restart > 0 ? 0 : 1]), 'the driver is told once');
+    t.equal(await driver.readTargetPages(), 0, 'configuration is answered');
+    await neighbour.works();
+  }
+  t.equal(daemon.log.split('"memory-lost"').length - 1, seen ? 3 : 2, 'each daemon says so');
+
+  // The VMM may share other memory, as at the next start of its guest.
+  await driver.reset();
+  for (const region of [...ram.regions]) await frontend.removeRegion(region);
+  await frontend.addRegion({ gpa: 0, lenBytes: 16 * MIB });
+  const again = await BalloonDriver.start(frontend, { areaGpa: 4 * MIB });
+  await again.inflate(pfns(3072, 10));
+  await daemon.until(
+    'cut',
+    ({ balloon }) => balloon.actualBytes === 10 * PAGE_BYTES,
+    'it is served again',
+    5000,
+  );
+  t.equal((await daemon.show('cut')).verdict, null);
+  frontend.close();
+  neighbour.close().catch(() => undefined);
+  t.notMatch(daemon.log, /resume-failed|vm-dropped|vm-stopped|driver-error/);
+}

@@ -86,7 +86,7 @@ void t.test('VMs are looked at when they connect, and every now and then', async
   if (vmm === null) return;
   const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
   const events = new EventLog(log);
-  const fleet = new VmFleet({}, events, NO_KEEPER, 5);
+  const fleet = new VmFleet({}, events, NO_KEEPER, { pinCheckMs: 5 });
   const becomes = async (reason: string | null): Promise<void> => {
     for (let turn = 0; fleet.list()[0]?.inhibited !== reason; turn++) {
       if (turn > 2000) throw new Error(`never: ${String(reason)}`);
@@ -134,7 +134,7 @@ for (const [count, thorough] of [
         },
       ]),
     );
-    new PinWatch(vms, 3).wake();
+    new PinWatch(() => [...vms.values()], 3).wake();
     for (let turn = 0; (looks.get(0) ?? 0) < 5; turn++) {
       if (turn > 2000) throw new Error('never looked at');
       await sleep(1);

@@ -1,13 +1,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import {
-  deviceOptions,
-  globMatches,
-  offeredBits,
-  readConfigFile,
-  SettingsError,
-} from '../../src/daemon/settings.js';
+import { deviceOptions, offeredBits, readConfigFile, SettingsError } from '../../src/daemon/settings.js';
+import { globMatches } from '../../src/policy/glob.js';
 
 void t.test('a configuration file is read, and the most particular setting wins', (t) => {
   const file = join(t.testdir(), 'balloond.toml');
@@ -29,16 +24,23 @@ discard-delay = 0.05
   const socket = config.socket?.[0] ?? null;
   t.equal(config.control, '/tmp/c.sock');
   t.same(deviceOptions(config, socket, 'web-1'), {
+    kind: 'balloon',
     features: ['VIRTIO_BALLOON_F_STATS_VQ'],
     statsIntervalSeconds: 10,
     discardDelaySeconds: 0.01,
+    sharedCgroup: false,
   });
   t.same(deviceOptions(config, socket, 'db-7'), {
+    kind: 'balloon',
     features: [],
     statsIntervalSeconds: 0,
     discardDelaySeconds: 0.05,
+    sharedCgroup: false,
   });
   t.equal(deviceOptions({}, null, 'x').features.length, 6);
+  const cache = deviceOptions(config, { path: '/c', device: 'cache-balloon' }, 'other');
+  t.equal(cache.kind, 'cache-balloon');
+  t.equal(cache.features.length, 3, 'of a page cache balloon its own alone');
   t.end();
 });
 
@@ -59,6 +61,17 @@ void t.test('a wrong file is one line with its place', (t) => {
     ],
     ['control = """\nlog-level = 1\n"""\nlog-level = 2', /:4:1: log-level/],
     ['socket = 3', /:1:1: socket must be array/],
+    ['control = "/c"\nmetrics = "9797"', /:2:1: metrics is no address: give HOST:PORT/],
+    ['[[socket]]\npath = "/a"\n[[socket]]\npath = "/a"', /:4:1: socket\.1\.path is that of another/],
+    ['[policy]\nmode = "force"', /:2:1: policy\.mode/],
+    ['[policy]\nreserve = "many"', /:2:1: policy\.reserve "many" is no amount/],
+    ['[policy]\ndefault-band = "lead"', /:2:1: policy\.default-band names no band: .*gold/],
+    ['[[policy.band]]\nname = "a"\nmin = "60%"\nmax = "50%"', /:3:1: policy\.band\.0\.min .*above max/],
+    ['[[policy.band]]\nname = "a"\n[[policy.band]]\nname = "a"', /:4:1: policy\.band\.1\.name/],
+    [
+      '[[policy.band]]\nname = "a"\nmatch = ["db-*"]\n[[policy.band]]\nname = "b"\nmatch = ["*-test"]',
+      /:6:1: policy\.band\.1\.match .*"db-test".*"db-\*"/,
+    ],
   ];
   wrong.forEach(([text, expected], n) => {
     const file = join(folder, `${n}.toml`);

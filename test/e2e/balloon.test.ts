@@ -2,6 +2,7 @@
 import t from 'tap';
 import { boot, GIB, MIB, startDaemon } from '../support/e2e.js';
 import { reserveHugePages } from '../support/huge-pages.js';
+import type { Guest } from '../support/lab/guest.js';
 
 /** Touching gigabytes takes an emulated processor a while. */
 const SLOW_MS = 240_000;
@@ -89,7 +90,7 @@ void t.test('free page reporting gives back what the guest frees', async (t) => 
     boot(t, daemon, 'zeroed', { kernelArgs: ['init_on_free=1'] }),
   ]);
   t.ok((await daemon.show('zeroed')).features.includes('VIRTIO_BALLOON_F_PAGE_POISON'));
-  for (const guest of [plain, zeroed]) {
+  const check = async (guest: Guest): Promise<void> => {
     await guest.hold(200, 1);
     const used = guest.memfdAllocatedBytes();
     t.ok(used > 200 * MIB);
@@ -101,7 +102,8 @@ void t.test('free page reporting gives back what the guest frees', async (t) => 
     );
     await guest.hold(200, 2);
     t.equal(await guest.verify(), 0);
-  }
+  };
+  await Promise.all([check(plain), check(zeroed)]);
 });
 
 void t.test('hugetlbfs: whole huge pages are given back, in whatever order their parts came', async (t) => {

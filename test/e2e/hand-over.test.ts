@@ -1,13 +1,17 @@
 // A real guest does not notice that the daemon behind its balloon is killed again and again, at any moment of
-// inflating, deflating, reporting and statistics. KILLS=N kills it that often (and TAP_TIMEOUT=N takes that long).
+// inflating, deflating, reporting and statistics, nor that one of a newer build takes over half-way. KILLS=N kills it
+// that often (and TAP_TIMEOUT=N takes that long).
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { UnreachableError } from '../../src/control/client.js';
 import { ControlClient } from '../../src/control/client.js';
+import { BIN } from '../support/daemon.js';
 import { boot, MIB, startDaemon } from '../support/e2e.js';
+import { buildNext, Installation } from '../support/next-build.js';
 import type { Guest } from '../support/lab/guest.js';
 
-const KILLS = Number(process.env['KILLS'] ?? 8);
+const KILLS = Number(process.env['KILLS'] ?? 5);
 const KILL_WITHIN_MS = 700;
 const HELD_MIB = 96;
 const LARGE_BYTES = 224 * MIB;
@@ -42,7 +46,9 @@ async function work(guest: Guest, over: AbortSignal): Promise<number> {
 }
 
 void t.test('killed at any moment', async (t) => {
-  const daemon = await startDaemon(t, { supervise: true });
+  const installed = new Installation(t.testdir(), join(BIN, 'balloond.js'));
+  const newer = await buildNext();
+  const daemon = await startDaemon(t, { supervise: true, program: installed.program });
   const control = new ControlClient(daemon.controlPath);
   const guest = await boot(t, daemon, 'killed');
   await guest.hold(HELD_MIB, 1);
@@ -51,6 +57,7 @@ void t.test('killed at any moment', async (t) => {
   const working = work(guest, over.signal);
   for (let kill = 0; kill < KILLS; kill++) {
     await sleep(Math.random() * KILL_WITHIN_MS);
+    if (kill === Math.floor(KILLS / 2)) installed.install(newer);
     await daemon.crash();
   }
   over.abort();

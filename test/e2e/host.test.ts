@@ -5,10 +5,11 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t from 'tap';
-import type { VmView } from '../../protocol/control/schema.js';
+import t, { type Test } from 'tap';
+import type { DaemonEvent, VmView } from '../../protocol/control/schema.js';
 import { EVENT_IDS } from '../../protocol/control/event-ids.js';
 import { EVENTS } from '../../protocol/control/events.js';
+import type { FollowReport } from '../support/host-lab/follow.js';
 import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
 import { MIB } from '../support/e2e.js';
 
@@ -150,6 +151,7 @@ void t.test('its sandbox allows what it needs and nothing else', async (t) => {
     ["ls -A /root/ /home/ | grep -q '^[.]'", false, 'homes'],
     ['test -e /dev/nvme0n1', false, 'devices'],
     ['mkdir /sys/fs/cgroup/x', false, 'cgroups'],
+    ['test -w /sys/fs/cgroup/system.slice/memory.max', false, 'limits of others'],
     [`perl -e 'exit(!socket(S, 2, 1, 0))'`, false, 'network'],
     ['unshare --user true', false, 'namespaces'],
   ];
@@ -173,6 +175,48 @@ END
     t.equal(results[n], String(works), `${why}: ${command}`);
 });
 
+/** Each limit that was set by itself: what the kernel has, and what it must not be under. */
+function assertFollowed(t: Test, all: DaemonEvent[]): DaemonEvent[] {
+  const events = all.filter(({ vm }) => vm === 'web');
+  for (const { event, fields } of events) {
+    if (event !== 'limit-set' || !('mayUseBytes' in fields)) continue;
+    const { mayUseBytes, ownBytes, currentBytes, highToBytes = Infinity, maxToBytes = Infinity } = fields;
+    const least = Number(mayUseBytes) + Number(ownBytes);
+    for (const limit of [highToBytes, maxToBytes]) {
+      t.ok(Number(limit) >= least && Number(limit) >= Number(currentBytes), JSON.stringify(fields));
+    }
+  }
+  return events;
+}
+
+const WEB = '/sys/fs/cgroup/system.slice/web.service';
+const webLimits = async (): Promise<number[]> =>
+  (await host.ok(`cat ${WEB}/memory.high ${WEB}/memory.max`)).split('\n').map(Number);
+
+void t.test('limits: exact where asked for, else above what the guest may use', async (t) => {
+  await host.ok('balloonctl limit web --high 300M --max 314576896');
+  t.same(await webLimits(), [300 * MIB, 314_576_896]);
+  const { refusal, lowest, view, events } = await host.json<FollowReport>(
+    `node ${TESTS}/out/test/support/host-lab/follow.js /run/balloond/control.sock web`,
+  );
+  t.match(refusal, /the kernel would kill it: set a balloon first/);
+  t.match(lowest.limits, { high: 'follow', max: 'follow', mayUseBytes: 16 * MIB, problem: null });
+  t.equal(lowest.cgroup?.path, '/system.slice/web.service');
+  t.ok(Number(lowest.cgroup?.highBytes) < 150 * MIB, 'lowered');
+  const followed = assertFollowed(t, events);
+  const raised = followed.findIndex(
+    ({ event, fields }) => event === 'limit-set' && fields['why'] === 'target',
+  );
+  const told = followed.findLastIndex(({ event }) => event === 'target-changed');
+  t.ok(raised > 0 && raised < told, 'raised before the guest hears that it may use more');
+  t.same(await webLimits(), [view.cgroup?.highBytes, view.cgroup?.maxBytes]);
+  t.ok(Number(view.cgroup?.highBytes) > Number(lowest.cgroup?.highBytes));
+  t.same(
+    followed.filter(({ event }) => /limit-failed|pressure-unknown|cgroup-unknown/.test(event)),
+    [],
+  );
+});
+
 void t.test('killed, it goes on where it was, and who connects meanwhile waits', async (t) => {
   const inode = 'stat --format=%i /run/balloond/balloond.sock';
   const before = await host.ok(inode);
@@ -186,7 +230,9 @@ void t.test('killed, it goes on where it was, and who connects meanwhile waits',
     'private connected',
     'web running',
   ]);
-  t.match(vms.find(({ name }) => name === 'web')?.balloon, { actualBytes: 16 * MIB, targetBytes: 16 * MIB });
+  const web = vms.find(({ name }) => name === 'web');
+  t.match(web?.balloon, { actualBytes: 16 * MIB, targetBytes: 16 * MIB });
+  t.match(web?.limits, { high: 'follow', max: 'follow', problem: null });
   await host.ok('balloonctl set web --balloon 17M --wait');
 });
 
@@ -203,6 +249,12 @@ void t.test('stopped and started again, as for an upgrade', async (t) => {
   await host.ok('systemctl stop balloond.service && systemctl start balloond.service');
   t.match(await host.json('balloonctl --json show web'), { balloon: { actualBytes: 18 * MIB } });
   await host.ok('balloonctl set web --balloon 16M --wait');
+  await host.ok('balloonctl limit web --high restore --max restore');
+  t.equal(
+    await host.ok(`cd ${WEB} && cat memory.high memory.max`),
+    'max\nmax',
+    'found by two daemons before',
+  );
 });
 
 void t.test('who leaves takes all along', async () => {

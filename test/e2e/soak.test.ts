@@ -8,7 +8,7 @@ import { ControlClient } from '../../src/control/client.js';
 import { boot, MIB, startDaemon } from '../support/e2e.js';
 import type { Guest } from '../support/lab/guest.js';
 
-const SECONDS = Number(process.env['SOAK_SECONDS'] ?? 10);
+const SECONDS = Number(process.env['SOAK_SECONDS'] ?? 6);
 /** In turn. The short ones take back pages whose discard may still be on its way. */
 const SWINGS_MS = [100, 100, 10, 10, 10, 10];
 const SWING_BYTES = 24 * MIB;

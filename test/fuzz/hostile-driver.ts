@@ -18,6 +18,7 @@ import {
   type ChainBuffer,
 } from '../support/guest-ring.js';
 import { bits, hasBit, u32s } from '../support/wire.js';
+import type { Chain } from '../../src/virtqueue/chain.js';
 import type { Dice } from './dice.js';
 import { until } from './fuzzer.js';
 import { PageOwners } from './page-owners.js';
@@ -60,6 +61,10 @@ export class HostileDriver implements VringContext {
   #seen: number[] = [];
   readonly #kicks = Array.from({ length: QUEUES }, () => createEventFd());
   readonly #failed = new Set<number>();
+  /** Chains that each queue was handed since it flushed last. */
+  readonly #taken: number[] = Array.from({ length: QUEUES }, () => 0);
+  /** What a device must not be handed. It is said later: who calls here takes errors for the driver's. */
+  #wrong: string | null = null;
   #meddling = 0;
   /** The driver wrote where only the device may: what it reads there means nothing any more. */
   #scribbled = false;
@@ -83,6 +88,7 @@ export class HostileDriver implements VringContext {
         this.#vrings[queue]?.complete(chain, written),
     };
     const observer = {
+      tookBack: () => undefined,
       actualChanged: () => undefined,
       statsReceived: () => undefined,
       pagesOutside: () => undefined,
@@ -98,6 +104,12 @@ export class HostileDriver implements VringContext {
     );
     this.#balloon = new Balloon(this.memory, host, observer, offered, dice.below(3));
     this.device = new WatchedBalloon(this.#balloon, this.memory, this.#owners);
+    this.device.onChain = (queue, chain) => this.#taking(queue, chain);
+    this.device.onFlush = (queue) => (this.#taken[queue] = 0);
+    this.device.onGiven = (from) => {
+      // It gave up its own rings: they are zeros then.
+      if (from < BUFFERS_GPA) this.#scribbled = true;
+    };
     this.device.meddle = this.memory.meddle = () => this.#meddle();
     this.#vrings = Array.from({ length: QUEUES }, (_, index) => new Vring(index, this));
     this.#meddling = dice.pick([0, 0, 5, 30]);
@@ -117,6 +129,10 @@ export class HostileDriver implements VringContext {
 
   ringFailed(index: number): void {
     this.#failed.add(index);
+  }
+
+  kickAcked(): void {
+    return;
   }
 
   /** A driver that is new, with features and rings of its choice. */
@@ -186,6 +202,7 @@ export class HostileDriver implements VringContext {
   }
 
   check(): void {
+    if (this.#wrong !== null) throw new Error(this.#wrong);
     for (const [index, writer] of this.#writers.entries()) if (!writer.packed) this.#account(index, writer);
     this.#owners.check();
   }
@@ -378,13 +395,29 @@ export class HostileDriver implements VringContext {
     else this.#rings.write(BUFFERS_GPA + PAGE_BYTES * this.#dice.below(BUFFERS), u32s(...this.#pfns()));
   }
 
+  /** A chain has a number that the ring has, and a ring that nobody changes meanwhile no more of them than descriptors. */
+  #taking(queue: number, { id }: Chain): void {
+    const size = this.#vrings[queue]?.size ?? 0;
+    const taken = (this.#taken[queue] ?? 0) + 1;
+    this.#taken[queue] = taken;
+    if (id >= size) this.#wrong ??= `ring ${queue} of ${size} has a chain ${id}`;
+    if (taken > size && this.#meddling === 0) {
+      this.#wrong ??= `${taken} chains were taken at once of ring ${queue} of ${size}`;
+    }
+  }
+
   /** What came back on a split ring: what the device was handed, in that order, each once. */
   #account(index: number, writer: RingWriter): void {
     const handed = (this.device.handed[index] ??= []);
-    // A ring that failed gave back one chain that no device has seen.
-    if (this.#scribbled || this.#failed.has(index)) return;
     const from = this.#seen[index] ?? 0;
     const count = (writer.readUsedIndex() - from) & 0xffff;
+    if (this.#scribbled || this.#vrings[index]?.size !== writer.size) return;
+    for (let n = 1; n <= Math.min(count, writer.size); n++) {
+      const id = writer.readUsedId((from + count - n) & 0xffff);
+      if (id >= writer.size) throw new Error(`ring ${index} of ${writer.size} gave back ${id}`);
+    }
+    // A ring that failed gave back one chain that no device has seen.
+    if (this.#failed.has(index)) return;
     if (count > handed.length) {
       throw new Error(`ring ${index} gave back ${count} chains of the ${handed.length} that it had`);
     }

@@ -1,14 +1,15 @@
 // A VMM that says anything, structured enough to get far, and its guest.
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { FrontendRequest } from '../../protocol/vhost-user/requests.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
-import { TargetError, Vm } from '../../src/daemon/vm.js';
+import { TargetError, Vm, type VmHandOver } from '../../src/daemon/vm.js';
 import { createEventFd, signalEvent } from '../../src/os/eventfd.js';
 import { StateFile } from '../../src/memory/state-file.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { closeFd } from '../../src/os/fd.js';
 import { createMemfd } from '../../src/os/memfd.js';
 import { socketPair } from '../../src/os/socket.js';
+import { Turns, type Seat } from '../../src/vhost-user/turns.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import {
   BACKEND_CONFIG_CHANGE_MSG,
@@ -41,6 +42,11 @@ const BUFFER_PAGE = 3 * QUEUES;
 /** QEMU's protocol features, and those that nobody has. */
 const PROTOCOL_FEATURES = 0x1a62bn;
 const DESC_AVAIL = 0x80;
+/** More than what a peer may leave unread, of the longest replies and of the shortest messages. */
+const FLOOD = 900;
+const NAGS = 6000;
+const LONGEST_CONFIG_BYTES = 256;
+const REPLY_ACK = 1n << 3n;
 /** What the kernel passes in one message. */
 const MOST_FDS = 253;
 /** No process has it, so that nothing is learnt of the "VMM" by looking at this very process. */
@@ -62,6 +68,10 @@ export class HostileVmm {
   readonly #odd: number[];
   readonly #peer: RawPeer;
   readonly #vm: Vm;
+  /** Takes from the time that there is for all, which passes quickly then. */
+  readonly #neighbour: Seat | null = null;
+  #time = 0;
+  #cut = false;
   #ended = false;
   #packed = false;
 
@@ -77,7 +87,11 @@ export class HostileVmm {
     const features = [...defaults.features, 'VIRTIO_F_RING_PACKED' as const];
     const options = { ...defaults, features, statsIntervalSeconds: 0 };
     const identity = { name: 'hostile', pid: NOBODY, socketPath: null, options };
-    const handOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null };
+    const handOver: VmHandOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null };
+    if (dice.chance(15)) {
+      handOver.turns = new Turns(() => (this.#time += dice.below(12)));
+      this.#neighbour = handOver.turns.seat();
+    }
     this.#vm = new Vm(
       ours,
       identity,
@@ -141,6 +155,8 @@ export class HostileVmm {
   /** What a guest does to its rings: mostly chains that could be, then a kick. */
   work(): void {
     const dice = this.#dice;
+    this.#neighbour?.run(() => (this.#time += 50));
+    if (this.#cut) return;
     const ring = dice.below(QUEUES);
     const [descriptors] = this.#areas(ring);
     for (let n = dice.below(4); n >= 0; n--) {
@@ -199,6 +215,35 @@ export class HostileVmm {
   /** Bytes that are no message at all; they end the connection, or wait for more for ever. */
   async noise(): Promise<void> {
     await this.#send(this.#dice.bytes(1 + this.#dice.below(40)), this.#someFds());
+  }
+
+  /** Asks, and reads no reply, or only then. */
+  async flood(): Promise<void> {
+    const dice = this.#dice;
+    const payload = encodeConfig(0, new Uint8Array(LONGEST_CONFIG_BYTES));
+    const bytes = encodeMessage(REQUEST.GET_CONFIG, VERSION, payload);
+    for (let n = dice.below(FLOOD); n > 0 && !this.over; n--) {
+      if (this.#peer.send(bytes, []) < bytes.length) await turns(5);
+    }
+    await turns(20);
+    for (let n = dice.below(40); n > 0; n--) this.#peer.read();
+  }
+
+  /** Is told of one target after the other, and does not read that either. */
+  async nag(): Promise<void> {
+    const features = PROTOCOL_FEATURES & ~REPLY_ACK;
+    await this.#tell({ request: REQUEST.SET_PROTOCOL_FEATURES, payload: u64s(features), fds: [] });
+    await this.#tell({ request: REQUEST.SET_BACKEND_REQ_FD, payload: u64s(), fds: [this.#channel[0]] });
+    await turns(5);
+    if (this.over) return;
+    for (let n = 0; n < NAGS; n++) this.#vm.setTarget({ balloonBytes: n % 2 === 0 ? 0 : PAGE_BYTES });
+  }
+
+  /** Takes its memory away: rings and buffers are gone. */
+  cutMemory(): void {
+    this.#cut = true;
+    ftruncateSync(this.#ramFd, PAGE_BYTES * this.#dice.below(RAM_BYTES / PAGE_BYTES));
+    for (const fd of this.#events) signalEvent(fd);
   }
 
   async close(): Promise<void> {

@@ -12,6 +12,11 @@ export class NamedFds implements FdKeeper {
   readonly #claimed: number[] = [];
   #last = 0;
 
+  /** Kept under a name that was given elsewhere; takes `fd` over. */
+  put(name: string, fd: number): void {
+    this.#copies.set(name, fd);
+  }
+
   keep(fd: number): void {
     if (this.#names.has(fd)) return;
     const name = `f${++this.#last}`;

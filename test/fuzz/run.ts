@@ -1,6 +1,6 @@
 // Fuzzers, each in a process of its own that may crash or hang: npm run fuzz -- --help
 import { spawn } from 'node:child_process';
-import { readSync } from 'node:fs';
+import { readdirSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -37,6 +37,20 @@ interface Outcome {
   finding: string | null;
 }
 
+/** Where each thread of a process is: its name and state, what it waits for in the kernel, and the call it made. */
+function threadsOf(pid: number): string {
+  const folder = `/proc/${pid}/task`;
+  const facts = (thread: string): string =>
+    ['comm', 'stat', 'wchan', 'syscall', 'schedstat']
+      .map((name) => readFileSync(`${folder}/${thread}/${name}`, 'latin1').trim())
+      .join(' | ');
+  try {
+    return readdirSync(folder).map(facts).join('\n');
+  } catch (error) {
+    return String(error);
+  }
+}
+
 async function fuzz(name: string, seed: number): Promise<Outcome> {
   const progressFd = createMemfd('progress', 8);
   const args = [String(seed), values.seconds, values.cases];
@@ -49,6 +63,7 @@ async function fuzz(name: string, seed: number): Promise<Outcome> {
   const progress = new Uint32Array(2);
   let movedAt = performance.now();
   let finding: string | null = null;
+  let lookedAt = movedAt;
   const look = (): void => {
     const before = progress[1];
     readSync(progressFd, progress, 0, 8, 0);
@@ -57,8 +72,12 @@ async function fuzz(name: string, seed: number): Promise<Outcome> {
   while (child.exitCode === null && child.signalCode === null) {
     await sleep(WATCH_MS);
     look();
-    if (performance.now() - movedAt < HANG_MS) continue;
-    finding = `hangs for ${HANG_MS / 1000} s`;
+    const now = performance.now();
+    // All were stopped, not only the one that is watched.
+    if (now - lookedAt > HANG_MS / 10) movedAt = now;
+    lookedAt = now;
+    if (now - movedAt < HANG_MS) continue;
+    finding = `hangs for ${HANG_MS / 1000} s:\n${threadsOf(child.pid ?? 0)}`;
     child.kill('SIGKILL');
     movedAt = Infinity;
   }

@@ -44,6 +44,9 @@ export class SessionFuzzer implements Fuzzer {
       if (dice.chance(20)) await turn();
       if (dice.chance(2)) await vmm.start();
       if (dice.below(1000) === 0) await vmm.noise();
+      if (dice.below(1000) === 0) await vmm.flood();
+      if (dice.below(5000) === 0) await vmm.nag();
+      if (dice.below(3000) === 0) vmm.cutMemory();
     }
   }
 }

@@ -15,6 +15,11 @@ import type { WatchedMemory } from './watched-memory.js';
  */
 export class WatchedBalloon implements Device {
   meddle: () => void = () => undefined;
+  /** Told of each chain that the device is handed, before it is, and when it may give back all that it was handed. */
+  onChain: (queue: number, chain: Chain) => void = () => undefined;
+  onFlush: (queue: number) => void = () => undefined;
+  /** Told of what the driver gives up, or reports free, before it can be discarded: guest addresses. */
+  onGiven: (from: number, end: number) => void = () => undefined;
   /** Chains that were handed over and have to come back, by queue. */
   readonly handed: Chain[][] = [];
   readonly #balloon: Balloon;
@@ -78,6 +83,7 @@ export class WatchedBalloon implements Device {
   }
 
   handle(queue: number, chain: Chain): number | null {
+    this.onChain(queue, chain);
     this.meddle();
     const read: Uint8Array[] = [];
     this.#memory.onRead = (bytes) => read.push(bytes);
@@ -95,6 +101,7 @@ export class WatchedBalloon implements Device {
   }
 
   flush(queue: number, done: () => void): boolean {
+    this.onFlush(queue);
     const told = this.#told.get(queue);
     this.#told.delete(queue);
     const role = this.#roles[queue];
@@ -123,13 +130,17 @@ export class WatchedBalloon implements Device {
 
   #toldOf(queue: number, role: 'inflate' | 'deflate', bytes: Uint8Array): void {
     const pfns = [...new Uint32Array(bytes.slice(0, bytes.length & ~3).buffer)];
-    if (role === 'inflate') this.#owners.give(pfns);
+    if (role === 'inflate') {
+      this.#owners.give(pfns);
+      for (const pfn of pfns) this.onGiven(pfn * PAGE_BYTES, (pfn + 1) * PAGE_BYTES);
+    }
     this.#add(queue, pfns);
   }
 
   #reported(queue: number, { segments }: Chain): void {
     for (const { gpa, lenBytes, writable } of segments) {
       if (!writable) return;
+      this.onGiven(gpa, gpa + lenBytes);
       const pfns = this.#owners.within(gpa / PAGE_BYTES, (gpa + lenBytes) / PAGE_BYTES);
       this.#owners.report(pfns);
       this.#add(queue, pfns);

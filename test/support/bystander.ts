@@ -15,12 +15,21 @@ export class Bystander {
     private readonly frontend: Frontend,
     private readonly driver: BalloonDriver,
     readonly close: () => Promise<void>,
+    /** What is known of it, for those who look for a fault. */
+    private readonly state: () => unknown = () => 'elsewhere',
   ) {}
 
   /** Served in this process. */
   static async start(): Promise<Bystander> {
     const { served, frontend, driver } = await ServedVm.running();
-    return Bystander.#working(new Bystander(frontend, driver, () => served.close()));
+    return Bystander.#working(
+      new Bystander(
+        frontend,
+        driver,
+        () => served.close(),
+        () => ({ ...served.view, discardingMs: served.vm.discardingMs, events: served.events.slice(-5) }),
+      ),
+    );
   }
 
   /** Served by the daemon that listens at `socketPath`. */
@@ -43,9 +52,15 @@ export class Bystander {
     for (const pfn of pages) ram.fillPage(pfn, 1);
     await this.driver.inflate(pages);
     const end = performance.now() + FREE_WITHIN_MS;
+    let turns = 0;
     while (!pages.every((pfn) => ram.pageIsZero(pfn))) {
-      if (performance.now() > end) throw new Error('the bystander keeps its pages');
+      if (performance.now() > end) {
+        throw new Error(
+          `the bystander keeps its pages, ${turns} turns later: ${JSON.stringify(this.state())}`,
+        );
+      }
       await sleep(2);
+      turns++;
     }
     await this.driver.deflate(pages);
     if (protocolViolations.length > 0) throw new Error(protocolViolations.join('; '));

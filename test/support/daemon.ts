@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { VmView } from '../../protocol/control/schema.js';
+import type { VmStats, VmView } from '../../protocol/control/schema.js';
 import { ControlClient } from '../../src/control/client.js';
 
-const BIN = join(import.meta.dirname, '../../bin');
+export const BIN = join(import.meta.dirname, '../../bin');
 const START_TIMEOUT_MS = 20_000;
 
 export interface CtlResult {
@@ -33,14 +33,20 @@ export class DaemonProcess {
 
   /**
    * `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. `supervise`: by a
-   * keeper, which is the child then.
+   * keeper, which is the child then. `metrics`: also on TCP, at metricsUrl. `program`: another build.
    */
   static async start(
-    options: { config?: string; logLevel?: string; supervise?: boolean } = {},
+    options: {
+      config?: string;
+      logLevel?: string;
+      supervise?: boolean;
+      metrics?: boolean;
+      program?: string;
+    } = {},
   ): Promise<DaemonProcess> {
     const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
     const args = [
-      join(BIN, 'balloond.js'),
+      options.program ?? join(BIN, 'balloond.js'),
       '--control',
       join(folder, 'control.sock'),
       '--log-format',
@@ -48,6 +54,7 @@ export class DaemonProcess {
     ];
     args.push('--log-level', options.logLevel ?? 'info');
     if (options.supervise === true) args.push('--supervise');
+    if (options.metrics === true) args.push('--metrics', '127.0.0.1:0');
     if (options.config === undefined) args.push('--socket-path', join(folder, 'vhost.sock'));
     else {
       writeFileSync(join(folder, 'balloond.toml'), options.config.replaceAll('{folder}', folder));
@@ -72,6 +79,12 @@ export class DaemonProcess {
 
   get controlPath(): string {
     return join(this.folder, 'control.sock');
+  }
+
+  get metricsUrl(): string {
+    const port = /"event":"listening","host":"127\.0\.0\.1","port":(\d+)/.exec(this.log)?.[1];
+    if (port === undefined) throw new Error(`it serves no metrics on TCP: ${this.log}`);
+    return `http://127.0.0.1:${port}`;
   }
 
   get #control(): ControlClient {
@@ -125,6 +138,20 @@ export class DaemonProcess {
 
   list(): Promise<VmView[]> {
     return this.#control.list();
+  }
+
+  /** Has the guest give up so much, and waits until it did; as balloonctl set --wait, without a process of its own. */
+  async inflateTo(vm: string, balloonBytes: number): Promise<void> {
+    await this.#control.setTarget(vm, { balloonBytes });
+    await this.until(
+      vm,
+      ({ balloon }) => balloon.actualBytes === balloonBytes,
+      `${balloonBytes} in the balloon`,
+    );
+  }
+
+  stats(vm: string): Promise<VmStats> {
+    return this.#control.stats(vm, true);
   }
 
   async events(): Promise<DaemonEvent[]> {

@@ -5,9 +5,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
-import type { TargetRequest, VmView } from '../../protocol/control/schema.js';
+import type { LiveTick } from '../../protocol/control/live.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  TargetRequest,
+  VmView,
+} from '../../protocol/control/schema.js';
 import { RefusedError, type EventSource, type Fleet } from '../../src/control/fleet.js';
-import { startControlServer, type Refusal } from '../../src/control/server.js';
+import { Metrics } from '../../src/ops/metrics.js';
+import type { Refusal } from '../../src/control/http.js';
+import { startControlServer } from '../../src/control/server.js';
 
 export const GIB = 1024 ** 3;
 export const VERSION = '1.2.3';
@@ -41,6 +50,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
       'tag-16': 5,
     },
     cgroup: null,
+    limits: { high: null, max: null, mayUseBytes: 4 * GIB, problem: null },
     policy: null,
     ...change,
   };
@@ -82,9 +92,19 @@ export class MemoryFleet implements Fleet {
 
   setTarget(name: string, target: TargetRequest): VmView {
     const vm = this.#get(name);
+    if ('cacheLimitBytes' in target) {
+      return this.#replace({ ...vm, cache: { ...vm.balloon, targetBytes: target.cacheLimitBytes } });
+    }
     const targetBytes =
       'memoryBytes' in target ? Math.max(0, vm.ramBytes - target.memoryBytes) : target.balloonBytes;
     return this.#replace({ ...vm, balloon: { ...vm.balloon, targetBytes } });
+  }
+
+  async setLimits(name: string, { high, max }: LimitRequest): Promise<VmView> {
+    await Promise.resolve();
+    const vm = this.#get(name);
+    const kept = (word: typeof high) => (word === undefined || word === 'restore' ? null : word);
+    return this.#replace({ ...vm, limits: { ...vm.limits, high: kept(high), max: kept(max) } });
   }
 
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
@@ -93,9 +113,51 @@ export class MemoryFleet implements Fleet {
     return this.#replace({ ...vm, stats: { ...vm.stats, ageSeconds: 0, 'tag-timeout': timeoutMs } });
   }
 
+  /** Its VMs have no meters. */
+  metrics(): Promise<string> {
+    return new Metrics(new Map(), VERSION).text();
+  }
+
+  live(): LiveTick {
+    const vms = this.list().map(({ name, state, ramBytes, balloon, verdict }) => {
+      const { targetBytes, actualBytes } = balloon;
+      return {
+        name,
+        state,
+        band: null,
+        ramBytes,
+        targetBytes,
+        actualBytes,
+        allocatedBytes: ramBytes,
+        verdict,
+      };
+    });
+    return { time: Date.now(), hostTotalBytes: 64 * GIB, hostAvailableBytes: 32 * GIB, vms };
+  }
+
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
     await Promise.resolve();
     return this.#replace({ ...this.#get(name), inhibited: reason });
+  }
+
+  policyState: PolicyState = {
+    mode: 'auto',
+    paused: false,
+    problem: null,
+    reserveBytes: GIB,
+    host: null,
+    bands: ['gold', 'silver', 'bronze'],
+    vms: [],
+  };
+
+  policy(): PolicyState {
+    return this.policyState;
+  }
+
+  changePolicy({ paused, vm }: PolicyChange): PolicyState {
+    if (vm !== undefined) this.#get(vm);
+    this.policyState = { ...this.policyState, paused };
+    return this.policyState;
   }
 
   #get(name: string): VmView {

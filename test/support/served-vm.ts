@@ -3,6 +3,7 @@ import type { EventName } from '../../protocol/control/events.js';
 import type { VmView } from '../../protocol/control/schema.js';
 import { Vm } from '../../src/daemon/vm.js';
 import { deviceOptions, type DeviceOptions } from '../../src/daemon/settings.js';
+import type { HostPaths } from '../../src/host/host-paths.js';
 import { StateFile } from '../../src/memory/state-file.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { socketPair } from '../../src/os/socket.js';
@@ -30,12 +31,13 @@ export class ServedVm {
       frontend?: Partial<FrontendOptions>;
       pid?: number;
       turns?: Turns;
+      paths?: HostPaths;
     } = {},
   ) {
-    const { frontend, pid = NOBODY, turns, ...device } = options;
+    const { frontend, pid = NOBODY, turns, paths, ...device } = options;
     const [ours, theirs] = socketPair();
     const settings = { ...deviceOptions({}, null, 'vm'), statsIntervalSeconds: 0, ...device };
-    const shared = turns === undefined ? {} : { turns };
+    const shared = { ...(turns !== undefined && { turns }), ...(paths !== undefined && { paths }) };
     const handOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null, ...shared };
     this.vm = new Vm(
       ours,

@@ -1,18 +1,22 @@
 import t from 'tap';
 import { Turns, type Seat } from '../../src/vhost-user/turns.js';
 
-/** An event loop with a clock of its own: events of one turn, then what was put off. */
+/** An event loop with a clock of its own: events of one turn, then what was put off and is due, or else a pause. */
 class Loop {
   now = 0;
   readonly turns = new Turns(
     () => this.now,
-    (work) => this.#later.push(work),
+    (work, ms) => this.#later.push({ work, at: this.now + ms }),
   );
-  #later: (() => void)[] = [];
+  #later: { work: () => void; at: number }[] = [];
 
   turn(events: () => void = () => undefined): void {
+    const begun = this.now;
     events();
-    for (const work of this.#later.splice(0)) work();
+    const due = this.#later.filter(({ at }) => at <= this.now);
+    this.#later = this.#later.filter(({ at }) => at > this.now);
+    for (const { work } of due) work();
+    if (this.now === begun && this.#later.length > 0) this.now = Math.min(...this.#later.map(({ at }) => at));
   }
 
   idle(): boolean {
@@ -57,17 +61,43 @@ void t.test('while there is time, everybody works at once', (t) => {
   t.end();
 });
 
-void t.test('one that is as good as alone works at once, however much it does', (t) => {
+void t.test('one that is alone gets half of the time, in small parts, and a quiet one does not wait', (t) => {
   const loop = new Loop();
   const vm = new Busy(loop, 5, 1);
   const quiet = new Busy(loop, 1, 0.1);
-  for (let round = 1; round <= 5000; round++) {
-    vm.kick();
-    if (round % 20 === 0) quiet.kick();
-    if (!loop.idle()) t.fail('put off');
-  }
-  t.equal(vm.done, 25_000);
-  t.equal(quiet.done, 250);
+  let longestMs = 0;
+  let asked = 0;
+  const until = (ms: number): void => {
+    for (let turn = 1; loop.now < ms; turn++) {
+      const begun = loop.now;
+      loop.turn(() => {
+        vm.kick();
+        if (turn % 20 !== 0) return;
+        quiet.kick();
+        asked++;
+      });
+      longestMs = Math.max(longestMs, loop.now - begun);
+      if (quiet.done !== asked) t.fail('the quiet one waits');
+    }
+  };
+  until(3000);
+  const before = vm.done;
+  longestMs = 0;
+  until(23_000);
+  const share = (vm.done - before) / 20_000;
+  t.ok(share > 0.45 && share < 0.55, `it has ${share} of the time`);
+  t.ok(longestMs < 3, `events are looked at after ${longestMs} ms`);
+  t.end();
+});
+
+void t.test('who leaves and comes back has taken what it took, for as long as that counts', (t) => {
+  const loop = new Loop();
+  const first = loop.turns.seat(undefined, 7);
+  first.measure(() => (loop.now += 400));
+  first.leave();
+  t.equal(loop.turns.seat(undefined, 8).taken(), 0, 'another process');
+  t.equal(loop.turns.seat(undefined, 7).taken(), 400);
+  t.equal(loop.turns.seat(undefined, 7).taken(), 0, 'one more VM of that process, which took nothing yet');
   t.end();
 });
 

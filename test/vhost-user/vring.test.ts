@@ -65,6 +65,7 @@ async function withRing(
     seat: new Turns().seat(),
     intact: () => true,
     ringFailed: (_, error) => failures.push(error),
+    kickAcked: () => undefined,
   });
   const { descriptorGpa, driverGpa, deviceGpa } = ring.areas;
   vring.setSize(ring.size);

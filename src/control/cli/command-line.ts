@@ -13,7 +13,7 @@ export interface OptionSpec {
 
 export interface CommandSpec {
   readonly name: string;
-  /** Names of its operands, each of which must be given. */
+  /** Names of its operands; one that ends in `?` may be left out. */
   readonly operands: readonly string[];
   readonly summary: string;
   readonly options: Readonly<Record<string, OptionSpec>>;
@@ -48,7 +48,8 @@ export function parseCommandLine<Command extends CommandSpec>(
     if (!(option in command.options) && !(option in globals)) throw unknownOption(`--${option}`);
   }
   const missing = command.operands[operands.length];
-  if (missing !== undefined) throw new UsageError(`${name} needs ${missing.toUpperCase()}`);
+  if (missing !== undefined && !missing.endsWith('?'))
+    throw new UsageError(`${name} needs ${missing.toUpperCase()}`);
   if (operands.length > command.operands.length) throw new UsageError(`too many arguments for ${name}`);
   return { command, operands, values };
 }

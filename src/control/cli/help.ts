@@ -34,7 +34,12 @@ export function helpOfCommand(
 }
 
 function usage({ name, operands, options }: CommandSpec): string {
-  const words = [name, ...operands.map((operand) => operand.toUpperCase())];
+  const words = [
+    name,
+    ...operands.map((operand) =>
+      operand.endsWith('?') ? `[${operand.slice(0, -1).toUpperCase()}]` : operand.toUpperCase(),
+    ),
+  ];
   return [...words, ...(Object.keys(options).length > 0 ? ['[OPTION]...'] : [])].join(' ');
 }
 

@@ -10,10 +10,12 @@ export interface QemuArgs {
   readonly name: string | undefined;
   /** Where the daemon listens for VMMs. */
   readonly socketPath: string;
+  /** Where it listens for page cache balloons; without, the VM has none. */
+  readonly cacheSocketPath?: string | undefined;
 }
 
 /** As an argument vector: option, value, option, value. Throws UsageError. */
-export function qemuArguments({ memoryBytes, name, socketPath }: QemuArgs): string[] {
+export function qemuArguments({ memoryBytes, name, socketPath, cacheSocketPath }: QemuArgs): string[] {
   const mib = wholeMib(memoryBytes);
   const size = mib % 1024 === 0 ? `${mib / 1024}G` : `${mib}M`;
   return [
@@ -30,6 +32,14 @@ export function qemuArguments({ memoryBytes, name, socketPath }: QemuArgs): stri
     `socket,id=balloon,path=${escapeCommas(socketPath)}`,
     '-device',
     'vhost-user-test-device-pci,chardev=balloon,virtio-id=5,num_vqs=5,vq_size=256,config_size=16',
+    ...(cacheSocketPath === undefined
+      ? []
+      : [
+          '-chardev',
+          `socket,id=cache-balloon,path=${escapeCommas(cacheSocketPath)}`,
+          '-device',
+          'vhost-user-test-device-pci,chardev=cache-balloon,virtio-id=13,num_vqs=2,vq_size=64,config_size=28',
+        ]),
   ];
 }
 

@@ -30,7 +30,7 @@ export async function setTarget(
     timedOut = vm.balloon.actualBytes !== wantedBytes;
   }
   if (output.json) output.document(vm);
-  else output.print(renderTarget(vm));
+  else output.print('cacheLimitBytes' in target ? renderLimit(vm) : renderTarget(vm));
   if (timedOut) throw new WaitTimeoutError(explain(vm, waitSeconds ?? 0));
 }
 
@@ -39,6 +39,11 @@ function renderTarget(vm: VmView): string {
   const keeps = `the guest keeps ${formatSize(Math.max(0, vm.ramBytes - targetBytes))}`;
   const now = actualBytes === targetBytes ? 'reached' : `it holds ${formatSize(actualBytes)} now`;
   return `${printable(vm.name)}: balloon target ${formatSize(targetBytes)} (${keeps}), ${now}`;
+}
+
+function renderLimit(vm: VmView): string {
+  const { targetBytes, actualBytes } = vm.cache ?? vm.balloon;
+  return `${printable(vm.name)}: page cache balloon up to ${formatSize(targetBytes)}, it holds ${formatSize(actualBytes)} now`;
 }
 
 function overruled(vm: VmView): ControlError {

@@ -43,8 +43,8 @@ export function renderVm(vm: VmView, output: Output): string {
       `${formatSize(vm.ramBytes)} RAM, the guest has ${formatSize(Math.max(0, vm.ramBytes - vm.balloon.actualBytes))}`,
     ]),
     ...section('Balloon', balloonLines(vm.balloon)),
-    ...section('Page cache', vm.cache === null ? [] : balloonLines(vm.cache)),
-    ...section('Cgroup', cgroupLines(vm.cgroup)),
+    ...section('Page cache', vm.cache === null ? [] : cacheLines(vm.cache)),
+    ...section('Cgroup', cgroupLines(vm)),
     ...section('Policy', policyLines(vm.policy)),
     ...section(
       'Features',
@@ -84,17 +84,30 @@ function balloonLines(balloon: BalloonView): string[] {
   ];
 }
 
-function cgroupLines(cgroup: VmView['cgroup']): string[] {
-  if (cgroup === null) return [];
+function cacheLines(cache: BalloonView): string[] {
+  return [
+    `${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`,
+    `so far added ${formatSize(cache.inflatedBytesTotal)}, told as reclaimed ${formatSize(cache.deflatedBytesTotal)},`,
+    `discarded ${formatSize(cache.discardedBytesTotal)}`,
+  ];
+}
+
+export function cgroupLines({ cgroup, limits }: VmView): string[] {
+  const problem = limits.problem === null ? [] : [printable(limits.problem)];
+  if (cgroup === null) return problem;
   const limit = (bytes: number | null) => (bytes === null ? 'max' : formatSize(bytes));
+  const follows = (['high', 'max'] as const).filter((name) => limits[name] === 'follow');
+  const following = follows.length === 0 ? '' : `${follows.join(' and ')} follow the`;
   return [
     printable(cgroup.path),
     `${formatSize(cgroup.currentBytes)} now, high ${limit(cgroup.highBytes)}, max ${limit(cgroup.maxBytes)}`,
+    ...(following === '' ? [] : [`${following} ${formatSize(limits.mayUseBytes)} that the guest may use`]),
+    ...problem,
   ];
 }
 
 function policyLines(policy: VmView['policy']): string[] {
   if (policy === null) return [];
   const { band, minBytes, maxBytes, mode } = policy;
-  return [`band ${band}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}, ${printable(mode)}`];
+  return [`band ${printable(band)}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}, ${printable(mode)}`];
 }

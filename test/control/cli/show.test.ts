@@ -55,14 +55,14 @@ void t.test('a VM with everything', (t) => {
       balloon: { ...busy.balloon, targetBytes: 0 },
       cache: { ...busy.balloon, targetBytes: 2 * GIB, actualBytes: 2 * GIB },
       cgroup: { path: '/machine.slice/web1', currentBytes: GIB, highBytes: 2 * GIB, maxBytes: null },
-      policy: { band: 2, minBytes: GIB, maxBytes: 4 * GIB, mode: 'auto' },
+      policy: { band: 'silver', minBytes: GIB, maxBytes: 4 * GIB, mode: 'auto' },
     },
     plain,
   );
   t.match(text, /^Balloon +1 GiB of target 0 B: 1 GiB still to go back to the guest$/m);
-  t.match(text, /^Page cache +2 GiB of target 2 GiB: reached$/m);
+  t.match(text, /^Page cache +2 GiB of at most 2 GiB$/m);
   t.match(text, /^Cgroup +\/machine\.slice\/web1\n +1 GiB now, high 2 GiB, max max$/m);
-  t.match(text, /^Policy +band 2, 1 GiB to 4 GiB, auto$/m);
+  t.match(text, /^Policy +band silver, 1 GiB to 4 GiB, auto$/m);
   t.end();
 });
 

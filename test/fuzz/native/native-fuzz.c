@@ -8,6 +8,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sanitizer/common_interface_defs.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +35,15 @@ static char folder[] = "/tmp/native-fuzz-XXXXXX";
 static void fail(const char *condition, int line)
 {
 	fprintf(stderr, "native-fuzz: line %d: not so: %s (seed %u)\n", line, condition, case_seed);
+	abort();
+}
+
+static void blocked(int signal)
+{
+	(void)signal;
+	fprintf(stderr, "native-fuzz: blocked for %d s (seed %u), after %.1f s of work in all, here:\n", BLOCKED_SECONDS,
+		case_seed, (double)clock() / CLOCKS_PER_SEC);
+	__sanitizer_print_stack_trace();
 	abort();
 }
 
@@ -449,8 +460,8 @@ static void paths(void)
 		/* What was left behind is replaced. */
 		if (chance(50) && path[0] == '/' && (listener = bd_listen(path, 0600)) >= 0)
 			close(listener);
-		if (path[0] == '/')
-			unlink(path);
+		/* Only datagram sockets take a leading @ for an abstract name. */
+		unlink(path);
 	}
 	if (client >= 0)
 		close(client);
@@ -467,7 +478,9 @@ int main(int argc, char **argv)
 	struct timespec start, now;
 
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	if (mkdtemp(folder) == NULL)
+	signal(SIGALRM, blocked);
+	/* Some paths are relative. */
+	if (mkdtemp(folder) == NULL || chdir(folder) < 0)
 		return 2;
 	for (uint32_t n = 0; cases == 0 || n < cases; n++) {
 		uint32_t progress[2] = { seed + n, n + 1 };

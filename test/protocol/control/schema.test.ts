@@ -11,7 +11,7 @@ void t.test('Vm', (t) => {
     Check(SCHEMAS.Vm, {
       ...vm,
       cgroup: { path: '/machine.slice', currentBytes: GIB, highBytes: null, maxBytes: 2 * GIB },
-      policy: { band: 1, minBytes: GIB, maxBytes: 4 * GIB, mode: 'auto' },
+      policy: { band: 'gold', minBytes: GIB, maxBytes: 4 * GIB, mode: 'auto' },
     }),
   );
   for (const name of SCHEMAS.Vm.required) {
@@ -25,9 +25,11 @@ void t.test('Vm', (t) => {
   t.end();
 });
 
-void t.test('Target is exactly one of memoryBytes and balloonBytes', (t) => {
-  t.ok(Check(SCHEMAS.Target, { memoryBytes: 0 }));
-  t.ok(Check(SCHEMAS.Target, { balloonBytes: GIB }));
+void t.test('VmChange is exactly one of memoryBytes, balloonBytes and limits', (t) => {
+  t.ok(Check(SCHEMAS.VmChange, { memoryBytes: 0 }));
+  t.ok(Check(SCHEMAS.VmChange, { balloonBytes: GIB }));
+  t.ok(Check(SCHEMAS.VmChange, { limits: { high: GIB, max: 'follow' } }));
+  t.ok(Check(SCHEMAS.VmChange, { limits: { max: 'restore' } }));
   for (const bad of [
     {},
     { memoryBytes: 1, balloonBytes: 1 },
@@ -37,11 +39,15 @@ void t.test('Target is exactly one of memoryBytes and balloonBytes', (t) => {
     { memoryBytes: null },
     { memoryBytes: 2 ** 53 },
     { memoryBytes: 1, extra: 1 },
+    { limits: {} },
+    { limits: { high: '1G' } },
+    { limits: { high: null } },
+    { limits: { high: 1 }, balloonBytes: 1 },
     [],
     null,
     7,
   ]) {
-    t.notOk(Check(SCHEMAS.Target, bad), JSON.stringify(bad));
+    t.notOk(Check(SCHEMAS.VmChange, bad), JSON.stringify(bad));
   }
   t.end();
 });

@@ -1,7 +1,7 @@
 // A VMM with a guest, to be run in the host VM by itself: `vmm.js SOCKET -name guest=NAME [private]`. It connects,
 // starts its driver, tells the service manager that it is ready (of systemd-run, Type=notify) and then follows its
 // target. `private`: its memory is said to lie where this process maps a file privately, and is to be refused.
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeSync } from 'node:fs';
 import { notify } from '../../../src/ops/notify.js';
 import { BalloonDriver, LINUX_FEATURES } from '../balloon-driver.js';
 import { Frontend, Nack } from '../frontend.js';
@@ -15,6 +15,8 @@ const [, , socket = '', , , memory] = process.argv;
 const isPrivate = memory === 'private';
 const region: RegionOptions = { gpa: 0, lenBytes: RAM_BYTES };
 const ram = new GuestRam([isPrivate ? { ...region, userAddress: privateAddress() } : region]);
+// The guest has touched all its memory: it is charged to this process.
+for (const { file } of ram.regions) writeSync(file.fd, Buffer.alloc(RAM_BYTES), 0, RAM_BYTES, 0);
 const frontend = new Frontend({ socket, ram, timeoutMs: TIMEOUT_MS });
 await frontend.connect();
 try {

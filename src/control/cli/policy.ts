@@ -1,0 +1,62 @@
+/** `balloonctl policy show, pause, resume, explain`. */
+import type { PolicyState } from '../../../protocol/control/schema.js';
+import { formatSize } from '../../../protocol/control/size.js';
+import { ControlError, type ControlClient } from '../client.js';
+import { printable, type Output } from './output.js';
+import { alignColumns } from './text.js';
+
+export async function showPolicy(client: ControlClient, output: Output): Promise<void> {
+  const policy = await client.policy();
+  if (output.json) output.document(policy);
+  else output.print(renderPolicy(policy));
+}
+
+/** `vm` null: all of them. */
+export async function pausePolicy(
+  client: ControlClient,
+  output: Output,
+  vm: string | null,
+  paused: boolean,
+): Promise<void> {
+  const policy = await client.changePolicy(vm === null ? { paused } : { paused, vm });
+  if (output.json) output.document(policy);
+  else output.print(`${vm === null ? 'the policy' : printable(vm)}: ${paused ? 'paused' : 'resumed'}`);
+}
+
+export async function explainPolicy(client: ControlClient, output: Output, name: string): Promise<void> {
+  const vm = (await client.policy()).vms.find((candidate) => candidate.name === name);
+  if (vm === undefined)
+    throw new ControlError(404, `no VM is called ${printable(name)}: see balloonctl list`);
+  if (output.json) {
+    output.document(vm);
+    return;
+  }
+  const { band, minBytes, maxBytes, mode, force, said, saidAt } = vm;
+  const held = force === 'none' ? '' : `, under force (${force})`;
+  output.print(
+    `${printable(name)} (${printable(band)}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}): ${mode}${held}`,
+  );
+  output.print(`${saidAt === null ? '' : `${saidAt.replace(/\.\d+Z$/, 'Z')} `}${printable(said)}`);
+}
+
+function renderPolicy({ mode, paused, problem, reserveBytes, host, vms }: PolicyState): string {
+  const means = { observe: 'it says what it would do', auto: 'it acts', off: 'it does nothing' }[mode];
+  const seen =
+    host === null
+      ? 'unknown'
+      : `${formatSize(host.availableBytes)} available of ${formatSize(host.totalBytes)}, reserve ${formatSize(reserveBytes)}${host.short ? ': short' : ''}`;
+  const rows = vms.map(({ name, band, minBytes, maxBytes, mode: own, force }) => [
+    printable(name),
+    printable(band),
+    formatSize(minBytes),
+    formatSize(maxBytes),
+    own,
+    force,
+  ]);
+  return [
+    `mode ${mode}${paused ? ', paused' : ''}: ${means}`,
+    `host ${seen}`,
+    ...(problem === null ? [] : [`problem: ${printable(problem)}`]),
+    ...alignColumns([['VM', 'BAND', 'MIN', 'MAX', 'MODE', 'FORCE'], ...rows], '<<>><<'),
+  ].join('\n');
+}

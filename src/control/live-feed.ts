@@ -1,0 +1,58 @@
+import type { ServerResponse } from 'node:http';
+import { LIVE_TICKS, type LiveTick } from '../../protocol/control/live.js';
+import { BACKLOG_LIMIT_BYTES } from './event-stream.js';
+
+/** While somebody watches, and while nobody does, so that who comes sees more than a moment. */
+const WATCHED_MS = 2000;
+const UNWATCHED_MS = 10_000;
+/** Of what is remembered, however many VMs there are. */
+const KEPT_BYTES = 4 * 2 ** 20;
+
+/** Tells pages what there is, as server-sent events. What is sent is made once, however many watch. */
+export class LiveFeed {
+  readonly #look: () => LiveTick;
+  readonly #watchers = new Set<ServerResponse>();
+  #kept: string[] = [];
+  #keptBytes = 0;
+  #timer: NodeJS.Timeout;
+
+  constructor(look: () => LiveTick) {
+    this.#look = look;
+    this.#timer = this.#later();
+  }
+
+  /** Takes over the response, which ends when the client leaves, is too slow, or it is ended. */
+  stream(response: ServerResponse): void {
+    response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
+    // An idle stream is no stalled one.
+    response.socket?.setTimeout(0);
+    response.write(this.#kept.join('') || ':\n\n');
+    this.#watchers.add(response);
+    response.on('close', () => this.#watchers.delete(response));
+    clearTimeout(this.#timer);
+    this.#tick();
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+  }
+
+  #later(): NodeJS.Timeout {
+    return setTimeout(() => this.#tick(), this.#watchers.size > 0 ? WATCHED_MS : UNWATCHED_MS).unref();
+  }
+
+  #tick(): void {
+    const text = `data: ${JSON.stringify(this.#look())}\n\n`;
+    this.#kept.push(text);
+    this.#keptBytes += text.length;
+    while (this.#kept.length > LIVE_TICKS || (this.#keptBytes > KEPT_BYTES && this.#kept.length > 1)) {
+      this.#keptBytes -= this.#kept.shift()?.length ?? 0;
+    }
+    for (const watcher of this.#watchers) {
+      if (watcher.writableEnded) continue;
+      watcher.write(text);
+      if (watcher.writableLength > KEPT_BYTES + BACKLOG_LIMIT_BYTES + text.length) watcher.destroy();
+    }
+    this.#timer = this.#later();
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * What is served on TCP where that is asked for: metrics, and a page to look at. Nothing can be changed through it, and
+ * nothing that a VM is called, or an event says, becomes part of the page but as text.
+ */
+import type { AddressInfo } from 'node:net';
+import type { EventSource, Fleet } from './fleet.js';
+import { streamEvents } from './event-stream.js';
+import { startHttpServer, type Answer, type Refusal } from './http.js';
+import { LiveFeed } from './live-feed.js';
+import { Problem } from './problem.js';
+
+export interface MetricsAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Files of the page by their path, `/` for the page itself. */
+export type PageFiles = Readonly<Record<string, { readonly type: string; readonly text: string }>>;
+
+const HEADERS = {
+  'content-security-policy':
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  'cross-origin-resource-policy': 'same-origin',
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff',
+  'cache-control': 'no-store',
+};
+const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+
+/** `address` of what listens has the port that was given for 0. Rejects when it cannot listen. */
+export async function startMetricsServer(
+  where: MetricsAddress,
+  fleet: Pick<Fleet, 'metrics' | 'live'>,
+  events: EventSource,
+  files: PageFiles,
+  onRefused: (refusal: Refusal) => void = () => undefined,
+): Promise<{ address: MetricsAddress; close: () => Promise<void> }> {
+  const feed = new LiveFeed(() => fleet.live());
+  try {
+    const { server, close } = await startHttpServer(
+      where,
+      async (request, response): Promise<Answer> => {
+        for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
+        const path = request.url?.split('?')[0] ?? '';
+        if (request.method !== 'GET' && request.method !== 'HEAD') {
+          throw new Problem(405, 'nothing can be changed here: use balloonctl', { allow: 'GET, HEAD' });
+        }
+        const file = Object.hasOwn(files, path) ? files[path] : undefined;
+        if (file !== undefined) return file;
+        if (path === '/metrics') return { text: await fleet.metrics(), type: METRICS_TYPE };
+        if (path === '/healthz') return { document: { status: 'ok' } };
+        if (request.method === 'GET' && path === '/live') {
+          feed.stream(response);
+          return null;
+        }
+        if (request.method === 'GET' && path === '/events') {
+          streamEvents(response, events, { sinceSeq: 0, follow: true });
+          return null;
+        }
+        throw new Problem(404, 'no such path: there are / and /metrics');
+      },
+      onRefused,
+    );
+    const { address: host, port } = server.address() as AddressInfo;
+    return {
+      address: { host, port },
+      close: () => {
+        feed.close();
+        return close();
+      },
+    };
+  } catch (error) {
+    feed.close();
+    throw error;
+  }
+}

@@ -1,0 +1,395 @@
+import type { EventName } from '../../protocol/control/events.js';
+import type { PolicyChange, PolicyState as PolicyDocument, VmView } from '../../protocol/control/schema.js';
+import type { TraceVm } from '../../protocol/policy-trace.js';
+import { formatSize } from '../../protocol/control/size.js';
+import { RefusedError } from '../control/fleet.js';
+import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
+import { HostMemory, type HostReading } from '../host/meminfo.js';
+import type { PressureTrigger } from '../host/pressure.js';
+import type { Emit } from '../ops/event-log.js';
+import type { Action } from '../policy/action.js';
+import { LIMITABLE, MOVABLE, TAKEABLE, vmTable, type VmTable } from '../policy/inputs.js';
+import { plan } from '../policy/plan.js';
+import {
+  Column,
+  emptyState,
+  get,
+  HIGH_STEPS,
+  MAX_RUNG,
+  moveRows,
+  type PolicyState,
+} from '../policy/state.js';
+import { describe } from '../policy/words.js';
+import { freshStat, VmReadings } from './policy-readings.js';
+import { PolicyRecorder } from './policy-recorder.js';
+import type { Entitlement, PolicySettings } from '../policy/settings.js';
+
+/** A VM as the policy governs it. */
+export interface GovernedVm {
+  readonly name: string;
+  readonly pid: number;
+  /** An operator has taken it in hand. */
+  manual: boolean;
+  view(): VmView;
+  setPolicyTarget(balloonBytes: number): void;
+  /** Holds its cgroup to these; null: to what it was before. Rejects with a sentence. */
+  force(highBytes: number | null, maxBytes: number | null): Promise<void>;
+}
+
+/** Pressure wakes the policy at most that often. */
+const WAKE_MS = 1000;
+
+interface Said {
+  text: string;
+  at: string;
+}
+
+/** Looks at the host and its VMs every now and then, lets plan() decide, and does it where it may. */
+export class PolicyEngine {
+  #settings: PolicySettings;
+  readonly #vms: () => readonly GovernedVm[];
+  readonly #emit: Emit;
+  readonly #paths: HostPaths;
+  readonly #host: HostMemory;
+  readonly #now: () => number;
+  readonly #recorder: PolicyRecorder | null;
+  readonly #readings = new Map<string, VmReadings>();
+  readonly #said = new Map<string, Said>();
+  /** What was advised to a VM at the tick before: only news are told. */
+  #advised = new Map<string, string>();
+  readonly #degraded = new Set<string>();
+  #state: PolicyState = emptyState(0);
+  #names: readonly string[] = [];
+  #seen: HostReading | null = null;
+  #paused = false;
+  #problem: string | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #trigger: PressureTrigger | null = null;
+  #tickedAt = -Infinity;
+
+  constructor(
+    settings: PolicySettings,
+    vms: () => readonly GovernedVm[],
+    emit: Emit,
+    { paths = HOST_PATHS, now = () => performance.now() / 1000 } = {},
+  ) {
+    this.#settings = settings;
+    this.#vms = vms;
+    this.#emit = emit;
+    this.#paths = paths;
+    this.#host = new HostMemory(paths.proc);
+    this.#now = now;
+    const { record } = settings;
+    const failed = (why: string): void => this.#degrade('record', `what it sees is not recorded: ${why}`);
+    this.#recorder = record === null || settings.mode === 'off' ? null : new PolicyRecorder(record, failed);
+  }
+
+  /** From the next tick on; mode, interval and record must be as they were. */
+  configure(settings: PolicySettings): void {
+    this.#settings = settings;
+  }
+
+  /** Ticks until close(). */
+  start(): void {
+    if (this.#settings.mode === 'off') return;
+    this.#timer = setInterval(() => this.tick(), this.#settings.intervalSeconds * 1000).unref();
+    try {
+      this.#trigger = this.#host.watchPressure(() => this.#wake());
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.#degrade('psi', `it looks by time alone, since pressure cannot be waited for: ${why}`);
+    }
+  }
+
+  close(): void {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#trigger?.close();
+    for (const readings of this.#readings.values()) readings.close();
+    this.#readings.clear();
+    this.#recorder?.close();
+  }
+
+  /** One look at everything, and what follows from it. */
+  tick(): void {
+    const host = this.#readHost();
+    if (host === null) return;
+    this.#tickedAt = performance.now();
+    const vms = this.#vms().filter((vm) => vm.view().ramBytes > 0);
+    this.#follow(vms.map(({ name }) => name));
+    const table = this.#table(vms);
+    const config = this.#settings.config(host.totalBytes);
+    const reading = {
+      nowSeconds: this.#now(),
+      totalBytes: host.totalBytes,
+      availableBytes: host.availableBytes,
+      pressurePercent: host.pressure?.some.avg10 ?? NaN,
+    };
+    const { actions, next } = plan(reading, table, config, this.#state);
+    if (this.#settings.mode === 'auto') {
+      this.#state = next;
+      for (const action of actions) this.#act(action, vms, describe(action, this.#names, table, config));
+    } else {
+      this.#state = { ...this.#state, short: next.short };
+      this.#advise(actions, (action) => describe(action, this.#names, table, config));
+    }
+  }
+
+  /** What `show` says of a VM. */
+  vmView(vm: GovernedVm, ramBytes: number): VmView['policy'] {
+    const { band, minBytes, maxBytes } = this.#settings.entitlement(vm.name, ramBytes);
+    return { band: this.#bandName(band), minBytes, maxBytes, mode: this.#modeOf(vm) };
+  }
+
+  view(): PolicyDocument {
+    const host = this.#readHost();
+    const total = host?.totalBytes ?? 0;
+    return {
+      mode: this.#settings.mode,
+      paused: this.#paused,
+      problem: this.#problem,
+      reserveBytes: total === 0 ? 0 : Math.round(this.#settings.config(total).reserveShare * total),
+      host:
+        host === null
+          ? null
+          : {
+              totalBytes: host.totalBytes,
+              availableBytes: host.availableBytes,
+              pressurePercent: host.pressure?.some.avg10 ?? null,
+              short: this.#state.short,
+            },
+      bands: this.#settings.bands.map(({ name }) => name),
+      vms: this.#vms().map((vm) => this.#explained(vm)),
+    };
+  }
+
+  /** Throws RefusedError. */
+  change({ paused, vm: name }: PolicyChange): PolicyDocument {
+    if (name === undefined) {
+      if (paused !== this.#paused)
+        this.#emit('policy-changed', paused ? 'paused for all VMs' : 'resumed', { paused });
+      this.#paused = paused;
+      return this.view();
+    }
+    const vm = this.#vms().find((candidate) => candidate.name === name);
+    if (vm === undefined) throw new RefusedError(`there is no VM ${name}: see balloonctl list`);
+    if (vm.manual !== paused) {
+      const what = paused ? 'paused for this VM' : 'resumed for this VM';
+      this.#emit('policy-changed', what, { paused }, name);
+    }
+    vm.manual = paused;
+    return this.view();
+  }
+
+  #wake(): void {
+    if (performance.now() - this.#tickedAt >= WAKE_MS) this.tick();
+  }
+
+  #readHost(): HostReading | null {
+    try {
+      this.#seen = this.#host.read();
+      return this.#seen;
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.#degrade('host', `it does nothing, since the host's memory cannot be read: ${why}`);
+      return null;
+    }
+  }
+
+  #degrade(what: string, message: string): void {
+    this.#problem ??= message;
+    if (this.#degraded.has(what)) return;
+    this.#degraded.add(what);
+    this.#emit('policy-degraded', message);
+  }
+
+  /** Keeps what is remembered of VMs that are still there. */
+  #follow(names: readonly string[]): void {
+    if (names.length === this.#names.length && names.every((name, row) => name === this.#names[row])) return;
+    const rows = new Map(this.#names.map((name, row) => [name, row]));
+    this.#state = moveRows(
+      this.#state,
+      names.map((name) => rows.get(name) ?? -1),
+    );
+    for (const [name, readings] of this.#readings) {
+      if (names.includes(name)) continue;
+      readings.close();
+      this.#readings.delete(name);
+      this.#said.delete(name);
+    }
+    this.#names = names;
+  }
+
+  #readingsOf(vm: GovernedVm): VmReadings {
+    let readings = this.#readings.get(vm.name);
+    if (readings === undefined) {
+      readings = new VmReadings(vm.pid, () => this.#wake(), this.#paths);
+      this.#readings.set(vm.name, readings);
+    }
+    return readings;
+  }
+
+  #entitlement(name: string, ramBytes: number): Entitlement {
+    const entitlement = this.#settings.entitlement(name, ramBytes);
+    if (entitlement.contradictory) {
+      this.#degrade(
+        `floor of ${name}`,
+        `the min of ${name} is above its max, which is taken for both: mend [[vm]]`,
+      );
+    }
+    return entitlement;
+  }
+
+  #table(vms: readonly GovernedVm[]): VmTable {
+    const table = vmTable(vms.length);
+    const recorded: TraceVm[] = [];
+    vms.forEach((vm, row) => {
+      const { ramBytes, balloon, stats, state, inhibited } = vm.view();
+      const { band, minBytes, maxBytes, weight } = this.#entitlement(vm.name, ramBytes);
+      const readings = this.#readingsOf(vm);
+      const cgroup = readings.memory();
+      const movable = state === 'running' && !vm.manual && !this.#paused;
+      const limitable = cgroup !== null && !(vm.view().limits.problem ?? '').includes('cannot be written');
+      table.flags[row] =
+        (movable ? MOVABLE : 0) | (inhibited === null ? TAKEABLE : 0) | (limitable ? LIMITABLE : 0);
+      table.band[row] = band;
+      table.ramBytes[row] = ramBytes;
+      table.minBytes[row] = minBytes;
+      table.maxBytes[row] = maxBytes;
+      table.weight[row] = weight;
+      table.targetBytes[row] = balloon.targetBytes;
+      table.actualBytes[row] = balloon.actualBytes;
+      const available = freshStat(stats, 'VIRTIO_BALLOON_S_AVAIL');
+      const free = freshStat(stats, 'VIRTIO_BALLOON_S_MEMFREE');
+      const stall = Math.max(
+        ...[cgroup?.pressurePercent ?? NaN, readings.stallPercent(stats)].filter((share) => share >= 0),
+        0,
+      );
+      table.availableBytes[row] = available;
+      table.freeBytes[row] = free;
+      table.stallPercent[row] = stall;
+      table.currentBytes[row] = cgroup?.currentBytes ?? NaN;
+      table.overheadBytes[row] = cgroup?.overheadBytes ?? 0;
+      if (this.#recorder === null) return;
+      const known = (value: number): number | null => (Number.isNaN(value) ? null : value);
+      recorded.push({
+        name: vm.name,
+        band: this.#bandName(band),
+        ramBytes,
+        minBytes,
+        maxBytes,
+        targetBytes: balloon.targetBytes,
+        actualBytes: balloon.actualBytes,
+        guestAvailableBytes: known(available),
+        guestFreeBytes: known(free),
+        stallPercent: stall,
+        currentBytes: cgroup?.currentBytes ?? null,
+      });
+    });
+    const host = this.#seen;
+    if (host !== null && this.#recorder !== null) {
+      const { totalBytes, availableBytes } = host;
+      this.#recorder.write({ t: Date.now() / 1000, totalBytes, availableBytes, vms: recorded });
+    }
+    return table;
+  }
+
+  #act(action: Action, vms: readonly GovernedVm[], text: string): void {
+    const vm = vms[action.row];
+    if (vm === undefined) return;
+    this.#say(vm.name, text);
+    const { cause, counterpart, hostAvailableBytes } = action.reason;
+    const other = counterpart < 0 ? 'host' : (this.#names[counterpart] ?? 'host');
+    const tell = (event: EventName, fields: Record<string, unknown>): void =>
+      this.#emit(event, text, { cause, hostAvailableBytes, ...fields }, vm.name);
+    switch (action.kind) {
+      case 'target': {
+        const bytes = Math.abs(action.toBytes - action.fromBytes);
+        if (action.toBytes > action.fromBytes)
+          tell('policy-took', { donor: vm.name, receiver: other, bytes });
+        else tell('policy-gave', { donor: other, receiver: vm.name, bytes });
+        vm.setPolicyTarget(action.toBytes);
+        return;
+      }
+      case 'limit': {
+        const { highBytes, maxBytes, rung } = action;
+        const forced = cause === 'not-yielding';
+        tell(forced ? 'policy-forced' : 'policy-released', { highBytes, maxBytes, rung });
+        vm.force(highBytes, maxBytes).catch((error: unknown) => {
+          const why = error instanceof Error ? error.message : String(error);
+          this.#degrade(`force on ${vm.name}`, `${vm.name} cannot be held to less: ${why}`);
+        });
+        return;
+      }
+      case 'kill':
+        tell('policy-forced', { killed: vm.pid });
+        try {
+          process.kill(vm.pid, 'SIGKILL');
+        } catch (error) {
+          const why = error instanceof Error ? error.message : String(error);
+          this.#degrade(`kill of ${vm.name}`, `${vm.name} cannot be killed: ${why}`);
+        }
+    }
+  }
+
+  #advise(actions: readonly Action[], text: (action: Action) => string): void {
+    const advised = new Map<string, string>();
+    for (const action of actions) {
+      const name = this.#names[action.row] ?? '';
+      const kind = `${action.kind} ${action.reason.cause}`;
+      advised.set(name, kind);
+      const words = `would have ${text(action).replace(/^took/, 'taken').replace(/^gave/, 'given')}`;
+      this.#say(name, words);
+      if (this.#advised.get(name) !== kind)
+        this.#emit('policy-advice', words, { cause: action.reason.cause }, name);
+    }
+    this.#advised = advised;
+  }
+
+  #say(name: string, text: string): void {
+    this.#said.set(name, { text, at: new Date().toISOString() });
+  }
+
+  #modeOf(vm: GovernedVm): NonNullable<VmView['policy']>['mode'] {
+    if (this.#settings.mode === 'off') return 'off';
+    if (vm.manual) return 'manual';
+    return this.#paused ? 'paused' : this.#settings.mode;
+  }
+
+  #bandName(band: number): string {
+    return this.#settings.bands[band]?.name ?? '';
+  }
+
+  #explained(vm: GovernedVm): PolicyDocument['vms'][number] {
+    const { ramBytes } = vm.view();
+    const { band, minBytes, maxBytes, weight } = this.#settings.entitlement(vm.name, ramBytes);
+    const mode = this.#modeOf(vm);
+    const said = this.#said.get(vm.name);
+    const row = this.#names.indexOf(vm.name);
+    const rung = row < 0 ? 0 : get(this.#state, Column.rung, row);
+    return {
+      name: vm.name,
+      band: this.#bandName(band),
+      minBytes,
+      maxBytes,
+      weight,
+      mode,
+      force: rung === 0 ? 'none' : rung <= HIGH_STEPS ? 'high' : rung === MAX_RUNG ? 'max' : 'kill',
+      said: said?.text ?? this.#whyNothing(vm),
+      saidAt: said?.at ?? null,
+    };
+  }
+
+  #whyNothing(vm: GovernedVm): string {
+    const host = this.#seen;
+    if (this.#settings.mode === 'off') return 'the policy is off (mode in [policy])';
+    if (vm.manual)
+      return `left alone: an operator set its target or paused it (balloonctl policy resume ${vm.name})`;
+    if (vm.view().state !== 'running') return 'left alone: no guest driver runs';
+    if (host === null) return 'left alone: the memory of the host cannot be read';
+    const reserve = this.#settings.config(host.totalBytes).reserveShare * host.totalBytes;
+    const available = formatSize(host.availableBytes);
+    return host.availableBytes >= reserve
+      ? `nothing is asked of it: host available ${available}, reserve ${formatSize(reserve)}`
+      : `nothing can be had from it now: host available ${available} < reserve ${formatSize(reserve)}`;
+  }
+}

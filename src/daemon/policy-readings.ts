@@ -1,0 +1,78 @@
+import type { VmStats } from '../../protocol/control/schema.js';
+import { VmCgroup } from '../host/cgroup.js';
+import { findVmCgroup } from '../host/find-cgroup.js';
+import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
+import type { PressureTrigger } from '../host/pressure.js';
+
+/** Statistics older than this are of the past. */
+const STALE_SECONDS = 60;
+/** What a guest that had to wait for memory since its last statistics is taken to stall. */
+const COUNTED_STALL_PERCENT = 20;
+/** Ages are told in less than whole milliseconds. */
+const SAME_SECONDS = 0.005;
+const STALL_COUNTERS = ['VIRTIO_BALLOON_S_ALLOC_STALL', 'VIRTIO_BALLOON_S_OOM_KILL'] as const;
+
+export interface CgroupMemory {
+  readonly currentBytes: number;
+  readonly overheadBytes: number;
+  /** PSI some avg10; NaN where the kernel counts none. */
+  readonly pressurePercent: number;
+}
+
+/** What the policy looks at of one VM beyond its view: its cgroup, and whether its counters moved. */
+export class VmReadings {
+  readonly #cgroup: VmCgroup | null;
+  readonly #trigger: PressureTrigger | null;
+  #counted: number | null = null;
+  #countedAt = -Infinity;
+  #stalling = false;
+
+  /** `onPressure`: its tasks wait for memory. Whatever cannot be had is done without. */
+  constructor(pid: number, onPressure: () => void, paths: HostPaths = HOST_PATHS) {
+    this.#cgroup = findVmCgroup(pid, { paths }).cgroup;
+    let trigger: PressureTrigger | null = null;
+    try {
+      trigger =
+        this.#cgroup?.watchPressure((pressure) => (pressure === null ? undefined : onPressure())) ?? null;
+    } catch {
+      // The next tick sees it, a few seconds later.
+    }
+    this.#trigger = trigger;
+  }
+
+  /** Null when it has no cgroup of its own, or one that may not be read. */
+  memory(): CgroupMemory | null {
+    try {
+      const read = this.#cgroup?.read() ?? null;
+      if (read === null) return null;
+      const { currentBytes, stat, pressure } = read;
+      // Guest memory is shmem (on hugetlbfs it is charged elsewhere).
+      const overheadBytes = Math.min(currentBytes, (stat['anon'] ?? 0) + (stat['kernel'] ?? 0));
+      return { currentBytes, overheadBytes, pressurePercent: pressure?.some.avg10 ?? NaN };
+    } catch {
+      return null;
+    }
+  }
+
+  /** By what the guest counted since its statistics before these: a claim. */
+  stallPercent(stats: VmStats | null): number {
+    if (stats === null || stats.ageSeconds > STALE_SECONDS) return NaN;
+    const counted = STALL_COUNTERS.reduce((sum, name) => sum + (stats[name] ?? 0), 0);
+    const at = Date.now() / 1000 - stats.ageSeconds;
+    // The same statistics seen again say the same again.
+    if (at - this.#countedAt < SAME_SECONDS) return this.#stalling ? COUNTED_STALL_PERCENT : 0;
+    this.#stalling = this.#counted !== null && counted > this.#counted;
+    this.#counted = counted;
+    this.#countedAt = at;
+    return this.#stalling ? COUNTED_STALL_PERCENT : 0;
+  }
+
+  close(): void {
+    this.#trigger?.close();
+  }
+}
+
+/** A statistic that is there and not of the past; else NaN. */
+export function freshStat(stats: VmStats | null, name: string): number {
+  return stats === null || stats.ageSeconds > STALE_SECONDS ? NaN : (stats[name] ?? NaN);
+}

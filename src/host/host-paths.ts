@@ -1,0 +1,12 @@
+/** Where the kernel's files are; tests have a folder of their own. */
+export interface HostPaths {
+  readonly proc: string;
+  readonly cgroup: string;
+}
+
+export const HOST_PATHS: HostPaths = { proc: '/proc', cgroup: '/sys/fs/cgroup' };
+
+/** The errno name of what node:fs throws. */
+export function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : String(error);
+}

@@ -1,0 +1,49 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { HOST_PATHS } from './host-paths.js';
+import { readPressure, type Pressure, DEFAULT_THRESHOLD, PressureTrigger } from './pressure.js';
+
+export interface HostReading {
+  totalBytes: number;
+  /** What could be given to somebody without swapping, as the kernel estimates it. */
+  availableBytes: number;
+  /** Null: the kernel does not count it (boot with `psi=1`). */
+  pressure: Pressure | null;
+}
+
+/** The memory of the host, in /proc/meminfo and /proc/pressure/memory. */
+export class HostMemory {
+  readonly #proc: string;
+
+  constructor(proc = HOST_PATHS.proc) {
+    this.#proc = proc;
+  }
+
+  /** Throws when /proc/meminfo cannot be read or lacks what every kernel since 3.14 has. */
+  read(): HostReading {
+    const text = readFileSync(join(this.#proc, 'meminfo'), 'latin1');
+    return {
+      totalBytes: bytesOf(text, 'MemTotal'),
+      availableBytes: bytesOf(text, 'MemAvailable'),
+      pressure: readPressure(this.#pressurePath),
+    };
+  }
+
+  /** Calls back as PressureTrigger does, and throws what it throws. */
+  watchPressure(
+    onPressure: (pressure: Pressure | null) => void,
+    threshold = DEFAULT_THRESHOLD,
+  ): PressureTrigger {
+    return new PressureTrigger(this.#pressurePath, threshold, onPressure);
+  }
+
+  get #pressurePath(): string {
+    return join(this.#proc, 'pressure/memory');
+  }
+}
+
+function bytesOf(text: string, name: string): number {
+  const found = new RegExp(`^${name}:\\s*(\\d+) kB$`, 'm').exec(text);
+  if (found === null) throw new Error(`/proc/meminfo has no ${name}`);
+  return Number(found[1]) * 1024;
+}

@@ -1,0 +1,151 @@
+import type { BalloonView, VmView } from '../../protocol/control/schema.js';
+import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
+
+/**
+ * One fact of a VM that is measured. Its family is `balloond_vm_NAME`; where `total` is set there is also `balloond_NAME`,
+ * the sum over all VMs. Counters in such a sum keep what VMs counted that are gone.
+ */
+export interface VmFamily {
+  readonly name: string;
+  readonly type: 'gauge' | 'counter';
+  readonly help: string;
+  readonly total: boolean;
+  /** Null: there is nothing to say. */
+  readonly read: (view: VmView, vm: Allocated) => number | null;
+}
+
+export interface Allocated {
+  readonly allocatedBytes: number;
+}
+
+function row(
+  name: string,
+  type: VmFamily['type'],
+  help: string,
+  read: (view: VmView, vm: Allocated) => number | null | undefined,
+  total = true,
+): VmFamily {
+  return { name, type, help, total, read: (view, vm) => read(view, vm) ?? null };
+}
+
+function own(
+  name: string,
+  type: VmFamily['type'],
+  help: string,
+  read: (view: VmView) => number | null | undefined,
+): VmFamily {
+  return row(name, type, help, read, false);
+}
+
+/** `undefined` without a cgroup, null without a limit. */
+function limit(bytes: number | null | undefined): number | null | undefined {
+  return bytes === null ? Infinity : bytes;
+}
+
+function balloonRows(prefix: string, what: string, of: (view: VmView) => BalloonView | null): VmFamily[] {
+  return [
+    row(
+      `${prefix}_target_bytes`,
+      'gauge',
+      `What the guest is asked to give up to ${what}`,
+      (view) => of(view)?.targetBytes,
+    ),
+    row(
+      `${prefix}_actual_bytes`,
+      'gauge',
+      `What the guest says it has given up to ${what}`,
+      (view) => of(view)?.actualBytes,
+    ),
+    row(
+      `${prefix}_pending_bytes`,
+      'gauge',
+      `Given up to ${what}, not discarded yet`,
+      (view) => of(view)?.pendingBytes,
+    ),
+    row(
+      `${prefix}_discarded_bytes_total`,
+      'counter',
+      `Discarded for ${what}`,
+      (view) => of(view)?.discardedBytesTotal,
+    ),
+    row(
+      `${prefix}_inflated_bytes_total`,
+      'counter',
+      `Put into ${what}`,
+      (view) => of(view)?.inflatedBytesTotal,
+    ),
+    row(
+      `${prefix}_deflated_bytes_total`,
+      'counter',
+      `Taken back from ${what}`,
+      (view) => of(view)?.deflatedBytesTotal,
+    ),
+    row(
+      `${prefix}_reported_bytes_total`,
+      'counter',
+      `Free memory that the guest reported to ${what}`,
+      (view) => of(view)?.reportedBytesTotal,
+    ),
+  ];
+}
+
+type StatName = (typeof STAT_NAMES)[number];
+
+/** All that the specification names. What a guest sends beyond them has no end, and is not served. */
+const GUEST: Record<StatName, readonly [name: string, type: VmFamily['type']]> = {
+  VIRTIO_BALLOON_S_SWAP_IN: ['swap_in_bytes_total', 'counter'],
+  VIRTIO_BALLOON_S_SWAP_OUT: ['swap_out_bytes_total', 'counter'],
+  VIRTIO_BALLOON_S_MAJFLT: ['major_faults_total', 'counter'],
+  VIRTIO_BALLOON_S_MINFLT: ['minor_faults_total', 'counter'],
+  VIRTIO_BALLOON_S_MEMFREE: ['memory_free_bytes', 'gauge'],
+  VIRTIO_BALLOON_S_MEMTOT: ['memory_bytes', 'gauge'],
+  VIRTIO_BALLOON_S_AVAIL: ['memory_available_bytes', 'gauge'],
+  VIRTIO_BALLOON_S_CACHES: ['caches_bytes', 'gauge'],
+  VIRTIO_BALLOON_S_HTLB_PGALLOC: ['hugetlb_allocations_total', 'counter'],
+  VIRTIO_BALLOON_S_HTLB_PGFAIL: ['hugetlb_failures_total', 'counter'],
+  VIRTIO_BALLOON_S_OOM_KILL: ['oom_kills_total', 'counter'],
+  VIRTIO_BALLOON_S_ALLOC_STALL: ['allocation_stalls_total', 'counter'],
+  VIRTIO_BALLOON_S_ASYNC_SCAN: ['async_scanned_pages_total', 'counter'],
+  VIRTIO_BALLOON_S_DIRECT_SCAN: ['direct_scanned_pages_total', 'counter'],
+  VIRTIO_BALLOON_S_ASYNC_RECLAIM: ['async_reclaimed_pages_total', 'counter'],
+  VIRTIO_BALLOON_S_DIRECT_RECLAIM: ['direct_reclaimed_pages_total', 'counter'],
+};
+
+function guestRows(): VmFamily[] {
+  return STAT_NAMES.map((stat) => {
+    const [name, type] = GUEST[stat];
+    return own(`guest_${name}`, type, `${stat}, as the guest says`, (view) => view.stats?.[stat]);
+  });
+}
+
+/** Every one-number family of a VM: a new one is a new row here and in docs/metrics.md. */
+export const VM_FAMILIES: readonly VmFamily[] = [
+  row('memory_bytes', 'gauge', 'Guest memory that the VMM shares', (view) => view.ramBytes),
+  row(
+    'memory_allocated_bytes',
+    'gauge',
+    'What the files of guest memory take up on the host: memory minus this is what was really freed or never used',
+    (_, vm) => vm.allocatedBytes,
+  ),
+  ...balloonRows('balloon', 'the balloon', (view) => view.balloon),
+  ...balloonRows('cache', 'the page cache balloon', (view) => view.cache),
+  own('running', 'gauge', '1 while the guest driver runs', (view) => (view.state === 'running' ? 1 : 0)),
+  own('inhibited', 'gauge', '1 while nothing is discarded', (view) => (view.inhibited === null ? 0 : 1)),
+  own('verdict', 'gauge', '1 when balloonctl show says what is wrong', (view) =>
+    view.verdict === null ? 0 : 1,
+  ),
+  own('cgroup_current_bytes', 'gauge', 'memory.current of the cgroup', (view) => view.cgroup?.currentBytes),
+  own('cgroup_high_bytes', 'gauge', 'memory.high of the cgroup, +Inf without a limit', (view) =>
+    limit(view.cgroup?.highBytes),
+  ),
+  own('cgroup_max_bytes', 'gauge', 'memory.max of the cgroup, +Inf without a limit', (view) =>
+    limit(view.cgroup?.maxBytes),
+  ),
+  own(
+    'guest_stats_timestamp_seconds',
+    'gauge',
+    'When the guest sent its statistics, since the epoch',
+    (view) => (view.stats === null ? null : Math.round(Date.now() / 1000 - view.stats.ageSeconds)),
+  ),
+  ...guestRows(),
+];

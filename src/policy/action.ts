@@ -1,0 +1,63 @@
+/** What plan() wants done, each with its reason. Rows are those of the table that was planned for. */
+
+export type Cause =
+  /** Taken: the host has less available than its reserve. */
+  | 'host-short'
+  /** Taken: a VM that is to have it first needs it. */
+  | 'needed-elsewhere'
+  /** Taken: the VM has more than its ceiling. */
+  | 'above-ceiling'
+  /** Given: its guest is short of memory. */
+  | 'guest-short'
+  /** Given: the VM has less than its floor. */
+  | 'below-floor'
+  /** Given: the host has memory over again. */
+  | 'refund'
+  /** Force: it did not yield in its grace time. */
+  | 'not-yielding'
+  /** Force undone: it yielded. */
+  | 'yielded'
+  /** Force undone: nobody needs it any more. */
+  | 'not-needed'
+  /** Force undone, and the target taken back: all that may be done did not help. */
+  | 'withstood';
+
+export interface Reason {
+  readonly cause: Cause;
+  readonly hostAvailableBytes: number;
+  readonly hostTotalBytes: number;
+  readonly reserveBytes: number;
+  /** What the VM did without, as far as the host believes it. */
+  readonly idleBytes: number;
+  readonly stallPercent: number;
+  /** What it owes its balloon. */
+  readonly missingBytes: number;
+  /** The row that it was taken for, or of which most came; -1: the host. */
+  readonly counterpart: number;
+}
+
+/** Force: what the policy holds the VM's cgroup to, null where it holds it to nothing. */
+export interface LimitAction {
+  readonly kind: 'limit';
+  readonly row: number;
+  readonly rung: number;
+  readonly highBytes: number | null;
+  readonly maxBytes: number | null;
+  readonly reason: Reason;
+}
+
+export interface TargetAction {
+  readonly kind: 'target';
+  readonly row: number;
+  readonly fromBytes: number;
+  readonly toBytes: number;
+  readonly reason: Reason;
+}
+
+export interface KillAction {
+  readonly kind: 'kill';
+  readonly row: number;
+  readonly reason: Reason;
+}
+
+export type Action = LimitAction | TargetAction | KillAction;

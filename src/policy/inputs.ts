@@ -1,0 +1,91 @@
+/**
+ * What plan() is given. VMs are rows of a table of arrays, since one function serves a daemon with a few VMs and a
+ * simulator with ten thousand. Sizes are bytes, times seconds of any one clock, NaN is "not known".
+ */
+
+/** Of a row: its target may be changed; what it gives up reaches the host; its cgroup may be limited. */
+export const MOVABLE = 1;
+export const TAKEABLE = 2;
+export const LIMITABLE = 4;
+
+export interface HostReading {
+  readonly nowSeconds: number;
+  readonly totalBytes: number;
+  readonly availableBytes: number;
+  /** Share of time in which some task waited for memory lately, in percent (PSI "some avg10"). */
+  readonly pressurePercent: number;
+}
+
+export interface VmTable {
+  readonly count: number;
+  /** Index in the configuration's bands: 0 is the highest. */
+  readonly band: Uint8Array;
+  readonly flags: Uint8Array;
+  readonly ramBytes: Float64Array;
+  /** Floor and ceiling of what the guest may use; 0 <= min <= max <= ram. */
+  readonly minBytes: Float64Array;
+  readonly maxBytes: Float64Array;
+  readonly weight: Float64Array;
+  /** Of the balloon. */
+  readonly targetBytes: Float64Array;
+  readonly actualBytes: Float64Array;
+  /** What the guest says it could do without, and what it says is free: claims, which the host's own readings bound. */
+  readonly availableBytes: Float64Array;
+  readonly freeBytes: Float64Array;
+  /** Percent of time in which it waits for memory, by its cgroup's PSI or by its own counters. */
+  readonly stallPercent: Float64Array;
+  /** memory.current of its cgroup. */
+  readonly currentBytes: Float64Array;
+  /** What the VMM itself takes, which its limits must leave room for. */
+  readonly overheadBytes: Float64Array;
+}
+
+export interface Band {
+  readonly name: string;
+  /** Whether a VM that yields to nothing else may be killed. */
+  readonly kill: boolean;
+}
+
+export interface PolicyConfig {
+  /** Highest first. */
+  readonly bands: readonly Band[];
+  /** What is to stay available on the host, of its memory. */
+  readonly reserveShare: number;
+  /** The most of a VM's idle memory that may be taken while others need it: ESX's idle-memory tax. */
+  readonly idleTax: number;
+  /** Of a VM's RAM a second: how fast a target rises in calm, and when a higher band or the host is in need. */
+  readonly rampShare: number;
+  readonly urgentRampShare: number;
+  /** How long a guest may take to yield half of what it owes; then how long each rung of force lasts. */
+  readonly willSeconds: number;
+  readonly forceSeconds: number;
+  /** How long a VM is left alone in the one direction after it was moved in the other. */
+  readonly holdSeconds: number;
+}
+
+const COLUMNS = [
+  'ramBytes',
+  'minBytes',
+  'maxBytes',
+  'weight',
+  'targetBytes',
+  'actualBytes',
+  'availableBytes',
+  'freeBytes',
+  'stallPercent',
+  'currentBytes',
+  'overheadBytes',
+] as const;
+
+type Column = (typeof COLUMNS)[number];
+
+/** A table of rows that are all zero. */
+export function vmTable(count: number): VmTable {
+  const columns = Object.fromEntries(COLUMNS.map((name) => [name, new Float64Array(count)]));
+  return {
+    count,
+    band: new Uint8Array(count),
+    flags: new Uint8Array(count),
+    ...(columns as Record<Column, Float64Array>),
+  };
+}

@@ -1,0 +1,238 @@
+import { Type, type Static } from 'typebox';
+import { parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
+import type { Band, PolicyConfig } from './inputs.js';
+import { commonName, globMatches } from './glob.js';
+
+export type PolicyMode = 'observe' | 'auto' | 'off';
+
+const Text = Type.String({ minLength: 1 });
+/** What a VM may override of its band. */
+export const VM_POLICY = {
+  min: Type.Optional(Text),
+  max: Type.Optional(Text),
+  weight: Type.Optional(Type.Number({ minimum: 0.01, maximum: 100 })),
+};
+
+const BandTable = Type.Object(
+  {
+    name: Type.String({ pattern: '^[A-Za-z0-9_-]{1,32}$' }),
+    match: Type.Optional(Type.Array(Text)),
+    kill: Type.Optional(Type.Boolean()),
+    ...VM_POLICY,
+  },
+  { additionalProperties: false },
+);
+
+export const POLICY_TABLE = Type.Object(
+  {
+    mode: Type.Optional(Type.Union([Type.Literal('observe'), Type.Literal('auto'), Type.Literal('off')])),
+    reserve: Type.Optional(Text),
+    interval: Type.Optional(Type.Number({ minimum: 0.05, maximum: 3600 })),
+    'idle-tax': Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
+    ramp: Type.Optional(Text),
+    'urgent-ramp': Type.Optional(Text),
+    'will-grace': Type.Optional(Type.Number({ minimum: 0.1, maximum: 86400 })),
+    'force-grace': Type.Optional(Type.Number({ minimum: 0.1, maximum: 86400 })),
+    hold: Type.Optional(Type.Number({ minimum: 0, maximum: 86400 })),
+    record: Type.Optional(Text),
+    'default-band': Type.Optional(Text),
+    band: Type.Optional(Type.Array(BandTable, { minItems: 1, maxItems: 16 })),
+  },
+  { additionalProperties: false },
+);
+
+interface VmOverride {
+  match: string;
+  min?: string | undefined;
+  max?: string | undefined;
+  weight?: number | undefined;
+}
+
+/** The part of the configuration file that the policy is made from. */
+export interface PolicyFile {
+  policy?: Static<typeof POLICY_TABLE> | undefined;
+  vm?: readonly VmOverride[] | undefined;
+}
+
+/** A size, or a share of something that is known later. */
+export type Amount = { bytes: number } | { share: number };
+
+/** Throws SizeError, which says what an amount looks like. */
+export function parseAmount(text: string): Amount {
+  const percent = /^(\d+(?:\.\d+)?) ?%$/.exec(text.trim())?.[1];
+  if (percent === undefined) return { bytes: parseSize(text) };
+  return { share: Number(percent) / 100 };
+}
+
+export function amountOf(amount: Amount, whole: number): number {
+  return 'share' in amount ? amount.share * whole : amount.bytes;
+}
+
+interface BandSettings extends Band {
+  readonly match: readonly string[];
+  readonly min: Amount;
+  readonly max: Amount;
+  readonly weight: number;
+}
+
+/** What a VM is entitled to. */
+export interface Entitlement {
+  /** Index of its band. */
+  readonly band: number;
+  readonly minBytes: number;
+  readonly maxBytes: number;
+  readonly weight: number;
+  /** Its floor was above its ceiling, and was lowered to it. */
+  readonly contradictory: boolean;
+}
+
+const BUILT_IN = [
+  { name: 'gold', min: '50%', weight: 4 },
+  { name: 'silver', min: '25%', weight: 2 },
+  { name: 'bronze', min: '10%', weight: 1 },
+];
+
+/** `[policy]` with its defaults. */
+export class PolicySettings {
+  readonly mode: PolicyMode;
+  readonly reserve: Amount;
+  readonly intervalSeconds: number;
+  readonly record: string | null;
+  readonly bands: readonly BandSettings[];
+  readonly #defaultBand: number;
+  readonly #rules: Omit<PolicyConfig, 'reserveShare' | 'bands'>;
+  readonly #overrides: readonly VmOverride[];
+
+  /** Of a file in which findPolicyMistake() found none. */
+  constructor({ policy = {}, vm = [] }: PolicyFile) {
+    this.mode = policy.mode ?? 'observe';
+    this.reserve = parseAmount(policy.reserve ?? '10%');
+    this.intervalSeconds = policy.interval ?? 5;
+    this.record = policy.record ?? null;
+    this.bands = (policy.band ?? BUILT_IN).map(
+      ({
+        name,
+        match = [],
+        min = '25%',
+        max = '100%',
+        weight = 1,
+        kill = false,
+      }: Static<typeof BandTable>) => ({
+        name,
+        match,
+        min: parseAmount(min),
+        max: parseAmount(max),
+        weight,
+        kill,
+      }),
+    );
+    const named = this.bands.findIndex(({ name }) => name === policy['default-band']);
+    this.#defaultBand = named >= 0 ? named : this.bands.length - 1;
+    this.#rules = {
+      idleTax: policy['idle-tax'] ?? 0.75,
+      rampShare: amountOf(parseAmount(policy.ramp ?? '1%'), 1),
+      urgentRampShare: amountOf(parseAmount(policy['urgent-ramp'] ?? '20%'), 1),
+      willSeconds: policy['will-grace'] ?? 30,
+      forceSeconds: policy['force-grace'] ?? 30,
+      holdSeconds: policy.hold ?? 60,
+    };
+    this.#overrides = vm;
+  }
+
+  /** For a host with that much memory. */
+  config(totalBytes: number): PolicyConfig {
+    const reserveShare = 'share' in this.reserve ? this.reserve.share : this.reserve.bytes / totalBytes;
+    return { ...this.#rules, bands: this.bands, reserveShare: Math.min(0.9, reserveShare) };
+  }
+
+  /** The last `[[vm]]` that matches wins over the band that matches, or else the default band. */
+  entitlement(name: string, ramBytes: number): Entitlement {
+    const matched = this.bands.findIndex(({ match }) => match.some((pattern) => globMatches(pattern, name)));
+    const index = matched < 0 ? this.#defaultBand : matched;
+    const band = this.bands[index];
+    if (band === undefined) throw new RangeError(`no band ${index}`);
+    const own = this.#overrides.filter(({ match }) => globMatches(match, name));
+    const last = <Key extends 'min' | 'max' | 'weight'>(key: Key): VmOverride[Key] =>
+      own.filter((override) => override[key] !== undefined).at(-1)?.[key];
+    const min = last('min');
+    const max = last('max');
+    const inRam = (amount: Amount): number => Math.min(ramBytes, Math.round(amountOf(amount, ramBytes)));
+    const minBytes = inRam(min === undefined ? band.min : parseAmount(min));
+    const maxBytes = inRam(max === undefined ? band.max : parseAmount(max));
+    return {
+      band: index,
+      minBytes: Math.min(minBytes, maxBytes),
+      maxBytes,
+      weight: last('weight') ?? band.weight,
+      contradictory: minBytes > maxBytes,
+    };
+  }
+}
+
+export interface Mistake {
+  /** The key, as `policy.band.0.min`. */
+  readonly where: string;
+  readonly what: string;
+}
+
+/** The first thing in the file that cannot be meant, as far as that shows before there are VMs. */
+export function findPolicyMistake(file: PolicyFile): Mistake | null {
+  const { policy = {}, vm = [] } = file;
+  const bands = policy.band ?? [];
+  const wrong = (where: string, what: string): Mistake => ({ where, what });
+  for (const key of ['reserve', 'ramp', 'urgent-ramp'] as const) {
+    const mistake = amountMistake(`policy.${key}`, policy[key], key !== 'reserve');
+    if (mistake !== null) return mistake;
+  }
+  const tables = [
+    ...bands.map((band, n) => ({ ...band, where: `policy.band.${n}` })),
+    ...vm.map((entry, n) => ({ ...entry, where: `vm.${n}` })),
+  ];
+  for (const { where, min, max } of tables) {
+    const mistake = amountMistake(`${where}.min`, min, false) ?? amountMistake(`${where}.max`, max, false);
+    if (mistake !== null) return mistake;
+    if (min === undefined || max === undefined) continue;
+    const [floor, ceiling] = [parseAmount(min), parseAmount(max)];
+    if ('share' in floor === 'share' in ceiling && amountOf(floor, 1) > amountOf(ceiling, 1)) {
+      return wrong(`${where}.min`, `(${min}) is above max (${max}): lower min or raise max`);
+    }
+  }
+  const names = bands.length > 0 ? bands.map(({ name }) => name) : BUILT_IN.map(({ name }) => name);
+  const twice = names.findIndex((name, n) => names.indexOf(name) !== n);
+  if (twice >= 0) return wrong(`policy.band.${twice}.name`, `${names[twice] ?? ''} is a band already`);
+  const wanted = policy['default-band'];
+  if (wanted !== undefined && !names.includes(wanted)) {
+    return wrong('policy.default-band', `names no band: bands are ${names.join(', ')}`);
+  }
+  return overlap(bands);
+}
+
+function overlap(bands: readonly Static<typeof BandTable>[]): Mistake | null {
+  const patterns = bands.flatMap(({ name, match = [] }, n) => match.map((pattern) => ({ name, n, pattern })));
+  for (const a of patterns) {
+    for (const b of patterns) {
+      if (b.n <= a.n) continue;
+      const both = commonName(a.pattern, b.pattern);
+      if (both === null) continue;
+      return {
+        where: `policy.band.${b.n}.match`,
+        what: `has "${b.pattern}", and a VM called "${both}" is in ${a.name} already by "${a.pattern}": make one of them narrower`,
+      };
+    }
+  }
+  return null;
+}
+
+function amountMistake(where: string, text: string | undefined, share: boolean): Mistake | null {
+  if (text === undefined) return null;
+  let amount: Amount;
+  try {
+    amount = parseAmount(text);
+  } catch {
+    return { where, what: `"${text}" is no amount: write a percentage such as 25%, or ${SIZE_FORMS}` };
+  }
+  if ('share' in amount && amount.share > 1) return { where, what: `"${text}" is more than 100%` };
+  if (share && !('share' in amount)) return { where, what: `"${text}" is no percentage of RAM a second` };
+  if (share && amountOf(amount, 1) <= 0) return { where, what: 'must be more than 0%' };
+  return null;
+}

@@ -1,0 +1,81 @@
+import { formatSize } from '../../protocol/control/size.js';
+import type { Action, Reason } from './action.js';
+import type { PolicyConfig, VmTable } from './inputs.js';
+import { HIGH_STEPS, MAX_RUNG } from './state.js';
+
+/** One sentence without its full stop: what is done to whom, and why. `names` has the VM of each row. */
+export function describe(
+  action: Action,
+  names: readonly string[],
+  vms: VmTable,
+  { bands }: Pick<PolicyConfig, 'bands'>,
+): string {
+  const who = (row: number): string => {
+    const band = bands[vms.band[row] ?? 0]?.name ?? '?';
+    return `${names[row] ?? '?'} (${band})`;
+  };
+  const { reason, row } = action;
+  const why = because(reason, vms.ramBytes[row] ?? 0, bands.length > 0 ? who : String);
+  switch (action.kind) {
+    case 'kill':
+      return `killed ${who(row)}, as its band allows: ${why}`;
+    case 'limit': {
+      const { rung, highBytes, maxBytes } = action;
+      if (highBytes === null) return `released ${who(row)} from force: ${why}`;
+      const step =
+        rung >= MAX_RUNG
+          ? `memory.high ${formatSize(highBytes)}, memory.max ${formatSize(maxBytes ?? highBytes)}`
+          : `memory.high ${formatSize(highBytes)}, step ${rung} of ${HIGH_STEPS}`;
+      return `held ${who(row)} to ${step}: ${why}`;
+    }
+    case 'target': {
+      const bytes = formatSize(Math.abs(action.toBytes - action.fromBytes));
+      if (action.toBytes > action.fromBytes) return `took ${bytes} from ${who(row)}: ${why}`;
+      return `gave ${bytes} to ${who(row)}: ${why}`;
+    }
+  }
+}
+
+function because(reason: Reason, ramBytes: number, who: (row: number) => string): string {
+  const { hostAvailableBytes, hostTotalBytes, reserveBytes, stallPercent, counterpart } = reason;
+  const available = `host available ${percent(hostAvailableBytes / hostTotalBytes)}`;
+  const reserve = percent(reserveBytes / hostTotalBytes);
+  const host =
+    hostAvailableBytes < reserveBytes
+      ? `${available} < reserve ${reserve}`
+      : `${available}, reserve ${reserve}`;
+  const idle = `${percent(reason.idleBytes / ramBytes)} of it idle`;
+  const stalls = stallPercent >= 1 ? `, stalled ${Math.round(stallPercent)} % of the time` : '';
+  const missing = `it owes its balloon ${formatSize(reason.missingBytes)}`;
+  switch (reason.cause) {
+    case 'host-short':
+      return `${host}; ${idle}${stalls}`;
+    case 'needed-elsewhere':
+      return `${who(counterpart)} needs it; ${host}; ${idle}${stalls}`;
+    case 'above-ceiling':
+      return `it has more than its max`;
+    case 'guest-short':
+      return `its guest is short, ${idle}${stalls}; ${from(counterpart, who)}; ${host}`;
+    case 'below-floor':
+      return `it has less than its min; ${from(counterpart, who)}; ${host}`;
+    case 'refund':
+      return `${host}, so there is memory over`;
+    case 'not-yielding':
+      return `${missing} and did not yield in its grace time; ${host}`;
+    case 'yielded':
+      return `it yielded`;
+    case 'not-needed':
+      return `nobody needs its memory any more; ${host}`;
+    case 'withstood':
+      return `${missing} and yielded to nothing that may be done; others have to`;
+  }
+}
+
+function from(counterpart: number, who: (row: number) => string): string {
+  return counterpart < 0 ? 'from what the host has over' : `most of it from ${who(counterpart)}`;
+}
+
+function percent(share: number): string {
+  const value = share * 100;
+  return `${value > 0 && value < 1 ? value.toFixed(1) : Math.round(value)} %`;
+}

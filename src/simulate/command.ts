@@ -1,0 +1,72 @@
+/** `balloonctl policy simulate`. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import type { Output } from '../control/cli/output.js';
+import { PolicySettings, type PolicyFile } from '../policy/settings.js';
+import { POLICY_NAMES, type PolicyName } from './policies.js';
+import { plotOutcomes, reportTable, sparkLines } from './report.js';
+import { capacity, simulateSynthetic, type Outcome, type SyntheticFleet } from './simulation.js';
+import { parseTrace, simulateTrace } from './trace.js';
+
+/** Bands are compared where gold waits for memory one second in a thousand, at most. */
+const STALL_SHARE = 0.001;
+
+export interface SimulateOptions extends Omit<SyntheticFleet, 'stepSeconds'> {
+  readonly trace: string | undefined;
+  readonly compare: boolean;
+  readonly capacity: boolean;
+  readonly plot: string | undefined;
+}
+
+/** Throws TraceError, or what reading and writing files throws. */
+export function simulate(output: Output, file: PolicyFile, options: SimulateOptions): void {
+  const settings = new PolicySettings(file);
+  const bands = settings.bands.map(({ name }) => name);
+  const policies: readonly PolicyName[] = options.compare || options.capacity ? POLICY_NAMES : ['balloond'];
+  const fleet = { ...options, stepSeconds: 10 };
+  const began = process.cpuUsage();
+  const vmsPerHost: Partial<Record<PolicyName, number>> = {};
+  const run = trial(options, fleet, settings, vmsPerHost);
+  const outcomes = policies.map(run);
+  const { user, system } = process.cpuUsage(began);
+  const cpuSeconds = (user + system) / 1e6;
+  const hours = options.hours;
+  if (options.plot !== undefined) writeFileSync(options.plot, plotOutcomes(outcomes, bands, hours));
+  if (output.json) {
+    const documents = outcomes.map((outcome) => ({
+      ...outcome,
+      vmsPerHost: vmsPerHost[outcome.policy] ?? null,
+      available: Array.from(outcome.available),
+      stalls: outcome.stalls.map((line) => Array.from(line)),
+    }));
+    output.document({ bands, cpuSeconds, outcomes: documents });
+    return;
+  }
+  output.print(reportTable(outcomes, bands));
+  for (const outcome of outcomes) output.print(`\n${sparkLines(outcome, bands)}`);
+  if (options.capacity) {
+    output.print(
+      `\nVMs a host with ${bands[0] ?? ''} stalled at most ${STALL_SHARE * 100} % and memory left:`,
+    );
+    for (const [policy, count] of Object.entries(vmsPerHost)) output.print(`  ${count}  ${policy}`);
+  }
+  const steps = outcomes.reduce((sum, { vmSteps }) => sum + vmSteps, 0);
+  output.print(`\n${steps} VM-steps shown, ${cpuSeconds.toFixed(1)} s of CPU in all`);
+}
+
+function trial(
+  options: SimulateOptions,
+  fleet: SyntheticFleet,
+  settings: PolicySettings,
+  found: Partial<Record<PolicyName, number>>,
+): (policy: PolicyName) => Outcome {
+  if (options.trace !== undefined) {
+    const lines = parseTrace(readFileSync(options.trace, 'utf8'));
+    return (policy) => simulateTrace(lines, policy, settings);
+  }
+  if (!options.capacity) return (policy) => simulateSynthetic(fleet, policy, settings);
+  return (policy) => {
+    const { vmsPerHost, outcome } = capacity(fleet, fleet.vms, policy, settings, STALL_SHARE);
+    found[policy] = vmsPerHost;
+    return outcome;
+  };
+}

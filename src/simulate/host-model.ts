@@ -1,0 +1,108 @@
+/**
+ * One host and its guests, as simply as keeps what matters: a guest uses what its workload wants as far as it may, fills
+ * the rest with page cache in time, follows its target at once, but keeps the hot part of what it uses; what it has
+ * touched stays on the host until the balloon takes it. There is no swap: a host that has nothing left stops everybody.
+ */
+import { MOVABLE, TAKEABLE, vmTable, type VmTable } from '../policy/inputs.js';
+import type { PolicySettings } from '../policy/settings.js';
+
+/** What the host itself needs. */
+const HOST_SHARE = 0.03;
+/** Of what a guest uses: it does not give that up. */
+const HOT_SHARE = 0.7;
+/** Of its RAM: page cache that a guest fills in 10 s. */
+const CACHE_SHARE = 0.002;
+/** A guest that lacks a quarter of what it wants does nothing but wait. */
+const STALL_SLOPE = 4;
+
+/** Where demand comes from: a workload, or a trace. */
+export interface Demand {
+  readonly ramBytes: Float64Array;
+  readonly wantBytes: Float64Array;
+}
+
+export class HostModel {
+  readonly table: VmTable;
+  readonly totalBytes: number;
+  readonly names: readonly string[];
+  availableBytes: number;
+  /** Seconds, by band: of all its VMs together. */
+  readonly stallSeconds: Float64Array;
+  readonly vmSeconds: Float64Array;
+  /** In which the host had nothing left. */
+  oomSeconds = 0;
+  readonly #demand: Demand;
+
+  /** `bandOf` and `rules` say what VMs are entitled to. */
+  constructor(
+    demand: Demand,
+    totalBytes: number,
+    names: readonly string[],
+    bandOf: (row: number) => number,
+    { bands }: Pick<PolicySettings, 'bands'>,
+  ) {
+    const count = demand.ramBytes.length;
+    this.#demand = demand;
+    this.totalBytes = totalBytes;
+    this.names = names;
+    this.availableBytes = totalBytes * (1 - HOST_SHARE);
+    this.stallSeconds = new Float64Array(bands.length);
+    this.vmSeconds = new Float64Array(bands.length);
+    this.table = vmTable(count);
+    const { table } = this;
+    for (let row = 0; row < count; row++) {
+      const ram = demand.ramBytes[row] ?? 0;
+      const index = bandOf(row);
+      const band = bands[index];
+      if (band === undefined) throw new RangeError(`no band ${index}`);
+      const bytes = (amount: { bytes: number } | { share: number }): number =>
+        Math.min(ram, 'share' in amount ? amount.share * ram : amount.bytes);
+      table.band[row] = index;
+      table.flags[row] = MOVABLE | TAKEABLE;
+      table.ramBytes[row] = ram;
+      table.minBytes[row] = Math.min(bytes(band.min), bytes(band.max));
+      table.maxBytes[row] = bytes(band.max);
+      table.weight[row] = band.weight;
+    }
+  }
+
+  /** Guests live on for `stepSeconds` with the targets they have. */
+  step(stepSeconds: number): void {
+    const { table } = this;
+    const { count, ramBytes, targetBytes, actualBytes, currentBytes, availableBytes, freeBytes } = table;
+    const { wantBytes } = this.#demand;
+    const cacheShare = CACHE_SHARE * (stepSeconds / 10);
+    let used = 0;
+    for (let row = 0; row < count; row++) {
+      const ram = ramBytes[row] ?? 0;
+      const want = Math.min(ram, wantBytes[row] ?? 0);
+      const keeps = HOT_SHARE * want;
+      const target = targetBytes[row] ?? 0;
+      const actual =
+        target > ram - keeps ? Math.max(Math.min(actualBytes[row] ?? 0, target), ram - keeps) : target;
+      const usable = ram - actual;
+      const uses = want < usable ? want : usable;
+      const before = currentBytes[row] ?? 0;
+      const touched = Math.min(usable, Math.max(uses, before + cacheShare * ram));
+      actualBytes[row] = actual;
+      currentBytes[row] = touched;
+      availableBytes[row] = usable - uses;
+      freeBytes[row] = usable - touched;
+      used += touched;
+      const stall = want > usable ? Math.min(1, (STALL_SLOPE * (want - usable)) / want) : 0;
+      table.stallPercent[row] = 100 * stall;
+      const band = table.band[row] ?? 0;
+      this.stallSeconds[band] = (this.stallSeconds[band] ?? 0) + stall * stepSeconds;
+      this.vmSeconds[band] = (this.vmSeconds[band] ?? 0) + stepSeconds;
+    }
+    this.availableBytes = this.totalBytes * (1 - HOST_SHARE) - used;
+    if (this.availableBytes >= 0) return;
+    this.availableBytes = 0;
+    this.oomSeconds += stepSeconds;
+    for (let row = 0; row < count; row++) {
+      const band = table.band[row] ?? 0;
+      const rest = 1 - (table.stallPercent[row] ?? 0) / 100;
+      this.stallSeconds[band] = (this.stallSeconds[band] ?? 0) + rest * stepSeconds;
+    }
+  }
+}

@@ -1,0 +1,230 @@
+// The rules that protect a VM with a page cache balloon, seen from a VMM and a guest that stand in for QEMU and Linux.
+import t from 'tap';
+import { deviceOptions, type DeviceOptions } from '../../src/daemon/settings.js';
+import { decodeVmRecord } from '../../src/daemon/vm-record.js';
+import { Vm } from '../../src/daemon/vm.js';
+import { StateFile } from '../../src/memory/state-file.js';
+import { duplicateFd } from '../../src/os/fd.js';
+import { socketPair } from '../../src/os/socket.js';
+import { NamedFds } from '../fuzz/named-fds.js';
+import { until } from '../fuzz/fuzzer.js';
+import {
+  ALL_CACHE_FEATURES,
+  CACHE_CONFIG,
+  CACHE_CONFIG_BYTES,
+  CACHE_F,
+  CacheDriver,
+  frames,
+  NO_CACHE_FEATURES,
+  pages,
+  ranges,
+  type Block,
+} from '../support/cache-driver.js';
+import { Frontend } from '../support/frontend.js';
+import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
+import { F_VERSION_1 } from '../support/guest-ring.js';
+import { pfns, ServedVm } from '../support/served-vm.js';
+import { bits } from '../support/wire.js';
+
+const FIRST = 4096;
+const RAM_PAGES = (64 * 2 ** 20) / PAGE_BYTES;
+const OPTIONS: DeviceOptions = {
+  ...deviceOptions({}, { path: '/cache', device: 'cache-balloon' }, 'vm'),
+  statsIntervalSeconds: 0,
+};
+const SPACE = { queueCount: 2, configBytes: CACHE_CONFIG_BYTES };
+
+interface Running {
+  served: ServedVm;
+  frontend: Frontend;
+  driver: CacheDriver;
+}
+
+async function running(features = ALL_CACHE_FEATURES): Promise<Running> {
+  const served = new ServedVm({ ...OPTIONS, frontend: SPACE });
+  await served.frontend.connect();
+  const driver = await CacheDriver.start(served.frontend, features);
+  await served.until((view) => view.state === 'running', 'the device runs');
+  return { served, frontend: served.frontend, driver };
+}
+
+function fill(ram: GuestRam, numbers: readonly number[], seed: number): void {
+  for (const pfn of numbers) ram.fillPage(pfn, seed);
+}
+
+for (const [name, features, block] of [
+  ['of 2012', NO_CACHE_FEATURES, null],
+  ['with RANGES', bits(F_VERSION_1, CACHE_F.RANGES), 6],
+  ['with all features', ALL_CACHE_FEATURES, 6],
+] as const) {
+  void t.test(`a driver ${name}: pages are gone before the ack, and its own after it`, async (t) => {
+    const { served, frontend, driver } = await running(features);
+    for (let round = 0; round < 30; round++) {
+      const first = FIRST + 64 * round;
+      const taken = pfns(first, 64);
+      fill(frontend.ram, taken, round);
+      const blocks: Block[] = block === null ? pages(first, 64) : [{ pfn: first, order: block }];
+      const before = frontend.ram.allocatedBytes();
+      await driver.add(blocks);
+      const gone = before - frontend.ram.allocatedBytes();
+      // Rings and buffers come into being in the first round.
+      if (gone !== 64 * PAGE_BYTES && round > 0) t.fail(`acked with ${gone} bytes discarded`);
+      if (!taken.every((pfn) => frontend.ram.pageIsZero(pfn))) t.fail('acked, not discarded');
+      // Reclaim says nothing.
+      fill(frontend.ram, taken, round + 100);
+      await served.settle();
+      if (!taken.every((pfn) => frontend.ram.pageHolds(pfn, round + 100))) t.fail('lost after reclaim');
+    }
+    const { balloon, verdict } = served.view;
+    t.equal(balloon.inflatedBytesTotal, 30 * 64 * PAGE_BYTES);
+    t.equal(balloon.discardedBytesTotal, 30 * 64 * PAGE_BYTES);
+    t.equal(balloon.pendingBytes, 0);
+    t.equal(verdict, null);
+    await served.close();
+  });
+}
+
+void t.test('what is told as reclaimed is counted, and touches nothing', async (t) => {
+  const { served, frontend, driver } = await running();
+  await driver.add([{ pfn: FIRST, order: 9 }]);
+  t.equal(served.view.balloon.actualBytes, 512 * PAGE_BYTES);
+  fill(frontend.ram, pfns(FIRST, 512), 3);
+  await driver.reclaimed([{ pfn: FIRST, order: 8 }, ...pages(FIRST + 256, 3)]);
+  await driver.reclaimed([{ pfn: FIRST, order: 8 }]);
+  t.equal(served.view.balloon.actualBytes, (512 - 259) * PAGE_BYTES, 'told twice, counted once');
+  t.ok(pfns(FIRST, 512).every((pfn) => frontend.ram.pageHolds(pfn, 3)));
+  await driver.add([{ pfn: FIRST, order: 8 }]);
+  t.ok(pfns(FIRST, 256).every((pfn) => frontend.ram.pageIsZero(pfn)));
+  t.ok(pfns(FIRST + 256, 256).every((pfn) => frontend.ram.pageHolds(pfn, 3)));
+  await served.close();
+});
+
+void t.test('of 2012: the limit, `actual` and statistics go through the config space', async (t) => {
+  const { served, frontend, driver } = await running(NO_CACHE_FEATURES);
+  served.vm.setTarget({ balloonBytes: 1000 * PAGE_BYTES });
+  await frontend.waitConfigChanges(1);
+  t.equal(await driver.read(CACHE_CONFIG.numPages), 1000);
+  await driver.add(pages(FIRST, 256));
+  await driver.write(CACHE_CONFIG.actual, 256);
+  await served.until(({ balloon }) => balloon.actualBytes === 256 * PAGE_BYTES, 'actual is taken');
+  const asked = served.vm.refreshStats(5000);
+  await frontend.waitConfigChanges(2);
+  t.equal(await driver.read(CACHE_CONFIG.needStats), 1);
+  await driver.write(CACHE_CONFIG.pagesTotal, RAM_PAGES);
+  await driver.write(CACHE_CONFIG.pagesFree, 7);
+  await driver.write(CACHE_CONFIG.needStats, 0);
+  t.ok(await asked);
+  t.match(served.view.stats, {
+    VIRTIO_BALLOON_S_MEMTOT: RAM_PAGES * PAGE_BYTES,
+    VIRTIO_BALLOON_S_MEMFREE: 7 * PAGE_BYTES,
+  });
+  t.equal(await driver.read(CACHE_CONFIG.numPages), 1000, 'the limit is not the driver’s to set');
+  await served.close();
+});
+
+void t.test('inhibited: nothing is discarded, and all pages are asked for until it ends', async (t) => {
+  const { served, frontend, driver } = await running();
+  await served.vm.setInhibited('maintenance');
+  await frontend.waitConfigChanges(1);
+  t.equal(await driver.read(CACHE_CONFIG.lock), 1);
+  fill(frontend.ram, pfns(FIRST, 512), 1);
+  await driver.add([{ pfn: FIRST, order: 9 }]);
+  await served.settle();
+  t.ok(
+    pfns(FIRST, 512).every((pfn) => frontend.ram.pageHolds(pfn, 1)),
+    'acked, not discarded',
+  );
+  await served.vm.setInhibited(null);
+  await frontend.waitConfigChanges(2);
+  t.equal(await driver.read(CACHE_CONFIG.lock), 0);
+  await served.settle();
+  t.ok(
+    pfns(FIRST, 512).every((pfn) => frontend.ram.pageHolds(pfn, 1)),
+    'nor afterwards: reclaim may have them',
+  );
+  await served.close();
+});
+
+/** One buffer each that breaks its queue, or names nothing. */
+const BAD: readonly (readonly [string, bigint, Uint8Array, boolean])[] = [
+  ['half an entry', NO_CACHE_FEATURES, frames(pages(FIRST, 2)).subarray(0, 6), false],
+  ['half a range', ALL_CACHE_FEATURES, ranges(pages(FIRST, 2)).subarray(0, 12), false],
+  ['a huge order', ALL_CACHE_FEATURES, ranges([...pages(FIRST, 1), { pfn: 0, order: 19 }]), false],
+  ['the largest order', ALL_CACHE_FEATURES, ranges([{ pfn: FIRST, order: 0xfff }]), false],
+  ['not aligned', ALL_CACHE_FEATURES, ranges([...pages(FIRST, 1), { pfn: FIRST + 1, order: 1 }]), false],
+  ['writable', ALL_CACHE_FEATURES, ranges(pages(FIRST, 1)), true],
+  ['too long', ALL_CACHE_FEATURES, new Uint8Array(32 * 1024 + 8), false],
+];
+for (const [what, features, bytes, writable] of BAD) {
+  void t.test(`bad buffer, ${what}: its queue is stopped, and nothing of it discarded`, async (t) => {
+    const { served, frontend, driver } = await running(features);
+    frontend.ram.fillPage(FIRST, 1);
+    driver.offer(driver.cacheq, bytes, { writable });
+    await served.until(({ verdict }) => verdict !== null, 'it is said');
+    await served.settle();
+    t.equal(served.saw('driver-error').length, 1);
+    t.ok(frontend.takeRingErrors(0) > 0);
+    t.ok(frontend.ram.pageHolds(FIRST, 1));
+    t.equal(served.view.balloon.discardedBytesTotal, 0);
+    // The VMM is served on.
+    t.equal(await driver.read(CACHE_CONFIG.numPages), 0);
+    t.same(frontend.protocolViolations, []);
+    await served.close();
+  });
+}
+
+void t.test('blocks outside of guest memory are ignored, and the rest is not', async (t) => {
+  const { served, frontend, driver } = await running();
+  const last = RAM_PAGES - 1;
+  frontend.ram.fillPage(last, 1);
+  await driver.add([
+    { pfn: RAM_PAGES, order: 9 },
+    { pfn: 2 ** 40, order: 18 },
+    { pfn: 2 ** 52 - 1, order: 0 },
+    { pfn: last, order: 0 },
+  ]);
+  t.ok(frontend.ram.pageIsZero(last));
+  t.equal(served.view.balloon.inflatedBytesTotal, PAGE_BYTES);
+  await served.close();
+});
+
+for (const stops of [false, true]) {
+  void t.test(`what inhibited a daemon that is gone locks nobody out, stopped: ${stops}`, async (t) => {
+    const fds = new NamedFds();
+    const [ours, theirs] = socketPair();
+    fds.keep(ours);
+    const left = StateFile.create();
+    const identity = { name: 'vm', pid: 2 ** 22 + 1, socketPath: null, options: OPTIONS };
+    const nothing = (): void => undefined;
+    let ends = 0;
+    const ended = (): number => ends++;
+    const before = new Vm(ours, identity, { keeper: fds, state: left, found: null }, nothing, ended);
+    const frontend = new Frontend({ socket: theirs, timeoutMs: 5000, ...SPACE });
+    await frontend.connect();
+    const driver = await CacheDriver.start(frontend);
+    await driver.add([{ pfn: FIRST, order: 9 }]);
+    // As a pin does: what is written down as inhibiting is the operator's word alone.
+    await before.setInhibited('a device');
+    await frontend.waitConfigChanges(1);
+    t.equal(await driver.read(CACHE_CONFIG.lock), 1);
+    await driver.write(CACHE_CONFIG.locked, 1);
+    if (stops) await driver.reset();
+    const state = StateFile.open(duplicateFd(left.fd));
+    const found = { ...decodeVmRecord(before.record()), inhibited: null };
+    t.equal(found.device, 'cache-balloon');
+    // The process before it does nothing from here on, as one that was killed.
+    const next = fds.next(new Map());
+    const connection = next.claim(found.connection) ?? -1;
+    const after = new Vm(connection, identity, { keeper: next, state, found }, nothing, ended);
+    after.checkPinned();
+    after.resume();
+    t.equal(after.view().inhibited, null);
+    t.equal(state.words[CACHE_CONFIG.lock / 4], 0);
+    t.equal(after.view().balloon.actualBytes, stops ? 0 : 512 * PAGE_BYTES);
+    before.close();
+    frontend.close();
+    await until(() => ends === 2, 'both end');
+    fds.close();
+    next.close();
+  });
+}

@@ -1,0 +1,143 @@
+// VMs that were served by builds of some time ago, as these left them (states/freeze.ts): this one goes on with them.
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { decodeVmRecord, encodeVmRecord, identifyVm } from '../../src/daemon/vm-record.js';
+import { StateError } from '../../src/memory/state-file.js';
+import { PAGE_BYTES } from '../support/guest-ram.js';
+import { readU32 } from '../support/wire.js';
+import { turns, until } from '../fuzz/fuzzer.js';
+import { STATES, type FrozenVm } from './states/frozen-vm.js';
+import { ThawedVm } from './states/thawed-vm.js';
+
+/** Of a reply: its header, and what comes before the bytes of the config space. */
+const CONFIG_AT = 12 + 12;
+
+const files = readdirSync(STATES).filter((name) => name.endsWith('.json'));
+const frozen = files.map((name): [string, FrozenVm] => [
+  name,
+  JSON.parse(readFileSync(join(STATES, name), 'utf8')) as FrozenVm,
+]);
+
+function versionOf(record: string): unknown {
+  return (JSON.parse(record) as Record<string, unknown>)['version'];
+}
+
+for (const [name, left] of frozen) {
+  void t.test(name, async (t) => {
+    const { before, offered } = left;
+    const thawed = new ThawedVm(left);
+    const { vm } = thawed;
+    const guests = thawed.page(offered.keptPfn);
+    t.ok(guests.every((byte) => byte !== 0));
+    t.ok(thawed.signalled() > 0, 'drivers are interrupted once');
+
+    // What the guest had offered when nobody served it.
+    const deflated = before.deflatedBytesTotal + offered.deflateBytes;
+    await until(() => vm.view().balloon.deflatedBytesTotal === deflated, 'what was offered is taken');
+    await until(() => vm.view().balloon.pendingBytes === 0, 'what was given up is discarded');
+    const { balloon, state, verdict, stats, features } = vm.view();
+    t.match(balloon, {
+      targetBytes: before.targetBytes,
+      actualBytes: before.actualBytes,
+      inflatedBytesTotal: before.inflatedBytesTotal + offered.inflateBytes,
+      deflatedBytesTotal: deflated,
+    });
+    t.equal(balloon.discardedBytesTotal, before.discardedBytesTotal + offered.inflateBytes);
+    t.same([state, verdict, features], ['running', null, left.features]);
+    t.ok(stats !== null, 'the statistics buffer is held again');
+    t.ok(thawed.page(offered.givenPfn).every((byte) => byte === 0));
+    t.same(thawed.page(offered.keptPfn), guests, 'a page of the guest');
+
+    thawed.askConfig();
+    await turns(20);
+    const reply = thawed.readReply();
+    t.equal(readU32(reply, CONFIG_AT), before.targetBytes / PAGE_BYTES, 'the VMM is answered');
+
+    const now = decodeVmRecord(thawed.record);
+    t.equal(versionOf(thawed.record), now.version, 'the next daemon finds what this one knows');
+    t.same(encodeVmRecord(now), thawed.record);
+    thawed.close();
+    await until(() => thawed.ended, 'the VM ends');
+  });
+}
+
+void t.test('what was wrong stays so, and statistics get no younger', async (t) => {
+  const [[, left] = []] = frozen;
+  if (left === undefined) throw new Error('nothing is kept');
+  const before = new ThawedVm(left);
+  await turns(20);
+  const { stats, balloon } = before.vm.view();
+  const { ageSeconds, ...values } = stats ?? { ageSeconds: Infinity };
+  t.ok(ageSeconds < 60 && Object.keys(values).length > 0);
+  before.close();
+  const receivedAt = Date.now() - 3_600_000;
+  const thawed = new ThawedVm(left, (record) => ({
+    ...record,
+    problem: 'ring 0 is stopped',
+    stats: { receivedAt, values },
+    session: {
+      ...record.session,
+      vrings: record.session.vrings.map((vring, n) => (n === 0 ? { ...vring, broken: 'bad chain' } : vring)),
+    },
+  }));
+  const { vm } = thawed;
+  const deflated = left.before.deflatedBytesTotal + left.offered.deflateBytes;
+  await until(() => vm.view().balloon.deflatedBytesTotal === deflated, 'the other rings are served');
+  await turns(20);
+  t.equal(vm.view().balloon.inflatedBytesTotal, left.before.inflatedBytesTotal, 'the one that broke is not');
+  t.ok(balloon.inflatedBytesTotal > left.before.inflatedBytesTotal, 'as it would be');
+  t.equal(vm.view().verdict, 'ring 0 is stopped');
+  t.match(decodeVmRecord(thawed.record).session.vrings[0], { broken: 'bad chain' }, 'it is handed on');
+  t.ok((vm.view().stats?.ageSeconds ?? 0) >= 3600, 'the same buffer is seen once more');
+  thawed.close();
+  await until(() => thawed.ended, 'the VM ends');
+});
+
+void t.test('there is one of each version before this one', (t) => {
+  const [[, first] = []] = frozen;
+  if (first === undefined) throw new Error('nothing is kept');
+  const thawed = new ThawedVm(first);
+  const { version } = decodeVmRecord(thawed.record);
+  const versions = new Set(frozen.map(([, each]) => each.version));
+  for (let old = 1; old < version; old++) t.ok(versions.has(old), `version ${old}`);
+  thawed.close();
+  t.end();
+});
+
+void t.test('a record that this build does not know is refused, with a word on what to do', (t) => {
+  const newer = JSON.stringify({ version: 1000, name: 'web-1', connection: 'c7', session: 'other' });
+  t.throws(() => decodeVmRecord(newer), {
+    name: 'StateError',
+    message: /newer balloond.*start the newer one again.*do not reboot/,
+  });
+  t.same(identifyVm(newer), { name: 'web-1', connection: 'c7' });
+  for (const odd of ['', '1', 'null', '[]', '{}', '{"version":0}', '{"version":1.5}', '{"version":"2"}']) {
+    t.throws(() => decodeVmRecord(odd), StateError);
+    t.same(identifyVm(odd), { name: null, connection: null });
+  }
+  // Whatever an upgrade is given, what it makes is checked.
+  for (const session of [
+    undefined,
+    null,
+    'x',
+    [],
+    {},
+    { vrings: 1 },
+    { vrings: [null, 1], regions: ['x'] },
+  ]) {
+    t.throws(() => decodeVmRecord(JSON.stringify({ version: 1, name: 'x', session })), StateError);
+  }
+  t.end();
+});
+
+void t.test('what an operator set stays out of the policy, and what the policy forced is known', (t) => {
+  const [, left] = frozen[0] ?? [];
+  if (left === undefined) throw new Error('no state');
+  const forcedFrom = { high: null, max: 'follow' } as const;
+  const thawed = new ThawedVm(left, (record) => ({ ...record, manual: true, forcedFrom }));
+  t.ok(thawed.vm.manual);
+  t.same(decodeVmRecord(thawed.record).manual, true);
+  thawed.close();
+  t.end();
+});

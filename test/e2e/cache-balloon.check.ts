@@ -1,0 +1,123 @@
+// The page cache balloon with its Linux driver in a real guest. GUEST_KERNEL_MODULE=PATH takes a module that was built
+// before (for the kernel of the lab).
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import { MIB, startDaemon } from '../support/e2e.js';
+import { Guest } from '../support/lab/guest.js';
+
+const SCRIPT = join(import.meta.dirname, '../../../scripts/guest-module');
+const CONFIG = `[[socket]]
+path = "{folder}/vhost.sock"
+features = ["VIRTIO_BALLOON_F_MUST_TELL_HOST", "VIRTIO_BALLOON_F_STATS_VQ", "VIRTIO_BALLOON_F_DEFLATE_ON_OOM"]
+
+[[socket]]
+path = "{folder}/cache.sock"
+device = "cache-balloon"
+`;
+/** What a guest of 256 MiB that does nothing can spare at least. */
+const HELD_BYTES = 100 * MIB;
+const DRIVER = '/sys/bus/virtio/drivers/virtio_cache_balloon';
+
+/** Path of the module; null where Debian has no headers of the lab's kernel any more. */
+function build(): string | null {
+  const given = process.env['GUEST_KERNEL_MODULE'];
+  if (given !== undefined) return given;
+  const { status, stdout, stderr } = spawnSync('sh', [SCRIPT], { encoding: 'utf8' });
+  if (status === 0) return stdout.trim();
+  if (status === 3) return null;
+  throw new Error(`scripts/guest-module: ${stderr}`);
+}
+
+async function load(guest: Guest, module: string): Promise<void> {
+  const text = readFileSync(module).toString('base64');
+  const { code, output } = await guest.sh(
+    `base64 -d > /cache.ko <<'END'\n${text}\nEND\ninsmod /cache.ko && rm /cache.ko`,
+  );
+  if (code !== 0) throw new Error(`insmod: ${output}\n${guest.consoleLog}`);
+}
+
+const module = build();
+const skip =
+  module === null &&
+  'Debian has no headers for the kernel of the lab any more: remove the folder that scripts/lab names, so that it gets a newer kernel';
+
+void t.test('the guest gives what it can spare, and takes what it needs', { skip }, async (t) => {
+  const daemon = await startDaemon(t, { config: CONFIG, supervise: true });
+  const guest = await Guest.boot({
+    name: 'cached',
+    memoryMib: 256,
+    sockets: [
+      { path: daemon.socketPath, numVqs: 3 },
+      { path: join(daemon.folder, 'cache.sock'), virtioId: 13, numVqs: 2, vqSize: 64, configSize: 28 },
+    ],
+  });
+  t.teardown(() => guest.kill());
+  await guest.waitReady();
+  t.ok(await guest.eat(140), 'all of the guest is there');
+  const full = guest.memfdAllocatedBytes();
+  t.ok(full > 160 * MIB, `${full} on the host`);
+  await load(guest, module ?? '');
+  const views = await daemon.list();
+  t.equal(views.length, 1, 'two devices of one process are one VM');
+  await daemon.until('cached', ({ features }) => features.includes('VIRTIO_CACHE_BALLOON_F_RANGES'), 'runs');
+
+  await daemon.ok('set', 'cached', '--cache-limit', '240M');
+  const held = await daemon.until(
+    'cached',
+    ({ cache }) => (cache?.actualBytes ?? 0) > HELD_BYTES,
+    'the balloon grows',
+  );
+  t.ok((held.cache?.actualBytes ?? 0) <= 240 * MIB);
+  // Part of what it holds was never there.
+  await daemon.until('cached', () => guest.memfdAllocatedBytes() < full - HELD_BYTES / 2, 'the host has it');
+
+  // Nothing is asked of the host: reclaim takes the pages.
+  await guest.hold(130, 3);
+  t.equal(await guest.verify(), 0, 'what was written in pages of the balloon');
+  const under = await daemon.until(
+    'cached',
+    ({ cache }) => (cache?.actualBytes ?? Infinity) < HELD_BYTES / 2,
+    'reclaim took pages back',
+  );
+  t.ok((under.cache?.deflatedBytesTotal ?? 0) > 50 * MIB, 'and told so');
+  t.notMatch(
+    (await guest.sh('dmesg')).output,
+    /oom-kill|BUG|WARNING|Call Trace/,
+    'no OOM kill, no complaint',
+  );
+
+  // Killed while pages go to and fro.
+  for (let kill = 0; kill < 3; kill++) {
+    const working = guest.renew(20, kill);
+    await sleep(150);
+    await daemon.crash();
+    t.equal(await working, 0);
+  }
+  t.match(await daemon.show('cached'), { cache: { targetBytes: 240 * MIB } });
+  await guest.drop();
+  await daemon.until('cached', ({ cache }) => (cache?.actualBytes ?? 0) > HELD_BYTES, 'it grows again');
+
+  // Both devices at once.
+  await daemon.ok('set', 'cached', '--balloon', '16M', '--wait');
+  await daemon.ok('set', 'cached', '--balloon', '0', '--wait');
+
+  // The host asks for all of it.
+  await daemon.ok('inhibit', 'cached');
+  await daemon.until('cached', ({ cache }) => cache?.actualBytes === 0, 'locked');
+  await daemon.ok('allow', 'cached');
+  await daemon.until('cached', ({ cache }) => (cache?.actualBytes ?? 0) > HELD_BYTES, 'allowed');
+
+  const rebound = await guest.sh(
+    `cd ${DRIVER} && dev=$(ls -d virtio*) && echo $dev > unbind && echo $dev > bind && ls -d virtio*`,
+  );
+  t.equal(rebound.code, 0, rebound.output);
+  await daemon.until('cached', ({ cache }) => (cache?.actualBytes ?? 0) > HELD_BYTES, 'bound again');
+  await daemon.ok('set', 'cached', '--cache-limit', '0');
+  await daemon.until('cached', ({ cache }) => cache?.actualBytes === 0, 'flushed');
+  t.equal((await guest.sh('rmmod virtio_cache_balloon')).code, 0);
+  t.notMatch((await guest.sh('dmesg')).output, /oom-kill|BUG|WARNING|Call Trace/, 'no complaint');
+  t.notMatch(daemon.log, /resume-failed|hand-over-failed|vm-dropped|frontend-error|driver-error/);
+});

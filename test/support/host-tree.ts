@@ -1,0 +1,41 @@
+// Folders that look like /proc and /sys/fs/cgroup, for what this machine's kernel does not have.
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { Test } from 'tap';
+import type { HostPaths } from '../../src/host/host-paths.js';
+import { temporaryFolder } from './fleet.js';
+
+export class HostTree {
+  readonly paths: HostPaths;
+  readonly #folder: string;
+
+  constructor(t: Test) {
+    this.#folder = temporaryFolder(t);
+    this.paths = { proc: join(this.#folder, 'proc'), cgroup: join(this.#folder, 'cgroup') };
+    this.write('cgroup/cgroup.controllers', 'cpu memory\n');
+    this.process('self', '/system.slice/balloond.service');
+  }
+
+  write(path: string, text: string): void {
+    mkdirSync(dirname(join(this.#folder, path)), { recursive: true });
+    writeFileSync(join(this.#folder, path), text);
+  }
+
+  read(path: string): string {
+    return readFileSync(join(this.#folder, path), 'latin1').trim();
+  }
+
+  process(pid: number | 'self', cgroup: string, { parent = 1, v1 = '' } = {}): void {
+    this.write(`proc/${pid}/cgroup`, `${v1}0::${cgroup}\n`);
+    this.write(`proc/${pid}/stat`, `${pid} (a ) name) S ${parent} 1 1 0`);
+    const procs = `cgroup${cgroup}/cgroup.procs`;
+    const before = existsSync(join(this.#folder, procs)) ? this.read(procs) + '\n' : '';
+    this.write(procs, `${before}${pid === 'self' ? process.pid : pid}\n`);
+  }
+
+  memory(cgroup: string, { current = 0, high = 'max', max = 'max', stat = '' } = {}): void {
+    const files = { current: String(current), high, max, stat, events: 'low 0\nhigh 3\noom_kill 0\n' };
+    for (const [name, text] of Object.entries(files))
+      this.write(`cgroup${cgroup}/memory.${name}`, `${text}\n`);
+  }
+}

@@ -1,0 +1,101 @@
+import t from 'tap';
+import { FrontendError } from '../../src/memory/errors.js';
+import { StateFile } from '../../src/memory/state-file.js';
+import { closeFd } from '../../src/os/fd.js';
+import { receive, send, socketPair } from '../../src/os/socket.js';
+import { KeptOutbox, PlainOutbox } from '../../src/vhost-user/outbox.js';
+import { concat } from '../support/wire.js';
+
+const KIB = 1024;
+
+/** So that what is lost, or comes twice, shows. */
+function message(lenBytes: number, n: number): Uint8Array {
+  return Uint8Array.from({ length: lenBytes }, (_, at) => (at * 31 + n * 7) & 0xff);
+}
+
+/** All there is to read now. */
+function readAll(fd: number): Uint8Array {
+  const parts: Uint8Array[] = [];
+  const scratch = new Uint8Array(64 * KIB);
+  for (let got; (got = receive(fd, scratch, 0, scratch.length, [])) > 0;) parts.push(scratch.slice(0, got));
+  return concat(...parts);
+}
+
+/** Takes what the socket has room for. */
+function stuff(fd: number): number {
+  const bytes = message(4 * KIB, 0);
+  let sent = 0;
+  for (let got; (got = send(fd, bytes, 0, bytes.length, [])) > 0;) sent += got;
+  return sent;
+}
+
+void t.test('plain: what the socket has no room for goes out later, in order and whole', (t) => {
+  const [ours, theirs] = socketPair();
+  const outbox = new PlainOutbox();
+  const before = stuff(ours);
+  const messages = [1, 2, 3].map((n) => message(20 * KIB, n));
+  for (const each of messages) {
+    outbox.add(each);
+    t.notOk(outbox.flush(ours));
+  }
+  let got = readAll(theirs);
+  for (let tries = 0; !outbox.flush(ours); tries++) {
+    if (tries > 100) throw new Error('it never gets through');
+    got = concat(got, readAll(theirs));
+  }
+  got = concat(got, readAll(theirs));
+  t.same(got.subarray(before), concat(...messages));
+  [ours, theirs].forEach(closeFd);
+  t.end();
+});
+
+void t.test('plain: who does not read is cut off at 64 KiB, and not before', (t) => {
+  const outbox = new PlainOutbox();
+  outbox.add(message(40 * KIB, 1));
+  outbox.answer(12, message(24 * KIB, 2));
+  outbox.answer(12, null);
+  t.throws(() => outbox.answer(12, message(1, 3)), FrontendError);
+  t.end();
+});
+
+void t.test('kept: room is given back when all was read, and the next process goes on in the middle', (t) => {
+  const [ours, theirs] = socketPair();
+  const state = StateFile.create();
+  const outbox = new KeptOutbox(state, ours);
+  const expected: Uint8Array[] = [];
+  const answer = (n: number): void => {
+    const reply = message(10 * KIB, n);
+    outbox.answer(12, reply);
+    outbox.messageTaken();
+    expected.push(reply);
+  };
+  // Three times what there is room for.
+  for (let n = 0; n < 20; n++) {
+    answer(n);
+    t.ok(outbox.flush(ours), `${n} is sent`);
+    t.same(readAll(theirs), expected.at(-1));
+    outbox.flush(ours);
+  }
+  const before = stuff(ours);
+  const left = [20, 21, 22].map((n) => {
+    answer(n);
+    return expected.at(-1) ?? new Uint8Array(0);
+  });
+  t.notOk(outbox.flush(ours), 'it does not read');
+  let got = readAll(theirs);
+  const next = new KeptOutbox(state, ours);
+  for (let tries = 0; !next.flush(ours); tries++) {
+    if (tries > 100) throw new Error('it never gets through');
+    got = concat(got, readAll(theirs));
+  }
+  got = concat(got, readAll(theirs));
+  t.same(got.subarray(before), concat(...left), 'nothing is lost or comes twice');
+
+  stuff(ours);
+  t.throws(() => {
+    for (let n = 0; n < 10; n++) answer(n);
+  }, FrontendError);
+  [ours, theirs].forEach(closeFd);
+  state.close();
+  t.end();
+});
