@@ -22,19 +22,23 @@ export interface Finding {
 }
 
 const STYLES: Record<Level, Style> = { ok: 'green', note: 'yellow', mend: 'red' };
-const FDS_NEEDED = 1024;
+/** Of the daemon without VMs, and for each: a socket, a state file, guest memory, and two for each of its queues. */
+const FDS = 128;
+const FDS_OF_VM = 32;
 /** Twice as long as the daemon waits by default. */
 const STATS_AGE_MAX_SECONDS = 60;
 const WIDTH = 78;
 
 /** Prints all findings. Throws FoundError when one is to be mended. */
 export async function doctor(client: ControlClient, output: Output): Promise<void> {
-  const { hostFacts, vmmFacts } = await import('./host-facts.js');
+  const { hostFacts, openFilesMax, vmmFacts } = await import('./host-facts.js');
   const host = hostFacts();
   const findings = examineHost(host);
   try {
     const [vms, events] = [await client.list(), await recentEvents(client)];
     findings.push(good('daemon', 'reachable', `serves ${vms.length} VMs`));
+    const pid = events.findLast(({ event }) => event === 'daemon-started')?.fields['pid'];
+    findings.push(examineFiles(typeof pid === 'number' ? openFilesMax(pid) : null, vms.length));
     for (const vm of vms) findings.push(...examineVm(vm, vmmFacts(vm.pid, host.qemu), events));
   } catch (error) {
     if (!(error instanceof UnreachableError)) throw error;
@@ -60,7 +64,7 @@ export function examineHost(host: HostFacts): Finding[] {
     found,
     mend: fine ? null : mend,
   });
-  const { discardMethod: method, qemu, shmemHugePages: thp, hugePages, openFilesMax } = host;
+  const { discardMethod: method, qemu, shmemHugePages: thp, hugePages } = host;
   return [
     say(
       'discard',
@@ -88,13 +92,6 @@ export function examineHost(host: HostFacts): Finding[] {
       'note',
       'echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled',
     ),
-    say(
-      'open files',
-      openFilesMax >= FDS_NEEDED,
-      `at most ${openFilesMax} a process`,
-      'mend',
-      `systemctl edit balloond.service, LimitNOFILE=${16 * FDS_NEEDED}`,
-    ),
     qemu === null
       ? say(
           'QEMU',
@@ -120,10 +117,25 @@ export function examineHost(host: HostFacts): Finding[] {
   ];
 }
 
+/** `most`: that the daemon may have open; null: not known. */
+export function examineFiles(most: number | null, vms: number): Finding {
+  if (most === null) return good('daemon', 'open files', 'its limit may not be looked at: run this as root');
+  const needed = FDS + vms * FDS_OF_VM;
+  const found = `at most ${most}, ${vms} VMs need ${needed}`;
+  if (most >= needed) return good('daemon', 'open files', found);
+  return bad(
+    'daemon',
+    'open files',
+    found,
+    `systemctl edit balloond.service, LimitNOFILE=${2 ** Math.ceil(Math.log2(2 * needed))}`,
+  );
+}
+
 export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEvent[]): Finding[] {
-  const { name, state, ramBytes, verdict, inhibited, features, stats } = vm;
-  const last = (event: string): DaemonEvent | undefined =>
-    events.filter((one) => one.vm === name && one.event === event).at(-1);
+  const { name, state, ramBytes, verdict, inhibited, features, stats, limits } = vm;
+  const own = events.filter((one) => one.vm === name);
+  const since = own.slice(own.findLastIndex(({ event }) => event === 'vm-connected') + 1);
+  const last = (event: string): DaemonEvent | undefined => since.findLast((one) => one.event === event);
   const refused = verdict?.includes('share=on') === true;
   const pageBytes = last('memory-mapped')?.fields['backingPageBytes'];
   const queues = last('too-few-queues');
@@ -168,7 +180,14 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
           level: 'note' as const,
         },
   ];
-  if (verdict !== null) findings.push(bad(name, 'verdict', verdict, `balloonctl show ${name}`));
+  if (limits.problem !== null) {
+    const mend = 'systemctl start balloond-limits.socket, and see docs/limits.md';
+    findings.push({ ...bad(name, 'limits', limits.problem, mend), level: 'note' });
+  }
+  // What stands above already is not said twice.
+  if (verdict !== null && inhibited === null && !refused && queues === undefined) {
+    findings.push(bad(name, 'verdict', verdict, 'do as it says; docs/operating.md has more on each verdict'));
+  }
   return findings;
 }
 

@@ -23,7 +23,6 @@ export interface HostFacts {
   /** The policy for shared memory, a word of the kernel's; null: it has none. */
   shmemHugePages: string | null;
   hugePages: number;
-  openFilesMax: number;
   qemu: QemuFacts | null;
   discovery: boolean;
 }
@@ -36,17 +35,21 @@ export interface VmmFacts {
 
 export function hostFacts(): HostFacts {
   const [, thp = null] = /\[(\w+)\]/.exec(read('/sys/kernel/mm/transparent_hugepage/shmem_enabled')) ?? [];
-  const [, files = '0'] = /^Max open files\s+\S+\s+(\d+)/m.exec(read('/proc/self/limits')) ?? [];
   return {
     discardMethod: attempt(probeDiscard),
     cgroupV2: /\bmemory\b/.test(read('/sys/fs/cgroup/cgroup.controllers')),
     pressure: read('/proc/pressure/memory') !== '',
     shmemHugePages: thp,
     hugePages: Number(read('/proc/sys/vm/nr_hugepages')),
-    openFilesMax: Number(files),
     qemu: findQemu(process.env['PATH'] ?? ''),
     discovery: existsSync(DISCOVERY),
   };
+}
+
+/** How many files a process may have open; null: it may not be looked at. */
+export function openFilesMax(pid: number): number | null {
+  const [, most] = /^Max open files\s+(\d+)/m.exec(read(`/proc/${pid}/limits`)) ?? [];
+  return most === undefined ? null : Number(most);
 }
 
 /** The version is told where the VMM is the QEMU on PATH: nothing that a VMM could have put there is run. */

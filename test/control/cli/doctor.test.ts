@@ -2,8 +2,14 @@ import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { DaemonEvent } from '../../../protocol/control/events.js';
-import { examineHost, examineVm, type Finding } from '../../../src/control/cli/doctor.js';
-import { findQemu, hostFacts, vmmFacts, type HostFacts } from '../../../src/control/cli/host-facts.js';
+import { examineFiles, examineHost, examineVm, type Finding } from '../../../src/control/cli/doctor.js';
+import {
+  findQemu,
+  hostFacts,
+  openFilesMax,
+  vmmFacts,
+  type HostFacts,
+} from '../../../src/control/cli/host-facts.js';
 import { vmView } from '../../support/fleet.js';
 
 const HEALTHY: HostFacts = {
@@ -12,7 +18,6 @@ const HEALTHY: HostFacts = {
   pressure: true,
   shmemHugePages: 'advise',
   hugePages: 0,
-  openFilesMax: 524_288,
   qemu: { path: '/usr/bin/qemu-system-x86_64', version: '11.1.3', vhostUserDevice: true },
   discovery: true,
 };
@@ -32,7 +37,6 @@ void t.test('each thing that is wrong with a host is named with what mends it', 
     [{ pressure: false }, 'pressure note'],
     [{ shmemHugePages: 'never' }, 'huge pages note'],
     [{ shmemHugePages: null }, 'huge pages note'],
-    [{ openFilesMax: 256 }, 'open files mend'],
     [{ qemu: null }, 'QEMU note'],
     [{ qemu: { path: '/q', version: '10.0', vhostUserDevice: false } }, 'QEMU mend'],
     [{ discovery: false }, 'discovery note'],
@@ -49,21 +53,32 @@ void t.test('each thing that is wrong with a VM is named with what mends it', (t
   t.same(wrong(examineVm(vmView('web1'), QEMU, [])), []);
   const memory = examineVm(vmView('web1'), QEMU, [event('memory-mapped', { backingPageBytes: 2 ** 21 })]);
   t.match(memory.find(({ check }) => check === 'memory')?.found, '4 GiB shared, pages of 2 MiB');
-  t.same(wrong(examineVm(vmView('web1', { verdict: 'add share=on' }), QEMU, [])), [
-    'memory mend',
-    'verdict mend',
-  ]);
+  t.same(wrong(examineVm(vmView('web1', { verdict: 'add share=on' }), QEMU, [])), ['memory mend']);
+  t.same(wrong(examineVm(vmView('web1', { verdict: 'out of puff' }), QEMU, [])), ['verdict mend']);
+  const limits = { ...vmView('web1').limits, problem: 'its cgroup holds others' };
+  t.same(wrong(examineVm(vmView('web1', { limits }), QEMU, [])), ['limits note']);
   t.same(wrong(examineVm(vmView('web1', { inhibited: '/dev/vfio/1' }), QEMU, [])), ['pinned mend']);
   t.same(wrong(examineVm(vmView('web1'), QEMU, [event('too-few-queues', { needed: 5 })])), ['queues mend']);
+  const again = [event('too-few-queues', { needed: 5 }), event('vm-connected', {})];
+  t.same(wrong(examineVm(vmView('web1'), QEMU, again)), [], 'of a VM before it');
   t.same(wrong(examineVm(vmView('web1', { state: 'connected' }), QEMU, [])), ['driver note']);
   t.same(wrong(examineVm(vmView('web1', { stats: { ageSeconds: 900 } }), QEMU, [])), ['driver note']);
+  t.end();
+});
+
+void t.test('the daemon may have as many files open as its VMs need', (t) => {
+  t.same(wrong([examineFiles(1024, 28)]), []);
+  t.same(wrong([examineFiles(1024, 29)]), ['open files mend']);
+  t.match(examineFiles(1024, 29).mend, 'LimitNOFILE=4096');
+  t.same(wrong([examineFiles(null, 29)]), []);
   t.end();
 });
 
 void t.test('this host is looked at', (t) => {
   const facts = hostFacts();
   t.match(facts.discardMethod, /^(process_madvise|madvise|fallocate)$/);
-  t.ok(facts.openFilesMax > 0);
+  t.ok(Number(openFilesMax(process.pid)) > 0);
+  t.equal(openFilesMax(2 ** 30), null);
   t.match(vmmFacts(process.pid, facts.qemu), { kind: /node/, version: null });
   t.same(vmmFacts(2 ** 30, null), { kind: 'unknown', version: null });
   t.end();
