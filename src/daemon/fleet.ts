@@ -21,6 +21,7 @@ import { PolicySettings } from '../policy/settings.js';
 import {
   deviceOptions,
   isOfferable,
+  policyAfterReload,
   type ConfigFile,
   type DeviceKind,
   type SocketSettings,
@@ -45,7 +46,8 @@ export class VmFleet implements Fleet {
   readonly #vms = new Map<string, Vm>();
   /** Page cache balloons. One of the same process as a VM has that VM's name, and is shown as part of it. */
   readonly #caches = new Map<string, Vm>();
-  readonly #config: ConfigFile;
+  readonly #started: ConfigFile;
+  #config: ConfigFile;
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
   readonly #pinWatch: PinWatch;
@@ -58,12 +60,19 @@ export class VmFleet implements Fleet {
     keeper: FdKeeper,
     { version = '0', pinCheckMs }: FleetOptions = {},
   ) {
+    this.#started = config;
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
     this.#pinWatch = new PinWatch(() => [...this.#all()], pinCheckMs);
     this.#metrics = new Metrics(this.#vms, version);
     this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit);
+  }
+
+  /** What VMs that connect from now on get, and what the policy goes by. */
+  configure(config: ConfigFile): void {
+    this.#config = config;
+    this.#policy.configure(new PolicySettings(policyAfterReload(this.#started, config)));
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */

@@ -50,7 +50,7 @@ interface Said {
 
 /** Looks at the host and its VMs every now and then, lets plan() decide, and does it where it may. */
 export class PolicyEngine {
-  readonly #settings: PolicySettings;
+  #settings: PolicySettings;
   readonly #vms: () => readonly GovernedVm[];
   readonly #emit: Emit;
   readonly #paths: HostPaths;
@@ -88,6 +88,11 @@ export class PolicyEngine {
     const { record } = settings;
     const failed = (why: string): void => this.#degrade('record', `what it sees is not recorded: ${why}`);
     this.#recorder = record === null || settings.mode === 'off' ? null : new PolicyRecorder(record, failed);
+  }
+
+  /** From the next tick on; mode, interval and record must be as they were. */
+  configure(settings: PolicySettings): void {
+    this.#settings = settings;
   }
 
   /** Ticks until close(). */
