@@ -4,7 +4,7 @@ import { formatSize } from '../../protocol/control/size.js';
 import { isAbove, isGone, VmCgroup, type CgroupReading, type Limit } from '../host/cgroup.js';
 import { findVmCgroup } from '../host/find-cgroup.js';
 import { codeOf, HOST_PATHS, type HostPaths } from '../host/host-paths.js';
-import type { PressureTrigger } from '../host/pressure.js';
+import type { Pressure, PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
 import { isWritable, openAccess } from './limit-access.js';
 import { followLimits, mayUseBytes, nextLimit, ownBytes, type GuestUse } from './limit-plan.js';
@@ -95,6 +95,11 @@ export class VmLimits {
     const cgroup = this.#locate();
     const now = cgroup === null ? null : this.#now(cgroup);
     return cgroup === null || now === null ? null : { path: cgroup.path, ...now };
+  }
+
+  /** Of the VM's cgroup. */
+  pressure(): Pressure | null {
+    return this.#locate()?.pressure() ?? null;
   }
 
   limitsView(): VmView['limits'] {

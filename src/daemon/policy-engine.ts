@@ -7,7 +7,7 @@ import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import { HostMemory, type HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
-import type { Action } from '../policy/action.js';
+import type { Action, Cause } from '../policy/action.js';
 import { LIMITABLE, MOVABLE, TAKEABLE, vmTable, type VmTable } from '../policy/inputs.js';
 import { plan } from '../policy/plan.js';
 import {
@@ -67,6 +67,8 @@ export class PolicyEngine {
   #seen: HostReading | null = null;
   /** VMs may have a part of the host's memory only, and that is what was seen. */
   #isPart = false;
+  /** What was done since the daemon began, by `took`, `gave`, `forced` or `released`, and why. */
+  readonly acted: { action: string; reason: Cause; count: number }[] = [];
   #paused = false;
   #problem: string | null = null;
   #timer: NodeJS.Timeout | null = null;
@@ -315,14 +317,22 @@ export class PolicyEngine {
     return table;
   }
 
+  #count(action: string, reason: Cause): void {
+    const entry = this.acted.find((known) => known.action === action && known.reason === reason);
+    if (entry === undefined) this.acted.push({ action, reason, count: 1 });
+    else entry.count++;
+  }
+
   #act(action: Action, vms: readonly GovernedVm[], text: string): void {
     const vm = vms[action.row];
     if (vm === undefined) return;
     this.#say(vm.name, text);
     const { cause, counterpart, hostAvailableBytes } = action.reason;
     const other = counterpart < 0 ? 'host' : (this.#names[counterpart] ?? 'host');
-    const tell = (event: EventName, fields: Record<string, unknown>): void =>
+    const tell = (event: EventName, fields: Record<string, unknown>): void => {
       this.#emit(event, text, { cause, hostAvailableBytes, ...fields }, vm.name);
+      this.#count(event.replace('policy-', ''), cause);
+    };
     switch (action.kind) {
       case 'target': {
         const bytes = Math.abs(action.toBytes - action.fromBytes);

@@ -8,6 +8,7 @@ import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { CacheBalloon } from '../balloon/cache-balloon.js';
 import type { HostPaths } from '../host/host-paths.js';
 import { mapsPrivately } from '../host/peer.js';
+import type { Pressure } from '../host/pressure.js';
 import { findPinning, NOT_PINNED, openFileCount, searchPinning, type PinSearch } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
@@ -214,6 +215,10 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** What the files of guest memory take up on the host now. */
   get allocatedBytes(): number {
     return this.#session.memory.allocatedBytes;
+  }
+
+  get pressure(): Pressure | null {
+    return this.limits.pressure();
   }
 
   /** With what is known of its one device as `balloon`, whichever it is. */
