@@ -138,7 +138,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
   const last = (event: string): DaemonEvent | undefined => since.findLast((one) => one.event === event);
   const refused = verdict?.includes('share=on') === true;
   const pageBytes = last('memory-mapped')?.fields['backingPageBytes'];
-  const queues = last('too-few-queues');
+  const queues = verdict?.includes('num_vqs') === true ? last('too-few-queues') : undefined;
   const pages = typeof pageBytes === 'number' ? `, pages of ${formatSize(pageBytes)}` : '';
   const asksStats = features.includes('VIRTIO_BALLOON_F_STATS_VQ');
   const silent = asksStats && (stats === null || stats.ageSeconds > STATS_AGE_MAX_SECONDS);
