@@ -68,6 +68,7 @@ export class VmFleet implements Fleet {
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
   adopt(fd: number, socket: SocketSettings | null): void {
+    const begun = performance.now();
     this.#keeper.keep(fd, 'connection');
     const { pid } = peerCredentials(fd);
     const kind = socket?.device ?? 'balloon';
@@ -80,7 +81,7 @@ export class VmFleet implements Fleet {
     // Now that it has a record.
     this.#keeper.keep(state.fd, 'state');
     this.#events.emit('vm-connected', 'a VMM connected', { pid, features: options.features }, name);
-    vm.checkPinned();
+    vm.charge(performance.now() - begun);
   }
 
   /**

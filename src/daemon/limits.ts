@@ -342,7 +342,7 @@ export class VmLimits {
 
   /** `again`: also where none was found before. What is limited stays the same until it is given up. */
   #locate(again = false): VmCgroup | null {
-    if (this.#touched) return this.#cgroup;
+    if (this.#touched || this.#closed) return this.#cgroup;
     if (this.#cgroup !== null && !again) return this.#cgroup;
     if (this.#reason !== null && !again) return null;
     const found = findVmCgroup(this.#context.pid, { shared: this.#context.shared, paths: this.#paths });

@@ -3,7 +3,7 @@ import { BackendRequest } from '../../protocol/vhost-user/requests.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Connection, type Message } from './connection.js';
 import { PlainOutbox } from './outbox.js';
-import type { Seat } from './turns.js';
+import { MESSAGE_WEIGHT, type Seat } from './turns.js';
 
 /**
  * The socket for messages that the backend begins (SET_BACKEND_REQ_FD), of which it sends one kind:
@@ -39,7 +39,7 @@ export class BackendChannel {
     this.#onSent = onSent;
     const handler = {
       mayRead: () => seat.may(this.#resume),
-      measure: (work: () => void) => seat.measure(work),
+      measure: (work: () => void) => seat.measure(work, MESSAGE_WEIGHT),
       ready: () => true,
       message: (message: Message) => this.#answered(message),
       closed: onClosed,

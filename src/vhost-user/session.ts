@@ -14,7 +14,7 @@ import { DirtyLog } from './dirty-log.js';
 import { KeptOutbox } from './outbox.js';
 import { changesRecord, needsQuiet, serveRequest } from './requests.js';
 import { hex, type SessionRecord } from './session-record.js';
-import { TURNS, type Seat, type Turns } from './turns.js';
+import { MESSAGE_WEIGHT, TURNS, type Seat, type Turns } from './turns.js';
 import { Vring, type VringContext } from './vring.js';
 
 /** Requests refused without the frontend being told (it did not ask to be); after that many it is cut off. */
@@ -116,7 +116,7 @@ export class Session implements VringContext, DeviceHost {
         fd,
         {
           mayRead: () => this.seat.may(this.#resume),
-          measure: (work) => this.seat.measure(work),
+          measure: (work) => this.seat.measure(work, MESSAGE_WEIGHT),
           ready: (request) => !needsQuiet(request) || this.device.interrupt(this.#resume),
           message: (message) => this.#serve(message),
           closed: (error) => this.#end(error),
