@@ -199,25 +199,48 @@ const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'reload',
+    operands: [],
+    summary: 'have the daemon read its configuration file again',
+    options: {},
+    run: async ({ client, output }) => {
+      const [{ reload }, connected] = await Promise.all([import('../src/control/cli/reload.js'), client()]);
+      await reload(connected, output);
+    },
+  },
+  {
+    name: 'doctor',
+    operands: [],
+    summary: 'check this host and each VM, say what to mend',
+    options: {},
+    run: async ({ client, output }) => {
+      const [{ doctor }, connected] = await Promise.all([import('../src/control/cli/doctor.js'), client()]);
+      await doctor(connected, output);
+    },
+  },
+  {
     name: 'qemu-args',
     operands: [],
-    summary: 'the exact QEMU arguments to paste',
+    summary: 'the exact arguments to paste, for QEMU and others',
     options: {
+      for: { value: 'vmm', summary: 'qemu (default), cloud-hypervisor, crosvm or libvirt (XML)' },
       memory: { value: 'size', summary: `RAM of the guest (default ${formatSize(GUEST_BYTES)})` },
       name: { value: 'name', summary: 'name of the VM' },
       'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
       'cache-balloon': { summary: `a page cache balloon too, served at ${CACHE_SOCKET}` },
     },
     run: async ({ output, values }) => {
-      const { qemuArguments, renderQemuArguments } = await import('../src/control/cli/qemu-args.js');
-      const args = qemuArguments({
+      const qemu = await import('../src/control/cli/qemu-args.js');
+      const kind = qemu.vmmKind(text(values, 'for') ?? 'qemu');
+      const wanted = {
         memoryBytes: size(values, 'memory') ?? GUEST_BYTES,
         name: text(values, 'name'),
         socketPath: text(values, 'socket-path') ?? VMM_SOCKET,
         cacheSocketPath: values['cache-balloon'] === true ? CACHE_SOCKET : undefined,
-      });
+      };
+      const args = kind === 'libvirt' ? qemu.libvirtXml(wanted) : qemu.vmmArguments(kind, wanted);
       if (output.json) output.document(args);
-      else output.print(renderQemuArguments(args));
+      else output.print(typeof args === 'string' ? args : qemu.renderQemuArguments(args));
     },
   },
 ];

@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import {
   capabilities,
+  checkConfig,
   DEFAULT_CONTROL_PATH,
   runDaemon,
   startupFailure,
@@ -34,22 +35,38 @@ const program = new Command('balloond')
     ).conflicts('fd'),
   )
   .option('--print-capabilities', "print the backend's capabilities as JSON and exit")
+  .addOption(
+    new Option(
+      '--check-config',
+      'say whether --config FILE is right and exit: 0 it is, 1 it is not',
+    ).conflicts('supervise'),
+  )
   .option('--config <file>', 'TOML; flags win over it')
   .option('--control <path>', `control socket (default ${DEFAULT_CONTROL_PATH})`)
   .option('--metrics <host:port>', 'also serve metrics and a page to look at on TCP (default: not)')
   .addOption(new Option('--log-level <level>', 'least level logged (default info)').choices(LOG_LEVELS))
   .addOption(
-    new Option('--log-format <format>', 'default pretty on a terminal, else json').choices(LOG_FORMATS),
+    new Option(
+      '--log-format <format>',
+      'default journal where stderr is the journal, pretty on a terminal, else json',
+    ).choices(LOG_FORMATS),
   )
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
   .allowExcessArguments(false);
 
-const options = program.parse().opts<DaemonArguments & { printCapabilities?: true; supervise?: true }>();
+const options = program
+  .parse()
+  .opts<DaemonArguments & { printCapabilities?: true; supervise?: true; checkConfig?: true }>();
 if (options.printCapabilities) {
   console.log(capabilities());
+} else if (options.checkConfig && options.config === undefined) {
+  program.error('error: --check-config needs --config FILE: without a file there is nothing to check');
 } else {
   try {
-    if (options.supervise) process.exitCode = await superviseDaemon(options);
+    if (options.checkConfig) {
+      checkConfig(options.config ?? '');
+      console.log(`${options.config ?? ''}: nothing wrong`);
+    } else if (options.supervise) process.exitCode = await superviseDaemon(options);
     else await runDaemon(options);
   } catch (error) {
     process.stderr.write(`balloond: ${startupFailure(error)}\n`);

@@ -199,6 +199,22 @@ export const EVENTS = {
     help: 'The daemon closed the connection of a VM, and says why; other VMs are not affected.',
     action: 'Fix the reason it gives, then restart the VM: its VMM cannot reconnect the device.',
   },
+  'config-reloaded': {
+    level: 'info',
+    help: 'The configuration file was read again; `changes` says what is different, and when that takes effect.',
+    action: null,
+  },
+  'config-refused': {
+    level: 'error',
+    help: 'The configuration file was read again and has a mistake; all stays as it was.',
+    action:
+      'Mend the line it names, try it with `balloond --check-config --config FILE`, and `balloonctl reload`.',
+  },
+  'journal-failed': {
+    level: 'warn',
+    help: 'The journal takes no entries, so the log goes to stderr as JSON. Said once.',
+    action: 'Start systemd-journald, or give `--log-format json`.',
+  },
   'metrics-unavailable': {
     level: 'error',
     help: 'Metrics cannot be served on the TCP address asked for. VMs are served all the same, and the control socket has the metrics.',

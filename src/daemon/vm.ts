@@ -8,6 +8,7 @@ import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { CacheBalloon } from '../balloon/cache-balloon.js';
 import type { HostPaths } from '../host/host-paths.js';
 import { mapsPrivately } from '../host/peer.js';
+import type { Pressure } from '../host/pressure.js';
 import { findPinning, NOT_PINNED, openFileCount, searchPinning, type PinSearch } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
@@ -216,6 +217,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.#session.memory.allocatedBytes;
   }
 
+  get pressure(): Pressure | null {
+    return this.limits.pressure();
+  }
+
   /** With what is known of its one device as `balloon`, whichever it is. */
   view(): VmView {
     const { memory, features, state } = this.#session;
@@ -255,6 +260,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     if (manual === this.#manual) return;
     this.#manual = manual;
     this.#session.save();
+  }
+
+  get limitable(): boolean {
+    return this.limits.writable;
   }
 
   /** The policy's word. Never beyond what there is. */

@@ -128,7 +128,9 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     if (target <= least) continue;
     ballooned = true;
     const stall = at(vms.stallPercent, row);
-    const stalls = rung === 0 && stall >= STALL_PERCENT && untouched < HEADROOM_SHARE * usable;
+    // Who reclaims its page cache waits for memory as well; who has some to spare is not short of it.
+    const spares = Math.max(untouched, claimed >= 0 ? idleNow : 0) >= HEADROOM_SHARE * usable;
+    const stalls = rung === 0 && stall >= STALL_PERCENT && !spares;
     const low = rung === 0 && claimed >= 0 && idleNow < LOW_SHARE * usable && missing <= step;
     const underFloor = target - (ram - at(vms.minBytes, row));
     if (!stalls && !low && underFloor < PAGE_BYTES) continue;
@@ -189,12 +191,16 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   /** Takes up to `amount`; returns what will come. `forBand` is NO_BAND where the host itself is short. */
   function take(amount: number, forBand: number, receiver: number, urgent: boolean): number {
     let left = amount;
+    // What the ramp holds back, the host waits for as long as it can: higher bands do not pay for it.
+    let awaited = 0;
     // What the highest band uses is the last to go.
     const highest = config.bands.length === 1 ? -1 : 0;
     const above = forBand === NO_BAND ? highest : forBand;
     const from = (pass: 'idle' | 'used' | 'stalling', lowest: number): void => {
-      for (let band = config.bands.length - 1; band > lowest && left > 0; band--) {
-        left -= takeFrom(band, pass, left, forBand, receiver, urgent);
+      for (let band = config.bands.length - 1; band > lowest && left > awaited; band--) {
+        const { taken, heldBack } = takeFrom(band, pass, left - awaited, forBand, receiver, urgent);
+        left -= taken;
+        if (forBand === NO_BAND && !critical) awaited += heldBack;
       }
     };
     from('idle', -1);
@@ -211,18 +217,25 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     forBand: number,
     receiver: number,
     urgent: boolean,
-  ): number {
+  ): { taken: number; heldBack: number } {
     const { cap, weight } = work;
     const rows: number[] = [];
     let extra = 0;
+    let heldBack = 0;
     for (let row = 0; row < count; row++) {
       if (at(vms.band, row) !== band || !mayTake(row, forBand)) continue;
       if (pass !== 'stalling' && at(pressed, row) === 1) continue;
       const grant = at(vms.ramBytes, row) - at(vms.targetBytes, row);
-      const toFloor = Math.min(grant - at(vms.minBytes, row), ramp(row, urgent) + at(hollow, row));
+      const all = grant - at(vms.minBytes, row);
+      const toFloor = Math.min(all, ramp(row, urgent) + at(hollow, row));
       if (pass === 'idle' && at(idle, row) - at(hollow, row) < at(quantum, row)) continue;
-      const most = pass === 'idle' ? Math.min(toFloor, taxable(row)) : toFloor;
+      const pays = pass === 'idle' ? taxable(row) : Infinity;
+      const most = Math.min(toFloor, pays);
+      const later = Math.min(all, pays) - Math.max(most, at(hollow, row), at(out, row));
+      if (later >= at(quantum, row)) heldBack += later;
       if (most - at(out, row) < Math.min(at(quantum, row), toFloor)) continue;
+      // To take what a guest never touched brings nothing, and it may be about to need it.
+      if (most <= at(hollow, row)) continue;
       cap[row] = most;
       weight[row] = Math.max(1, pass === 'idle' ? at(idle, row) : grant) / at(vms.weight, row);
       if (at(out, row) === 0) {
@@ -232,10 +245,10 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
       rows.push(row);
       extra += Math.max(0, at(hollow, row) - at(out, row));
     }
-    if (rows.length === 0) return 0;
+    if (rows.length === 0) return { taken: 0, heldBack };
     const before = solid(rows);
     share(amount + extra, rows, cap, weight, quantum, out, true);
-    return solid(rows) - before;
+    return { taken: solid(rows) - before, heldBack };
   }
 
   /** What the host gets of what is taken from these. */

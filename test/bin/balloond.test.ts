@@ -1,7 +1,7 @@
 // The daemon as a program: flags, exit codes, and what it says when it cannot start.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -81,6 +81,21 @@ void t.test('what cannot work is one line that says what to do', async (t) => {
     t.equal(stderr.trimEnd().split('\n').length, 1, 'one line');
   });
   t.same(readdirSync(folder), ['taken.sock'], 'nothing is left behind');
+});
+
+void t.test('--check-config', async (t) => {
+  const folder = folderFor(t);
+  const [good, bad] = ['good.toml', 'bad.toml'].map((name) => join(folder, name));
+  writeFileSync(good ?? '', '[[socket]]\npath = "/nowhere/v.sock"\n');
+  writeFileSync(bad ?? '', '[[socket]]\npath = "/x"\nnmae = "y"\n');
+  const [fine, wrong, none] = await Promise.all(
+    [['--config', good ?? ''], ['--config', bad ?? ''], []].map(
+      (args) => start(['--check-config', ...args]).ended,
+    ),
+  );
+  t.match(fine, { code: 0, stdout: /good\.toml: nothing wrong/, stderr: '' });
+  t.match(wrong, { code: 1, stdout: '', stderr: /bad\.toml:3:1: socket\.0\.nmae is unknown/ });
+  t.match(none, { code: 2, stderr: /needs --config FILE/ });
 });
 
 void t.test('SIGTERM ends it in order, and its sockets are gone', async (t) => {

@@ -11,6 +11,11 @@ export class WaitTimeoutError extends Error {
   override readonly name = 'WaitTimeoutError';
 }
 
+/** `doctor` found something to mend; the message says how much. */
+export class FoundError extends Error {
+  override readonly name = 'FoundError';
+}
+
 /** By name rather than by class, so that reporting an error loads no module that raises others. */
 export function exitCode(error: unknown): number {
   switch (error instanceof Error ? error.name : '') {
