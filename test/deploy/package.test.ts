@@ -1,8 +1,8 @@
 // The npm package: packed, installed where there is nothing yet, and run from there. Dependencies come from wherever npm is
 // configured to get them.
 import { execFile, execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { DaemonProcess } from '../support/daemon.js';
@@ -40,7 +40,11 @@ void t.test('packed, installed into a fresh prefix, and run', async (t) => {
     '--no-fund',
     '--loglevel=error',
   ];
-  await run('npm', ['install', ...options, join(folder, packed.filename)], { cwd: folder });
+  // Headers are those of the Node that runs this, as in scripts/install-native; npm may have been told of others.
+  const node = dirname(dirname(process.execPath));
+  const headers = existsSync(join(node, 'include/node/node_api.h')) ? { npm_config_nodedir: node } : {};
+  const env = { ...process.env, ...headers };
+  await run('npm', ['install', ...options, join(folder, packed.filename)], { cwd: folder, env });
   const program = (name: string): string => join(prefix, 'bin', name);
   t.equal((await run(program('balloond'), ['--version'])).stdout.trim(), manifest.version);
 
