@@ -3,6 +3,7 @@
 import type { LimitWord, TargetRequest } from '../protocol/control/schema.js';
 import { formatSize, parseSize } from '../protocol/control/size.js';
 import { parseCommandLine, type CommandSpec, type OptionValues } from '../src/control/cli/command-line.js';
+import { POLICY_ACTIONS, SHELLS, SORT_KEYS, VMMS } from '../src/control/cli/choices.js';
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
 import { openOutput, type Output } from '../src/control/cli/output.js';
 import type { ControlClient } from '../src/control/client.js';
@@ -139,6 +140,7 @@ const COMMANDS: readonly Command[] = [
   {
     name: 'policy',
     operands: ['action', 'vm?'],
+    choices: POLICY_ACTIONS,
     summary: 'show | pause [VM] | resume [VM] | explain VM | simulate',
     options: {
       trace: { value: 'file', summary: 'simulate: what a daemon recorded' },
@@ -181,9 +183,6 @@ const COMMANDS: readonly Command[] = [
       if (action === 'pause' || action === 'resume') {
         return pausePolicy(await client(), output, second, action === 'pause');
       }
-      if (action !== 'explain') {
-        throw new UsageError(`unknown policy action '${action}': show, pause, resume, explain or simulate`);
-      }
       if (second === null) throw new UsageError('policy explain needs VM');
       return explainPolicy(await client(), output, second);
     },
@@ -209,6 +208,20 @@ const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'top',
+    operands: [],
+    summary: 'all VMs, live',
+    options: {
+      sort: { value: 'key', choices: SORT_KEYS, summary: 'the most first; default name' },
+      once: { summary: 'print it once, as where there is no terminal' },
+    },
+    run: async ({ client, output, values }) => {
+      const key = oneOf(SORT_KEYS, text(values, 'sort')) ?? 'name';
+      const [{ top }, connected] = await Promise.all([import('../src/control/cli/top.js'), client()]);
+      await top(connected, output, key, values['once'] === true);
+    },
+  },
+  {
     name: 'doctor',
     operands: [],
     summary: 'check this host and each VM, say what to mend',
@@ -219,11 +232,24 @@ const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'completion',
+    operands: ['shell'],
+    choices: SHELLS,
+    summary: 'a script that completes commands in a shell',
+    options: {},
+    run: async ({ output, vm: shell }) => {
+      const { completionScript } = await import('../src/control/cli/completion.js');
+      const script = completionScript(oneOf(SHELLS, shell) ?? 'bash', COMMANDS, GLOBALS);
+      if (output.json) output.document(script);
+      else output.print(script);
+    },
+  },
+  {
     name: 'qemu-args',
     operands: [],
     summary: 'the exact arguments to paste, for QEMU and others',
     options: {
-      for: { value: 'vmm', summary: 'qemu (default), cloud-hypervisor, crosvm or libvirt (XML)' },
+      for: { value: 'vmm', choices: VMMS, summary: 'default qemu; libvirt: XML' },
       memory: { value: 'size', summary: `RAM of the guest (default ${formatSize(GUEST_BYTES)})` },
       name: { value: 'name', summary: 'name of the VM' },
       'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
@@ -231,7 +257,7 @@ const COMMANDS: readonly Command[] = [
     },
     run: async ({ output, values }) => {
       const qemu = await import('../src/control/cli/qemu-args.js');
-      const kind = qemu.vmmKind(text(values, 'for') ?? 'qemu');
+      const kind = oneOf(VMMS, text(values, 'for')) ?? 'qemu';
       const wanted = {
         memoryBytes: size(values, 'memory') ?? GUEST_BYTES,
         name: text(values, 'name'),
@@ -268,6 +294,11 @@ function limitOf(values: OptionValues, name: string): LimitWord | undefined {
   return word === 'max' || word === 'follow' || word === 'restore' ? word : size(values, name);
 }
 
+/** Of these, which the table names, or else as if it had not been given. */
+function oneOf<Word extends string>(words: readonly Word[], value: string | undefined): Word | undefined {
+  return words.find((word) => word === value);
+}
+
 function text(values: OptionValues, name: string): string | undefined {
   const value = values[name];
   return typeof value === 'string' ? value : undefined;
@@ -299,6 +330,11 @@ function seconds(values: OptionValues, name: string): number | undefined {
 async function main(args: readonly string[]): Promise<void> {
   const line = parseCommandLine(args, COMMANDS, GLOBALS);
   if ('help' in line) {
+    if (line.asked && args.includes('--json')) {
+      // What manual pages are made of.
+      process.stdout.write(`${JSON.stringify({ summary: SUMMARY, commands: COMMANDS, options: GLOBALS })}\n`);
+      return;
+    }
     const { helpOfAll, helpOfCommand } = await import('../src/control/cli/help.js');
     const help =
       line.help === null

@@ -44,9 +44,9 @@ function usage({ name, operands, options }: CommandSpec): string {
 }
 
 function optionRows(options: Readonly<Record<string, OptionSpec>>): string[][] {
-  return Object.entries(options).map(([name, { value, summary }]) => [
+  return Object.entries(options).map(([name, { value, choices, summary }]) => [
     value === undefined ? `--${name}` : `--${name} ${value.toUpperCase()}`,
-    summary,
+    choices === undefined ? summary : `${choices.join(', ')} (${summary})`,
   ]);
 }
 
