@@ -20,6 +20,8 @@ export interface CommandSpec {
   /** All that the first operand may be. */
   readonly choices?: readonly string[];
   readonly summary: string;
+  /** More of it, where a line does not say all; for `help COMMAND` and the manual page. */
+  readonly details?: string;
   readonly options: Readonly<Record<string, OptionSpec>>;
 }
 
