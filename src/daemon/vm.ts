@@ -299,7 +299,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     const asked = 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes;
     if (ram > 0 && asked > ram) {
       throw new TargetError(
-        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(asked)} is too much`,
+        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(asked)} is too much: ask for ${formatSize(ram)} at most`,
       );
     }
     this.#wantedMemoryBytes = null;
