@@ -234,8 +234,8 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
       const later = Math.min(all, pays) - Math.max(most, at(hollow, row), at(out, row));
       if (later >= at(quantum, row)) heldBack += later;
       if (most - at(out, row) < Math.min(at(quantum, row), toFloor)) continue;
-      // To take what a guest never touched brings nothing, and it may be about to need it.
-      if (most <= at(hollow, row)) continue;
+      // To take what a guest never touched only keeps it from growing: nothing to keep the highest band from.
+      if (band === 0 && most <= at(hollow, row)) continue;
       cap[row] = most;
       weight[row] = Math.max(1, pass === 'idle' ? at(idle, row) : grant) / at(vms.weight, row);
       if (at(out, row) === 0) {
