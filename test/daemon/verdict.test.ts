@@ -1,5 +1,4 @@
 import t from 'tap';
-import { ServedVm } from '../support/served-vm.js';
 import { verdict, type Symptoms } from '../../src/daemon/verdict.js';
 import { ServedVm } from '../support/served-vm.js';
 
