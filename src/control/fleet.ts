@@ -20,7 +20,8 @@ export interface Fleet {
   /** Resolves once the guest sent statistics younger than the call. Rejects with RefusedError. */
   refreshStats(name: string, timeoutMs: number): Promise<VmView>;
   /** What GET /metrics answers, in Prometheus' text format. */
-  metrics(): Promise<string>;
+  /** In UTF-8. */
+  metrics(): Promise<Uint8Array>;
   /** What the page shows. */
   live(): LiveTick;
   /** `null` resumes discarding; else resolves when none is under way any more. Rejects with RefusedError. */

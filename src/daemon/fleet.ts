@@ -153,7 +153,7 @@ export class VmFleet implements Fleet {
     return new Set([...this.#vms.keys(), ...this.#caches.keys()]).size;
   }
 
-  metrics(): Promise<string> {
+  metrics(): Promise<Buffer> {
     return this.#metrics.text();
   }
 

@@ -4,8 +4,12 @@
  */
 export type FamilyType = 'gauge' | 'counter' | 'histogram';
 
+/** Text is made bytes before there is much of it: long strings in parts are what collecting garbage takes longest for. */
+const CHUNK_CHARACTERS = 4096;
+
 export class Family {
   readonly #name: string;
+  readonly #bytes: Buffer[] = [];
   #text: string;
 
   /** `help` is one line without backslashes. */
@@ -16,7 +20,7 @@ export class Family {
 
   /** `labels`: as label() makes them, joined by commas; or empty. */
   add(labels: string, value: number): void {
-    this.#text += `${this.#name}${labels === '' ? '' : `{${labels}}`} ${number(value)}\n`;
+    this.#append(`${this.#name}${labels === '' ? '' : `{${labels}}`} ${number(value)}\n`);
   }
 
   addHistogram(
@@ -25,24 +29,38 @@ export class Family {
     counts: readonly number[],
     sum: number,
   ): void {
-    const rest = labels === '' ? '' : `${labels},`;
+    const bucket = `${this.#name}_bucket{${labels === '' ? '' : `${labels},`}le="`;
     const braced = labels === '' ? '' : `{${labels}}`;
     const total = counts.at(-1) ?? 0;
     let text = '';
-    for (const [at, bound] of boundsSeconds.entries()) {
-      text += `${this.#name}_bucket{${rest}le="${bound}"} ${counts[at] ?? 0}\n`;
-    }
-    text += `${this.#name}_bucket{${rest}le="+Inf"} ${total}\n`;
-    this.#text += `${text}${this.#name}_sum${braced} ${number(sum)}\n${this.#name}_count${braced} ${total}\n`;
+    for (let at = 0; at < boundsSeconds.length; at++)
+      text += `${bucket}${boundsSeconds[at]}"} ${counts[at]}\n`;
+    this.#append(
+      `${text}${bucket}+Inf"} ${total}\n${this.#name}_sum${braced} ${number(sum)}\n${this.#name}_count${braced} ${total}\n`,
+    );
   }
 
-  toString(): string {
-    return this.#text;
+  /** All of it; nothing may be added behind this. */
+  bytes(): readonly Buffer[] {
+    this.#flush();
+    return this.#bytes;
+  }
+
+  #append(text: string): void {
+    this.#text += text;
+    if (this.#text.length >= CHUNK_CHARACTERS) this.#flush();
+  }
+
+  #flush(): void {
+    this.#bytes.push(Buffer.from(this.#text));
+    this.#text = '';
   }
 }
 
 export function label(name: string, value: string): string {
-  const escaped = value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+  const escaped = /["\\\n]/.test(value)
+    ? value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
+    : value;
   return `${name}="${escaped}"`;
 }
 

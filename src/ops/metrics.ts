@@ -34,7 +34,7 @@ export class Metrics {
   /** Counted by VMs that are gone: by rows of VM_FAMILIES, and the rest. */
   readonly #goneCounters = VM_FAMILIES.map(() => 0);
   readonly #goneMeters = new VmMeters();
-  #writing: Promise<string> | null = null;
+  #writing: Promise<Buffer> | null = null;
   /** They went while an answer is written, of which they are part. */
   #leaving: MeteredVm[] = [];
 
@@ -62,8 +62,8 @@ export class Metrics {
     this.#goneMeters.add(vm.meters);
   }
 
-  /** Those who ask while it is being written share the answer. */
-  text(): Promise<string> {
+  /** In UTF-8. Those who ask while it is being written share the answer. */
+  text(): Promise<Buffer> {
     this.#writing ??= this.#write().finally(() => {
       this.#writing = null;
       // Not before: a sum that falls and comes back counts twice for Prometheus.
@@ -72,7 +72,7 @@ export class Metrics {
     return this.#writing;
   }
 
-  async #write(): Promise<string> {
+  async #write(): Promise<Buffer> {
     const families = VM_FAMILIES.map(({ name, type, help }) => new Family(`balloond_vm_${name}`, type, help));
     const kicks = new Family('balloond_vm_kick_to_ack_seconds', 'histogram', KICKS_HELP);
     const discards = new Family('balloond_vm_discard_seconds', 'histogram', DISCARDS_HELP);
@@ -88,17 +88,17 @@ export class Metrics {
       const view = vm.view();
       const own = label('vm', vm.name);
       states[view.state]++;
-      for (const [at, { read, total }] of VM_FAMILIES.entries()) {
+      VM_FAMILIES.forEach(({ read, total }, at) => {
         const value = read(view, vm);
-        if (value === null) continue;
+        if (value === null) return;
         families[at]?.add(own, value);
         if (total) sums[at] = (sums[at] ?? 0) + value;
-      }
+      });
       const { kickToAck, discards: batches } = vm.meters;
       kicks.addHistogram(own, kickToAck.boundsSeconds, kickToAck.cumulative(), kickToAck.sumSeconds);
       discards.addHistogram(own, batches.boundsSeconds, batches.cumulative(), batches.sumSeconds);
       for (const culprit of CULPRITS) {
-        errors.add(`${own},${label('culprit', culprit)}`, vm.meters.errors[culprit]);
+        errors.add(`${own},culprit="${culprit}"`, vm.meters.errors[culprit]);
       }
       meters.add(vm.meters);
     }
@@ -111,7 +111,7 @@ export class Metrics {
       this.#actions(),
       ...this.#host(),
     ];
-    return `${fleet.join('')}${await processMetrics()}`;
+    return Buffer.concat([...fleet.flatMap((family) => family.bytes()), await processMetrics()]);
   }
 
   #actions(): Family {

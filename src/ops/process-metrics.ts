@@ -33,7 +33,7 @@ const LEFT_OUT = [
 let registry: Promise<Registry> | null = null;
 
 /** Of the daemon's own process: CPU, memory, file descriptors, garbage collection, and how late its event loop is. */
-export async function processMetrics(): Promise<string> {
+export async function processMetrics(): Promise<Buffer> {
   // Loaded, and the event loop watched, when somebody asks for the first time: guests wait while a daemon starts.
   registry ??= open();
   const text = await (await registry).metrics();
@@ -46,7 +46,7 @@ export async function processMetrics(): Promise<string> {
   const fds = new Family('process_open_fds', 'gauge', 'Number of open file descriptors');
   const count = openFileCount(process.pid);
   if (count !== null) fds.add('', count);
-  return `${busy.toString()}${fds.toString()}${text}`;
+  return Buffer.concat([...busy.bytes(), ...fds.bytes(), Buffer.from(text)]);
 }
 
 async function open(): Promise<Registry> {

@@ -258,7 +258,7 @@ void t.test('a VMM with both balloons is one VM, in metrics, too', async (t) => 
   t.same(others, []);
   t.match(vm, { balloon: { actualBytes: 0 }, cache: { actualBytes: bytes } });
   const sum = async (name: string): Promise<number[]> =>
-    parseMetrics(await fleet.metrics())
+    parseMetrics(String(await fleet.metrics()))
       .filter((sample) => sample.name === name)
       .map(({ value }) => value);
   t.same(await sum('balloond_vm_cache_actual_bytes'), [bytes]);

@@ -24,7 +24,7 @@ function fleetOf(...vms: MeteredVm[]): () => MeteredVm[] {
 }
 
 async function samplesOf(metrics: Metrics): Promise<MetricSample[]> {
-  return parseMetrics(await metrics.text());
+  return parseMetrics(String(await metrics.text()));
 }
 
 function find(samples: readonly MetricSample[], name: string, labels: Record<string, string> = {}): number[] {
@@ -128,12 +128,12 @@ void t.test('a VM that goes while the answer is written is in the sums once', as
   vms.delete(last);
   metrics.forget(last);
   t.equal(await metrics.text(), await writing, 'who asks meanwhile gets the same answer');
-  t.same(find(parseMetrics(await writing), 'balloond_balloon_discarded_bytes_total'), [40 * 7]);
+  t.same(find(parseMetrics(String(await writing)), 'balloond_balloon_discarded_bytes_total'), [40 * 7]);
   t.same(find(await samplesOf(metrics), 'balloond_balloon_discarded_bytes_total'), [40 * 7]);
 });
 
 void t.test('docs/metrics.md lists every family there is, and no other', async (t) => {
-  const text = await new Metrics(fleetOf(everything('a')), '1').text();
+  const text = String(await new Metrics(fleetOf(everything('a')), '1').text());
   const families = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => `${name} ${type}`);
   const listed = [...readFileSync(PAGE, 'utf8').matchAll(/^\| `(\S+)` \| (\w+) \|/gm)].map(
     ([, name, type]) => `${name} ${type}`,

@@ -114,7 +114,7 @@ export class MemoryFleet implements Fleet {
   }
 
   /** Its VMs have no meters. */
-  metrics(): Promise<string> {
+  metrics(): Promise<Buffer> {
     return new Metrics(() => [], VERSION).text();
   }
 
