@@ -6,6 +6,7 @@ import type { Refusal } from './control/http.js';
 import { startMetricsServer, type MetricsAddress, type PageFiles } from './control/metrics-server.js';
 import { startControlServer } from './control/server.js';
 import { VmFleet, type LeftAlone } from './daemon/fleet.js';
+import { DEFAULT_CONTROL_PATH } from './daemon/options.js';
 import { Listener } from './daemon/listener.js';
 import {
   configChanges,
@@ -25,8 +26,6 @@ import { SystemError } from './os/errors.js';
 import { closeFd } from './os/fd.js';
 import { NO_KEEPER } from './os/fd-keeper.js';
 import { boundPath, isListening } from './os/socket.js';
-
-export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
 
 /** The command line, parsed. Flags win over the configuration file. */
 export interface DaemonArguments {
@@ -311,7 +310,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
   EACCES: 'run as a user who may write there',
   EADDRINUSE: 'somebody listens there already, is another balloond running?',
   EBADF: 'give the number of an open socket',
-  ENAMETOOLONG: 'a socket path has at most 107 bytes',
+  ENAMETOOLONG: 'give a path of at most 107 bytes',
   ENOENT: 'create its folder first',
   ENOTSOCK: 'give the number of a Unix stream socket',
 };

@@ -44,6 +44,12 @@
 #define MAP_PAGES (PAGE_SIZE * BITS_PER_BYTE)
 #define ENTRIES_PER_PAGE (PAGE_SIZE >> VIRTIO_CACHE_BALLOON_PFN_SHIFT)
 
+/* A folio's private field: when somebody who waited for memory came to it, and that it has one. */
+#define FRESH ((void *)1)
+#define ASKED_NOW ((void *)(jiffies | 1))
+/* Coming back sooner, one has been through all there is. */
+#define ASKED_AGAIN(folio) (time_before(jiffies, (unsigned long)folio_get_private(folio) + HZ / 10))
+
 static unsigned int backoff_ms = 1000;
 module_param(backoff_ms, uint, 0644);
 MODULE_PARM_DESC(backoff_ms, "Grow no more for this long after the guest needed pages of the balloon");
@@ -91,8 +97,10 @@ struct cache_balloon {
 
 	/* Until then the guest needs its memory more. */
 	unsigned long way_until;
-	unsigned long refaults_seen;
-	unsigned long refaults_seen_at;
+	/* Folios that somebody who waited came back to. */
+	atomic_long_t insisted;
+	unsigned long needs_seen;
+	unsigned long needs_seen_at;
 
 	/* What the buffer to be sent names, and holds references to. */
 	struct folio *folios[VIRTIO_CACHE_BALLOON_ENTRIES];
@@ -188,16 +196,21 @@ static bool has_cold(struct cache_balloon *cb)
 }
 
 /*
- * Reclaim asks for a folio. kswapd finds others, and puts this one back to the young
- * ones. Who waits for memory gets it at once.
+ * Reclaim asks for a folio. While there is cold page cache, kswapd finds that, and puts
+ * this folio back to the young ones; so does whoever waits for memory, once. One who
+ * comes to the same folio again finds nothing else, whatever it looks like from here.
  */
 static bool cache_balloon_release_folio(struct folio *folio, gfp_t gfp)
 {
 	struct cache_balloon *cb = the_balloon;
 
-	if (current_is_kswapd() && has_cold(cb))
-		return false;
-	give_way(cb);
+	if (has_cold(cb)) {
+		if (current_is_kswapd() || folio_get_private(folio) == FRESH || !ASKED_AGAIN(folio)) {
+			folio_change_private(folio, current_is_kswapd() ? FRESH : ASKED_NOW);
+			return false;
+		}
+		atomic_long_inc(&cb->insisted);
+	}
 	folio_detach_private(folio);
 	return true;
 }
@@ -387,7 +400,7 @@ static int add_folio(struct cache_balloon *cb, unsigned long room, bool *short_o
 	cb->next = index + folio_nr_pages(folio);
 	folio_mark_uptodate(folio);
 	/* So that reclaim asks. */
-	folio_attach_private(folio, cb);
+	folio_attach_private(folio, FRESH);
 	folio_unlock(folio);
 	cb->folios[cb->nr_folios++] = folio;
 	cb->nr_pages += folio_nr_pages(folio);
@@ -478,17 +491,18 @@ static bool locked(struct cache_balloon *cb)
 }
 
 /* What the guest reads again was in its page cache not long ago. */
-static void watch_refaults(struct cache_balloon *cb)
+static void watch_needs(struct cache_balloon *cb)
 {
-	unsigned long now = global_node_page_state(WORKINGSET_REFAULT_FILE);
-	unsigned long elapsed = max(jiffies - cb->refaults_seen_at, 1UL);
+	unsigned long now = global_node_page_state(WORKINGSET_REFAULT_FILE) +
+			    atomic_long_read(&cb->insisted);
+	unsigned long elapsed = max(jiffies - cb->needs_seen_at, 1UL);
 
 	if (elapsed < HZ / 10)
 		return;
-	if (now - cb->refaults_seen > mult_frac((unsigned long)refaults, elapsed, HZ))
+	if (now - cb->needs_seen > mult_frac((unsigned long)refaults, elapsed, HZ))
 		give_way(cb);
-	cb->refaults_seen = now;
-	cb->refaults_seen_at = jiffies;
+	cb->needs_seen = now;
+	cb->needs_seen_at = jiffies;
 }
 
 /* Free pages beyond those for which kswapd would take pages of the balloon at once. */
@@ -518,7 +532,7 @@ static void cache_balloon_work(struct work_struct *work)
 	target = num_pages / ENTRIES_PER_PAGE;
 	if ((unsigned long)atomic_long_read(&cb->pages) > target)
 		shrink(cb, target);
-	watch_refaults(cb);
+	watch_needs(cb);
 	pages = atomic_long_read(&cb->pages);
 	cold = has_cold(cb);
 	/*
@@ -633,8 +647,8 @@ static int cache_balloon_probe(struct virtio_device *vdev)
 	INIT_DELAYED_WORK(&cb->work, cache_balloon_work);
 	xa_init(&cb->taken);
 	cb->way_until = jiffies;
-	cb->refaults_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
-	cb->refaults_seen_at = jiffies;
+	cb->needs_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
+	cb->needs_seen_at = jiffies;
 	cb->buffer = kmalloc_array(VIRTIO_CACHE_BALLOON_ENTRIES, 8, GFP_KERNEL);
 	cb->taken_buffer = kmalloc_array(VIRTIO_CACHE_BALLOON_ENTRIES, 8, GFP_KERNEL);
 	cb->wq = alloc_ordered_workqueue("cache_balloon", WQ_FREEZABLE);

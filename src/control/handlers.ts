@@ -64,6 +64,8 @@ function findVm({ fleet, route }: Call): VmView {
   const names = fleet.list().map(({ name }) => name);
   const more = names.length > NAMES_LISTED ? `, and ${names.length - NAMES_LISTED} more` : '';
   const known =
-    names.length === 0 ? 'no VM is connected' : `known are ${names.slice(0, NAMES_LISTED).join(', ')}${more}`;
+    names.length === 0
+      ? 'connect one first (balloonctl qemu-args)'
+      : `choose one of ${names.slice(0, NAMES_LISTED).join(', ')}${more}`;
   throw new Problem(404, `no VM is called ${JSON.stringify(route.vm)}: ${known}`);
 }

@@ -217,7 +217,9 @@ export class VmFleet implements Fleet {
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
     const vm = this.#vms.get(name) ?? this.#cache(name);
     if (vm.kind === 'balloon' && !vm.view().features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
-      throw new RefusedError(`${name} has no statistics: its driver did not ack VIRTIO_BALLOON_F_STATS_VQ`);
+      throw new RefusedError(
+        `${name} has no statistics: load a driver in the guest that acks VIRTIO_BALLOON_F_STATS_VQ, or offer that in the configuration`,
+      );
     }
     if (!(await vm.refreshStats(timeoutMs))) {
       throw new RefusedError(
@@ -283,7 +285,7 @@ export class VmFleet implements Fleet {
 
   #view(name: string): VmView {
     const view = this.find(name);
-    if (view === undefined) throw new RefusedError(`there is no VM ${name}`);
+    if (view === undefined) throw new RefusedError(`there is no VM ${name}: see balloonctl list`);
     return view;
   }
 

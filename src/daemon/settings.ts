@@ -44,7 +44,7 @@ const DeviceSettings = {
   'shared-cgroup': Type.Optional(Type.Boolean()),
 };
 
-const ConfigFile = Type.Object(
+export const ConfigFile = Type.Object(
   {
     control: Type.Optional(Type.String({ minLength: 1 })),
     metrics: Type.Optional(Type.String({ minLength: 1 })),
@@ -112,7 +112,9 @@ export function readConfigFile(path: string): ConfigFile {
     text = readFileSync(path, 'utf8');
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new SettingsError(`cannot read the configuration: ${reason}`);
+    throw new SettingsError(
+      `cannot read the configuration: ${reason}: give the path of a file that may be read`,
+    );
   }
   let document: unknown;
   try {

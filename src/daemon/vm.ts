@@ -103,6 +103,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #pinSearch: ReturnType<typeof searchPinning> | null = null;
   #openFiles: number | null = null;
   #pinUnknown = false;
+  #tooFewQueues: string | null = null;
   #ended = false;
   #named: { bits: FeatureBits; names: string[] } | null = null;
 
@@ -298,7 +299,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     const asked = 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes;
     if (ram > 0 && asked > ram) {
       throw new TargetError(
-        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(asked)} is too much`,
+        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(asked)} is too much: ask for ${formatSize(ram)} at most`,
       );
     }
     this.#wantedMemoryBytes = null;
@@ -392,7 +393,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   memoryChanged(): void {
-    this.checkPinned();
+    if (this.#ramBytes === 0) this.checkPinned();
     const { regions, sizeBytes } = this.#session.memory;
     this.#ramBytes = sizeBytes;
     this.limits.allow('memory-mapped');
@@ -473,9 +474,14 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   queuesSettled(present: number, needed: number): void {
-    if (present >= needed) return;
-    this.#problem = `the VMM device has ${present} virtqueues, the offered features need ${needed}: set num_vqs=${needed} on it and restart the VM`;
-    this.#emit('too-few-queues', this.#problem, { present, needed });
+    if (present >= needed) {
+      // It had not named all of them when it was looked at.
+      if (this.#tooFewQueues !== null && this.#problem === this.#tooFewQueues) this.#problem = null;
+      return;
+    }
+    this.#tooFewQueues = `the VMM device has ${present} virtqueues, the offered features need ${needed}: set num_vqs=${needed} on it and restart the VM`;
+    this.#problem = this.#tooFewQueues;
+    this.#emit('too-few-queues', this.#tooFewQueues, { present, needed });
   }
 
   configChangeSent(): void {

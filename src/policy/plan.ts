@@ -35,6 +35,8 @@ const GOAL_MARGIN = 0.25;
 const REFUND_MARGIN = 0.25;
 /** Ramps do not save up more than this. */
 const RAMP_WINDOW_SECONDS = 10;
+/** And 1/64 of its RAM: what a VM that is held to what it uses may grow by, before it is killed for it. */
+const FORCE_ROOM_BYTES = 16 * 2 ** 20;
 /** Times its will-grace: how long nothing is asked of a VM that withstood. */
 const REFUSED_GRACES = 10;
 
@@ -234,8 +236,8 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
       const later = Math.min(all, pays) - Math.max(most, at(hollow, row), at(out, row));
       if (later >= at(quantum, row)) heldBack += later;
       if (most - at(out, row) < Math.min(at(quantum, row), toFloor)) continue;
-      // To take what a guest never touched brings nothing, and it may be about to need it.
-      if (most <= at(hollow, row)) continue;
+      // To take what a guest never touched only keeps it from growing: nothing to keep the highest band from.
+      if (band === 0 && most <= at(hollow, row)) continue;
       cap[row] = most;
       weight[row] = Math.max(1, pass === 'idle' ? at(idle, row) : grant) / at(vms.weight, row);
       if (at(out, row) === 0) {
@@ -407,8 +409,8 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
       row,
       rung,
       highBytes: rung === 0 ? null : up(held - (held - least) * highShare),
-      // Below what it uses, memory.max would kill: there is no swap.
-      maxBytes: rung < MAX_RUNG ? null : up(held),
+      // Below what it uses, memory.max would kill, as there is no swap; and at it, for the next page of its VMM.
+      maxBytes: rung < MAX_RUNG ? null : up(held + FORCE_ROOM_BYTES + at(vms.ramBytes, row) * QUANTUM_SHARE),
       reason,
     };
   }

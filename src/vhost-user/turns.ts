@@ -13,10 +13,10 @@ const TRIFLE_MS = 10;
 /** What those who took more have together. It is enough to inflate gigabytes a second. */
 const MOST_MS = 400;
 /**
- * How much more a message counts than work on rings: a frontend has few to send, three for a MiB inflated being the
- * most, and all who read them wait for the kernel as well.
+ * What a message counts beside the work that it makes, which is less: a frontend has few to send, three for a MiB
+ * inflated being the most, and who sends more wakes the daemon, and keeps the machine busy, for nothing.
  */
-export const MESSAGE_WEIGHT = 3;
+export const MESSAGE_MS = 0.05;
 /** What is kept of those who left. */
 const FORGOTTEN_MS = 0.1;
 /** How long they all rest before it is looked at again. */
@@ -195,8 +195,8 @@ export class Seat {
     return false;
   }
 
-  /** Does `work` now and counts what it takes, so many times over. */
-  measure(work: Work, weight = 1): void {
+  /** Does `work` now and counts what it takes. */
+  measure(work: Work): void {
     if (this.#working) {
       work();
       return;
@@ -207,11 +207,11 @@ export class Seat {
       work();
     } finally {
       this.#working = false;
-      this.charge(weight * (this.#turns.now() - begun));
+      this.charge(this.#turns.now() - begun);
     }
   }
 
-  /** Counts milliseconds of work that was done for it. */
+  /** Counts milliseconds that were not measured. */
   charge(ms: number): void {
     const now = this.#turns.now();
     this.#taken.add(ms, now);

@@ -8,6 +8,7 @@ import t, { type Test } from 'tap';
 import { closeFd } from '../../src/os/fd.js';
 import { connectUnix, listenUnix, socketPair } from '../../src/os/socket.js';
 import { Frontend } from '../support/frontend.js';
+import { NEXT_STEP } from '../support/next-step.js';
 
 const PROGRAM = join(import.meta.dirname, '../../bin/balloond.js');
 
@@ -72,12 +73,14 @@ void t.test('what cannot work is one line that says what to do', async (t) => {
     [['--socket-path', taken, ...control('taken')], 1, /another balloond running/],
     [['--socket-path', join(folder, 'v.sock'), '--metrics', '9797', ...control('port')], 1, /give HOST:PORT/],
     [['--config', join(folder, 'none.toml')], 1, /cannot read the configuration/],
+    [['--socket-path', join(folder, 'v2.sock'), '--control', join(folder, 'none/c')], 1, /create its folder/],
   ];
   const results = await Promise.all(cases.map(async ([args]) => start(args).ended));
   results.forEach(({ code, stderr }, n) => {
     const [args, expected, words] = cases[n] ?? [[], 0, /./];
     t.equal(code, expected, args.join(' '));
     t.match(stderr, words);
+    t.match(stderr.trimEnd(), NEXT_STEP);
     t.equal(stderr.trimEnd().split('\n').length, 1, 'one line');
   });
   t.same(readdirSync(folder), ['taken.sock'], 'nothing is left behind');

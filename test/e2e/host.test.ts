@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { DaemonEvent, VmView } from '../../protocol/control/schema.js';
+import type { Finding } from '../../src/control/cli/doctor.js';
 import { EVENT_IDS } from '../../protocol/control/event-ids.js';
 import { EVENTS } from '../../protocol/control/events.js';
 import type { FollowReport } from '../support/host-lab/follow.js';
@@ -121,6 +122,23 @@ void t.test('the journal knows of each VM, and what to do', async (t) => {
   t.notMatch(web, 'private-memory');
   const explained = await host.ok('journalctl --catalog --unit=balloond BALLOOND_VM=private -p err');
   t.match(explained.replaceAll(/\s+░*\s*/g, ' '), EVENTS['private-memory'].action.replaceAll('`', ''));
+});
+
+void t.test('doctor says what is wrong with a VM, and nothing of one that is well', async (t) => {
+  const { output } = await host.sh('balloonctl --json doctor; echo exit $?');
+  const [document = '', ...end] = output.trim().split('\n');
+  const findings = (JSON.parse(document) as Finding[]).filter(({ level }) => level !== 'ok');
+  const of = (subject: string): string[] =>
+    findings.filter((one) => one.subject === subject).map(({ check, level }) => `${check} ${level}`);
+  t.match(end.join(' '), /to mend: .*exit 1$/);
+  t.same(of('private'), ['memory mend', 'driver note']);
+  t.same(of('web'), []);
+  t.same(of('daemon'), []);
+  t.same(
+    of('host').filter((one) => !/QEMU|huge pages|discard/.test(one)),
+    [],
+    'an installed daemon on systemd has what it needs',
+  );
 });
 
 void t.test('an entry too large for a datagram is in the journal, too', async (t) => {

@@ -28,7 +28,7 @@ void t.test('a guest that waits for its own page cache to make way is not short'
   t.end();
 });
 
-void t.test('nothing is taken from a guest when the host gets nothing by it', (t) => {
+void t.test('nothing is taken from the highest band when the host gets nothing by it', (t) => {
   // It has touched 100 MiB and 40 of them are free again; to get at these, 600 that it never touched would go first.
   const world = new World(RAM_BYTES, [
     vm({ band: 0, ramBytes: RAM_BYTES, wantsBytes: 60 * MIB, minBytes: 300 * MIB }),

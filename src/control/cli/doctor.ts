@@ -133,12 +133,10 @@ export function examineFiles(most: number | null, vms: number): Finding {
 
 export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEvent[]): Finding[] {
   const { name, state, ramBytes, verdict, inhibited, features, stats, limits } = vm;
-  const own = events.filter((one) => one.vm === name);
-  const since = own.slice(own.findLastIndex(({ event }) => event === 'vm-connected') + 1);
-  const last = (event: string): DaemonEvent | undefined => since.findLast((one) => one.event === event);
   const refused = verdict?.includes('share=on') === true;
-  const pageBytes = last('memory-mapped')?.fields['backingPageBytes'];
-  const queues = last('too-few-queues');
+  const mapped = events.findLast((one) => one.vm === name && one.event === 'memory-mapped');
+  const pageBytes = mapped?.fields['backingPageBytes'];
+  const tooFew = /\bnum_vqs=\d+/.exec(verdict ?? '')?.[0];
   const pages = typeof pageBytes === 'number' ? `, pages of ${formatSize(pageBytes)}` : '';
   const asksStats = features.includes('VIRTIO_BALLOON_F_STATS_VQ');
   const silent = asksStats && (stats === null || stats.ageSeconds > STATS_AGE_MAX_SECONDS);
@@ -155,14 +153,9 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     inhibited === null
       ? good(name, 'pinned', 'no, what is given up is discarded')
       : bad(name, 'pinned', inhibited, `balloonctl allow ${name}, or detach the device that it names`),
-    queues === undefined
+    tooFew === undefined
       ? good(name, 'queues', 'enough')
-      : bad(
-          name,
-          'queues',
-          queues.message,
-          `set num_vqs=${String(queues.fields['needed'])} on the device, restart the VM`,
-        ),
+      : bad(name, 'queues', verdict ?? '', `set ${tooFew} on the device, restart the VM`),
     good(
       name,
       'features',
@@ -185,7 +178,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     findings.push({ ...bad(name, 'limits', limits.problem, mend), level: 'note' });
   }
   // What stands above already is not said twice.
-  if (verdict !== null && inhibited === null && !refused && queues === undefined) {
+  if (verdict !== null && inhibited === null && !refused && tooFew === undefined) {
     findings.push(bad(name, 'verdict', verdict, 'do as it says; docs/operating.md has more on each verdict'));
   }
   return findings;

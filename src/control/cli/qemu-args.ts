@@ -1,4 +1,5 @@
 /** `balloonctl qemu-args`: the arguments with which QEMU gives its balloon to the daemon. */
+import type { VMMS } from './choices.js';
 import { UsageError } from './exit.js';
 
 const MIB = 1024 ** 2;
@@ -51,18 +52,8 @@ function wholeMib(memoryBytes: number): number {
   return memoryBytes / MIB;
 }
 
-export const VMMS = ['qemu', 'cloud-hypervisor', 'crosvm', 'libvirt'] as const;
-export type VmmKind = (typeof VMMS)[number];
-
-/** Throws UsageError. */
-export function vmmKind(name: string): VmmKind {
-  const kind = VMMS.find((one) => one === name);
-  if (kind === undefined) throw new UsageError(`--for: write one of ${VMMS.join(', ')}`);
-  return kind;
-}
-
 /** As an argument vector for VMMs that have one. Throws UsageError. */
-export function vmmArguments(kind: Exclude<VmmKind, 'libvirt'>, args: QemuArgs): string[] {
+export function vmmArguments(kind: Exclude<(typeof VMMS)[number], 'libvirt'>, args: QemuArgs): string[] {
   if (kind === 'qemu') return qemuArguments(args);
   const mib = wholeMib(args.memoryBytes);
   if (kind === 'crosvm') {
