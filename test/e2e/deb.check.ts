@@ -20,7 +20,7 @@ const deb = execFileSync('sh', [join(ROOT, 'scripts/deb')], {
 }).trim();
 const host = await HostVm.boot((stage) => {
   mkdirSync(join(stage, 'opt'), { recursive: true });
-  cpSync(deb, join(stage, DEB));
+  cpSync(join(ROOT, deb), join(stage, DEB));
   return Promise.resolve();
 });
 t.teardown(() => host.close());

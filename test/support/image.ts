@@ -1,7 +1,7 @@
 // Does what a Dockerfile says in folders that are copies of a Debian root, and runs what comes of it, where no container
 // engine is at hand. Needs root.
 import { execFileSync, spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
-import { cpSync, mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT } from './kubernetes.js';
 import type { Instruction, Stage } from './dockerfile.js';
@@ -75,10 +75,9 @@ function copy(
   const [from, source, target] = /^(?:--from=(\S+) )?(\S+) (\S+)$/.exec(rest)?.slice(1) ?? [];
   if (source === undefined || target === undefined) throw new Error(`not understood: COPY ${rest}`);
   if (from !== undefined) {
-    cpSync(join(roots.get(from) ?? '', source), join(root, target), {
-      recursive: true,
-      verbatimSymlinks: true,
-    });
+    const to = join(root, target);
+    mkdirSync(to, { recursive: true });
+    execFileSync('cp', ['-aT', join(roots.get(from) ?? '', source), to]);
     return;
   }
   if (source !== '.') throw new Error(`not understood: COPY ${rest}`);
