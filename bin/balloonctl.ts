@@ -164,6 +164,7 @@ const COMMANDS: readonly Command[] = [
       seed: { value: 'n', summary: 'simulate: another number, another fleet (default 1)' },
       compare: { summary: 'simulate: beside other policies' },
       capacity: { summary: 'simulate: how many VMs fit a host; --synthetic is the number of hosts' },
+      seeds: { value: 'n', summary: 'simulate: with --capacity, over so many fleets of two mixtures' },
       plot: { value: 'file', summary: 'simulate: draw it (SVG)' },
       config: { value: 'file', summary: 'simulate: with the [policy] of this file' },
     },
@@ -187,6 +188,7 @@ const COMMANDS: readonly Command[] = [
           seed: number('seed', 1),
           compare: values['compare'] === true,
           capacity: values['capacity'] === true,
+          seeds: number('seeds', 1),
           plot: text(values, 'plot'),
         });
         return;

@@ -164,7 +164,7 @@ export const EVENTS = {
   },
   'vm-throttled': {
     level: 'warn',
-    help: 'The VM keeps the event loop so busy that it waits for its turns: VMs that need less go first, and it gets what they leave. Said again only after it has been quiet.',
+    help: 'The VM keeps the event loop so busy that it waits for its turns: VMs that need little go first, and those that need much share what they may have. Said again only after it has been quiet.',
     action:
       'Look for what kicks, reports or reads its configuration all the time in the guest; an inflate at full speed beside others may do it for a moment.',
   },

@@ -109,7 +109,7 @@ const POLICY_STATE = {
           additionalProperties: false,
           required: ['totalBytes', 'availableBytes', 'pressurePercent', 'short'],
           properties: {
-            totalBytes: BYTES,
+            totalBytes: { ...BYTES, description: 'Or what VMs may have of it: memory in [policy].' },
             availableBytes: BYTES,
             pressurePercent: { type: ['number', 'null'], description: 'PSI some avg10; null: not counted.' },
             short: { type: 'boolean', description: 'It has less available than its reserve.' },
@@ -124,14 +124,32 @@ const POLICY_STATE = {
       items: {
         type: 'object',
         additionalProperties: false,
-        required: ['name', 'band', 'minBytes', 'maxBytes', 'weight', 'mode', 'force', 'said', 'saidAt'],
+        required: [
+          'name',
+          'band',
+          'minBytes',
+          'maxBytes',
+          'weight',
+          'mode',
+          'force',
+          'said',
+          'saidAt',
+          'now',
+        ],
         properties: {
           name: { type: 'string' },
           ...POLICY.properties,
           weight: { type: 'number' },
           force: { enum: ['none', 'high', 'max', 'kill'] },
-          said: { type: 'string', description: 'What was last decided for it and why, in words.' },
+          said: {
+            type: ['string', 'null'],
+            description: 'What was last decided for it and why, in words; null: nothing yet.',
+          },
           saidAt: { type: ['string', 'null'], description: 'When; null: nothing was decided yet.' },
+          now: {
+            type: 'string',
+            description: 'What is asked of it at present, or why nothing is, in words.',
+          },
         },
       },
     },

@@ -42,6 +42,7 @@ export const VM_WORDS: Words<Table<'vm'>> = {
 
 export const POLICY_WORDS: Words<Omit<Table<'policy'>, 'band'>> = {
   mode: '`observe` (default) says what it would do, `auto` does it.',
+  memory: 'What VMs may have of the host in all: a size, or a share of its memory; `100%` by default.',
   reserve: 'What is to stay available on the host: a size, or a share of its memory; `10%` by default.',
   interval: 'Seconds between two looks; 5 by default. Memory pressure wakes it as well.',
   'idle-tax': "The most of a VM's idle memory that may be taken; 0.75 by default.",

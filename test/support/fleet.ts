@@ -115,7 +115,7 @@ export class MemoryFleet implements Fleet {
 
   /** Its VMs have no meters. */
   metrics(): Promise<string> {
-    return new Metrics(new Map(), VERSION).text();
+    return new Metrics(() => [], VERSION).text();
   }
 
   live(): LiveTick {
