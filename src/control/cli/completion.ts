@@ -114,8 +114,7 @@ function zsh(commands: readonly CommandSpec[], globals: Options): string {
 function fish(commands: readonly CommandSpec[], globals: Options): string {
   const quote = (text: string): string => `'${text.replaceAll(/['\\]/g, '\\$&')}'`;
   const option = (when: string, [name, { value, choices, summary }]: [string, OptionSpec]): string => {
-    const files = value !== undefined && PATHS.includes(value) ? ' -F' : '';
-    const takes = value === undefined ? '' : ` -r${files}`;
+    const takes = value === undefined ? '' : PATHS.includes(value) ? ' -r -F' : ' -x';
     const words = choices === undefined ? '' : ` -a ${quote(choices.join(' '))}`;
     return `complete -c balloonctl ${when}-l ${name}${takes}${words} -d ${quote(summary)}`;
   };

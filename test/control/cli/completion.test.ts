@@ -45,7 +45,8 @@ const ASK: Record<Shell, string> = {
 };
 
 async function offered(shell: Shell, folder: string, ...words: string[]): Promise<string[]> {
-  const args = shell === 'fish' ? ['-c', ASK.fish, '--', words.join(' ')] : ['-c', ASK[shell], shell, ...words];
+  const args =
+    shell === 'fish' ? ['-c', ASK.fish, '--', words.join(' ')] : ['-c', ASK[shell], shell, ...words];
   const { stdout, stderr } = await run(shell, args, { env: environment(folder), cwd: folder });
   t.equal(stderr, '');
   return stdout.split('\n').filter((line) => line !== '');
