@@ -29,14 +29,14 @@ function takesVm({ operands }: CommandSpec): boolean {
 }
 
 /**
- * Cases of a shell in which `before` is the word before, `command` the command: they set `words`, or `files` where any
+ * Cases of a shell in which `before` is the word before, `command` the command: they set `offers`, or `files` where any
  * file will do.
  */
 function cases(commands: readonly CommandSpec[], globals: Options): string[] {
   const known: Options = Object.assign({}, ...commands.map(({ options }) => options), globals) as Options;
   const values = Object.entries(known).filter(([, { value }]) => value !== undefined);
   const chosen = values.flatMap(([name, { choices }]) =>
-    choices === undefined ? [] : [`    --${name}) words="${choices.join(' ')}"; return ;;`],
+    choices === undefined ? [] : [`    --${name}) offers="${choices.join(' ')}"; return ;;`],
   );
   const named = (paths: boolean): string =>
     values
@@ -45,7 +45,7 @@ function cases(commands: readonly CommandSpec[], globals: Options): string[] {
       .join(' | ');
   const own = commands.map((command) => {
     const words = [...(command.choices ?? []), ...flags({ ...command.options, ...globals })].join(' ');
-    return `    ${command.name}) words="${words}${takesVm(command) ? ` $(${VMS})` : ''}" ;;`;
+    return `    ${command.name}) offers="${words}${takesVm(command) ? ` $(${VMS})` : ''}" ;;`;
   });
   const all = ['help', ...commands.map(({ name }) => name), ...flags(globals)].join(' ');
   return [
@@ -56,7 +56,7 @@ function cases(commands: readonly CommandSpec[], globals: Options): string[] {
     '  esac',
     '  case $command in',
     ...own,
-    `    *) words="${all}" ;;`,
+    `    *) offers="${all}" ;;`,
     '  esac',
   ];
 }
@@ -79,7 +79,7 @@ function bash(commands: readonly CommandSpec[], globals: Options): string {
     '# eval "$(balloonctl completion bash)"',
     ...asks(commands, globals),
     '_balloonctl() {',
-    '  local word words= files= command= typed=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}',
+    '  local word offers= files= command= typed=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}',
     '  _balloonctl_words "${COMP_WORDS[@]:1:COMP_CWORD-1}"',
     '  COMPREPLY=()',
     '  if [ -n "$files" ]; then',
@@ -88,7 +88,7 @@ function bash(commands: readonly CommandSpec[], globals: Options): string {
     '    return',
     '  fi',
     // Not compgen -W, which would run what stands in the words.
-    '  for word in $words; do',
+    '  for word in $offers; do',
     '    case $word in "$typed"*) COMPREPLY+=("$word") ;; esac',
     '  done',
     '}',
@@ -103,9 +103,9 @@ function zsh(commands: readonly CommandSpec[], globals: Options): string {
     ...asks(commands, globals),
     '_balloonctl() {',
     '  local -a line=("${(@)words[2,CURRENT-1]}")',
-    '  local words= files= command= before=${line[-1]-}',
+    '  local offers= files= command= before=${line[-1]-}',
     '  _balloonctl_words "${(@)line}"',
-    '  if [ -n "$files" ]; then _files; else compadd -- ${=words}; fi',
+    '  if [ -n "$files" ]; then _files; else compadd -- ${=offers}; fi',
     '}',
     'if [ "${funcstack[1]-}" = _balloonctl ]; then _balloonctl "$@"; else compdef _balloonctl balloonctl; fi',
   ].join('\n');
@@ -114,8 +114,7 @@ function zsh(commands: readonly CommandSpec[], globals: Options): string {
 function fish(commands: readonly CommandSpec[], globals: Options): string {
   const quote = (text: string): string => `'${text.replaceAll(/['\\]/g, '\\$&')}'`;
   const option = (when: string, [name, { value, choices, summary }]: [string, OptionSpec]): string => {
-    const files = value !== undefined && PATHS.includes(value) ? ' -F' : '';
-    const takes = value === undefined ? '' : ` -r${files}`;
+    const takes = value === undefined ? '' : PATHS.includes(value) ? ' -r -F' : ' -x';
     const words = choices === undefined ? '' : ` -a ${quote(choices.join(' '))}`;
     return `complete -c balloonctl ${when}-l ${name}${takes}${words} -d ${quote(summary)}`;
   };

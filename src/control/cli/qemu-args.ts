@@ -56,6 +56,9 @@ function wholeMib(memoryBytes: number): number {
 export function vmmArguments(kind: Exclude<(typeof VMMS)[number], 'libvirt'>, args: QemuArgs): string[] {
   if (kind === 'qemu') return qemuArguments(args);
   const mib = wholeMib(args.memoryBytes);
+  if (args.cacheSocketPath !== undefined) {
+    throw new UsageError('--cache-balloon: only QEMU can have one, give --for qemu or --for libvirt');
+  }
   if (kind === 'crosvm') {
     // Its own balloon would be a second one. Guest memory is always shared.
     return [
@@ -75,12 +78,13 @@ export function vmmArguments(kind: Exclude<(typeof VMMS)[number], 'libvirt'>, ar
 }
 
 /** A libvirt domain with what the balloon needs, and nothing else. Throws UsageError. */
-export function libvirtXml({ memoryBytes, name, socketPath }: QemuArgs): string {
-  const device = qemuArguments({ memoryBytes, name: undefined, socketPath }).slice(-4);
+export function libvirtXml({ name, ...args }: QemuArgs): string {
+  const all = qemuArguments({ ...args, name: undefined });
+  const device = all.slice(all.indexOf('-chardev'));
   return [
     "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",
     `  <name>${escapeXml(name ?? 'vm')}</name>`,
-    `  <memory unit='MiB'>${wholeMib(memoryBytes)}</memory>`,
+    `  <memory unit='MiB'>${wholeMib(args.memoryBytes)}</memory>`,
     '  <memoryBacking>',
     "    <source type='memfd'/>",
     "    <access mode='shared'/>",

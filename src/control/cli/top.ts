@@ -50,7 +50,7 @@ async function watch(
     const lines = renderTop(seen, samples, by, { columns, rows: rows - 1 }, output);
     const keys = `by ${by}; sort by: n name, m memory, b balloon, a available; q quit`;
     const last = output.paint(problem === null ? 'dim' : 'red', shorten(problem ?? keys, columns));
-    stdout.write(`\x1b[H${[...lines, last].map((line) => `${line}\x1b[K`).join('\r\n')}\x1b[J`);
+    stdout.write(`\x1b[H${[...lines, last].map((line) => `${line}\x1b[K`).join('\n')}\x1b[J`);
   };
   const end = (): void => ended.abort();
   const press = (typed: Buffer): void => {
@@ -74,7 +74,7 @@ async function watch(
         problem = null;
       } catch (error) {
         if (!(error instanceof UnreachableError)) throw error;
-        problem = `${error.message} (trying again; q quit)`;
+        problem = `trying again (q quits): ${error.message}`;
       }
     }
   } finally {

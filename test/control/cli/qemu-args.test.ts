@@ -1,4 +1,6 @@
 import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import { UsageError } from '../../../src/control/cli/exit.js';
 import {
@@ -53,6 +55,9 @@ void t.test('other VMMs', (t) => {
     '--generic-vhost-user',
   ]);
   t.ok(vmmArguments('crosvm', wanted).includes('balloon,socket=/run/b.sock'));
+  for (const kind of ['cloud-hypervisor', 'crosvm'] as const)
+    t.throws(() => vmmArguments(kind, { ...wanted, cacheSocketPath: '/c' }), /give --for qemu/);
+  t.match(libvirtXml({ ...wanted, cacheSocketPath: '/c.sock' }), /path=\/c\.sock[^]*virtio-id=13/);
   t.end();
 });
 
@@ -71,5 +76,28 @@ print(json.dumps([d.find('name').text, d.find('memory').text, d.find('memoryBack
     { input: libvirtXml(wanted), encoding: 'utf8' },
   );
   t.same(JSON.parse(parsed), [wanted.name, '2048', 'shared', qemuArguments(wanted).slice(-4)]);
+  t.end();
+});
+
+void t.test('the pages show what is printed', (t) => {
+  const page = (name: string): string[] =>
+    readFileSync(join(import.meta.dirname, '../../../../docs', name), 'utf8')
+      .split('\n')
+      .map((line) => line.trim());
+  const wanted = { memoryBytes: 2 * GIB, name: 'web-1', socketPath: '/run/balloond/balloond.sock' };
+  const own = /<(name|memory|os|type|\/os|devices|\/devices)\b/;
+  const xml = libvirtXml(wanted)
+    .split('\n')
+    .filter((line) => !own.test(line));
+  const rest = xml.map((line) => line.trim()).filter((line) => !page('libvirt.md').includes(line));
+  t.same(rest, ['</domain>']);
+  for (const kind of ['cloud-hypervisor', 'crosvm'] as const) {
+    const lines = renderQemuArguments(vmmArguments(kind, wanted)).split('\n');
+    t.same(
+      lines.filter((line) => !page('other-vmms.md').includes(line)),
+      [],
+      kind,
+    );
+  }
   t.end();
 });

@@ -1,3 +1,7 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import t from 'tap';
 import type { PolicyState, VmView } from '../../../protocol/control/schema.js';
@@ -5,13 +9,14 @@ import { SORT_KEYS } from '../../../src/control/cli/choices.js';
 import { openOutput } from '../../../src/control/cli/output.js';
 import { columnsOf } from '../../../src/control/cli/text.js';
 import { renderTop, Samples } from '../../../src/control/cli/top-view.js';
-import { GIB, vmView } from '../../support/fleet.js';
+import { GIB, serveFleet, vmView } from '../../support/fleet.js';
 
 const output = openOutput({ write: () => true }, {}, false);
 const POLICY: PolicyState = {
   ...{ mode: 'observe', paused: false, problem: null, reserveBytes: GIB, bands: [], vms: [] },
   host: { totalBytes: 64 * GIB, availableBytes: 12 * GIB, pressurePercent: 0.5, short: false },
 };
+const BALLOONCTL = fileURLToPath(new URL('../../../bin/balloonctl.js', import.meta.url));
 const ALL = { columns: 80, rows: Infinity };
 
 function sized(name: string, actualBytes: number, change: Partial<VmView> = {}): VmView {
@@ -77,3 +82,38 @@ void t.test('no line is wider than the terminal, nor are there more than it has'
   );
   t.end();
 });
+
+void t.test(
+  'on a terminal it shows, sorts, waits for a daemon that is away, and leaves all as it was',
+  async (t) => {
+    const { socketPath, close } = await serveFleet(t);
+    // A terminal of its own, by script(1) of util-linux.
+    const command = `stty cols 70 rows 12; exec "${process.execPath}" "${BALLOONCTL}" top --control "${socketPath}"`;
+    const terminal = spawn('script', ['--quiet', '--return', '--command', command, '/dev/null']);
+    t.teardown(() => terminal.kill());
+    let shown = '';
+    terminal.stdout.on('data', (data: Buffer) => (shown += data.toString()));
+    const shows = async (words: RegExp): Promise<void> => {
+      for (let waited = 0; !words.test(shown); waited += 20) {
+        if (waited > 30_000) throw new Error(`never ${String(words)}: ${JSON.stringify(shown.slice(-500))}`);
+        await sleep(20);
+      }
+    };
+    await shows(/by name; sort by/);
+    terminal.stdin.write('b');
+    await shows(/by balloon; sort by/);
+    await close();
+    await shows(/trying again/);
+    terminal.stdin.write('q');
+    const [code] = (await once(terminal, 'exit')) as [number];
+    t.equal(code, 0);
+    t.match(shown, /web1 .*running/);
+    t.ok(shown.includes('\x1b[?1049h'));
+    t.match(shown, /\x1b\[\?25h\x1b\[\?1049l\s*$/);
+    const lines = shown.split(/\r\n|\x1b\[H/).map((line) => line.replaceAll(/\x1b\[[?\d;]*[a-zA-Z]/g, ''));
+    t.same(
+      lines.filter((line) => columnsOf(line) > 70),
+      [],
+    );
+  },
+);
