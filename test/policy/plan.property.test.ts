@@ -12,14 +12,21 @@ const worldVm: fc.Arbitrary<WorldVm> = fc
     min: fc.double({ min: 0, max: 1, noNaN: true }),
     max: fc.double({ min: 0, max: 1, noNaN: true }),
     wants: fc.double({ min: 0, max: 1.2, noNaN: true }),
+    touched: fc.double({ min: 0, max: 1, noNaN: true }),
     weight: fc.constantFrom(1, 2, 4),
     refuses: fc.boolean(),
     limitable: fc.boolean(),
   })
-  .map(({ min, max, wants, ...rest }) => {
+  .map(({ min, max, wants, touched, ...rest }) => {
     const [low, high] = min < max ? [min, max] : [max, min];
     const page = (share: number): number => Math.floor((share * rest.ramBytes) / 4096) * 4096;
-    return { ...rest, minBytes: page(low), maxBytes: page(high), wantsBytes: page(wants) };
+    return {
+      ...rest,
+      minBytes: page(low),
+      maxBytes: page(high),
+      touchedBytes: page(touched),
+      wantsBytes: page(wants),
+    };
   });
 
 /** Hosts from one that has too little for anything to one that has more than all want. */

@@ -10,6 +10,7 @@ import { CONFIG, MIB, vm, World } from './world.js';
 interface Row {
   band?: number;
   min?: number;
+  max?: number;
   target?: number;
   actual?: number;
   current?: number;
@@ -26,7 +27,9 @@ function scene(availableMib: number, rows: readonly Row[], change: Partial<Polic
   const used = rows.reduce((sum, row) => sum + (row.current ?? usable(row)), 0);
   const world = new World(
     (used + availableMib) * MIB,
-    rows.map(({ band = 2, min = 100 }) => vm({ band, ramBytes: RAM_MIB * MIB, minBytes: min * MIB })),
+    rows.map(({ band = 2, min = 100, max = RAM_MIB }) =>
+      vm({ band, ramBytes: RAM_MIB * MIB, minBytes: min * MIB, maxBytes: max * MIB }),
+    ),
     { ...CONFIG, ...change },
   );
   rows.forEach((row, n) => {
@@ -56,6 +59,14 @@ function moved(world: World): number[] {
     sums[row] = (sums[row] ?? 0) + (toBytes - fromBytes) / MIB;
   return sums;
 }
+
+void t.test('the floor is the floor, however short the host is, and the ceiling the ceiling', (t) => {
+  const busy: Row = { min: 1000 };
+  t.same(moved(scene(1, [{ min: 700, idle: 900 }, busy, busy, busy, busy])), [300, 0, 0, 0, 0]);
+  const rich = scene(5000, [{ max: 550, target: 500, idle: 400 }]);
+  t.same(moved(rich), [-50]);
+  t.end();
+});
 
 void t.test('what is idle goes before what is used', (t) => {
   const [idle = 0, busy = 0] = moved(scene(150, [{ idle: 500 }, {}]));
