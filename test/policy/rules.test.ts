@@ -75,6 +75,21 @@ void t.test('what is idle goes before what is used', (t) => {
   t.end();
 });
 
+void t.test('a guest that is short is left alone for the host, until half of the reserve is gone', (t) => {
+  t.same(moved(scene(80, [{ target: 100, stalls: true }])), [0]);
+  t.ok((moved(scene(40, [{ target: 100, stalls: true }]))[0] ?? 0) > 0);
+  t.end();
+});
+
+void t.test('nobody is idle beyond what it may use, whatever it claims', (t) => {
+  for (const idle of [1e9, Infinity]) {
+    const [taken] = targets(scene(80, [{ idle }]));
+    t.ok((taken?.reason.idleBytes ?? Infinity) <= RAM_MIB * MIB, `a claim of ${idle} MiB`);
+  }
+  for (const idle of [-1e9, NaN]) t.same(moved(scene(300, [{ idle }])), [0]);
+  t.end();
+});
+
 void t.test('the highest band is relieved first', (t) => {
   const short: Row = { target: 500, stalls: true };
   const [bronze = 0, gold = 0] = moved(
