@@ -8,7 +8,13 @@
  * gets at the folio. Afterwards it is an ordinary clean page of the page cache:
  * reclaim takes it when the guest needs memory, and the first access to the page
  * makes the host give memory again. What a folio contains is nobody's business.
+ *
+ * File pages that the guest read and does not read again are worth less than the
+ * balloon: while there are such, kswapd is refused folios of the balloon, and the
+ * balloon grows at their cost. That the guest reads again what it lost shows that
+ * they were worth more, and the balloon gives way for a while.
  */
+#include <linux/bitmap.h>
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
@@ -24,6 +30,7 @@
 #include <linux/virtio_config.h>
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 
 #include "virtio_cache_balloon.h"
 
@@ -33,18 +40,35 @@
 #define CHUNK_PAGES (1UL << MAX_ORDER_USED)
 /* A buffer may always have that many pages. */
 #define MIN_IN_FLIGHT 64UL
+/* Pages for which a page of bits stands. */
+#define MAP_PAGES (PAGE_SIZE * BITS_PER_BYTE)
+#define ENTRIES_PER_PAGE (PAGE_SIZE >> VIRTIO_CACHE_BALLOON_PFN_SHIFT)
 
-static unsigned int backoff_ms = 200;
+/* A folio's private field: when somebody who waited for memory came to it, and that it has one. */
+#define FRESH ((void *)1)
+#define ASKED_NOW ((void *)(jiffies | 1))
+/* Coming back sooner, one has been through all there is. */
+#define ASKED_AGAIN(folio) (time_before(jiffies, (unsigned long)folio_get_private(folio) + HZ / 10))
+
+static unsigned int backoff_ms = 1000;
 module_param(backoff_ms, uint, 0644);
-MODULE_PARM_DESC(backoff_ms, "Grow no more for this long after reclaim took pages of the balloon");
+MODULE_PARM_DESC(backoff_ms, "Grow no more for this long after the guest needed pages of the balloon");
 
 static unsigned int retry_ms = 1000;
 module_param(retry_ms, uint, 0644);
 MODULE_PARM_DESC(retry_ms, "Try again after this long when the guest had no memory to give");
 
-static unsigned int references = 1;
-module_param(references, uint, 0644);
-MODULE_PARM_DESC(references, "How often a new page is marked as accessed: more keeps it longer against cold cache");
+static unsigned int reclaim_ms = 10;
+module_param(reclaim_ms, uint, 0644);
+MODULE_PARM_DESC(reclaim_ms, "How long kswapd has to replace cold page cache that was taken");
+
+static unsigned int cold_mib = 16;
+module_param(cold_mib, uint, 0644);
+MODULE_PARM_DESC(cold_mib, "Page cache that is left alone whether or not it is used");
+
+static unsigned int refaults = 256;
+module_param(refaults, uint, 0644);
+MODULE_PARM_DESC(refaults, "Pages a second which, when the guest reads them again, are too many");
 
 enum { CACHEQ, RECLAIMQ, QUEUES };
 
@@ -67,9 +91,16 @@ struct cache_balloon {
 	/* Of the file: what was used before `oldest` is empty, and from `next` on. */
 	pgoff_t oldest;
 	pgoff_t next;
+	/* Goes down under taken_lock: who sees 0 there may free the device. */
 	atomic_long_t pages;
-	bool was_reclaimed;
 	u32 actual;
+
+	/* Until then the guest needs its memory more. */
+	unsigned long way_until;
+	/* Folios that somebody who waited came back to. */
+	atomic_long_t insisted;
+	unsigned long needs_seen;
+	unsigned long needs_seen_at;
 
 	/* What the buffer to be sent names, and holds references to. */
 	struct folio *folios[VIRTIO_CACHE_BALLOON_ENTRIES];
@@ -78,13 +109,10 @@ struct cache_balloon {
 	unsigned long nr_pages;
 	void *buffer;
 
-	/* Taken by reclaim and not told yet. There is a slot for each folio of the balloon. */
+	/* Taken by reclaim and not told yet: bits by PFN / MAP_PAGES, for what was ever told. */
 	spinlock_t taken_lock;
-	u64 *taken;
-	unsigned long taken_first;
-	unsigned long taken_count;
-	unsigned long nr_present;
-	unsigned long slots;
+	struct xarray taken;
+	bool has_taken;
 	void *taken_buffer;
 };
 
@@ -102,18 +130,94 @@ static void wake(struct cache_balloon *cb, unsigned int delay_ms)
 	spin_unlock_irqrestore(&cb->stop_lock, flags);
 }
 
-static u64 range_entry(struct folio *folio)
+/* Writes what names a block of pages behind the first `at` entries; returns how many there are then. */
+static unsigned int put_entry(struct cache_balloon *cb, void *buffer, unsigned int at,
+			      unsigned long pfn, unsigned int order)
 {
-	return ((u64)folio_pfn(folio) << PAGE_SHIFT) |
-	       (folio_order(folio) + PAGE_SHIFT - VIRTIO_CACHE_BALLOON_PFN_SHIFT);
+	unsigned int n;
+
+	if (cb->has_ranges) {
+		((__le64 *)buffer)[at] = cpu_to_le64(((u64)pfn << PAGE_SHIFT) |
+						     (order + PAGE_SHIFT - VIRTIO_CACHE_BALLOON_PFN_SHIFT));
+		return at + 1;
+	}
+	for (n = 0; n < ENTRIES_PER_PAGE << order; n++)
+		((__le32 *)buffer)[at + n] = cpu_to_le32(pfn * ENTRIES_PER_PAGE + n);
+	return at + n;
 }
 
-/* Needs taken_lock, and a slot. */
+/* Needs taken_lock. What has no bits was never told. */
 static void note_taken(struct cache_balloon *cb, struct folio *folio)
 {
-	unsigned long at = (cb->taken_first + cb->taken_count++) % cb->slots;
+	unsigned long pfn = folio_pfn(folio);
+	unsigned long *map = xa_load(&cb->taken, pfn / MAP_PAGES);
 
-	cb->taken[at] = range_entry(folio);
+	if (!map)
+		return;
+	bitmap_set(map, pfn % MAP_PAGES, folio_nr_pages(folio));
+	cb->has_taken = true;
+}
+
+/* There are bits for the pages that a buffer is to name. */
+static int prepare_taken(struct cache_balloon *cb, struct folio *folio)
+{
+	unsigned long index = folio_pfn(folio) / MAP_PAGES;
+	void *map;
+	int err;
+
+	if (!cb->has_tell || xa_load(&cb->taken, index))
+		return 0;
+	map = bitmap_zalloc(MAP_PAGES, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	if (!map)
+		return -ENOMEM;
+	err = xa_err(xa_store(&cb->taken, index, map, GFP_KERNEL));
+	if (err)
+		bitmap_free(map);
+	return err;
+}
+
+static void give_way(struct cache_balloon *cb)
+{
+	WRITE_ONCE(cb->way_until, jiffies + msecs_to_jiffies(backoff_ms));
+}
+
+static bool gives_way(struct cache_balloon *cb)
+{
+	return time_before(jiffies, READ_ONCE(cb->way_until));
+}
+
+/* Whether the guest has page cache that it seems not to use. */
+static bool has_cold(struct cache_balloon *cb)
+{
+	unsigned long all = global_node_page_state(NR_ACTIVE_FILE) + global_node_page_state(NR_INACTIVE_FILE);
+	unsigned long left = atomic_long_read(&cb->pages) + ((unsigned long)cold_mib << (20 - PAGE_SHIFT));
+
+	return all > left && !gives_way(cb);
+}
+
+/*
+ * Reclaim asks for a folio. While there is cold page cache, kswapd finds that, and puts
+ * this folio back to the young ones; so does whoever waits for memory, once. One who
+ * comes to the same folio again finds nothing else, whatever it looks like from here.
+ */
+static bool cache_balloon_release_folio(struct folio *folio, gfp_t gfp)
+{
+	struct cache_balloon *cb = the_balloon;
+
+	if (has_cold(cb)) {
+		if (current_is_kswapd() || folio_get_private(folio) == FRESH || !ASKED_AGAIN(folio)) {
+			folio_change_private(folio, current_is_kswapd() ? FRESH : ASKED_NOW);
+			return false;
+		}
+		atomic_long_inc(&cb->insisted);
+	}
+	folio_detach_private(folio);
+	return true;
+}
+
+static void cache_balloon_invalidate_folio(struct folio *folio, size_t offset, size_t bytes)
+{
+	folio_detach_private(folio);
 }
 
 /* A folio left the page cache, whoever took it. Called from within reclaim. */
@@ -122,14 +226,10 @@ static void cache_balloon_free_folio(struct folio *folio)
 	struct cache_balloon *cb = the_balloon;
 	unsigned long flags;
 
-	WRITE_ONCE(cb->was_reclaimed, true);
 	wake(cb, backoff_ms);
 	spin_lock_irqsave(&cb->taken_lock, flags);
+	note_taken(cb, folio);
 	atomic_long_sub(folio_nr_pages(folio), &cb->pages);
-	if (cb->has_tell)
-		note_taken(cb, folio);
-	/* Last of all: whoever sees 0 may free the device. */
-	cb->nr_present--;
 	spin_unlock_irqrestore(&cb->taken_lock, flags);
 }
 
@@ -141,31 +241,22 @@ static int cache_balloon_migrate_folio(struct address_space *mapping, struct fol
 	unsigned long flags;
 	int err;
 
-	if (cb->has_tell) {
-		spin_lock_irqsave(&cb->taken_lock, flags);
-		if (cb->taken_count + cb->nr_present >= cb->slots) {
-			spin_unlock_irqrestore(&cb->taken_lock, flags);
-			return -EAGAIN;
-		}
-		/* Keeps the slot. */
-		cb->nr_present++;
-		spin_unlock_irqrestore(&cb->taken_lock, flags);
-	}
 	err = folio_migrate_mapping(mapping, dst, src, 0);
-	if (!err)
-		folio_migrate_flags(dst, src);
-	if (cb->has_tell) {
-		spin_lock_irqsave(&cb->taken_lock, flags);
-		cb->nr_present--;
-		if (!err)
-			note_taken(cb, src);
-		spin_unlock_irqrestore(&cb->taken_lock, flags);
-		wake(cb, retry_ms);
-	}
-	return err;
+	if (err)
+		return err;
+	if (folio_test_private(src))
+		folio_attach_private(dst, folio_detach_private(src));
+	folio_migrate_flags(dst, src);
+	spin_lock_irqsave(&cb->taken_lock, flags);
+	note_taken(cb, src);
+	spin_unlock_irqrestore(&cb->taken_lock, flags);
+	wake(cb, retry_ms);
+	return 0;
 }
 
 static const struct address_space_operations cache_balloon_aops = {
+	.release_folio = cache_balloon_release_folio,
+	.invalidate_folio = cache_balloon_invalidate_folio,
 	.free_folio = cache_balloon_free_folio,
 	.migrate_folio = cache_balloon_migrate_folio,
 	.dirty_folio = noop_dirty_folio,
@@ -194,38 +285,53 @@ static int send(struct cache_balloon *cb, struct virtqueue *vq, void *buffer, un
 	return virtqueue_is_broken(vq) ? -EIO : 0;
 }
 
+/* Fills taken_buffer; returns how many entries it has. */
+static unsigned int collect_taken(struct cache_balloon *cb)
+{
+	unsigned int most_order = cb->has_ranges ? ilog2(MAP_PAGES) : 0;
+	unsigned int count = 0;
+	unsigned long index, *map;
+
+	if (!READ_ONCE(cb->has_taken))
+		return 0;
+	WRITE_ONCE(cb->has_taken, false);
+	xa_for_each(&cb->taken, index, map) {
+		unsigned long at = 0, end;
+
+		spin_lock_irq(&cb->taken_lock);
+		while ((at = find_next_bit(map, MAP_PAGES, at)) < MAP_PAGES) {
+			unsigned int order = min(at ? __ffs(at) : BITS_PER_LONG, (unsigned long)most_order);
+
+			if (count + ENTRIES_PER_PAGE > VIRTIO_CACHE_BALLOON_ENTRIES) {
+				cb->has_taken = true;
+				spin_unlock_irq(&cb->taken_lock);
+				return count;
+			}
+			end = find_next_zero_bit(map, MAP_PAGES, at);
+			order = min_t(unsigned int, order, ilog2(end - at));
+			bitmap_clear(map, at, 1UL << order);
+			count = put_entry(cb, cb->taken_buffer, count, index * MAP_PAGES + at, order);
+			at += 1UL << order;
+		}
+		spin_unlock_irq(&cb->taken_lock);
+	}
+	return count;
+}
+
 /* Must be done before the same pages are given up again. */
 static int tell_taken(struct cache_balloon *cb)
 {
-	__le64 *entries = cb->taken_buffer;
-
-	while (cb->has_tell) {
-		unsigned int count = 0;
+	for (;;) {
+		unsigned int count = collect_taken(cb);
 		int err;
 
-		spin_lock_irq(&cb->taken_lock);
-		while (cb->taken_count && count < VIRTIO_CACHE_BALLOON_ENTRIES) {
-			entries[count++] = cpu_to_le64(cb->taken[cb->taken_first]);
-			cb->taken_first = (cb->taken_first + 1) % cb->slots;
-			cb->taken_count--;
-		}
-		spin_unlock_irq(&cb->taken_lock);
 		if (!count)
 			return 0;
-		if (!cb->has_ranges) {
-			unsigned int n;
-
-			/* One that is larger than a page was never made. */
-			for (n = 0; n < count; n++)
-				((__le32 *)entries)[n] =
-					cpu_to_le32(le64_to_cpu(entries[n]) >> VIRTIO_CACHE_BALLOON_PFN_SHIFT);
-		}
-		err = send(cb, cb->vqs[RECLAIMQ], entries, count * (cb->has_ranges ? 8 : 4));
+		err = send(cb, cb->vqs[RECLAIMQ], cb->taken_buffer, count * (cb->has_ranges ? 8 : 4));
 		if (err)
 			return err;
 		cond_resched();
 	}
-	return 0;
 }
 
 /* What the buffer names is the host's once it is acked, and reclaim's once it is put. */
@@ -247,69 +353,58 @@ static int give_up(struct cache_balloon *cb)
 	return err;
 }
 
+/* Large where it is free. Never a page for which somebody would have to wait. */
 static struct folio *take_folio(unsigned int most, bool *short_of)
 {
-	const gfp_t gfp = GFP_HIGHUSER_MOVABLE | __GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC;
+	const gfp_t gfp = (GFP_HIGHUSER_MOVABLE | __GFP_NOWARN | __GFP_NOMEMALLOC) & ~__GFP_RECLAIM;
 	struct folio *folio;
-	unsigned int order;
+	int order;
 
-	/* Large where it is free; what is worth an effort is a page. */
-	for (order = most; order > 0; order--) {
-		folio = folio_alloc(gfp & ~__GFP_RECLAIM, order);
+	for (order = most; order >= 0; order--) {
+		/* Until 6.9 a folio of two pages could not be split. */
+		if (order == 1 && LINUX_VERSION_CODE < KERNEL_VERSION(6, 9, 0))
+			continue;
+		folio = folio_alloc(gfp, order);
 		if (folio)
 			return folio;
 	}
-	folio = folio_alloc(gfp, 0);
-	*short_of = !folio;
-	return folio;
+	*short_of = true;
+	/* Wakes kswapd up, which makes more of them free. */
+	return folio_alloc(gfp | __GFP_KSWAPD_RECLAIM, 0);
 }
 
 /* One more folio of at most `room` pages in the balloon and in the buffer. */
 static int add_folio(struct cache_balloon *cb, unsigned long room, bool *short_of)
 {
 	struct address_space *mapping = cb->inode->i_mapping;
-	unsigned int most = min_t(unsigned int, MAX_ORDER_USED, ilog2(room));
+	/* Without ranges a folio has an entry for each page. */
+	unsigned int most = cb->has_ranges ? min_t(unsigned int, MAX_ORDER_USED, ilog2(room)) : 0;
 	struct folio *folio;
-	unsigned int n;
 	pgoff_t index;
 	int err;
 
-	/* Without ranges a folio has an entry for each page, and is told as reclaimed by one. */
-	if (!cb->has_ranges)
-		most = 0;
 	folio = take_folio(most, short_of);
 	if (!folio)
 		return -ENOMEM;
 	index = round_up(cb->next, folio_nr_pages(folio));
-	spin_lock_irq(&cb->taken_lock);
-	cb->nr_present++;
-	spin_unlock_irq(&cb->taken_lock);
 	atomic_long_add(folio_nr_pages(folio), &cb->pages);
-	err = filemap_add_folio(mapping, folio, index, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	err = prepare_taken(cb, folio);
+	if (!err)
+		err = filemap_add_folio(mapping, folio, index, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 	if (err) {
 		atomic_long_sub(folio_nr_pages(folio), &cb->pages);
-		spin_lock_irq(&cb->taken_lock);
-		cb->nr_present--;
-		spin_unlock_irq(&cb->taken_lock);
 		folio_put(folio);
 		*short_of = true;
 		return err;
 	}
 	cb->next = index + folio_nr_pages(folio);
 	folio_mark_uptodate(folio);
-	for (n = 0; n < references; n++)
-		folio_mark_accessed(folio);
+	/* So that reclaim asks. */
+	folio_attach_private(folio, FRESH);
 	folio_unlock(folio);
 	cb->folios[cb->nr_folios++] = folio;
 	cb->nr_pages += folio_nr_pages(folio);
-	if (cb->has_ranges) {
-		((__le64 *)cb->buffer)[cb->nr_entries++] = cpu_to_le64(range_entry(folio));
-	} else {
-		u32 pfn = folio_pfn(folio) << (PAGE_SHIFT - VIRTIO_CACHE_BALLOON_PFN_SHIFT);
-
-		for (n = 0; n < PAGE_SIZE >> VIRTIO_CACHE_BALLOON_PFN_SHIFT; n++)
-			((__le32 *)cb->buffer)[cb->nr_entries++] = cpu_to_le32(pfn + n);
-	}
+	cb->nr_entries = put_entry(cb, cb->buffer, cb->nr_entries, folio_pfn(folio), folio_order(folio));
 	return 0;
 }
 
@@ -326,8 +421,6 @@ static void shrink(struct cache_balloon *cb, unsigned long most)
 		cond_resched();
 	}
 	cb->next = max(cb->next, cb->oldest);
-	/* It was not the guest that was short of them. */
-	WRITE_ONCE(cb->was_reclaimed, false);
 }
 
 /* Reclaim may have taken a folio out of the file and not said so yet. */
@@ -338,7 +431,7 @@ static void shrink_to_nothing(struct cache_balloon *cb)
 		bool gone;
 
 		spin_lock_irq(&cb->taken_lock);
-		gone = !cb->nr_present;
+		gone = !atomic_long_read(&cb->pages);
 		spin_unlock_irq(&cb->taken_lock);
 		if (gone)
 			return;
@@ -397,55 +490,68 @@ static bool locked(struct cache_balloon *cb)
 	return lock;
 }
 
-static bool has_slot(struct cache_balloon *cb)
+/* What the guest reads again was in its page cache not long ago. */
+static void watch_needs(struct cache_balloon *cb)
 {
-	bool has;
+	unsigned long now = global_node_page_state(WORKINGSET_REFAULT_FILE) +
+			    atomic_long_read(&cb->insisted);
+	unsigned long elapsed = max(jiffies - cb->needs_seen_at, 1UL);
 
-	spin_lock_irq(&cb->taken_lock);
-	has = cb->taken_count + cb->nr_present < cb->slots;
-	spin_unlock_irq(&cb->taken_lock);
-	return has;
+	if (elapsed < HZ / 10)
+		return;
+	if (now - cb->needs_seen > mult_frac((unsigned long)refaults, elapsed, HZ))
+		give_way(cb);
+	cb->needs_seen = now;
+	cb->needs_seen_at = jiffies;
+}
+
+/* Free pages beyond those for which kswapd would take pages of the balloon at once. */
+static unsigned long spare_pages(void)
+{
+	unsigned long free = global_zone_page_state(NR_FREE_PAGES), kept = 0;
+	int node, n;
+
+	for_each_online_node(node)
+		for (n = 0; n < MAX_NR_ZONES; n++)
+			if (populated_zone(&NODE_DATA(node)->node_zones[n]))
+				kept += high_wmark_pages(&NODE_DATA(node)->node_zones[n]);
+	return free > kept ? free - kept : 0;
 }
 
 static void cache_balloon_work(struct work_struct *work)
 {
 	struct cache_balloon *cb = container_of(to_delayed_work(work), struct cache_balloon, work);
-	unsigned int most_entries = VIRTIO_CACHE_BALLOON_ENTRIES -
-				    (PAGE_SIZE >> VIRTIO_CACHE_BALLOON_PFN_SHIFT) + 1;
-	bool short_of = false;
-	unsigned long target, most_pages;
+	unsigned long target, most_pages, pages;
+	bool short_of = false, cold;
 	u32 num_pages;
 
 	write_stats(cb);
 	if (locked(cb))
 		return;
 	virtio_cread_le(cb->vdev, struct virtio_cache_balloon_config, num_pages, &num_pages);
-	target = num_pages >> (PAGE_SHIFT - VIRTIO_CACHE_BALLOON_PFN_SHIFT);
+	target = num_pages / ENTRIES_PER_PAGE;
 	if ((unsigned long)atomic_long_read(&cb->pages) > target)
 		shrink(cb, target);
-	if (READ_ONCE(cb->was_reclaimed)) {
-		/* The guest is using memory: stand back, and look again. */
-		WRITE_ONCE(cb->was_reclaimed, false);
-		short_of = true;
-	}
+	watch_needs(cb);
+	pages = atomic_long_read(&cb->pages);
+	cold = has_cold(cb);
 	/*
 	 * What the host has yet to ack cannot be reclaimed, and the host may be away
 	 * for a while: it must be little against what can be reclaimed meanwhile.
 	 */
-	most_pages = max((unsigned long)atomic_long_read(&cb->pages) / 4, MIN_IN_FLIGHT);
-	while (!short_of && cb->nr_entries < most_entries && cb->nr_pages < most_pages &&
-	       has_slot(cb)) {
-		unsigned long pages = atomic_long_read(&cb->pages);
-
-		if (pages >= target ||
-		    add_folio(cb, min(target - pages, most_pages - cb->nr_pages), &short_of))
+	most_pages = gives_way(cb) ? 0 : min3(max(pages / 4, MIN_IN_FLIGHT), target - min(target, pages),
+					   cold ? ULONG_MAX : spare_pages());
+	while (!short_of && cb->nr_entries + ENTRIES_PER_PAGE <= VIRTIO_CACHE_BALLOON_ENTRIES &&
+	       cb->nr_pages < most_pages)
+		if (add_folio(cb, most_pages - cb->nr_pages, &short_of))
 			break;
-	}
+	if (!cb->nr_pages)
+		short_of = true;
 	if (give_up(cb) || tell_taken(cb))
 		return;
 	write_actual(cb);
 	if ((unsigned long)atomic_long_read(&cb->pages) < target)
-		wake(cb, READ_ONCE(cb->was_reclaimed) ? backoff_ms : short_of ? retry_ms : 0);
+		wake(cb, gives_way(cb) ? backoff_ms : !short_of ? 0 : cold ? reclaim_ms : retry_ms);
 }
 
 static void cache_balloon_changed(struct virtio_device *vdev)
@@ -503,11 +609,15 @@ static void halt_balloon(struct cache_balloon *cb)
 
 static void free_balloon(struct cache_balloon *cb)
 {
+	unsigned long index, *map;
+
 	if (cb->inode)
 		iput(cb->inode);
 	if (cb->wq)
 		destroy_workqueue(cb->wq);
-	kvfree(cb->taken);
+	xa_for_each(&cb->taken, index, map)
+		bitmap_free(map);
+	xa_destroy(&cb->taken);
 	kfree(cb->buffer);
 	kfree(cb->taken_buffer);
 	kfree(cb);
@@ -535,13 +645,14 @@ static int cache_balloon_probe(struct virtio_device *vdev)
 	spin_lock_init(&cb->taken_lock);
 	init_waitqueue_head(&cb->acked);
 	INIT_DELAYED_WORK(&cb->work, cache_balloon_work);
-	cb->slots = cb->has_tell ? max(totalram_pages() / 2, 1024UL) : ULONG_MAX;
-	if (cb->has_tell)
-		cb->taken = kvmalloc_array(cb->slots, sizeof(*cb->taken), GFP_KERNEL);
+	xa_init(&cb->taken);
+	cb->way_until = jiffies;
+	cb->needs_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
+	cb->needs_seen_at = jiffies;
 	cb->buffer = kmalloc_array(VIRTIO_CACHE_BALLOON_ENTRIES, 8, GFP_KERNEL);
 	cb->taken_buffer = kmalloc_array(VIRTIO_CACHE_BALLOON_ENTRIES, 8, GFP_KERNEL);
 	cb->wq = alloc_ordered_workqueue("cache_balloon", WQ_FREEZABLE);
-	if ((cb->has_tell && !cb->taken) || !cb->buffer || !cb->taken_buffer || !cb->wq)
+	if (!cb->buffer || !cb->taken_buffer || !cb->wq)
 		goto fail;
 	cb->inode = alloc_anon_inode(cache_balloon_mnt->mnt_sb);
 	if (IS_ERR(cb->inode)) {
@@ -552,6 +663,10 @@ static int cache_balloon_probe(struct virtio_device *vdev)
 	cb->inode->i_mapping->a_ops = &cache_balloon_aops;
 	mapping_set_gfp_mask(cb->inode->i_mapping, GFP_HIGHUSER_MOVABLE);
 	mapping_set_large_folios(cb->inode->i_mapping);
+	/* What is split loses the pages beyond the end of the file, and nobody is told. */
+	i_size_write(cb->inode, MAX_LFS_FILESIZE);
+	/* No page of it comes back: reclaim shall not remember that it had been there. */
+	mapping_set_exiting(cb->inode->i_mapping);
 	err = find_queues(cb);
 	if (err)
 		goto fail;

@@ -299,6 +299,30 @@ const EVENT = {
   },
 } as const;
 
+const RELOAD = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['file', 'changes'],
+  properties: {
+    file: { type: 'string' },
+    changes: {
+      type: 'array',
+      items: {
+        type: 'object',
+        additionalProperties: false,
+        required: ['key', 'effect'],
+        properties: {
+          key: { type: 'string', description: 'What was changed in the file.' },
+          effect: {
+            enum: ['now', 'next-connection', 'restart'],
+            description: 'It is so now, for VMs that connect from now on, or when the daemon restarts.',
+          },
+        },
+      },
+    },
+  },
+} as const;
+
 /** Every document by the name it has in the OpenAPI document. */
 export const SCHEMAS = {
   Vm: VM,
@@ -310,6 +334,7 @@ export const SCHEMAS = {
   PolicyChange: POLICY_CHANGE,
   Problem: PROBLEM,
   Health: HEALTH,
+  Reload: RELOAD,
   Event: EVENT,
   Metrics: { type: 'string', description: "Prometheus' text format 0.0.4." },
   OpenApi: { type: 'object' },
@@ -327,4 +352,5 @@ export type PolicyState = XStatic<typeof POLICY_STATE>;
 export type PolicyChange = XStatic<typeof POLICY_CHANGE>;
 export type InhibitRequest = XStatic<typeof INHIBIT>;
 export type ProblemDocument = XStatic<typeof PROBLEM>;
+export type ReloadReport = XStatic<typeof RELOAD>;
 export type DaemonEvent = XStatic<typeof EVENT>;

@@ -4,7 +4,7 @@ import { formatSize } from '../../protocol/control/size.js';
 import { isAbove, isGone, VmCgroup, type CgroupReading, type Limit } from '../host/cgroup.js';
 import { findVmCgroup } from '../host/find-cgroup.js';
 import { codeOf, HOST_PATHS, type HostPaths } from '../host/host-paths.js';
-import type { PressureTrigger } from '../host/pressure.js';
+import type { Pressure, PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
 import { isWritable, openAccess } from './limit-access.js';
 import { followLimits, mayUseBytes, nextLimit, ownBytes, type GuestUse } from './limit-plan.js';
@@ -95,6 +95,11 @@ export class VmLimits {
     const cgroup = this.#locate();
     const now = cgroup === null ? null : this.#now(cgroup);
     return cgroup === null || now === null ? null : { path: cgroup.path, ...now };
+  }
+
+  /** Of the VM's cgroup. */
+  pressure(): Pressure | null {
+    return this.#locate()?.pressure() ?? null;
   }
 
   limitsView(): VmView['limits'] {
@@ -201,9 +206,10 @@ export class VmLimits {
   }
 
   async #request(asked: LimitRequest): Promise<void> {
-    if (this.#closed) throw new LimitError('the VM is gone');
+    if (this.#closed) throw new LimitError('the VM is gone: see balloonctl list');
     const cgroup = this.#locate(true);
-    if (cgroup === null) throw new LimitError(this.#reason ?? 'the VM has no cgroup');
+    if (cgroup === null)
+      throw new LimitError(`${this.#reason ?? 'the VM has no cgroup'}: see "Which cgroup" in docs/limits.md`);
     if (!isWritable(cgroup)) await openAccess(cgroup, this.#paths);
     const read = this.#read(cgroup);
     if (read === null) throw new LimitError(this.#lost(cgroup));
@@ -353,7 +359,7 @@ export class VmLimits {
 
   /** `again`: also where none was found before. What is limited stays the same until it is given up. */
   #locate(again = false): VmCgroup | null {
-    if (this.#touched) return this.#cgroup;
+    if (this.#touched || this.#closed) return this.#cgroup;
     if (this.#cgroup !== null && !again) return this.#cgroup;
     if (this.#reason !== null && !again) return null;
     const found = findVmCgroup(this.#context.pid, { shared: this.#context.shared, paths: this.#paths });

@@ -7,7 +7,7 @@ import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import { HostMemory, type HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
-import type { Action } from '../policy/action.js';
+import type { Action, Cause } from '../policy/action.js';
 import { LIMITABLE, MOVABLE, TAKEABLE, vmTable, type VmTable } from '../policy/inputs.js';
 import { plan } from '../policy/plan.js';
 import {
@@ -50,7 +50,7 @@ interface Said {
 
 /** Looks at the host and its VMs every now and then, lets plan() decide, and does it where it may. */
 export class PolicyEngine {
-  readonly #settings: PolicySettings;
+  #settings: PolicySettings;
   readonly #vms: () => readonly GovernedVm[];
   readonly #emit: Emit;
   readonly #paths: HostPaths;
@@ -67,6 +67,8 @@ export class PolicyEngine {
   #seen: HostReading | null = null;
   /** VMs may have a part of the host's memory only, and that is what was seen. */
   #isPart = false;
+  /** What was done since the daemon began, by `took`, `gave`, `forced` or `released`, and why. */
+  readonly acted: { action: string; reason: Cause; count: number }[] = [];
   #paused = false;
   #problem: string | null = null;
   #timer: NodeJS.Timeout | null = null;
@@ -88,6 +90,11 @@ export class PolicyEngine {
     const { record } = settings;
     const failed = (why: string): void => this.#degrade('record', `what it sees is not recorded: ${why}`);
     this.#recorder = record === null || settings.mode === 'off' ? null : new PolicyRecorder(record, failed);
+  }
+
+  /** From the next tick on; mode, interval and record must be as they were. */
+  configure(settings: PolicySettings): void {
+    this.#settings = settings;
   }
 
   /** Ticks until close(). */
@@ -310,14 +317,22 @@ export class PolicyEngine {
     return table;
   }
 
+  #count(action: string, reason: Cause): void {
+    const entry = this.acted.find((known) => known.action === action && known.reason === reason);
+    if (entry === undefined) this.acted.push({ action, reason, count: 1 });
+    else entry.count++;
+  }
+
   #act(action: Action, vms: readonly GovernedVm[], text: string): void {
     const vm = vms[action.row];
     if (vm === undefined) return;
     this.#say(vm.name, text);
     const { cause, counterpart, hostAvailableBytes } = action.reason;
     const other = counterpart < 0 ? 'host' : (this.#names[counterpart] ?? 'host');
-    const tell = (event: EventName, fields: Record<string, unknown>): void =>
+    const tell = (event: EventName, fields: Record<string, unknown>): void => {
       this.#emit(event, text, { cause, hostAvailableBytes, ...fields }, vm.name);
+      this.#count(event.replace('policy-', ''), cause);
+    };
     switch (action.kind) {
       case 'target': {
         const bytes = Math.abs(action.toBytes - action.fromBytes);

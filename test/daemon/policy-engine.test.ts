@@ -213,13 +213,16 @@ void t.test('three bands and 60 % of what they want: gold is served, bronze yiel
   const bytes = names.map((name) => scene.guest(name).usableBytes);
   t.ok((bytes[1] ?? 0) > (bytes[2] ?? 0), 'silver keeps more than bronze');
   t.ok((bytes[2] ?? 0) >= 0.2 * RAM_BYTES, 'bronze keeps its floor');
-  const before = scene.events.filter(
-    ({ event }) => event === 'policy-took' || event === 'policy-gave',
-  ).length;
+  const moves = scene.events.filter(({ event }) => event === 'policy-took' || event === 'policy-gave').length;
+  const counted = scene.engine.acted.filter(({ action }) => action === 'took' || action === 'gave');
+  t.equal(
+    counted.reduce((sum, { count }) => sum + count, 0),
+    moves,
+  );
   for (let second = 0; second < 120; second++) await scene.second();
 
   const moved =
-    scene.events.filter(({ event }) => event === 'policy-took' || event === 'policy-gave').length - before;
+    scene.events.filter(({ event }) => event === 'policy-took' || event === 'policy-gave').length - moves;
   t.ok(moved / (2 * names.length) <= 1, `${moved} targets changed in two minutes`);
   for (const { fields, event, vm } of scene.events) {
     if (event !== 'policy-took' && event !== 'policy-gave') continue;

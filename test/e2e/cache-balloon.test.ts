@@ -1,14 +1,12 @@
 // The page cache balloon with its Linux driver in a real guest. GUEST_KERNEL_MODULE=PATH takes a module that was built
 // before (for the kernel of the lab).
-import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { MIB, startDaemon } from '../support/e2e.js';
+import { buildCacheModule, cacheDevice, loadCacheModule } from '../support/lab/cache-module.js';
 import { Guest } from '../support/lab/guest.js';
 
-const SCRIPT = join(import.meta.dirname, '../../../scripts/guest-module');
 const CONFIG = `[[socket]]
 path = "{folder}/vhost.sock"
 features = ["VIRTIO_BALLOON_F_MUST_TELL_HOST", "VIRTIO_BALLOON_F_STATS_VQ", "VIRTIO_BALLOON_F_DEFLATE_ON_OOM"]
@@ -19,27 +17,10 @@ device = "cache-balloon"
 `;
 /** What a guest of 256 MiB that does nothing can spare at least. */
 const HELD_BYTES = 100 * MIB;
+const DISK = '/dev/nvme0n1';
 const DRIVER = '/sys/bus/virtio/drivers/virtio_cache_balloon';
 
-/** Path of the module; null where Debian has no headers of the lab's kernel any more. */
-function build(): string | null {
-  const given = process.env['GUEST_KERNEL_MODULE'];
-  if (given !== undefined) return given;
-  const { status, stdout, stderr } = spawnSync('sh', [SCRIPT], { encoding: 'utf8' });
-  if (status === 0) return stdout.trim();
-  if (status === 3) return null;
-  throw new Error(`scripts/guest-module: ${stderr}`);
-}
-
-async function load(guest: Guest, module: string): Promise<void> {
-  const text = readFileSync(module).toString('base64');
-  const { code, output } = await guest.sh(
-    `base64 -d > /cache.ko <<'END'\n${text}\nEND\ninsmod /cache.ko && rm /cache.ko`,
-  );
-  if (code !== 0) throw new Error(`insmod: ${output}\n${guest.consoleLog}`);
-}
-
-const module = build();
+const module = buildCacheModule();
 const skip =
   module === null &&
   'Debian has no headers for the kernel of the lab any more: remove the folder that scripts/lab names, so that it gets a newer kernel';
@@ -49,9 +30,10 @@ void t.test('the guest gives what it can spare, and takes what it needs', { skip
   const guest = await Guest.boot({
     name: 'cached',
     memoryMib: 256,
-    sockets: [
-      { path: daemon.socketPath, numVqs: 3 },
-      { path: join(daemon.folder, 'cache.sock'), virtioId: 13, numVqs: 2, vqSize: 64, configSize: 28 },
+    sockets: [{ path: daemon.socketPath, numVqs: 3 }, cacheDevice(join(daemon.folder, 'cache.sock'))],
+    extraArgs: [
+      ...['-drive', `if=none,id=cold,driver=null-co,read-zeroes=on,size=${2 * 256}M`],
+      ...['-device', 'nvme,drive=cold,serial=cold'],
     ],
   });
   t.teardown(() => guest.kill());
@@ -59,7 +41,7 @@ void t.test('the guest gives what it can spare, and takes what it needs', { skip
   t.ok(await guest.eat(140), 'all of the guest is there');
   const full = guest.memfdAllocatedBytes();
   t.ok(full > 160 * MIB, `${full} on the host`);
-  await load(guest, module ?? '');
+  await loadCacheModule(guest, module ?? '');
   const views = await daemon.list();
   t.equal(views.length, 1, 'two devices of one process are one VM');
   await daemon.until('cached', ({ features }) => features.includes('VIRTIO_CACHE_BALLOON_F_RANGES'), 'runs');
@@ -75,7 +57,7 @@ void t.test('the guest gives what it can spare, and takes what it needs', { skip
   await daemon.until('cached', () => guest.memfdAllocatedBytes() < full - HELD_BYTES / 2, 'the host has it');
 
   // Nothing is asked of the host: reclaim takes the pages.
-  await guest.hold(130, 3);
+  await guest.hold(150, 3);
   t.equal(await guest.verify(), 0, 'what was written in pages of the balloon');
   const under = await daemon.until(
     'cached',
@@ -88,6 +70,22 @@ void t.test('the guest gives what it can spare, and takes what it needs', { skip
     /oom-kill|BUG|WARNING|Call Trace/,
     'no OOM kill, no complaint',
   );
+
+  // Page cache that is read once is worth less than the balloon.
+  await guest.hold(40, 4);
+  const idle = await daemon.until(
+    'cached',
+    ({ cache }) => (cache?.actualBytes ?? 0) > HELD_BYTES,
+    'it grows',
+  );
+  await guest.sh(`(dd if=${DISK} of=/dev/null bs=1M; echo $? >/read) >/dev/null 2>&1 &`);
+  const beside: number[] = [];
+  do beside.push((await daemon.show('cached')).cache?.actualBytes ?? 0);
+  while ((await guest.sh('sleep 0.2; test -f /read')).code !== 0);
+  const usual = beside.sort((a, b) => a - b)[Math.floor(beside.length / 2)] ?? 0;
+  t.ok(usual > 0.75 * (idle.cache?.actualBytes ?? 0), `${usual} held while a disk was read`);
+  t.equal((await guest.sh('cat /read')).output.trim(), '0');
+  t.equal(await guest.verify(), 0);
 
   // Killed while pages go to and fro.
   for (let kill = 0; kill < 3; kill++) {
@@ -103,6 +101,12 @@ void t.test('the guest gives what it can spare, and takes what it needs', { skip
   // Both devices at once.
   await daemon.ok('set', 'cached', '--balloon', '16M', '--wait');
   await daemon.ok('set', 'cached', '--balloon', '0', '--wait');
+
+  // Large folios in pieces, as compaction leaves them when it is short of memory: each piece is told.
+  t.equal(
+    (await guest.sh('mount -t debugfs none /tmp && echo 1 > /tmp/split_huge_pages && umount /tmp')).code,
+    0,
+  );
 
   // The host asks for all of it.
   await daemon.ok('inhibit', 'cached');

@@ -1,0 +1,152 @@
+/**
+ * A guest that works with so much anonymous memory while it reads a disk larger than its memory, once: what the host has
+ * allocated to it meanwhile, and afterwards.
+ */
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { DaemonProcess } from '../test/support/daemon.js';
+import { cacheDevice, loadCacheModule } from '../test/support/lab/cache-module.js';
+import { Guest } from '../test/support/lab/guest.js';
+import { median } from './table.js';
+
+export type Contender = 'no balloon' | 'traditional, reporting' | 'page cache';
+
+export interface Measured {
+  readonly workingSetMib: number;
+  /** When nothing is read any more and the figure rests. */
+  readonly settledMib: number;
+  /** While the disk is read: of samples that begin when all memory was read once. */
+  readonly streamMib: { readonly median: number; readonly least: number; readonly most: number };
+  readonly streamMibPerSecond: number;
+  /** Pages of the working set that were not as they were written. */
+  readonly damagedPages: number;
+}
+
+export interface Run {
+  readonly contender: Contender;
+  /** What the kernel has touched when it is up: no balloon, no workload. */
+  readonly floorMib: number;
+  readonly points: readonly Measured[];
+}
+
+export interface RunOptions {
+  readonly memoryMib: number;
+  readonly workingSetsMib: readonly number[];
+  /** Read for each working set. */
+  readonly streamMib: number;
+  /** Path of the guest's driver. */
+  readonly module: string;
+  /** Every sample, as it is taken. */
+  readonly onSample?: (workingSetMib: number, streaming: boolean, hostMib: number) => void;
+}
+
+const MIB = 2 ** 20;
+const DISK = '/dev/nvme0n1';
+/** As fast as the host's disk would be; without it emulation sets the pace. */
+const STREAM_MIB_PER_SECOND = 128;
+const LOOK_MS = 500;
+/** It rests when it changed by less than a hundredth in so many samples. */
+const RESTING_SAMPLES = 8;
+const SETTLE_SAMPLES_MAX = 120;
+/** QEMU emulates the string instructions that these bits recommend ten times slower than the loops they replace. */
+const CPU = 'max,la57=off,erms=off,fsrm=off,fsrs=off';
+const CONFIG = `[[socket]]
+path = "{folder}/vhost.sock"
+
+[[socket]]
+path = "{folder}/cache.sock"
+device = "cache-balloon"
+`;
+
+export async function measure(contender: Contender, options: RunOptions): Promise<Run> {
+  const { memoryMib, workingSetsMib, streamMib } = options;
+  const daemon = await DaemonProcess.start({ config: CONFIG });
+  let guest: Guest | null = null;
+  try {
+    const diskMib = streamMib * workingSetsMib.length;
+    guest = await Guest.boot({
+      name: 'guest',
+      memoryMib,
+      sockets: {
+        'no balloon': [],
+        'traditional, reporting': [{ path: daemon.socketPath }],
+        'page cache': [cacheDevice(join(daemon.folder, 'cache.sock'))],
+      }[contender],
+      extraArgs: [
+        ...['-cpu', CPU],
+        '-drive',
+        `if=none,id=cold,driver=null-co,read-zeroes=on,size=${diskMib}M,throttling.bps-read=${STREAM_MIB_PER_SECOND * MIB}`,
+        ...['-device', 'nvme,drive=cold,serial=cold'],
+      ],
+    });
+    await guest.waitReady();
+    const floorMib = guest.memfdAllocatedBytes() / MIB;
+    // The page cache of a disk that nobody has open is dropped.
+    await guest.sh(`sleep 1000000 <${DISK} >/dev/null 2>&1 &`);
+    if (contender === 'page cache') {
+      await loadCacheModule(guest, options.module);
+      await daemon.ok('set', 'guest', '--cache-limit', `${memoryMib}M`);
+    }
+    const points: Measured[] = [];
+    for (const [n, workingSetMib] of workingSetsMib.entries()) {
+      points.push(await work(guest, options, workingSetMib, n * streamMib));
+    }
+    return { contender, floorMib, points };
+  } finally {
+    await guest?.kill();
+    await daemon.stop();
+  }
+}
+
+async function work(
+  guest: Guest,
+  { memoryMib, streamMib, onSample }: RunOptions,
+  workingSetMib: number,
+  skipMib: number,
+): Promise<Measured> {
+  const host = (streaming: boolean): number => {
+    const hostMib = guest.memfdAllocatedBytes() / MIB;
+    onSample?.(workingSetMib, streaming, hostMib);
+    return hostMib;
+  };
+  await guest.hold(workingSetMib, workingSetMib);
+  const before = await readMib(guest);
+  await guest.sh(
+    `dd if=${DISK} of=/dev/null bs=1M skip=${skipMib} count=${streamMib} >/dev/null 2>&1 & echo $! >/dd.pid`,
+  );
+  const samples: number[] = [];
+  let began: { ms: number; mib: number } | null = null;
+  let streamMibPerSecond = 0;
+  for (;;) {
+    await pause(LOOK_MS);
+    const hostMib = host(true);
+    const mib = (await readMib(guest)) - before;
+    if ((await guest.sh('kill -0 $(cat /dd.pid)')).code !== 0) break;
+    if (mib < memoryMib) continue;
+    const ms = performance.now();
+    began ??= { ms, mib };
+    if (ms > began.ms) streamMibPerSecond = ((mib - began.mib) / (ms - began.ms)) * 1000;
+    samples.push(hostMib);
+  }
+  const resting: number[] = [];
+  for (let looks = 0; looks < SETTLE_SAMPLES_MAX; looks++) {
+    await pause(LOOK_MS);
+    resting.push(host(false));
+    const last = resting.slice(-RESTING_SAMPLES);
+    if (last.length === RESTING_SAMPLES && Math.max(...last) - Math.min(...last) < Math.max(...last) / 100)
+      break;
+  }
+  return {
+    workingSetMib,
+    settledMib: median(resting.slice(-RESTING_SAMPLES)),
+    streamMib: { median: median(samples), least: Math.min(...samples), most: Math.max(...samples) },
+    streamMibPerSecond,
+    damagedPages: await guest.verify(),
+  };
+}
+
+/** Read from the disk since the guest is up. */
+async function readMib(guest: Guest): Promise<number> {
+  const { output } = await guest.sh('cat /sys/block/nvme0n1/stat');
+  return (Number(output.trim().split(/\s+/)[2]) * 512) / MIB;
+}

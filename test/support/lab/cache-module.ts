@@ -1,0 +1,33 @@
+/** The guest's driver of the page cache balloon: built for the lab's kernel, loaded into a guest. */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { DeviceOptions, Guest } from './guest.js';
+
+const SCRIPT = join(import.meta.dirname, '../../../../scripts/guest-module');
+
+/** QEMU's side of a page cache balloon that is served at `path`. */
+export function cacheDevice(path: string): DeviceOptions {
+  return { path, virtioId: 13, numVqs: 2, vqSize: 64, configSize: 28 };
+}
+
+/**
+ * Path of the module: that of GUEST_KERNEL_MODULE, or one that is built and kept. Null where Debian has no headers of the
+ * lab's kernel any more.
+ */
+export function buildCacheModule(): string | null {
+  const given = process.env['GUEST_KERNEL_MODULE'];
+  if (given !== undefined) return given;
+  const { status, stdout, stderr } = spawnSync('sh', [SCRIPT], { encoding: 'utf8' });
+  if (status === 0) return stdout.trim();
+  if (status === 3) return null;
+  throw new Error(`scripts/guest-module: ${stderr}`);
+}
+
+export async function loadCacheModule(guest: Guest, path: string): Promise<void> {
+  const text = readFileSync(path).toString('base64');
+  const { code, output } = await guest.sh(
+    `base64 -d > /cache.ko <<'END'\n${text}\nEND\ninsmod /cache.ko && rm /cache.ko`,
+  );
+  if (code !== 0) throw new Error(`insmod: ${output}\n${guest.consoleLog}`);
+}
