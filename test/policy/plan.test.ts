@@ -1,4 +1,4 @@
-// What real guests taught: test/e2e/policy.test.ts has the run in which each of these went wrong.
+// What real guests taught: test/e2e/policy.check.ts has the run in which each of these went wrong.
 import t from 'tap';
 import type { TargetAction } from '../../src/policy/action.js';
 import { plan } from '../../src/policy/plan.js';

@@ -18,6 +18,8 @@ export interface WorldVm {
   readonly minBytes: number;
   readonly maxBytes: number;
   readonly weight: number;
+  /** What it has used before now, and page cache fills. */
+  readonly touchedBytes: number;
   /** What its workload wants to use. */
   wantsBytes: number;
   /** Does not inflate, and touches what it may. */
@@ -55,6 +57,7 @@ export class World {
     vms.forEach((vm, row) => {
       this.table.band[row] = vm.band;
       this.table.flags[row] = MOVABLE | TAKEABLE | (vm.limitable ? LIMITABLE : 0);
+      this.table.currentBytes[row] = vm.touchedBytes;
       for (const name of ['ramBytes', 'minBytes', 'maxBytes', 'weight'] as const)
         this.table[name][row] = vm[name];
     });
@@ -115,6 +118,7 @@ export function vm(change: Partial<WorldVm> = {}): WorldVm {
     minBytes: ramBytes / 8,
     maxBytes: ramBytes,
     weight: 1,
+    touchedBytes: 0,
     wantsBytes: ramBytes / 2,
     refuses: false,
     limitable: true,

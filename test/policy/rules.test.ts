@@ -1,0 +1,210 @@
+// One rule of plan() each, at the numbers where it decides. Of a host with T: reserve T / 10, goal T / 8.
+import t from 'tap';
+import type { Action, TargetAction } from '../../src/policy/action.js';
+import type { PolicyConfig } from '../../src/policy/inputs.js';
+import { plan } from '../../src/policy/plan.js';
+import { Column, put } from '../../src/policy/state.js';
+import { CONFIG, MIB, vm, World } from './world.js';
+
+/** In MiB. What is left out: all touched, nothing in the balloon, none of it idle, no stall. */
+interface Row {
+  band?: number;
+  min?: number;
+  max?: number;
+  target?: number;
+  actual?: number;
+  current?: number;
+  idle?: number;
+  stalls?: boolean;
+}
+
+const RAM_MIB = 1000;
+const NOW = 1000;
+
+/** A host with so much available, and VMs of 1000 MiB. */
+function scene(availableMib: number, rows: readonly Row[], change: Partial<PolicyConfig> = {}): World {
+  const usable = ({ actual, target }: Row): number => RAM_MIB - (actual ?? target ?? 0);
+  const used = rows.reduce((sum, row) => sum + (row.current ?? usable(row)), 0);
+  const world = new World(
+    (used + availableMib) * MIB,
+    rows.map(({ band = 2, min = 100, max = RAM_MIB }) =>
+      vm({ band, ramBytes: RAM_MIB * MIB, minBytes: min * MIB, maxBytes: max * MIB }),
+    ),
+    { ...CONFIG, ...change },
+  );
+  rows.forEach((row, n) => {
+    world.table.targetBytes[n] = (row.target ?? 0) * MIB;
+    world.table.actualBytes[n] = (row.actual ?? row.target ?? 0) * MIB;
+    world.table.currentBytes[n] = (row.current ?? usable(row)) * MIB;
+    world.table.availableBytes[n] = (row.idle ?? 0) * MIB;
+    world.table.freeBytes[n] = 0;
+    world.table.stallPercent[n] = row.stalls === true ? 30 : 0;
+  });
+  world.now = NOW;
+  return world;
+}
+
+function actions(world: World): readonly Action[] {
+  return plan(world.host(), world.table, world.config, world.state).actions;
+}
+
+function targets(world: World): TargetAction[] {
+  return actions(world).filter((action) => action.kind === 'target');
+}
+
+/** What each row is taken, less what it is given, in MiB. */
+function moved(world: World): number[] {
+  const sums = world.vms.map(() => 0);
+  for (const { row, fromBytes, toBytes } of targets(world))
+    sums[row] = (sums[row] ?? 0) + (toBytes - fromBytes) / MIB;
+  return sums;
+}
+
+void t.test('the floor is the floor, however short the host is, and the ceiling the ceiling', (t) => {
+  const busy: Row = { min: 1000 };
+  t.same(moved(scene(1, [{ min: 700, idle: 900 }, busy, busy, busy, busy])), [300, 0, 0, 0, 0]);
+  const rich = scene(5000, [{ max: 550, target: 500, idle: 400 }]);
+  t.same(moved(rich), [-50]);
+  t.end();
+});
+
+void t.test('what is idle goes before what is used', (t) => {
+  const [idle = 0, busy = 0] = moved(scene(150, [{ idle: 500 }, {}]));
+  t.ok(idle > 0);
+  t.equal(busy, 0);
+  t.end();
+});
+
+void t.test('a guest that is short is left alone for the host, until half of the reserve is gone', (t) => {
+  t.same(moved(scene(80, [{ target: 100, stalls: true }])), [0]);
+  t.ok((moved(scene(40, [{ target: 100, stalls: true }]))[0] ?? 0) > 0);
+  t.end();
+});
+
+void t.test('nobody is idle beyond what it may use, whatever it claims', (t) => {
+  for (const idle of [1e9, Infinity]) {
+    const [taken] = targets(scene(80, [{ idle }]));
+    t.ok((taken?.reason.idleBytes ?? Infinity) <= RAM_MIB * MIB, `a claim of ${idle} MiB`);
+  }
+  for (const idle of [-1e9, NaN]) t.same(moved(scene(300, [{ idle }])), [0]);
+  t.end();
+});
+
+void t.test('the highest band is relieved first', (t) => {
+  const short: Row = { target: 500, stalls: true };
+  const [bronze = 0, gold = 0] = moved(
+    scene(300, [
+      { ...short, band: 2 },
+      { ...short, band: 0 },
+    ]),
+  );
+  t.ok(gold < -100, `gold is given ${-gold} MiB`);
+  t.ok(bronze >= 0, 'bronze is given nothing');
+  t.end();
+});
+
+void t.test('a refund leaves the margin', (t) => {
+  // Goal 250, and it gives back what is beyond 250 + 50.
+  t.same(
+    moved(scene(310, [{ target: 500, current: 50, idle: 450 }, { current: 1640 - 1000 }, {}])),
+    [0, 0, 0],
+  );
+  const [given = 0] = moved(scene(600, [{ target: 500, current: 50, idle: 450 }, { current: 640 }, {}]));
+  t.ok(given < 0, 'what is beyond it is given');
+  t.end();
+});
+
+void t.test('a host that was short is filled up beyond its reserve, another is left alone', (t) => {
+  const world = scene(115, [{ idle: 500 }]);
+  t.same(moved(world), [0]);
+  world.state = { ...world.state, short: true };
+  t.ok((moved(world)[0] ?? 0) > 0);
+  t.end();
+});
+
+void t.test('who was moved one way is not moved the other way for a while', (t) => {
+  const poor = scene(80, [{ idle: 500 }]);
+  put(poor.state, Column.givenSeconds, 0, NOW - CONFIG.holdSeconds + 1);
+  t.same(moved(poor), [0], 'given just now');
+  put(poor.state, Column.givenSeconds, 0, NOW - CONFIG.holdSeconds);
+  t.ok((moved(poor)[0] ?? 0) > 0);
+  const rich = scene(2000, [{ target: 500, idle: 400 }]);
+  put(rich.state, Column.takenSeconds, 0, NOW - CONFIG.holdSeconds + 1);
+  t.same(moved(rich), [0], 'taken just now');
+  put(rich.state, Column.takenSeconds, 0, NOW - CONFIG.holdSeconds);
+  t.ok((moved(rich)[0] ?? 0) < 0);
+  t.end();
+});
+
+void t.test(
+  'a target rises no faster than its ramp, and the urgent one when half of the reserve is gone',
+  (t) => {
+    const calm = scene(80, [{ idle: 900 }]);
+    put(calm.state, Column.takenSeconds, 0, NOW - 2);
+    t.same(moved(calm), [2 * CONFIG.rampShare * RAM_MIB]);
+    const urgent = scene(1, [{ idle: 900 }, {}, {}, {}, {}], { urgentRampShare: 0.05 });
+    for (let row = 0; row < 5; row++) put(urgent.state, Column.takenSeconds, row, NOW - 2);
+    t.equal(moved(urgent)[0], 2 * 0.05 * RAM_MIB);
+    t.end();
+  },
+);
+
+void t.test('no more of what is idle than the tax allows', (t) => {
+  t.same(moved(scene(80, [{ band: 0, idle: 400 }], { idleTax: 0.04 })), [16]);
+  t.end();
+});
+
+void t.test('half of the reserve is for nobody, whatever is on its way', (t) => {
+  const [gold] = moved(
+    scene(80, [
+      { band: 0, target: 500, stalls: true },
+      { target: 900, actual: 0, min: 0 },
+    ]),
+  );
+  t.equal(gold, 0);
+  const [more = 0] = moved(
+    scene(200, [
+      { band: 0, target: 500, stalls: true },
+      { target: 900, actual: 0, min: 0 },
+    ]),
+  );
+  t.ok(more < -100 && more >= -(200 - 85), `gave ${-more} MiB`);
+  t.end();
+});
+
+void t.test('what was given and is not touched yet is not given again', (t) => {
+  const world = scene(350, [{ current: 700 }, { band: 0, target: 500, stalls: true }]);
+  t.ok((moved(world)[1] ?? 0) < 0, 'it is there');
+  put(world.state, Column.givenBytes, 0, 300 * MIB);
+  t.equal(moved(world)[1], 0, 'it is promised');
+  t.end();
+});
+
+void t.test('force ends before more may be used', (t) => {
+  const world = scene(2000, [{ target: 500, actual: 400, min: 600 }]);
+  put(world.state, Column.rung, 0, 2);
+  const [first, second] = actions(world);
+  t.match(first, { kind: 'limit', row: 0, rung: 0, highBytes: null, maxBytes: null });
+  t.match(second, { kind: 'target', row: 0 });
+  t.end();
+});
+
+void t.test('who yields to nothing is killed where its band says so, else left alone', (t) => {
+  const at = (kill: boolean): readonly Action[] => {
+    const bands = CONFIG.bands.map((band) => ({ ...band, kill }));
+    const world = scene(10, [{ target: 500, actual: 0 }], { bands });
+    world.state = { ...world.state, short: true };
+    put(world.state, Column.rung, 0, 4);
+    put(world.state, Column.markBytes, 0, 500 * MIB);
+    put(world.state, Column.markSeconds, 0, NOW - CONFIG.forceSeconds);
+    return actions(world);
+  };
+  t.match(at(true).at(-1), { kind: 'kill', row: 0 });
+  t.match(
+    at(false)
+      .map(({ kind, reason }) => `${kind} ${reason.cause}`)
+      .slice(-2),
+    ['limit withstood', 'target withstood'],
+  );
+  t.end();
+});
