@@ -20,7 +20,7 @@ const HELD_BYTES = 100 * MIB;
 const DISK = '/dev/nvme0n1';
 const DRIVER = '/sys/bus/virtio/drivers/virtio_cache_balloon';
 
-const module = buildCacheModule();
+const module = await buildCacheModule();
 const skip =
   module === null &&
   'Debian has no headers for the kernel of the lab any more: remove the folder that scripts/lab names, so that it gets a newer kernel';
