@@ -75,7 +75,7 @@ for (const contender of CONTENDERS.filter((name) => only === undefined || name =
 }
 const all = CONTENDERS.flatMap((name) => runs.get(name) ?? []);
 report('near-linear', all.flatMap(rows), all);
-if (all.length === CONTENDERS.length) writeFileSync(PICTURE, nearLinearPlot(all));
+writeFileSync(PICTURE, nearLinearPlot(all));
 
 function stored(): Run[] {
   if (!existsSync(RESULTS)) return [];
