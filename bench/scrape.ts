@@ -22,7 +22,7 @@ const SCRAPES = 30;
 const SETTLE_MS = 5000;
 const WATCH_SECONDS = 20;
 /** So many as one process has file descriptors for. */
-const VMS_PER_PROCESS = 250;
+const VMS_PER_PROCESS = 50;
 const NEVER_MS = 1e9;
 const silent = { debug: nothing, info: nothing, warn: nothing, error: nothing };
 

@@ -3,6 +3,7 @@
 import type { LimitWord, TargetRequest } from '../protocol/control/schema.js';
 import { formatSize, parseSize } from '../protocol/control/size.js';
 import { parseCommandLine, type CommandSpec, type OptionValues } from '../src/control/cli/command-line.js';
+import { POLICY_ACTIONS, SHELLS, SORT_KEYS, VMMS } from '../src/control/cli/choices.js';
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
 import { openOutput, type Output } from '../src/control/cli/output.js';
 import type { ControlClient } from '../src/control/client.js';
@@ -40,6 +41,8 @@ const COMMANDS: readonly Command[] = [
     name: 'list',
     operands: [],
     summary: 'one line a VM',
+    details:
+      'One line a VM: its state, its RAM, what the guest has of it, its balloon and target, and what is available in the guest; then what needs attention.',
     options: {},
     run: async ({ client, output }) => {
       const [{ list }, connected] = await Promise.all([import('../src/control/cli/list.js'), client()]);
@@ -60,6 +63,8 @@ const COMMANDS: readonly Command[] = [
     name: 'limit',
     operands: ['vm'],
     summary: "limit the VM's cgroup on the host",
+    details:
+      'Limits the cgroup of the VM on the host. `follow` keeps a limit above what the guest may use, `max` is none, `restore` is what was found.',
     options: {
       high: {
         value: 'size',
@@ -81,6 +86,8 @@ const COMMANDS: readonly Command[] = [
     name: 'set',
     operands: ['vm'],
     summary: 'set the balloon target',
+    details:
+      'Sets what the guest keeps (`--memory`) or gives up (`--balloon`). It returns at once; with `--wait`, when the guest has followed. The target stands in either case. `--balloon 0` gives everything back.',
     options: {
       memory: { value: 'size', summary: 'what the guest keeps' },
       balloon: { value: 'size', summary: 'what the guest gives up' },
@@ -110,6 +117,8 @@ const COMMANDS: readonly Command[] = [
     name: 'stats',
     operands: ['vm'],
     summary: 'guest statistics, by their virtio names',
+    details:
+      'Prints the statistics of the guest by their virtio names. Without `--refresh` they are as old as the first line says.',
     options: { refresh: { summary: 'ask the guest for fresh ones' } },
     run: async ({ client, output, vm, values }) => {
       const [{ stats }, connected] = await Promise.all([import('../src/control/cli/show.js'), client()]);
@@ -120,6 +129,8 @@ const COMMANDS: readonly Command[] = [
     name: 'inhibit',
     operands: ['vm'],
     summary: 'stop discarding for this VM',
+    details:
+      'Lets the balloon move but discards nothing, for as long as something on the host must be able to rely on every page of the VM.',
     options: { reason: { value: 'text', summary: 'why, for whoever looks next' } },
     run: async ({ client, output, vm, values }) => {
       const [{ inhibit }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
@@ -130,6 +141,7 @@ const COMMANDS: readonly Command[] = [
     name: 'allow',
     operands: ['vm'],
     summary: 'resume discarding for this VM',
+    details: 'Ends what `inhibit` began, and discards what was given up meanwhile.',
     options: {},
     run: async ({ client, output, vm }) => {
       const [{ allow }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
@@ -139,7 +151,10 @@ const COMMANDS: readonly Command[] = [
   {
     name: 'policy',
     operands: ['action', 'vm?'],
+    choices: POLICY_ACTIONS,
     summary: 'show | pause [VM] | resume [VM] | explain VM | simulate',
+    details:
+      'Shows the policy that decides who gets memory (`show`), what it last decided for a VM and why (`explain`), stops and resumes it, for all VMs or one (`pause`, `resume`), or runs it over a fleet that was recorded or made up (`simulate`).',
     options: {
       trace: { value: 'file', summary: 'simulate: what a daemon recorded' },
       synthetic: { value: 'n', summary: 'simulate: a fleet of that many VMs' },
@@ -149,6 +164,7 @@ const COMMANDS: readonly Command[] = [
       seed: { value: 'n', summary: 'simulate: another number, another fleet (default 1)' },
       compare: { summary: 'simulate: beside other policies' },
       capacity: { summary: 'simulate: how many VMs fit a host; --synthetic is the number of hosts' },
+      seeds: { value: 'n', summary: 'simulate: with --capacity, over so many fleets of two mixtures' },
       plot: { value: 'file', summary: 'simulate: draw it (SVG)' },
       config: { value: 'file', summary: 'simulate: with the [policy] of this file' },
     },
@@ -172,6 +188,7 @@ const COMMANDS: readonly Command[] = [
           seed: number('seed', 1),
           compare: values['compare'] === true,
           capacity: values['capacity'] === true,
+          seeds: number('seeds', 1),
           plot: text(values, 'plot'),
         });
         return;
@@ -181,9 +198,6 @@ const COMMANDS: readonly Command[] = [
       if (action === 'pause' || action === 'resume') {
         return pausePolicy(await client(), output, second, action === 'pause');
       }
-      if (action !== 'explain') {
-        throw new UsageError(`unknown policy action '${action}': show, pause, resume, explain or simulate`);
-      }
       if (second === null) throw new UsageError('policy explain needs VM');
       return explainPolicy(await client(), output, second);
     },
@@ -192,6 +206,7 @@ const COMMANDS: readonly Command[] = [
     name: 'events',
     operands: [],
     summary: 'what happened and why, newest last',
+    details: 'Prints what the daemon remembers: what happened and why, newest last.',
     options: { follow: { summary: 'go on with what happens next' } },
     run: async ({ client, output, values }) => {
       const [{ events }, connected] = await Promise.all([import('../src/control/cli/events.js'), client()]);
@@ -199,25 +214,85 @@ const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'reload',
+    operands: [],
+    summary: 'have the daemon read its configuration file again',
+    details:
+      'Has the daemon read its configuration file again. One with a mistake changes nothing. Each change is named, with when it takes effect.',
+    options: {},
+    run: async ({ client, output }) => {
+      const [{ reload }, connected] = await Promise.all([import('../src/control/cli/reload.js'), client()]);
+      await reload(connected, output);
+    },
+  },
+  {
+    name: 'top',
+    operands: [],
+    summary: 'all VMs, live',
+    details:
+      'Shows all VMs, every second anew, with what their guests had lately. Keys: n, m, b and a sort by name, memory, balloon and what is available; q quits.',
+    options: {
+      sort: { value: 'key', choices: SORT_KEYS, summary: 'the most first; default name' },
+      once: { summary: 'print it once, as where there is no terminal' },
+    },
+    run: async ({ client, output, values }) => {
+      const key = oneOf(SORT_KEYS, text(values, 'sort')) ?? 'name';
+      const [{ top }, connected] = await Promise.all([import('../src/control/cli/top.js'), client()]);
+      await top(connected, output, key, values['once'] === true);
+    },
+  },
+  {
+    name: 'doctor',
+    operands: [],
+    summary: 'check this host and each VM, say what to mend',
+    details:
+      'Checks this host and each VM. Each line says `ok`, `note` (it works, and could be better) or `mend`, with what mends it; exit 1 when there is something to mend. Run it as root: what it may not read it takes for missing.',
+    options: {},
+    run: async ({ client, output }) => {
+      const [{ doctor }, connected] = await Promise.all([import('../src/control/cli/doctor.js'), client()]);
+      await doctor(connected, output);
+    },
+  },
+  {
+    name: 'completion',
+    operands: ['shell'],
+    choices: SHELLS,
+    summary: 'a script that completes commands in a shell',
+    details:
+      'Prints a script that completes commands, options and VMs. bash: `eval "$(balloonctl completion bash)"`; zsh: `source <(balloonctl completion zsh)`; fish: `balloonctl completion fish | source`.',
+    options: {},
+    run: async ({ output, vm: shell }) => {
+      const { completionScript } = await import('../src/control/cli/completion.js');
+      const script = completionScript(oneOf(SHELLS, shell) ?? 'bash', COMMANDS, GLOBALS);
+      if (output.json) output.document(script);
+      else output.print(script);
+    },
+  },
+  {
     name: 'qemu-args',
     operands: [],
-    summary: 'the exact QEMU arguments to paste',
+    summary: 'the exact arguments to paste, for QEMU and others',
+    details:
+      'Prints the exact arguments with which a VMM gives its balloon to the daemon; for libvirt, a domain whose elements go into yours. Needs no daemon.',
     options: {
+      for: { value: 'vmm', choices: VMMS, summary: 'default qemu; libvirt: XML' },
       memory: { value: 'size', summary: `RAM of the guest (default ${formatSize(GUEST_BYTES)})` },
       name: { value: 'name', summary: 'name of the VM' },
       'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
       'cache-balloon': { summary: `a page cache balloon too, served at ${CACHE_SOCKET}` },
     },
     run: async ({ output, values }) => {
-      const { qemuArguments, renderQemuArguments } = await import('../src/control/cli/qemu-args.js');
-      const args = qemuArguments({
+      const qemu = await import('../src/control/cli/qemu-args.js');
+      const kind = oneOf(VMMS, text(values, 'for')) ?? 'qemu';
+      const wanted = {
         memoryBytes: size(values, 'memory') ?? GUEST_BYTES,
         name: text(values, 'name'),
         socketPath: text(values, 'socket-path') ?? VMM_SOCKET,
         cacheSocketPath: values['cache-balloon'] === true ? CACHE_SOCKET : undefined,
-      });
+      };
+      const args = kind === 'libvirt' ? qemu.libvirtXml(wanted) : qemu.vmmArguments(kind, wanted);
       if (output.json) output.document(args);
-      else output.print(renderQemuArguments(args));
+      else output.print(typeof args === 'string' ? args : qemu.renderQemuArguments(args));
     },
   },
 ];
@@ -243,6 +318,11 @@ function targetOf(values: OptionValues): TargetRequest {
 function limitOf(values: OptionValues, name: string): LimitWord | undefined {
   const word = text(values, name);
   return word === 'max' || word === 'follow' || word === 'restore' ? word : size(values, name);
+}
+
+/** Of these, which the table names, or else as if it had not been given. */
+function oneOf<Word extends string>(words: readonly Word[], value: string | undefined): Word | undefined {
+  return words.find((word) => word === value);
 }
 
 function text(values: OptionValues, name: string): string | undefined {
@@ -276,6 +356,11 @@ function seconds(values: OptionValues, name: string): number | undefined {
 async function main(args: readonly string[]): Promise<void> {
   const line = parseCommandLine(args, COMMANDS, GLOBALS);
   if ('help' in line) {
+    if (line.asked && args.includes('--json')) {
+      // What manual pages are made of.
+      process.stdout.write(`${JSON.stringify({ summary: SUMMARY, commands: COMMANDS, options: GLOBALS })}\n`);
+      return;
+    }
     const { helpOfAll, helpOfCommand } = await import('../src/control/cli/help.js');
     const help =
       line.help === null
@@ -298,12 +383,16 @@ async function main(args: readonly string[]): Promise<void> {
   });
 }
 
-function fail(error: unknown): void {
+function fail(error: unknown, args: readonly string[]): void {
   process.exitCode = exitCode(error);
   const message = error instanceof Error ? error.message : String(error);
   const line = message.trim().replaceAll(/\s*\n\s*/g, ' ');
-  const hint = process.exitCode === EXIT.usage ? ' (see balloonctl help)' : '';
-  process.stderr.write(`balloonctl: ${line}${hint}\n`);
+  const command = COMMANDS.find(({ name }) => args.includes(name));
+  const help = command === undefined ? 'help' : `help ${command.name}`;
+  const hint = process.exitCode === EXIT.usage ? ` (see balloonctl ${help})` : '';
+  const opening = error instanceof Error && 'syscall' in error && error.syscall === 'open';
+  const step = opening ? ': give the path of a file that can be opened' : '';
+  process.stderr.write(`balloonctl: ${line}${step}${hint}\n`);
 }
 
 // A reader such as `head` that has seen enough is no failure.
@@ -312,4 +401,5 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(EXIT.done);
 });
 
-await main(process.argv.slice(2)).catch(fail);
+const args = process.argv.slice(2);
+await main(args).catch((error: unknown) => fail(error, args));

@@ -1,11 +1,15 @@
 import { readFileSync } from 'node:fs';
+import type { ReloadReport } from '../protocol/control/schema.js';
 import { passedFds } from '../protocol/systemd.js';
+import { RefusedError } from './control/fleet.js';
 import type { Refusal } from './control/http.js';
 import { startMetricsServer, type MetricsAddress, type PageFiles } from './control/metrics-server.js';
 import { startControlServer } from './control/server.js';
 import { VmFleet, type LeftAlone } from './daemon/fleet.js';
+import { DEFAULT_CONTROL_PATH } from './daemon/options.js';
 import { Listener } from './daemon/listener.js';
 import {
+  configChanges,
   parseAddress,
   readConfigFile,
   SettingsError,
@@ -13,7 +17,7 @@ import {
   type SocketSettings,
 } from './daemon/settings.js';
 import { Keeper } from './ops/keeper.js';
-import { createLogger, type LogFormat, type LogLevel } from './ops/log.js';
+import { createLogger, defaultFormat, type LogFormat, type LogLevel } from './ops/log.js';
 import { EventLog } from './ops/event-log.js';
 import { FdStore } from './ops/fd-store.js';
 import { notify } from './ops/notify.js';
@@ -22,8 +26,6 @@ import { SystemError } from './os/errors.js';
 import { closeFd } from './os/fd.js';
 import { NO_KEEPER } from './os/fd-keeper.js';
 import { boundPath, isListening } from './os/socket.js';
-
-export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
 
 /** The command line, parsed. Flags win over the configuration file. */
 export interface DaemonArguments {
@@ -59,17 +61,23 @@ export function capabilities(): string {
   return JSON.stringify({ type: 'balloon', features: [] });
 }
 
+/** Throws SettingsError, with line and column, when `file` is not what the daemon would start with. */
+export function checkConfig(file: string): void {
+  readConfigFile(file);
+}
+
 /**
  * Runs the daemon until SIGTERM or SIGINT. Throws SettingsError or SystemError, with everything closed again,
  * when it cannot start.
  */
 export async function runDaemon(args: DaemonArguments): Promise<void> {
-  const config: ConfigFile = args.config === undefined ? {} : readConfigFile(args.config);
-  const sockets = wantedSockets(args, config);
+  let config: ConfigFile = args.config === undefined ? {} : readConfigFile(args.config);
+  let sockets = wantedSockets(args, config);
   const metrics = args.metrics ?? config.metrics;
   const metricsAddress = metrics === undefined ? null : parseAddress(metrics);
-  const format = args.logFormat ?? config['log-format'] ?? (process.stderr.isTTY ? 'pretty' : 'json');
-  const events = new EventLog(createLogger(args.logLevel ?? config['log-level'] ?? 'info', format));
+  const format = args.logFormat ?? config['log-format'] ?? defaultFormat();
+  const log = createLogger(logLevel(args, config), format);
+  const events = new EventLog(log);
   const store = openStore((reason) =>
     events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
   );
@@ -77,16 +85,20 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   const controlPath = args.control ?? config.control ?? DEFAULT_CONTROL_PATH;
   let closeControl = (): void | Promise<void> => undefined;
   const closers: (() => void | Promise<void>)[] = [];
+  const listeners = new Map<string, Listener>();
   const close = async (): Promise<void> => {
     for (const closer of closers.reverse()) await closer();
   };
   try {
     // First of all: guests wait.
     const alone = store === null ? [] : resumeAll(store);
-    const control = await startControlServer(controlPath, fleet, events, version(), refused);
+    const control = await startControlServer(controlPath, fleet, events, version(), refused, reload);
     closeControl = () => control.close();
     closers.push(closeControl);
     closers.push(() => fleet.close());
+    closers.push(() => {
+      for (const listener of listeners.values()) listener.close();
+    });
     if (args.fd !== undefined) serveFd(args.fd);
     const bound = store === null ? new Map<string, number>() : boundSockets(store);
     for (const socket of sockets) listen({ path: socket.path, fd: bound.get(socket.path) }, socket);
@@ -98,10 +110,18 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     throw error;
   }
   events.emit('daemon-started', `balloond ${version()} serves`, { pid: process.pid, control: controlPath });
-  await notify({ READY: 1 });
+  notify({ READY: 1 });
+  process.on('SIGHUP', () => {
+    try {
+      reload();
+    } catch (error) {
+      // The event says it.
+      if (!(error instanceof RefusedError)) throw error;
+    }
+  });
   startWatchdog((withinMs) => fleet.discardsMove(withinMs));
   const signal = await stopSignal();
-  await notify({ STOPPING: 1 });
+  notify({ STOPPING: 1 });
   if (store !== null) {
     // As if it were killed: that way of ending is the one that is tried all the time.
     events.emit('daemon-stopping', `${signal}; ${fleet.size} VMs wait for the next daemon`, {
@@ -166,15 +186,64 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     return bound;
   }
 
+  /** Reads the file again. One with a mistake, or with a socket that cannot be had, changes nothing. */
+  function reload(): ReloadReport {
+    const { config: file } = args;
+    try {
+      if (file === undefined) {
+        throw new SettingsError(
+          'there is no configuration file to read again: start balloond with --config FILE',
+        );
+      }
+      const next = readConfigFile(file);
+      const wanted = wantedSockets(args, next);
+      listenTo(wanted);
+      const changes = configChanges(inForce(args, config), inForce(args, next));
+      config = next;
+      sockets = wanted;
+      log.level = logLevel(args, next);
+      fleet.configure(next);
+      const keys = changes.map(({ key }) => key).join(', ');
+      events.emit('config-reloaded', keys === '' ? 'nothing changed' : `changed: ${keys}`, { file, changes });
+      return { file, changes };
+    } catch (error) {
+      if (!(error instanceof SettingsError || error instanceof SystemError)) throw error;
+      const reason = `${startupFailure(error)}; all stays as it was`;
+      events.emit('config-refused', reason, file === undefined ? {} : { file });
+      throw new RefusedError(reason);
+    }
+  }
+
+  /** Those that were listened on before go on; when one cannot be had, all is as before. */
+  function listenTo(wanted: readonly SocketSettings[]): void {
+    const added = wanted.filter(({ path }) => !listeners.has(path));
+    try {
+      for (const socket of added) listen({ path: socket.path }, socket);
+    } catch (error) {
+      for (const { path } of added) unlisten(path);
+      throw error;
+    }
+    for (const path of listeners.keys()) {
+      if (!wanted.some((socket) => socket.path === path)) unlisten(path);
+    }
+  }
+
+  function unlisten(path: string): void {
+    listeners.get(path)?.close();
+    listeners.delete(path);
+  }
+
   function listen(where: { path?: string; fd?: number | undefined }, socket: SocketSettings | null): void {
     const listener = new Listener(
       where,
       store ?? NO_KEEPER,
-      (fd) => fleet.adopt(fd, socket),
+      (fd) => fleet.adopt(fd, sockets.find(({ path }) => path === where.path) ?? socket),
       (error) => events.emit('vm-dropped', `a VMM could not be served: ${error.message}`),
     );
-    closers.push(() => listener.close());
-    if (where.path !== undefined) store?.keep(listener.fd, 'listener');
+    if (where.path !== undefined) {
+      listeners.set(where.path, listener);
+      store?.keep(listener.fd, 'listener');
+    } else closers.push(() => listener.close());
     events.emit('listening', 'waiting for VMMs', 'path' in where ? { path: where.path } : { fd: where.fd });
   }
 
@@ -193,19 +262,41 @@ function openStore(failed: (reason: string) => void): FdStore | null {
 
 /** Keeps a daemon with these arguments running until SIGTERM or SIGINT; resolves with the exit code. */
 export function superviseDaemon(args: DaemonArguments): Promise<number> {
-  const format = args.logFormat ?? (process.stderr.isTTY ? 'pretty' : 'json');
+  const format = args.logFormat ?? defaultFormat();
   const events = new EventLog(createLogger(args.logLevel ?? 'info', format));
   const own = process.argv.slice(1).filter((argument) => argument !== '--supervise');
   const keeper = new Keeper([process.execPath, ...process.execArgv, ...own], events.emit);
+  process.on('SIGHUP', () => keeper.forward('SIGHUP'));
   void stopSignal().then((signal) => keeper.stop(signal));
   return keeper.run();
+}
+
+/** Less what flags win over. */
+function inForce(args: DaemonArguments, config: ConfigFile): ConfigFile {
+  const flags: Partial<Record<keyof ConfigFile, boolean>> = {
+    control: args.control !== undefined,
+    metrics: args.metrics !== undefined,
+    'log-level': args.logLevel !== undefined,
+    'log-format': args.logFormat !== undefined,
+    socket: namesSockets(args),
+  };
+  const keys = Object.keys(config) as (keyof ConfigFile)[];
+  return Object.fromEntries(keys.filter((key) => flags[key] !== true).map((key) => [key, config[key]]));
+}
+
+function namesSockets({ socketPath, cacheSocketPath, fd }: DaemonArguments): boolean {
+  return socketPath !== undefined || cacheSocketPath !== undefined || fd !== undefined;
+}
+
+function logLevel(args: DaemonArguments, config: ConfigFile): LogLevel {
+  return args.logLevel ?? config['log-level'] ?? 'info';
 }
 
 function wantedSockets(args: DaemonArguments, config: ConfigFile): SocketSettings[] {
   const named: SocketSettings[] = [];
   if (args.socketPath !== undefined) named.push({ path: args.socketPath });
   if (args.cacheSocketPath !== undefined) named.push({ path: args.cacheSocketPath, device: 'cache-balloon' });
-  if (named.length > 0 || args.fd !== undefined) return named;
+  if (namesSockets(args)) return named;
   const sockets = config.socket ?? [];
   if (sockets.length === 0) {
     throw new SettingsError(
@@ -219,7 +310,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
   EACCES: 'run as a user who may write there',
   EADDRINUSE: 'somebody listens there already, is another balloond running?',
   EBADF: 'give the number of an open socket',
-  ENAMETOOLONG: 'a socket path has at most 107 bytes',
+  ENAMETOOLONG: 'give a path of at most 107 bytes',
   ENOENT: 'create its folder first',
   ENOTSOCK: 'give the number of a Unix stream socket',
 };

@@ -164,7 +164,7 @@ export const EVENTS = {
   },
   'vm-throttled': {
     level: 'warn',
-    help: 'The VM keeps the event loop so busy that it waits for its turns: VMs that need less go first, and it gets what they leave. Said again only after it has been quiet.',
+    help: 'The VM keeps the event loop so busy that it waits for its turns: VMs that need little go first, and those that need much share what they may have. Said again only after it has been quiet.',
     action:
       'Look for what kicks, reports or reads its configuration all the time in the guest; an inflate at full speed beside others may do it for a moment.',
   },
@@ -198,6 +198,22 @@ export const EVENTS = {
     level: 'error',
     help: 'The daemon closed the connection of a VM, and says why; other VMs are not affected.',
     action: 'Fix the reason it gives, then restart the VM: its VMM cannot reconnect the device.',
+  },
+  'config-reloaded': {
+    level: 'info',
+    help: 'The configuration file was read again; `changes` says what is different, and when that takes effect.',
+    action: null,
+  },
+  'config-refused': {
+    level: 'error',
+    help: 'The configuration file was read again and has a mistake; all stays as it was.',
+    action:
+      'Mend the line it names, try it with `balloond --check-config --config FILE`, and `balloonctl reload`.',
+  },
+  'journal-failed': {
+    level: 'warn',
+    help: 'The journal takes no entries, so the log goes to stderr as JSON. Said once.',
+    action: 'Start systemd-journald, or give `--log-format json`.',
   },
   'metrics-unavailable': {
     level: 'error',

@@ -5,7 +5,7 @@
 import type { SchemaName } from './schema.js';
 
 export interface Operation {
-  readonly method: 'GET' | 'PATCH' | 'PUT' | 'DELETE';
+  readonly method: 'GET' | 'PATCH' | 'PUT' | 'POST' | 'DELETE';
   /** `{vm}` stands for one percent-encoded path segment: the name of a VM. */
   readonly path: string;
   readonly summary: string;
@@ -101,6 +101,13 @@ export const OPERATIONS = {
     },
     reply: 'Event',
     streams: true,
+  },
+  reload: {
+    method: 'POST',
+    path: '/v1/reload',
+    summary: 'Read the configuration file again; a file with a mistake changes nothing',
+    reply: 'Reload',
+    conflict: 'The file cannot be honoured; the detail says where and why.',
   },
   metrics: {
     method: 'GET',

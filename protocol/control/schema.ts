@@ -109,7 +109,7 @@ const POLICY_STATE = {
           additionalProperties: false,
           required: ['totalBytes', 'availableBytes', 'pressurePercent', 'short'],
           properties: {
-            totalBytes: BYTES,
+            totalBytes: { ...BYTES, description: 'Or what VMs may have of it: memory in [policy].' },
             availableBytes: BYTES,
             pressurePercent: { type: ['number', 'null'], description: 'PSI some avg10; null: not counted.' },
             short: { type: 'boolean', description: 'It has less available than its reserve.' },
@@ -124,14 +124,32 @@ const POLICY_STATE = {
       items: {
         type: 'object',
         additionalProperties: false,
-        required: ['name', 'band', 'minBytes', 'maxBytes', 'weight', 'mode', 'force', 'said', 'saidAt'],
+        required: [
+          'name',
+          'band',
+          'minBytes',
+          'maxBytes',
+          'weight',
+          'mode',
+          'force',
+          'said',
+          'saidAt',
+          'now',
+        ],
         properties: {
           name: { type: 'string' },
           ...POLICY.properties,
           weight: { type: 'number' },
           force: { enum: ['none', 'high', 'max', 'kill'] },
-          said: { type: 'string', description: 'What was last decided for it and why, in words.' },
+          said: {
+            type: ['string', 'null'],
+            description: 'What was last decided for it and why, in words; null: nothing yet.',
+          },
           saidAt: { type: ['string', 'null'], description: 'When; null: nothing was decided yet.' },
+          now: {
+            type: 'string',
+            description: 'What is asked of it at present, or why nothing is, in words.',
+          },
         },
       },
     },
@@ -281,6 +299,30 @@ const EVENT = {
   },
 } as const;
 
+const RELOAD = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['file', 'changes'],
+  properties: {
+    file: { type: 'string' },
+    changes: {
+      type: 'array',
+      items: {
+        type: 'object',
+        additionalProperties: false,
+        required: ['key', 'effect'],
+        properties: {
+          key: { type: 'string', description: 'What was changed in the file.' },
+          effect: {
+            enum: ['now', 'next-connection', 'restart'],
+            description: 'It is so now, for VMs that connect from now on, or when the daemon restarts.',
+          },
+        },
+      },
+    },
+  },
+} as const;
+
 /** Every document by the name it has in the OpenAPI document. */
 export const SCHEMAS = {
   Vm: VM,
@@ -292,6 +334,7 @@ export const SCHEMAS = {
   PolicyChange: POLICY_CHANGE,
   Problem: PROBLEM,
   Health: HEALTH,
+  Reload: RELOAD,
   Event: EVENT,
   Metrics: { type: 'string', description: "Prometheus' text format 0.0.4." },
   OpenApi: { type: 'object' },
@@ -309,4 +352,5 @@ export type PolicyState = XStatic<typeof POLICY_STATE>;
 export type PolicyChange = XStatic<typeof POLICY_CHANGE>;
 export type InhibitRequest = XStatic<typeof INHIBIT>;
 export type ProblemDocument = XStatic<typeof PROBLEM>;
+export type ReloadReport = XStatic<typeof RELOAD>;
 export type DaemonEvent = XStatic<typeof EVENT>;

@@ -18,8 +18,8 @@ import { PageRuns } from './page-runs.js';
 import { queueCount, queueRole } from './queue-roles.js';
 import { BalloonTotals } from './totals.js';
 
-/** Longest buffer of page frame numbers or statistics: 65,536 pages, far beyond any driver's. */
-const MAX_BUFFER_BYTES = 256 * 1024;
+/** Longest buffer of page frame numbers or statistics: 8,192 pages; Linux sends 256, Windows and FreeBSD 1,024. */
+const MAX_BUFFER_BYTES = 32 * 1024;
 
 /** A discard behind the ack waits no longer than this for others to be merged with. */
 const LONGEST_DELAY_MS = 50;

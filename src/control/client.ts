@@ -7,6 +7,7 @@ import type {
   PolicyChange,
   PolicyState,
   ProblemDocument,
+  ReloadReport,
   TargetRequest,
   VmStats,
   VmView,
@@ -69,6 +70,11 @@ export class ControlClient {
 
   async allow(vm: string): Promise<VmView> {
     return (await this.#call('DELETE', `${vmPath(vm)}/inhibit`)) as VmView;
+  }
+
+  /** Has the daemon read its configuration file again. */
+  async reload(): Promise<ReloadReport> {
+    return (await this.#call('POST', '/v1/reload')) as ReloadReport;
   }
 
   async policy(): Promise<PolicyState> {

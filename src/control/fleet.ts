@@ -5,6 +5,7 @@ import type {
   LimitRequest,
   PolicyChange,
   PolicyState,
+  ReloadReport,
   TargetRequest,
   VmView,
 } from '../../protocol/control/schema.js';
@@ -28,6 +29,9 @@ export interface Fleet {
   /** Throws RefusedError. */
   changePolicy(change: PolicyChange): PolicyState;
 }
+
+/** Reads the configuration again and says what changed. Throws RefusedError. */
+export type Reload = () => ReloadReport;
 
 export interface EventSource {
   /** What is remembered with a `seq` above this one, oldest first. */

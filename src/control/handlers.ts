@@ -4,7 +4,7 @@ import { openApiDocument } from '../../protocol/control/openapi.js';
 import type { OperationId } from '../../protocol/control/operations.js';
 import type { VmView } from '../../protocol/control/schema.js';
 import { readChange, readInhibit, readPolicyChange } from './body.js';
-import { RefusedError, type Fleet } from './fleet.js';
+import { RefusedError, type Fleet, type Reload } from './fleet.js';
 import { Problem } from './problem.js';
 import type { Route } from './route.js';
 
@@ -16,6 +16,7 @@ export interface Call {
   readonly request: IncomingMessage;
   readonly fleet: Fleet;
   readonly version: string;
+  readonly reload: Reload;
 }
 
 type Handler = (call: Call) => unknown;
@@ -48,6 +49,7 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     return call.fleet.setInhibited(findVm(call).name, reason ?? 'inhibited by the operator');
   },
   allow: (call) => call.fleet.setInhibited(findVm(call).name, null),
+  reload: ({ reload }) => reload(),
   metrics: ({ fleet }) => fleet.metrics(),
   showPolicy: ({ fleet }) => fleet.policy(),
   changePolicy: async ({ fleet, request }) => fleet.changePolicy(await readPolicyChange(request)),
@@ -62,6 +64,8 @@ function findVm({ fleet, route }: Call): VmView {
   const names = fleet.list().map(({ name }) => name);
   const more = names.length > NAMES_LISTED ? `, and ${names.length - NAMES_LISTED} more` : '';
   const known =
-    names.length === 0 ? 'no VM is connected' : `known are ${names.slice(0, NAMES_LISTED).join(', ')}${more}`;
+    names.length === 0
+      ? 'connect one first (balloonctl qemu-args)'
+      : `choose one of ${names.slice(0, NAMES_LISTED).join(', ')}${more}`;
   throw new Problem(404, `no VM is called ${JSON.stringify(route.vm)}: ${known}`);
 }

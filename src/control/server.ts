@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import { closeFd } from '../os/fd.js';
 import { listenUnix } from '../os/socket.js';
 import { streamEvents } from './event-stream.js';
-import type { EventSource, Fleet } from './fleet.js';
+import { RefusedError, type EventSource, type Fleet, type Reload } from './fleet.js';
 import { HANDLERS } from './handlers.js';
 import { startHttpServer, type HttpServer, type Refusal } from './http.js';
 import { findRoute } from './route.js';
@@ -12,7 +12,7 @@ const SOCKET_MODE = 0o660;
 
 /**
  * Listens on `path`, taking over a stale socket there but never a live one (SystemError EADDRINUSE).
- * `version` is the daemon's; `onRefused` hears of each 4xx and 5xx. `close` ends the event streams, lets replies under way go out, and unlinks.
+ * `version` is the daemon's; `onRefused` hears of each 4xx and 5xx, `reload` reads the configuration again. `close` ends the event streams, lets replies under way go out, and unlinks.
  */
 export async function startControlServer(
   path: string,
@@ -20,6 +20,7 @@ export async function startControlServer(
   events: EventSource,
   version: string,
   onRefused: (refusal: Refusal) => void = () => undefined,
+  reload: Reload = noFile,
 ): Promise<{ close(): Promise<void> }> {
   const fd = listenUnix(path, SOCKET_MODE);
   let http: HttpServer;
@@ -33,7 +34,7 @@ export async function startControlServer(
           streamEvents(response, events, { sinceSeq: since ?? null, follow: follow ?? true });
           return null;
         }
-        const document: unknown = await HANDLERS[route.id]({ route, request, fleet, version });
+        const document: unknown = await HANDLERS[route.id]({ route, request, fleet, version, reload });
         const { text: type } = route.operation;
         return type === undefined ? { document } : { text: String(document), type };
       },
@@ -50,4 +51,8 @@ export async function startControlServer(
       return http.close();
     },
   };
+}
+
+function noFile(): never {
+  throw new RefusedError('there is no configuration file to read again: start balloond with --config FILE');
 }

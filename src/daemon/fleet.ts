@@ -11,7 +11,8 @@ import { RefusedError, type Fleet } from '../control/fleet.js';
 import { peerName } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
-import { Metrics } from '../ops/metrics.js';
+import { Metrics, type MeteredVm } from '../ops/metrics.js';
+import { VmMeters } from '../ops/vm-meters.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
 import { LimitError } from './limits.js';
@@ -21,6 +22,7 @@ import { PolicySettings } from '../policy/settings.js';
 import {
   deviceOptions,
   isOfferable,
+  policyAfterReload,
   type ConfigFile,
   type DeviceKind,
   type SocketSettings,
@@ -45,7 +47,8 @@ export class VmFleet implements Fleet {
   readonly #vms = new Map<string, Vm>();
   /** Page cache balloons. One of the same process as a VM has that VM's name, and is shown as part of it. */
   readonly #caches = new Map<string, Vm>();
-  readonly #config: ConfigFile;
+  readonly #started: ConfigFile;
+  #config: ConfigFile;
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
   readonly #pinWatch: PinWatch;
@@ -58,16 +61,28 @@ export class VmFleet implements Fleet {
     keeper: FdKeeper,
     { version = '0', pinCheckMs }: FleetOptions = {},
   ) {
+    this.#started = config;
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
     this.#pinWatch = new PinWatch(() => [...this.#all()], pinCheckMs);
-    this.#metrics = new Metrics(this.#vms, version);
     this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit);
+    this.#metrics = new Metrics(
+      () => this.#metered(),
+      version,
+      () => this.#policy.acted,
+    );
+  }
+
+  /** What VMs that connect from now on get, and what the policy goes by. */
+  configure(config: ConfigFile): void {
+    this.#config = config;
+    this.#policy.configure(new PolicySettings(policyAfterReload(this.#started, config)));
   }
 
   /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the fleet from then on. */
   adopt(fd: number, socket: SocketSettings | null): void {
+    const begun = performance.now();
     this.#keeper.keep(fd, 'connection');
     const { pid } = peerCredentials(fd);
     const kind = socket?.device ?? 'balloon';
@@ -80,7 +95,7 @@ export class VmFleet implements Fleet {
     // Now that it has a record.
     this.#keeper.keep(state.fd, 'state');
     this.#events.emit('vm-connected', 'a VMM connected', { pid, features: options.features }, name);
-    vm.checkPinned();
+    vm.charge(performance.now() - begun);
   }
 
   /**
@@ -171,7 +186,7 @@ export class VmFleet implements Fleet {
   find(name: string): VmView | undefined {
     const vm = this.#vms.get(name);
     const cache = this.#caches.get(name)?.view();
-    if (vm === undefined) return cache && { ...cache, balloon: NO_BALLOON, cache: cache.balloon };
+    if (vm === undefined) return cache && cacheAlone(cache);
     const view = vm.view();
     return withCache({ ...view, policy: this.#policy.vmView(vm, view.ramBytes) }, cache);
   }
@@ -202,7 +217,9 @@ export class VmFleet implements Fleet {
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
     const vm = this.#vms.get(name) ?? this.#cache(name);
     if (vm.kind === 'balloon' && !vm.view().features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
-      throw new RefusedError(`${name} has no statistics: its driver did not ack VIRTIO_BALLOON_F_STATS_VQ`);
+      throw new RefusedError(
+        `${name} has no statistics: load a driver in the guest that acks VIRTIO_BALLOON_F_STATS_VQ, or offer that in the configuration`,
+      );
     }
     if (!(await vm.refreshStats(timeoutMs))) {
       throw new RefusedError(
@@ -241,12 +258,20 @@ export class VmFleet implements Fleet {
     const devices = identity.options.kind === 'balloon' ? this.#vms : this.#caches;
     const vm = new Vm(fd, identity, handOver, this.#events.emit, () => {
       devices.delete(name);
-      if (devices === this.#vms) this.#metrics.forget(vm);
+      this.#metrics.forget(measuredAlone(vm));
       if (this.#devices(name).length === 0) this.#events.forget(name);
     });
     devices.set(name, vm);
     this.#pinWatch.wake();
     return vm;
+  }
+
+  *#metered(): Generator<MeteredVm> {
+    for (const [name, vm] of this.#vms) {
+      const cache = this.#caches.get(name);
+      yield cache === undefined ? vm : measuredTogether(vm, cache);
+    }
+    for (const [name, cache] of this.#caches) if (!this.#vms.has(name)) yield measuredAlone(cache);
   }
 
   *#all(): Generator<Vm> {
@@ -260,7 +285,7 @@ export class VmFleet implements Fleet {
 
   #view(name: string): VmView {
     const view = this.find(name);
-    if (view === undefined) throw new RefusedError(`there is no VM ${name}`);
+    if (view === undefined) throw new RefusedError(`there is no VM ${name}: see balloonctl list`);
     return view;
   }
 
@@ -311,6 +336,25 @@ const NO_BALLOON: VmView['balloon'] = {
   reportedBytesTotal: 0,
   discardSecondsTotal: 0,
 };
+
+function cacheAlone(view: VmView): VmView {
+  return { ...view, balloon: NO_BALLOON, cache: view.balloon };
+}
+
+/** What one device of a VM counts. */
+function measuredAlone(vm: Vm): MeteredVm {
+  if (vm.kind === 'balloon') return vm;
+  const view = (): VmView => cacheAlone(vm.view());
+  return { name: vm.name, meters: vm.meters, allocatedBytes: vm.allocatedBytes, pressure: vm.pressure, view };
+}
+
+function measuredTogether(vm: Vm, cache: Vm): MeteredVm {
+  const meters = new VmMeters();
+  meters.add(vm.meters);
+  meters.add(cache.meters);
+  const view = (): VmView => withCache(vm.view(), cache.view());
+  return { name: vm.name, meters, allocatedBytes: vm.allocatedBytes, pressure: vm.pressure, view };
+}
 
 /** Two devices of one VMM are one VM. What is said of both is the traditional balloon's where it has something to say. */
 function withCache(vm: VmView, cache: VmView | undefined): VmView {

@@ -4,7 +4,7 @@ import { formatSize } from '../../protocol/control/size.js';
 import { isAbove, isGone, VmCgroup, type CgroupReading, type Limit } from '../host/cgroup.js';
 import { findVmCgroup } from '../host/find-cgroup.js';
 import { codeOf, HOST_PATHS, type HostPaths } from '../host/host-paths.js';
-import type { PressureTrigger } from '../host/pressure.js';
+import type { Pressure, PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
 import { isWritable, openAccess } from './limit-access.js';
 import { followLimits, mayUseBytes, nextLimit, ownBytes, type GuestUse } from './limit-plan.js';
@@ -60,6 +60,8 @@ export class VmLimits {
   #timer: NodeJS.Timeout | null = null;
   #trigger: PressureTrigger | null = null;
   #failed: string | null = null;
+  /** A write was refused, and none was taken since. */
+  #refused = false;
   #pressureUnknown = false;
   #last: Promise<void> = Promise.resolve();
   #closed = false;
@@ -95,6 +97,11 @@ export class VmLimits {
     return cgroup === null || now === null ? null : { path: cgroup.path, ...now };
   }
 
+  /** Of the VM's cgroup. */
+  pressure(): Pressure | null {
+    return this.#locate()?.pressure() ?? null;
+  }
+
   limitsView(): VmView['limits'] {
     const wanted = (name: Name) => {
       const knob = this.#knobs[name];
@@ -106,6 +113,11 @@ export class VmLimits {
       mayUseBytes: mayUseBytes(this.#context.use()),
       problem: this.#failed ?? this.#reason,
     };
+  }
+
+  /** Whether limits can be set, as far as that is known: they are not tried for it. */
+  get writable(): boolean {
+    return !this.#refused || (this.#cgroup !== null && isWritable(this.#cgroup));
   }
 
   /** Why limits that were asked for are not, or harm; null: all is well, or none were. */
@@ -194,9 +206,10 @@ export class VmLimits {
   }
 
   async #request(asked: LimitRequest): Promise<void> {
-    if (this.#closed) throw new LimitError('the VM is gone');
+    if (this.#closed) throw new LimitError('the VM is gone: see balloonctl list');
     const cgroup = this.#locate(true);
-    if (cgroup === null) throw new LimitError(this.#reason ?? 'the VM has no cgroup');
+    if (cgroup === null)
+      throw new LimitError(`${this.#reason ?? 'the VM has no cgroup'}: see "Which cgroup" in docs/limits.md`);
     if (!isWritable(cgroup)) await openAccess(cgroup, this.#paths);
     const read = this.#read(cgroup);
     if (read === null) throw new LimitError(this.#lost(cgroup));
@@ -226,12 +239,14 @@ export class VmLimits {
         return;
       }
       await cgroup.set({ [name]: to });
+      this.#refused = false;
       if (word === 'restore') this.#knobs[name] = undefined;
       const took = this.#now(cgroup)?.[name] ?? null;
       this.#say({ [name]: from }, { [name]: took }, word === 'restore' ? 'restored' : 'operator');
     } catch (error) {
       this.#knobs[name] = before;
       if (error instanceof LimitError) throw error;
+      this.#refused = !isGone(error);
       throw new LimitError(isGone(error) ? this.#lost(cgroup) : refusal(cgroup, error));
     } finally {
       this.#context.save();
@@ -292,6 +307,7 @@ export class VmLimits {
       }
       this.#applied = { highBytes: read.highBytes, maxBytes: read.maxBytes, ...changed };
       this.#failed = null;
+      this.#refused = false;
       const details = { mayUseBytes: mayUse, ownBytes: this.#own, currentBytes: read.currentBytes };
       if (Object.keys(changed).length > 0) this.#say(read, changed, why, details);
     } catch (error) {
@@ -325,6 +341,7 @@ export class VmLimits {
       this.#lost(cgroup);
       return;
     }
+    this.#refused = true;
     const message = refusal(cgroup, error);
     if (this.#failed !== message) this.#context.emit('limit-failed', message, { code: codeOf(error) });
     this.#failed = message;
@@ -342,7 +359,7 @@ export class VmLimits {
 
   /** `again`: also where none was found before. What is limited stays the same until it is given up. */
   #locate(again = false): VmCgroup | null {
-    if (this.#touched) return this.#cgroup;
+    if (this.#touched || this.#closed) return this.#cgroup;
     if (this.#cgroup !== null && !again) return this.#cgroup;
     if (this.#reason !== null && !again) return null;
     const found = findVmCgroup(this.#context.pid, { shared: this.#context.shared, paths: this.#paths });

@@ -6,9 +6,8 @@ import { listenUnix } from '../os/socket.js';
 
 /** Owner and group may connect: the VMM runs as one of them. */
 const SOCKET_MODE = 0o660;
-/** Connections taken at once, and how long no more are then: each costs about a millisecond, which nobody is charged. */
-const ACCEPTS_PER_TURN = 4;
-const PAUSE_MS = 20;
+/** How long no connection is taken after one: each costs about a millisecond, whoever makes it. */
+const PAUSE_MS = 5;
 const RETRY_MS = 1000;
 
 /** Hands out each connection made to a listening socket. It owns the socket, and its path if it made it. */
@@ -58,16 +57,14 @@ export class Listener {
 
   #accept(): void {
     try {
-      for (let turn = 0; turn < ACCEPTS_PER_TURN; turn++) {
-        // Until it is safe to have one more, it is so in the socket.
-        if (!this.#keeper.whenSafe(() => this.#poller?.setEvents(READABLE))) {
-          this.#poller?.setEvents(0);
-          return;
-        }
-        const fd = this.#keeper.accept(this.fd);
-        if (fd === null) return;
-        this.#take(fd);
+      // Until it is safe to have one more, it is so in the socket.
+      if (!this.#keeper.whenSafe(() => this.#poller?.setEvents(READABLE))) {
+        this.#poller?.setEvents(0);
+        return;
       }
+      const fd = this.#keeper.accept(this.fd);
+      if (fd === null) return;
+      this.#take(fd);
       this.#poller?.setEvents(0);
       this.#retry = setTimeout(() => {
         this.#retry = null;

@@ -2,10 +2,14 @@
 const PERIOD_MS = 4000;
 /** VMs looked at in one go: a glance takes some microseconds, to be woken for it takes more. */
 const AT_ONCE = 16;
+/** Between the parts of a look that takes long, of a millisecond each. */
+const PART_PAUSE_MS = 9;
+
+/** What was done: nothing had changed, some of a look that is to be gone on with, or all of it. */
+export type Look = 'glance' | 'part' | 'whole';
 
 interface Watched {
-  /** Returns whether that took more than a glance. */
-  recheckPinned(): boolean;
+  recheckPinned(): Look;
 }
 
 /**
@@ -17,6 +21,7 @@ export class PinWatch {
   readonly #periodMs: number;
   #timer: NodeJS.Timeout | null = null;
   #round: Watched[] = [];
+  #last: Look = 'glance';
 
   constructor(vms: () => Watched[], periodMs = PERIOD_MS) {
     this.#vms = vms;
@@ -28,21 +33,21 @@ export class PinWatch {
     const count = this.#vms().length;
     if (count === 0) return;
     const pause = this.#round.length > 0 ? 1 / AT_ONCE : 1;
-    this.#timer ??= setTimeout(
-      () => {
-        this.#timer = null;
-        this.#look();
-        this.wake();
-      },
-      this.#periodMs * Math.min(pause, AT_ONCE / count),
-    ).unref();
+    const pauseMs = this.#last === 'part' ? PART_PAUSE_MS : this.#periodMs * Math.min(pause, AT_ONCE / count);
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null;
+      this.#look();
+      this.wake();
+    }, pauseMs).unref();
   }
 
   #look(): void {
     if (this.#round.length === 0) this.#round = this.#vms();
     for (let left = AT_ONCE; left > 0; left--) {
       const vm = this.#round.pop();
-      if (vm === undefined || vm.recheckPinned()) return;
+      this.#last = vm?.recheckPinned() ?? 'glance';
+      if (vm !== undefined && this.#last === 'part') this.#round.push(vm);
+      if (vm === undefined || this.#last !== 'glance') return;
     }
   }
 }

@@ -7,7 +7,7 @@ import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import { HostMemory, type HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
-import type { Action } from '../policy/action.js';
+import type { Action, Cause } from '../policy/action.js';
 import { LIMITABLE, MOVABLE, TAKEABLE, vmTable, type VmTable } from '../policy/inputs.js';
 import { plan } from '../policy/plan.js';
 import {
@@ -19,7 +19,7 @@ import {
   moveRows,
   type PolicyState,
 } from '../policy/state.js';
-import { describe } from '../policy/words.js';
+import { availableWords, describe } from '../policy/words.js';
 import { freshStat, VmReadings } from './policy-readings.js';
 import { PolicyRecorder } from './policy-recorder.js';
 import type { Entitlement, PolicySettings } from '../policy/settings.js';
@@ -28,6 +28,10 @@ import type { Entitlement, PolicySettings } from '../policy/settings.js';
 export interface GovernedVm {
   readonly name: string;
   readonly pid: number;
+  /** What its guest's memory takes up on the host. */
+  readonly allocatedBytes: number;
+  /** Its limits can be set, as far as is known. */
+  readonly limitable: boolean;
   /** An operator has taken it in hand. */
   manual: boolean;
   view(): VmView;
@@ -46,7 +50,7 @@ interface Said {
 
 /** Looks at the host and its VMs every now and then, lets plan() decide, and does it where it may. */
 export class PolicyEngine {
-  readonly #settings: PolicySettings;
+  #settings: PolicySettings;
   readonly #vms: () => readonly GovernedVm[];
   readonly #emit: Emit;
   readonly #paths: HostPaths;
@@ -61,6 +65,10 @@ export class PolicyEngine {
   #state: PolicyState = emptyState(0);
   #names: readonly string[] = [];
   #seen: HostReading | null = null;
+  /** VMs may have a part of the host's memory only, and that is what was seen. */
+  #isPart = false;
+  /** What was done since the daemon began, by `took`, `gave`, `forced` or `released`, and why. */
+  readonly acted: { action: string; reason: Cause; count: number }[] = [];
   #paused = false;
   #problem: string | null = null;
   #timer: NodeJS.Timeout | null = null;
@@ -82,6 +90,11 @@ export class PolicyEngine {
     const { record } = settings;
     const failed = (why: string): void => this.#degrade('record', `what it sees is not recorded: ${why}`);
     this.#recorder = record === null || settings.mode === 'off' ? null : new PolicyRecorder(record, failed);
+  }
+
+  /** From the next tick on; mode, interval and record must be as they were. */
+  configure(settings: PolicySettings): void {
+    this.#settings = settings;
   }
 
   /** Ticks until close(). */
@@ -112,7 +125,7 @@ export class PolicyEngine {
     const vms = this.#vms().filter((vm) => vm.view().ramBytes > 0);
     this.#follow(vms.map(({ name }) => name));
     const table = this.#table(vms);
-    const config = this.#settings.config(host.totalBytes);
+    const config = this.#settings.config(host.totalBytes, this.#isPart);
     const reading = {
       nowSeconds: this.#now(),
       totalBytes: host.totalBytes,
@@ -181,13 +194,26 @@ export class PolicyEngine {
 
   #readHost(): HostReading | null {
     try {
-      this.#seen = this.#host.read();
+      const read = this.#host.read();
+      const misfit = this.#settings.misfit(read.totalBytes);
+      if (misfit !== null) this.#degrade('misfit', misfit);
+      const totalBytes = this.#settings.memoryBytes(read.totalBytes);
+      this.#isPart = totalBytes < read.totalBytes;
+      this.#seen = this.#isPart
+        ? { ...read, totalBytes, availableBytes: this.#left(totalBytes, read) }
+        : read;
       return this.#seen;
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       this.#degrade('host', `it does nothing, since the host's memory cannot be read: ${why}`);
       return null;
     }
+  }
+
+  /** Of what VMs may have in all: what they have not, as far as the host can give it. */
+  #left(totalBytes: number, { availableBytes }: HostReading): number {
+    const used = this.#vms().reduce((sum, vm) => sum + vm.allocatedBytes, 0);
+    return Math.max(0, Math.min(availableBytes, totalBytes - used));
   }
 
   #degrade(what: string, message: string): void {
@@ -243,7 +269,10 @@ export class PolicyEngine {
       const readings = this.#readingsOf(vm);
       const cgroup = readings.memory();
       const movable = state === 'running' && !vm.manual && !this.#paused;
-      const limitable = cgroup !== null && !(vm.view().limits.problem ?? '').includes('cannot be written');
+      const limitable = cgroup !== null && vm.limitable;
+      // The cgroup may be charged for more, such as page cache, or for less: memory on hugetlbfs, or touched by others.
+      const overheadBytes = cgroup?.overheadBytes ?? 0;
+      const currentBytes = Math.max(cgroup?.currentBytes ?? 0, vm.allocatedBytes + overheadBytes);
       table.flags[row] =
         (movable ? MOVABLE : 0) | (inhibited === null ? TAKEABLE : 0) | (limitable ? LIMITABLE : 0);
       table.band[row] = band;
@@ -262,8 +291,8 @@ export class PolicyEngine {
       table.availableBytes[row] = available;
       table.freeBytes[row] = free;
       table.stallPercent[row] = stall;
-      table.currentBytes[row] = cgroup?.currentBytes ?? NaN;
-      table.overheadBytes[row] = cgroup?.overheadBytes ?? 0;
+      table.currentBytes[row] = currentBytes;
+      table.overheadBytes[row] = overheadBytes;
       if (this.#recorder === null) return;
       const known = (value: number): number | null => (Number.isNaN(value) ? null : value);
       recorded.push({
@@ -277,7 +306,7 @@ export class PolicyEngine {
         guestAvailableBytes: known(available),
         guestFreeBytes: known(free),
         stallPercent: stall,
-        currentBytes: cgroup?.currentBytes ?? null,
+        currentBytes,
       });
     });
     const host = this.#seen;
@@ -288,14 +317,22 @@ export class PolicyEngine {
     return table;
   }
 
+  #count(action: string, reason: Cause): void {
+    const entry = this.acted.find((known) => known.action === action && known.reason === reason);
+    if (entry === undefined) this.acted.push({ action, reason, count: 1 });
+    else entry.count++;
+  }
+
   #act(action: Action, vms: readonly GovernedVm[], text: string): void {
     const vm = vms[action.row];
     if (vm === undefined) return;
     this.#say(vm.name, text);
     const { cause, counterpart, hostAvailableBytes } = action.reason;
     const other = counterpart < 0 ? 'host' : (this.#names[counterpart] ?? 'host');
-    const tell = (event: EventName, fields: Record<string, unknown>): void =>
+    const tell = (event: EventName, fields: Record<string, unknown>): void => {
       this.#emit(event, text, { cause, hostAvailableBytes, ...fields }, vm.name);
+      this.#count(event.replace('policy-', ''), cause);
+    };
     switch (action.kind) {
       case 'target': {
         const bytes = Math.abs(action.toBytes - action.fromBytes);
@@ -369,22 +406,28 @@ export class PolicyEngine {
       weight,
       mode,
       force: rung === 0 ? 'none' : rung <= HIGH_STEPS ? 'high' : rung === MAX_RUNG ? 'max' : 'kill',
-      said: said?.text ?? this.#whyNothing(vm),
+      said: said?.text ?? null,
       saidAt: said?.at ?? null,
+      now: this.#standing(vm),
     };
   }
 
-  #whyNothing(vm: GovernedVm): string {
+  /** What may be expected for it now, in words. */
+  #standing(vm: GovernedVm): string {
     const host = this.#seen;
+    const { state, balloon } = vm.view();
     if (this.#settings.mode === 'off') return 'the policy is off (mode in [policy])';
     if (vm.manual)
       return `left alone: an operator set its target or paused it (balloonctl policy resume ${vm.name})`;
-    if (vm.view().state !== 'running') return 'left alone: no guest driver runs';
+    if (this.#paused) return 'left alone: an operator paused the policy (balloonctl policy resume)';
+    if (state !== 'running') return 'left alone: no guest driver runs';
     if (host === null) return 'left alone: the memory of the host cannot be read';
     const reserve = this.#settings.config(host.totalBytes).reserveShare * host.totalBytes;
-    const available = formatSize(host.availableBytes);
-    return host.availableBytes >= reserve
-      ? `nothing is asked of it: host available ${available}, reserve ${formatSize(reserve)}`
-      : `nothing can be had from it now: host available ${available} < reserve ${formatSize(reserve)}`;
+    const figures = `${availableWords(this.#isPart)} ${formatSize(host.availableBytes)}`;
+    const has = balloon.targetBytes > 0 ? `, ${formatSize(balloon.targetBytes)} of it stay taken` : '';
+    if (host.availableBytes < reserve) {
+      return `memory is sought, of lower bands and what is idle first: ${figures} < reserve ${formatSize(reserve)}${has}`;
+    }
+    return `nothing more is asked of it, as the reserve is there: ${figures}, reserve ${formatSize(reserve)}${has}`;
   }
 }

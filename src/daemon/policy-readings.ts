@@ -22,7 +22,9 @@ export interface CgroupMemory {
 /** What the policy looks at of one VM beyond its view: its cgroup, and whether its counters moved. */
 export class VmReadings {
   readonly #cgroup: VmCgroup | null;
-  readonly #trigger: PressureTrigger | null;
+  readonly #onPressure: () => void;
+  #trigger: PressureTrigger | null = null;
+  #closed = false;
   #counted: number | null = null;
   #countedAt = -Infinity;
   #stalling = false;
@@ -30,14 +32,22 @@ export class VmReadings {
   /** `onPressure`: its tasks wait for memory. Whatever cannot be had is done without. */
   constructor(pid: number, onPressure: () => void, paths: HostPaths = HOST_PATHS) {
     this.#cgroup = findVmCgroup(pid, { paths }).cgroup;
-    let trigger: PressureTrigger | null = null;
+    this.#onPressure = onPressure;
+    this.#watch();
+  }
+
+  /** Its file is opened to the daemon with its limits (balloond-limits.socket): until then it is looked at by time. */
+  #watch(): void {
+    if (this.#trigger !== null || this.#closed) return;
     try {
-      trigger =
-        this.#cgroup?.watchPressure((pressure) => (pressure === null ? undefined : onPressure())) ?? null;
+      const watched = this.#cgroup?.watchPressure((pressure) => {
+        if (pressure === null) this.#trigger = null;
+        else this.#onPressure();
+      });
+      this.#trigger = watched ?? null;
     } catch {
-      // The next tick sees it, a few seconds later.
+      // The next look sees it, a few seconds later.
     }
-    this.#trigger = trigger;
   }
 
   /** Null when it has no cgroup of its own, or one that may not be read. */
@@ -45,6 +55,7 @@ export class VmReadings {
     try {
       const read = this.#cgroup?.read() ?? null;
       if (read === null) return null;
+      this.#watch();
       const { currentBytes, stat, pressure } = read;
       // Guest memory is shmem (on hugetlbfs it is charged elsewhere).
       const overheadBytes = Math.min(currentBytes, (stat['anon'] ?? 0) + (stat['kernel'] ?? 0));
@@ -68,6 +79,7 @@ export class VmReadings {
   }
 
   close(): void {
+    this.#closed = true;
     this.#trigger?.close();
   }
 }

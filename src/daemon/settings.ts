@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import { parse, TomlError } from 'smol-toml';
 import { Type, type Static } from 'typebox';
 import { Value } from 'typebox/value';
@@ -7,8 +8,8 @@ import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protoco
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
 import { globMatches } from '../policy/glob.js';
-import { findPolicyMistake, POLICY_TABLE, VM_POLICY } from '../policy/settings.js';
-import { lineOf } from './toml-line.js';
+import { findPolicyMistake, POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';
+import { placeInToml } from './toml-place.js';
 
 /** A file or flag that cannot be honoured; the message is one line that says what to do. */
 export class SettingsError extends Error {
@@ -43,7 +44,7 @@ const DeviceSettings = {
   'shared-cgroup': Type.Optional(Type.Boolean()),
 };
 
-const ConfigFile = Type.Object(
+export const ConfigFile = Type.Object(
   {
     control: Type.Optional(Type.String({ minLength: 1 })),
     metrics: Type.Optional(Type.String({ minLength: 1 })),
@@ -111,7 +112,9 @@ export function readConfigFile(path: string): ConfigFile {
     text = readFileSync(path, 'utf8');
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new SettingsError(`cannot read the configuration: ${reason}`);
+    throw new SettingsError(
+      `cannot read the configuration: ${reason}: give the path of a file that may be read`,
+    );
   }
   let document: unknown;
   try {
@@ -121,17 +124,41 @@ export function readConfigFile(path: string): ConfigFile {
     const [reason] = error.message.split('\n');
     throw new SettingsError(`${path}:${error.line}:${error.column}: ${reason ?? 'not TOML'}`);
   }
-  const wrong = (where: string, what: string): SettingsError => {
-    const line = lineOf(text, where);
-    return new SettingsError(`${path}${line === null ? '' : `:${line}`}: ${where || 'the file'} ${what}`);
+  const wrong = (where: readonly string[], what: string): SettingsError => {
+    const { line, column } = placeInToml(text, where);
+    const key = where.length === 0 ? '' : `${where.join('.')} `;
+    return new SettingsError(`${path}:${line}:${column}: ${key}${what}`);
   };
   if (!Value.Check(ConfigFile, document)) {
-    const [first] = Value.Errors(ConfigFile, document);
-    throw wrong(first?.instancePath.replaceAll('/', '.').slice(1) ?? '', first?.message ?? 'is wrong');
+    const { where, wrong: what } = firstMistake(document);
+    throw wrong(where, what);
   }
+  if (document.metrics !== undefined && readAddress(document.metrics) === null) {
+    throw wrong(['metrics'], `is no address: ${ADDRESS_FORM}`);
+  }
+  const paths = (document.socket ?? []).map((socket) => socket.path);
+  const again = paths.findIndex((socketPath, n) => paths.indexOf(socketPath) !== n);
+  if (again >= 0)
+    throw wrong(['socket', `${again}`, 'path'], 'is that of another [[socket]]: give each its own');
   const mistake = findPolicyMistake(document);
-  if (mistake !== null) throw wrong(mistake.where, mistake.what);
+  if (mistake !== null) throw wrong(mistake.where.split('.'), mistake.what);
   return document;
+}
+
+/** What is wrong first in a document that is not a ConfigFile, and its path. */
+function firstMistake(document: unknown): { where: string[]; wrong: string } {
+  const errors = Value.Errors(ConfigFile, document);
+  const path = errors[0]?.instancePath ?? '';
+  const where = path.split('/').slice(1);
+  const here = errors.filter(({ instancePath }) => instancePath === path);
+  const choices = here.flatMap((error) =>
+    error.keyword === 'const' ? [String(error.params.allowedValue)] : [],
+  );
+  if (choices.length > 0) return { where, wrong: `must be one of ${choices.join(', ')}` };
+  if (here.some(({ keyword }) => keyword === 'boolean')) {
+    return { where, wrong: 'is unknown: see docs/configuration.md for the keys there are' };
+  }
+  return { where, wrong: errors[0]?.message ?? 'is wrong' };
 }
 
 /** What applies to a VM: the last matching `[[vm]]`, then its socket, then the defaults. */
@@ -167,14 +194,81 @@ export function offeredBits(features: readonly OfferableFeature[]): FeatureBits 
   );
 }
 
+const ADDRESS_FORM = 'give HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797';
+
 /** `HOST:PORT`; an IPv6 address in brackets. Throws SettingsError. */
 export function parseAddress(text: string): { host: string; port: number } {
+  const address = readAddress(text);
+  if (address === null) {
+    throw new SettingsError(`metrics cannot be served on ${JSON.stringify(text)}: ${ADDRESS_FORM}`);
+  }
+  return address;
+}
+
+function readAddress(text: string): { host: string; port: number } | null {
   const [, bracketed, plain, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+)):(\d{1,5})$/.exec(text) ?? [];
   const host = bracketed ?? plain;
-  if (host === undefined || Number(digits) > 65_535) {
-    throw new SettingsError(
-      `metrics cannot be served on ${JSON.stringify(text)}: give HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797`,
-    );
-  }
-  return { host, port: Number(digits) };
+  return host === undefined || Number(digits) > 65_535 ? null : { host, port: Number(digits) };
+}
+
+/** When a setting that was changed in the file takes effect, if it is not to interrupt anybody. */
+export type Effect = 'now' | 'next-connection' | 'restart';
+
+type PolicyTable = NonNullable<ConfigFile['policy']>;
+
+/** What the policy is started with, and keeps until it is started again; and what it can be given at any time. */
+function policyParts({ policy = {} }: ConfigFile): { atStart: PolicyTable; later: PolicyTable } {
+  const { mode, interval, record, ...later } = policy;
+  const atStart = {
+    ...(mode !== undefined && { mode }),
+    ...(interval !== undefined && { interval }),
+    ...(record !== undefined && { record }),
+  };
+  return { atStart, later };
+}
+
+/** The policy of `next`, as far as a daemon that was started with `started` can have it. */
+export function policyAfterReload(started: ConfigFile, next: ConfigFile): PolicyFile {
+  return { vm: next.vm, policy: { ...policyParts(next).later, ...policyParts(started).atStart } };
+}
+
+/** Parts of the file that take effect together. Sockets take effect one by one. */
+const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => unknown][] = [
+  ['control', 'restart', ({ control }) => control],
+  ['metrics', 'restart', ({ metrics }) => metrics],
+  ['log-level', 'now', (config) => config['log-level']],
+  ['log-format', 'restart', (config) => config['log-format']],
+  ['vm', 'next-connection', ({ vm }) => vm?.map((one) => ({ ...one, min: null, max: null, weight: null }))],
+  [
+    'vm min, max and weight',
+    'now',
+    ({ vm }) => vm?.map(({ match, min, max, weight }) => ({ match, min, max, weight })),
+  ],
+  ['policy', 'now', (config) => policyParts(config).later],
+  ['policy mode, interval and record', 'restart', (config) => policyParts(config).atStart],
+];
+
+export interface ConfigChange {
+  /** The section, or a socket by its path. */
+  key: string;
+  effect: Effect;
+}
+
+/** What differs between two files; sockets that are there in both keep listening, and their settings wait for VMs. */
+export function configChanges(before: ConfigFile, after: ConfigFile): ConfigChange[] {
+  const parts = PARTS.filter(([, , of]) => !isDeepStrictEqual(of(before), of(after)));
+  return [...parts.map(([key, effect]) => ({ key, effect })), ...socketChanges(before, after)];
+}
+
+function socketChanges(before: ConfigFile, after: ConfigFile): ConfigChange[] {
+  const [was, is] = [before, after].map(
+    ({ socket = [] }) => new Map(socket.map((one) => [one.path, one] as const)),
+  );
+  const paths = [...new Set([...(was?.keys() ?? []), ...(is?.keys() ?? [])])];
+  return paths.flatMap((path): ConfigChange[] => {
+    const [old, now] = [was?.get(path), is?.get(path)];
+    if (isDeepStrictEqual(old, now)) return [];
+    const stays = old !== undefined && now !== undefined;
+    return [{ key: `socket ${path}`, effect: stays ? 'next-connection' : 'now' }];
+  });
 }

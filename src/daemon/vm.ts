@@ -8,7 +8,8 @@ import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { CacheBalloon } from '../balloon/cache-balloon.js';
 import type { HostPaths } from '../host/host-paths.js';
 import { mapsPrivately } from '../host/peer.js';
-import { findPinning, openFileCount } from '../host/pinned.js';
+import type { Pressure } from '../host/pressure.js';
+import { findPinning, NOT_PINNED, openFileCount, searchPinning, type PinSearch } from '../host/pinned.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
@@ -24,6 +25,7 @@ import type { GuestUse } from './limit-plan.js';
 import { offeredBits, type DeviceKind, type DeviceOptions } from './settings.js';
 import { MAX_REASON } from '../vhost-user/session-record.js';
 import { encodeVmRecord, type ForcedFrom, type VmRecord } from './vm-record.js';
+import type { Look } from './pin-watch.js';
 import { verdict } from './verdict.js';
 
 /** A target that cannot be: the message says why and what to do. */
@@ -36,6 +38,8 @@ export type Target = { memoryBytes: number } | { balloonBytes: number };
 
 /** The VMM's open files are looked at that often, even when their number stays the same. */
 const PIN_LOOK_MS = 60_000;
+/** Parts of such a look. */
+const PIN_PART_MS = 1;
 
 /** Who the VM is, and what it is served with. */
 export interface VmIdentity {
@@ -96,8 +100,10 @@ export class Vm implements SessionObserver, BalloonObserver {
   #operatorInhibits: string | null = null;
   #pinnedBy: string | null = null;
   #pinLookedAt = -Infinity;
+  #pinSearch: ReturnType<typeof searchPinning> | null = null;
   #openFiles: number | null = null;
   #pinUnknown = false;
+  #tooFewQueues: string | null = null;
   #ended = false;
   #named: { bits: FeatureBits; names: string[] } | null = null;
 
@@ -212,6 +218,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.#session.memory.allocatedBytes;
   }
 
+  get pressure(): Pressure | null {
+    return this.limits.pressure();
+  }
+
   /** With what is known of its one device as `balloon`, whichever it is. */
   view(): VmView {
     const { memory, features, state } = this.#session;
@@ -253,6 +263,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#session.save();
   }
 
+  get limitable(): boolean {
+    return this.limits.writable;
+  }
+
   /** The policy's word. Never beyond what there is. */
   setPolicyTarget(balloonBytes: number): void {
     this.#apply(Math.min(balloonBytes, this.#ramBytes), 'policy');
@@ -285,7 +299,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     const asked = 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes;
     if (ram > 0 && asked > ram) {
       throw new TargetError(
-        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(asked)} is too much`,
+        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(asked)} is too much: ask for ${formatSize(ram)} at most`,
       );
     }
     this.#wantedMemoryBytes = null;
@@ -307,24 +321,37 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   /**
-   * The same as checkPinned() where something may have changed: the VMM has more or fewer files open, or it is long ago.
-   * Returns whether it was so.
+   * The same as checkPinned(), a part at a time, where something may have changed: the VMM has more or fewer files open,
+   * or it is long ago.
    */
-  recheckPinned(): boolean {
-    this.limits.check();
-    const files = openFileCount(this.pid);
-    const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
-    if (files !== null && files === this.#openFiles && recent) return false;
-    this.#openFiles = files;
-    this.checkPinned();
-    return true;
+  recheckPinned(): Look {
+    if (this.#pinSearch === null) {
+      this.limits.check();
+      const files = openFileCount(this.pid);
+      const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
+      if (files !== null && files === this.#openFiles && recent) return 'glance';
+      this.#openFiles = files;
+      this.#pinSearch = searchPinning(this.pid);
+    }
+    const search = this.#pinSearch;
+    for (const end = performance.now() + PIN_PART_MS; performance.now() < end;) {
+      const { done, value } = search.next();
+      if (done !== true) continue;
+      this.#pinSearched(value);
+      return 'whole';
+    }
+    return 'part';
   }
 
   /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
   checkPinned(): void {
+    this.#pinSearched(findPinning(this.pid));
+  }
+
+  #pinSearched({ found, unknown }: PinSearch): void {
+    this.#endPinSearch();
     if (this.#ended) return;
     this.#pinLookedAt = performance.now();
-    const { found, unknown } = findPinning(this.pid);
     if (unknown !== null && !this.#pinUnknown) {
       this.#pinUnknown = true;
       this.#emit('pin-unknown', `the VMM's open files cannot be looked at: ${unknown}`, { code: unknown });
@@ -332,6 +359,11 @@ export class Vm implements SessionObserver, BalloonObserver {
     if (found === this.#pinnedBy) return;
     this.#pinnedBy = found;
     void this.#inhibit();
+  }
+
+  #endPinSearch(): void {
+    this.#pinSearch?.return(NOT_PINNED);
+    this.#pinSearch = null;
   }
 
   async #inhibit(): Promise<void> {
@@ -347,6 +379,11 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#session.close();
   }
 
+  /** So many milliseconds of the event loop went into serving it at all. */
+  charge(ms: number): void {
+    this.#session.seat.charge(ms);
+  }
+
   inspectRegion({ gpa, userAddr }: RegionDescription): string | null {
     if (mapsPrivately(this.pid, userAddr) !== true) return null;
     const reason =
@@ -356,6 +393,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   memoryChanged(): void {
+    if (this.#ramBytes === 0) this.checkPinned();
     const { regions, sizeBytes } = this.#session.memory;
     this.#ramBytes = sizeBytes;
     this.limits.allow('memory-mapped');
@@ -436,9 +474,14 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   queuesSettled(present: number, needed: number): void {
-    if (present >= needed) return;
-    this.#problem = `the VMM device has ${present} virtqueues, the offered features need ${needed}: set num_vqs=${needed} on it and restart the VM`;
-    this.#emit('too-few-queues', this.#problem, { present, needed });
+    if (present >= needed) {
+      // It had not named all of them when it was looked at.
+      if (this.#tooFewQueues !== null && this.#problem === this.#tooFewQueues) this.#problem = null;
+      return;
+    }
+    this.#tooFewQueues = `the VMM device has ${present} virtqueues, the offered features need ${needed}: set num_vqs=${needed} on it and restart the VM`;
+    this.#problem = this.#tooFewQueues;
+    this.#emit('too-few-queues', this.#tooFewQueues, { present, needed });
   }
 
   configChangeSent(): void {
@@ -447,6 +490,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   closed(error: Error | null): void {
     this.#ended = true;
+    this.#endPinSearch();
     this.limits.close();
     if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');

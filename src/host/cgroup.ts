@@ -59,8 +59,13 @@ export class VmCgroup {
       lowBytes: this.#limit('memory.low') ?? null,
       stat: parseCounts(this.#text('memory.stat') ?? ''),
       events: parseCounts(this.#text('memory.events') ?? ''),
-      pressure: readPressure(join(this.folder, 'memory.pressure')),
+      pressure: this.pressure(),
     };
+  }
+
+  /** Null: PSI is switched off, or the cgroup is gone. */
+  pressure(): Pressure | null {
+    return readPressure(join(this.folder, 'memory.pressure'));
   }
 
   /** What is used and the two limits, at a third of the cost of read(); null when the cgroup is gone. */

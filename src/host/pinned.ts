@@ -22,8 +22,13 @@ export interface PinSearch {
   unknown: string | null;
 }
 
-/** Looks at the open files of a process. Threads with a file table of their own are not looked at. */
-export function findPinning(pid: number, proc = '/proc'): PinSearch {
+export const NOT_PINNED: PinSearch = { found: null, unknown: null };
+
+/**
+ * Looks at the open files of a process, one after the other, as far as it is asked to. Threads with a file table of
+ * their own are not looked at.
+ */
+export function* searchPinning(pid: number, proc = '/proc'): Generator<undefined, PinSearch, undefined> {
   const folder = `${proc}/${pid}/fd`;
   try {
     const files = opendirSync(folder, { bufferSize: 256 });
@@ -33,6 +38,7 @@ export function findPinning(pid: number, proc = '/proc'): PinSearch {
         if (entry === null) break;
         const path = link(`${folder}/${entry.name}`);
         if (path !== null && PINNING.some((kind) => kind.test(path))) return { found: path, unknown: null };
+        yield;
       }
     } finally {
       files.closeSync();
@@ -40,7 +46,16 @@ export function findPinning(pid: number, proc = '/proc'): PinSearch {
   } catch (error) {
     return { found: null, unknown: codeOf(error) };
   }
-  return { found: null, unknown: null };
+  return NOT_PINNED;
+}
+
+/** Looks at all of them now. */
+export function findPinning(pid: number, proc?: string): PinSearch {
+  const search = searchPinning(pid, proc);
+  for (;;) {
+    const { done, value } = search.next();
+    if (done === true) return value;
+  }
 }
 
 /** How many files a process has open; null where that cannot be told (before Linux 6.2, or it may not be looked at). */

@@ -260,6 +260,16 @@ NATIVE(send)
 	return glue_result(&call, call.bad ? 0 : bd_send(fd, from, length, fds, count));
 }
 
+/* sendDescriptor(fd, passed): a datagram of no bytes */
+NATIVE(sendDescriptor)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+	int32_t passed = glue_fd(&call, 1);
+
+	return glue_result(&call, call.bad ? 0 : bd_send(fd, "", 0, &passed, 1));
+}
+
 /* peek(fd, bytes, at, length, fds): as receive(), from the `at`th byte in the socket to the `at`th of the array. */
 NATIVE(peek)
 {
@@ -548,6 +558,14 @@ NATIVE(memfd)
 	return glue_result(&call, call.bad || error ? error : bd_memfd(name, size, (int)shift));
 }
 
+NATIVE(seal)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+
+	return glue_result(&call, call.bad ? 0 : bd_seal(fd));
+}
+
 /* --- discard ------------------------------------------------------------------------------------------------ */
 
 NATIVE(pidfdSelf)
@@ -664,7 +682,7 @@ NAPI_MODULE_INIT()
 		EXPORT(peek),	   EXPORT(consume),	 EXPORT(unconsumed),	 EXPORT(hungUp),
 		EXPORT(sendFile),  EXPORT(unread),    EXPORT(offset),	 EXPORT(setOffset),	 EXPORT(punch),
 		EXPORT(acceptAndTell), EXPORT(boundPath), EXPORT(datagramConnect),		 EXPORT(datagramBind),
-		EXPORT(faults),	   EXPORT(allFaults),
+		EXPORT(faults),	   EXPORT(allFaults), EXPORT(seal),	 EXPORT(sendDescriptor),
 	};
 	struct bd_signaller *signaller = calloc(1, sizeof(*signaller));
 

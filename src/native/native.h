@@ -95,6 +95,8 @@ uint32_t *bd_all_faults(void);
 
 /* memfd.c */
 int bd_memfd(const char *name, off_t size, int huge_page_shift);
+/* Whoever has it open, it stays as it is from now on. */
+int bd_seal(int fd);
 
 /* eventfd.c */
 int bd_eventfd(unsigned int initial);

@@ -7,11 +7,14 @@ const KEPT = 1000;
 const BURST = 10;
 const REFILL_MS = 1000;
 
+/** What a line has beside its message: the event's name, the VM that is meant, and the figures. */
+export type LoggedFields = Readonly<{ event: EventName; vm?: string }> & Readonly<Record<string, unknown>>;
+
 export interface LogSink {
-  debug(fields: object, message: string): void;
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
+  debug(fields: LoggedFields, message: string): void;
+  info(fields: LoggedFields, message: string): void;
+  warn(fields: LoggedFields, message: string): void;
+  error(fields: LoggedFields, message: string): void;
 }
 
 export type Emit = (event: EventName, message: string, fields?: Record<string, unknown>, vm?: string) => void;

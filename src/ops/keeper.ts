@@ -64,6 +64,11 @@ export class Keeper {
     else this.#daemon.kill(signal);
   }
 
+  /** Passes a signal on to the daemon, when there is one. */
+  forward(signal: NodeJS.Signals): void {
+    this.#daemon?.kill(signal);
+  }
+
   get #path(): string {
     return join(this.#folder, 'notify');
   }

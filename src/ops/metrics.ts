@@ -3,7 +3,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import type { VmView } from '../../protocol/control/schema.js';
 import { Family, label } from './exposition.js';
 import { processMetrics } from './process-metrics.js';
-import { VM_FAMILIES, type Allocated } from './vm-families.js';
+import { VM_FAMILIES, type Measured } from './vm-families.js';
 import { CULPRITS, VmMeters } from './vm-meters.js';
 
 /** VMs written before guests' kicks are looked at again: about a millisecond. */
@@ -11,17 +11,25 @@ const VMS_PER_TURN = 16;
 
 const STATES = ['connected', 'running', 'stopped'] as const;
 
-export interface MeteredVm extends Allocated {
+export interface MeteredVm extends Measured {
   readonly name: string;
   readonly meters: VmMeters;
   view(): VmView;
+}
+
+/** How often the policy did something, and why. */
+export interface PolicyCount {
+  readonly action: string;
+  readonly reason: string;
+  readonly count: number;
 }
 
 /**
  * What GET /metrics answers. A VM's series end with it; of the sums over all VMs, gauges forget it and counters do not.
  */
 export class Metrics {
-  readonly #vms: ReadonlyMap<string, MeteredVm>;
+  readonly #vms: () => Iterable<MeteredVm>;
+  readonly #policy: () => Iterable<PolicyCount>;
   readonly #version: string;
   /** Counted by VMs that are gone: by rows of VM_FAMILIES, and the rest. */
   readonly #goneCounters = VM_FAMILIES.map(() => 0);
@@ -30,12 +38,17 @@ export class Metrics {
   /** They went while an answer is written, of which they are part. */
   #leaving: MeteredVm[] = [];
 
-  constructor(vms: ReadonlyMap<string, MeteredVm>, version: string) {
+  constructor(
+    vms: () => Iterable<MeteredVm>,
+    version: string,
+    policy: () => Iterable<PolicyCount> = () => [],
+  ) {
     this.#vms = vms;
+    this.#policy = policy;
     this.#version = version;
   }
 
-  /** The VM is gone, or about to be: what it counted stays in the sums. */
+  /** The VM, or a device of it, is gone, or about to be: what it counted stays in the sums. */
   forget(vm: MeteredVm): void {
     if (this.#writing === null) this.#fold(vm);
     else this.#leaving.push(vm);
@@ -70,7 +83,7 @@ export class Metrics {
     const states = { connected: 0, running: 0, stopped: 0 };
 
     let written = 0;
-    for (const vm of [...this.#vms.values()]) {
+    for (const vm of [...this.#vms()]) {
       if (++written % VMS_PER_TURN === 0) await turn();
       const view = vm.view();
       const own = label('vm', vm.name);
@@ -89,8 +102,24 @@ export class Metrics {
       }
       meters.add(vm.meters);
     }
-    const fleet = [...families, kicks, discards, errors, ...totals(sums, meters, states), ...this.#host()];
+    const fleet = [
+      ...families,
+      kicks,
+      discards,
+      errors,
+      ...totals(sums, meters, states),
+      this.#actions(),
+      ...this.#host(),
+    ];
     return `${fleet.join('')}${await processMetrics()}`;
+  }
+
+  #actions(): Family {
+    const actions = new Family('balloond_policy_actions_total', 'counter', 'What the policy did, and why');
+    for (const { action, reason, count } of this.#policy()) {
+      actions.add(`${label('action', action)},${label('reason', reason)}`, count);
+    }
+    return actions;
   }
 
   #host(): Family[] {

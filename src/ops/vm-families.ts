@@ -1,4 +1,5 @@
 import type { BalloonView, VmView } from '../../protocol/control/schema.js';
+import type { Pressure } from '../host/pressure.js';
 import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
 
 /**
@@ -11,18 +12,21 @@ export interface VmFamily {
   readonly help: string;
   readonly total: boolean;
   /** Null: there is nothing to say. */
-  readonly read: (view: VmView, vm: Allocated) => number | null;
+  readonly read: (view: VmView, vm: Measured) => number | null;
 }
 
-export interface Allocated {
+/** What a view does not have, since it is looked at for this alone. */
+export interface Measured {
   readonly allocatedBytes: number;
+  /** Of its cgroup; null where there is none, or PSI is off. */
+  readonly pressure: Pressure | null;
 }
 
 function row(
   name: string,
   type: VmFamily['type'],
   help: string,
-  read: (view: VmView, vm: Allocated) => number | null | undefined,
+  read: (view: VmView, vm: Measured) => number | null | undefined,
   total = true,
 ): VmFamily {
   return { name, type, help, total, read: (view, vm) => read(view, vm) ?? null };
@@ -40,6 +44,10 @@ function own(
 /** `undefined` without a cgroup, null without a limit. */
 function limit(bytes: number | null | undefined): number | null | undefined {
   return bytes === null ? Infinity : bytes;
+}
+
+function seconds(micros: number | undefined): number | undefined {
+  return micros === undefined ? undefined : micros / 1e6;
 }
 
 function balloonRows(prefix: string, what: string, of: (view: VmView) => BalloonView | null): VmFamily[] {
@@ -140,6 +148,20 @@ export const VM_FAMILIES: readonly VmFamily[] = [
   ),
   own('cgroup_max_bytes', 'gauge', 'memory.max of the cgroup, +Inf without a limit', (view) =>
     limit(view.cgroup?.maxBytes),
+  ),
+  row(
+    'cgroup_pressure_some_seconds_total',
+    'counter',
+    'How long some task of the cgroup waited for memory',
+    (_, { pressure }) => seconds(pressure?.some.totalUs),
+    false,
+  ),
+  row(
+    'cgroup_pressure_full_seconds_total',
+    'counter',
+    'How long all tasks of the cgroup waited for memory at once',
+    (_, { pressure }) => seconds(pressure?.full?.totalUs),
+    false,
   ),
   own(
     'guest_stats_timestamp_seconds',

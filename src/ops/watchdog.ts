@@ -12,6 +12,6 @@ export function startWatchdog(moves: (withinMs: number) => boolean, environment 
   if (usec === undefined || (pid !== undefined && pid !== String(process.pid))) return;
   const limitMs = Number(usec) / 1000;
   setInterval(() => {
-    if (moves(limitMs)) void notify({ WATCHDOG: 1 });
+    if (moves(limitMs)) notify({ WATCHDOG: 1 });
   }, limitMs / PART);
 }

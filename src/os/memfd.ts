@@ -6,3 +6,8 @@ export function createMemfd(name: string, size: number, options: { hugePageBytes
   const shift = options.hugePageBytes === undefined ? 0 : Math.log2(options.hugePageBytes);
   return checked(native.memfd(name, size, shift), 'memfd_create', `of ${size} bytes`);
 }
+
+/** From now on nobody can change what is in it, nor its size. */
+export function sealMemfd(fd: number): void {
+  checked(native.seal(fd), 'fcntl');
+}

@@ -29,6 +29,7 @@ interface Native {
   peer(fd: number, pidUidGid: Int32Array): number;
   receive(fd: number, into: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   send(fd: number, from: Uint8Array, offset: number, length: number, fds: Int32Array): number;
+  sendDescriptor(fd: number, passed: number): number;
   peek(fd: number, into: Uint8Array, at: number, length: number, fds: Int32Array): number;
   consume(fd: number, length: number): number;
   unconsumed(fd: number): number;
@@ -53,6 +54,7 @@ interface Native {
   faults(mapping: MappingHandle): number;
   allFaults(): ArrayBuffer;
   memfd(name: string, size: number, hugePageShift: number): number;
+  seal(fd: number): number;
   pidfdSelf(): number;
   pageBytes(): number;
   discard(

@@ -85,6 +85,12 @@ export function send(
   return wouldBlock(sent) ? -1 : checked(sent, 'sendmsg');
 }
 
+/** Sends a datagram of no bytes with an fd. False when it would block. */
+export function sendDescriptor(fd: number, passed: number): boolean {
+  const sent = native.sendDescriptor(fd, passed);
+  return !wouldBlock(sent) && checked(sent, 'sendmsg') === 0;
+}
+
 /**
  * Looks at the bytes from the `at`th on without taking them; they go to the same place in `into`. Appends copies of fds
  * that came with them to `fdsOut`. It ends behind the first bytes that fds came with. Returns the number of bytes, 0

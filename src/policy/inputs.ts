@@ -49,6 +49,8 @@ export interface Band {
 export interface PolicyConfig {
   /** Highest first. */
   readonly bands: readonly Band[];
+  /** Whether VMs may have a part of the host's memory only, which is then what HostReading tells of. */
+  readonly partOfHost: boolean;
   /** What is to stay available on the host, of its memory. */
   readonly reserveShare: number;
   /** The most of a VM's idle memory that may be taken while others need it: ESX's idle-memory tax. */

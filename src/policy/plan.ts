@@ -35,6 +35,8 @@ const GOAL_MARGIN = 0.25;
 const REFUND_MARGIN = 0.25;
 /** Ramps do not save up more than this. */
 const RAMP_WINDOW_SECONDS = 10;
+/** And 1/64 of its RAM: what a VM that is held to what it uses may grow by, before it is killed for it. */
+const FORCE_ROOM_BYTES = 16 * 2 ** 20;
 /** Times its will-grace: how long nothing is asked of a VM that withstood. */
 const REFUSED_GRACES = 10;
 
@@ -128,7 +130,9 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     if (target <= least) continue;
     ballooned = true;
     const stall = at(vms.stallPercent, row);
-    const stalls = rung === 0 && stall >= STALL_PERCENT && untouched < HEADROOM_SHARE * usable;
+    // Who reclaims its page cache waits for memory as well; who has some to spare is not short of it.
+    const spares = Math.max(untouched, claimed >= 0 ? idleNow : 0) >= HEADROOM_SHARE * usable;
+    const stalls = rung === 0 && stall >= STALL_PERCENT && !spares;
     const low = rung === 0 && claimed >= 0 && idleNow < LOW_SHARE * usable && missing <= step;
     const underFloor = target - (ram - at(vms.minBytes, row));
     if (!stalls && !low && underFloor < PAGE_BYTES) continue;
@@ -189,12 +193,16 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   /** Takes up to `amount`; returns what will come. `forBand` is NO_BAND where the host itself is short. */
   function take(amount: number, forBand: number, receiver: number, urgent: boolean): number {
     let left = amount;
+    // What the ramp holds back, the host waits for as long as it can: higher bands do not pay for it.
+    let awaited = 0;
     // What the highest band uses is the last to go.
     const highest = config.bands.length === 1 ? -1 : 0;
     const above = forBand === NO_BAND ? highest : forBand;
     const from = (pass: 'idle' | 'used' | 'stalling', lowest: number): void => {
-      for (let band = config.bands.length - 1; band > lowest && left > 0; band--) {
-        left -= takeFrom(band, pass, left, forBand, receiver, urgent);
+      for (let band = config.bands.length - 1; band > lowest && left > awaited; band--) {
+        const { taken, heldBack } = takeFrom(band, pass, left - awaited, forBand, receiver, urgent);
+        left -= taken;
+        if (forBand === NO_BAND && !critical) awaited += heldBack;
       }
     };
     from('idle', -1);
@@ -211,18 +219,25 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     forBand: number,
     receiver: number,
     urgent: boolean,
-  ): number {
+  ): { taken: number; heldBack: number } {
     const { cap, weight } = work;
     const rows: number[] = [];
     let extra = 0;
+    let heldBack = 0;
     for (let row = 0; row < count; row++) {
       if (at(vms.band, row) !== band || !mayTake(row, forBand)) continue;
       if (pass !== 'stalling' && at(pressed, row) === 1) continue;
       const grant = at(vms.ramBytes, row) - at(vms.targetBytes, row);
-      const toFloor = Math.min(grant - at(vms.minBytes, row), ramp(row, urgent) + at(hollow, row));
+      const all = grant - at(vms.minBytes, row);
+      const toFloor = Math.min(all, ramp(row, urgent) + at(hollow, row));
       if (pass === 'idle' && at(idle, row) - at(hollow, row) < at(quantum, row)) continue;
-      const most = pass === 'idle' ? Math.min(toFloor, taxable(row)) : toFloor;
+      const pays = pass === 'idle' ? taxable(row) : Infinity;
+      const most = Math.min(toFloor, pays);
+      const later = Math.min(all, pays) - Math.max(most, at(hollow, row), at(out, row));
+      if (later >= at(quantum, row)) heldBack += later;
       if (most - at(out, row) < Math.min(at(quantum, row), toFloor)) continue;
+      // To take what a guest never touched only keeps it from growing: nothing to keep the highest band from.
+      if (band === 0 && most <= at(hollow, row)) continue;
       cap[row] = most;
       weight[row] = Math.max(1, pass === 'idle' ? at(idle, row) : grant) / at(vms.weight, row);
       if (at(out, row) === 0) {
@@ -232,10 +247,10 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
       rows.push(row);
       extra += Math.max(0, at(hollow, row) - at(out, row));
     }
-    if (rows.length === 0) return 0;
+    if (rows.length === 0) return { taken: 0, heldBack };
     const before = solid(rows);
     share(amount + extra, rows, cap, weight, quantum, out, true);
-    return solid(rows) - before;
+    return { taken: solid(rows) - before, heldBack };
   }
 
   /** What the host gets of what is taken from these. */
@@ -394,8 +409,8 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
       row,
       rung,
       highBytes: rung === 0 ? null : up(held - (held - least) * highShare),
-      // Below what it uses, memory.max would kill: there is no swap.
-      maxBytes: rung < MAX_RUNG ? null : up(held),
+      // Below what it uses, memory.max would kill, as there is no swap; and at it, for the next page of its VMM.
+      maxBytes: rung < MAX_RUNG ? null : up(held + FORCE_ROOM_BYTES + at(vms.ramBytes, row) * QUANTUM_SHARE),
       reason,
     };
   }

@@ -1,5 +1,5 @@
 import { Type, type Static } from 'typebox';
-import { parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
+import { formatSize, parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
 import type { Band, PolicyConfig } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
 
@@ -26,6 +26,7 @@ const BandTable = Type.Object(
 export const POLICY_TABLE = Type.Object(
   {
     mode: Type.Optional(Type.Union([Type.Literal('observe'), Type.Literal('auto'), Type.Literal('off')])),
+    memory: Type.Optional(Text),
     reserve: Type.Optional(Text),
     interval: Type.Optional(Type.Number({ minimum: 0.05, maximum: 3600 })),
     'idle-tax': Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
@@ -86,6 +87,9 @@ export interface Entitlement {
   readonly contradictory: boolean;
 }
 
+/** More than that left over would leave VMs nothing. */
+const MAX_RESERVE_SHARE = 0.9;
+
 const BUILT_IN = [
   { name: 'gold', min: '50%', weight: 4 },
   { name: 'silver', min: '25%', weight: 2 },
@@ -95,17 +99,20 @@ const BUILT_IN = [
 /** `[policy]` with its defaults. */
 export class PolicySettings {
   readonly mode: PolicyMode;
+  /** What VMs may have of the host in all. */
+  readonly memory: Amount;
   readonly reserve: Amount;
   readonly intervalSeconds: number;
   readonly record: string | null;
   readonly bands: readonly BandSettings[];
   readonly #defaultBand: number;
-  readonly #rules: Omit<PolicyConfig, 'reserveShare' | 'bands'>;
+  readonly #rules: Omit<PolicyConfig, 'reserveShare' | 'bands' | 'partOfHost'>;
   readonly #overrides: readonly VmOverride[];
 
   /** Of a file in which findPolicyMistake() found none. */
   constructor({ policy = {}, vm = [] }: PolicyFile) {
     this.mode = policy.mode ?? 'observe';
+    this.memory = parseAmount(policy.memory ?? '100%');
     this.reserve = parseAmount(policy.reserve ?? '10%');
     this.intervalSeconds = policy.interval ?? 5;
     this.record = policy.record ?? null;
@@ -139,10 +146,35 @@ export class PolicySettings {
     this.#overrides = vm;
   }
 
-  /** For a host with that much memory. */
-  config(totalBytes: number): PolicyConfig {
-    const reserveShare = 'share' in this.reserve ? this.reserve.share : this.reserve.bytes / totalBytes;
-    return { ...this.#rules, bands: this.bands, reserveShare: Math.min(0.9, reserveShare) };
+  /** Of a host with that much: what VMs may have. */
+  memoryBytes(hostBytes: number): number {
+    return Math.min(hostBytes, Math.round(amountOf(this.memory, hostBytes)));
+  }
+
+  /** Where VMs may have `totalBytes`, which is the host's memory unless `partOfHost`. */
+  config(totalBytes: number, partOfHost = false): PolicyConfig {
+    const reserveShare = this.#reserveShare(totalBytes);
+    return {
+      ...this.#rules,
+      bands: this.bands,
+      partOfHost,
+      reserveShare: Math.min(MAX_RESERVE_SHARE, reserveShare),
+    };
+  }
+
+  /** What of the amounts in the file cannot be on a host with that much, in words, or null. */
+  misfit(hostBytes: number): string | null {
+    const memory = amountOf(this.memory, hostBytes);
+    if (memory > hostBytes) {
+      return `VMs may have all of it, since memory (${formatSize(memory)}) is more than the host has (${formatSize(hostBytes)})`;
+    }
+    if (this.#reserveShare(memory) <= MAX_RESERVE_SHARE) return null;
+    const reserve = amountOf(this.reserve, memory);
+    return `it keeps ${MAX_RESERVE_SHARE * 100} % in reserve, since reserve (${formatSize(reserve)}) leaves VMs next to nothing of ${formatSize(memory)}: lower it`;
+  }
+
+  #reserveShare(totalBytes: number): number {
+    return amountOf(this.reserve, totalBytes) / totalBytes;
   }
 
   /** The last `[[vm]]` that matches wins over the band that matches, or else the default band. */
@@ -180,9 +212,19 @@ export function findPolicyMistake(file: PolicyFile): Mistake | null {
   const { policy = {}, vm = [] } = file;
   const bands = policy.band ?? [];
   const wrong = (where: string, what: string): Mistake => ({ where, what });
-  for (const key of ['reserve', 'ramp', 'urgent-ramp'] as const) {
-    const mistake = amountMistake(`policy.${key}`, policy[key], key !== 'reserve');
+  for (const key of ['memory', 'reserve', 'ramp', 'urgent-ramp'] as const) {
+    const mistake = amountMistake(`policy.${key}`, policy[key], key.endsWith('ramp'));
     if (mistake !== null) return mistake;
+  }
+  if (policy.memory !== undefined && amountOf(parseAmount(policy.memory), 1) <= 0) {
+    return wrong('policy.memory', 'must be more than 0: it is what VMs may have in all');
+  }
+  const reserve = parseAmount(policy.reserve ?? '0%');
+  if ('share' in reserve && reserve.share > MAX_RESERVE_SHARE) {
+    return wrong(
+      'policy.reserve',
+      `is more than ${MAX_RESERVE_SHARE * 100}%, which leaves VMs next to nothing`,
+    );
   }
   const tables = [
     ...bands.map((band, n) => ({ ...band, where: `policy.band.${n}` })),

@@ -8,14 +8,14 @@ export function describe(
   action: Action,
   names: readonly string[],
   vms: VmTable,
-  { bands }: Pick<PolicyConfig, 'bands'>,
+  { bands, partOfHost }: Pick<PolicyConfig, 'bands' | 'partOfHost'>,
 ): string {
   const who = (row: number): string => {
     const band = bands[vms.band[row] ?? 0]?.name ?? '?';
     return `${names[row] ?? '?'} (${band})`;
   };
   const { reason, row } = action;
-  const why = because(reason, vms.ramBytes[row] ?? 0, bands.length > 0 ? who : String);
+  const why = because(reason, vms.ramBytes[row] ?? 0, who, availableWords(partOfHost));
   switch (action.kind) {
     case 'kill':
       return `killed ${who(row)}, as its band allows: ${why}`;
@@ -36,9 +36,19 @@ export function describe(
   }
 }
 
-function because(reason: Reason, ramBytes: number, who: (row: number) => string): string {
+/** Whose memory it is that is available: the host's, or that which VMs may have of it. */
+export function availableWords(partOfHost: boolean): string {
+  return partOfHost ? 'available to VMs' : 'host available';
+}
+
+function because(
+  reason: Reason,
+  ramBytes: number,
+  who: (row: number) => string,
+  availableIs: string,
+): string {
   const { hostAvailableBytes, hostTotalBytes, reserveBytes, stallPercent, counterpart } = reason;
-  const available = `host available ${percent(hostAvailableBytes / hostTotalBytes)}`;
+  const available = `${availableIs} ${percent(hostAvailableBytes / hostTotalBytes)}`;
   const reserve = percent(reserveBytes / hostTotalBytes);
   const host =
     hostAvailableBytes < reserveBytes

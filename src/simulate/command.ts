@@ -3,9 +3,11 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import type { Output } from '../control/cli/output.js';
 import { PolicySettings, type PolicyFile } from '../policy/settings.js';
 import { POLICY_NAMES, type PolicyName } from './policies.js';
+import { capacityTable, plotCapacities, type CapacityRow } from './capacities.js';
 import { plotOutcomes, reportTable, sparkLines } from './report.js';
 import { capacity, simulateSynthetic, type Outcome, type SyntheticFleet } from './simulation.js';
 import { parseTrace, simulateTrace } from './trace.js';
+import { MIXTURE_NAMES } from './workload.js';
 
 /** Bands are compared where gold waits for memory one second in a thousand, at most. */
 const STALL_SHARE = 0.001;
@@ -14,12 +16,18 @@ export interface SimulateOptions extends Omit<SyntheticFleet, 'stepSeconds'> {
   readonly trace: string | undefined;
   readonly compare: boolean;
   readonly capacity: boolean;
+  /** With capacity: this many fleets of each mixture, of numbers from `seed` on. */
+  readonly seeds: number;
   readonly plot: string | undefined;
 }
 
 /** Throws TraceError, or what reading and writing files throws. */
 export function simulate(output: Output, file: PolicyFile, options: SimulateOptions): void {
   const settings = new PolicySettings(file);
+  if (options.capacity && options.seeds > 1) {
+    survey(output, settings, options);
+    return;
+  }
   const bands = settings.bands.map(({ name }) => name);
   const policies: readonly PolicyName[] = options.compare || options.capacity ? POLICY_NAMES : ['balloond'];
   const fleet = { ...options, stepSeconds: 10 };
@@ -51,6 +59,24 @@ export function simulate(output: Output, file: PolicyFile, options: SimulateOpti
   }
   const steps = outcomes.reduce((sum, { vmSteps }) => sum + vmSteps, 0);
   output.print(`\n${steps} VM-steps shown, ${cpuSeconds.toFixed(1)} s of CPU in all`);
+}
+
+/** How many VMs a host may have under each policy, over several fleets. */
+function survey(output: Output, settings: PolicySettings, options: SimulateOptions): void {
+  const { seeds, seed, vms: hosts, plot } = options;
+  const rows: CapacityRow[] = [];
+  for (const mixture of MIXTURE_NAMES) {
+    for (const policy of POLICY_NAMES) {
+      const counts = Array.from({ length: seeds }, (_, n) => {
+        const fleet = { ...options, stepSeconds: 10, mixture, seed: seed + n };
+        return capacity(fleet, hosts, policy, settings, STALL_SHARE).vmsPerHost;
+      });
+      rows.push({ mixture, policy, counts: counts.sort((a, b) => a - b) });
+    }
+  }
+  if (plot !== undefined) writeFileSync(plot, plotCapacities(rows));
+  if (output.json) output.document(rows);
+  else output.print(capacityTable(rows, seeds));
 }
 
 function trial(

@@ -1,7 +1,6 @@
 /**
- * The policy of this project and what it is compared with. The others are their rules as their documentation tells them,
- * written anew: Proxmox VE's "Automatic Memory Allocation" (pve-docs, qm), and the balloon rules of the Memory
- * Overcommitment Manager (its sample policy, doc/balloon.rules).
+ * The policy of this project and what it is compared with: the others' rules and constants, written anew from their
+ * documentation and source, on the same floors, ceilings and shares.
  */
 import type { Action } from '../policy/action.js';
 import type { PolicyConfig } from '../policy/inputs.js';
@@ -43,61 +42,106 @@ const staticLimits: Policy = (host, config) => {
   return () => 0;
 };
 
-/** Towards 80 % of the host in use, by shares, between each VM's minimum and maximum; 100 MiB a VM and cycle. */
-function proxmoxCycle(host: HostModel, table: HostModel['table']): number {
-  let goal = 0.8 * host.totalBytes - (host.totalBytes - host.availableBytes);
-  if (Math.abs(goal) < 10 * MIB) return 0;
-  const sign = Math.sign(goal);
-  const moved = new Float64Array(table.count);
-  let open = Array.from({ length: table.count }, (_, row) => row);
-  while (Math.abs(goal) > MIB && open.length > 0) {
-    // Who has more shares gets more, and gives less.
-    const part = (row: number): number => (table.weight[row] ?? 1) ** sign;
-    const parts = open.reduce((sum, row) => sum + part(row), 0);
-    const each = Math.abs(goal) / parts;
-    const next: number[] = [];
-    for (const row of open) {
-      const ram = table.ramBytes[row] ?? 0;
-      const has = ram - (table.targetBytes[row] ?? 0) + (moved[row] ?? 0);
-      const most = sign > 0 ? (table.maxBytes[row] ?? ram) - has : has - (table.minBytes[row] ?? 0);
-      const room = Math.min(Math.max(0, most), 100 * MIB - Math.abs(moved[row] ?? 0));
-      const bytes = Math.min(room, each * part(row));
-      moved[row] = (moved[row] ?? 0) + sign * bytes;
-      goal -= sign * bytes;
-      if (bytes < room) next.push(row);
-    }
-    if (next.length === open.length) break;
-    open = next;
-  }
+/** Proxmox VE: what a guest may change by in a cycle of 10 s, and below what the host's distance is left alone. */
+const PROXMOX = { target: 0.8, changeBytes: 100 * MIB, deadBytes: 10 * MIB, pressedShare: 0.25 } as const;
+
+/**
+ * Proxmox VE, `auto_balloning` of pvestatd and `compute_alg1` of PVE::AutoBalloon (pve-manager 9): towards 80 % of the
+ * host in use. When it grows guests, those with at most a quarter of their minimum free go first, when it shrinks them
+ * the others; all of them where that moves nothing.
+ */
+function proxmoxCycle({ table, totalBytes, availableBytes }: HostModel): number {
+  const goal = PROXMOX.target * totalBytes - (totalBytes - availableBytes);
+  if (Math.abs(goal) < PROXMOX.deadBytes) return 0;
+  const all = Array.from({ length: table.count }, (_, row) => row);
+  const pressed = (row: number): boolean =>
+    (table.freeBytes[row] ?? 0) <= PROXMOX.pressedShare * (table.minBytes[row] ?? 0);
+  const had = Float64Array.from(all, (row) => (table.ramBytes[row] ?? 0) - (table.targetBytes[row] ?? 0));
+  const sizes = had.slice();
+  const first = all.filter((row) => pressed(row) === goal > 0);
+  if (apportion(table, first, goal, had, sizes) === goal) apportion(table, all, goal, had, sizes);
   let changed = 0;
-  for (let row = 0; row < table.count; row++) {
-    if (Math.abs(moved[row] ?? 0) < MIB) continue;
-    table.targetBytes[row] = (table.targetBytes[row] ?? 0) - (moved[row] ?? 0);
+  for (const row of all) {
+    if (Math.abs((sizes[row] ?? 0) - (had[row] ?? 0)) < 1) continue;
+    table.targetBytes[row] = (table.ramBytes[row] ?? 0) - (sizes[row] ?? 0);
     changed++;
   }
   return changed;
 }
 
+/** What guests have above their minimum, and `bytes`, are divided by shares anew; returns what is left over. */
+function apportion(
+  table: HostModel['table'],
+  rows: readonly number[],
+  bytes: number,
+  had: Float64Array,
+  sizes: Float64Array,
+): number {
+  let rest = bytes;
+  let open = rows;
+  for (let moves = true; moves && Math.abs(rest) >= 1;) {
+    let above = rest;
+    let shares = 0;
+    for (const row of open) {
+      above += (sizes[row] ?? 0) - (table.minBytes[row] ?? 0);
+      shares += table.weight[row] ?? 0;
+    }
+    moves = false;
+    const still: number[] = [];
+    for (const row of open) {
+      const min = table.minBytes[row] ?? 0;
+      const due = min + (above * (table.weight[row] ?? 0)) / shares;
+      const wanted = Math.max(min, Math.min(due, table.maxBytes[row] ?? 0));
+      const was = had[row] ?? 0;
+      if (wanted === was || (wanted > was && bytes < 0)) continue;
+      still.push(row);
+      const size = Math.max(was - PROXMOX.changeBytes, Math.min(wanted, was + PROXMOX.changeBytes));
+      const change = size - (sizes[row] ?? 0);
+      if (Math.abs(change) < 1) continue;
+      sizes[row] = size;
+      rest -= change;
+      moves = true;
+    }
+    open = still;
+  }
+  return rest;
+}
+
+/** The constants of MOM's doc/balloon.rules, by their names there. */
+const MOM = {
+  pressureThreshold: 0.2,
+  pressureCritical: 0.05,
+  minGuestFreePercent: 0.2,
+  maxBalloonChangePercent: 0.05,
+  minBalloonChangePercent: 0.0025,
+} as const;
+
 /**
- * With less than 20 % of the host free every guest shrinks by 5 % a cycle, as long as it keeps 20 % free (5 % when the
- * host has less than 5 % free); with more, every guest grows by 5 %.
+ * The Memory Overcommitment Manager (oVirt), doc/balloon.rules: with less than 20 % of the host free, all guests shrink by
+ * at most 5 % a cycle, down to what they use and a part of it free that falls with what the host has, below nothing
+ * when that is 5 % or less; else all grow. What a guest could do without counts as free here, page cache included,
+ * which favours these rules: guests without an agent say what is free and no more.
  */
 const mom: Policy = (host) => () => {
   const { table } = host;
-  const free = host.availableBytes / host.totalBytes;
-  const guestFree = free < 0.05 ? 0.05 : 0.2;
+  const hostFree = host.availableBytes / host.totalBytes;
+  const guestFree =
+    hostFree <= MOM.pressureCritical
+      ? hostFree - 0.05
+      : MOM.minGuestFreePercent * (hostFree / MOM.pressureThreshold);
   let changed = 0;
   for (let row = 0; row < table.count; row++) {
     const ram = table.ramBytes[row] ?? 0;
+    const most = table.maxBytes[row] ?? ram;
     const has = ram - (table.targetBytes[row] ?? 0);
     const used = has - Math.max(0, Math.min(has, table.availableBytes[row] ?? 0));
-    const least = Math.max(table.minBytes[row] ?? 0, used + guestFree * has);
+    const shrunk = Math.max((1 - MOM.maxBalloonChangePercent) * has, used + guestFree * has);
+    const grown = Math.max((1 + MOM.maxBalloonChangePercent) * has, used + MOM.minGuestFreePercent * most);
     const wanted =
-      free < 0.2
-        ? Math.min(has, Math.max(0.95 * has, least))
-        : Math.min(1.05 * has, table.maxBytes[row] ?? ram);
-    // Changes below 0.25 % are not worth it.
-    if (Math.abs(wanted - has) <= 0.0025 * has) continue;
+      hostFree < MOM.pressureThreshold
+        ? Math.min(has, Math.max(shrunk, table.minBytes[row] ?? 0))
+        : Math.min(most, grown);
+    if (Math.abs(wanted - has) <= MOM.minBalloonChangePercent * has) continue;
     table.targetBytes[row] = ram - wanted;
     changed++;
   }
@@ -107,7 +151,7 @@ const mom: Policy = (host) => () => {
 export const POLICIES = {
   balloond,
   'static limits': staticLimits,
-  'Proxmox-style 80 % target': (host) => () => proxmoxCycle(host, host.table),
+  'Proxmox-style 80 % target': (host) => () => proxmoxCycle(host),
   'MOM-style host-free rules': mom,
 } as const satisfies Record<string, Policy>;
 

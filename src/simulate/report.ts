@@ -38,7 +38,7 @@ function spark(values: Float64Array, most: number): string {
   }).join('');
 }
 
-function columns(rows: readonly (readonly string[])[]): string {
+export function columns(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, column) =>
     Math.max(...rows.map((row) => (row[column] ?? '').length)),
   );
@@ -54,7 +54,7 @@ function columns(rows: readonly (readonly string[])[]): string {
 
 const WIDTH = 860;
 const PANEL = 150;
-const COLOURS = ['#2f6db5', '#8c959f', '#d9660a', '#b3261e'];
+export const COLOURS = ['#2f6db5', '#8c959f', '#d9660a', '#b3261e'];
 
 /** One panel for host memory, one for each band's stalls; one line for each policy. */
 export function plotOutcomes(outcomes: readonly Outcome[], bands: readonly string[], hours: number): string {

@@ -2,7 +2,7 @@ import type { Action } from '../policy/action.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { HostModel } from './host-model.js';
 import { POLICIES, type PolicyName } from './policies.js';
-import { Workload } from './workload.js';
+import { Workload, type MixtureName } from './workload.js';
 
 export interface SyntheticFleet {
   readonly vms: number;
@@ -11,6 +11,7 @@ export interface SyntheticFleet {
   readonly hours: number;
   readonly stepSeconds: number;
   readonly seed: number;
+  readonly mixture?: MixtureName;
 }
 
 export interface Outcome {
@@ -27,6 +28,8 @@ export interface Outcome {
 }
 
 export const POINTS = 144;
+/** On one host: nobody asks for more. */
+const MOST_VMS = 1024;
 
 /** A fifth is gold, three tenths silver; the rest is bronze, or whatever the bands in the middle and below are called. */
 export function bandOfRank(rank: number, bands: number): number {
@@ -45,7 +48,7 @@ export function simulateSynthetic(
   const tally = new Tally(policy, settings.bands.length, fleet.hours * 3600);
   for (let first = 0, n = 0; first < fleet.vms; first += fleet.vmsPerHost, n++) {
     const count = Math.min(fleet.vmsPerHost, fleet.vms - first);
-    const workload = new Workload(count, fleet.seed * 100_003 + n);
+    const workload = new Workload(count, fleet.seed * 100_003 + n, fleet.mixture);
     const names = Array.from({ length: count }, (_, row) => `vm-${first + row}`);
     const bandOf = (row: number): number => bandOfRank(workload.rank[row] ?? 1, settings.bands.length);
     const host = new HostModel(workload, fleet.hostBytes, names, bandOf, settings);
@@ -157,9 +160,10 @@ export function capacity(
     gold <= stallShare && oomSeconds === 0;
   let low = 1;
   let best = run(low);
-  let high = 256;
+  // Doubled until they do not fit, then halved.
+  let high = MOST_VMS;
   while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
+    const middle = Math.min(2 * low, Math.floor((low + high) / 2));
     const outcome = run(middle);
     if (fits(outcome)) {
       low = middle;

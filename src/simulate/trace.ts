@@ -2,7 +2,7 @@
  * Replays what a daemon recorded: each guest wants what it used then, and a policy decides anew. What a guest would have
  * wanted beyond what it had is in no trace.
  */
-import type { TraceLine } from '../../protocol/policy-trace.js';
+import type { TraceLine, TraceVm } from '../../protocol/policy-trace.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { HostModel } from './host-model.js';
 import { POLICIES, type PolicyName } from './policies.js';
@@ -30,11 +30,25 @@ export function parseTrace(text: string): TraceLine[] {
       value.totalBytes > 0 &&
       typeof value.availableBytes === 'number' &&
       Array.isArray(value.vms) &&
-      value.vms.every(({ name, ramBytes }) => typeof name === 'string' && ramBytes > 0);
+      value.vms.every(isTraceVm);
     if (!whole)
       throw new TraceError(`line ${n + 1} is no line of a trace (docs/policy.md says what one has)`);
     return value as TraceLine;
   });
+}
+
+function isTraceVm(value: unknown): boolean {
+  const { name, ramBytes, actualBytes, guestAvailableBytes, currentBytes } = (value ??
+    {}) as Partial<TraceVm>;
+  const known = (bytes: unknown): boolean => bytes === null || typeof bytes === 'number';
+  return (
+    typeof name === 'string' &&
+    typeof ramBytes === 'number' &&
+    ramBytes > 0 &&
+    typeof actualBytes === 'number' &&
+    known(guestAvailableBytes) &&
+    known(currentBytes)
+  );
 }
 
 export function simulateTrace(

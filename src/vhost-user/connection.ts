@@ -19,8 +19,8 @@ import { consume, hungUp, peek } from '../os/socket.js';
 import { OwnedFds, type FdBag } from './fd-bag.js';
 import type { Outbox } from './outbox.js';
 
-/** Messages handled before other VMs get their turn. */
-const MESSAGES_PER_TURN = 8;
+/** For how long messages are handled before other VMs get their turn. */
+const TURN_MS = 0.5;
 /** How long until the rest of a message is looked for: bytes that are left in a socket wake up whoever watches it. */
 const REST_MS = 5;
 
@@ -156,7 +156,7 @@ export class Connection {
   }
 
   readonly #readSome = (): void => {
-    for (let turn = 0; turn < MESSAGES_PER_TURN && this.#open; turn++) {
+    for (const end = performance.now() + TURN_MS; this.#open && performance.now() < end;) {
       this.#next ??= this.#look();
       if (this.#next === null) return;
       const again = (): void => this.resume();

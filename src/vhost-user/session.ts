@@ -14,14 +14,14 @@ import { DirtyLog } from './dirty-log.js';
 import { KeptOutbox } from './outbox.js';
 import { changesRecord, needsQuiet, serveRequest } from './requests.js';
 import { hex, type SessionRecord } from './session-record.js';
-import { TURNS, type Seat, type Turns } from './turns.js';
+import { MESSAGE_MS, TURNS, type Seat, type Turns } from './turns.js';
 import { Vring, type VringContext } from './vring.js';
 
 /** Requests refused without the frontend being told (it did not ask to be); after that many it is cut off. */
 const MAX_SILENT_REFUSALS = 64;
 
 /** Frontends send SET_VRING_CALL for every queue right after connecting; this long after the last it is over. */
-const QUEUES_SETTLE_MS = 300;
+const QUEUES_SETTLE_MS = 1000;
 
 export type SessionState = 'connected' | 'running' | 'stopped';
 
@@ -338,6 +338,7 @@ export class Session implements VringContext, DeviceHost {
   readonly #resume = (): void => this.#connection.resume();
 
   #serve(message: Message): void {
+    this.seat.charge(MESSAGE_MS);
     // The only messages that answer us come on the backend channel.
     if (message.isReply) throw new FrontendError('a reply to nothing');
     const acknowledge = message.needReply && this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);

@@ -1,19 +1,25 @@
 /**
- * Who works when on the one event loop. While it has time for everybody, everybody works at once. When it has not, VMs
- * that took more than a trifle of late wait for a turn, and the one that took least goes first: so one that does all it
- * can to keep the daemon busy gets what the others leave, up to half of the time: it wants cores of others, too.
+ * Who works when on the one event loop. VMs that took no more than a trifle of late work at once. All others together
+ * have two fifths of the time: when that is used up they wait for a turn, and the one that took least goes first. So those
+ * that do all they can to keep the daemon busy share what is theirs, and neither the loop nor the machine is kept from
+ * the rest.
  *
  * What a VM took is milliseconds of the event loop, which fade away: after T ms at a steady rate it is that rate, in
  * milliseconds a second, as near as 1 - exp(-T / 1000).
  */
 const FADE_MS = 1000;
-/** Below this, in all, nobody waits noticeably. */
-const BUSY_MS = 500;
 /** Who took no more never waits for a turn. */
 const TRIFLE_MS = 10;
-/** Who took more has to rest, whether or not others want to work. It is enough to inflate gigabytes a second. */
-const MOST_MS = 500;
-/** As long, before it is looked at again. */
+/** What those who took more have together. It is enough to inflate gigabytes a second. */
+const MOST_MS = 400;
+/**
+ * What a message counts beside the work that it makes, which is less: a frontend has few to send, three for a MiB
+ * inflated being the most, and who sends more wakes the daemon, and keeps the machine busy, for nothing.
+ */
+export const MESSAGE_MS = 0.05;
+/** What is kept of those who left. */
+const FORGOTTEN_MS = 0.1;
+/** How long they all rest before it is looked at again. */
 const REST_MS = 2;
 /** Turns given before new events are looked at. */
 const SLICE_MS = 1;
@@ -40,7 +46,8 @@ class Fading {
 export class Turns {
   readonly #clock: () => number;
   readonly #later: (work: Work, ms: number) => void;
-  readonly #total = new Fading();
+  /** What those took who took more than a trifle. */
+  readonly #heavy = new Fading();
   readonly #waiting = new Set<Seat>();
   /** What those took who left, by their process: one that connects anew is no better for it. */
   readonly #left = new Map<number, Fading>();
@@ -78,11 +85,12 @@ export class Turns {
 
   /** Whether one that took `taken` may work without waiting for its turn. */
   free(taken: number): boolean {
-    return taken <= TRIFLE_MS || this.#total.value(this.#clock()) <= BUSY_MS;
+    return taken <= TRIFLE_MS || (this.#waiting.size === 0 && this.#heavy.value(this.#clock()) <= MOST_MS);
   }
 
-  took(ms: number, now: number): void {
-    this.#total.add(ms, now);
+  /** So much was taken by one that has now taken `taken` of late. */
+  took(ms: number, taken: number, now: number): void {
+    if (taken > TRIFLE_MS) this.#heavy.add(ms, now);
   }
 
   waits(seat: Seat): void {
@@ -98,9 +106,10 @@ export class Turns {
   leaves(seat: Seat, pid: number, taken: Fading): void {
     this.#waiting.delete(seat);
     const now = this.#clock();
-    for (const [other, value] of this.#left) if (value.value(now) <= TRIFLE_MS) this.#left.delete(other);
-    if (pid !== 0 && taken.value(now) > (this.#left.get(pid)?.value(now) ?? TRIFLE_MS))
-      this.#left.set(pid, taken);
+    for (const [other, value] of this.#left) if (value.value(now) <= FORGOTTEN_MS) this.#left.delete(other);
+    const before = this.#left.get(pid);
+    if (before !== undefined) taken.add(before.value(now), now);
+    if (pid !== 0) this.#left.set(pid, taken);
   }
 
   #give(): void {
@@ -108,7 +117,7 @@ export class Turns {
     do {
       const seat = this.#first();
       if (seat === null) return;
-      if (seat.taken() > MOST_MS) {
+      if (seat.taken() > TRIFLE_MS && this.#heavy.value(this.#clock()) > MOST_MS) {
         this.#rest();
         return;
       }
@@ -118,7 +127,7 @@ export class Turns {
     if (next !== undefined) this.waits(next);
   }
 
-  /** All who wait took too much. */
+  /** Those who wait had their part. */
   #rest(): void {
     if (this.#resting) return;
     this.#resting = true;
@@ -198,10 +207,15 @@ export class Seat {
       work();
     } finally {
       this.#working = false;
-      const now = this.#turns.now();
-      this.#taken.add(now - begun, now);
-      this.#turns.took(now - begun, now);
+      this.charge(this.#turns.now() - begun);
     }
+  }
+
+  /** Counts milliseconds that were not measured. */
+  charge(ms: number): void {
+    const now = this.#turns.now();
+    this.#taken.add(ms, now);
+    this.#turns.took(ms, this.taken(now), now);
   }
 
   /** For Turns: does one thing of those that wait. False when there is none left. */

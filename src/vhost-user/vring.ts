@@ -27,7 +27,7 @@ import type { Seat } from './turns.js';
  * of 64 chains as Linux makes them are far below; 64 of the longest would keep the others waiting for a second.
  */
 const CHAINS_PER_DRAIN = 64;
-const BYTES_PER_DRAIN = 128 * 1024;
+const BYTES_PER_DRAIN = 32 * 1024;
 
 /** A chain that the device has handled. */
 interface Done {

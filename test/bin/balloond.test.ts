@@ -1,13 +1,14 @@
 // The daemon as a program: flags, exit codes, and what it says when it cannot start.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { closeFd } from '../../src/os/fd.js';
 import { connectUnix, listenUnix, socketPair } from '../../src/os/socket.js';
 import { Frontend } from '../support/frontend.js';
+import { NEXT_STEP } from '../support/next-step.js';
 
 const PROGRAM = join(import.meta.dirname, '../../bin/balloond.js');
 
@@ -72,15 +73,32 @@ void t.test('what cannot work is one line that says what to do', async (t) => {
     [['--socket-path', taken, ...control('taken')], 1, /another balloond running/],
     [['--socket-path', join(folder, 'v.sock'), '--metrics', '9797', ...control('port')], 1, /give HOST:PORT/],
     [['--config', join(folder, 'none.toml')], 1, /cannot read the configuration/],
+    [['--socket-path', join(folder, 'v2.sock'), '--control', join(folder, 'none/c')], 1, /create its folder/],
   ];
   const results = await Promise.all(cases.map(async ([args]) => start(args).ended));
   results.forEach(({ code, stderr }, n) => {
     const [args, expected, words] = cases[n] ?? [[], 0, /./];
     t.equal(code, expected, args.join(' '));
     t.match(stderr, words);
+    t.match(stderr.trimEnd(), NEXT_STEP);
     t.equal(stderr.trimEnd().split('\n').length, 1, 'one line');
   });
   t.same(readdirSync(folder), ['taken.sock'], 'nothing is left behind');
+});
+
+void t.test('--check-config', async (t) => {
+  const folder = folderFor(t);
+  const [good, bad] = ['good.toml', 'bad.toml'].map((name) => join(folder, name));
+  writeFileSync(good ?? '', '[[socket]]\npath = "/nowhere/v.sock"\n');
+  writeFileSync(bad ?? '', '[[socket]]\npath = "/x"\nnmae = "y"\n');
+  const [fine, wrong, none] = await Promise.all(
+    [['--config', good ?? ''], ['--config', bad ?? ''], []].map(
+      (args) => start(['--check-config', ...args]).ended,
+    ),
+  );
+  t.match(fine, { code: 0, stdout: /good\.toml: nothing wrong/, stderr: '' });
+  t.match(wrong, { code: 1, stdout: '', stderr: /bad\.toml:3:1: socket\.0\.nmae is unknown/ });
+  t.match(none, { code: 2, stderr: /needs --config FILE/ });
 });
 
 void t.test('SIGTERM ends it in order, and its sockets are gone', async (t) => {

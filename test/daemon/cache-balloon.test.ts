@@ -1,10 +1,13 @@
 // The rules that protect a VM with a page cache balloon, seen from a VMM and a guest that stand in for QEMU and Linux.
 import t from 'tap';
-import { deviceOptions, type DeviceOptions } from '../../src/daemon/settings.js';
+import { VmFleet } from '../../src/daemon/fleet.js';
+import { deviceOptions, type DeviceOptions, type SocketSettings } from '../../src/daemon/settings.js';
 import { decodeVmRecord } from '../../src/daemon/vm-record.js';
 import { Vm } from '../../src/daemon/vm.js';
 import { StateFile } from '../../src/memory/state-file.js';
-import { duplicateFd } from '../../src/os/fd.js';
+import { EventLog } from '../../src/ops/event-log.js';
+import { closeFd, duplicateFd } from '../../src/os/fd.js';
+import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { socketPair } from '../../src/os/socket.js';
 import { NamedFds } from '../fuzz/named-fds.js';
 import { until } from '../fuzz/fuzzer.js';
@@ -23,6 +26,7 @@ import {
 import { Frontend } from '../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { F_VERSION_1 } from '../support/guest-ring.js';
+import { parseMetrics } from '../support/metric-samples.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
 import { bits } from '../support/wire.js';
 
@@ -46,6 +50,10 @@ async function running(features = ALL_CACHE_FEATURES): Promise<Running> {
   const driver = await CacheDriver.start(served.frontend, features);
   await served.until((view) => view.state === 'running', 'the device runs');
   return { served, frontend: served.frontend, driver };
+}
+
+function nothing(): void {
+  return;
 }
 
 function fill(ram: GuestRam, numbers: readonly number[], seed: number): void {
@@ -195,7 +203,6 @@ for (const stops of [false, true]) {
     fds.keep(ours);
     const left = StateFile.create();
     const identity = { name: 'vm', pid: 2 ** 22 + 1, socketPath: null, options: OPTIONS };
-    const nothing = (): void => undefined;
     let ends = 0;
     const ended = (): number => ends++;
     const before = new Vm(ours, identity, { keeper: fds, state: left, found: null }, nothing, ended);
@@ -228,3 +235,41 @@ for (const stops of [false, true]) {
     next.close();
   });
 }
+
+void t.test('a VMM with both balloons is one VM, in metrics, too', async (t) => {
+  const silent = { debug: nothing, info: nothing, warn: nothing, error: nothing };
+  const fleet = new VmFleet({}, new EventLog(silent), NO_KEEPER);
+  const connect = (socket: SocketSettings | null): number => {
+    const [ours, theirs] = socketPair();
+    fleet.adopt(ours, socket);
+    return theirs;
+  };
+  const traditional = connect(null);
+  const frontend = new Frontend({
+    socket: connect({ path: '/cache', device: 'cache-balloon' }),
+    timeoutMs: 5000,
+    ...SPACE,
+  });
+  await frontend.connect();
+  const driver = await CacheDriver.start(frontend);
+  await driver.add([{ pfn: FIRST, order: 6 }]);
+  const bytes = 64 * PAGE_BYTES;
+  const [vm, ...others] = fleet.list();
+  t.same(others, []);
+  t.match(vm, { balloon: { actualBytes: 0 }, cache: { actualBytes: bytes } });
+  const sum = async (name: string): Promise<number[]> =>
+    parseMetrics(await fleet.metrics())
+      .filter((sample) => sample.name === name)
+      .map(({ value }) => value);
+  t.same(await sum('balloond_vm_cache_actual_bytes'), [bytes]);
+  t.same(await sum('balloond_cache_inflated_bytes_total'), [bytes]);
+  t.same(await sum('balloond_balloon_inflated_bytes_total'), [0]);
+  closeFd(traditional);
+  await until(() => fleet.list()[0]?.ramBytes !== 0, 'the traditional one is gone');
+  t.same(await sum('balloond_vm_cache_actual_bytes'), [bytes]);
+  frontend.close();
+  await until(() => fleet.size === 0, 'both are gone');
+  t.same(await sum('balloond_vm_cache_actual_bytes'), []);
+  t.same(await sum('balloond_cache_inflated_bytes_total'), [bytes], 'the sum keeps it');
+  fleet.close();
+});

@@ -1,4 +1,6 @@
 // Guests in three bands whose reactions are modelled; rings, memfds, VMs, limits and the engine are real.
+import { rmSync, symlinkSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { PolicyEngine, type GovernedVm } from '../../src/daemon/policy-engine.js';
 import { PolicySettings, type PolicyFile } from '../../src/policy/settings.js';
@@ -52,6 +54,7 @@ class Scene {
   readonly tree: HostTree;
   readonly guests = new Map<string, Guest>();
   readonly served = new Map<string, ServedVm>();
+  readonly rams = new Map<string, GuestRam>();
   readonly events: (SeenEvent & { vm: string; tick: number })[] = [];
   readonly engine: PolicyEngine;
   tick = 0;
@@ -103,6 +106,7 @@ class Scene {
       guest.driver = running.driver;
       running.driver.followTarget();
       scene.guests.set(name, guest);
+      scene.rams.set(name, ram);
       scene.served.set(name, running.served);
     }
     t.teardown(async () => {
@@ -165,6 +169,12 @@ function renamed(vm: ServedVm['vm'], name: string): GovernedVm {
   return {
     name,
     pid: vm.pid,
+    get allocatedBytes() {
+      return vm.allocatedBytes;
+    },
+    get limitable() {
+      return vm.limitable;
+    },
     get manual() {
       return vm.manual;
     },
@@ -203,13 +213,16 @@ void t.test('three bands and 60 % of what they want: gold is served, bronze yiel
   const bytes = names.map((name) => scene.guest(name).usableBytes);
   t.ok((bytes[1] ?? 0) > (bytes[2] ?? 0), 'silver keeps more than bronze');
   t.ok((bytes[2] ?? 0) >= 0.2 * RAM_BYTES, 'bronze keeps its floor');
-  const before = scene.events.filter(
-    ({ event }) => event === 'policy-took' || event === 'policy-gave',
-  ).length;
+  const moves = scene.events.filter(({ event }) => event === 'policy-took' || event === 'policy-gave').length;
+  const counted = scene.engine.acted.filter(({ action }) => action === 'took' || action === 'gave');
+  t.equal(
+    counted.reduce((sum, { count }) => sum + count, 0),
+    moves,
+  );
   for (let second = 0; second < 120; second++) await scene.second();
 
   const moved =
-    scene.events.filter(({ event }) => event === 'policy-took' || event === 'policy-gave').length - before;
+    scene.events.filter(({ event }) => event === 'policy-took' || event === 'policy-gave').length - moves;
   t.ok(moved / (2 * names.length) <= 1, `${moved} targets changed in two minutes`);
   for (const { fields, event, vm } of scene.events) {
     if (event !== 'policy-took' && event !== 'policy-gave') continue;
@@ -281,8 +294,60 @@ void t.test('it only observes where nobody said more, and leaves alone what an o
   acting.served.get('bronze-1')?.vm.setTarget({ balloonBytes: 8 * MIB });
   for (let second = 0; second < 5; second++) await acting.second();
   t.equal(acting.served.get('bronze-1')?.view.balloon.targetBytes, 8 * MIB);
-  t.match(acting.engine.view().vms[1], { mode: 'manual', said: /policy resume bronze-1/ });
+  t.match(acting.engine.view().vms[1], { mode: 'manual', now: /policy resume bronze-1/ });
   acting.engine.change({ paused: false, vm: 'bronze-1' });
   for (let second = 0; second < 5; second++) await acting.second();
   t.ok((acting.served.get('bronze-1')?.view.balloon.targetBytes ?? 0) > 8 * MIB, 'governed again');
+});
+
+void t.test(
+  'VMs may have a part of the host: what is theirs counts, whatever the host has left',
+  async (t) => {
+    const scene = await Scene.open(t, 1024 * MIB, ['gold-1', 'bronze-1'], { memory: '20M' });
+    const standing = (name: string): string =>
+      scene.engine.view().vms.find((vm) => vm.name === name)?.now ?? '';
+    await scene.second();
+    t.equal(scene.said('policy-took', 'bronze-1').length, 0);
+    t.match(
+      standing('bronze-1'),
+      /^nothing more is asked of it, as the reserve is there: available to VMs 19.6 MiB, reserve 2 MiB$/,
+    );
+    const file = scene.rams.get('bronze-1')?.regions[0]?.file;
+    writeSync(file?.fd ?? -1, Buffer.alloc(19 * MIB), 0, 19 * MIB, 0);
+    await scene.second();
+    t.match(scene.said('policy-took', 'bronze-1')[0], {
+      message: /: available to VMs 4 % < reserve 10 %; \d+ % of it idle$/,
+      fields: { donor: 'bronze-1', receiver: 'host' },
+    });
+    t.match(
+      standing('bronze-1'),
+      /^nothing more is asked of it, .*, reserve 2 MiB, 178 MiB of it stay taken$/,
+    );
+    t.match(scene.engine.view().host, { totalBytes: 20 * MIB });
+  },
+);
+
+void t.test('who cannot be limited is not forced: it has withstood', async (t) => {
+  const scene = await Scene.open(t, 380 * MIB, ['gold-1', 'bronze-1']);
+  const bronze = scene.guest('bronze-1');
+  bronze.refuses = true;
+  await bronze.driver?.stopFollowing();
+  bronze.wantsBytes = 200 * MIB;
+  scene.guest('gold-1').wantsBytes = 200 * MIB;
+  // A number that not even root may write.
+  const high = join(scene.tree.paths.cgroup, 'vms/bronze-1/memory.high');
+  rmSync(high);
+  symlinkSync('/proc/sys/kernel/ngroups_max', high);
+  for (let second = 0; second < 30; second++) await scene.second();
+  t.same(
+    scene.said('policy-forced', 'bronze-1').map(({ fields }) => fields['rung']),
+    [1],
+    'tried once',
+  );
+  t.match(
+    scene.events.find(({ event }) => event === 'policy-degraded'),
+    { message: /^bronze-1 cannot be held to less: the limits of .* cannot be written \(EACCES\)/ },
+  );
+  const [withstood] = scene.events.filter(({ fields }) => fields['cause'] === 'withstood');
+  t.match(withstood, { vm: 'bronze-1' });
 });

@@ -48,19 +48,29 @@ void t.test('a wrong file is one line with its place', (t) => {
   const folder = t.testdir();
   const wrong: [string, RegExp][] = [
     ['control = ', /:1:\d+: /],
-    ['contrl = "x"', /contrl|additional/],
-    ['[[socket]]\nname = "x"', /socket\.0.*path/],
-    ['[[socket]]\npath = "/x"\nfeatures = ["VIRTIO_BALLOON_F_NONE"]', /socket\.0\.features\.0/],
-    ['log-level = "loud"', /log-level/],
-    ['[[vm]]\nmatch = "*"\ndiscard-delay = 1', /:3: vm\.0\.discard-delay/],
-    ['[policy]\nmode = "force"', /:2: policy\.mode/],
-    ['[policy]\nreserve = "many"', /:2: policy\.reserve "many" is no amount/],
-    ['[policy]\ndefault-band = "lead"', /:2: policy\.default-band names no band: .*gold/],
-    ['[[policy.band]]\nname = "a"\nmin = "60%"\nmax = "50%"', /:3: policy\.band\.0\.min .*above max/],
-    ['[[policy.band]]\nname = "a"\n[[policy.band]]\nname = "a"', /:4: policy\.band\.1\.name/],
+    ['control = "/c"\n  contrl = "x"', /:2:3: contrl is unknown: see/],
+    ['[[socket]]\nname = "x"', /:1:1: socket\.0 .*path/],
+    [
+      '[[socket]]\npath = "/x"\nfeatures = ["VIRTIO_BALLOON_F_NONE"]',
+      /:3:1: socket\.0\.features\.0 must be one of/,
+    ],
+    ['log-level = "loud"', /:1:1: log-level must be one of trace, debug, info, warn, error, fatal/],
+    [
+      '[[vm]]\nmatch = "*"\n[[vm]]\nmatch = "a"\n discard-delay = 1',
+      /:5:2: vm\.1\.discard-delay must be <= 0.05/,
+    ],
+    ['control = """\nlog-level = 1\n"""\nlog-level = 2', /:4:1: log-level/],
+    ['socket = 3', /:1:1: socket must be array/],
+    ['control = "/c"\nmetrics = "9797"', /:2:1: metrics is no address: give HOST:PORT/],
+    ['[[socket]]\npath = "/a"\n[[socket]]\npath = "/a"', /:4:1: socket\.1\.path is that of another/],
+    ['[policy]\nmode = "force"', /:2:1: policy\.mode/],
+    ['[policy]\nreserve = "many"', /:2:1: policy\.reserve "many" is no amount/],
+    ['[policy]\ndefault-band = "lead"', /:2:1: policy\.default-band names no band: .*gold/],
+    ['[[policy.band]]\nname = "a"\nmin = "60%"\nmax = "50%"', /:3:1: policy\.band\.0\.min .*above max/],
+    ['[[policy.band]]\nname = "a"\n[[policy.band]]\nname = "a"', /:4:1: policy\.band\.1\.name/],
     [
       '[[policy.band]]\nname = "a"\nmatch = ["db-*"]\n[[policy.band]]\nname = "b"\nmatch = ["*-test"]',
-      /:6: policy\.band\.1\.match .*"db-test".*"db-\*"/,
+      /:6:1: policy\.band\.1\.match .*"db-test".*"db-\*"/,
     ],
   ];
   wrong.forEach(([text, expected], n) => {

@@ -81,3 +81,12 @@ void t.test('a device with too few queues', async (t) => {
   t.match(served.view.verdict, /3 virtqueues.*need 5.*num_vqs=5/);
   await served.close();
 });
+
+void t.test('a VMM that is slow to name its queues has enough in the end', async (t) => {
+  const { served } = await ServedVm.running();
+  served.vm.queuesSettled(1, 5);
+  t.match(served.view.verdict, 'num_vqs=5');
+  served.vm.queuesSettled(5, 5);
+  t.equal(served.view.verdict, null);
+  await served.close();
+});

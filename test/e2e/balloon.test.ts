@@ -45,7 +45,10 @@ features = ["VIRTIO_BALLOON_F_MUST_TELL_HOST", "VIRTIO_BALLOON_F_STATS_VQ"]
 
 void t.test('what the guest holds stays intact before, during and after inflates and deflates', async (t) => {
   const daemon = await startDaemon(t);
-  const guest = await boot(t, daemon, 'steady');
+  const printed = await daemon.ok(
+    ...['qemu-args', '--json', '--memory', '512M', '--name', 'steady', '--socket-path', daemon.socketPath],
+  );
+  const guest = await boot(t, daemon, 'steady', { pasted: JSON.parse(printed) as string[] });
   await guest.hold(150, 7);
   for (let round = 0; round < 4; round++) {
     await daemon.ok('set', 'steady', '--balloon', '200M');

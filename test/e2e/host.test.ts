@@ -7,6 +7,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { DaemonEvent, VmView } from '../../protocol/control/schema.js';
+import type { Finding } from '../../src/control/cli/doctor.js';
+import { EVENT_IDS } from '../../protocol/control/event-ids.js';
+import { EVENTS } from '../../protocol/control/events.js';
 import type { FollowReport } from '../support/host-lab/follow.js';
 import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
 import { MIB } from '../support/e2e.js';
@@ -64,8 +67,16 @@ void t.test('installed and enabled, it says when it is ready', async (t) => {
   await host.ok('systemctl enable --now balloond.socket balloond.service');
   t.equal(await host.service('Type'), 'notify');
   t.equal(await host.service('ActiveState'), 'active');
-  const log = await host.ok('journalctl --unit=balloond.service --output=cat');
-  t.match(log, /"event":"daemon-started"/, 'its log is in the journal');
+  const started = await host.json('journalctl --unit=balloond BALLOOND_EVENT=daemon-started --output=json');
+  t.match(started, {
+    MESSAGE: /serves$/,
+    MESSAGE_ID: EVENT_IDS['daemon-started'],
+    PRIORITY: '6',
+    SYSLOG_IDENTIFIER: 'balloond',
+    BALLOOND_CONTROL: '/run/balloond/control.sock',
+    CODE_FUNC: 'runDaemon',
+    _TRANSPORT: 'journal',
+  });
 });
 
 void t.test('its exposure is low', async (t) => {
@@ -100,6 +111,47 @@ void t.test('members of balloond-vmm connect VMMs, others do not', async (t) => 
   );
   await host.ok('balloonctl set web --balloon 16M --wait');
   t.match(await host.json('balloonctl --json show web'), { balloon: { discardedBytesTotal: 16 * MIB } });
+});
+
+void t.test('the journal knows of each VM, and what to do', async (t) => {
+  const about = (vm: string): Promise<string> =>
+    host.ok(`journalctl --unit=balloond BALLOOND_VM=${vm} --output=cat --output-fields=BALLOOND_EVENT`);
+  const [web, other] = [await about('web'), await about('private')];
+  t.match(web, /target-changed\n(.*\n)*target-reached/);
+  t.match(other, 'private-memory');
+  t.notMatch(web, 'private-memory');
+  const explained = await host.ok('journalctl --catalog --unit=balloond BALLOOND_VM=private -p err');
+  t.match(explained.replaceAll(/\s+░*\s*/g, ' '), EVENTS['private-memory'].action.replaceAll('`', ''));
+});
+
+void t.test('doctor says what is wrong with a VM, and nothing of one that is well', async (t) => {
+  const { output } = await host.sh('balloonctl --json doctor; echo exit $?');
+  const [document = '', ...end] = output.trim().split('\n');
+  const findings = (JSON.parse(document) as Finding[]).filter(({ level }) => level !== 'ok');
+  const of = (subject: string): string[] =>
+    findings.filter((one) => one.subject === subject).map(({ check, level }) => `${check} ${level}`);
+  t.match(end.join(' '), /to mend: .*exit 1$/);
+  t.same(of('private'), ['memory mend', 'driver note']);
+  t.same(of('web'), []);
+  t.same(of('daemon'), []);
+  t.same(
+    of('host').filter((one) => !/QEMU|huge pages|discard/.test(one)),
+    [],
+    'an installed daemon on systemd has what it needs',
+  );
+});
+
+void t.test('an entry too large for a datagram is in the journal, too', async (t) => {
+  await host.ok(`cat >/run/large.mjs <<'END'
+import { EventLog } from '${TESTS}/out/src/ops/event-log.js';
+import { JournalLog } from '${TESTS}/out/src/ops/journal-log.js';
+const log = new JournalLog('info', { warn: (_, said) => console.log(said), info: () => undefined });
+new EventLog(log).emit('listening', 'x'.repeat(500_000), {}, 'large');
+log.close();
+END
+    test -z "$(node /run/large.mjs)" && journalctl --sync`);
+  const found = 'journalctl BALLOOND_VM=large --output=cat';
+  t.equal(await host.ok(`${found} | tr -d '\\n' | wc -c`), '500000');
 });
 
 void t.test('its sandbox allows what it needs and nothing else', async (t) => {

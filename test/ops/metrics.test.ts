@@ -10,11 +10,17 @@ const PAGE = new URL('../../../docs/metrics.md', import.meta.url);
 const HOSTILE = 'a"b\\c\nd{}';
 
 function metered(name: string, change: Partial<VmView> = {}): MeteredVm {
-  return { name, meters: new VmMeters(), allocatedBytes: 3 * GIB, view: () => vmView(name, change) };
+  return {
+    name,
+    meters: new VmMeters(),
+    allocatedBytes: 3 * GIB,
+    pressure: null,
+    view: () => vmView(name, change),
+  };
 }
 
-function fleetOf(...vms: MeteredVm[]): Map<string, MeteredVm> {
-  return new Map(vms.map((vm) => [vm.name, vm]));
+function fleetOf(...vms: MeteredVm[]): () => MeteredVm[] {
+  return () => vms;
 }
 
 async function samplesOf(metrics: Metrics): Promise<MetricSample[]> {
@@ -38,14 +44,20 @@ function everything(name: string): MeteredVm {
   };
   const cgroup = { path: '/a', currentBytes: 5, highBytes: 6, maxBytes: null };
   const stats = { ageSeconds: 3, VIRTIO_BALLOON_S_OOM_KILL: 2, VIRTIO_BALLOON_S_AVAIL: GIB, 'tag-99': 1 };
-  return metered(name, { balloon, cache: { ...balloon, discardedBytesTotal: 1 }, cgroup, stats });
+  const line = { avg10: 1, avg60: 1, avg300: 1, totalUs: 2_500_000 };
+  const pressure = { some: line, full: { ...line, totalUs: 500_000 } };
+  return {
+    ...metered(name, { balloon, cache: { ...balloon, discardedBytesTotal: 1 }, cgroup, stats }),
+    pressure,
+  };
 }
 
 void t.test('a VM, and all VMs together', async (t) => {
   const vm = everything('web-1');
   vm.meters.kickToAck.observe(0.0004);
   vm.meters.errors.driver++;
-  const samples = await samplesOf(new Metrics(fleetOf(vm, everything('web-2')), '1.2.3'));
+  const acted = [{ action: 'took', reason: 'host-short', count: 3 }];
+  const samples = await samplesOf(new Metrics(fleetOf(vm, everything('web-2')), '1.2.3', () => acted));
   const own = { vm: 'web-1' };
   const expected: [string, Record<string, string>, number][] = [
     ['balloond_vm_memory_bytes', own, 4 * GIB],
@@ -58,6 +70,9 @@ void t.test('a VM, and all VMs together', async (t) => {
     ['balloond_vm_cache_discarded_bytes_total', own, 1],
     ['balloond_vm_cgroup_high_bytes', own, 6],
     ['balloond_vm_cgroup_max_bytes', own, Infinity],
+    ['balloond_vm_cgroup_pressure_some_seconds_total', own, 2.5],
+    ['balloond_vm_cgroup_pressure_full_seconds_total', own, 0.5],
+    ['balloond_policy_actions_total', { action: 'took', reason: 'host-short' }, 3],
     ['balloond_vm_guest_oom_kills_total', own, 2],
     ['balloond_vm_guest_memory_available_bytes', own, GIB],
     ['balloond_vm_running', own, 1],
@@ -88,16 +103,15 @@ void t.test('what a guest or VMM names makes no series of its own', async (t) =>
 });
 
 void t.test('the series of a VM end with it, and what it counted stays in the sums', async (t) => {
-  const vms = fleetOf(everything('old'));
-  const metrics = new Metrics(vms, '1');
-  const old = vms.get('old');
-  if (old === undefined) throw new Error('it is there');
+  const old = everything('old');
+  const vms = new Set([old]);
+  const metrics = new Metrics(() => vms, '1');
   old.meters.discards.observe(0.02);
   old.meters.errors.frontend = 3;
   await metrics.text();
-  vms.delete('old');
+  vms.delete(old);
   metrics.forget(old);
-  vms.set('new', everything('new'));
+  vms.add(everything('new'));
   const samples = await samplesOf(metrics);
   t.equal(samples.filter(({ labels }) => labels['vm'] === 'old').length, 0);
   t.same(find(samples, 'balloond_balloon_discarded_bytes_total'), [14]);
@@ -107,12 +121,11 @@ void t.test('the series of a VM end with it, and what it counted stays in the su
 });
 
 void t.test('a VM that goes while the answer is written is in the sums once', async (t) => {
-  const vms = fleetOf(...Array.from({ length: 40 }, (_, n) => everything(`vm-${n}`)));
-  const metrics = new Metrics(vms, '1');
-  const last = vms.get('vm-39');
-  if (last === undefined) throw new Error('it is there');
+  const last = everything('last');
+  const vms = new Set([...Array.from({ length: 39 }, (_, n) => everything(`vm-${n}`)), last]);
+  const metrics = new Metrics(() => vms, '1');
   const writing = metrics.text();
-  vms.delete('vm-39');
+  vms.delete(last);
   metrics.forget(last);
   t.equal(await metrics.text(), await writing, 'who asks meanwhile gets the same answer');
   t.same(find(parseMetrics(await writing), 'balloond_balloon_discarded_bytes_total'), [40 * 7]);

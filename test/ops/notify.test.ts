@@ -21,13 +21,14 @@ void t.test('a service manager is told', async (t) => {
     });
     receiver.bind(path);
   });
-  t.ok(await notify({ READY: 1, STATUS: 'serving\n2 VMs' }, path));
+  t.ok(notify({ READY: 1, STATUS: 'serving\n2 VMs' }, path));
   t.equal(await received, 'READY=1\nSTATUS=serving 2 VMs\n');
 });
 
-void t.test('no manager, or one that cannot be reached, is no failure', async (t) => {
-  t.equal(await notify({ READY: 1 }, undefined), false);
-  t.equal(await notify({ READY: 1 }, join(t.testdir(), 'nobody')), false);
-  t.equal(await sendDatagram('@abstract', 'x'), false);
-  t.equal(await sendDatagram(`/${'x'.repeat(107)}`, 'x'), false);
+void t.test('no manager, or one that cannot be reached, is no failure', (t) => {
+  t.equal(notify({ READY: 1 }, undefined), false);
+  t.equal(notify({ READY: 1 }, join(t.testdir(), 'nobody')), false);
+  t.equal(sendDatagram('@abstract', 'x'), false);
+  t.equal(sendDatagram(`/${'x'.repeat(107)}`, 'x'), false);
+  t.end();
 });

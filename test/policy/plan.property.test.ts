@@ -242,3 +242,52 @@ void t.test('a constant load comes to rest', (t) => {
   );
   t.end();
 });
+
+void t.test('what is taken from the highest band brings the host something', (t) => {
+  fc.assert(
+    fc.property(world, (given) => {
+      const w = new World(
+        given.totalBytes,
+        given.vms.map((each) => ({ ...each })),
+      );
+      for (let second = 0; second < 60; second++) {
+        const touched = w.table.currentBytes.slice();
+        const targets = w.table.targetBytes.slice();
+        for (const action of w.step().actions) {
+          if (action.kind !== 'target' || action.toBytes <= action.fromBytes) continue;
+          const { ramBytes, band } = w.vms[action.row] ?? vm();
+          if (action.reason.cause === 'above-ceiling' || band > 0) continue;
+          const hollow = ramBytes - (targets[action.row] ?? 0) - (touched[action.row] ?? 0);
+          if (action.toBytes - action.fromBytes < hollow - 4096)
+            throw new Error('it takes what is not there');
+        }
+      }
+    }),
+    RUNS,
+  );
+  t.end();
+});
+
+void t.test('relief is for guests that have little left', (t) => {
+  fc.assert(
+    fc.property(world, (given) => {
+      const w = new World(
+        given.totalBytes,
+        given.vms.map((each) => ({ ...each })),
+      );
+      for (let second = 0; second < 60; second++) {
+        // All of them reclaim something all the time.
+        w.table.stallPercent.fill(20);
+        const available = w.table.availableBytes.slice();
+        const usable = w.vms.map(({ ramBytes }, row) => ramBytes - (w.table.actualBytes[row] ?? 0));
+        for (const action of w.step().actions) {
+          if (action.kind !== 'target' || action.reason.cause !== 'guest-short') continue;
+          if ((available[action.row] ?? 0) >= 0.1 * (usable[action.row] ?? 0))
+            throw new Error('gave to somebody with enough');
+        }
+      }
+    }),
+    RUNS,
+  );
+  t.end();
+});

@@ -115,7 +115,7 @@ export class MemoryFleet implements Fleet {
 
   /** Its VMs have no meters. */
   metrics(): Promise<string> {
-    return new Metrics(new Map(), VERSION).text();
+    return new Metrics(() => [], VERSION).text();
   }
 
   live(): LiveTick {
@@ -221,8 +221,16 @@ export async function serveFleet(t: Test, fleet = new MemoryFleet(vmView('web1')
   const socketPath = join(temporaryFolder(t), 'control.sock');
   const events = new MemoryEvents();
   const refusals: Refusal[] = [];
-  const server = await startControlServer(socketPath, fleet, events, VERSION, (refusal) =>
-    refusals.push(refusal),
+  const server = await startControlServer(
+    socketPath,
+    fleet,
+    events,
+    VERSION,
+    (refusal) => refusals.push(refusal),
+    () => ({
+      file: '/etc/balloond.toml',
+      changes: [{ key: 'control', effect: 'restart' }],
+    }),
   );
   let closing: Promise<void> | null = null;
   const close = () => (closing ??= server.close());

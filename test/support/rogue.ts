@@ -22,7 +22,8 @@ import {
 const RAM_BYTES = 32 * 2 ** 20;
 const FIRST_PFN = 4096;
 const BUFFER_GPA = 8 * 2 ** 20;
-const HUGE_PFNS = 65_536;
+/** The longest buffer that is served. */
+const HUGE_PFNS = 8192;
 const MOST_FDS = 253;
 const BURST = 64;
 const REPLY_ACK = 1n << 3n;
@@ -203,10 +204,10 @@ export class Rogue {
   }
 
   /** Too many may wait to be accepted. */
-  async #begin(kind: RogueKind, path: string): Promise<Act> {
+  async #untilAccepted<T>(work: () => Promise<T> | T): Promise<T> {
     for (;;) {
       try {
-        return await ROGUES[kind](path);
+        return await work();
       } catch (error) {
         if (!this.#running || !(error instanceof SystemError) || error.code !== 'EAGAIN') throw error;
         await sleep(RETRY_MS);
@@ -215,10 +216,10 @@ export class Rogue {
   }
 
   async #run(kind: RogueKind, path: string): Promise<void> {
-    const act = await this.#begin(kind, path);
+    const act = await this.#untilAccepted(() => ROGUES[kind](path));
     try {
       while (this.#running) {
-        await act.step();
+        await this.#untilAccepted(act.step);
         this.steps++;
         await turn();
       }

@@ -61,34 +61,37 @@ void t.test('while there is time, everybody works at once', (t) => {
   t.end();
 });
 
-void t.test('one that is alone gets half of the time, in small parts, and a quiet one does not wait', (t) => {
-  const loop = new Loop();
-  const vm = new Busy(loop, 5, 1);
-  const quiet = new Busy(loop, 1, 0.1);
-  let longestMs = 0;
-  let asked = 0;
-  const until = (ms: number): void => {
-    for (let turn = 1; loop.now < ms; turn++) {
-      const begun = loop.now;
-      loop.turn(() => {
-        vm.kick();
-        if (turn % 20 !== 0) return;
-        quiet.kick();
-        asked++;
-      });
-      longestMs = Math.max(longestMs, loop.now - begun);
-      if (quiet.done !== asked) t.fail('the quiet one waits');
-    }
-  };
-  until(3000);
-  const before = vm.done;
-  longestMs = 0;
-  until(23_000);
-  const share = (vm.done - before) / 20_000;
-  t.ok(share > 0.45 && share < 0.55, `it has ${share} of the time`);
-  t.ok(longestMs < 3, `events are looked at after ${longestMs} ms`);
-  t.end();
-});
+void t.test(
+  'one that is alone gets its part of the time, in small parts, and a quiet one does not wait',
+  (t) => {
+    const loop = new Loop();
+    const vm = new Busy(loop, 5, 1);
+    const quiet = new Busy(loop, 1, 0.1);
+    let longestMs = 0;
+    let asked = 0;
+    const until = (ms: number): void => {
+      for (let turn = 1; loop.now < ms; turn++) {
+        const begun = loop.now;
+        loop.turn(() => {
+          vm.kick();
+          if (turn % 20 !== 0) return;
+          quiet.kick();
+          asked++;
+        });
+        longestMs = Math.max(longestMs, loop.now - begun);
+        if (quiet.done !== asked) t.fail('the quiet one waits');
+      }
+    };
+    until(3000);
+    const before = vm.done;
+    longestMs = 0;
+    until(23_000);
+    const share = (vm.done - before) / 20_000;
+    t.ok(share > 0.35 && share < 0.45, `it has ${share} of the time`);
+    t.ok(longestMs < 3, `events are looked at after ${longestMs} ms`);
+    t.end();
+  },
+);
 
 void t.test('who leaves and comes back has taken what it took, for as long as that counts', (t) => {
   const loop = new Loop();
@@ -133,7 +136,7 @@ void t.test('beside ten that do all they can, one gets its share, and a quiet on
   t.ok((honest.done - before.honest) / all > 0.9 / 11, `${honest.done - before.honest} of ${all}`);
   t.ok(Math.min(...theirs) / all > 0.9 / 11, 'and so does each of them');
   t.ok(longestMs < 3, `events are looked at after ${longestMs} ms of work`);
-  t.ok(all > 19_000, 'no time is left unused');
+  t.ok(all > 7000 && all < 9000, `all of them have ${all} of 20,000 ms`);
   t.end();
 });
 

@@ -184,15 +184,15 @@ const BAD: readonly Bad[] = [
   {
     what: 'a length of 4 GiB',
     chain: () => [{ gpa: 0, len: 0xffffffff }],
-    message: /longer than 262144 bytes/,
+    message: /longer than 32768 bytes/,
   },
   {
-    what: 'more than 65536 page frame numbers',
+    what: 'more than 8192 page frame numbers',
     chain: () => [
-      { gpa: 0, len: 131072, flags: DESC_NEXT },
-      { gpa: 0, len: 131076 },
+      { gpa: 0, len: 16384, flags: DESC_NEXT },
+      { gpa: 0, len: 16388 },
     ],
-    message: /longer than 262144 bytes/,
+    message: /longer than 32768 bytes/,
   },
   ...(['inflate', 'deflate', 'stats'] as const).map((role): Bad => ({
     what: `a writable buffer for ${role}`,
@@ -427,7 +427,7 @@ for (const format of BOTH) {
 async function withPages(t: Test, ramBytes: number, test: (vm: Running) => Promise<void>): Promise<void> {
   const vm = await ServedVm.running({
     frontend: { ram: GuestRam.likeQemu(ramBytes, { lowBytes: 32 * 2 ** 20 }) },
-    driver: { pfnsPerBuffer: 65536 },
+    driver: { pfnsPerBuffer: 8192 },
   });
   try {
     await test(vm);
@@ -472,22 +472,22 @@ void t.test('repeated page frame numbers', (t) =>
   }),
 );
 
-void t.test('buffers of 512 and of 65536 page frame numbers', (t) =>
-  withPages(t, 512 * 2 ** 20, async ({ served, frontend, driver }) => {
+void t.test('buffers of 512 and of 8192 page frame numbers', (t) =>
+  withPages(t, 92 * 2 ** 20, async ({ served, frontend, driver }) => {
     await driver.tellPfns('inflate', pfns(4096, 512));
     await served.discarded();
     t.equal(served.view.balloon.discardedBytesTotal, 512 * PAGE_BYTES);
-    const inside = ((512 - 32) * 2 ** 20) / PAGE_BYTES / 2;
+    const inside = ((92 - 32) * 2 ** 20) / PAGE_BYTES / 2;
     const last = HIGH + 2 * (inside - 1);
     frontend.ram.fillPage(last, 1);
     // Every other page, in an order that is not theirs.
-    const scattered = Array.from({ length: 65536 }, (_, n) => HIGH + 2 * ((n * 40503) % 65536));
+    const scattered = Array.from({ length: 8192 }, (_, n) => HIGH + 2 * ((n * 4051) % 8192));
     await driver.tellPfns('inflate', scattered);
     t.equal(served.view.balloon.inflatedBytesTotal, (512 + inside) * PAGE_BYTES);
-    t.match(served.saw('pfn-outside-memory'), [{ fields: { pages: 65536 - inside } }]);
+    t.match(served.saw('pfn-outside-memory'), [{ fields: { pages: 8192 - inside } }]);
     await served.discarded();
     t.ok(frontend.ram.pageIsZero(last));
-    await driver.tellPfns('deflate', pfns(HIGH, 65536));
+    await driver.tellPfns('deflate', pfns(HIGH, 8192));
   }),
 );
 

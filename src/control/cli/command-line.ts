@@ -8,6 +8,8 @@ import { UsageError } from './exit.js';
 export interface OptionSpec {
   /** Name of its value in the help; without it the option is a switch. */
   readonly value?: string;
+  /** All that its value may be. */
+  readonly choices?: readonly string[];
   readonly summary: string;
 }
 
@@ -15,7 +17,11 @@ export interface CommandSpec {
   readonly name: string;
   /** Names of its operands; one that ends in `?` may be left out. */
   readonly operands: readonly string[];
+  /** All that the first operand may be. */
+  readonly choices?: readonly string[];
   readonly summary: string;
+  /** More of it, where a line does not say all; for `help COMMAND` and the manual page. */
+  readonly details?: string;
   readonly options: Readonly<Record<string, OptionSpec>>;
 }
 
@@ -45,13 +51,21 @@ export function parseCommandLine<Command extends CommandSpec>(
   }
   if (asked || first === 'help') return { help: command, asked: true };
   for (const option of Object.keys(values)) {
-    if (!(option in command.options) && !(option in globals)) throw unknownOption(`--${option}`);
+    const spec = command.options[option] ?? globals[option];
+    if (spec === undefined) throw unknownOption(`--${option}`);
+    checkChoice(`--${option}`, values[option], spec.choices);
   }
   const missing = command.operands[operands.length];
   if (missing !== undefined && !missing.endsWith('?'))
     throw new UsageError(`${name} needs ${missing.toUpperCase()}`);
   if (operands.length > command.operands.length) throw new UsageError(`too many arguments for ${name}`);
+  if (operands[0] !== undefined) checkChoice(name, operands[0], command.choices);
   return { command, operands, values };
+}
+
+function checkChoice(what: string, word: unknown, choices: readonly string[] | undefined): void {
+  if (choices === undefined || choices.some((choice) => choice === word)) return;
+  throw new UsageError(`${what}: write one of ${choices.join(', ')}`);
 }
 
 function parse(

@@ -1,6 +1,15 @@
 /** The exit codes of balloonctl, which scripts rely on. */
 export const EXIT = { done: 0, refused: 1, usage: 2, unreachable: 3, timedOut: 4 } as const;
 
+/** What each of them means. */
+export const EXIT_WORDS: Readonly<Record<(typeof EXIT)[keyof typeof EXIT], string>> = {
+  0: 'done',
+  1: 'refused or failed; a line on stderr says why and what to do',
+  2: 'bad usage',
+  3: 'the daemon is unreachable',
+  4: '`--wait` timed out; the target stands',
+};
+
 /** The command line makes no sense; the message is one line. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
@@ -9,6 +18,11 @@ export class UsageError extends Error {
 /** `--wait` ran out of time; the message says how far it got. */
 export class WaitTimeoutError extends Error {
   override readonly name = 'WaitTimeoutError';
+}
+
+/** `doctor` found something to mend; the message says how much. */
+export class FoundError extends Error {
+  override readonly name = 'FoundError';
 }
 
 /** By name rather than by class, so that reporting an error loads no module that raises others. */

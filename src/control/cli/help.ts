@@ -28,7 +28,7 @@ export function helpOfCommand(
 ): string {
   return [
     `Usage: ${program} ${usage(command)}`,
-    command.summary,
+    wrap(plain(command.details ?? command.summary), COLUMNS).join('\n'),
     section('Options', optionRows({ ...command.options, ...globals })),
   ].join('\n\n');
 }
@@ -44,9 +44,9 @@ function usage({ name, operands, options }: CommandSpec): string {
 }
 
 function optionRows(options: Readonly<Record<string, OptionSpec>>): string[][] {
-  return Object.entries(options).map(([name, { value, summary }]) => [
+  return Object.entries(options).map(([name, { value, choices, summary }]) => [
     value === undefined ? `--${name}` : `--${name} ${value.toUpperCase()}`,
-    summary,
+    choices === undefined ? summary : `${choices.join(', ')} (${summary})`,
   ]);
 }
 
@@ -56,4 +56,9 @@ function section(title: string, rows: readonly string[][]): string {
     wrap(text, COLUMNS - left - 4).map((line, index) => [index === 0 ? label : '', line]),
   );
   return [`${title}:`, ...alignColumns(lines, '<<').map((line) => `  ${line}`)].join('\n');
+}
+
+/** Without the marks of what is written as it stands. */
+function plain(text: string): string {
+  return text.replaceAll('`', '');
 }

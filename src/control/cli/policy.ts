@@ -31,12 +31,13 @@ export async function explainPolicy(client: ControlClient, output: Output, name:
     output.document(vm);
     return;
   }
-  const { band, minBytes, maxBytes, mode, force, said, saidAt } = vm;
+  const { band, minBytes, maxBytes, mode, force, said, saidAt, now } = vm;
   const held = force === 'none' ? '' : `, under force (${force})`;
   output.print(
     `${printable(name)} (${printable(band)}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}): ${mode}${held}`,
   );
-  output.print(`${saidAt === null ? '' : `${saidAt.replace(/\.\d+Z$/, 'Z')} `}${printable(said)}`);
+  if (said !== null && saidAt !== null) output.print(`${saidAt.replace(/\.\d+Z$/, 'Z')} ${printable(said)}`);
+  output.print(`now: ${printable(now)}`);
 }
 
 function renderPolicy({ mode, paused, problem, reserveBytes, host, vms }: PolicyState): string {

@@ -1,4 +1,5 @@
 /** `balloonctl qemu-args`: the arguments with which QEMU gives its balloon to the daemon. */
+import type { VMMS } from './choices.js';
 import { UsageError } from './exit.js';
 
 const MIB = 1024 ** 2;
@@ -16,11 +17,8 @@ export interface QemuArgs {
 
 /** As an argument vector: option, value, option, value. Throws UsageError. */
 export function qemuArguments({ memoryBytes, name, socketPath, cacheSocketPath }: QemuArgs): string[] {
-  if (memoryBytes === 0 || memoryBytes % MIB !== 0) {
-    throw new UsageError('--memory must be a whole number of MiB, 1M or more');
-  }
-  const gib = memoryBytes / (1024 * MIB);
-  const size = Number.isInteger(gib) ? `${gib}G` : `${memoryBytes / MIB}M`;
+  const mib = wholeMib(memoryBytes);
+  const size = mib % 1024 === 0 ? `${mib / 1024}G` : `${mib}M`;
   return [
     ...(name === undefined ? [] : ['-name', `guest=${escapeCommas(name)}`]),
     '-m',
@@ -44,6 +42,64 @@ export function qemuArguments({ memoryBytes, name, socketPath, cacheSocketPath }
           'vhost-user-test-device-pci,chardev=cache-balloon,virtio-id=13,num_vqs=2,vq_size=64,config_size=28',
         ]),
   ];
+}
+
+/** Throws UsageError. */
+function wholeMib(memoryBytes: number): number {
+  if (memoryBytes === 0 || memoryBytes % MIB !== 0) {
+    throw new UsageError('--memory must be a whole number of MiB, 1M or more');
+  }
+  return memoryBytes / MIB;
+}
+
+/** As an argument vector for VMMs that have one. Throws UsageError. */
+export function vmmArguments(kind: Exclude<(typeof VMMS)[number], 'libvirt'>, args: QemuArgs): string[] {
+  if (kind === 'qemu') return qemuArguments(args);
+  const mib = wholeMib(args.memoryBytes);
+  if (kind === 'crosvm') {
+    // Its own balloon would be a second one. Guest memory is always shared.
+    return [
+      '--mem',
+      `size=${mib}`,
+      '--no-balloon',
+      'true',
+      '--vhost-user',
+      `balloon,socket=${args.socketPath}`,
+    ];
+  }
+  return [
+    ...['--memory', `size=${mib}M,shared=on`],
+    '--generic-vhost-user',
+    `socket=${args.socketPath},device_type=5,queue_sizes=[256,256,256,256,256]`,
+  ];
+}
+
+/** A libvirt domain with what the balloon needs, and nothing else. Throws UsageError. */
+export function libvirtXml({ memoryBytes, name, socketPath }: QemuArgs): string {
+  const device = qemuArguments({ memoryBytes, name: undefined, socketPath }).slice(-4);
+  return [
+    "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",
+    `  <name>${escapeXml(name ?? 'vm')}</name>`,
+    `  <memory unit='MiB'>${wholeMib(memoryBytes)}</memory>`,
+    '  <memoryBacking>',
+    "    <source type='memfd'/>",
+    "    <access mode='shared'/>",
+    '  </memoryBacking>',
+    '  <os>',
+    "    <type arch='x86_64' machine='q35'>hvm</type>",
+    '  </os>',
+    '  <devices>',
+    "    <memballoon model='none'/>",
+    '  </devices>',
+    '  <qemu:commandline>',
+    ...device.map((word) => `    <qemu:arg value='${escapeXml(word)}'/>`),
+    '  </qemu:commandline>',
+    '</domain>',
+  ].join('\n');
+}
+
+function escapeXml(text: string): string {
+  return text.replaceAll(/[&<>'"]/g, (letter) => `&#${letter.charCodeAt(0)};`);
 }
 
 /** As lines to paste into a shell command. */

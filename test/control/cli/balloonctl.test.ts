@@ -213,6 +213,25 @@ void t.test('a reader that has seen enough is no failure', async (t) => {
   t.equal(stderr, '');
 });
 
+void t.test('doctor', async (t) => {
+  const { socketPath, fleet } = await serveFleet(t);
+  fleet.put(vmView('web1', { verdict: 'reload the driver' }));
+  const human = await balloonctl('--control', socketPath, 'doctor');
+  t.match(human, { code: 1, stderr: /^balloonctl: \d+ to mend: [^\n]+\n$/ });
+  t.match(human.stdout, /mend {2}web1: verdict: reload the driver\n {6}-> do as it says/);
+  t.ok(human.stdout.split('\n').every((line) => line.length <= 80));
+  const { stdout } = await balloonctl('--control', '/nonexistent', 'doctor', '--json');
+  const findings = JSON.parse(stdout) as { subject: string; mend: string | null }[];
+  t.match(findings.at(-1), { subject: 'daemon', level: 'mend', mend: 'systemctl start balloond.service' });
+});
+
+void t.test('reload', async (t) => {
+  const { socketPath } = await serveFleet(t);
+  const human = await balloonctl('--control', socketPath, 'reload');
+  t.match(human, { code: 0, stdout: /^control: when the daemon restarts: systemctl restart / });
+  t.ok(Check(SCHEMAS.Reload, await documentOf(t, '--control', socketPath, 'reload')));
+});
+
 void t.test('qemu-args needs no daemon', async (t) => {
   const human = await balloonctl(
     'qemu-args',

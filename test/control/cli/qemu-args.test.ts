@@ -1,7 +1,12 @@
 import { execFileSync } from 'node:child_process';
 import t from 'tap';
 import { UsageError } from '../../../src/control/cli/exit.js';
-import { qemuArguments, renderQemuArguments } from '../../../src/control/cli/qemu-args.js';
+import {
+  libvirtXml,
+  qemuArguments,
+  renderQemuArguments,
+  vmmArguments,
+} from '../../../src/control/cli/qemu-args.js';
 
 const GIB = 1024 ** 3;
 
@@ -36,5 +41,35 @@ void t.test('a shell reads back what was meant', (t) => {
   const script = `printf '%s\\0' ${renderQemuArguments(args)}`;
   const read = execFileSync('/bin/sh', ['-c', script], { encoding: 'utf8' });
   t.strictSame(read.split('\0').slice(0, -1), args);
+  t.end();
+});
+
+void t.test('other VMMs', (t) => {
+  const wanted = { memoryBytes: 2 * GIB, name: undefined, socketPath: '/run/b.sock' };
+  t.strictSame(vmmArguments('qemu', wanted), qemuArguments(wanted));
+  t.match(vmmArguments('cloud-hypervisor', wanted), [
+    '--memory',
+    'size=2048M,shared=on',
+    '--generic-vhost-user',
+  ]);
+  t.ok(vmmArguments('crosvm', wanted).includes('balloon,socket=/run/b.sock'));
+  t.end();
+});
+
+void t.test('the XML for libvirt is well-formed and says what QEMU is told', (t) => {
+  const wanted = { memoryBytes: 2 * GIB, name: `a<'&">`, socketPath: "/run/it's" };
+  const parsed = execFileSync(
+    'python3',
+    [
+      '-c',
+      `import sys, json, xml.etree.ElementTree as e
+d = e.fromstring(sys.stdin.read())
+q = '{http://libvirt.org/schemas/domain/qemu/1.0}'
+print(json.dumps([d.find('name').text, d.find('memory').text, d.find('memoryBacking/access').get('mode'),
+  [a.get('value') for a in d.iter(q + 'arg')]]))`,
+    ],
+    { input: libvirtXml(wanted), encoding: 'utf8' },
+  );
+  t.same(JSON.parse(parsed), [wanted.name, '2048', 'shared', qemuArguments(wanted).slice(-4)]);
   t.end();
 });

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { alignColumns, shorten, wrap } from '../../../src/control/cli/text.js';
+import { alignColumns, columnsOf, shorten, wrap } from '../../../src/control/cli/text.js';
 
 void t.test('columns', (t) => {
   t.strictSame(
@@ -35,5 +35,17 @@ void t.test('wrap keeps all words in order and the width where words allow', (t)
 void t.test('shorten', (t) => {
   t.equal(shorten('machine', 7), 'machine');
   t.equal(shorten('machine1', 7), 'machin…');
+  t.equal(shorten('仮想機械', 7), '仮想機…', 'letters that fill two columns');
+  t.equal(columnsOf('e\u0301'), 1, 'and marks that fill none');
+  t.strictSame(
+    alignColumns(
+      [
+        ['仮', 'a'],
+        ['xyz', 'b'],
+      ],
+      '<<',
+    ),
+    ['仮   a', 'xyz  b'],
+  );
   t.end();
 });

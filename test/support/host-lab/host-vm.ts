@@ -28,12 +28,13 @@ export class HostVm {
     this.#payloadBytes = payloadBytes;
   }
 
-  static async boot(): Promise<HostVm> {
+  /** `stage`: lays out below a folder what is to be unpacked in it, beside the tests' own programs. */
+  static async boot(stage = layOut): Promise<HostVm> {
     const folder = mkdtempSync(join(tmpdir(), 'balloond-host-'));
     try {
       const [{ stdout: image }, payload] = await Promise.all([
         run('sh', [join(ROOT, 'scripts/host-lab')]),
-        pack(folder),
+        pack(folder, stage),
       ]);
       const guest = await Guest.boot({
         name: 'host',
@@ -59,9 +60,13 @@ export class HostVm {
     }
   }
 
+  async unpack(): Promise<void> {
+    await this.ok(`head -c ${this.#payloadBytes} ${PAYLOAD_PORT} | tar -xf - -C /`);
+  }
+
   /** Unpacks what the installer put below DESTDIR, as a package would, and has it registered. */
   async install(): Promise<void> {
-    await this.ok(`head -c ${this.#payloadBytes} ${PAYLOAD_PORT} | tar -xf - -C /`);
+    await this.unpack();
     await this.installer('--register');
   }
 
@@ -98,12 +103,16 @@ export class HostVm {
   }
 }
 
-/** One archive: the package as the installer lays it out, and the tests' programs. */
-async function pack(folder: string): Promise<string> {
+async function layOut(stage: string): Promise<void> {
+  await run('sh', [join(ROOT, 'scripts/install-system')], { env: { ...process.env, DESTDIR: stage } });
+}
+
+/** One archive: what is laid out, and the tests' programs. */
+async function pack(folder: string, lay: (stage: string) => Promise<void>): Promise<string> {
   const stage = join(folder, 'stage');
   const payload = join(folder, 'payload.tar');
   const tests = join(stage, TESTS);
-  await run('sh', [join(ROOT, 'scripts/install-system')], { env: { ...process.env, DESTDIR: stage } });
+  await lay(stage);
   await run('sh', [
     '-ec',
     `mkdir -p "$2/out/test" "$2/scripts"

@@ -25,7 +25,7 @@ try {
 } catch (error) {
   if (!isPrivate || !(error instanceof Nack)) throw error;
 }
-await notify({ READY: 1 });
+notify({ READY: 1 });
 await frontend.closed;
 
 function privateAddress(): bigint {

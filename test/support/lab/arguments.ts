@@ -29,6 +29,8 @@ export interface GuestOptions {
   readonly cpus?: number;
   /** Memory slots for Guest.addMemory. */
   readonly hotplugSlots?: number;
+  /** What `balloonctl qemu-args` printed, in place of name, memory and devices of ours. */
+  readonly pasted?: readonly string[];
   /** A raw image with an ext4 root that is booted in place of the lab's guest; what changes is thrown away. */
   readonly rootImage?: string;
   readonly extraArgs?: readonly string[];
@@ -79,11 +81,14 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
     ...(options.kernelArgs ?? []),
   ];
   return [
-    ...['-name', `guest=${name}`, '-nodefaults', '-no-user-config', '-display', 'none'],
+    ...(options.pasted ?? ['-name', `guest=${name}`]),
+    ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...['-run-with', 'exit-with-parent=on'],
     ...['-accel', 'tcg,thread=multi', '-cpu', 'max,la57=off', '-smp', `${cpus}`],
-    ...['-machine', `pc,acpi=${acpi},memory-backend=mem`, '-m', `${memoryMib}M${slots}`],
-    ...['-object', JSON.stringify(memory)],
+    ...['-machine', `pc,acpi=${acpi}`],
+    ...(options.pasted === undefined
+      ? ['-machine', 'memory-backend=mem', '-m', `${memoryMib}M${slots}`, '-object', JSON.stringify(memory)]
+      : []),
     ...['-kernel', lab.kernel, '-append', kernelArgs.join(' ')],
     ...(rootImage === undefined ? ['-initrd', lab.initramfs] : rootDisk(rootImage)),
     ...['-chardev', `socket,id=console,fd=${FDS.console}`, '-serial', 'chardev:console'],
@@ -93,7 +98,7 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
     ...(options.builtinBalloon === true
       ? ['-device', 'virtio-balloon-pci,id=balloon0,free-page-reporting=on']
       : []),
-    ...sockets.flatMap(device),
+    ...(options.pasted === undefined ? sockets.flatMap(device) : []),
     ...(options.extraArgs ?? []),
   ];
 }

@@ -1,0 +1,202 @@
+/** `balloonctl doctor`: what on this host, and in each VM, keeps memory from coming back, and what mends it. */
+import type { DaemonEvent } from '../../../protocol/control/events.js';
+import type { VmView } from '../../../protocol/control/schema.js';
+import { formatSize } from '../../../protocol/control/size.js';
+import { UnreachableError, type ControlClient } from '../client.js';
+import { FoundError } from './exit.js';
+import type { HostFacts, VmmFacts } from './host-facts.js';
+import { printable, type Output, type Style } from './output.js';
+import { wrap } from './text.js';
+
+/** `mend`: something does not work until it is mended. `note`: it works, and could be better. */
+export type Level = 'ok' | 'note' | 'mend';
+
+export interface Finding {
+  /** `host`, `daemon`, or the name of a VM. */
+  subject: string;
+  check: string;
+  level: Level;
+  found: string;
+  /** The command, or the step, that mends it; null: nothing to mend. */
+  mend: string | null;
+}
+
+const STYLES: Record<Level, Style> = { ok: 'green', note: 'yellow', mend: 'red' };
+/** Of the daemon without VMs, and for each: a socket, a state file, guest memory, and two for each of its queues. */
+const FDS = 128;
+const FDS_OF_VM = 32;
+/** Twice as long as the daemon waits by default. */
+const STATS_AGE_MAX_SECONDS = 60;
+const WIDTH = 78;
+
+/** Prints all findings. Throws FoundError when one is to be mended. */
+export async function doctor(client: ControlClient, output: Output): Promise<void> {
+  const { hostFacts, openFilesMax, vmmFacts } = await import('./host-facts.js');
+  const host = hostFacts();
+  const findings = examineHost(host);
+  try {
+    const [vms, events] = [await client.list(), await recentEvents(client)];
+    findings.push(good('daemon', 'reachable', `serves ${vms.length} VMs`));
+    const pid = events.findLast(({ event }) => event === 'daemon-started')?.fields['pid'];
+    findings.push(examineFiles(typeof pid === 'number' ? openFilesMax(pid) : null, vms.length));
+    for (const vm of vms) findings.push(...examineVm(vm, vmmFacts(vm.pid, host.qemu), events));
+  } catch (error) {
+    if (!(error instanceof UnreachableError)) throw error;
+    findings.push(bad('daemon', 'reachable', error.message, 'systemctl start balloond.service'));
+  }
+  if (output.json) output.document(findings);
+  else output.print(findings.map((finding) => render(finding, output)).join('\n'));
+  const count = findings.filter(({ level }) => level === 'mend').length;
+  if (count > 0) throw new FoundError(`${count} to mend: do what stands behind each arrow above`);
+}
+
+async function recentEvents(client: ControlClient): Promise<DaemonEvent[]> {
+  const events: DaemonEvent[] = [];
+  for await (const event of client.events(false)) events.push(event);
+  return events;
+}
+
+export function examineHost(host: HostFacts): Finding[] {
+  const say = (check: string, fine: boolean, found: string, level: Level, mend: string): Finding => ({
+    subject: 'host',
+    check,
+    level: fine ? 'ok' : level,
+    found,
+    mend: fine ? null : mend,
+  });
+  const { discardMethod: method, qemu, shmemHugePages: thp, hugePages } = host;
+  return [
+    say(
+      'discard',
+      method === 'process_madvise',
+      method === null
+        ? 'cannot be tried: the native helper does not load'
+        : method === 'process_madvise'
+          ? 'process_madvise takes MADV_REMOVE: many ranges a system call'
+          : `${method}: one system call a range`,
+      method === null ? 'mend' : 'note',
+      method === null ? 'npm run install' : 'boot a newer kernel for process_madvise on the own process',
+    ),
+    say(
+      'cgroup',
+      host.cgroupV2,
+      host.cgroupV2 ? 'v2 with its memory controller' : 'no v2 memory controller',
+      'note',
+      'boot with systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all',
+    ),
+    say('pressure', host.pressure, host.pressure ? 'PSI is on' : 'PSI is off', 'note', 'boot with psi=1'),
+    say(
+      'huge pages',
+      thp !== null && thp !== 'never' && thp !== 'deny',
+      `shmem ${thp ?? 'unknown'}; ${hugePages} reserved in hugetlbfs`,
+      'note',
+      'echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled',
+    ),
+    qemu === null
+      ? say(
+          'QEMU',
+          false,
+          'none on PATH',
+          'note',
+          'apt install qemu-system-x86 (11.1 or newer: trixie-backports)',
+        )
+      : say(
+          'QEMU',
+          qemu.vhostUserDevice,
+          `${qemu.version} at ${qemu.path}${qemu.vhostUserDevice ? '' : ' lists no vhost-user-test-device-pci'}`,
+          'mend',
+          'apt install -t trixie-backports qemu-system-x86 (11.1 or newer)',
+        ),
+    say(
+      'discovery',
+      host.discovery,
+      host.discovery ? 'installed for VMMs' : 'no /usr/share/qemu/vhost-user/50-balloond.json',
+      'note',
+      'npm run install-system',
+    ),
+  ];
+}
+
+/** `most`: that the daemon may have open; null: not known. */
+export function examineFiles(most: number | null, vms: number): Finding {
+  if (most === null) return good('daemon', 'open files', 'its limit may not be looked at: run this as root');
+  const needed = FDS + vms * FDS_OF_VM;
+  const found = `at most ${most}, ${vms} VMs need ${needed}`;
+  if (most >= needed) return good('daemon', 'open files', found);
+  return bad(
+    'daemon',
+    'open files',
+    found,
+    `systemctl edit balloond.service, LimitNOFILE=${2 ** Math.ceil(Math.log2(2 * needed))}`,
+  );
+}
+
+export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEvent[]): Finding[] {
+  const { name, state, ramBytes, verdict, inhibited, features, stats, limits } = vm;
+  const refused = verdict?.includes('share=on') === true;
+  const mapped = events.findLast((one) => one.vm === name && one.event === 'memory-mapped');
+  const pageBytes = mapped?.fields['backingPageBytes'];
+  const tooFew = /\bnum_vqs=\d+/.exec(verdict ?? '')?.[0];
+  const pages = typeof pageBytes === 'number' ? `, pages of ${formatSize(pageBytes)}` : '';
+  const asksStats = features.includes('VIRTIO_BALLOON_F_STATS_VQ');
+  const silent = asksStats && (stats === null || stats.ageSeconds > STATS_AGE_MAX_SECONDS);
+  const findings = [
+    good(name, 'VMM', `${vmm.kind}${vmm.version === null ? '' : ` ${vmm.version}`}, pid ${vm.pid}`),
+    refused
+      ? bad(
+          name,
+          'memory',
+          'private: the daemon sees a copy',
+          'add share=on to the memory backend, restart the VM',
+        )
+      : good(name, 'memory', ramBytes === 0 ? 'not shared yet' : `${formatSize(ramBytes)} shared${pages}`),
+    inhibited === null
+      ? good(name, 'pinned', 'no, what is given up is discarded')
+      : bad(name, 'pinned', inhibited, `balloonctl allow ${name}, or detach the device that it names`),
+    tooFew === undefined
+      ? good(name, 'queues', 'enough')
+      : bad(name, 'queues', verdict ?? '', `set ${tooFew} on the device, restart the VM`),
+    good(
+      name,
+      'features',
+      features.map((one) => one.replace(/^VIRTIO_(BALLOON_)?F_/, '')).join(' ') || 'none acked',
+    ),
+    state === 'running' && !silent
+      ? good(name, 'driver', stats === null ? 'runs' : `runs, heard of ${Math.round(stats.ageSeconds)} s ago`)
+      : {
+          ...bad(
+            name,
+            'driver',
+            silent && state === 'running' ? 'runs, but is silent' : state,
+            'modprobe virtio_balloon (in the guest)',
+          ),
+          level: 'note' as const,
+        },
+  ];
+  if (limits.problem !== null) {
+    const mend = 'systemctl start balloond-limits.socket, and see docs/limits.md';
+    findings.push({ ...bad(name, 'limits', limits.problem, mend), level: 'note' });
+  }
+  // What stands above already is not said twice.
+  if (verdict !== null && inhibited === null && !refused && tooFew === undefined) {
+    findings.push(bad(name, 'verdict', verdict, 'do as it says; docs/operating.md has more on each verdict'));
+  }
+  return findings;
+}
+
+function good(subject: string, check: string, found: string): Finding {
+  return { subject, check, level: 'ok', found, mend: null };
+}
+
+function bad(subject: string, check: string, found: string, mend: string): Finding {
+  return { subject, check, level: 'mend', found, mend };
+}
+
+function render({ subject, check, level, found, mend }: Finding, output: Output): string {
+  const [first = '', ...more] = wrap(`${printable(subject)}: ${check}: ${printable(found)}`, WIDTH - 6);
+  const lines = [
+    `${output.paint(STYLES[level], level.padEnd(4))}  ${first}`,
+    ...more.map((line) => `      ${line}`),
+  ];
+  return [...lines, ...(mend === null ? [] : [`      -> ${printable(mend)}`])].join('\n');
+}

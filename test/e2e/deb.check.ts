@@ -1,0 +1,68 @@
+// The Debian package on a Debian host with systemd: made, looked at by lintian, installed, upgraded under a VM, purged.
+// Takes minutes and needs root, so it is run by name: npm test -- out/test/e2e/deb.check.js
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import type { VmView } from '../../protocol/control/schema.js';
+import { MIB } from '../support/e2e.js';
+import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
+
+const DEB = '/opt/balloond.deb';
+/** Everything on disk but the tests' own and what dpkg keeps of itself, what is left in /run, and all accounts. */
+const TRACES = `{ find / -xdev \\( -path ${TESTS} -o -path /var/lib/dpkg -o -path /var/log \\) -prune -o -print
+  find /run -name '*balloon*'; cut -d: -f1 /etc/passwd /etc/group /etc/shadow /etc/gshadow; } | sort`;
+
+// lintian's errors and warnings fail it.
+const deb = execFileSync('sh', [join(ROOT, 'scripts/deb')], {
+  encoding: 'utf8',
+  stdio: ['ignore', 'pipe', 'inherit'],
+}).trim();
+const host = await HostVm.boot((stage) => {
+  mkdirSync(join(stage, 'opt'), { recursive: true });
+  cpSync(deb, join(stage, DEB));
+  return Promise.resolve();
+});
+t.teardown(() => host.close());
+await host.unpack();
+await host.ok(`useradd --system vmm && ${TRACES} >/run/before`);
+
+void t.test('its version is the version', (t) => {
+  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+  t.match(deb, `balloond_${version}_amd64.deb`);
+  t.end();
+});
+
+void t.test('installed, it serves', async (t) => {
+  t.comment(await host.ok(`dpkg --install ${DEB}`));
+  t.equal(await host.service('ActiveState'), 'active');
+  t.equal(await host.ok('systemctl is-enabled balloond.socket balloond.service'), 'enabled\nenabled');
+  t.equal(await host.ok("stat --format='%a %U %G' /run/balloond/balloond.sock"), '660 root balloond-vmm');
+  await host.ok(
+    'systemd-run --quiet --unit=web --service-type=notify --uid=vmm --property=SupplementaryGroups=balloond-vmm ' +
+      `node ${TESTS}/out/test/support/host-lab/vmm.js /run/balloond/balloond.sock -name guest=web shared`,
+  );
+  await host.ok('balloonctl set web --balloon 16M --wait');
+  t.match(await host.json<VmView>('balloonctl --json show web'), {
+    state: 'running',
+    verdict: null,
+    balloon: { discardedBytesTotal: 16 * MIB },
+  });
+});
+
+void t.test('an upgrade leaves VMs and the daemon alone until it is restarted', async (t) => {
+  const before = await host.service('MainPID');
+  await host.ok(`dpkg --install ${DEB}`);
+  t.equal(await host.service('MainPID'), before);
+  await host.ok('systemctl restart balloond.service');
+  t.not(await host.service('MainPID'), before);
+  await host.ok('balloonctl set web --balloon 17M --wait');
+  t.equal(await host.ok('systemctl is-active web.service'), 'active');
+});
+
+void t.test('purged, it leaves nothing', async (t) => {
+  await host.ok('systemctl stop web.service');
+  t.comment(await host.ok('dpkg --purge balloond'));
+  t.equal(await host.ok(`${TRACES} | diff /run/before - || true`), '');
+  t.equal(await host.ok("systemctl list-units --all --no-legend 'balloond*'"), '');
+});

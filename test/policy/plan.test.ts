@@ -1,0 +1,71 @@
+// What real guests taught: test/e2e/policy.test.ts has the run in which each of these went wrong.
+import t from 'tap';
+import type { TargetAction } from '../../src/policy/action.js';
+import { plan } from '../../src/policy/plan.js';
+import { MIB, vm, World } from './world.js';
+
+const RAM_BYTES = 1000 * MIB;
+
+/** Targets that would change now. */
+function targets(world: World): TargetAction[] {
+  const { actions } = plan(world.host(), world.table, world.config, world.state);
+  return actions.filter((action) => action.kind === 'target');
+}
+
+void t.test('a guest that waits for its own page cache to make way is not short', (t) => {
+  const world = new World(2 * RAM_BYTES, [vm({ band: 0, ramBytes: RAM_BYTES, wantsBytes: 400 * MIB })]);
+  world.table.targetBytes.fill(500 * MIB);
+  world.table.actualBytes.fill(500 * MIB);
+  world.table.stallPercent.fill(30);
+  world.table.currentBytes.fill(500 * MIB);
+  world.state = { ...world.state, short: true };
+  world.table.availableBytes.fill(100 * MIB);
+  t.equal(targets(world).filter(({ reason }) => reason.cause === 'guest-short').length, 0);
+  world.table.availableBytes.fill(20 * MIB);
+  t.match(targets(world), [{ reason: { cause: 'guest-short', stallPercent: 30 } }], 'now it is');
+  world.table.availableBytes.fill(NaN);
+  t.match(targets(world), [{ reason: { cause: 'guest-short' } }], 'who says nothing is believed to be');
+  t.end();
+});
+
+void t.test('nothing is taken from the highest band when the host gets nothing by it', (t) => {
+  // It has touched 100 MiB and 40 of them are free again; to get at these, 600 that it never touched would go first.
+  const world = new World(RAM_BYTES, [
+    vm({ band: 0, ramBytes: RAM_BYTES, wantsBytes: 60 * MIB, minBytes: 300 * MIB }),
+    vm({ band: 2, ramBytes: RAM_BYTES, wantsBytes: 860 * MIB, minBytes: 860 * MIB }),
+  ]);
+  world.step();
+  world.table.currentBytes[0] = 100 * MIB;
+  world.now += 100;
+  t.ok(world.availableBytes < 0.1 * world.totalBytes, 'the host is short');
+  t.same(targets(world), []);
+  t.end();
+});
+
+void t.test(
+  'who can yield, only not so fast, is waited for: a higher band is asked when half is gone',
+  (t) => {
+    const fill = (availableBytes: number): World => {
+      const world = new World(2 * RAM_BYTES + availableBytes, [
+        vm({ band: 1, ramBytes: RAM_BYTES, wantsBytes: 200 * MIB }),
+        vm({ band: 2, ramBytes: RAM_BYTES, wantsBytes: 200 * MIB }),
+      ]);
+      // Page cache fills the rest.
+      world.table.currentBytes.fill(RAM_BYTES);
+      world.table.freeBytes.fill(0);
+      return world;
+    };
+    const patient = fill(150 * MIB);
+    patient.now = 100;
+    t.same(
+      targets(patient).map(({ row }) => row),
+      [1],
+      'bronze has the ramp of ten seconds',
+    );
+    for (let second = 0; second < 3; second++) {
+      const rows = patient.step().actions.map(({ row }) => row);
+      t.notOk(rows.includes(0), `silver is left alone while bronze yields: ${rows.join()}`);
+    }
+    t.end();
+  },
+);

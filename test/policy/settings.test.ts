@@ -1,0 +1,42 @@
+import t from 'tap';
+import { findPolicyMistake, PolicySettings } from '../../src/policy/settings.js';
+
+const GIB = 2 ** 30;
+
+void t.test('VMs may have all of the host, or the part that memory says', (t) => {
+  t.equal(new PolicySettings({}).memoryBytes(64 * GIB), 64 * GIB);
+  t.equal(new PolicySettings({ policy: { memory: '75%' } }).memoryBytes(64 * GIB), 48 * GIB);
+  const settings = new PolicySettings({ policy: { memory: '16G', reserve: '4G' } });
+  t.equal(settings.memoryBytes(64 * GIB), 16 * GIB);
+  t.match(settings.config(16 * GIB, true), { reserveShare: 0.25, partOfHost: true });
+  t.equal(settings.misfit(64 * GIB), null);
+  t.end();
+});
+
+void t.test('amounts that a host cannot honour are named, and what is done instead', (t) => {
+  const large = new PolicySettings({ policy: { memory: '16G' } });
+  t.equal(large.memoryBytes(8 * GIB), 8 * GIB);
+  t.match(
+    large.misfit(8 * GIB),
+    'VMs may have all of it, since memory (16 GiB) is more than the host has (8 GiB)',
+  );
+  const greedy = new PolicySettings({ policy: { reserve: '15G' } });
+  t.equal(greedy.config(16 * GIB).reserveShare, 0.9);
+  t.match(greedy.misfit(16 * GIB), /^it keeps 90 % in reserve, since reserve \(15 GiB\) leaves .* of 16 GiB/);
+  t.end();
+});
+
+void t.test('what can be meant on no host is refused', (t) => {
+  t.match(findPolicyMistake({ policy: { memory: '0%' } }), { where: 'policy.memory' });
+  t.match(findPolicyMistake({ policy: { memory: 'much' } }), {
+    where: 'policy.memory',
+    what: /is no amount/,
+  });
+  t.match(findPolicyMistake({ policy: { memory: '101%' } }), { where: 'policy.memory' });
+  t.match(findPolicyMistake({ policy: { reserve: '95%' } }), {
+    where: 'policy.reserve',
+    what: /more than 90%/,
+  });
+  t.equal(findPolicyMistake({ policy: { memory: '50%', reserve: '90%' } }), null);
+  t.end();
+});

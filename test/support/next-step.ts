@@ -1,0 +1,3 @@
+/** What every error of balloonctl and balloond has: a help to look at, a place to mend, or a verb that says what to do. */
+export const NEXT_STEP =
+  /\(see balloon(ctl help( [a-z-]+)?|d --help)\)$|:\d+:\d+: |(: |, |, or )(ask|choose|connect|create|give|is another balloond|is balloond|let|load|run|see|set|start|write) /;
