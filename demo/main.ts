@@ -2,13 +2,14 @@
 import { writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
+import { tellCacheBalloon } from './cache-balloon.js';
 import { failing } from './outcome.js';
 import { Stage } from './stage.js';
 import { tell } from './story.js';
 import { svg } from './svg.js';
 import { Terminal } from './terminal.js';
 
-const USAGE = 'usage: npm run demo [-- --svg FILE]';
+const USAGE = 'usage: npm run demo [-- --svg FILE | --cache-balloon]';
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 class Interrupted extends Error {
@@ -17,9 +18,9 @@ class Interrupted extends Error {
   }
 }
 
-function options(): { svg?: string } {
+function options(): { svg?: string; 'cache-balloon'?: boolean } {
   try {
-    return parseArgs({ options: { svg: { type: 'string' } } }).values;
+    return parseArgs({ options: { svg: { type: 'string' }, 'cache-balloon': { type: 'boolean' } } }).values;
   } catch (error) {
     process.stderr.write(`demo: ${(error as Error).message} (${USAGE})\n`);
     process.exit(2);
@@ -39,11 +40,15 @@ async function run(stage: Stage, svgPath: string | undefined): Promise<void> {
   if (failure !== null) throw new Error(failure);
 }
 
-const { svg: svgPath } = options();
+const { svg: svgPath, 'cache-balloon': isCacheBalloon } = options();
 const stage = new Stage();
 let exitCode = 0;
 try {
-  await Promise.race([run(stage, svgPath), interrupted]);
+  const told =
+    isCacheBalloon === true
+      ? tellCacheBalloon(new Terminal(process.stdout, process.env))
+      : run(stage, svgPath);
+  await Promise.race([told, interrupted]);
 } catch (error) {
   exitCode = error instanceof Interrupted ? 128 + constants.signals[error.signal] : 1;
   process.stderr.write(`\ndemo: ${error instanceof Error ? error.message : String(error)}\n`);

@@ -511,10 +511,14 @@ static unsigned long spare_pages(void)
 	unsigned long free = global_zone_page_state(NR_FREE_PAGES), kept = 0;
 	int node, n;
 
-	for_each_online_node(node)
-		for (n = 0; n < MAX_NR_ZONES; n++)
-			if (populated_zone(&NODE_DATA(node)->node_zones[n]))
-				kept += high_wmark_pages(&NODE_DATA(node)->node_zones[n]);
+	for_each_online_node(node) {
+		for (n = 0; n < MAX_NR_ZONES; n++) {
+			struct zone *zone = &NODE_DATA(node)->node_zones[n];
+
+			if (populated_zone(zone))
+				kept += high_wmark_pages(zone);
+		}
+	}
 	return free > kept ? free - kept : 0;
 }
 

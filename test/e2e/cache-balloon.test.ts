@@ -20,7 +20,7 @@ const HELD_BYTES = 100 * MIB;
 const DISK = '/dev/nvme0n1';
 const DRIVER = '/sys/bus/virtio/drivers/virtio_cache_balloon';
 
-const module = buildCacheModule();
+const module = await buildCacheModule();
 const skip =
   module === null &&
   'Debian has no headers for the kernel of the lab any more: remove the folder that scripts/lab names, so that it gets a newer kernel';
@@ -38,6 +38,8 @@ void t.test('the guest gives what it can spare, and takes what it needs', { skip
   });
   t.teardown(() => guest.kill());
   await guest.waitReady();
+  // What old kernels say of a machine without ACPI is not the driver's.
+  await guest.sh('dmesg -c');
   t.ok(await guest.eat(140), 'all of the guest is there');
   const full = guest.memfdAllocatedBytes();
   t.ok(full > 160 * MIB, `${full} on the host`);

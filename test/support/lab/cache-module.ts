@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DeviceOptions, Guest } from './guest.js';
+import { ensureLab } from './lab.js';
 
 const SCRIPT = join(import.meta.dirname, '../../../../scripts/guest-module');
 
@@ -15,9 +16,11 @@ export function cacheDevice(path: string): DeviceOptions {
  * Path of the module: that of GUEST_KERNEL_MODULE, or one that is built and kept. Null where Debian has no headers of the
  * lab's kernel any more.
  */
-export function buildCacheModule(): string | null {
+export async function buildCacheModule(): Promise<string | null> {
   const given = process.env['GUEST_KERNEL_MODULE'];
   if (given !== undefined) return given;
+  const { cacheModule } = await ensureLab();
+  if (cacheModule !== null) return cacheModule;
   const { status, stdout, stderr } = spawnSync('sh', [SCRIPT], { encoding: 'utf8' });
   if (status === 0) return stdout.trim();
   if (status === 3) return null;
