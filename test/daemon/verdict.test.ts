@@ -1,5 +1,6 @@
 import t from 'tap';
 import { verdict, type Symptoms } from '../../src/daemon/verdict.js';
+import { ServedVm } from '../support/served-vm.js';
 
 const MIB = 2 ** 20;
 const healthy: Symptoms = {
