@@ -55,7 +55,10 @@ void t.test('explain says what was last decided, and what holds now', async (t) 
   t.notMatch(stdout, '\u001b', 'names do not command the terminal');
   t.match(await ctl('explain', 'nobody'), { code: 1, stderr: /no VM is called nobody: see balloonctl list/ });
   t.match(await ctl('explain'), { code: 2, stderr: /policy explain needs VM/ });
-  t.match(await ctl('improve'), { code: 2, stderr: /policy: write one of show, pause, resume, explain, simulate/ });
+  t.match(await ctl('improve'), {
+    code: 2,
+    stderr: /policy: write one of show, pause, resume, explain, simulate/,
+  });
   t.match((await ctl('pause')).stdout, 'the policy: paused');
   t.match((await ctl('show')).stdout, /^mode auto, paused: it acts\nhost unknown\nVM +BAND/);
 });
