@@ -23,8 +23,8 @@ import { hex, MAX_REASON, type VringRecord } from './session-record.js';
 import type { Seat } from './turns.js';
 
 /**
- * What is taken before other VMs get their turn: chains, and bytes of their descriptors and readable buffers. Those
- * of 64 chains as Linux makes them are far below; 64 of the longest would keep the others waiting for a second.
+ * What is taken before other VMs get their turn: chains, and bytes of their descriptors and readable buffers. An
+ * inflate as Linux makes it has 1 KiB; 64 of the longest would keep the others waiting for a second.
  */
 const CHAINS_PER_DRAIN = 64;
 const BYTES_PER_DRAIN = 32 * 1024;

@@ -95,7 +95,7 @@ const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
 
 void t.test('64 chains at a time', (t) =>
   withRing(t, nothing, async ({ vring, ring, handled, failures }) => {
-    for (let n = 0; n < 150; n++) ring.add([{ gpa: GPA, len: 1024 }], { publish: false });
+    for (let n = 0; n < 150; n++) ring.add([{ gpa: GPA, len: 256 }], { publish: false });
     ring.publish();
     vring.drain();
     t.equal(handled.length, 64);
@@ -111,7 +111,7 @@ void t.test('64 chains at a time', (t) =>
 
 void t.test('of long buffers fewer', (t) =>
   withRing(t, nothing, async ({ vring, ring, handled }) => {
-    for (let n = 0; n < 6; n++) ring.add([{ gpa: GPA, len: 2 ** 16 }], { publish: false });
+    for (let n = 0; n < 6; n++) ring.add([{ gpa: GPA, len: 2 ** 14 }], { publish: false });
     ring.publish();
     vring.drain();
     t.equal(handled.length, 2);

@@ -81,7 +81,7 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
     ...(options.kernelArgs ?? []),
   ];
   return [
-    ...(options.pasted ?? ['-name', `guest=${name}`]),
+    ...(options.pasted === undefined ? ['-name', `guest=${name}`] : []),
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...['-run-with', 'exit-with-parent=on'],
     ...['-accel', 'tcg,thread=multi', '-cpu', 'max,la57=off', '-smp', `${cpus}`],
@@ -98,7 +98,8 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
     ...(options.builtinBalloon === true
       ? ['-device', 'virtio-balloon-pci,id=balloon0,free-page-reporting=on']
       : []),
-    ...(options.pasted === undefined ? sockets.flatMap(device) : []),
+    // The guest's agent knows its port by the order of the devices.
+    ...(options.pasted ?? sockets.flatMap(device)),
     ...(options.extraArgs ?? []),
   ];
 }
