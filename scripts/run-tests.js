@@ -1,33 +1,32 @@
-// Runs tap, shows what fails and what is skipped, and ends with one plain line that counts tests: a test is a
-// leaf `t.test`, or a file's own assertions where it has no subtests.
+// Runs test files, two at a time and those that take longest first, shows what fails and what is skipped, and ends with
+// one plain line that counts tests: a test is a leaf `t.test`, or a file's own assertions where it has no subtests.
 import { spawn } from 'node:child_process';
+import { readdirSync } from 'node:fs';
 import { Parser } from 'tap-parser';
 
-const files = process.argv.slice(2);
-const tap = spawn(
-  process.execPath,
-  [
-    'node_modules/.bin/tap',
-    'run',
-    '--reporter=tap',
-    '--disable-coverage',
-    '--allow-empty-coverage',
-    ...files,
-  ],
-  { stdio: ['ignore', 'pipe', 'inherit'] },
-);
-const counts = { passed: 0, failed: 0, skipped: 0 };
+const JOBS = 2;
+const TIMEOUT_S = 580;
+/** Those that boot machines. */
+const LONG = ['e2e/host.', 'e2e/balloon.', 'e2e/lifecycle.', 'e2e/'];
+
+const total = { passed: 0, failed: 0, skipped: 0 };
+
+function rank(file) {
+  const found = LONG.findIndex((prefix) => file.startsWith(prefix));
+  return found < 0 ? LONG.length : found;
+}
 
 function seconds(ms) {
   return `(${(ms / 1000).toFixed(1)} s)`;
 }
 
 // Follows one level of the stream, which `path` names; results count when a leaf ends.
-function follow(parser, path) {
+function follow(parser, path, counts) {
   const children = new Set();
   parser.on('child', (child) => {
+    parser.hadChildren = true;
     children.add(child.name);
-    follow(child, [...path, child.name]);
+    follow(child, [...path, child.name], counts);
   });
   parser.on('assert', (result) => {
     const isChild = children.delete(result.name);
@@ -40,27 +39,53 @@ function follow(parser, path) {
     }
   });
   parser.on('complete', (results) => {
-    if (path.length === 1) console.log(`${results.ok ? 'ok  ' : 'FAIL'} ${path[0]} ${seconds(results.time)}`);
-    if (path.length === 0 || parser.hadChildren) return;
-    if (results.count === 0 && !results.bailout) return;
+    if (parser.hadChildren || (results.count === 0 && !results.bailout)) return;
     counts[results.ok ? 'passed' : 'failed']++;
-  });
-  parser.on('child', () => {
-    parser.hadChildren = true;
   });
 }
 
-const root = new Parser();
-root.on('bailout', (reason) => console.log(`bailed out: ${reason}`));
-follow(root, []);
-tap.stdout.pipe(root);
-const code = await new Promise((resolve) => {
-  tap.on('close', resolve);
-});
-const total = counts.passed + counts.failed;
-if (total === 0) console.log('no test ran');
-if (code !== 0 && counts.failed === 0) console.log(`tap ended with ${code}`);
-const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : '';
-console.log(`${counts.passed} passed, ${counts.failed} failed${skipped}`);
-const skipFails = process.env.CI === 'true' && counts.skipped > 0;
-process.exitCode = code === 0 && counts.failed === 0 && total > 0 && !skipFails ? 0 : 1;
+/** Resolves when the file has been run and counted. */
+async function run(file) {
+  const begun = performance.now();
+  const test = spawn(process.execPath, ['--enable-source-maps', file], {
+    env: { ...process.env, TAP_TIMEOUT: `${TIMEOUT_S}` },
+    stdio: ['ignore', 'pipe', 'inherit'],
+    timeout: (TIMEOUT_S + 10) * 1000,
+    killSignal: 'SIGKILL',
+  });
+  const parser = new Parser();
+  const counts = { passed: 0, failed: 0, skipped: 0 };
+  parser.on('bailout', (reason) => console.log(`bailed out: ${reason}`));
+  follow(parser, [file], counts);
+  const results = new Promise((resolve) => parser.on('complete', resolve));
+  test.stdout.pipe(parser);
+  const code = await new Promise((resolve) =>
+    test.on('close', (status, signal) => resolve(status ?? signal)),
+  );
+  const { ok } = await results;
+  const ran = counts.passed + counts.failed + counts.skipped > 0;
+  if ((code !== 0 || !ok || !ran) && counts.failed === 0) counts.failed++;
+  for (const kind of Object.keys(total)) total[kind] += counts[kind];
+  const how = code === 0 || code === 1 ? '' : `, ended with ${code}`;
+  console.log(`${counts.failed === 0 ? 'ok  ' : 'FAIL'} ${file} ${seconds(performance.now() - begun)}${how}`);
+}
+
+/** Of the sources: what was built of one that is no more is not run. */
+function allTests() {
+  return readdirSync('test', { recursive: true })
+    .filter((path) => path.endsWith('.test.ts'))
+    .sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
+    .map((path) => `out/test/${path.slice(0, -'.ts'.length)}.js`);
+}
+
+const args = process.argv.slice(2);
+const files = args.length > 0 ? args : allTests();
+await Promise.all(
+  Array.from({ length: JOBS }, async () => {
+    for (let file = files.shift(); file !== undefined; file = files.shift()) await run(file);
+  }),
+);
+const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : '';
+console.log(`${total.passed} passed, ${total.failed} failed${skipped}`);
+const skipFails = process.env.CI === 'true' && total.skipped > 0;
+process.exitCode = total.failed === 0 && total.passed > 0 && !skipFails ? 0 : 1;
