@@ -55,10 +55,9 @@ function swing(points: Run['points']): number {
 const { only } = parseArgs({ options: { only: { type: 'string' } } }).values;
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
-/** Those of earlier runs that are not measured again. */
-const runs = new Map(only === undefined ? [] : stored().map((run) => [run.contender, run]));
+const measured = new Map<Contender, Run>();
 for (const contender of CONTENDERS.filter((name) => only === undefined || name === only)) {
-  runs.set(
+  measured.set(
     contender,
     await measure(contender, {
       memoryMib: MEMORY_MIB,
@@ -73,6 +72,9 @@ for (const contender of CONTENDERS.filter((name) => only === undefined || name =
     }),
   );
 }
+/** What is not measured now is that of earlier runs, or of one that ended meanwhile. */
+const runs = new Map(only === undefined ? [] : stored().map((run) => [run.contender, run]));
+for (const [contender, run] of measured) runs.set(contender, run);
 const all = CONTENDERS.flatMap((name) => runs.get(name) ?? []);
 report('near-linear', all.flatMap(rows), all);
 writeFileSync(PICTURE, nearLinearPlot(all));
