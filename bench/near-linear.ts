@@ -1,9 +1,10 @@
 /**
  * What the project exists for: the host memory of a VM against the working set of what runs in it, with a disk of four
  * times its memory read for each working set, without a balloon, with a traditional one that reports free pages, and with
- * the page cache balloon. `--only NAME` measures one of them anew.
+ * the page cache balloon, a guest each. `--only NAME` and `--working-set MIB` measure a part anew; the rest is what is stored.
  */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildCacheModule } from '../test/support/lab/cache-module.js';
 import { fitLine } from './fit.js';
@@ -52,32 +53,45 @@ function swing(points: Run['points']): number {
   );
 }
 
-const { only } = parseArgs({ options: { only: { type: 'string' } } }).values;
+const { only, 'working-set': oneMib } = parseArgs({
+  options: { only: { type: 'string' }, 'working-set': { type: 'string' } },
+}).values;
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
-const measured = new Map<Contender, Run>();
 for (const contender of CONTENDERS.filter((name) => only === undefined || name === only)) {
-  measured.set(
-    contender,
-    await measure(contender, {
+  for (const workingSetMib of WORKING_SETS_MIB.filter(
+    (mib) => oneMib === undefined || mib === Number(oneMib),
+  )) {
+    const run = await measure(contender, {
       memoryMib: MEMORY_MIB,
-      workingSetsMib: WORKING_SETS_MIB,
+      workingSetsMib: [workingSetMib],
       streamMib: 4 * MEMORY_MIB,
       module,
-      onSample: (workingSetMib, streaming, hostMib) => {
+      onSample: (_, streaming, hostMib) => {
         process.stderr.write(
           `\r${contender}: ${workingSetMib} MiB, ${streaming ? 'disk is read' : 'settling'}, host ${hostMib.toFixed(0)} MiB  `,
         );
       },
-    }),
-  );
+    });
+    keep(run);
+  }
 }
-/** What is not measured now is that of earlier runs, or of one that ended meanwhile. */
-const runs = new Map(only === undefined ? [] : stored().map((run) => [run.contender, run]));
-for (const [contender, run] of measured) runs.set(contender, run);
-const all = CONTENDERS.flatMap((name) => runs.get(name) ?? []);
+const all = stored();
 report('near-linear', all.flatMap(rows), all);
 writeFileSync(PICTURE, nearLinearPlot(all));
+
+/** Beside what is stored, so that a run may be made of many. */
+function keep(run: Run): void {
+  const kept = new Map(stored().map((one) => [one.contender, one]));
+  const others = (kept.get(run.contender)?.points ?? []).filter(
+    (point) => !run.points.some(({ workingSetMib }) => workingSetMib === point.workingSetMib),
+  );
+  const points = [...others, ...run.points].sort((a, b) => a.workingSetMib - b.workingSetMib);
+  kept.set(run.contender, { ...run, points });
+  mkdirSync(dirname(RESULTS), { recursive: true });
+  const figures = CONTENDERS.flatMap((name) => kept.get(name) ?? []);
+  writeFileSync(RESULTS, JSON.stringify({ figures }));
+}
 
 function stored(): Run[] {
   if (!existsSync(RESULTS)) return [];

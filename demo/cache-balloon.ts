@@ -5,10 +5,10 @@ import { buildCacheModule } from '../test/support/lab/cache-module.js';
 import { sizeBars } from './size-bars.js';
 import type { Terminal } from './terminal.js';
 
-const MEMORY_MIB = 1024;
-const WORKING_SETS_MIB = [64, 192, 320];
+const MEMORY_MIB = 512;
+const WORKING_SETS_MIB = [64, 128, 256];
 /** More than its memory, so that all of it would be page cache. */
-const STREAM_MIB = 1536;
+const STREAM_MIB = 768;
 const CONTENDERS: readonly Contender[] = ['no balloon', 'page cache'];
 
 export async function tellCacheBalloon(terminal: Terminal): Promise<void> {

@@ -45,7 +45,7 @@
 #define MAX_ORDER_USED 9
 #define CHUNK_PAGES BIT(MAX_ORDER_USED)
 /* Free blocks of at least so many pages (as an order) are told to the host. */
-#define REPORTED_ORDER 1
+#define REPORTED_ORDER 3
 /* The allocator turns to a zone below that part of all memory when the others are at their low watermarks. */
 #define SMALL_ZONE 32
 /* A buffer may always have that many pages. */
