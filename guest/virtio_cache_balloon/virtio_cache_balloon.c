@@ -395,7 +395,8 @@ static int report_free(struct page_reporting_dev_info *reporting, struct scatter
 	unsigned int n;
 	int err;
 
-	if (free + atomic_long_read(&cb->pages) > READ_ONCE(cb->target))
+	/* While pages come and go, what is lent here is missing to those who wait for free ones. */
+	if (has_cold(cb) || gives_way(cb) || free + atomic_long_read(&cb->pages) > READ_ONCE(cb->target))
 		return -EBUSY;
 	mutex_lock(&cb->telling);
 	for_each_sg(blocks, block, nents, n)
