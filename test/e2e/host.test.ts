@@ -276,8 +276,8 @@ void t.test('stopped and started again, as for an upgrade', async (t) => {
   );
 });
 
-const GRACE_SECONDS = 1;
-/** Less than the three VMs have: 48, 64 and 64 MiB. */
+const GRACE_SECONDS = 3;
+/** The VMs have 48, 64 and 64 MiB, and 15 are to be available: there are 8, and then 20. */
 const POLICY = `[policy]
 mode = "auto"
 memory = "150M"
@@ -308,10 +308,10 @@ ${POLICY}END
 ExecStart=
 ExecStart=/usr/sbin/balloond --fd 3 --config /run/policy.toml
 END
-    ${startVmm('mule', { memory: 'stubborn' })}
-    systemctl daemon-reload && systemctl restart balloond.service`);
+    ${startVmm('mule', { memory: 'stubborn' })}`);
     const { steps, triggered, events, oomKills, vm } = await host.json<ForceReport>(
-      `node ${TESTS}/out/test/support/host-lab/force.js /run/balloond/control.sock mule`,
+      `node ${TESTS}/out/test/support/host-lab/force.js /run/balloond/control.sock mule '
+        systemctl daemon-reload; systemctl restart balloond.service' web ${28 * MIB}`,
     );
     t.comment(JSON.stringify(steps));
     const shape = steps.map(({ highBytes, maxBytes }) => [highBytes !== null, maxBytes !== null]);
@@ -321,18 +321,18 @@ END
     t.same(shape.at(-1), [false, false], 'nor is anything afterwards');
     const highs = (part: ForceReport['steps']): number[] =>
       part.map(({ highBytes }) => highBytes ?? Infinity);
-    const down = highs(steps.slice(0, peak + 1));
-    t.same(
-      down,
-      [...down].sort((a, b) => b - a),
-      'lower and lower',
-    );
-    t.ok(new Set(down).size >= 4, 'in three steps');
+    const down = highs(steps.slice(0, peak));
+    // The last of the three is what the guest may use and the VMM's own memory, which is measured and varies.
+    t.ok(down.length >= 4 && down.slice(1, 4).every((high, n) => high < (down[n] ?? 0)), 'in three steps');
     const up = highs(steps.slice(peak));
     t.same(
       up,
       [...up].sort((a, b) => a - b),
       'and in reverse',
+    );
+    t.ok(
+      shape.slice(peak).some(([high, max]) => high && !max),
+      'memory.max first',
     );
     t.ok(
       steps.every(({ maxBytes, currentBytes }) => maxBytes === null || maxBytes >= currentBytes),
@@ -357,7 +357,6 @@ END
       of('policy-released').map(({ fields }) => fields['rung']),
       [3, 2, 1, 0],
     );
-    t.equal(vm.balloon.actualBytes, vm.balloon.targetBytes, 'it yielded');
     t.same(vm.limits, { ...vm.limits, high: null, max: null, problem: null });
     await host.ok(`rm -r ${dropIn} /run/policy.toml && systemctl daemon-reload`);
   },

@@ -1,6 +1,7 @@
 // What becomes of a VM whose guest does not yield, in one program, as each takes long to start in the host VM:
-// `force.js CONTROL VM` waits until its memory.max is set, has its guest follow (vmm.ts, `stubborn`), waits until it is
-// released, and prints a ForceReport.
+// `force.js CONTROL VM COMMAND OTHER BYTES` runs COMMAND, waits until the memory.max of the VM is set, gives the balloon of
+// OTHER so many bytes, waits until VM is released, and prints a ForceReport.
+import { spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent, VmView } from '../../../protocol/control/schema.js';
 import { ControlClient } from '../../../src/control/client.js';
@@ -19,9 +20,9 @@ export interface ForceReport {
   vm: VmView;
 }
 
-const [, , control = '', name = ''] = process.argv;
+const [, , control = '', name = '', command = '', other = '', bytes = ''] = process.argv;
 const client = new ControlClient(control);
-const { pid, cgroup: found } = await client.show(name);
+const { cgroup: found } = await client.show(name);
 const cgroup = new VmCgroup(found?.path ?? '/');
 const steps: ForceReport['steps'] = [];
 let triggered = 0;
@@ -48,10 +49,9 @@ async function events(): Promise<DaemonEvent[]> {
   return all;
 }
 
-// It may be forced already by the time this program runs: what was before is known from the daemon.
-steps.push({ highBytes: null, maxBytes: null, currentBytes: 0 });
+spawn('sh', ['-ec', command], { stdio: ['ignore', 'ignore', 'inherit'] });
 await watch(({ maxBytes }) => maxBytes !== null);
-process.kill(pid, 'SIGUSR1');
+await client.setTarget(other, { balloonBytes: Number(bytes) });
 await watch(({ highBytes, maxBytes }) => highBytes === null && maxBytes === null);
 trigger.close();
 const report: ForceReport = {

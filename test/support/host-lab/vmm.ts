@@ -1,7 +1,7 @@
 // A VMM with a guest, to be run in the host VM by itself: `vmm.js SOCKET -name guest=NAME [private|stubborn]`. It connects,
 // starts its driver, tells the service manager that it is ready (of systemd-run, Type=notify) and then follows its
 // target. `private`: its memory is said to lie where this process maps a file privately, and is to be refused.
-// `stubborn`: it follows after SIGUSR1 only, and needs memory anew all the time.
+// `stubborn`: it does not follow, and needs memory anew all the time.
 import { readFileSync, writeSync } from 'node:fs';
 import { notify } from '../../../src/ops/notify.js';
 import { BalloonDriver, LINUX_FEATURES } from '../balloon-driver.js';
@@ -24,10 +24,8 @@ const frontend = new Frontend({ socket, ram, timeoutMs: TIMEOUT_MS });
 await frontend.connect();
 try {
   const driver = await BalloonDriver.start(frontend, { features: LINUX_FEATURES, timeoutMs: TIMEOUT_MS });
-  if (memory === 'stubborn') {
-    process.once('SIGUSR1', () => driver.followTarget());
-    setInterval(() => Buffer.alloc(CHURN_BYTES, 1), CHURN_MS).unref();
-  } else driver.followTarget();
+  if (memory === 'stubborn') setInterval(() => Buffer.alloc(CHURN_BYTES, 1), CHURN_MS).unref();
+  else driver.followTarget();
 } catch (error) {
   if (!isPrivate || !(error instanceof Nack)) throw error;
 }
