@@ -13,9 +13,6 @@
  * balloon: while there are such, kswapd is refused folios of the balloon, and the
  * balloon grows at their cost. That the guest reads again what it lost shows that
  * they were worth more, and the balloon gives way for a while.
- *
- * What the kernel keeps free for itself, its watermarks, was mostly used once. Where nobody else reports free pages
- * to the host, the driver does: they are absent, too, until the kernel uses one.
  */
 #include <linux/bitmap.h>
 #include <linux/delay.h>
@@ -25,11 +22,8 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mount.h>
-#include <linux/mutex.h>
-#include <linux/page_reporting.h>
 #include <linux/pagemap.h>
 #include <linux/pseudo_fs.h>
-#include <linux/scatterlist.h>
 #include <linux/swap.h>
 #include <linux/version.h>
 #include <linux/virtio.h>
@@ -44,8 +38,6 @@
 /* Folios do not cross the borders of such chunks of the file. */
 #define MAX_ORDER_USED 9
 #define CHUNK_PAGES BIT(MAX_ORDER_USED)
-/* Free blocks of at least so many pages (as an order) are told to the host. */
-#define REPORTED_ORDER 3
 /* The allocator turns to a zone below that part of all memory when the others are at their low watermarks. */
 #define SMALL_ZONE 32
 /* A buffer may always have that many pages. */
@@ -104,14 +96,6 @@ struct cache_balloon {
 	/* Goes down under taken_lock: who sees 0 there may free the device. */
 	atomic_long_t pages;
 	u32 actual;
-
-	/* One who tells the host something at a time. */
-	struct mutex telling;
-	struct page_reporting_dev_info reporting;
-	bool reports;
-	__le64 *reported;
-	/* The most pages that may be absent, as the host said last; 0 while it has the balloon locked. */
-	unsigned long target;
 
 	/* Until then the guest needs its memory more. */
 	unsigned long way_until;
@@ -336,8 +320,8 @@ static unsigned int collect_taken(struct cache_balloon *cb)
 	return count;
 }
 
-/* Needs `telling`. Must be done before the same pages are given up again. */
-static int tell_taken_now(struct cache_balloon *cb)
+/* Must be done before the same pages are given up again. */
+static int tell_taken(struct cache_balloon *cb)
 {
 	for (;;) {
 		unsigned int count = collect_taken(cb);
@@ -352,16 +336,6 @@ static int tell_taken_now(struct cache_balloon *cb)
 	}
 }
 
-static int tell_taken(struct cache_balloon *cb)
-{
-	int err;
-
-	mutex_lock(&cb->telling);
-	err = tell_taken_now(cb);
-	mutex_unlock(&cb->telling);
-	return err;
-}
-
 /* What the buffer names is the host's once it is acked, and reclaim's once it is put. */
 static int give_up(struct cache_balloon *cb)
 {
@@ -370,62 +344,15 @@ static int give_up(struct cache_balloon *cb)
 
 	if (!cb->nr_folios)
 		return 0;
-	mutex_lock(&cb->telling);
-	err = tell_taken_now(cb);
+	err = tell_taken(cb);
 	if (!err)
 		err = send(cb, cb->vqs[CACHEQ], cb->buffer, cb->nr_entries * (cb->has_ranges ? 8 : 4));
-	mutex_unlock(&cb->telling);
 	for (n = 0; n < cb->nr_folios; n++)
 		folio_put(cb->folios[n]);
 	cb->nr_folios = 0;
 	cb->nr_entries = 0;
 	cb->nr_pages = 0;
 	return err;
-}
-
-/*
- * The kernel lends these blocks, and may use them as soon as this returns: in the balloon and
- * taken back at once. No more are absent in all than the balloon may hold.
- */
-static int report_free(struct page_reporting_dev_info *reporting, struct scatterlist *blocks, unsigned int nents)
-{
-	struct cache_balloon *cb = container_of(reporting, struct cache_balloon, reporting);
-	unsigned long free = global_zone_page_state(NR_FREE_PAGES);
-	struct scatterlist *block;
-	unsigned int n;
-	int err;
-
-	/* While pages come and go, what is lent here is missing to those who wait for free ones. */
-	if (has_cold(cb) || gives_way(cb) || free + atomic_long_read(&cb->pages) > READ_ONCE(cb->target))
-		return -EBUSY;
-	mutex_lock(&cb->telling);
-	for_each_sg(blocks, block, nents, n)
-		put_entry(cb, cb->reported, n, page_to_pfn(sg_page(block)), get_order(block->length));
-	err = tell_taken_now(cb);
-	if (!err)
-		err = send(cb, cb->vqs[CACHEQ], cb->reported, nents * sizeof(*cb->reported));
-	if (!err && cb->has_tell)
-		err = send(cb, cb->vqs[RECLAIMQ], cb->reported, nents * sizeof(*cb->reported));
-	mutex_unlock(&cb->telling);
-	return err;
-}
-
-/* A kernel that checks what free pages contain would miss that; a traditional balloon may report already. */
-static void start_reporting(struct cache_balloon *cb)
-{
-	cb->reports = false;
-	if (!IS_ENABLED(CONFIG_PAGE_REPORTING) || !cb->has_ranges || page_poisoning_enabled_static())
-		return;
-	cb->reporting.report = report_free;
-	cb->reporting.order = REPORTED_ORDER;
-	cb->reports = !page_reporting_register(&cb->reporting);
-}
-
-static void stop_reporting(struct cache_balloon *cb)
-{
-	if (cb->reports)
-		page_reporting_unregister(&cb->reporting);
-	cb->reports = false;
 }
 
 /* Large where it is free. Never a page for which somebody would have to wait. */
@@ -607,13 +534,10 @@ static void cache_balloon_work(struct work_struct *work)
 	u32 num_pages;
 
 	write_stats(cb);
-	if (locked(cb)) {
-		WRITE_ONCE(cb->target, 0);
+	if (locked(cb))
 		return;
-	}
 	virtio_cread_le(cb->vdev, struct virtio_cache_balloon_config, num_pages, &num_pages);
 	target = num_pages / ENTRIES_PER_PAGE;
-	WRITE_ONCE(cb->target, target);
 	if ((unsigned long)atomic_long_read(&cb->pages) > target)
 		shrink(cb, target);
 	watch_needs(cb);
@@ -675,13 +599,11 @@ static void start_balloon(struct cache_balloon *cb)
 	cb->stopped = false;
 	spin_unlock_irq(&cb->stop_lock);
 	wake(cb, 0);
-	start_reporting(cb);
 }
 
 /* Afterwards the balloon is empty and the device is reset. */
 static void halt_balloon(struct cache_balloon *cb)
 {
-	stop_reporting(cb);
 	spin_lock_irq(&cb->stop_lock);
 	cb->stopped = true;
 	spin_unlock_irq(&cb->stop_lock);
@@ -706,7 +628,6 @@ static void free_balloon(struct cache_balloon *cb)
 	xa_destroy(&cb->taken);
 	kfree(cb->buffer);
 	kfree(cb->taken_buffer);
-	kfree(cb->reported);
 	kfree(cb);
 }
 
@@ -730,7 +651,6 @@ static int cache_balloon_probe(struct virtio_device *vdev)
 	cb->has_lock = virtio_has_feature(vdev, VIRTIO_CACHE_BALLOON_F_LOCK);
 	spin_lock_init(&cb->stop_lock);
 	spin_lock_init(&cb->taken_lock);
-	mutex_init(&cb->telling);
 	init_waitqueue_head(&cb->acked);
 	INIT_DELAYED_WORK(&cb->work, cache_balloon_work);
 	xa_init(&cb->taken);
@@ -739,9 +659,8 @@ static int cache_balloon_probe(struct virtio_device *vdev)
 	cb->needs_seen_at = jiffies;
 	cb->buffer = kmalloc_array(VIRTIO_CACHE_BALLOON_ENTRIES, 8, GFP_KERNEL);
 	cb->taken_buffer = kmalloc_array(VIRTIO_CACHE_BALLOON_ENTRIES, 8, GFP_KERNEL);
-	cb->reported = kmalloc_array(PAGE_REPORTING_CAPACITY, sizeof(*cb->reported), GFP_KERNEL);
 	cb->wq = alloc_ordered_workqueue("cache_balloon", WQ_FREEZABLE);
-	if (!cb->buffer || !cb->taken_buffer || !cb->reported || !cb->wq)
+	if (!cb->buffer || !cb->taken_buffer || !cb->wq)
 		goto fail;
 	cb->inode = alloc_anon_inode(cache_balloon_mnt->mnt_sb);
 	if (IS_ERR(cb->inode)) {
