@@ -130,9 +130,12 @@ export class VmLimits {
     return `memory.max is ${formatSize(max)} and the guest may use ${formatSize(mayUse)}: it is killed when it does, raise the limit, let it follow, or set a larger balloon`;
   }
 
-  /** Throws LimitError. Resolves when the kernel has taken the limits; requests are served one after the other. */
-  request(asked: LimitRequest): Promise<void> {
-    const done = this.#last.then(() => this.#request(asked));
+  /**
+   * Throws LimitError. Resolves when the kernel has taken the limits; requests are served one after the other. `by` is
+   * who asks.
+   */
+  request(asked: LimitRequest, by: 'operator' | 'policy' = 'operator'): Promise<void> {
+    const done = this.#last.then(() => this.#request(asked, by));
     this.#last = done.catch(() => undefined);
     return done;
   }
@@ -205,7 +208,7 @@ export class VmLimits {
     return NAMES.some((name) => this.#knobs[name]?.wanted === 'follow');
   }
 
-  async #request(asked: LimitRequest): Promise<void> {
+  async #request(asked: LimitRequest, by: string): Promise<void> {
     if (this.#closed) throw new LimitError('the VM is gone: see balloonctl list');
     const cgroup = this.#locate(true);
     if (cgroup === null)
@@ -219,13 +222,13 @@ export class VmLimits {
       ['highBytes', asked.high],
       ['maxBytes', asked.max],
     ] as const) {
-      if (word !== undefined) await this.#turn(cgroup, name, word, read[name]);
+      if (word !== undefined) await this.#turn(cgroup, name, word, read[name], by);
     }
     if (!this.#following) this.#stopFollowing();
   }
 
   /** One knob to what is asked. What was found is written down before it is changed. */
-  async #turn(cgroup: VmCgroup, name: Name, word: LimitWord, from: Limit): Promise<void> {
+  async #turn(cgroup: VmCgroup, name: Name, word: LimitWord, from: Limit, by: string): Promise<void> {
     const before = this.#knobs[name];
     const found = before === undefined ? from : before.found;
     if (word === 'restore' && before === undefined) return;
@@ -242,7 +245,7 @@ export class VmLimits {
       this.#refused = false;
       if (word === 'restore') this.#knobs[name] = undefined;
       const took = this.#now(cgroup)?.[name] ?? null;
-      this.#say({ [name]: from }, { [name]: took }, word === 'restore' ? 'restored' : 'operator');
+      this.#say({ [name]: from }, { [name]: took }, word === 'restore' ? 'restored' : by);
     } catch (error) {
       this.#knobs[name] = before;
       if (error instanceof LimitError) throw error;

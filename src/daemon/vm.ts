@@ -283,7 +283,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     const { high, max } = this.#forcedFrom;
     const over = highBytes === null && maxBytes === null;
     if (over) this.#forcedFrom = null;
-    await this.limits.request({ high: highBytes ?? high ?? 'restore', max: maxBytes ?? max ?? 'restore' });
+    await this.limits.request(
+      { high: highBytes ?? high ?? 'restore', max: maxBytes ?? max ?? 'restore' },
+      'policy',
+    );
     if (over) this.#session.save();
   }
 

@@ -11,6 +11,7 @@ import type { Finding } from '../../src/control/cli/doctor.js';
 import { EVENT_IDS } from '../../protocol/control/event-ids.js';
 import { EVENTS } from '../../protocol/control/events.js';
 import type { FollowReport } from '../support/host-lab/follow.js';
+import type { ForceReport } from '../support/host-lab/force.js';
 import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
 import { MIB } from '../support/e2e.js';
 
@@ -275,8 +276,94 @@ void t.test('stopped and started again, as for an upgrade', async (t) => {
   );
 });
 
+const GRACE_SECONDS = 3;
+/** The VMs have 48, 64 and 64 MiB, and 15 are to be available: there are 8, and then 20. */
+const POLICY = `[policy]
+mode = "auto"
+memory = "150M"
+interval = 0.25
+will-grace = ${GRACE_SECONDS}
+force-grace = ${GRACE_SECONDS}
+
+[[policy.band]]
+name = "gold"
+match = ["web", "late", "private"]
+min = "100%"
+
+[[policy.band]]
+name = "bronze"
+match = ["mule"]
+min = "16M"
+`;
+
+void t.test(
+  'who does not yield is forced by memory.high, then memory.max, and released in reverse',
+  async (t) => {
+    const dropIn = '/run/systemd/system/balloond.service.d';
+    await host.ok(`mkdir -p ${dropIn}
+    cat >/run/policy.toml <<'END'
+${POLICY}END
+    cat >${dropIn}/policy.conf <<'END'
+[Service]
+ExecStart=
+ExecStart=/usr/sbin/balloond --fd 3 --config /run/policy.toml
+END
+    ${startVmm('mule', { memory: 'stubborn' })}`);
+    const { steps, triggered, events, oomKills, vm } = await host.json<ForceReport>(
+      `node ${TESTS}/out/test/support/host-lab/force.js /run/balloond/control.sock mule '
+        systemctl daemon-reload; systemctl restart balloond.service' web ${28 * MIB}`,
+    );
+    t.comment(JSON.stringify(steps));
+    const shape = steps.map(({ highBytes, maxBytes }) => [highBytes !== null, maxBytes !== null]);
+    const peak = shape.findIndex(([, max]) => max);
+    t.ok(peak > 0 && shape.slice(0, peak).every(([, max]) => !max), 'memory.high goes first');
+    t.same(shape[0], [false, false], 'nothing was limited before');
+    t.same(shape.at(-1), [false, false], 'nor is anything afterwards');
+    const highs = (part: ForceReport['steps']): number[] =>
+      part.map(({ highBytes }) => highBytes ?? Infinity);
+    const down = highs(steps.slice(0, peak));
+    // The last of the three is what the guest may use and the VMM's own memory, which is measured and varies.
+    t.ok(down.length >= 4 && down.slice(1, 4).every((high, n) => high < (down[n] ?? 0)), 'in three steps');
+    const up = highs(steps.slice(peak));
+    t.same(
+      up,
+      [...up].sort((a, b) => a - b),
+      'and in reverse',
+    );
+    t.ok(
+      shape.slice(peak).some(([high, max]) => high && !max),
+      'memory.max first',
+    );
+    t.ok(
+      steps.every(({ maxBytes, currentBytes }) => maxBytes === null || maxBytes >= currentBytes),
+      'memory.max is never below what is charged',
+    );
+    t.equal(oomKills, 0);
+    t.ok(triggered > 0, `the kernel said by itself that its tasks wait: ${triggered} times`);
+    const of = (name: DaemonEvent['event']): DaemonEvent[] =>
+      events.filter(({ event, vm: who }) => event === name && who === 'mule');
+    const [took] = of('policy-took');
+    const forced = of('policy-forced');
+    t.same(
+      forced.map(({ fields }) => fields['rung']),
+      [1, 2, 3, 4],
+    );
+    const times = [took, ...forced].map((event) => Date.parse(event?.time ?? ''));
+    t.ok(
+      times.slice(1).every((time, n) => time - (times[n] ?? 0) >= GRACE_SECONDS * 950),
+      `no step before its grace time: ${times.join()}`,
+    );
+    t.same(
+      of('policy-released').map(({ fields }) => fields['rung']),
+      [3, 2, 1, 0],
+    );
+    t.same(vm.limits, { ...vm.limits, high: null, max: null, problem: null });
+    await host.ok(`rm -r ${dropIn} /run/policy.toml && systemctl daemon-reload`);
+  },
+);
+
 void t.test('who leaves takes all along', async () => {
-  await host.ok('systemctl stop web.service late.service private.service');
+  await host.ok('systemctl stop web.service late.service private.service mule.service');
   await host.ok(`until [ "$(balloonctl --json list)" = '[]' ]; do sleep 0.2; done`);
   await host.ok(`until [ "$(systemctl show --value --property=NFileDescriptorStore balloond.service)" = 0 ]; do
     sleep 0.2; done`);

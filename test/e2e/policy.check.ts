@@ -174,6 +174,9 @@ void t.test(
         `${name}: ${changes} targets in ${REST_SECONDS} s at rest`,
       );
     }
+    const replayed = await daemon.ok('policy', 'simulate', '--trace', join(daemon.folder, 'trace.ndjson'));
+    t.comment(replayed);
+    t.match(replayed, /^policy .*\nballoond .*\n/, 'what the daemon recorded can be played to the simulator');
     t.match(
       await daemon.ok('policy', 'explain', 'batch-1'),
       /^batch-1 \(bronze, 96 MiB to 384 MiB\): auto\n\S+Z took \S+ MiB from batch-1 \(bronze\): .*available to VMs \d+ %.*\nnow: /,

@@ -1,6 +1,7 @@
-// A VMM with a guest, to be run in the host VM by itself: `vmm.js SOCKET -name guest=NAME [private]`. It connects,
+// A VMM with a guest, to be run in the host VM by itself: `vmm.js SOCKET -name guest=NAME [private|stubborn]`. It connects,
 // starts its driver, tells the service manager that it is ready (of systemd-run, Type=notify) and then follows its
 // target. `private`: its memory is said to lie where this process maps a file privately, and is to be refused.
+// `stubborn`: it does not follow, and needs memory anew all the time.
 import { readFileSync, writeSync } from 'node:fs';
 import { notify } from '../../../src/ops/notify.js';
 import { BalloonDriver, LINUX_FEATURES } from '../balloon-driver.js';
@@ -10,6 +11,8 @@ import { GuestRam, type RegionOptions } from '../guest-ram.js';
 const RAM_BYTES = 64 * 2 ** 20;
 /** Emulated machines are slow. */
 const TIMEOUT_MS = 60_000;
+const CHURN_BYTES = 2 ** 20;
+const CHURN_MS = 100;
 
 const [, , socket = '', , , memory] = process.argv;
 const isPrivate = memory === 'private';
@@ -21,7 +24,8 @@ const frontend = new Frontend({ socket, ram, timeoutMs: TIMEOUT_MS });
 await frontend.connect();
 try {
   const driver = await BalloonDriver.start(frontend, { features: LINUX_FEATURES, timeoutMs: TIMEOUT_MS });
-  driver.followTarget();
+  if (memory === 'stubborn') setInterval(() => Buffer.alloc(CHURN_BYTES, 1), CHURN_MS).unref();
+  else driver.followTarget();
 } catch (error) {
   if (!isPrivate || !(error instanceof Nack)) throw error;
 }

@@ -1,0 +1,64 @@
+// What becomes of a VM whose guest does not yield, in one program, as each takes long to start in the host VM:
+// `force.js CONTROL VM COMMAND OTHER BYTES` runs COMMAND, waits until the memory.max of the VM is set, gives the balloon of
+// OTHER so many bytes, waits until VM is released, and prints a ForceReport.
+import { spawn } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { DaemonEvent, VmView } from '../../../protocol/control/schema.js';
+import { ControlClient } from '../../../src/control/client.js';
+import { VmCgroup, type Limit } from '../../../src/host/cgroup.js';
+
+const LOOK_MS = 10;
+const TIMEOUT_MS = 50_000;
+
+export interface ForceReport {
+  /** What the kernel had, each time that it was something else. */
+  steps: { highBytes: Limit; maxBytes: Limit; currentBytes: number }[];
+  /** How often the pressure trigger of the cgroup fired. */
+  triggered: number;
+  oomKills: number;
+  events: DaemonEvent[];
+  vm: VmView;
+}
+
+const [, , control = '', name = '', command = '', other = '', bytes = ''] = process.argv;
+const client = new ControlClient(control);
+const { cgroup: found } = await client.show(name);
+const cgroup = new VmCgroup(found?.path ?? '/');
+const steps: ForceReport['steps'] = [];
+let triggered = 0;
+const trigger = cgroup.watchPressure(() => triggered++);
+const deadline = performance.now() + TIMEOUT_MS;
+
+async function watch(until: (limits: ForceReport['steps'][number]) => boolean): Promise<void> {
+  while (performance.now() < deadline) {
+    const now = cgroup.limits();
+    if (now === null) throw new Error('it is gone');
+    const last = steps.at(-1);
+    if (last === undefined || last.highBytes !== now.highBytes || last.maxBytes !== now.maxBytes) {
+      steps.push(now);
+    }
+    if (until(now)) return;
+    await sleep(LOOK_MS);
+  }
+  throw new Error(`never: ${JSON.stringify([steps, triggered, await events()])}`);
+}
+
+async function events(): Promise<DaemonEvent[]> {
+  const all: DaemonEvent[] = [];
+  for await (const event of client.events(false)) all.push(event);
+  return all;
+}
+
+spawn('sh', ['-ec', command], { stdio: ['ignore', 'ignore', 'inherit'] });
+await watch(({ maxBytes }) => maxBytes !== null);
+await client.setTarget(other, { balloonBytes: Number(bytes) });
+await watch(({ highBytes, maxBytes }) => highBytes === null && maxBytes === null);
+trigger.close();
+const report: ForceReport = {
+  steps,
+  triggered,
+  oomKills: cgroup.read()?.events['oom_kill'] ?? NaN,
+  events: await events(),
+  vm: await client.show(name),
+};
+process.stdout.write(JSON.stringify(report));
