@@ -3,7 +3,12 @@ import type { ReloadReport } from '../protocol/control/schema.js';
 import { passedFds } from '../protocol/systemd.js';
 import { RefusedError } from './control/fleet.js';
 import type { Refusal } from './control/http.js';
-import { startMetricsServer, type MetricsAddress, type PageFiles } from './control/metrics-server.js';
+import {
+  metricsFailure,
+  startMetricsServer,
+  type MetricsAddress,
+  type PageFiles,
+} from './control/metrics-server.js';
 import { startControlServer } from './control/server.js';
 import { VmFleet, type LeftAlone } from './daemon/fleet.js';
 import { DEFAULT_CONTROL_PATH } from './daemon/options.js';
@@ -148,8 +153,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
       const { host, port } = server.address;
       events.emit('listening', 'serving metrics', { host, port });
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      events.emit('metrics-unavailable', `metrics cannot be served: ${reason}`, { ...address });
+      events.emit('metrics-unavailable', metricsFailure(error), { ...address });
     }
   }
 

@@ -218,7 +218,8 @@ export const EVENTS = {
   'metrics-unavailable': {
     level: 'error',
     help: 'Metrics cannot be served on the TCP address asked for. VMs are served all the same, and the control socket has the metrics.',
-    action: 'Choose an address of this host and a port that is free (`--metrics`), and restart the daemon.',
+    action:
+      'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (installing.md, Metrics on TCP), and restart the daemon.',
   },
   'control-request-refused': {
     level: 'debug',

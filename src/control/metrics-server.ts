@@ -27,6 +27,24 @@ const HEADERS = {
 };
 const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
+const OF_THE_UNIT =
+  'the unit forbids the network, let it in with the drop-in of "Metrics on TCP" in installing.md, or read /metrics on the control socket';
+const REMEDIES: Readonly<Record<string, string>> = {
+  EACCES: 'choose a port above 1023',
+  EADDRINUSE: 'somebody listens there already, choose a port that is free',
+  EADDRNOTAVAIL: 'choose an address of this host',
+  // What RestrictAddressFamilies= and SystemCallFilter= of systemd make of a socket that they do not allow.
+  EAFNOSUPPORT: OF_THE_UNIT,
+  EPERM: OF_THE_UNIT,
+};
+
+/** One line: why metrics are not served on TCP, and what to do. */
+export function metricsFailure(error: unknown): string {
+  const reason = error instanceof Error ? error.message : String(error);
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  return `metrics cannot be served: ${reason}: ${REMEDIES[code] ?? 'give --metrics an address of this host'}`;
+}
+
 /** `address` of what listens has the port that was given for 0. Rejects when it cannot listen. */
 export async function startMetricsServer(
   where: MetricsAddress,

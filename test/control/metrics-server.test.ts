@@ -2,9 +2,10 @@ import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import t, { type Test } from 'tap';
 import type { LiveTick } from '../../protocol/control/live.js';
-import { startMetricsServer } from '../../src/control/metrics-server.js';
+import { metricsFailure, startMetricsServer } from '../../src/control/metrics-server.js';
 import { MemoryEvents, MemoryFleet, vmView } from '../support/fleet.js';
 import { parseMetrics } from '../support/metric-samples.js';
+import { NEXT_STEP } from '../support/next-step.js';
 
 const HOSTILE = '<script>alert(1)</script>\u2028"\n\n data: x';
 const FILES = { '/': { type: 'text/html; charset=utf-8', text: '<!doctype html>' } };
@@ -121,4 +122,19 @@ void t.test('an address that cannot be had rejects, and leaves nothing', async (
     startMetricsServer({ host: '127.0.0.1', port }, new MemoryFleet(), new MemoryEvents(), FILES),
     { code: 'EADDRINUSE' },
   );
+});
+
+void t.test('why it cannot listen comes with what to do', async (t) => {
+  const { port } = await serve(t);
+  const listen = (host: string, at: number): Promise<unknown> =>
+    startMetricsServer({ host, port: at }, new MemoryFleet(), new MemoryEvents(), FILES).catch(
+      (error: unknown) => error,
+    );
+  t.match(metricsFailure(await listen('127.0.0.1', port)), /EADDRINUSE.*: .*choose a port/);
+  t.match(metricsFailure(await listen('192.0.2.1', 0)), /EADDRNOTAVAIL.*: choose an address/);
+  for (const code of ['EAFNOSUPPORT', 'EPERM', 'EACCES', 'EWHATEVER']) {
+    const said = metricsFailure(Object.assign(new Error(`listen ${code}`), { code }));
+    t.match(said, NEXT_STEP);
+    t.equal(/drop-in of "Metrics on TCP"/.test(said), code === 'EAFNOSUPPORT' || code === 'EPERM', code);
+  }
 });
