@@ -276,9 +276,15 @@ void t.test('stopped and started again, as for an upgrade', async (t) => {
   );
 });
 
+/** As docs/installing.md has it under "Metrics on TCP". */
+const NETWORK = /Metrics on TCP.*?\[Service\]\n(.*?)```/s.exec(
+  readFileSync(join(ROOT, 'docs/installing.md'), 'utf8'),
+)?.[1];
 const GRACE_SECONDS = 3;
 /** The VMs have 48, 64 and 64 MiB, and 15 are to be available: there are 8, and then 20. */
-const POLICY = `[policy]
+const POLICY = `metrics = "127.0.0.1:9797"
+
+[policy]
 mode = "auto"
 memory = "150M"
 interval = 0.25
@@ -307,6 +313,7 @@ ${POLICY}END
 [Service]
 ExecStart=
 ExecStart=/usr/sbin/balloond --fd 3 --config /run/policy.toml
+${NETWORK}
 END
     ${startVmm('mule', { memory: 'stubborn' })}`);
     const { steps, triggered, events, oomKills, vm } = await host.json<ForceReport>(
@@ -358,6 +365,13 @@ END
       [3, 2, 1, 0],
     );
     t.same(vm.limits, { ...vm.limits, high: null, max: null, problem: null });
+    t.match(
+      await host.ok(
+        `bash -c 'exec 3<>/dev/tcp/127.0.0.1/9797; printf "GET /metrics HTTP/1.0\\r\\n\\r\\n" >&3; cat <&3'`,
+      ),
+      /^balloond_vm_memory_bytes\{.*vm="mule"/m,
+      'metrics on TCP, let in as documented',
+    );
     await host.ok(`rm -r ${dropIn} /run/policy.toml && systemctl daemon-reload`);
   },
 );
