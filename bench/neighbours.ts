@@ -12,13 +12,11 @@ import { percentile, report, type Row } from './table.js';
 /**
  * What VMs cost each other and the host. First: how long one VM waits for its ack while another gives memory up as
  * fast as it can; and, to tell the daemon's part from the machine's, the same while that other VM is served by
- * another daemon. Then: what 1 to 1,000 VMs cost the daemon, at rest and when all give memory up at once.
+ * another daemon. Then: what 1 to 1,000 VMs cost the daemon, at rest and when all give memory up at once; with
+ * `--vms N,N` only that.
  */
-const { values: wanted } = parseArgs({ options: { vms: { type: 'string', default: '1,10,100,1000' } } });
-const CROWDS = wanted.vms
-  .split(',')
-  .filter((count) => count !== '')
-  .map(Number);
+const { vms: wanted } = parseArgs({ options: { vms: { type: 'string' } } }).values;
+const CROWDS = (wanted ?? '1,10,100,1000').split(',').map(Number);
 
 type Crowd = Player<CrowdPart>;
 type Server = 'nobody' | 'another daemon' | 'the same daemon';
@@ -33,8 +31,8 @@ const LOADS: readonly Load[] = ['sequential', 'random', 'longest'];
 
 /** What all VMs of a crowd have to give up together. */
 const CROWD_MIB = 2048;
-/** So many as one process has file descriptors for. */
-const VMS_PER_PROCESS = 250;
+/** The daemon looks at the open files of each VM's process: they are to be about as many as a VMM has. */
+const VMS_PER_PROCESS = 10;
 /** The garbage of starting up is collected by then. */
 const SETTLE_SECONDS = 25;
 const IDLE_SECONDS = 30;
@@ -132,6 +130,13 @@ async function waits(load: Load, server: Server, socketPath: string, otherPath: 
   };
 }
 
+/** Of a core. */
+async function busyPercent(pid: number, seconds: number): Promise<number> {
+  const before = cpuSeconds(pid);
+  await pause(seconds * 1000);
+  return ((cpuSeconds(pid) - before) / seconds) * 100;
+}
+
 /** KiB of a process: resident, of that shared fairly with those who map it too, and nobody else's. */
 function memoryKib(pid: number): Record<'Rss' | 'Pss' | 'Pss_Anon', number> {
   const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
@@ -159,9 +164,7 @@ async function costs(vms: number): Promise<Row> {
       connectSeconds += made.seconds;
     }
     await pause(SETTLE_SECONDS * 1000);
-    const idleBefore = cpuSeconds(pid);
-    await pause(IDLE_SECONDS * 1000);
-    const idlePercent = ((cpuSeconds(pid) - idleBefore) / IDLE_SECONDS) * 100;
+    const idlePercent = await busyPercent(pid, IDLE_SECONDS);
     const after = memoryKib(pid);
     const each = (kind: keyof typeof after): string =>
       vms < COUNTABLE_VMS ? '-' : ((after[kind] - before[kind]) / vms).toFixed(0);
@@ -192,21 +195,25 @@ async function costs(vms: number): Promise<Row> {
   }
 }
 
-const [daemon, other] = [await DaemonProcess.start(), await DaemonProcess.start()];
-const latencies: Row[] = [];
-try {
-  for (const load of LOADS) {
-    for (const server of ['nobody', 'another daemon', 'the same daemon'] as const) {
-      if (server === 'nobody' && load !== LOADS[0]) continue;
-      latencies.push(await waits(load, server, daemon.socketPath, other.socketPath));
+async function latencies(): Promise<Row[]> {
+  const [daemon, other] = [await DaemonProcess.start(), await DaemonProcess.start()];
+  const rows: Row[] = [];
+  try {
+    for (const load of LOADS) {
+      for (const server of ['nobody', 'another daemon', 'the same daemon'] as const) {
+        if (server === 'nobody' && load !== LOADS[0]) continue;
+        rows.push(await waits(load, server, daemon.socketPath, other.socketPath));
+      }
     }
+  } finally {
+    await daemon.stop();
+    await other.stop();
   }
-} finally {
-  await daemon.stop();
-  await other.stop();
+  return rows;
 }
-report('neighbours-latency', latencies);
+
+if (wanted === undefined) report('neighbours-latency', await latencies());
 
 const scale: Row[] = [];
 for (const vms of CROWDS) scale.push(await costs(vms));
-if (scale.length > 0) report('neighbours-scale', scale);
+report('neighbours-scale', scale);
