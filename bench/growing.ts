@@ -8,7 +8,8 @@ import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
 import { buildCacheModule, cacheDevice, loadCacheModule } from '../test/support/lab/cache-module.js';
 import { Guest } from '../test/support/lab/guest.js';
-import { median, report } from './table.js';
+import { median, report, spread } from './table.js';
+import { CPU } from './working-sets.js';
 
 const MIB = 2 ** 20;
 const MEMORY_MIB = 1024;
@@ -38,7 +39,7 @@ async function run(kind: Run['kind'], module: string): Promise<Run> {
       name: 'guest',
       memoryMib: MEMORY_MIB,
       sockets: [cacheDevice(join(daemon.folder, 'cache.sock'))],
-      extraArgs: ['-cpu', 'max,la57=off,erms=off,fsrm=off,fsrs=off'],
+      extraArgs: ['-cpu', CPU],
     });
     await guest.waitReady();
     await loadCacheModule(guest, module);
@@ -86,7 +87,7 @@ report(
   'growing',
   KINDS.map((kind) => ({
     [`${TOUCHED_MIB} MiB were`]: kind,
-    's, median (least..most)': `${median(seconds(kind)).toFixed(2)} (${Math.min(...seconds(kind)).toFixed(2)}..${Math.max(...seconds(kind)).toFixed(2)})`,
+    's, median (least..most)': spread(seconds(kind)),
     'MiB/s': (TOUCHED_MIB / median(seconds(kind))).toFixed(0),
     'of the speed': (fresh / median(seconds(kind))).toFixed(2),
     'MiB the host gave': median(runs.filter((one) => one.kind === kind).map((one) => one.faultedMib)).toFixed(

@@ -3,7 +3,7 @@ import { ControlClient } from '../src/control/client.js';
 import { DaemonProcess } from '../test/support/daemon.js';
 import { Guest, type GuestOptions } from '../test/support/lab/guest.js';
 import { cpuSeconds } from './process-cost.js';
-import { median, report, type Row } from './table.js';
+import { report, spread, type Row } from './table.js';
 
 /**
  * A real Linux guest gives up most of its memory and takes it back: QEMU's built-in balloon, commanded and watched by
@@ -95,12 +95,6 @@ async function move(contender: Contender, bytes: number): Promise<Move> {
     await pause(LOOK_MS);
   }
   return { actualSeconds, freeSeconds, hostCpuSeconds: cpu() - cpuBefore };
-}
-
-function spread(values: readonly number[]): string {
-  if (values.length === 0) return '-';
-  const [least, most] = [Math.min(...values), Math.max(...values)];
-  return `${median(values).toFixed(2)} (${least.toFixed(2)}..${most.toFixed(2)})`;
 }
 
 function row(direction: string, name: string, moves: readonly Move[]): Row {

@@ -13,6 +13,13 @@ export function percentile(values: readonly number[], percent: number): number {
   return sorted[Math.max(0, Math.ceil((percent / 100) * sorted.length) - 1)] ?? NaN;
 }
 
+/** Median, least and most. */
+export function spread(values: readonly number[]): string {
+  if (values.length === 0) return '-';
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  return `${median(values).toFixed(2)} (${least.toFixed(2)}..${most.toFixed(2)})`;
+}
+
 /** Prints rows as a Markdown table and leaves them as JSON in bench/results/, with the figures they were made of. */
 export function report(name: string, rows: readonly Row[], figures?: unknown): void {
   const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];

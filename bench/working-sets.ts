@@ -49,7 +49,7 @@ const LOOK_MS = 500;
 const RESTING_SAMPLES = 8;
 const SETTLE_SAMPLES_MAX = 120;
 /** QEMU emulates the string instructions that these bits recommend ten times slower than the loops they replace. */
-const CPU = 'max,la57=off,erms=off,fsrm=off,fsrs=off';
+export const CPU = 'max,la57=off,erms=off,fsrm=off,fsrs=off';
 const CONFIG = `[[socket]]
 path = "{folder}/vhost.sock"
 

@@ -27,6 +27,8 @@ export interface GuestOptions {
   readonly share?: boolean;
   /** Default 1. */
   readonly cpus?: number;
+  /** Default only with more processors or memory slots, which need it; so does a disk that is to interrupt by message. */
+  readonly acpi?: boolean;
   /** Memory slots for Guest.addMemory. */
   readonly hotplugSlots?: number;
   /** What `balloonctl qemu-args` printed, in place of name, memory and devices of ours. */
@@ -68,8 +70,8 @@ export function memoryBackend({ backing = 'memfd', share = true }: GuestOptions,
 
 export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
   const { name, memoryMib, sockets = [], cpus = 1, hotplugSlots = 0, rootImage } = options;
-  // ACPI takes half a second under emulation; only more processors and memory hotplug need it.
-  const acpi = cpus > 1 || hotplugSlots > 0 ? 'on' : 'off';
+  // It takes half a second under emulation.
+  const acpi = (options.acpi ?? (cpus > 1 || hotplugSlots > 0)) ? 'on' : 'off';
   const slots = hotplugSlots > 0 ? `,slots=${hotplugSlots},maxmem=${memoryMib + 8 * GIB_IN_MIB}M` : '';
   const memory = { 'qom-type': 'memory-backend-memfd', id: 'mem', ...memoryBackend(options, memoryMib) };
   const kernelArgs = [
