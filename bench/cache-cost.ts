@@ -17,13 +17,14 @@ const MIB = 2 ** 20;
 const MEMORY_MIB = 1024;
 const DISK_MIB_PER_SECOND = 128;
 const ROUNDS = 3;
+const IN_A_ROW = 3;
 const TIMEOUT_MS = 200_000;
 const LOOK_MS = 500;
 /** The balloon rests when it did not change in so many looks; it stands still for a second at a time. */
 const RESTING_LOOKS = 5;
 /** In a Debian (scripts/work-image); what they print is their result. */
 const WORKLOADS: Record<string, string> = {
-  grep: 'grep -rlF serialization_library_version /work/boost | sort',
+  grep: 'grep -rlF serialization_library_version /work/boost/[a-p]* | sort',
   sqlite3: `sqlite3 -readonly /work/orders.db 'select country, count(*), sum(cents), sum(length(note)) from customers
     join orders on orders.customer = customers.id group by country'`,
   gcc: 'cd /work; for name in gun minigzip zran; do gcc -O1 -c -o /tmp/$name.o $name.c || exit; done; md5sum /tmp/*.o; rm /tmp/*.o',
@@ -39,10 +40,10 @@ const LEAVES = [null, 1.5, 1.25, 1, 0] as const;
 interface Run {
   readonly leaves: (typeof LEAVES)[number];
   readonly limitMib: number;
-  readonly coldSeconds: number;
-  readonly warmSeconds: number;
-  /** Of the balloon, by the guest's reclaim. */
-  readonly takenMib: readonly [cold: number, warm: number];
+  /** Of runs one after the other, the first with an empty page cache. */
+  readonly seconds: readonly number[];
+  /** Of the balloon, by the guest's reclaim, in each of them. */
+  readonly takenMib: readonly number[];
   /** File pages read again that reclaim had taken. */
   readonly refaultedMib: number;
   readonly hostMib: number;
@@ -67,10 +68,16 @@ for (const [workload, command] of Object.entries(WORKLOADS)) {
         'working set MiB': workingSetMib.toFixed(0),
         'limit leaves': leaves === null ? 'no balloon' : leaves === 0 ? 'no limit' : `${leaves} x`,
         'limit MiB': leaves === null ? '-' : middle(({ limitMib }) => limitMib),
-        'cold s': spread(those.map(({ coldSeconds }) => coldSeconds)),
-        'warm s': spread(those.map(({ warmSeconds }) => warmSeconds)),
+        ...Object.fromEntries(
+          ['cold s', 'warm s', 'once more s'].map((name, n) => [
+            name,
+            spread(those.map(({ seconds }) => seconds[n] ?? NaN)),
+          ]),
+        ),
         'host MiB after': middle(({ hostMib }) => hostMib),
-        'taken from it MiB, cold + warm': `${middle(({ takenMib }) => takenMib[0])} + ${middle(({ takenMib }) => takenMib[1])}`,
+        'taken from it MiB': Array.from({ length: IN_A_ROW }, (_, n) =>
+          middle(({ takenMib }) => takenMib[n] ?? NaN),
+        ).join(' + '),
         'read again MiB': middle(({ refaultedMib }) => refaultedMib),
       };
     }),
@@ -105,23 +112,17 @@ async function measure(
           leaves === null ? 0 : leaves === 0 ? MEMORY_MIB : Math.floor(restingMib - leaves * workingSetMib);
         if (leaves !== null) await setLimit(daemon, guest, limitMib);
         await dropCaches(daemon, guest);
-        const taken = [await takenMib(daemon, guest)];
-        const refaulted = await refaultedMib(guest);
-        const coldSeconds = await time(guest, command, expected);
-        taken.push(await takenMib(daemon, guest));
-        const warmSeconds = await time(guest, command, expected);
+        const refaultedBefore = await refaultedMib(guest);
+        const seconds: number[] = [];
+        const taken: number[] = [];
+        for (let n = 0; n < IN_A_ROW; n++) {
+          const before = await takenMib(daemon, guest);
+          seconds.push(await time(guest, command, expected));
+          taken.push((await takenMib(daemon, guest)) - before);
+        }
         const hostMib = guest.memfdAllocatedBytes() / MIB;
-        taken.push(await takenMib(daemon, guest));
-        const [before = 0, between = 0, after = 0] = taken;
-        runs.push({
-          leaves,
-          limitMib,
-          coldSeconds,
-          warmSeconds,
-          takenMib: [between - before, after - between],
-          refaultedMib: (await refaultedMib(guest)) - refaulted,
-          hostMib,
-        });
+        const refaulted = (await refaultedMib(guest)) - refaultedBefore;
+        runs.push({ leaves, limitMib, seconds, takenMib: taken, refaultedMib: refaulted, hostMib });
         process.stderr.write(`${workload} ${round + 1} of ${ROUNDS}: ${JSON.stringify(runs.at(-1))}\n`);
       }
     }
