@@ -25,13 +25,14 @@ import { PolicyRecorder } from './policy-recorder.js';
 import type { Entitlement, PolicySettings } from '../policy/settings.js';
 
 /** What the policy goes by, read of every VM every few seconds. */
-export type VmFigures = Pick<VmView, 'state' | 'ramBytes' | 'inhibited' | 'stats'> &
+export type VmFigures = Pick<VmView, 'state' | 'inhibited' | 'stats'> &
   Pick<VmView['balloon'], 'targetBytes' | 'actualBytes'>;
 
 /** A VM as the policy governs it. */
 export interface GovernedVm {
   readonly name: string;
   readonly pid: number;
+  readonly ramBytes: number;
   /** What its guest's memory takes up on the host. */
   readonly allocatedBytes: number;
   /** Its limits can be set, as far as is known. */
@@ -126,7 +127,7 @@ export class PolicyEngine {
     const host = this.#readHost();
     if (host === null) return;
     this.#tickedAt = performance.now();
-    const vms = this.#vms().filter((vm) => vm.figures.ramBytes > 0);
+    const vms = this.#vms().filter((vm) => vm.ramBytes > 0);
     this.#follow(vms.map(({ name }) => name));
     const table = this.#table(vms);
     const config = this.#settings.config(host.totalBytes, this.#isPart);
@@ -268,7 +269,8 @@ export class PolicyEngine {
     const table = vmTable(vms.length);
     const recorded: TraceVm[] = [];
     vms.forEach((vm, row) => {
-      const { state, ramBytes, inhibited, stats, targetBytes, actualBytes } = vm.figures;
+      const { ramBytes } = vm;
+      const { state, inhibited, stats, targetBytes, actualBytes } = vm.figures;
       const { band, minBytes, maxBytes, weight } = this.#entitlement(vm.name, ramBytes);
       const readings = this.#readingsOf(vm);
       const cgroup = readings.memory();
@@ -396,7 +398,7 @@ export class PolicyEngine {
   }
 
   #explained(vm: GovernedVm): PolicyDocument['vms'][number] {
-    const { ramBytes } = vm.figures;
+    const { ramBytes } = vm;
     const { band, minBytes, maxBytes, weight } = this.#settings.entitlement(vm.name, ramBytes);
     const mode = this.#modeOf(vm);
     const said = this.#said.get(vm.name);

@@ -236,23 +236,28 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.limits.pressure();
   }
 
+  /** Of the guest, the balloon included. */
+  get ramBytes(): number {
+    return this.#ramBytes;
+  }
+
   /** A part of view() that costs little. */
   get figures(): VmFigures {
     const { targetBytes, actualBytes, inhibited } = this.#balloon;
     const { state } = this.#session;
-    return { state, ramBytes: this.#ramBytes, targetBytes, actualBytes, inhibited, stats: this.#statsView() };
+    return { state, targetBytes, actualBytes, inhibited, stats: this.#statsView() };
   }
 
   /** With what is known of its one device as `balloon`, whichever it is. */
   view(): VmView {
     const { memory, features } = this.#session;
     const balloon = this.#balloon;
-    const { state, ramBytes, targetBytes, actualBytes, inhibited, stats } = this.figures;
+    const { state, targetBytes, actualBytes, inhibited, stats } = this.figures;
     return {
       name: this.name,
       pid: this.pid,
       state,
-      ramBytes,
+      ramBytes: this.ramBytes,
       balloon: {
         targetBytes,
         actualBytes,

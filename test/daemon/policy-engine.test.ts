@@ -181,6 +181,9 @@ function renamed(vm: ServedVm['vm'], name: string): GovernedVm {
     set manual(manual) {
       vm.manual = manual;
     },
+    get ramBytes() {
+      return vm.ramBytes;
+    },
     get figures() {
       return vm.figures;
     },
