@@ -26,7 +26,7 @@ const REQUEST_TIMEOUT_MS = 60_000;
 const QMP_TIMEOUT_MS = 30_000;
 const LOG_BYTES_MAX = 1024 ** 2;
 const TAIL_LINES = 15;
-const PANIC = 'Kernel panic - not syncing';
+const PANIC = /Kernel panic - not syncing.*\n/;
 
 export class Guest {
   readonly name: string;
@@ -207,9 +207,9 @@ export class Guest {
   }
 
   #hear(text: string): void {
-    const before = this.#console.length;
+    const line = this.#console.lastIndexOf('\n') + 1;
     this.#console += text.replaceAll('\r', '');
-    if (this.#console.indexOf(PANIC, Math.max(0, before - PANIC.length)) >= 0) {
+    if (PANIC.test(this.#console.slice(line))) {
       this.#agent.interrupt(new Error(this.#explain('the guest panicked')));
     }
     this.#console = this.#console.slice(-LOG_BYTES_MAX);
