@@ -30,10 +30,14 @@ export function prettyLine(json: string, colored: boolean): string {
     time.slice(time.indexOf('T') + 1, -1),
     paint(color, name.padEnd(5)),
     ...(event === undefined ? [] : [event]),
-    // Names and reasons come from others: without control characters they cannot drive the terminal.
-    `${vm === undefined ? '' : `${paint(BOLD, vm)}: `}${message.replace(/\p{Cc}/gu, '?')}`,
-    ...(Object.keys(fields).length === 0 ? [] : [paint(DIM, JSON.stringify(fields))]),
+    `${vm === undefined ? '' : `${paint(BOLD, plain(vm))}: `}${plain(message)}`,
+    ...(Object.keys(fields).length === 0 ? [] : [paint(DIM, plain(JSON.stringify(fields)))]),
   ]
     .join(' ')
     .concat('\n');
+}
+
+/** Names and reasons come from others: without control characters they cannot drive the terminal. */
+function plain(text: string): string {
+  return text.replace(/\p{Cc}/gu, '?');
 }

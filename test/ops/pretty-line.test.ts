@@ -25,7 +25,12 @@ void t.test('when, how bad, what, of which VM, and the figures', (t) => {
 });
 
 void t.test('nothing in it drives the terminal but its own colours', (t) => {
-  const hostile = JSON.stringify({ ...ENTRY, message: 'a\x1b[2Jb\nc', path: '\x1b]0;x\x07' });
+  const hostile = JSON.stringify({
+    ...ENTRY,
+    vm: 'v\x9bm',
+    message: 'a\x1b[2Jb\nc',
+    path: '\x1b]0;x\x07\x9b1m',
+  });
   const plain = prettyLine(hostile, false);
   t.notMatch(plain.slice(0, -1), /\p{Cc}/u);
   t.match(plain, 'a?[2Jb?c');
