@@ -75,13 +75,9 @@ print(json.dumps([d.find('name').text, d.find('memory').text, d.find('memoryBack
     ],
     { input: libvirtXml(wanted), encoding: 'utf8' },
   );
-  const [name, memory, access, [, socket, , device = ''] = []] = JSON.parse(parsed) as [
-    string,
-    string,
-    string,
-    string[],
-  ];
+  const [name, memory, access, args] = JSON.parse(parsed) as [string, string, string, string[]];
   t.same([name, memory, access], [wanted.name, '2048', 'shared']);
+  const [, socket, , device = ''] = args;
   const told = qemuArguments(wanted);
   t.equal(socket, told.at(-3));
   const { driver, ...properties } = JSON.parse(device) as Record<string, string | number>;
