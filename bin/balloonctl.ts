@@ -32,7 +32,7 @@ interface Command extends CommandSpec {
 }
 
 const GLOBALS = {
-  control: { value: 'path', summary: `control socket of balloond (default ${CONTROL_SOCKET})` },
+  control: { value: 'path', summary: `control socket (default ${CONTROL_SOCKET})` },
   json: { summary: 'print one JSON document (events: one a line)' },
 };
 

@@ -8,7 +8,9 @@ import type {
   VmView,
 } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
+import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import { peerName } from '../host/peer.js';
+import { mayPin } from '../host/pinned.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
 import { Metrics, type MeteredVm } from '../ops/metrics.js';
@@ -40,6 +42,7 @@ export interface FleetOptions {
   /** Of the daemon. */
   version?: string;
   pinCheckMs?: number;
+  paths?: HostPaths;
 }
 
 /** All VMs by name. A connection becomes a VM by adopt() and leaves by itself when it ends. */
@@ -51,6 +54,7 @@ export class VmFleet implements Fleet {
   #config: ConfigFile;
   readonly #events: EventLog;
   readonly #keeper: FdKeeper;
+  readonly #paths: HostPaths;
   readonly #pinWatch: PinWatch;
   readonly #metrics: Metrics;
   readonly #policy: PolicyEngine;
@@ -59,14 +63,21 @@ export class VmFleet implements Fleet {
     config: ConfigFile,
     events: EventLog,
     keeper: FdKeeper,
-    { version = '0', pinCheckMs }: FleetOptions = {},
+    { version = '0', pinCheckMs, paths = HOST_PATHS }: FleetOptions = {},
   ) {
     this.#started = config;
     this.#config = config;
     this.#events = events;
     this.#keeper = keeper;
-    this.#pinWatch = new PinWatch(() => [...this.#all()], pinCheckMs);
-    this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit);
+    this.#paths = paths;
+    this.#pinWatch = new PinWatch(
+      () => [...this.#all()],
+      () => mayPin(paths.proc),
+      pinCheckMs,
+    );
+    this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit, {
+      paths,
+    });
     this.#metrics = new Metrics(
       () => this.#metered(),
       version,
@@ -256,7 +267,7 @@ export class VmFleet implements Fleet {
   #serve(fd: number, identity: VmIdentity, handOver: VmHandOver): Vm {
     const { name } = identity;
     const devices = identity.options.kind === 'balloon' ? this.#vms : this.#caches;
-    const vm = new Vm(fd, identity, handOver, this.#events.emit, () => {
+    const vm = new Vm(fd, identity, { ...handOver, paths: this.#paths }, this.#events.emit, () => {
       devices.delete(name);
       this.#metrics.forget(measuredAlone(vm));
       if (this.#devices(name).length === 0) this.#events.forget(name);

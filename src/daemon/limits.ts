@@ -3,7 +3,7 @@ import type { LimitRequest, LimitWord, VmView } from '../../protocol/control/sch
 import { formatSize } from '../../protocol/control/size.js';
 import { isAbove, isGone, VmCgroup, type CgroupReading, type Limit } from '../host/cgroup.js';
 import { findVmCgroup } from '../host/find-cgroup.js';
-import { codeOf, HOST_PATHS, type HostPaths } from '../host/host-paths.js';
+import { codeOf, type HostPaths } from '../host/host-paths.js';
 import type { Pressure, PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
 import { isWritable, openAccess } from './limit-access.js';
@@ -42,7 +42,7 @@ export interface LimitsContext {
   use: () => GuestUse;
   /** Writes record() down, before anything that it says is done. */
   save: () => void;
-  paths?: HostPaths;
+  paths: HostPaths;
 }
 
 /**
@@ -68,7 +68,7 @@ export class VmLimits {
 
   constructor(context: LimitsContext, found: LimitsRecord) {
     this.#context = context;
-    this.#paths = context.paths ?? HOST_PATHS;
+    this.#paths = context.paths;
     if (found === null) return;
     const { path, ...knobs } = found;
     this.#cgroup = new VmCgroup(path, this.#paths.cgroup);

@@ -10,29 +10,21 @@ export function daemonProgram(version: string): Command {
   return new Command('balloond')
     .description(DAEMON_SUMMARY)
     .version(version)
-    .option('--socket-path <path>', "listen here for VMMs; every connection is one VM's device")
-    .option('--cache-socket-path <path>', 'listen here for page cache balloons (virtio id 13)')
+    .option('--socket-path <path>', 'listen for VMMs; every connection is one device')
+    .option('--cache-socket-path <path>', 'listen for page cache balloons (virtio id 13)')
     .addOption(
-      new Option('--fd <n>', 'use an already-connected (or listening) vhost-user socket')
+      new Option('--fd <n>', 'use a connected or listening vhost-user socket')
         .argParser(fdNumber)
         .conflicts('socketPath'),
     )
-    .addOption(
-      new Option(
-        '--supervise',
-        'stay, run the daemon as a child and start it again whenever it ends: VMs go on meanwhile',
-      ).conflicts('fd'),
-    )
+    .addOption(new Option('--supervise', 'stay, and start the daemon whenever it ended').conflicts('fd'))
     .option('--print-capabilities', "print the backend's capabilities as JSON and exit")
     .addOption(
-      new Option(
-        '--check-config',
-        'say whether --config FILE is right and exit: 0 it is, 1 it is not',
-      ).conflicts('supervise'),
+      new Option('--check-config', 'check --config FILE and exit: 0 right, 1 wrong').conflicts('supervise'),
     )
     .option('--config <file>', 'TOML; flags win over it')
     .option('--control <path>', `control socket (default ${DEFAULT_CONTROL_PATH})`)
-    .option('--metrics <host:port>', 'also serve metrics and a page to look at on TCP (default: not)')
+    .option('--metrics <host:port>', 'metrics and a page to look at on TCP (default off)')
     .addOption(new Option('--log-level <level>', 'least level logged (default info)').choices(LOG_LEVELS))
     .addOption(
       new Option(

@@ -1,15 +1,18 @@
 /** How often each VM is looked at. */
 const PERIOD_MS = 4000;
-/** VMs looked at in one go: a glance takes some microseconds, to be woken for it takes more. */
-const AT_ONCE = 16;
+/** What is done in one go: a glance takes some microseconds, to be woken for it takes more. */
+const AT_ONCE_MS = 0.3;
 /** Between the parts of a look that takes long, of a millisecond each. */
 const PART_PAUSE_MS = 9;
+/** How long it is believed that the kernel has no driver that pins memory. */
+const DRIVERS_MS = 1000;
 
 /** What was done: nothing had changed, some of a look that is to be gone on with, or all of it. */
 export type Look = 'glance' | 'part' | 'whole';
 
 interface Watched {
-  recheckPinned(): Look;
+  /** `mayPin`: as far as the kernel's drivers are concerned. */
+  recheckPinned(mayPin: boolean): Look;
 }
 
 /**
@@ -18,36 +21,53 @@ interface Watched {
  */
 export class PinWatch {
   readonly #vms: () => Watched[];
+  readonly #mayPin: () => boolean;
   readonly #periodMs: number;
   #timer: NodeJS.Timeout | null = null;
   #round: Watched[] = [];
-  #last: Look = 'glance';
+  #count = 0;
+  #drivers = { mayPin: true, seenAt: -Infinity };
 
-  constructor(vms: () => Watched[], periodMs = PERIOD_MS) {
+  constructor(vms: () => Watched[], mayPin: () => boolean, periodMs = PERIOD_MS) {
     this.#vms = vms;
+    this.#mayPin = mayPin;
     this.#periodMs = periodMs;
   }
 
   /** To be called when there may be a first VM. */
   wake(): void {
-    const count = this.#vms().length;
-    if (count === 0) return;
-    const pause = this.#round.length > 0 ? 1 / AT_ONCE : 1;
-    const pauseMs = this.#last === 'part' ? PART_PAUSE_MS : this.#periodMs * Math.min(pause, AT_ONCE / count);
-    this.#timer ??= setTimeout(() => {
-      this.#timer = null;
-      this.#look();
-      this.wake();
-    }, pauseMs).unref();
+    if (this.#timer === null && this.#vms().length > 0) this.#wait(this.#periodMs);
   }
 
-  #look(): void {
-    if (this.#round.length === 0) this.#round = this.#vms();
-    for (let left = AT_ONCE; left > 0; left--) {
-      const vm = this.#round.pop();
-      this.#last = vm?.recheckPinned() ?? 'glance';
-      if (vm !== undefined && this.#last === 'part') this.#round.push(vm);
-      if (vm === undefined || this.#last !== 'glance') return;
+  #wait(ms: number): void {
+    this.#timer = setTimeout(() => {
+      const pauseMs = this.#look();
+      this.#timer = null;
+      if (pauseMs !== null) this.#wait(pauseMs);
+    }, ms).unref();
+  }
+
+  /** Returns when to go on: the pauses of a round make a period. Null: there is no VM. */
+  #look(): number | null {
+    if (this.#round.length === 0) {
+      this.#round = this.#vms();
+      this.#count = this.#round.length;
+      if (this.#count === 0) return null;
     }
+    const begun = performance.now();
+    if (begun - this.#drivers.seenAt >= DRIVERS_MS) this.#drivers = { mayPin: this.#mayPin(), seenAt: begun };
+    let looks = 0;
+    do {
+      const vm = this.#round.pop();
+      if (vm === undefined) break;
+      const look = vm.recheckPinned(this.#drivers.mayPin);
+      if (look === 'part') {
+        this.#round.push(vm);
+        return PART_PAUSE_MS;
+      }
+      looks++;
+      if (look === 'whole') break;
+    } while (performance.now() - begun < AT_ONCE_MS);
+    return (this.#periodMs * looks) / this.#count;
   }
 }

@@ -24,17 +24,22 @@ import { freshStat, VmReadings } from './policy-readings.js';
 import { PolicyRecorder } from './policy-recorder.js';
 import type { Entitlement, PolicySettings } from '../policy/settings.js';
 
+/** What the policy goes by, read of every VM every few seconds. */
+export type VmFigures = Pick<VmView, 'state' | 'inhibited' | 'stats'> &
+  Pick<VmView['balloon'], 'targetBytes' | 'actualBytes'>;
+
 /** A VM as the policy governs it. */
 export interface GovernedVm {
   readonly name: string;
   readonly pid: number;
+  readonly ramBytes: number;
   /** What its guest's memory takes up on the host. */
   readonly allocatedBytes: number;
   /** Its limits can be set, as far as is known. */
   readonly limitable: boolean;
   /** An operator has taken it in hand. */
   manual: boolean;
-  view(): VmView;
+  readonly figures: VmFigures;
   setPolicyTarget(balloonBytes: number): void;
   /** Holds its cgroup to these; null: to what it was before. Rejects with a sentence. */
   force(highBytes: number | null, maxBytes: number | null): Promise<void>;
@@ -122,7 +127,7 @@ export class PolicyEngine {
     const host = this.#readHost();
     if (host === null) return;
     this.#tickedAt = performance.now();
-    const vms = this.#vms().filter((vm) => vm.view().ramBytes > 0);
+    const vms = this.#vms().filter((vm) => vm.ramBytes > 0);
     this.#follow(vms.map(({ name }) => name));
     const table = this.#table(vms);
     const config = this.#settings.config(host.totalBytes, this.#isPart);
@@ -264,7 +269,8 @@ export class PolicyEngine {
     const table = vmTable(vms.length);
     const recorded: TraceVm[] = [];
     vms.forEach((vm, row) => {
-      const { ramBytes, balloon, stats, state, inhibited } = vm.view();
+      const { ramBytes } = vm;
+      const { state, inhibited, stats, targetBytes, actualBytes } = vm.figures;
       const { band, minBytes, maxBytes, weight } = this.#entitlement(vm.name, ramBytes);
       const readings = this.#readingsOf(vm);
       const cgroup = readings.memory();
@@ -280,8 +286,8 @@ export class PolicyEngine {
       table.minBytes[row] = minBytes;
       table.maxBytes[row] = maxBytes;
       table.weight[row] = weight;
-      table.targetBytes[row] = balloon.targetBytes;
-      table.actualBytes[row] = balloon.actualBytes;
+      table.targetBytes[row] = targetBytes;
+      table.actualBytes[row] = actualBytes;
       const available = freshStat(stats, 'VIRTIO_BALLOON_S_AVAIL');
       const free = freshStat(stats, 'VIRTIO_BALLOON_S_MEMFREE');
       const stall = Math.max(
@@ -301,8 +307,8 @@ export class PolicyEngine {
         ramBytes,
         minBytes,
         maxBytes,
-        targetBytes: balloon.targetBytes,
-        actualBytes: balloon.actualBytes,
+        targetBytes,
+        actualBytes,
         guestAvailableBytes: known(available),
         guestFreeBytes: known(free),
         stallPercent: stall,
@@ -392,7 +398,7 @@ export class PolicyEngine {
   }
 
   #explained(vm: GovernedVm): PolicyDocument['vms'][number] {
-    const { ramBytes } = vm.view();
+    const { ramBytes } = vm;
     const { band, minBytes, maxBytes, weight } = this.#settings.entitlement(vm.name, ramBytes);
     const mode = this.#modeOf(vm);
     const said = this.#said.get(vm.name);
@@ -415,7 +421,7 @@ export class PolicyEngine {
   /** What may be expected for it now, in words. */
   #standing(vm: GovernedVm): string {
     const host = this.#seen;
-    const { state, balloon } = vm.view();
+    const { state, targetBytes } = vm.figures;
     if (this.#settings.mode === 'off') return 'the policy is off (mode in [policy])';
     if (vm.manual)
       return `left alone: an operator set its target or paused it (balloonctl policy resume ${vm.name})`;
@@ -424,7 +430,7 @@ export class PolicyEngine {
     if (host === null) return 'left alone: the memory of the host cannot be read';
     const reserve = this.#settings.config(host.totalBytes).reserveShare * host.totalBytes;
     const figures = `${availableWords(this.#isPart)} ${formatSize(host.availableBytes)}`;
-    const has = balloon.targetBytes > 0 ? `, ${formatSize(balloon.targetBytes)} of it stay taken` : '';
+    const has = targetBytes > 0 ? `, ${formatSize(targetBytes)} of it stay taken` : '';
     if (host.availableBytes < reserve) {
       return `memory is sought, of lower bands and what is idle first: ${figures} < reserve ${formatSize(reserve)}${has}`;
     }

@@ -6,7 +6,7 @@ import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../..
 import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { CacheBalloon } from '../balloon/cache-balloon.js';
-import type { HostPaths } from '../host/host-paths.js';
+import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import { mapsPrivately } from '../host/peer.js';
 import type { Pressure } from '../host/pressure.js';
 import { findPinning, NOT_PINNED, openFileCount, searchPinning, type PinSearch } from '../host/pinned.js';
@@ -26,6 +26,7 @@ import { offeredBits, type DeviceKind, type DeviceOptions } from './settings.js'
 import { MAX_REASON } from '../vhost-user/session-record.js';
 import { encodeVmRecord, type ForcedFrom, type VmRecord } from './vm-record.js';
 import type { Look } from './pin-watch.js';
+import type { VmFigures } from './policy-engine.js';
 import { verdict } from './verdict.js';
 
 /** A target that cannot be: the message says why and what to do. */
@@ -40,6 +41,9 @@ export type Target = { memoryBytes: number } | { balloonBytes: number };
 const PIN_LOOK_MS = 60_000;
 /** Parts of such a look. */
 const PIN_PART_MS = 1;
+
+/** VMs that are asked for statistics within that time are asked together. */
+const STATS_BEGIN_MS = 250;
 
 /** Who the VM is, and what it is served with. */
 export interface VmIdentity {
@@ -72,13 +76,14 @@ export class Vm implements SessionObserver, BalloonObserver {
   readonly meters = new VmMeters();
   /** Of its cgroup. */
   readonly limits: VmLimits;
+  readonly #proc: string;
   readonly #identity: VmIdentity;
   readonly #keeper: FdKeeper;
   readonly #fd: number;
   readonly #emit: Emit;
   readonly #session: Session;
   readonly #onClosed: () => void;
-  readonly #statsTimer: NodeJS.Timeout | null;
+  #statsTimer: NodeJS.Timeout | null = null;
   readonly #connectedAt: number;
   #balloon!: Balloon | CacheBalloon;
   #wantedMemoryBytes: number | null = null;
@@ -114,13 +119,14 @@ export class Vm implements SessionObserver, BalloonObserver {
   constructor(
     fd: number,
     identity: VmIdentity,
-    { keeper, state, found, paths, ...shared }: VmHandOver,
+    { keeper, state, found, paths = HOST_PATHS, ...shared }: VmHandOver,
     emit: Emit,
     onClosed: () => void,
   ) {
     const { name, pid, options } = identity;
     this.name = name;
     this.pid = pid;
+    this.#proc = paths.proc;
     this.#identity = identity;
     this.#keeper = keeper;
     this.#fd = fd;
@@ -136,7 +142,7 @@ export class Vm implements SessionObserver, BalloonObserver {
         save: () => {
           if (!this.#ended) this.#session.save();
         },
-        ...(paths !== undefined && { paths }),
+        paths,
       },
       found?.limits ?? null,
     );
@@ -154,12 +160,20 @@ export class Vm implements SessionObserver, BalloonObserver {
       },
       { ...shared, state, keeper, found: found?.session ?? null, pid: identity.pid },
     );
-    this.#statsTimer =
-      options.statsIntervalSeconds > 0
-        ? setInterval(() => this.#balloon.stats.request(), options.statsIntervalSeconds * 1000).unref()
-        : null;
+    if (options.statsIntervalSeconds > 0) this.#askForStats(options.statsIntervalSeconds * 1000);
     if (found === null) this.#session.save();
     else this.#restore(found);
+  }
+
+  /** Begins when others do, so that the daemon is woken once for many of them. */
+  #askForStats(periodMs: number): void {
+    const ask = (): void => this.#balloon.stats.request();
+    const first = (): void => {
+      ask();
+      this.#statsTimer = setInterval(ask, periodMs).unref();
+    };
+    const beginMs = STATS_BEGIN_MS - (Date.now() % STATS_BEGIN_MS);
+    this.#statsTimer = setTimeout(first, periodMs + beginMs).unref();
   }
 
   /** Goes on where the daemon before this one ended. */
@@ -222,18 +236,31 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.limits.pressure();
   }
 
+  /** Of the guest, the balloon included. */
+  get ramBytes(): number {
+    return this.#ramBytes;
+  }
+
+  /** A part of view() that costs little. */
+  get figures(): VmFigures {
+    const { targetBytes, actualBytes, inhibited } = this.#balloon;
+    const { state } = this.#session;
+    return { state, targetBytes, actualBytes, inhibited, stats: this.#statsView() };
+  }
+
   /** With what is known of its one device as `balloon`, whichever it is. */
   view(): VmView {
-    const { memory, features, state } = this.#session;
+    const { memory, features } = this.#session;
     const balloon = this.#balloon;
+    const { state, targetBytes, actualBytes, inhibited, stats } = this.figures;
     return {
       name: this.name,
       pid: this.pid,
       state,
-      ramBytes: this.#ramBytes,
+      ramBytes: this.ramBytes,
       balloon: {
-        targetBytes: balloon.targetBytes,
-        actualBytes: balloon.actualBytes,
+        targetBytes,
+        actualBytes,
         pendingBytes: state === 'running' ? memory.pendingPages * PAGE_BYTES : 0,
         discardedBytesTotal: balloon.totals.discarded,
         inflatedBytesTotal: balloon.totals.inflated,
@@ -242,10 +269,10 @@ export class Vm implements SessionObserver, BalloonObserver {
         discardSecondsTotal: balloon.totals.discardSeconds,
       },
       cache: null,
-      inhibited: balloon.inhibited,
+      inhibited,
       verdict: this.#verdict(),
       features: this.#featureNames(features),
-      stats: this.#statsView(),
+      stats,
       cgroup: this.limits.view(),
       limits: this.limits.limitsView(),
       policy: null,
@@ -327,14 +354,15 @@ export class Vm implements SessionObserver, BalloonObserver {
    * The same as checkPinned(), a part at a time, where something may have changed: the VMM has more or fewer files open,
    * or it is long ago.
    */
-  recheckPinned(): Look {
+  recheckPinned(mayPin: boolean): Look {
     if (this.#pinSearch === null) {
       this.limits.check();
-      const files = openFileCount(this.pid);
+      if (!mayPin && this.#pinnedBy === null) return 'glance';
+      const files = openFileCount(this.pid, this.#proc);
       const recent = performance.now() - this.#pinLookedAt < PIN_LOOK_MS;
       if (files !== null && files === this.#openFiles && recent) return 'glance';
       this.#openFiles = files;
-      this.#pinSearch = searchPinning(this.pid);
+      this.#pinSearch = searchPinning(this.pid, this.#proc);
     }
     const search = this.#pinSearch;
     for (const end = performance.now() + PIN_PART_MS; performance.now() < end;) {
@@ -348,7 +376,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
   checkPinned(): void {
-    this.#pinSearched(findPinning(this.pid));
+    this.#pinSearched(findPinning(this.pid, this.#proc));
   }
 
   #pinSearched({ found, unknown }: PinSearch): void {
@@ -495,7 +523,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#ended = true;
     this.#endPinSearch();
     this.limits.close();
-    if (this.#statsTimer !== null) clearInterval(this.#statsTimer);
+    if (this.#statsTimer !== null) clearTimeout(this.#statsTimer);
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
     else {
       this.meters.errors[error instanceof SystemError ? 'system' : 'frontend']++;

@@ -1,4 +1,5 @@
-import { opendirSync, readlinkSync, statSync } from 'node:fs';
+import { opendirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { codeOf } from './host-paths.js';
 
 /** A process may have as many files open as it likes; no more are looked at. */
 const MAX_FDS = 4096;
@@ -15,6 +16,9 @@ const PINNING = [
   /^anon_inode:\[?(kvm-)?vfio/,
 ];
 
+/** Their names in /proc/misc and /proc/devices, where the kernel lists what a driver was loaded for. */
+const PINNING_DRIVER = /^ *\d+ (vfio|iommu|vhost-vdpa)/m;
+
 export interface PinSearch {
   /** What the process has open of that kind, as /proc names it; null: nothing. */
   found: string | null;
@@ -29,6 +33,7 @@ export const NOT_PINNED: PinSearch = { found: null, unknown: null };
  * their own are not looked at.
  */
 export function* searchPinning(pid: number, proc = '/proc'): Generator<undefined, PinSearch, undefined> {
+  if (!mayPin(proc)) return NOT_PINNED;
   const folder = `${proc}/${pid}/fd`;
   try {
     const files = opendirSync(folder, { bufferSize: 256 });
@@ -58,6 +63,15 @@ export function findPinning(pid: number, proc?: string): PinSearch {
   }
 }
 
+/** Whether this kernel has a driver whose files pin memory. None is unloaded while such a file is open. */
+export function mayPin(proc = '/proc'): boolean {
+  try {
+    return ['misc', 'devices'].some((list) => PINNING_DRIVER.test(readFileSync(`${proc}/${list}`, 'latin1')));
+  } catch {
+    return true;
+  }
+}
+
 /** How many files a process has open; null where that cannot be told (before Linux 6.2, or it may not be looked at). */
 export function openFileCount(pid: number, proc = '/proc'): number | null {
   try {
@@ -75,8 +89,4 @@ function link(path: string): string | null {
     if (codeOf(error) === 'ENOENT') return null;
     throw error;
   }
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : String(error);
 }

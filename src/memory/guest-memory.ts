@@ -31,6 +31,8 @@ export interface FoundRegion {
 export class GuestMemory {
   readonly state: StateFile;
   #regions: GuestRegion[] = [];
+  /** One fd for each file, of which there may be many regions. */
+  #files: readonly number[] = [];
   #seenFaults = faultsSoFar();
   #lost: GuestRegion | null = null;
 
@@ -65,10 +67,7 @@ export class GuestMemory {
 
   /** What the files behind it take up on the host now, with whatever else they hold. */
   get allocatedBytes(): number {
-    const files = new Map(this.#regions.map(({ file, fd }) => [`${file.dev}:${file.ino}`, fd]));
-    let bytes = 0;
-    for (const fd of files.values()) bytes += allocatedBytes(fd);
-    return bytes;
+    return this.#files.reduce((sum, fd) => sum + allocatedBytes(fd), 0);
   }
 
   get balloonedPages(): number {
@@ -113,6 +112,7 @@ export class GuestMemory {
   letGo(): void {
     for (const region of this.#regions) region.letGo();
     this.#regions = [];
+    this.#files = [];
     this.state.letGo();
   }
 
@@ -223,6 +223,7 @@ export class GuestMemory {
 
   #install(regions: GuestRegion[]): void {
     this.#regions = regions.sort((a, b) => a.gpa - b.gpa);
+    this.#files = [...new Map(regions.map(({ file, fd }) => [`${file.dev}:${file.ino}`, fd])).values()];
     this.findLost();
   }
 

@@ -33,7 +33,8 @@ export class EventLog {
   readonly #log: LogSink;
   readonly #recent: DaemonEvent[] = [];
   readonly #followers = new Set<(event: DaemonEvent) => void>();
-  readonly #buckets = new Map<string, Bucket>();
+  /** By VM, '' for those of no VM, and by kind. */
+  readonly #buckets = new Map<string, Map<EventName, Bucket>>();
   #seq = 0;
 
   constructor(log: LogSink) {
@@ -50,6 +51,8 @@ export class EventLog {
     const { level } = EVENTS[event];
     const counted = bucket.leftOut > 0 ? { ...fields, leftOut: bucket.leftOut } : fields;
     bucket.leftOut = 0;
+    this.#log[level]({ event, ...(vm === undefined ? {} : { vm }), ...counted }, message);
+    if (level === 'debug') return;
     const entry: DaemonEvent = {
       seq: ++this.#seq,
       time: new Date().toISOString(),
@@ -59,8 +62,6 @@ export class EventLog {
       message,
       fields: counted,
     };
-    this.#log[level]({ event, ...(vm === undefined ? {} : { vm }), ...counted }, message);
-    if (level === 'debug') return;
     this.#recent.push(entry);
     if (this.#recent.length > KEPT) this.#recent.shift();
     for (const follower of this.#followers) follower(entry);
@@ -78,19 +79,23 @@ export class EventLog {
 
   /** A VM is gone: so is what was counted for it. */
   forget(vm: string): void {
-    for (const key of this.#buckets.keys()) if (key.endsWith(`\0${vm}`)) this.#buckets.delete(key);
+    this.#buckets.delete(vm);
   }
 
-  #bucket(event: EventName, vm: string | undefined): Bucket {
-    const key = `${event}\0${vm ?? ''}`;
+  #bucket(event: EventName, vm = ''): Bucket {
+    let kinds = this.#buckets.get(vm);
+    if (kinds === undefined) {
+      kinds = new Map<EventName, Bucket>();
+      this.#buckets.set(vm, kinds);
+    }
     const now = Date.now();
-    const bucket = this.#buckets.get(key) ?? { tokens: BURST, at: now, leftOut: 0 };
+    const bucket = kinds.get(event) ?? { tokens: BURST, at: now, leftOut: 0 };
     const refill = Math.floor((now - bucket.at) / REFILL_MS);
     if (refill > 0) {
       bucket.tokens = Math.min(BURST, bucket.tokens + refill);
       bucket.at += refill * REFILL_MS;
     }
-    this.#buckets.set(key, bucket);
+    kinds.set(event, bucket);
     return bucket;
   }
 }

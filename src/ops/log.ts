@@ -1,9 +1,9 @@
 import { fstatSync } from 'node:fs';
 import { pino, type Logger } from 'pino';
-import pretty from 'pino-pretty';
 import { isJournalStream } from '../../protocol/journal.js';
 import type { LogSink } from './event-log.js';
 import { JournalLog } from './journal-log.js';
+import { prettyLine } from './pretty-line.js';
 
 const STDERR = 2;
 
@@ -30,15 +30,8 @@ export function createLogger(level: LogLevel, format: LogFormat): LevelledLog {
 
 function lines(level: LogLevel, format: 'json' | 'pretty'): Logger {
   const options = { level, base: null, messageKey: 'message', timestamp: pino.stdTimeFunctions.isoTime };
-  if (format === 'json') return pino(options, pino.destination({ dest: STDERR, sync: true }));
-  return pino(
-    options,
-    pretty({
-      destination: STDERR,
-      sync: true,
-      messageKey: 'message',
-      colorize: process.stderr.isTTY,
-      singleLine: true,
-    }),
-  );
+  const stderr = pino.destination({ dest: STDERR, sync: true });
+  if (format === 'json') return pino(options, stderr);
+  const colored = process.stderr.isTTY;
+  return pino(options, { write: (line) => stderr.write(prettyLine(line, colored)) });
 }

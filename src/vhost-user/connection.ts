@@ -164,6 +164,7 @@ export class Connection {
         this.#wait();
         return;
       }
+      this.#outbox.makeRoom(this.#fd);
       this.#dispatch(this.#next.header, this.#next.fds.splice(0));
     }
   };

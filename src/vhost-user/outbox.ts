@@ -7,6 +7,8 @@ const MAX_BACKLOG_BYTES = 64 * 1024;
 
 /** Messages on their way to a socket. */
 export interface Outbox {
+  /** Comes before each message is acted upon: whoever asks again has read, by now, what it was answered. */
+  makeRoom(fd: number): void;
   /**
    * A message of `lenBytes` was acted upon, with this reply, if any; messageTaken() follows. Throws FrontendError when
    * the peer does not read.
@@ -27,6 +29,10 @@ export class PlainOutbox implements Outbox {
     this.#backlog.push(message);
     this.#backlogBytes += message.length;
     if (this.#backlogBytes > MAX_BACKLOG_BYTES) throw new FrontendError('frontend does not read its replies');
+  }
+
+  makeRoom(): void {
+    // There is as much as was not sent yet.
   }
 
   answer(_: number, reply: Uint8Array | null): void {
@@ -64,6 +70,10 @@ export class KeptOutbox implements Outbox {
     state.messageTaken();
   }
 
+  makeRoom(fd: number): void {
+    if (this.#state.outboxFills && this.#state.unsentBytes === 0 && allRead(fd)) this.#state.rewind();
+  }
+
   answer(lenBytes: number, reply: Uint8Array | null): void {
     if (!this.#state.commit(lenBytes, reply)) throw new FrontendError('frontend does not read its replies');
   }
@@ -78,7 +88,6 @@ export class KeptOutbox implements Outbox {
       if (sent < 0) return false;
       left -= sent;
     }
-    if (this.#state.outboxFills && allRead(fd)) this.#state.rewind();
     return true;
   }
 }

@@ -10,6 +10,7 @@ import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { closeFd } from '../../src/os/fd.js';
 import { socketPair } from '../../src/os/socket.js';
 import { PAGE_BYTES } from '../support/guest-ram.js';
+import { HostTree } from '../support/host-tree.js';
 import { PINNING_FILE, PinningVmm } from '../support/pinning-vmm.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
 
@@ -19,7 +20,7 @@ const REASON = `the VMM has ${PINNING_FILE} open, which pins guest memory`;
 void t.test('nothing is discarded while pinned, and what is owed is when that ends', async (t) => {
   const vmm = await PinningVmm.start(t);
   if (vmm === null) return;
-  const { served, frontend, driver } = await ServedVm.running({ pid: vmm.pid });
+  const { served, frontend, driver } = await ServedVm.running({ pid: vmm.pid, paths: vmm.tree.paths });
   const { vm } = served;
   await driver.inflate([FIRST - 1]);
   await served.discarded();
@@ -55,7 +56,7 @@ void t.test('what was pinned before the VM had memory is not discarded once', as
   const vmm = await PinningVmm.start(t);
   if (vmm === null) return;
   await vmm.pin();
-  const { served } = await ServedVm.running({ pid: vmm.pid });
+  const { served } = await ServedVm.running({ pid: vmm.pid, paths: vmm.tree.paths });
   t.equal(served.view.inhibited, REASON);
   t.equal(served.saw('inhibited').length, 1);
   await served.close();
@@ -64,7 +65,7 @@ void t.test('what was pinned before the VM had memory is not discarded once', as
 void t.test('an operator and a device are two reasons, and each is enough', async (t) => {
   const vmm = await PinningVmm.start(t);
   if (vmm === null) return;
-  const { served, frontend, driver } = await ServedVm.running({ pid: vmm.pid });
+  const { served, frontend, driver } = await ServedVm.running({ pid: vmm.pid, paths: vmm.tree.paths });
   const { vm } = served;
   const inhibits = (): unknown => decodeVmRecord(vm.record()).inhibited;
   await vm.setInhibited('maintenance');
@@ -96,7 +97,7 @@ void t.test('VMs are looked at every now and then', async (t) => {
   if (vmm === null) return;
   const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
   const events = new EventLog(log);
-  const fleet = new VmFleet({}, events, NO_KEEPER, { pinCheckMs: 5 });
+  const fleet = new VmFleet({}, events, NO_KEEPER, { pinCheckMs: 5, paths: vmm.tree.paths });
   const becomes = async (reason: string | null): Promise<void> => {
     for (let turn = 0; fleet.list()[0]?.inhibited !== reason; turn++) {
       if (turn > 2000) throw new Error(`never: ${String(reason)}`);
@@ -124,7 +125,7 @@ void t.test('VMs are looked at every now and then', async (t) => {
 });
 
 void t.test('a VMM whose files may not be looked at is served, and that is said once', async (t) => {
-  const { served } = await ServedVm.running();
+  const { served } = await ServedVm.running({ paths: new HostTree(t).paths });
   served.vm.checkPinned();
   served.vm.checkPinned();
   t.equal(served.view.inhibited, null);
@@ -150,7 +151,11 @@ for (const [count, look] of [
         },
       ]),
     );
-    new PinWatch(() => [...vms.values()], 3).wake();
+    new PinWatch(
+      () => [...vms.values()],
+      () => true,
+      3,
+    ).wake();
     for (let turn = 0; (looks.get(0) ?? 0) < 5; turn++) {
       if (turn > 2000) throw new Error('never looked at');
       await sleep(1);

@@ -181,7 +181,12 @@ function renamed(vm: ServedVm['vm'], name: string): GovernedVm {
     set manual(manual) {
       vm.manual = manual;
     },
-    view: () => vm.view(),
+    get ramBytes() {
+      return vm.ramBytes;
+    },
+    get figures() {
+      return vm.figures;
+    },
     setPolicyTarget: (bytes) => vm.setPolicyTarget(bytes),
     force: (high, max) => vm.force(high, max),
   };

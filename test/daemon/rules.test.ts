@@ -78,6 +78,14 @@ void t.test('rule 2: config changes are announced only while started, one at a t
   await served.close();
 });
 
+void t.test('rule 3: who reads each answer only after it was all sent keeps its connection', async (t) => {
+  const { served, frontend } = await ServedVm.running();
+  // Several times what there is room for.
+  for (let n = 0; n < 8000; n++) await frontend.getConfig();
+  t.equal(served.view.state, 'running');
+  await served.close();
+});
+
 void t.test('rule 4: a page is gone before its ack where the driver need not tell', async (t) => {
   const { served, frontend, driver } = await ServedVm.running({ driver: { features: NEED_NOT_TELL } });
   await warmUp(driver);

@@ -1,5 +1,5 @@
 // Folders that look like /proc and /sys/fs/cgroup, for what this machine's kernel does not have.
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Test } from 'tap';
 import type { HostPaths } from '../../src/host/host-paths.js';
@@ -19,6 +19,10 @@ export class HostTree {
   write(path: string, text: string): void {
     mkdirSync(dirname(join(this.#folder, path)), { recursive: true });
     writeFileSync(join(this.#folder, path), text);
+  }
+
+  link(path: string, target: string): void {
+    symlinkSync(target, join(this.#folder, path));
   }
 
   read(path: string): string {

@@ -1,8 +1,9 @@
 // A process that opens and closes what VMMs open for devices that reach guest memory by themselves. The file is a plain
-// one, in a mount namespace of its own where it may have that name.
+// one, in a mount namespace of its own where it may have that name, and a /proc of its own says that VFIO is there.
 import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { once } from 'node:events';
 import type { Test } from 'tap';
+import { HostTree } from './host-tree.js';
 
 export const PINNING_FILE = '/dev/vfio/12';
 
@@ -11,7 +12,18 @@ echo ready
 while read -r order; do eval "$order"; echo done; done`;
 
 export class PinningVmm {
-  private constructor(private readonly child: ChildProcessWithoutNullStreams) {}
+  /** Processes of this machine, on a kernel that has VFIO. */
+  readonly tree: HostTree;
+
+  private constructor(
+    private readonly child: ChildProcessWithoutNullStreams,
+    t: Test,
+  ) {
+    this.tree = new HostTree(t);
+    this.tree.write('proc/misc', '232 kvm\n196 vfio\n');
+    this.tree.write('proc/devices', 'Character devices:\n 10 misc\n');
+    for (const pid of [this.pid, process.pid]) this.tree.link(`proc/${pid}`, `/proc/${pid}`);
+  }
 
   /** Null, and the test is told, where no mount namespace can be made. Ends with the test. */
   static async start(t: Test): Promise<PinningVmm | null> {
@@ -22,7 +34,7 @@ export class PinningVmm {
       return null;
     }
     t.teardown(() => child.kill('SIGKILL'));
-    return new PinningVmm(child);
+    return new PinningVmm(child, t);
   }
 
   get pid(): number {

@@ -14,7 +14,7 @@ export function helpOfAll(
     `Usage: ${program} [OPTION]... COMMAND`,
     summary,
     section('Commands', [
-      ...commands.map((command) => [usage(command), command.summary]),
+      ...commands.map((command) => [words(command).join(' '), command.summary]),
       ['help [COMMAND]', 'this, or all options of a command'],
     ]),
     section('Options', optionRows(globals)),
@@ -33,14 +33,18 @@ export function helpOfCommand(
   ].join('\n\n');
 }
 
-function usage({ name, operands, options }: CommandSpec): string {
-  const words = [
+function usage(command: CommandSpec): string {
+  return [...words(command), ...(Object.keys(command.options).length > 0 ? ['[OPTION]...'] : [])].join(' ');
+}
+
+/** The command and its operands, as they are written. */
+function words({ name, operands }: CommandSpec): string[] {
+  return [
     name,
     ...operands.map((operand) =>
       operand.endsWith('?') ? `[${operand.slice(0, -1).toUpperCase()}]` : operand.toUpperCase(),
     ),
   ];
-  return [...words, ...(Object.keys(options).length > 0 ? ['[OPTION]...'] : [])].join(' ');
 }
 
 function optionRows(options: Readonly<Record<string, OptionSpec>>): string[][] {

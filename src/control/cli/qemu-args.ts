@@ -15,8 +15,27 @@ export interface QemuArgs {
   readonly cacheSocketPath?: string | undefined;
 }
 
+/** Of QEMU's generic device: five queues and 16 bytes of configuration are those of a balloon. */
+const BALLOON = {
+  driver: 'vhost-user-test-device-pci',
+  chardev: 'balloon',
+  'virtio-id': 5,
+  num_vqs: 5,
+  vq_size: 256,
+  config_size: 16,
+};
+const CACHE_BALLOON = {
+  ...BALLOON,
+  chardev: 'cache-balloon',
+  'virtio-id': 13,
+  num_vqs: 2,
+  vq_size: 64,
+  config_size: 28,
+};
+
 /** As an argument vector: option, value, option, value. Throws UsageError. */
-export function qemuArguments({ memoryBytes, name, socketPath, cacheSocketPath }: QemuArgs): string[] {
+export function qemuArguments(args: QemuArgs): string[] {
+  const { memoryBytes, name } = args;
   const mib = wholeMib(memoryBytes);
   const size = mib % 1024 === 0 ? `${mib / 1024}G` : `${mib}M`;
   return [
@@ -28,20 +47,23 @@ export function qemuArguments({ memoryBytes, name, socketPath, cacheSocketPath }
     `memory-backend-memfd,id=balloon-mem,size=${size},share=on`,
     '-machine',
     'memory-backend=balloon-mem',
-    // No reconnect: with it QEMU fails to start the device.
-    '-chardev',
-    `socket,id=balloon,path=${escapeCommas(socketPath)}`,
-    '-device',
-    'vhost-user-test-device-pci,chardev=balloon,virtio-id=5,num_vqs=5,vq_size=256,config_size=16',
-    ...(cacheSocketPath === undefined
-      ? []
-      : [
-          '-chardev',
-          `socket,id=cache-balloon,path=${escapeCommas(cacheSocketPath)}`,
-          '-device',
-          'vhost-user-test-device-pci,chardev=cache-balloon,virtio-id=13,num_vqs=2,vq_size=64,config_size=28',
-        ]),
+    ...deviceArguments(args, ({ driver, ...properties }) =>
+      [driver, ...Object.entries(properties).map(([key, value]) => `${key}=${value}`)].join(','),
+    ),
   ];
+}
+
+function deviceArguments(
+  { socketPath, cacheSocketPath }: QemuArgs,
+  render: (device: typeof BALLOON) => string,
+): string[] {
+  const devices = [{ path: socketPath, device: BALLOON }];
+  if (cacheSocketPath !== undefined) devices.push({ path: cacheSocketPath, device: CACHE_BALLOON });
+  return devices.flatMap(({ path, device }) => [
+    // No reconnect: with it QEMU fails to start the device.
+    ...['-chardev', `socket,id=${device.chardev},path=${escapeCommas(path)}`],
+    ...['-device', render(device)],
+  ]);
 }
 
 /** Throws UsageError. */
@@ -78,12 +100,12 @@ export function vmmArguments(kind: Exclude<(typeof VMMS)[number], 'libvirt'>, ar
 }
 
 /** A libvirt domain with what the balloon needs, and nothing else. Throws UsageError. */
-export function libvirtXml({ name, ...args }: QemuArgs): string {
-  const all = qemuArguments({ ...args, name: undefined });
-  const device = all.slice(all.indexOf('-chardev'));
+export function libvirtXml(args: QemuArgs): string {
+  // As JSON: QEMU makes all other devices first, and this one would take a PCI slot that libvirt has given away.
+  const device = deviceArguments(args, (each) => JSON.stringify(each));
   return [
     "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",
-    `  <name>${escapeXml(name ?? 'vm')}</name>`,
+    `  <name>${escapeXml(args.name ?? 'vm')}</name>`,
     `  <memory unit='MiB'>${wholeMib(args.memoryBytes)}</memory>`,
     '  <memoryBacking>',
     "    <source type='memfd'/>",
@@ -102,8 +124,9 @@ export function libvirtXml({ name, ...args }: QemuArgs): string {
   ].join('\n');
 }
 
+/** For attributes in single quotes, and text. */
 function escapeXml(text: string): string {
-  return text.replaceAll(/[&<>'"]/g, (letter) => `&#${letter.charCodeAt(0)};`);
+  return text.replaceAll(/[&<>']/g, (letter) => `&#${letter.charCodeAt(0)};`);
 }
 
 /** As lines to paste into a shell command. */

@@ -3,11 +3,11 @@
  * and agent are socket pairs.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { readdirSync, readlinkSync, statSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { Agent } from './agent.js';
 import { FDS, memoryBackend, qemuArguments, type GuestOptions } from './arguments.js';
 import { ensureLab } from './lab.js';
+import { memfdAllocatedBytes } from './memfd-blocks.js';
 import { Qmp, type QmpEvent } from './qmp.js';
 import { within } from './within.js';
 
@@ -26,7 +26,7 @@ const REQUEST_TIMEOUT_MS = 60_000;
 const QMP_TIMEOUT_MS = 30_000;
 const LOG_BYTES_MAX = 1024 ** 2;
 const TAIL_LINES = 15;
-const PANIC = 'Kernel panic - not syncing';
+const PANIC = /Kernel panic - not syncing.*\n/;
 
 export class Guest {
   readonly name: string;
@@ -180,16 +180,9 @@ export class Guest {
 
   /** Bytes the host has allocated to the guest's memory, hotplugged memory included. */
   memfdAllocatedBytes(): number {
-    const folder = `/proc/${this.pid}/fd`;
-    const blocks = new Map<number, number>();
-    for (const fd of readdirSync(folder)) {
-      const path = `${folder}/${fd}`;
-      if (!linkOf(path).startsWith('/memfd:memory-backend-memfd')) continue;
-      const file = statSync(path);
-      blocks.set(file.ino, file.blocks);
-    }
-    if (blocks.size === 0) throw new Error(this.#explain('QEMU holds no memfd of guest memory'));
-    return [...blocks.values()].reduce((sum, count) => sum + count * 512, 0);
+    const bytes = memfdAllocatedBytes(this.pid);
+    if (bytes === 0) throw new Error(this.#explain('QEMU holds no memfd of guest memory'));
+    return bytes;
   }
 
   /** SIGKILL. Resolves when QEMU is gone. */
@@ -214,9 +207,9 @@ export class Guest {
   }
 
   #hear(text: string): void {
-    const before = this.#console.length;
+    const line = this.#console.lastIndexOf('\n') + 1;
     this.#console += text.replaceAll('\r', '');
-    if (this.#console.indexOf(PANIC, Math.max(0, before - PANIC.length)) >= 0) {
+    if (PANIC.test(this.#console.slice(line))) {
       this.#agent.interrupt(new Error(this.#explain('the guest panicked')));
     }
     this.#console = this.#console.slice(-LOG_BYTES_MAX);
@@ -240,13 +233,4 @@ function socketAt(child: ChildProcess, fd: number): Socket {
   const stream = child.stdio[fd];
   if (!(stream instanceof Socket)) throw new Error(`no socket pair at ${fd}`);
   return stream;
-}
-
-/** Empty when the descriptor was closed meanwhile. */
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
-  }
 }

@@ -1,0 +1,125 @@
+// What docs/libvirt.md tells, done with Debian 13's libvirt: a domain is defined and started, and its balloon used. QEMU and
+// the kernel are the lab's, without KVM; neither AppArmor nor SELinux confines it. Takes a minute or two and needs root,
+// so it is run by name: npm test -- out/test/e2e/libvirt.check.js
+import { chmodSync, chownSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import t from 'tap';
+import { GIB, MIB, startDaemon } from '../support/e2e.js';
+import { ensureLab } from '../support/lab/lab.js';
+import { memfdAllocatedBytes } from '../support/lab/memfd-blocks.js';
+import { LibvirtHost } from '../support/libvirt-host.js';
+
+const SOCKET = '/run/balloond/balloond.sock';
+const DOMAIN = '/run/balloond/domain.xml';
+const START_MS = 120_000;
+const FILLED_MIB = 1500;
+/** The first process touches memory, gives it back to its kernel, and only then loads the balloon's driver. */
+const GUEST = [
+  ...['mount -t devtmpfs dev /dev', 'mount -t ramfs ramfs /tmp'],
+  ...[`dd if=/dev/zero of=/tmp/full bs=1M count=${FILLED_MIB}`, 'rm /tmp/full', 'insmod /virtio_balloon.ko'],
+  'exec sleep 1000000',
+].join('; ');
+
+// Without reporting, so that what comes back to the host is the balloon's doing. Such a device has three queues.
+const daemon = await startDaemon(t, {
+  config: `[[socket]]
+path = "{folder}/balloond.sock"
+features = ["VIRTIO_BALLOON_F_MUST_TELL_HOST", "VIRTIO_BALLOON_F_STATS_VQ"]
+`,
+});
+chmodSync(daemon.folder, 0o755);
+const lab = await ensureLab();
+const host = await LibvirtHost.start(daemon.folder, dirname(lab.qemu));
+t.teardown(() => host.close());
+const printed = await daemon.ok(
+  ...['qemu-args', '--for', 'libvirt', '--name', 'web-1', '--memory', '2G', '--socket-path', SOCKET],
+);
+
+/** What is printed, with the lab's guest, and without KVM and reporting. */
+function domain(emulator = '/opt/lab/qemu'): string {
+  const guest =
+    '<kernel>/opt/lab/vmlinux</kernel><initrd>/opt/lab/initramfs.cpio</initrd>' +
+    `<cmdline>quiet rdinit=/bin/sh -- -c "${GUEST}"</cmdline>`;
+  return printed
+    .replace("<domain type='kvm'", "<domain type='qemu'")
+    .replace('"num_vqs":5', '"num_vqs":3')
+    .replace('</os>', `${guest}</os>`)
+    .replace('<devices>', `<devices><emulator>${emulator}</emulator>`);
+}
+
+async function define(xml: string): Promise<void> {
+  writeFileSync(join(daemon.folder, 'domain.xml'), xml);
+  await host.sh('virsh undefine web-1');
+  await host.ok(`virt-xml-validate ${DOMAIN} && virsh define ${DOMAIN}`);
+}
+
+void t.test('the XML is valid as it is printed', async (t) => {
+  t.comment(await host.ok('virsh version'));
+  writeFileSync(join(daemon.folder, 'printed.xml'), printed);
+  t.match(await host.ok('virt-xml-validate /run/balloond/printed.xml'), 'validates');
+  await define(domain());
+  t.equal((await host.ok('virsh dumpxml web-1')).match(/<qemu:arg/g)?.length, 4);
+});
+
+void t.test('who left a step out is told what the page says', async (t) => {
+  await define(domain());
+  t.match(await host.sh('virsh start web-1'), {
+    code: 1,
+    text: `Failed to connect to '${SOCKET}': Permission denied`,
+  });
+  await host.ok('groupadd balloond-vmm && usermod --append --groups balloond-vmm libvirt-qemu');
+  const [, , group] = (await host.ok('getent group balloond-vmm')).split(':');
+  chownSync(join(daemon.folder, 'balloond.sock'), 0, Number(group));
+
+  // Debian 13's own.
+  await define(domain('/usr/bin/qemu-system-x86_64'));
+  t.match(await host.sh('virsh start web-1'), {
+    code: 1,
+    text: "'vhost-user-test-device-pci' is not a valid device model name",
+  });
+});
+
+void t.test('started, it gives memory and takes it back', async (t) => {
+  await define(domain());
+  await host.ok('virsh start web-1');
+  const { pid, ramBytes } = await daemon.until('web-1', (vm) => vm.state === 'running', 'it runs', START_MS);
+  t.equal(ramBytes, 2 * GIB);
+  t.match(await daemon.ok('list'), /^web-1 +running /m);
+  const full = memfdAllocatedBytes(pid);
+  t.ok(full > FILLED_MIB * MIB, `${full} bytes touched`);
+
+  await daemon.ok('set', 'web-1', '--memory', '1G', '--wait', '--timeout', '120');
+  const low = memfdAllocatedBytes(pid);
+  t.ok(low <= GIB && full - low > 400 * MIB, `the host's blocks fell from ${full} to ${low}`);
+  const taken = await daemon.stats('web-1');
+  await daemon.ok('set', 'web-1', '--balloon', '0', '--wait', '--timeout', '120');
+  const given = await daemon.stats('web-1');
+  const back = (given['VIRTIO_BALLOON_S_MEMFREE'] ?? 0) - (taken['VIRTIO_BALLOON_S_MEMFREE'] ?? 0);
+  // Up to an eighth of memory may rest in the processor's own free list, which MEMFREE leaves out.
+  t.ok(back > 0.7 * GIB, `the guest has ${back} more`);
+
+  const { stdout } = await daemon.ctl('--json', 'doctor');
+  const findings = JSON.parse(stdout) as { subject: string; level: string }[];
+  t.same(
+    findings.filter(({ subject, level }) => subject === 'web-1' && level === 'mend'),
+    [],
+  );
+});
+
+void t.test('reset and destroyed by virsh', async (t) => {
+  await daemon.ok('set', 'web-1', '--memory', '1G', '--wait', '--timeout', '120');
+  await host.ok('virsh reset web-1');
+  await daemon.until('web-1', ({ balloon }) => balloon.actualBytes < GIB, 'the guest is another');
+  await daemon.until(
+    'web-1',
+    ({ balloon }) => balloon.actualBytes === GIB,
+    'its target is the same',
+    START_MS,
+  );
+  await host.ok('virsh destroy web-1');
+  for (let waited = 0; (await daemon.list()).length > 0; waited++) {
+    if (waited > 100) throw new Error('the VM is still there');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  t.match(await host.ok('virsh domstate web-1'), 'shut off');
+});

@@ -1,0 +1,23 @@
+import { readdirSync, readlinkSync, statSync } from 'node:fs';
+
+/** Bytes the host has allocated to the guest memory of the QEMU `pid`, hotplugged memory included; 0: it has no memfd. */
+export function memfdAllocatedBytes(pid: number): number {
+  const folder = `/proc/${pid}/fd`;
+  const blocks = new Map<number, number>();
+  for (const fd of readdirSync(folder)) {
+    const path = `${folder}/${fd}`;
+    if (!linkOf(path).startsWith('/memfd:memory-backend-memfd')) continue;
+    const file = statSync(path);
+    blocks.set(file.ino, file.blocks);
+  }
+  return [...blocks.values()].reduce((sum, count) => sum + count * 512, 0);
+}
+
+/** Empty when the descriptor was closed meanwhile. */
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return '';
+  }
+}
