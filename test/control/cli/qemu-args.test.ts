@@ -75,12 +75,8 @@ print(json.dumps([d.find('name').text, d.find('memory').text, d.find('memoryBack
     ],
     { input: libvirtXml(wanted), encoding: 'utf8' },
   );
-  const [name, memory, access, [, socket, , device = ''] = []] = JSON.parse(parsed) as [
-    string,
-    string,
-    string,
-    string[],
-  ];
+  const [name, memory, access, qemuArgs] = JSON.parse(parsed) as [string, string, string, string[]];
+  const [, socket, , device = ''] = qemuArgs;
   t.same([name, memory, access], [wanted.name, '2048', 'shared']);
   const told = qemuArguments(wanted);
   t.equal(socket, told.at(-3));
