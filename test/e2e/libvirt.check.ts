@@ -113,7 +113,15 @@ void t.test('started, it gives memory and takes it back', async (t) => {
   t.ok(back > 0.7 * GIB, `the guest has ${back} more`);
 });
 
-void t.test('reset and destroyed by virsh', async (t) => {
+void t.test('suspended, not saved, reset and destroyed by virsh', async (t) => {
+  await host.ok('virsh suspend web-1');
+  await daemon.until('web-1', ({ state }) => state === 'stopped', 'it stands still');
+  await host.ok('virsh resume web-1');
+  await daemon.until('web-1', ({ state }) => state === 'running', 'it goes on');
+  t.match(await host.sh('virsh save web-1 /var/lib/libvirt/web-1.save'), {
+    code: 1,
+    text: 'non-migratable device',
+  });
   await daemon.ok('set', 'web-1', '--memory', '1G', '--wait', '--timeout', '120');
   await host.ok('virsh reset web-1');
   await daemon.until('web-1', ({ balloon }) => balloon.actualBytes < GIB, 'the guest is another');
