@@ -71,6 +71,11 @@ void t.test('who left a step out is told what the page says', async (t) => {
   const [, , group] = (await host.ok('getent group balloond-vmm')).split(':');
   chownSync(join(daemon.folder, 'balloond.sock'), 0, Number(group));
 
+  t.match(
+    await host.ok('cat /etc/apparmor.d/abstractions/libvirt-qemu'),
+    'include if exists <local/abstractions/libvirt-qemu>',
+  );
+
   // Debian 13's own.
   await define(domain('/usr/bin/qemu-system-x86_64'));
   t.match(await host.sh('virsh start web-1'), {
@@ -85,6 +90,15 @@ void t.test('started, it gives memory and takes it back', async (t) => {
   const { pid, ramBytes } = await daemon.until('web-1', (vm) => vm.state === 'running', 'it runs', START_MS);
   t.equal(ramBytes, 2 * GIB);
   t.match(await daemon.ok('list'), /^web-1 +running /m);
+  const { stdout } = await daemon.ctl('--json', 'doctor');
+  const findings = JSON.parse(stdout) as { subject: string; check: string; level: string }[];
+  // Those that do not depend on how busy this machine is.
+  for (const name of ['VMM', 'memory', 'queues'])
+    t.match(
+      findings.find(({ subject, check }) => subject === 'web-1' && check === name),
+      { level: 'ok' },
+      name,
+    );
   const full = memfdAllocatedBytes(pid);
   t.ok(full > FILLED_MIB * MIB, `${full} bytes touched`);
 
@@ -97,16 +111,17 @@ void t.test('started, it gives memory and takes it back', async (t) => {
   const back = (given['VIRTIO_BALLOON_S_MEMFREE'] ?? 0) - (taken['VIRTIO_BALLOON_S_MEMFREE'] ?? 0);
   // Up to an eighth of memory may rest in the processor's own free list, which MEMFREE leaves out.
   t.ok(back > 0.7 * GIB, `the guest has ${back} more`);
-
-  const { stdout } = await daemon.ctl('--json', 'doctor');
-  const findings = JSON.parse(stdout) as { subject: string; level: string }[];
-  t.same(
-    findings.filter(({ subject, level }) => subject === 'web-1' && level === 'mend'),
-    [],
-  );
 });
 
-void t.test('reset and destroyed by virsh', async (t) => {
+void t.test('suspended, not saved, reset and destroyed by virsh', async (t) => {
+  await host.ok('virsh suspend web-1');
+  await daemon.until('web-1', ({ state }) => state === 'stopped', 'it stands still');
+  await host.ok('virsh resume web-1');
+  await daemon.until('web-1', ({ state }) => state === 'running', 'it goes on');
+  t.match(await host.sh('virsh save web-1 /var/lib/libvirt/web-1.save'), {
+    code: 1,
+    text: 'non-migratable device',
+  });
   await daemon.ok('set', 'web-1', '--memory', '1G', '--wait', '--timeout', '120');
   await host.ok('virsh reset web-1');
   await daemon.until('web-1', ({ balloon }) => balloon.actualBytes < GIB, 'the guest is another');

@@ -15,6 +15,8 @@ export interface QemuArgs {
   readonly cacheSocketPath?: string | undefined;
 }
 
+/** From 0x1a on, libvirt has places of its own for sound, USB and bridges. */
+const LAST_SLOT = 0x19;
 /** Of QEMU's generic device: five queues and 16 bytes of configuration are those of a balloon. */
 const BALLOON = {
   driver: 'vhost-user-test-device-pci',
@@ -101,8 +103,12 @@ export function vmmArguments(kind: Exclude<(typeof VMMS)[number], 'libvirt'>, ar
 
 /** A libvirt domain with what the balloon needs, and nothing else. Throws UsageError. */
 export function libvirtXml(args: QemuArgs): string {
-  // As JSON: QEMU makes all other devices first, and this one would take a PCI slot that libvirt has given away.
-  const device = deviceArguments(args, (each) => JSON.stringify(each));
+  // As JSON: QEMU makes all other devices first, and this one would take a PCI slot that libvirt has given away. It is
+  // behind those that libvirt, which does not know of it, gives to what is plugged in later.
+  let slot = LAST_SLOT;
+  const device = deviceArguments(args, (each) =>
+    JSON.stringify({ ...each, addr: `0x${(slot--).toString(16)}` }),
+  );
   return [
     "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",
     `  <name>${escapeXml(args.name ?? 'vm')}</name>`,

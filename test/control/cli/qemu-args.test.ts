@@ -57,7 +57,7 @@ void t.test('other VMMs', (t) => {
   t.ok(vmmArguments('crosvm', wanted).includes('balloon,socket=/run/b.sock'));
   for (const kind of ['cloud-hypervisor', 'crosvm'] as const)
     t.throws(() => vmmArguments(kind, { ...wanted, cacheSocketPath: '/c' }), /give --for qemu/);
-  t.match(libvirtXml({ ...wanted, cacheSocketPath: '/c.sock' }), /path=\/c\.sock[^]*"virtio-id":13/);
+  t.match(libvirtXml({ ...wanted, cacheSocketPath: '/c.sock' }), /path=\/c\.sock[^]*"virtio-id":13[^]*0x18/);
   t.end();
 });
 
@@ -75,14 +75,15 @@ print(json.dumps([d.find('name').text, d.find('memory').text, d.find('memoryBack
     ],
     { input: libvirtXml(wanted), encoding: 'utf8' },
   );
-  const [name, memory, access, args] = JSON.parse(parsed) as [string, string, string, string[]];
+  const [name, memory, access, qemuArgs] = JSON.parse(parsed) as [string, string, string, string[]];
+  const [, socket, , device = ''] = qemuArgs;
   t.same([name, memory, access], [wanted.name, '2048', 'shared']);
-  const [, socket, , device = ''] = args;
   const told = qemuArguments(wanted);
   t.equal(socket, told.at(-3));
-  const { driver, ...properties } = JSON.parse(device) as Record<string, string | number>;
+  const { driver, addr, ...properties } = JSON.parse(device) as Record<string, string | number>;
   const asOption = Object.entries(properties).map(([key, value]) => `${key}=${value}`);
   t.equal([driver, ...asOption].join(','), told.at(-1));
+  t.equal(addr, '0x19');
   t.end();
 });
 
