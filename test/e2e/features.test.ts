@@ -75,12 +75,13 @@ async function checkDevice(
   );
   t.same(acked, expected, `${name} acks ${expected.join(' ')}`);
   await daemon.inflateTo(name, 16 * MIB);
+  // Behind the ack; what is taken back before that never is.
+  const discarded = ({ balloon }: VmView): boolean => balloon.discardedBytesTotal >= 16 * MIB;
+  t.ok(await daemon.until(name, discarded, 'the host has it'), 'and gives memory back');
   await daemon.inflateTo(name, 4 * MIB);
   if (acked.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
     t.type((await daemon.stats(name)).VIRTIO_BALLOON_S_MEMTOT, 'number');
   }
-  const { balloon } = await daemon.show(name);
-  t.ok(balloon.discardedBytesTotal >= 16 * MIB, 'and gives memory back');
 }
 
 const all = Array.from({ length: 2 ** NAMES.length }, (_, set) => set);

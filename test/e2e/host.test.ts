@@ -280,7 +280,10 @@ void t.test('stopped and started again, as for an upgrade', async (t) => {
 const NETWORK = /Metrics on TCP.*?\[Service\]\n(.*?)```/s.exec(
   readFileSync(join(ROOT, 'docs/installing.md'), 'utf8'),
 )?.[1];
-const GRACE_SECONDS = 3;
+const WILL_SECONDS = 2;
+/** In the last one others give what is needed, and emulated machines are slow: without it the VM has withstood. */
+const FORCE_SECONDS = 6;
+const MULE_MIN_BYTES = 16 * MIB;
 /** The VMs have 48, 64 and 64 MiB, and 15 are to be available: there are 8, and then 20. */
 const POLICY = `metrics = "127.0.0.1:9797"
 
@@ -288,8 +291,8 @@ const POLICY = `metrics = "127.0.0.1:9797"
 mode = "auto"
 memory = "150M"
 interval = 0.25
-will-grace = ${GRACE_SECONDS}
-force-grace = ${GRACE_SECONDS}
+will-grace = ${WILL_SECONDS}
+force-grace = ${FORCE_SECONDS}
 
 [[policy.band]]
 name = "gold"
@@ -316,7 +319,7 @@ ExecStart=/usr/sbin/balloond --fd 3 --config /run/policy.toml
 ${NETWORK}
 END
     ${startVmm('mule', { memory: 'stubborn' })}`);
-    const { steps, triggered, events, oomKills, vm } = await host.json<ForceReport>(
+    const { steps, triggered, events, oomKills, peakBytes, vm } = await host.json<ForceReport>(
       `node ${TESTS}/out/test/support/host-lab/force.js /run/balloond/control.sock mule '
         systemctl daemon-reload; systemctl restart balloond.service' web ${28 * MIB}`,
     );
@@ -328,9 +331,6 @@ END
     t.same(shape.at(-1), [false, false], 'nor is anything afterwards');
     const highs = (part: ForceReport['steps']): number[] =>
       part.map(({ highBytes }) => highBytes ?? Infinity);
-    const down = highs(steps.slice(0, peak));
-    // The last of the three is what the guest may use and the VMM's own memory, which is measured and varies.
-    t.ok(down.length >= 4 && down.slice(1, 4).every((high, n) => high < (down[n] ?? 0)), 'in three steps');
     const up = highs(steps.slice(peak));
     t.same(
       up,
@@ -355,9 +355,18 @@ END
       forced.map(({ fields }) => fields['rung']),
       [1, 2, 3, 4],
     );
+    // Each is a share of what is used above what it may use, and both vary: the VMM's own memory is in them.
+    const held = forced.slice(0, 3).map(({ fields }) => Number(fields['highBytes']));
+    t.same(highs(steps.slice(1, 4)), held, 'in three steps, as was said');
+    t.ok(
+      held.every((high) => high >= MULE_MIN_BYTES && high < peakBytes),
+      `below what it used, above what it may use: ${held.join()}, ${peakBytes}`,
+    );
     const times = [took, ...forced].map((event) => Date.parse(event?.time ?? ''));
     t.ok(
-      times.slice(1).every((time, n) => time - (times[n] ?? 0) >= GRACE_SECONDS * 950),
+      times
+        .slice(1)
+        .every((time, n) => time - (times[n] ?? 0) >= 950 * (n === 0 ? WILL_SECONDS : FORCE_SECONDS)),
       `no step before its grace time: ${times.join()}`,
     );
     t.same(

@@ -8,7 +8,7 @@ import { ControlClient } from '../../../src/control/client.js';
 import { VmCgroup, type Limit } from '../../../src/host/cgroup.js';
 
 const LOOK_MS = 10;
-const TIMEOUT_MS = 50_000;
+const TIMEOUT_MS = 90_000;
 
 export interface ForceReport {
   /** What the kernel had, each time that it was something else. */
@@ -16,6 +16,8 @@ export interface ForceReport {
   /** How often the pressure trigger of the cgroup fired. */
   triggered: number;
   oomKills: number;
+  /** The most that was charged at any time. */
+  peakBytes: number;
   events: DaemonEvent[];
   vm: VmView;
 }
@@ -54,10 +56,12 @@ await watch(({ maxBytes }) => maxBytes !== null);
 await client.setTarget(other, { balloonBytes: Number(bytes) });
 await watch(({ highBytes, maxBytes }) => highBytes === null && maxBytes === null);
 trigger.close();
+const end = cgroup.read();
 const report: ForceReport = {
   steps,
   triggered,
-  oomKills: cgroup.read()?.events['oom_kill'] ?? NaN,
+  oomKills: end?.events['oom_kill'] ?? NaN,
+  peakBytes: end?.peakBytes ?? NaN,
   events: await events(),
   vm: await client.show(name),
 };
