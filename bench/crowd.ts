@@ -31,7 +31,7 @@ export type CrowdPart = {
 };
 
 const CONNECTING_AT_ONCE = 8;
-const LONGEST_PFNS = 65_536;
+const LONGEST_PFNS = 8192;
 const REPEATS = 8;
 
 const vms: RawDriver[] = [];

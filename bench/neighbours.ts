@@ -76,7 +76,7 @@ class Probe {
     inflating.offer(buffer);
     const start = performance.now();
     inflating.kick();
-    inflating.spin();
+    await inflating.sleep();
     return (performance.now() - start) * 1000;
   }
 

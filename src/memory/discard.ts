@@ -9,9 +9,11 @@ const BATCH_RANGES = 2048;
 const BATCH_BYTES = 64 * 2 ** 20;
 /** Longer ranges are handed over in parts, since one of them cannot be cut short. */
 const RANGE_BYTES = 4 * 2 ** 20;
+/** Whole blocks that are awaited before a thread is woken up for them, or the next sweep: waking it up costs as much as one. */
+const WHOLE_BLOCKS = 4;
 /**
  * Of huge pages, discarding costs next to nothing, and interrupting the VMM's cores once for each range most of it. So
- * ranges may be longer, and so many blocks are awaited, or the next sweep.
+ * ranges may be longer, and more blocks are awaited.
  */
 const HUGE_RANGE_BYTES = 16 * 2 ** 20;
 const HUGE_WHOLE_BLOCKS = HUGE_RANGE_BYTES / (2 * 2 ** 20);
@@ -143,7 +145,7 @@ export class Discarder {
     if (this.interrupt(release)) release();
   }
 
-  /** Pages that owe a discard, as the ledger already has it: whole blocks are discarded at once, others soon. */
+  /** Pages that owe a discard, as the ledger already has it: a few whole blocks are discarded at once, the rest soon. */
   owe(pages: number): void {
     this.#behindBytes += pages * PAGE_BYTES;
     this.#lastAt = performance.now();
@@ -271,7 +273,7 @@ export class Discarder {
 
   #startWhole(): boolean {
     for (const region of this.#memory.regions) {
-      if (region.ledger.whole.size < (mayBeHuge(region) ? HUGE_WHOLE_BLOCKS : 1)) continue;
+      if (region.ledger.whole.size < (mayBeHuge(region) ? HUGE_WHOLE_BLOCKS : WHOLE_BLOCKS)) continue;
       building.clear();
       takeBlocks(region, region.ledger.whole, 0);
       if (building.count === 0) continue;

@@ -178,23 +178,23 @@ void t.test('discards wait to be merged, but not for long', async (t) => {
   });
 });
 
-void t.test('a block of 2 MiB goes as soon as all of it is in the balloon', async (t) => {
+void t.test('blocks of 2 MiB go as soon as four of them are in the balloon as a whole', async (t) => {
   // The region begins in the middle of a block of the file.
-  await withRam(t, [{ pages: 3 * HUGE, filePage: HUGE / 2 }], {}, async (ram) => {
+  await withRam(t, [{ pages: 6 * HUGE, filePage: HUGE / 2 }], {}, async (ram) => {
     const region = only(ram.regions);
     const give = (first: number, count: number): void => {
       region.ledger.inflate(first, count);
       ram.discarder.owe(count);
     };
-    give(HUGE / 2 + 1, HUGE + 5);
+    give(HUGE / 2 + 1, 4 * HUGE + 5);
     await moment();
     t.equal(ram.results.length, 0);
     give(HUGE / 2, 1);
     while (ram.results.length === 0) await sleep(1);
-    t.equal(total(ram.results).discardedBytes, HUGE_BYTES);
+    t.equal(total(ram.results).discardedBytes, 4 * HUGE_BYTES);
     t.same(
       [...region.ledger.pending.runs()],
-      [{ first: HUGE / 2 + HUGE, count: 6 }],
+      [{ first: HUGE / 2 + 4 * HUGE, count: 6 }],
       'the next block is not complete',
     );
     t.equal(ram.discarder.behindBytes, 6 * PAGE_BYTES);
