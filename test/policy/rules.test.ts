@@ -1,7 +1,7 @@
 // One rule of plan() each, at the numbers where it decides. Of a host with T: reserve T / 10, goal T / 8.
 import t from 'tap';
 import type { Action, TargetAction } from '../../src/policy/action.js';
-import type { PolicyConfig } from '../../src/policy/inputs.js';
+import { SELF_SIZED, type PolicyConfig } from '../../src/policy/inputs.js';
 import { plan } from '../../src/policy/plan.js';
 import { Column, get, put } from '../../src/policy/state.js';
 import { CONFIG, MIB, vm, World } from './world.js';
@@ -246,8 +246,10 @@ void t.test('a page cache balloon may hold all but the floor, and that is said o
   t.same(actions(world), []);
   world.table.minBytes[0] = 400 * MIB;
   t.match(actions(world), [{ kind: 'cache-limit', toBytes: 600 * MIB }], 'the floor was raised');
-  world.table.flags[0] = 0;
-  t.same(actions(world), [], 'an operator has it in hand');
+  world.table.cacheLimitBytes[1] = 0;
+  world.table.flags[0] = SELF_SIZED;
+  t.match(actions(world), [{ row: 1 }], 'an operator has the other in hand');
+  t.equal(actions(world).length, 1);
   t.end();
 });
 
@@ -261,14 +263,21 @@ void t.test('what a guest gave by itself is not taken again, and to take more go
   t.match(first, { reason: { selfGivenBytes: 600 * MIB, idleBytes: 20 * MIB } });
   t.same(moved(scene(40, [{ ...gave, min: 400 }])), [0], 'it is at its floor by itself');
   const busy: Row = { min: 1000 };
+  const [charged = 0] = moved(scene(95, [{ ...gave, current: 1000 }]));
+  t.ok(charged > 600, `${charged} MiB, whatever else its cgroup is charged for`);
+  const tall: Row = { band: 0, cache: 'beside', cached: 500, idle: 800 };
+  const [taxed] = moved(scene(400, [tall, busy, busy, busy, busy], { rampShare: 0.05 }));
+  t.equal(taxed, 0.75 * 800, 'the tax counts what it gave');
+  const beyond: Row = { cache: 'beside', target: 200, cached: 500, min: 400 };
+  t.same(moved(scene(80, [beyond, {}])), moved(scene(80, [{ ...beyond, min: 300 }, {}])), 'nor from others');
   t.same(moved(scene(1, [{ ...gave, cached: 850 }, busy, busy, busy, busy]))[0], 900, 'never below');
   t.end();
 });
 
 void t.test('what a guest was given and gave back by itself can be given again', (t) => {
-  const given = (cached: number): number => {
+  const given = (cached: number, cache: Row['cache'] = 'beside'): number => {
     const rows: Row[] = [
-      { cache: 'beside', cached, current: 700 },
+      { cache, cached, current: 700 },
       { band: 0, target: 500, stalls: true },
     ];
     const world = scene(350, rows);
@@ -277,6 +286,7 @@ void t.test('what a guest was given and gave back by itself can be given again',
   };
   t.equal(given(0), 0, 'it may still touch that');
   t.ok(given(300) < 0);
+  t.ok(given(0, 'alone') < 0, 'nothing was taken that could be given');
   t.end();
 });
 
@@ -326,8 +336,18 @@ void t.test('who has a page cache balloon only is asked for nothing: by will it 
 });
 
 void t.test('nothing is taken from others for who cannot be given anything', (t) => {
-  const world = scene(300, [{ cache: 'alone', band: 0, stalls: true }, { idle: 500 }]);
+  const world = scene(240, [{ cache: 'alone', band: 0, stalls: true }, { idle: 500 }]);
   put(world.state, Column.expectedBytes, 0, 50 * MIB);
   t.same(targets(world), []);
+  t.end();
+});
+
+void t.test('nobody is forced below a floor that was raised', (t) => {
+  const world = scene(10, [{ cache: 'alone', min: 300 }]);
+  put(world.state, Column.expectedBytes, 0, 850 * MIB);
+  put(world.state, Column.rung, 0, 2);
+  put(world.state, Column.markBytes, 0, 700 * MIB);
+  put(world.state, Column.markSeconds, 0, NOW - CONFIG.forceSeconds);
+  t.match(actions(world), [{ kind: 'limit', rung: 3, highBytes: 300 * MIB }]);
   t.end();
 });
