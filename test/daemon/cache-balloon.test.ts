@@ -295,6 +295,10 @@ void t.test(
     t.equal(await driver.read(CACHE_CONFIG.numPages), limit() / PAGE_BYTES);
     const policy = { band: 'bronze', minBytes: Math.round(0.1 * bytes), maxBytes: bytes };
     t.match(fleet.find('cached'), { policy: { ...policy, mode: 'auto' } });
+    await driver.reset();
+    await until(() => fleet.find('cached')?.state === 'stopped', 'the guest reboots');
+    const again = await CacheDriver.start(frontend);
+    t.equal(await again.read(CACHE_CONFIG.numPages), limit() / PAGE_BYTES, 'also for the next driver');
     t.match(fleet.setTarget('cached', { cacheLimitBytes: 5 * PAGE_BYTES }), { policy: { mode: 'manual' } });
     await new Promise((resolve) => setTimeout(resolve, 200));
     t.equal(limit(), 5 * PAGE_BYTES);

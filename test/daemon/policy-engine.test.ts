@@ -2,7 +2,7 @@
 import { rmSync, symlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { GovernedDevices } from '../../src/daemon/governed-vm.js';
+import { GovernedDevices, type GovernedVm } from '../../src/daemon/governed-vm.js';
 import { PolicyEngine } from '../../src/daemon/policy-engine.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
 import { PolicySettings, type PolicyFile } from '../../src/policy/settings.js';
@@ -497,3 +497,43 @@ void t.test(
     t.ok((acting.caches.get('bronze-1')?.view.balloon.targetBytes ?? 0) > 8 * MIB, 'governed again');
   },
 );
+
+void t.test('a guest is not believed to hold what the host has', (t) => {
+  const tree = new HostTree(t);
+  tree.write('proc/meminfo', 'MemTotal: 262144 kB\nMemAvailable: 8192 kB\n');
+  const liar: GovernedVm = {
+    name: 'liar',
+    pid: FIRST_PID,
+    ramBytes: RAM_BYTES,
+    allocatedBytes: RAM_BYTES,
+    limitable: false,
+    manual: false,
+    figures: {
+      state: 'running',
+      inhibited: null,
+      stats: { ageSeconds: 0, VIRTIO_BALLOON_S_AVAIL: 200 * MIB },
+      targetBytes: 0,
+      actualBytes: 0,
+      cache: { targetBytes: 200 * MIB, actualBytes: 200 * MIB },
+      askable: true,
+    },
+    setPolicyTarget: () => undefined,
+    setCacheLimit: () => undefined,
+    force: () => Promise.resolve(),
+  };
+  const said: string[] = [];
+  const settings = new PolicySettings({ policy: { mode: 'auto' } });
+  const engine = new PolicyEngine(
+    settings,
+    () => [liar],
+    (event, message) => said.push(`${event}: ${message}`),
+    { paths: tree.paths },
+  );
+  engine.tick();
+  engine.close();
+  t.match(
+    said.find((text) => text.startsWith('policy-took')),
+    /; 78 % of it idle$/,
+  );
+  t.end();
+});
