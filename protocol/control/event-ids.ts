@@ -27,6 +27,7 @@ export const EVENT_IDS = {
   'policy-changed': '3ea01286ccb14252910e04ba0498800b',
   'policy-took': 'e102805a318f454b86019df39ef4cce5',
   'policy-gave': 'afe19b7bdfac43bf91600a31007c4244',
+  'policy-cache-limit': '9bfafb3d058249928c0b7cef18736806',
   'policy-forced': '79cddce889d8417194fc2ae766694e0d',
   'policy-released': 'bec9b627a7bc4d0c9e2797bea55657d3',
   'policy-advice': '0facfc75103747e193a5fcdbd79d0dcf',

@@ -95,6 +95,11 @@ export const EVENTS = {
     help: 'The policy gave memory to this VM: how many bytes, from whom and why.',
     action: null,
   },
+  'policy-cache-limit': {
+    level: 'info',
+    help: 'The policy set how much the page cache balloon of this VM may hold, from and to how many bytes: all but its floor, since its guest takes back by itself.',
+    action: null,
+  },
   'policy-forced': {
     level: 'warn',
     help: 'A VM did not yield in its grace time, so that its cgroup is held to less (memory.high in steps, then memory.max), or is killed where its band allows that.',

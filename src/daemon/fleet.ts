@@ -17,6 +17,7 @@ import { Metrics, type MeteredVm } from '../ops/metrics.js';
 import { VmMeters } from '../ops/vm-meters.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
+import { GovernedDevices } from './governed-vm.js';
 import { LimitError } from './limits.js';
 import { PinWatch } from './pin-watch.js';
 import { PolicyEngine } from './policy-engine.js';
@@ -75,7 +76,7 @@ export class VmFleet implements Fleet {
       () => mayPin(paths.proc),
       pinCheckMs,
     );
-    this.#policy = new PolicyEngine(new PolicySettings(config), () => [...this.#vms.values()], events.emit, {
+    this.#policy = new PolicyEngine(new PolicySettings(config), () => this.#governed(), events.emit, {
       paths,
     });
     this.#metrics = new Metrics(
@@ -161,7 +162,7 @@ export class VmFleet implements Fleet {
   }
 
   get size(): number {
-    return new Set([...this.#vms.keys(), ...this.#caches.keys()]).size;
+    return this.#names().size;
   }
 
   metrics(): Promise<Buffer> {
@@ -190,16 +191,15 @@ export class VmFleet implements Fleet {
   }
 
   list(): VmView[] {
-    const names = new Set([...this.#vms.keys(), ...this.#caches.keys()]);
-    return [...names].flatMap((name) => this.find(name) ?? []);
+    return [...this.#names()].flatMap((name) => this.find(name) ?? []);
   }
 
   find(name: string): VmView | undefined {
-    const vm = this.#vms.get(name);
+    const vm = this.#vms.get(name)?.view();
     const cache = this.#caches.get(name)?.view();
-    if (vm === undefined) return cache && cacheAlone(cache);
-    const view = vm.view();
-    return withCache({ ...view, policy: this.#policy.vmView(vm, view.ramBytes) }, cache);
+    const view = vm === undefined ? cache && cacheAlone(cache) : withCache(vm, cache);
+    const governed = this.#governedVm(name);
+    return view && governed && { ...view, policy: this.#policy.vmView(governed) };
   }
 
   setTarget(name: string, target: TargetRequest): VmView {
@@ -288,6 +288,20 @@ export class VmFleet implements Fleet {
   *#all(): Generator<Vm> {
     yield* this.#vms.values();
     yield* this.#caches.values();
+  }
+
+  /** Each once, whichever devices it has. */
+  #names(): Set<string> {
+    return new Set([...this.#vms.keys(), ...this.#caches.keys()]);
+  }
+
+  #governed(): GovernedDevices[] {
+    return [...this.#names()].flatMap((name) => this.#governedVm(name) ?? []);
+  }
+
+  #governedVm(name: string): GovernedDevices | undefined {
+    const [first, ...others] = this.#devices(name);
+    return first && new GovernedDevices(name, [first, ...others]);
   }
 
   #devices(name: string): Vm[] {

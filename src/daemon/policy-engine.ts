@@ -8,7 +8,15 @@ import { HostMemory, type HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
 import type { Action, Cause } from '../policy/action.js';
-import { LIMITABLE, MOVABLE, TAKEABLE, vmTable, type VmTable } from '../policy/inputs.js';
+import {
+  LIMITABLE,
+  MOVABLE,
+  SELF_SIZED,
+  TAKEABLE,
+  UNASKABLE,
+  vmTable,
+  type VmTable,
+} from '../policy/inputs.js';
 import { plan } from '../policy/plan.js';
 import {
   Column,
@@ -20,30 +28,10 @@ import {
   type PolicyState,
 } from '../policy/state.js';
 import { availableWords, describe } from '../policy/words.js';
+import type { GovernedVm } from './governed-vm.js';
 import { freshStat, VmReadings } from './policy-readings.js';
 import { PolicyRecorder } from './policy-recorder.js';
 import type { Entitlement, PolicySettings } from '../policy/settings.js';
-
-/** What the policy goes by, read of every VM every few seconds. */
-export type VmFigures = Pick<VmView, 'state' | 'inhibited' | 'stats'> &
-  Pick<VmView['balloon'], 'targetBytes' | 'actualBytes'>;
-
-/** A VM as the policy governs it. */
-export interface GovernedVm {
-  readonly name: string;
-  readonly pid: number;
-  readonly ramBytes: number;
-  /** What its guest's memory takes up on the host. */
-  readonly allocatedBytes: number;
-  /** Its limits can be set, as far as is known. */
-  readonly limitable: boolean;
-  /** An operator has taken it in hand. */
-  manual: boolean;
-  readonly figures: VmFigures;
-  setPolicyTarget(balloonBytes: number): void;
-  /** Holds its cgroup to these; null: to what it was before. Rejects with a sentence. */
-  force(highBytes: number | null, maxBytes: number | null): Promise<void>;
-}
 
 /** Pressure wakes the policy at most that often. */
 const WAKE_MS = 1000;
@@ -148,8 +136,8 @@ export class PolicyEngine {
   }
 
   /** What `show` says of a VM. */
-  vmView(vm: GovernedVm, ramBytes: number): VmView['policy'] {
-    const { band, minBytes, maxBytes } = this.#settings.entitlement(vm.name, ramBytes);
+  vmView(vm: GovernedVm): VmView['policy'] {
+    const { band, minBytes, maxBytes } = this.#settings.entitlement(vm.name, vm.ramBytes);
     return { band: this.#bandName(band), minBytes, maxBytes, mode: this.#modeOf(vm) };
   }
 
@@ -269,8 +257,8 @@ export class PolicyEngine {
     const table = vmTable(vms.length);
     const recorded: TraceVm[] = [];
     vms.forEach((vm, row) => {
-      const { ramBytes } = vm;
-      const { state, inhibited, stats, targetBytes, actualBytes } = vm.figures;
+      const { ramBytes, allocatedBytes } = vm;
+      const { state, inhibited, stats, targetBytes, actualBytes, cache, askable } = vm.figures;
       const { band, minBytes, maxBytes, weight } = this.#entitlement(vm.name, ramBytes);
       const readings = this.#readingsOf(vm);
       const cgroup = readings.memory();
@@ -278,9 +266,13 @@ export class PolicyEngine {
       const limitable = cgroup !== null && vm.limitable;
       // The cgroup may be charged for more, such as page cache, or for less: memory on hugetlbfs, or touched by others.
       const overheadBytes = cgroup?.overheadBytes ?? 0;
-      const currentBytes = Math.max(cgroup?.currentBytes ?? 0, vm.allocatedBytes + overheadBytes);
+      const currentBytes = Math.max(cgroup?.currentBytes ?? 0, allocatedBytes + overheadBytes);
       table.flags[row] =
-        (movable ? MOVABLE : 0) | (inhibited === null ? TAKEABLE : 0) | (limitable ? LIMITABLE : 0);
+        (movable ? MOVABLE : 0) |
+        (inhibited === null ? TAKEABLE : 0) |
+        (limitable ? LIMITABLE : 0) |
+        (cache === null ? 0 : SELF_SIZED) |
+        (askable ? 0 : UNASKABLE);
       table.band[row] = band;
       table.ramBytes[row] = ramBytes;
       table.minBytes[row] = minBytes;
@@ -288,6 +280,12 @@ export class PolicyEngine {
       table.weight[row] = weight;
       table.targetBytes[row] = targetBytes;
       table.actualBytes[row] = actualBytes;
+      table.cacheLimitBytes[row] = cache?.targetBytes ?? 0;
+      // What it says to hold, as far as the host has not got it.
+      table.cachedBytes[row] = Math.min(
+        cache?.actualBytes ?? 0,
+        Math.max(0, ramBytes - allocatedBytes - actualBytes),
+      );
       const available = freshStat(stats, 'VIRTIO_BALLOON_S_AVAIL');
       const free = freshStat(stats, 'VIRTIO_BALLOON_S_MEMFREE');
       const stall = Math.max(
@@ -348,6 +346,12 @@ export class PolicyEngine {
         vm.setPolicyTarget(action.toBytes);
         return;
       }
+      case 'cache-limit': {
+        const { fromBytes, toBytes } = action;
+        tell('policy-cache-limit', { fromBytes, toBytes });
+        vm.setCacheLimit(toBytes);
+        return;
+      }
       case 'limit': {
         const { highBytes, maxBytes, rung } = action;
         const forced = cause === 'not-yielding';
@@ -393,6 +397,11 @@ export class PolicyEngine {
     return this.#paused ? 'paused' : this.#settings.mode;
   }
 
+  #remembered(name: string, column: Column): number {
+    const row = this.#names.indexOf(name);
+    return row < 0 ? 0 : get(this.#state, column, row);
+  }
+
   #bandName(band: number): string {
     return this.#settings.bands[band]?.name ?? '';
   }
@@ -402,8 +411,7 @@ export class PolicyEngine {
     const { band, minBytes, maxBytes, weight } = this.#settings.entitlement(vm.name, ramBytes);
     const mode = this.#modeOf(vm);
     const said = this.#said.get(vm.name);
-    const row = this.#names.indexOf(vm.name);
-    const rung = row < 0 ? 0 : get(this.#state, Column.rung, row);
+    const rung = this.#remembered(vm.name, Column.rung);
     return {
       name: vm.name,
       band: this.#bandName(band),
@@ -421,16 +429,22 @@ export class PolicyEngine {
   /** What may be expected for it now, in words. */
   #standing(vm: GovernedVm): string {
     const host = this.#seen;
-    const { state, targetBytes } = vm.figures;
+    const { state, targetBytes, cache, askable } = vm.figures;
     if (this.#settings.mode === 'off') return 'the policy is off (mode in [policy])';
     if (vm.manual)
-      return `left alone: an operator set its target or paused it (balloonctl policy resume ${vm.name})`;
+      return `left alone: an operator set its target or cache limit, or paused it (balloonctl policy resume ${vm.name})`;
     if (this.#paused) return 'left alone: an operator paused the policy (balloonctl policy resume)';
     if (state !== 'running') return 'left alone: no guest driver runs';
     if (host === null) return 'left alone: the memory of the host cannot be read';
     const reserve = this.#settings.config(host.totalBytes).reserveShare * host.totalBytes;
     const figures = `${availableWords(this.#isPart)} ${formatSize(host.availableBytes)}`;
-    const has = targetBytes > 0 ? `, ${formatSize(targetBytes)} of it stay taken` : '';
+    const expected = askable ? 0 : this.#remembered(vm.name, Column.expectedBytes);
+    const has =
+      (targetBytes > 0 ? `, ${formatSize(targetBytes)} of it stay taken` : '') +
+      (expected > 0 ? `, it is to give ${formatSize(expected)} by itself` : '') +
+      (cache === null
+        ? ''
+        : `; its page cache balloon holds ${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`);
     if (host.availableBytes < reserve) {
       return `memory is sought, of lower bands and what is idle first: ${figures} < reserve ${formatSize(reserve)}${has}`;
     }

@@ -26,7 +26,7 @@ import { offeredBits, type DeviceKind, type DeviceOptions } from './settings.js'
 import { MAX_REASON } from '../vhost-user/session-record.js';
 import { encodeVmRecord, type ForcedFrom, type VmRecord } from './vm-record.js';
 import type { Look } from './pin-watch.js';
-import type { VmFigures } from './policy-engine.js';
+import type { DeviceFigures } from './governed-vm.js';
 import { verdict } from './verdict.js';
 
 /** A target that cannot be: the message says why and what to do. */
@@ -242,7 +242,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   /** A part of view() that costs little. */
-  get figures(): VmFigures {
+  get figures(): DeviceFigures {
     const { targetBytes, actualBytes, inhibited } = this.#balloon;
     const { state } = this.#session;
     return { state, targetBytes, actualBytes, inhibited, stats: this.#statsView() };

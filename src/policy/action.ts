@@ -7,6 +7,8 @@ export type Cause =
   | 'needed-elsewhere'
   /** Taken: the VM has more than its ceiling. */
   | 'above-ceiling'
+  /** Its page cache balloon may hold what is above its floor: its guest gives and takes by itself. */
+  | 'sizes-itself'
   /** Given: its guest is short of memory. */
   | 'guest-short'
   /** Given: the VM has less than its floor. */
@@ -29,6 +31,8 @@ export interface Reason {
   readonly reserveBytes: number;
   /** What the VM did without, as far as the host believes it. */
   readonly idleBytes: number;
+  /** What its guest gave by itself, or is about to: taken along, that brings the host nothing. */
+  readonly selfGivenBytes: number;
   readonly stallPercent: number;
   /** What it owes its balloon. */
   readonly missingBytes: number;
@@ -54,10 +58,19 @@ export interface TargetAction {
   readonly reason: Reason;
 }
 
+/** How much its page cache balloon may hold. */
+export interface CacheLimitAction {
+  readonly kind: 'cache-limit';
+  readonly row: number;
+  readonly fromBytes: number;
+  readonly toBytes: number;
+  readonly reason: Reason;
+}
+
 export interface KillAction {
   readonly kind: 'kill';
   readonly row: number;
   readonly reason: Reason;
 }
 
-export type Action = LimitAction | TargetAction | KillAction;
+export type Action = LimitAction | TargetAction | CacheLimitAction | KillAction;

@@ -7,6 +7,9 @@
 export const MOVABLE = 1;
 export const TAKEABLE = 2;
 export const LIMITABLE = 4;
+/** It has a page cache balloon, by which its guest gives and takes by itself; and no other, so that it cannot be asked. */
+export const SELF_SIZED = 8;
+export const UNASKABLE = 16;
 
 export interface HostReading {
   readonly nowSeconds: number;
@@ -29,6 +32,9 @@ export interface VmTable {
   /** Of the balloon. */
   readonly targetBytes: Float64Array;
   readonly actualBytes: Float64Array;
+  /** Of the page cache balloon: the most it may hold, and what it holds, as far as the host has not got it. */
+  readonly cacheLimitBytes: Float64Array;
+  readonly cachedBytes: Float64Array;
   /** What the guest says it could do without, and what it says is free: claims, which the host's own readings bound. */
   readonly availableBytes: Float64Array;
   readonly freeBytes: Float64Array;
@@ -72,6 +78,8 @@ const COLUMNS = [
   'weight',
   'targetBytes',
   'actualBytes',
+  'cacheLimitBytes',
+  'cachedBytes',
   'availableBytes',
   'freeBytes',
   'stallPercent',

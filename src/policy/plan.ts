@@ -7,10 +7,22 @@
  * - what is idle is taken first, the lowest band first, then what is used, the lowest band first; from a guest that
  *   stalls only for a higher band, or when half of the reserve is gone;
  * - by will first: force follows after the grace time, rung by rung, and is undone in reverse;
- * - the host takes up to `goal`, and gives from what is beyond that: a constant load moves nothing.
+ * - the host takes up to `goal`, and gives from what is beyond that: a constant load moves nothing;
+ * - who has a page cache balloon gives down to its floor and takes back by itself. Its target is a lower limit, and goes
+ *   beyond what it gave by itself or stays where it is. Who has nothing else is asked for nothing: what it is expected to
+ *   give, it gives by itself or by force.
  */
 import type { Action, Cause, LimitAction, Reason } from './action.js';
-import { LIMITABLE, MOVABLE, TAKEABLE, type HostReading, type PolicyConfig, type VmTable } from './inputs.js';
+import {
+  LIMITABLE,
+  MOVABLE,
+  SELF_SIZED,
+  TAKEABLE,
+  UNASKABLE,
+  type HostReading,
+  type PolicyConfig,
+  type VmTable,
+} from './inputs.js';
 import { share } from './share.js';
 import { Column, get, HIGH_STEPS, KILL_RUNG, MAX_RUNG, put, type PolicyState } from './state.js';
 
@@ -46,6 +58,11 @@ const NO_BAND = 255;
 /** Columns of one call; kept, since allocating them would be most of the work. */
 class Workspace {
   quantum = new Float64Array(0);
+  targets = new Float64Array(0);
+  actuals = new Float64Array(0);
+  /** Given by the guest itself, or about to be: the target has to go beyond it to bring the host anything. */
+  selfGiven = new Float64Array(0);
+  /** Beside that. */
   idle = new Float64Array(0);
   /** Never touched: a balloon that takes it brings the host nothing. */
   hollow = new Float64Array(0);
@@ -62,9 +79,7 @@ class Workspace {
 
   reset(count: number): void {
     if (this.quantum.length < count) {
-      for (const name of ['quantum', 'idle', 'hollow', 'want', 'cap', 'weight', 'out', 'back'] as const) {
-        this[name] = new Float64Array(count);
-      }
+      for (const name of COLUMNS) this[name] = new Float64Array(count);
       this.counterpart = new Int32Array(count);
       this.pressed = new Uint8Array(count);
       return;
@@ -73,6 +88,20 @@ class Workspace {
     this.back.fill(0, 0, count);
   }
 }
+
+const COLUMNS = [
+  'quantum',
+  'targets',
+  'actuals',
+  'selfGiven',
+  'idle',
+  'hollow',
+  'want',
+  'cap',
+  'weight',
+  'out',
+  'back',
+] as const;
 
 const work = new Workspace();
 
@@ -85,7 +114,8 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   const { nowSeconds: now, availableBytes: available } = host;
   const reserve = config.reserveShare * host.totalBytes;
   const goal = reserve * (1 + GOAL_MARGIN);
-  const { quantum, idle, hollow, want, out, back, counterpart, pressed, cause } = prepare(count);
+  const { quantum, targets, actuals, selfGiven, idle, hollow, want, out, back, counterpart, pressed, cause } =
+    prepare(count);
   const bandWants = config.bands.map(() => 0);
 
   // What is on its way to the host, and what guests were given and have yet to touch.
@@ -94,25 +124,42 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   let owing = false;
   let ballooned = false;
   let overCeiling = false;
+  let resized = false;
   for (let row = 0; row < count; row++) {
     const flags = at(vms.flags, row);
     const ram = at(vms.ramBytes, row);
-    const target = at(vms.targetBytes, row);
-    const actual = at(vms.actualBytes, row);
+    const current = at(vms.currentBytes, row);
+    const held = at(vms.cachedBytes, row);
+    const inBalloon = at(vms.actualBytes, row);
+    const onHost = Math.min(current - at(vms.overheadBytes, row), ram - inBalloon - held);
+    const askable = (flags & UNASKABLE) === 0;
+    const target = askable
+      ? at(vms.targetBytes, row)
+      : Math.min(get(previous, Column.expectedBytes, row), cacheLimit(row));
+    // Who cannot be asked has yielded what the host has not.
+    const actual = askable ? inBalloon : bounded(ram - onHost, target);
     const usable = Math.max(0, ram - actual);
     const missing = target - actual;
+    const owed = Math.max(0, missing);
+    targets[row] = target;
+    actuals[row] = actual;
     const rung = get(previous, Column.rung, row);
     const step = ram * QUANTUM_SHARE;
     quantum[row] = step;
     const claimed = at(vms.availableBytes, row);
-    const current = at(vms.currentBytes, row);
-    // What the guest never touched, the host sees by itself; that is idle whatever the guest says.
-    const untouched = bounded(usable - (current - at(vms.overheadBytes, row)), usable);
+    // What the guest never touched, or gave, the host sees by itself; that is idle whatever the guest says.
+    const untouched = bounded(usable - onHost, usable);
     const idleNow = Math.max(bounded(claimed, usable), untouched);
-    idle[row] = Math.max(0, idleNow - Math.max(0, missing));
-    hollow[row] = Math.max(0, untouched - Math.max(0, missing));
+    const cached = bounded(held, untouched);
+    const absent = Math.max(0, untouched - owed);
+    const itself = (flags & SELF_SIZED) !== 0 ? absent : 0;
+    selfGiven[row] = itself;
+    idle[row] = Math.max(0, idleNow - owed - itself);
+    hollow[row] = absent - itself;
     want[row] = 0;
     pressed[row] = 0;
+    // Also who has yielded in the meantime: its grace time is over, and the next one begins anew.
+    if (get(previous, Column.markBytes, row) > 0) owing = true;
     if (missing > step || rung > 0) {
       owing = true;
       const yielding = rung === 0 && now - get(previous, Column.markSeconds, row) < config.willSeconds;
@@ -120,11 +167,12 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
         incoming += Math.max(0, missing - untouched);
     }
     const given = get(previous, Column.givenBytes, row);
-    if (given > 0) {
-      const unseen = Number.isNaN(current) ? bounded(at(vms.freeBytes, row), usable) : untouched;
+    if (given > 0 && askable) {
+      const unseen = Number.isNaN(current) ? bounded(at(vms.freeBytes, row), usable) : untouched - cached;
       outstanding += Math.min(given, unseen + Math.max(0, -missing));
     }
     if ((flags & MOVABLE) === 0) continue;
+    if ((flags & SELF_SIZED) !== 0 && at(vms.cacheLimitBytes, row) !== cacheLimit(row)) resized = true;
     const least = Math.max(0, ram - at(vms.maxBytes, row));
     if (target < least) overCeiling = true;
     if (target <= least) continue;
@@ -137,6 +185,8 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     const underFloor = target - (ram - at(vms.minBytes, row));
     if (!stalls && !low && underFloor < PAGE_BYTES) continue;
     pressed[row] = 1;
+    // Nothing was taken from it that could be given.
+    if (!askable) continue;
     const shortage = claimed >= 0 ? HEADROOM_SHARE * usable - idleNow : 0;
     const wish = Math.max(shortage, stalls ? RELIEF_SHARE * ram : 0, underFloor) - Math.max(0, -missing);
     if (wish <= 0) continue;
@@ -155,7 +205,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   let hard = spare - reserve / 2;
   const wanting = bandWants.some((bytes) => bytes > 0);
   const refundable = ballooned && !short && soft > REFUND_MARGIN * reserve;
-  if (!short && !wanting && !owing && !refundable && !overCeiling) {
+  if (!short && !wanting && !owing && !refundable && !overCeiling && !resized) {
     return { actions: [], next: short === previous.short ? previous : { ...previous, short } };
   }
 
@@ -164,6 +214,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   const critical = available < reserve / 2;
   let unmetBand = NO_BAND;
 
+  if (resized) letSizeThemselves();
   if (overCeiling) lowerToCeilings();
   for (let band = 0; band < config.bands.length; band++) if ((bandWants[band] ?? 0) > 0) relieve(band);
   if (short && soft < 0) soft += take(-soft, NO_BAND, HOST, critical);
@@ -173,11 +224,33 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   for (let row = 0; row < count; row++) climb(row);
   return { actions, next };
 
+  function cacheLimit(row: number): number {
+    return Math.floor((at(vms.ramBytes, row) - at(vms.minBytes, row)) / PAGE_BYTES) * PAGE_BYTES;
+  }
+
+  function letSizeThemselves(): void {
+    const needed = MOVABLE | SELF_SIZED;
+    for (let row = 0; row < count; row++) {
+      const fromBytes = at(vms.cacheLimitBytes, row);
+      const toBytes = cacheLimit(row);
+      if ((at(vms.flags, row) & needed) !== needed || fromBytes === toBytes) continue;
+      actions.push({
+        kind: 'cache-limit',
+        row,
+        fromBytes,
+        toBytes,
+        reason: reasonOf(row, 'sizes-itself', HOST),
+      });
+      // By will first: without need, it is left to give by itself for a while.
+      if (toBytes > fromBytes) put(next, Column.givenSeconds, row, now);
+    }
+  }
+
   /** How far the target may rise in this call, by its ramp and by what the guest still owes. */
   function ramp(row: number, urgent: boolean): number {
     const since = Math.min(RAMP_WINDOW_SECONDS, now - get(previous, Column.takenSeconds, row));
     const each = (urgent ? config.urgentRampShare : config.rampShare) * at(vms.ramBytes, row);
-    const ahead = at(vms.actualBytes, row) + 2 * RAMP_WINDOW_SECONDS * each - at(vms.targetBytes, row);
+    const ahead = at(actuals, row) + 2 * RAMP_WINDOW_SECONDS * each - at(targets, row);
     const room = Math.min(each * since, ahead);
     return room < at(quantum, row) ? 0 : room;
   }
@@ -187,7 +260,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     if ((at(vms.flags, row) & needed) !== needed || at(back, row) > 0) return false;
     if (now < get(previous, Column.refusedUntilSeconds, row)) return false;
     const outranked = forBand < at(vms.band, row);
-    return outranked || critical || now - get(previous, Column.givenSeconds, row) >= config.holdSeconds;
+    return outranked || critical || now - get(next, Column.givenSeconds, row) >= config.holdSeconds;
   }
 
   /** Takes up to `amount`; returns what will come. `forBand` is NO_BAND where the host itself is short. */
@@ -227,8 +300,9 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     for (let row = 0; row < count; row++) {
       if (at(vms.band, row) !== band || !mayTake(row, forBand)) continue;
       if (pass !== 'stalling' && at(pressed, row) === 1) continue;
-      const grant = at(vms.ramBytes, row) - at(vms.targetBytes, row);
+      const grant = at(vms.ramBytes, row) - at(targets, row) - at(selfGiven, row);
       const all = grant - at(vms.minBytes, row);
+      if (all < 0) continue;
       const toFloor = Math.min(all, ramp(row, urgent) + at(hollow, row));
       if (pass === 'idle' && at(idle, row) - at(hollow, row) < at(quantum, row)) continue;
       const pays = pass === 'idle' ? taxable(row) : Infinity;
@@ -262,9 +336,9 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
 
   /** Idle memory that the tax lets take, with what the balloon has counted in, down to some headroom. */
   function taxable(row: number): number {
-    const target = at(vms.targetBytes, row);
-    const spared = at(idle, row) - HEADROOM_SHARE * (at(vms.ramBytes, row) - target);
-    return Math.min(config.idleTax * (at(idle, row) + target) - target, spared);
+    const given = at(targets, row) + at(selfGiven, row);
+    const spared = at(idle, row) - HEADROOM_SHARE * (at(vms.ramBytes, row) - given);
+    return Math.min(config.idleTax * (at(idle, row) + given) - given, spared);
   }
 
   /** Gives a band's guests what they are short of: first what is over, then what is on its way from others. */
@@ -292,7 +366,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
       if (at(back, row) <= 0) continue;
       counterpart[row] = donor;
       const ram = at(vms.ramBytes, row);
-      cause[row] = at(vms.targetBytes, row) > ram - at(vms.minBytes, row) ? 'below-floor' : 'guest-short';
+      cause[row] = at(targets, row) > ram - at(vms.minBytes, row) ? 'below-floor' : 'guest-short';
     }
   }
 
@@ -315,7 +389,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
         if (at(out, row) > 0 || at(back, row) > 0 || get(previous, Column.rung, row) > 0) continue;
         if (now - get(previous, Column.takenSeconds, row) < config.holdSeconds) continue;
         const ram = at(vms.ramBytes, row);
-        const owed = at(vms.targetBytes, row) - Math.max(0, ram - at(vms.maxBytes, row));
+        const owed = at(targets, row) - Math.max(0, ram - at(vms.maxBytes, row));
         const since = Math.min(RAMP_WINDOW_SECONDS, now - get(previous, Column.givenSeconds, row));
         const most = Math.min(owed, config.rampShare * ram * since);
         if (most < Math.min(owed, at(quantum, row)) || most < PAGE_BYTES) continue;
@@ -334,7 +408,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
 
   function lowerToCeilings(): void {
     for (let row = 0; row < count; row++) {
-      const excess = at(vms.ramBytes, row) - at(vms.maxBytes, row) - at(vms.targetBytes, row);
+      const excess = at(vms.ramBytes, row) - at(vms.maxBytes, row) - at(targets, row);
       if (excess < PAGE_BYTES || !mayTake(row, NO_BAND)) continue;
       const part = Math.min(excess, ramp(row, false));
       if (part < Math.min(excess, at(quantum, row))) continue;
@@ -351,22 +425,29 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
       hostTotalBytes: host.totalBytes,
       reserveBytes: reserve,
       idleBytes: at(idle, row),
+      selfGivenBytes: at(selfGiven, row),
       stallPercent: at(vms.stallPercent, row),
-      missingBytes: Math.max(0, at(vms.targetBytes, row) - at(vms.actualBytes, row)),
+      missingBytes: Math.max(0, at(targets, row) - at(actuals, row)),
       counterpart: other,
     };
   }
 
   function moveTarget(row: number, toBytes: number, reason: Reason): void {
-    const fromBytes = at(vms.targetBytes, row);
+    if ((at(vms.flags, row) & UNASKABLE) !== 0) {
+      put(next, Column.expectedBytes, row, toBytes);
+      return;
+    }
+    const fromBytes = at(targets, row);
     actions.push({ kind: 'target', row, fromBytes, toBytes, reason });
   }
 
   function emitTake(row: number): void {
     const ram = at(vms.ramBytes, row);
     const most = ram - at(vms.minBytes, row);
-    const target = at(vms.targetBytes, row);
-    const to = Math.floor(Math.min(target + at(out, row), most) / PAGE_BYTES) * PAGE_BYTES;
+    const target = at(targets, row);
+    // Under a ceiling, what the guest gave by itself is all right.
+    const along = cause[row] === 'above-ceiling' ? 0 : at(selfGiven, row);
+    const to = Math.floor(Math.min(target + along + at(out, row), most) / PAGE_BYTES) * PAGE_BYTES;
     out[row] = Math.max(0, to - target);
     if (to <= target) return;
     put(next, Column.takenSeconds, row, now);
@@ -377,7 +458,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   }
 
   function emitGive(row: number): void {
-    const target = at(vms.targetBytes, row);
+    const target = at(targets, row);
     const least = Math.max(0, at(vms.ramBytes, row) - at(vms.maxBytes, row));
     const to = Math.ceil(Math.max(target - at(back, row), least) / PAGE_BYTES) * PAGE_BYTES;
     back[row] = Math.max(0, target - to);
@@ -398,7 +479,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   }
 
   function limitsOf(row: number, rung: number, reason: Reason): LimitAction {
-    const target = at(vms.targetBytes, row) + at(out, row) - at(back, row);
+    const target = at(targets, row) + at(out, row) - at(back, row);
     const least = at(vms.ramBytes, row) - target + at(vms.overheadBytes, row);
     const current = at(vms.currentBytes, row);
     const held = Math.max(least, current);
@@ -418,7 +499,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
   /** One rung up when a grace time is over, one down when the need is. */
   function climb(row: number): void {
     const rung = get(next, Column.rung, row);
-    const missing = at(vms.targetBytes, row) + at(out, row) - at(back, row) - at(vms.actualBytes, row);
+    const missing = at(targets, row) + at(out, row) - at(back, row) - at(actuals, row);
     const owes = missing > at(quantum, row);
     if (!owes && rung === 0) {
       put(next, Column.markBytes, row, 0);
@@ -460,7 +541,7 @@ export function plan(host: HostReading, vms: VmTable, config: PolicyConfig, prev
     if (rung > 0) setRung(row, 0, reason);
     put(next, Column.markBytes, row, 0);
     put(next, Column.refusedUntilSeconds, row, now + REFUSED_GRACES * config.willSeconds);
-    moveTarget(row, Math.max(0, at(vms.actualBytes, row)), reason);
+    moveTarget(row, Math.max(0, at(actuals, row)), reason);
   }
 }
 

@@ -28,6 +28,8 @@ export function describe(
           : `memory.high ${formatSize(highBytes)}, step ${rung} of ${HIGH_STEPS}`;
       return `held ${who(row)} to ${step}: ${why}`;
     }
+    case 'cache-limit':
+      return `let the page cache balloon of ${who(row)} hold up to ${formatSize(action.toBytes)}: ${why}`;
     case 'target': {
       const bytes = formatSize(Math.abs(action.toBytes - action.fromBytes));
       if (action.toBytes > action.fromBytes) return `took ${bytes} from ${who(row)}: ${why}`;
@@ -48,15 +50,17 @@ function because(
   availableIs: string,
 ): string {
   const { hostAvailableBytes, hostTotalBytes, reserveBytes, stallPercent, counterpart } = reason;
+  const { selfGivenBytes } = reason;
   const available = `${availableIs} ${percent(hostAvailableBytes / hostTotalBytes)}`;
   const reserve = percent(reserveBytes / hostTotalBytes);
   const host =
     hostAvailableBytes < reserveBytes
       ? `${available} < reserve ${reserve}`
       : `${available}, reserve ${reserve}`;
-  const idle = `${percent(reason.idleBytes / ramBytes)} of it idle`;
+  const given = selfGivenBytes > 0 ? `, ${formatSize(selfGivenBytes)} given by itself` : '';
+  const idle = `${percent(reason.idleBytes / ramBytes)} of it idle${given}`;
   const stalls = stallPercent >= 1 ? `, stalled ${Math.round(stallPercent)} % of the time` : '';
-  const missing = `it owes its balloon ${formatSize(reason.missingBytes)}`;
+  const missing = `it owes ${formatSize(reason.missingBytes)}`;
   switch (reason.cause) {
     case 'host-short':
       return `${host}; ${idle}${stalls}`;
@@ -64,6 +68,8 @@ function because(
       return `${who(counterpart)} needs it; ${host}; ${idle}${stalls}`;
     case 'above-ceiling':
       return `it has more than its max`;
+    case 'sizes-itself':
+      return `its guest gives and takes by itself, down to its min`;
     case 'guest-short':
       return `its guest is short, ${idle}${stalls}; ${from(counterpart, who)}; ${host}`;
     case 'below-floor':

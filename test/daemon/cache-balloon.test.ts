@@ -25,6 +25,7 @@ import {
 } from '../support/cache-driver.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
+import { HostTree } from '../support/host-tree.js';
 import { F_VERSION_1 } from '../support/guest-ring.js';
 import { parseMetrics } from '../support/metric-samples.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
@@ -273,3 +274,39 @@ void t.test('a VMM with both balloons is one VM, in metrics, too', async (t) => 
   t.same(await sum('balloond_cache_inflated_bytes_total'), [bytes], 'the sum keeps it');
   fleet.close();
 });
+
+void t.test(
+  'the policy governs who has a page cache balloon only, until an operator sets its limit',
+  async (t) => {
+    const silent = { debug: nothing, info: nothing, warn: nothing, error: nothing };
+    const tree = new HostTree(t);
+    tree.write('proc/meminfo', 'MemTotal: 1048576 kB\nMemAvailable: 1048576 kB\n');
+    const config = { policy: { mode: 'auto', interval: 0.05 } } as const;
+    const fleet = new VmFleet(config, new EventLog(silent), NO_KEEPER, { paths: tree.paths });
+    const [ours, theirs] = socketPair();
+    fleet.adopt(ours, { path: '/cache', device: 'cache-balloon', name: 'cached' });
+    const frontend = new Frontend({ socket: theirs, timeoutMs: 5000, ...SPACE });
+    await frontend.connect();
+    const driver = await CacheDriver.start(frontend);
+    fleet.startPolicy();
+    const bytes = RAM_PAGES * PAGE_BYTES;
+    const limit = (): number => fleet.find('cached')?.cache?.targetBytes ?? -1;
+    await until(() => limit() === Math.floor(0.9 * RAM_PAGES) * PAGE_BYTES, 'all but its floor');
+    t.equal(await driver.read(CACHE_CONFIG.numPages), limit() / PAGE_BYTES);
+    const policy = { band: 'bronze', minBytes: Math.round(0.1 * bytes), maxBytes: bytes };
+    t.match(fleet.find('cached'), { policy: { ...policy, mode: 'auto' } });
+    await driver.reset();
+    await until(() => fleet.find('cached')?.state === 'stopped', 'the guest reboots');
+    const again = await CacheDriver.start(frontend);
+    t.equal(await again.read(CACHE_CONFIG.numPages), limit() / PAGE_BYTES, 'also for the next driver');
+    t.match(fleet.setTarget('cached', { cacheLimitBytes: 5 * PAGE_BYTES }), { policy: { mode: 'manual' } });
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    t.equal(limit(), 5 * PAGE_BYTES);
+    fleet.changePolicy({ paused: false, vm: 'cached' });
+    t.match(fleet.find('cached'), { policy: { mode: 'auto' } });
+    await until(() => limit() > 5 * PAGE_BYTES, 'governed again');
+    frontend.close();
+    await until(() => fleet.size === 0, 'it is gone');
+    fleet.close();
+  },
+);

@@ -2,9 +2,12 @@
 import { rmSync, symlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { PolicyEngine, type GovernedVm } from '../../src/daemon/policy-engine.js';
+import { GovernedDevices, type GovernedVm } from '../../src/daemon/governed-vm.js';
+import { PolicyEngine } from '../../src/daemon/policy-engine.js';
+import { deviceOptions } from '../../src/daemon/settings.js';
 import { PolicySettings, type PolicyFile } from '../../src/policy/settings.js';
 import type { BalloonDriver } from '../support/balloon-driver.js';
+import { CACHE_CONFIG, CACHE_CONFIG_BYTES, CacheDriver } from '../support/cache-driver.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { HostTree } from '../support/host-tree.js';
 import { ServedVm, type SeenEvent } from '../support/served-vm.js';
@@ -15,6 +18,11 @@ const FIRST_PID = 2 ** 22 + 1;
 /** What a guest's use grows by in a second. */
 const GROWTH_BYTES = 5 * MIB;
 const STAT = { MEMFREE: 4, AVAIL: 6, ALLOC_STALL: 11 } as const;
+/** Beyond what the page cache balloon's driver needs for itself. */
+const BALLOON_AREA_GPA = 2 * MIB;
+/** What it holds is added and reclaimed in blocks. */
+const BLOCK_ORDER = 8;
+const BLOCK_BYTES = 2 ** BLOCK_ORDER * PAGE_BYTES;
 
 class Guest {
   wantsBytes = 80 * MIB;
@@ -22,6 +30,8 @@ class Guest {
   touchedBytes = 80 * MIB;
   stalls = 0;
   driver: BalloonDriver | null = null;
+  cache: CacheDriver | null = null;
+  cachedBytes = 0;
   /** Says that it follows, and does not. */
   refuses = false;
 
@@ -40,6 +50,25 @@ class Guest {
     this.touchedBytes = Math.min(this.usableBytes, Math.max(this.touchedBytes, this.usesBytes));
   }
 
+  /** Its page cache balloon holds what it has no use for: from the end of its memory, so that less is held first. */
+  async size(): Promise<void> {
+    if (this.cache === null) return;
+    const limit = (await this.cache.read(CACHE_CONFIG.numPages)) * PAGE_BYTES;
+    const holds = this.cachedBytes / BLOCK_BYTES;
+    const spares = Math.floor(Math.min(limit, this.usableBytes - this.usesBytes) / BLOCK_BYTES);
+    const block = (n: number) => ({
+      pfn: (RAM_BYTES - (n + 1) * BLOCK_BYTES) / PAGE_BYTES,
+      order: BLOCK_ORDER,
+    });
+    const between = Array.from({ length: Math.abs(spares - holds) }, (_, n) =>
+      block(Math.min(spares, holds) + n),
+    );
+    if (spares > holds) await this.cache.add(between);
+    if (spares < holds) await this.cache.reclaimed(between);
+    this.cachedBytes = spares * BLOCK_BYTES;
+    this.touchedBytes = Math.min(this.touchedBytes, this.usableBytes - this.cachedBytes);
+  }
+
   stats(): readonly (readonly [number, bigint])[] {
     const free = BigInt(Math.max(0, Math.floor(this.usableBytes - this.usesBytes)));
     return [
@@ -54,10 +83,13 @@ class Scene {
   readonly tree: HostTree;
   readonly guests = new Map<string, Guest>();
   readonly served = new Map<string, ServedVm>();
+  readonly caches = new Map<string, ServedVm>();
   readonly rams = new Map<string, GuestRam>();
   readonly events: (SeenEvent & { vm: string; tick: number })[] = [];
   readonly engine: PolicyEngine;
   tick = 0;
+  /** What is used on the host by nobody whom it governs. */
+  othersBytes = 0;
 
   private constructor(
     t: Test,
@@ -77,7 +109,11 @@ class Scene {
           band: ['gold', 'silver', 'bronze'].map((name) => ({ name, match: [`${name}-*`], min: '20%' })),
         },
       }),
-      () => [...this.served].map(([name, { vm }]) => renamed(vm, name)),
+      () =>
+        [...this.guests.keys()].flatMap((name) => {
+          const [first, ...others] = this.devices(name).map(({ vm }) => vm);
+          return first === undefined ? [] : new GovernedDevices(name, [first, ...others]);
+        }),
       (event, message, fields = {}, vm = '') =>
         this.events.push({ event, message, fields, vm, tick: this.tick }),
       { paths: this.tree.paths, now: () => this.tick },
@@ -89,6 +125,7 @@ class Scene {
     totalBytes: number,
     names: readonly string[],
     policy: PolicyFile['policy'] = {},
+    caches: Readonly<Record<string, 'beside' | 'alone'>> = {},
   ) {
     const scene = new Scene(t, totalBytes, policy);
     for (const [index, name] of names.entries()) {
@@ -97,28 +134,40 @@ class Scene {
       scene.tree.process(pid, `/vms/${name}`);
       scene.tree.memory(`/vms/${name}`, { current: guest.touchedBytes });
       const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
-      const running = await ServedVm.running({
-        pid,
-        paths: scene.tree.paths,
-        frontend: { ram },
-        driver: { stats: () => guest.stats() },
-      });
-      guest.driver = running.driver;
-      running.driver.followTarget();
       scene.guests.set(name, guest);
       scene.rams.set(name, ram);
+      const { paths } = scene.tree;
+      if (caches[name] !== undefined) {
+        const space = { queueCount: 2, configBytes: CACHE_CONFIG_BYTES };
+        const options = deviceOptions({}, { path: '/cache', device: 'cache-balloon' }, name);
+        const shared = { ...options, statsIntervalSeconds: 0, pid, paths };
+        const served = new ServedVm({ ...shared, frontend: { ram, ...space } });
+        await served.frontend.connect();
+        guest.cache = await CacheDriver.start(served.frontend);
+        await served.until((view) => view.state === 'running', 'the device runs');
+        scene.caches.set(name, served);
+      }
+      if (caches[name] === 'alone') continue;
+      const driver = { stats: () => guest.stats(), areaGpa: BALLOON_AREA_GPA };
+      const running = await ServedVm.running({ pid, paths, frontend: { ram }, driver });
+      guest.driver = running.driver;
+      running.driver.followTarget();
       scene.served.set(name, running.served);
     }
     t.teardown(async () => {
       scene.engine.close();
-      for (const served of scene.served.values()) await served.close();
+      for (const name of names) for (const served of scene.devices(name)) await served.close();
     });
     return scene;
   }
 
   get availableBytes(): number {
     const used = [...this.guests.values()].reduce((sum, { touchedBytes }) => sum + touchedBytes, 0);
-    return this.totalBytes - used;
+    return this.totalBytes - this.othersBytes - used;
+  }
+
+  devices(name: string): ServedVm[] {
+    return [this.served.get(name), this.caches.get(name)].filter((served) => served !== undefined);
   }
 
   guest(name: string): Guest {
@@ -136,6 +185,7 @@ class Scene {
     this.tick++;
     for (const [name, guest] of this.guests) {
       guest.live();
+      await guest.size();
       this.tree.write(`cgroup/vms/${name}/memory.current`, `${Math.round(guest.touchedBytes)}\n`);
       await this.served.get(name)?.vm.refreshStats(2000);
     }
@@ -148,7 +198,11 @@ class Scene {
       await driver.idle();
     }
     // Limits are written behind.
-    for (const served of this.served.values()) await served.settle();
+    for (const name of this.guests.keys()) for (const served of this.devices(name)) await served.settle();
+  }
+
+  explained(name: string): ReturnType<PolicyEngine['view']>['vms'][number] | undefined {
+    return this.engine.view().vms.find((vm) => vm.name === name);
   }
 
   said(event: string, vm: string): (SeenEvent & { tick: number })[] {
@@ -163,33 +217,6 @@ class Scene {
       `MemTotal: ${kib(totalBytes)} kB\nMemAvailable: ${kib(availableBytes)} kB\n`,
     );
   }
-}
-
-function renamed(vm: ServedVm['vm'], name: string): GovernedVm {
-  return {
-    name,
-    pid: vm.pid,
-    get allocatedBytes() {
-      return vm.allocatedBytes;
-    },
-    get limitable() {
-      return vm.limitable;
-    },
-    get manual() {
-      return vm.manual;
-    },
-    set manual(manual) {
-      vm.manual = manual;
-    },
-    get ramBytes() {
-      return vm.ramBytes;
-    },
-    get figures() {
-      return vm.figures;
-    },
-    setPolicyTarget: (bytes) => vm.setPolicyTarget(bytes),
-    force: (high, max) => vm.force(high, max),
-  };
 }
 
 void t.test('three bands and 60 % of what they want: gold is served, bronze yields first', async (t) => {
@@ -355,4 +382,158 @@ void t.test('who cannot be limited is not forced: it has withstood', async (t) =
   );
   const [withstood] = scene.events.filter(({ fields }) => fields['cause'] === 'withstood');
   t.match(withstood, { vm: 'bronze-1' });
+});
+
+void t.test(
+  'a guest with both balloons gives and takes by itself, and is asked for what it did not give',
+  async (t) => {
+    const scene = await Scene.open(t, 600 * MIB, ['gold-1', 'bronze-1'], {}, { 'bronze-1': 'beside' });
+    const bronze = scene.guest('bronze-1');
+    const seconds = async (count: number): Promise<void> => {
+      for (let second = 0; second < count; second++) await scene.second();
+    };
+    bronze.touchedBytes = RAM_BYTES;
+    const floor = Math.round(0.2 * RAM_BYTES);
+    const limit = Math.floor((RAM_BYTES - floor) / PAGE_BYTES) * PAGE_BYTES;
+    await seconds(5);
+    t.match(scene.said('policy-cache-limit', 'bronze-1'), [
+      {
+        message:
+          'let the page cache balloon of bronze-1 (bronze) hold up to 205 MiB: its guest gives and takes by itself, down to its min',
+        fields: { cause: 'sizes-itself', fromBytes: 0, toBytes: limit },
+      },
+    ]);
+    t.equal(scene.said('policy-cache-limit', 'gold-1').length, 0);
+    t.equal(bronze.cachedBytes, RAM_BYTES - 80 * MIB, 'it gave what it has no use for');
+    t.equal(bronze.touchedBytes, 80 * MIB);
+    bronze.wantsBytes = 180 * MIB;
+    await seconds(25);
+    t.equal(bronze.usesBytes, 180 * MIB, 'and took what it needed');
+    bronze.wantsBytes = 100 * MIB;
+    bronze.usesBytes = 100 * MIB;
+    await seconds(5);
+    t.equal(bronze.touchedBytes, 100 * MIB);
+    t.match(scene.explained('bronze-1'), {
+      mode: 'auto',
+      said: /^let the page cache balloon of bronze-1/,
+      now: /; its page cache balloon holds 156 MiB of at most 205 MiB$/,
+    });
+    t.equal(scene.said('policy-took', 'bronze-1').length, 0, 'without a control loop');
+    t.equal(bronze.driver?.balloonPfns.size, 0);
+
+    // 250 + 100 are used of 600, and all but 50 of the rest by somebody else.
+    const gold = scene.guest('gold-1');
+    gold.wantsBytes = gold.usesBytes = 250 * MIB;
+    scene.othersBytes = 600 * MIB - 250 * MIB - 100 * MIB - 50 * MIB;
+    const until = scene.tick + 20;
+    while (scene.said('policy-took', 'bronze-1').length === 0 && scene.tick < until) await scene.second();
+    t.match(scene.said('policy-took', 'bronze-1')[0], {
+      message:
+        / from bronze-1 \(bronze\): host available 8 % < reserve 10 %; 0 % of it idle, 156 MiB given by itself$/,
+    });
+    const target = scene.served.get('bronze-1')?.view.balloon.targetBytes ?? 0;
+    t.ok(target > 156 * MIB && target <= RAM_BYTES - floor, `${target} with what it gave`);
+    await seconds(30);
+    t.ok(bronze.touchedBytes < 100 * MIB, 'the host has some of it');
+
+    // A constant load: nothing moves any more.
+    const moves = (): number =>
+      scene.events.filter(({ event }) => /^policy-(took|gave|cache)/.test(event)).length;
+    const before = moves();
+    await seconds(60);
+    t.ok(moves() - before <= 1, `${moves() - before} changes in a minute`);
+    scene.othersBytes = 0;
+    await seconds(90);
+    t.equal(scene.served.get('bronze-1')?.view.balloon.targetBytes, 0, 'all is refunded');
+    t.equal(scene.said('policy-cache-limit', 'bronze-1').length, 1, 'and the limit was never touched again');
+  },
+);
+
+void t.test('who has a page cache balloon only yields by will or by force', async (t) => {
+  const scene = await Scene.open(t, 330 * MIB, ['gold-1', 'bronze-1'], {}, { 'bronze-1': 'alone' });
+  const bronze = scene.guest('bronze-1');
+  bronze.wantsBytes = 200 * MIB;
+  scene.guest('gold-1').wantsBytes = 100 * MIB;
+  const forced = () => scene.said('policy-forced', 'bronze-1');
+  for (let second = 0; second < 90 && forced().length === 0; second++) await scene.second();
+  t.equal(scene.said('policy-took', 'bronze-1').length, 0, 'it cannot be asked');
+  t.match(forced()[0], {
+    message: /^held bronze-1 \(bronze\) to memory.high .*: it owes .* and did not yield/,
+  });
+  t.match(scene.explained('bronze-1'), {
+    force: 'high',
+    now: /, it is to give .* by itself; its page cache/,
+  });
+  // Now it does with less.
+  bronze.wantsBytes = 60 * MIB;
+  for (let second = 0; second < 10; second++) await scene.second();
+  t.match(scene.said('policy-released', 'bronze-1')[0], { fields: { highBytes: null } });
+  t.equal(scene.explained('bronze-1')?.force, 'none');
+  t.equal(scene.limit('bronze-1', 'high'), 'max');
+});
+
+void t.test(
+  'a page cache balloon is left alone where the policy observes, or an operator set it',
+  async (t) => {
+    const observing = await Scene.open(
+      t,
+      600 * MIB,
+      ['bronze-1'],
+      { mode: 'observe' },
+      { 'bronze-1': 'alone' },
+    );
+    for (let second = 0; second < 3; second++) await observing.second();
+    t.equal(observing.caches.get('bronze-1')?.view.balloon.targetBytes, 0);
+    t.equal(observing.said('policy-advice', 'bronze-1').length, 1, 'said once');
+    t.match(observing.explained('bronze-1')?.said, /^would have let the page cache balloon of bronze-1/);
+
+    const acting = await Scene.open(t, 600 * MIB, ['bronze-1'], {}, { 'bronze-1': 'beside' });
+    acting.caches.get('bronze-1')?.vm.setTarget({ balloonBytes: 8 * MIB });
+    for (let second = 0; second < 3; second++) await acting.second();
+    t.equal(acting.caches.get('bronze-1')?.view.balloon.targetBytes, 8 * MIB);
+    t.match(acting.explained('bronze-1'), { mode: 'manual', now: /policy resume bronze-1/ });
+    acting.engine.change({ paused: false, vm: 'bronze-1' });
+    await acting.second();
+    t.ok((acting.caches.get('bronze-1')?.view.balloon.targetBytes ?? 0) > 8 * MIB, 'governed again');
+  },
+);
+
+void t.test('a guest is not believed to hold what the host has', (t) => {
+  const tree = new HostTree(t);
+  tree.write('proc/meminfo', 'MemTotal: 262144 kB\nMemAvailable: 8192 kB\n');
+  const liar: GovernedVm = {
+    name: 'liar',
+    pid: FIRST_PID,
+    ramBytes: RAM_BYTES,
+    allocatedBytes: RAM_BYTES,
+    limitable: false,
+    manual: false,
+    figures: {
+      state: 'running',
+      inhibited: null,
+      stats: { ageSeconds: 0, VIRTIO_BALLOON_S_AVAIL: 200 * MIB },
+      targetBytes: 0,
+      actualBytes: 0,
+      cache: { targetBytes: 200 * MIB, actualBytes: 200 * MIB },
+      askable: true,
+    },
+    setPolicyTarget: () => undefined,
+    setCacheLimit: () => undefined,
+    force: () => Promise.resolve(),
+  };
+  const said: string[] = [];
+  const settings = new PolicySettings({ policy: { mode: 'auto' } });
+  const engine = new PolicyEngine(
+    settings,
+    () => [liar],
+    (event, message) => said.push(`${event}: ${message}`),
+    { paths: tree.paths },
+  );
+  engine.tick();
+  engine.close();
+  t.match(
+    said.find((text) => text.startsWith('policy-took')),
+    /; 78 % of it idle$/,
+  );
+  t.end();
 });

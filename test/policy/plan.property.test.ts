@@ -16,6 +16,7 @@ const worldVm: fc.Arbitrary<WorldVm> = fc
     weight: fc.constantFrom(1, 2, 4),
     refuses: fc.boolean(),
     limitable: fc.boolean(),
+    cache: fc.constantFrom('none', 'none', 'beside', 'alone'),
   })
   .map(({ min, max, wants, touched, ...rest }) => {
     const [low, high] = min < max ? [min, max] : [max, min];
@@ -178,8 +179,7 @@ void t.test('force waits for the grace time, goes up one rung at a time and come
           since[row] = w.now;
         }
         w.vms.forEach((_, row) => {
-          const owes = (w.table.targetBytes[row] ?? 0) - (w.table.actualBytes[row] ?? 0) > 0;
-          owedSince[row] = owes ? Math.min(owedSince[row] ?? Infinity, w.now) : Infinity;
+          owedSince[row] = w.owes(row) ? Math.min(owedSince[row] ?? Infinity, w.now) : Infinity;
         });
       });
     }),
@@ -269,6 +269,39 @@ void t.test('what is taken from the highest band brings the host something', (t)
             throw new Error('it takes what is not there');
         }
       }
+    }),
+    RUNS,
+  );
+  t.end();
+});
+
+void t.test('what a guest gave by itself is taken along with more, or left alone', (t) => {
+  fc.assert(
+    fc.property(world, (given) => {
+      run(given, (w, actions) => {
+        for (const action of actions) {
+          if (action.kind !== 'target') continue;
+          if (w.vms[action.row]?.cache === 'alone') throw new Error('asks who cannot be asked');
+          const { cause, selfGivenBytes } = action.reason;
+          if (cause === 'above-ceiling' || action.toBytes <= action.fromBytes) continue;
+          if (action.toBytes - action.fromBytes < selfGivenBytes) throw new Error('takes what is given');
+        }
+      });
+    }),
+    RUNS,
+  );
+  t.end();
+});
+
+void t.test('a page cache balloon may hold what is above the floor, always', (t) => {
+  fc.assert(
+    fc.property(world, (given) => {
+      run(given, (w) => {
+        w.vms.forEach(({ cache, ramBytes, minBytes }, row) => {
+          if (cache !== 'none' && w.table.cacheLimitBytes[row] !== ramBytes - minBytes)
+            throw new Error('another limit');
+        });
+      });
     }),
     RUNS,
   );

@@ -1,9 +1,9 @@
 // One rule of plan() each, at the numbers where it decides. Of a host with T: reserve T / 10, goal T / 8.
 import t from 'tap';
 import type { Action, TargetAction } from '../../src/policy/action.js';
-import type { PolicyConfig } from '../../src/policy/inputs.js';
+import { SELF_SIZED, type PolicyConfig } from '../../src/policy/inputs.js';
 import { plan } from '../../src/policy/plan.js';
-import { Column, put } from '../../src/policy/state.js';
+import { Column, get, put } from '../../src/policy/state.js';
 import { CONFIG, MIB, vm, World } from './world.js';
 
 /** In MiB. What is left out: all touched, nothing in the balloon, none of it idle, no stall. */
@@ -16,6 +16,11 @@ interface Row {
   current?: number;
   idle?: number;
   stalls?: boolean;
+  cache?: 'beside' | 'alone';
+  /** In the page cache balloon; all of it is counted in `idle`, as Linux does. */
+  cached?: number;
+  /** Of that; left out: what is above the floor. */
+  limit?: number;
 }
 
 const RAM_MIB = 1000;
@@ -23,12 +28,12 @@ const NOW = 1000;
 
 /** A host with so much available, and VMs of 1000 MiB. */
 function scene(availableMib: number, rows: readonly Row[], change: Partial<PolicyConfig> = {}): World {
-  const usable = ({ actual, target }: Row): number => RAM_MIB - (actual ?? target ?? 0);
+  const usable = ({ actual, target, cached = 0 }: Row): number => RAM_MIB - (actual ?? target ?? 0) - cached;
   const used = rows.reduce((sum, row) => sum + (row.current ?? usable(row)), 0);
   const world = new World(
     (used + availableMib) * MIB,
-    rows.map(({ band = 2, min = 100, max = RAM_MIB }) =>
-      vm({ band, ramBytes: RAM_MIB * MIB, minBytes: min * MIB, maxBytes: max * MIB }),
+    rows.map(({ band = 2, min = 100, max = RAM_MIB, cache = 'none' as const }) =>
+      vm({ band, ramBytes: RAM_MIB * MIB, minBytes: min * MIB, maxBytes: max * MIB, cache }),
     ),
     { ...CONFIG, ...change },
   );
@@ -37,6 +42,8 @@ function scene(availableMib: number, rows: readonly Row[], change: Partial<Polic
     world.table.actualBytes[n] = (row.actual ?? row.target ?? 0) * MIB;
     world.table.currentBytes[n] = (row.current ?? usable(row)) * MIB;
     world.table.availableBytes[n] = (row.idle ?? 0) * MIB;
+    world.table.cachedBytes[n] = (row.cached ?? 0) * MIB;
+    world.table.cacheLimitBytes[n] = (row.limit ?? RAM_MIB - (row.min ?? 100)) * MIB;
     world.table.freeBytes[n] = 0;
     world.table.stallPercent[n] = row.stalls === true ? 30 : 0;
   });
@@ -180,6 +187,26 @@ void t.test('what was given and is not touched yet is not given again', (t) => {
   t.end();
 });
 
+void t.test('who yielded has all of its grace time when it is asked again', (t) => {
+  const world = scene(50, [{ target: 100, actual: 0, idle: 80 }]);
+  put(world.state, Column.markBytes, 0, 100 * MIB);
+  put(world.state, Column.markSeconds, 0, NOW - 1);
+  // It yields, and the host has what it needs.
+  world.table.actualBytes[0] = 100 * MIB;
+  world.table.currentBytes[0] = 900 * MIB;
+  world.step();
+  t.equal(get(world.state, Column.markBytes, 0), 0);
+  world.now += 100;
+  world.table.targetBytes[0] = 400 * MIB;
+  world.table.actualBytes[0] = 100 * MIB;
+  world.table.currentBytes[0] = 1000 * MIB;
+  t.same(
+    actions(world).filter(({ kind }) => kind === 'limit'),
+    [],
+  );
+  t.end();
+});
+
 void t.test('force ends before more may be used', (t) => {
   const world = scene(2000, [{ target: 500, actual: 400, min: 600 }]);
   put(world.state, Column.rung, 0, 2);
@@ -206,5 +233,121 @@ void t.test('who yields to nothing is killed where its band says so, else left a
       .slice(-2),
     ['limit withstood', 'target withstood'],
   );
+  t.end();
+});
+
+void t.test('a page cache balloon may hold all but the floor, and that is said once', (t) => {
+  const world = scene(2000, [{ cache: 'beside', limit: 0, min: 300 }, { cache: 'alone', limit: 900 }, {}]);
+  t.match(actions(world), [
+    { kind: 'cache-limit', row: 0, fromBytes: 0, toBytes: 700 * MIB, reason: { cause: 'sizes-itself' } },
+  ]);
+  t.equal(actions(world).length, 1);
+  world.step();
+  t.same(actions(world), []);
+  world.table.minBytes[0] = 400 * MIB;
+  t.match(actions(world), [{ kind: 'cache-limit', toBytes: 600 * MIB }], 'the floor was raised');
+  world.table.cacheLimitBytes[1] = 0;
+  world.table.flags[0] = SELF_SIZED;
+  t.match(actions(world), [{ row: 1 }], 'an operator has the other in hand');
+  t.equal(actions(world).length, 1);
+  t.end();
+});
+
+void t.test('what a guest gave by itself is not taken again, and to take more goes beyond it', (t) => {
+  const gave: Row = { cache: 'beside', cached: 600, idle: 620 };
+  // Of 1000 MiB 620 are idle: 600 of these are given, and that is more than the tax allows.
+  t.same(moved(scene(150, [gave, { idle: 500 }]))[0], 0, 'another has something idle');
+  const [taken = 0] = moved(scene(40, [gave]));
+  t.ok(taken > 600 && taken < 700, `${taken} MiB, with the 600 that it gave`);
+  const [first] = targets(scene(40, [gave]));
+  t.match(first, { reason: { selfGivenBytes: 600 * MIB, idleBytes: 20 * MIB } });
+  t.same(moved(scene(40, [{ ...gave, min: 400 }])), [0], 'it is at its floor by itself');
+  const busy: Row = { min: 1000 };
+  const [charged = 0] = moved(scene(95, [{ ...gave, current: 1000 }]));
+  t.ok(charged > 600, `${charged} MiB, whatever else its cgroup is charged for`);
+  const tall: Row = { band: 0, cache: 'beside', cached: 500, idle: 800 };
+  const [taxed] = moved(scene(400, [tall, busy, busy, busy, busy], { rampShare: 0.05 }));
+  t.equal(taxed, 0.75 * 800, 'the tax counts what it gave');
+  const beyond: Row = { cache: 'beside', target: 200, cached: 500, min: 400 };
+  t.same(moved(scene(80, [beyond, {}])), moved(scene(80, [{ ...beyond, min: 300 }, {}])), 'nor from others');
+  t.same(moved(scene(1, [{ ...gave, cached: 850 }, busy, busy, busy, busy]))[0], 900, 'never below');
+  t.end();
+});
+
+void t.test('what a guest was given and gave back by itself can be given again', (t) => {
+  const given = (cached: number, cache: Row['cache'] = 'beside'): number => {
+    const rows: Row[] = [
+      { cache, cached, current: 700 },
+      { band: 0, target: 500, stalls: true },
+    ];
+    const world = scene(350, rows);
+    put(world.state, Column.givenBytes, 0, 300 * MIB);
+    return moved(world)[1] ?? 0;
+  };
+  t.equal(given(0), 0, 'it may still touch that');
+  t.ok(given(300) < 0);
+  t.ok(given(0, 'alone') < 0, 'nothing was taken that could be given');
+  t.end();
+});
+
+void t.test('who was let give by itself just now is left alone for a while, unless there is need', (t) => {
+  const row: Row = { cache: 'beside', limit: 0, idle: 500 };
+  t.same(moved(scene(80, [row])), [0]);
+  t.ok((moved(scene(40, [row]))[0] ?? 0) > 0, 'half of the reserve is gone');
+  t.ok((moved(scene(80, [{ ...row, limit: 900 }]))[0] ?? 0) > 0, 'it was let long ago');
+  t.end();
+});
+
+void t.test('a ceiling is a lower limit: what the guest gave by itself does not add to it', (t) => {
+  const world = scene(5000, [{ cache: 'beside', cached: 400, max: 950 }]);
+  t.same(moved(world), [50]);
+  t.end();
+});
+
+void t.test('who has a page cache balloon only is asked for nothing: by will it gives, or by force', (t) => {
+  const world = scene(40, [{ cache: 'alone', cached: 500 }]);
+  world.state = { ...world.state, short: true };
+  const step = (seconds: number): readonly Action[] => {
+    world.now += seconds;
+    const { actions: planned, next } = plan(world.host(), world.table, world.config, world.state);
+    world.state = next;
+    return planned;
+  };
+  const expected = (): number => get(world.state, Column.expectedBytes, 0) / MIB;
+  t.same(step(0), []);
+  t.ok(expected() > 500 && expected() < 600, `${expected()} MiB, with the 500 that it gave`);
+  // As much as it is expected to give in all, the host does not have.
+  world.table.currentBytes[0] = (RAM_MIB - 10) * MIB - expected() * MIB;
+  world.table.cachedBytes[0] = expected() * MIB;
+  t.same(step(CONFIG.willSeconds), [], 'it gave that');
+  t.equal(get(world.state, Column.markBytes, 0), 0);
+  world.table.currentBytes[0] = 500 * MIB;
+  world.table.cachedBytes[0] = 500 * MIB;
+  step(1);
+  const until = world.now + CONFIG.willSeconds;
+  while (world.now < until - 1) t.same(step(1), [], 'it has its grace time');
+  const [forced] = step(1);
+  t.match(forced, { kind: 'limit', row: 0, rung: 1, reason: { cause: 'not-yielding' } });
+  const { highBytes } = forced as { highBytes: number };
+  t.ok(highBytes < 500 * MIB && highBytes > RAM_MIB * MIB - expected() * MIB, 'in steps');
+  world.table.currentBytes[0] = RAM_MIB * MIB - expected() * MIB;
+  t.match(step(1), [{ kind: 'limit', rung: 0, reason: { cause: 'yielded' } }]);
+  t.end();
+});
+
+void t.test('nothing is taken from others for who cannot be given anything', (t) => {
+  const world = scene(240, [{ cache: 'alone', band: 0, stalls: true }, { idle: 500 }]);
+  put(world.state, Column.expectedBytes, 0, 50 * MIB);
+  t.same(targets(world), []);
+  t.end();
+});
+
+void t.test('nobody is forced below a floor that was raised', (t) => {
+  const world = scene(10, [{ cache: 'alone', min: 300 }]);
+  put(world.state, Column.expectedBytes, 0, 850 * MIB);
+  put(world.state, Column.rung, 0, 2);
+  put(world.state, Column.markBytes, 0, 700 * MIB);
+  put(world.state, Column.markSeconds, 0, NOW - CONFIG.forceSeconds);
+  t.match(actions(world), [{ kind: 'limit', rung: 3, highBytes: 300 * MIB }]);
   t.end();
 });

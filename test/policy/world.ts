@@ -2,13 +2,15 @@
 import {
   LIMITABLE,
   MOVABLE,
+  SELF_SIZED,
   TAKEABLE,
+  UNASKABLE,
   vmTable,
   type PolicyConfig,
   type VmTable,
 } from '../../src/policy/inputs.js';
 import { plan, type Plan } from '../../src/policy/plan.js';
-import { emptyState, type PolicyState } from '../../src/policy/state.js';
+import { Column, emptyState, get, type PolicyState } from '../../src/policy/state.js';
 
 export const MIB = 2 ** 20;
 
@@ -25,6 +27,8 @@ export interface WorldVm {
   /** Does not inflate, and touches what it may. */
   readonly refuses: boolean;
   readonly limitable: boolean;
+  /** A page cache balloon, beside the other one or alone: its guest holds there what it can spare, unless it refuses. */
+  readonly cache: 'none' | 'beside' | 'alone';
 }
 
 export const CONFIG: PolicyConfig = {
@@ -43,7 +47,7 @@ export class World {
   readonly table: VmTable;
   state: PolicyState;
   now = 0;
-  /** Target changes, by row. */
+  /** Changes of target or cache limit, by row. */
   readonly moves: number[];
 
   constructor(
@@ -56,7 +60,12 @@ export class World {
     this.moves = vms.map(() => 0);
     vms.forEach((vm, row) => {
       this.table.band[row] = vm.band;
-      this.table.flags[row] = MOVABLE | TAKEABLE | (vm.limitable ? LIMITABLE : 0);
+      this.table.flags[row] =
+        MOVABLE |
+        TAKEABLE |
+        (vm.limitable ? LIMITABLE : 0) |
+        (vm.cache === 'none' ? 0 : SELF_SIZED) |
+        (vm.cache === 'alone' ? UNASKABLE : 0);
       this.table.currentBytes[row] = vm.touchedBytes;
       for (const name of ['ramBytes', 'minBytes', 'maxBytes', 'weight'] as const)
         this.table[name][row] = vm[name];
@@ -73,7 +82,20 @@ export class World {
   }
 
   grant(row: number): number {
-    return (this.table.ramBytes[row] ?? 0) - (this.table.targetBytes[row] ?? 0);
+    return (this.table.ramBytes[row] ?? 0) - this.target(row);
+  }
+
+  target(row: number): number {
+    const alone = this.vms[row]?.cache === 'alone';
+    return alone ? get(this.state, Column.expectedBytes, row) : (this.table.targetBytes[row] ?? 0);
+  }
+
+  owes(row: number): boolean {
+    const { ramBytes, currentBytes, actualBytes } = this.table;
+    const alone = this.vms[row]?.cache === 'alone';
+    return (
+      this.target(row) > (alone ? (ramBytes[row] ?? 0) - (currentBytes[row] ?? 0) : (actualBytes[row] ?? 0))
+    );
   }
 
   /** One second: what was seen is planned for, and done. */
@@ -81,8 +103,9 @@ export class World {
     this.now += seconds;
     const planned = plan(this.host(), this.table, this.config, this.state);
     for (const action of planned.actions) {
-      if (action.kind !== 'target') continue;
-      this.table.targetBytes[action.row] = action.toBytes;
+      if (action.kind === 'target') this.table.targetBytes[action.row] = action.toBytes;
+      else if (action.kind === 'cache-limit') this.table.cacheLimitBytes[action.row] = action.toBytes;
+      else continue;
       this.moves[action.row] = (this.moves[action.row] ?? 0) + 1;
     }
     this.state = planned.next;
@@ -103,9 +126,13 @@ export class World {
       const usable = vm.ramBytes - (table.actualBytes[row] ?? 0);
       const used = Math.min(usable, vm.wantsBytes);
       table.stallPercent[row] = vm.wantsBytes > usable ? 30 : 0;
-      table.availableBytes[row] = usable - used;
-      table.freeBytes[row] = usable - used;
-      table.currentBytes[row] = Math.min(usable, Math.max(used, table.currentBytes[row] ?? 0));
+      const limit = vm.cache === 'none' || vm.refuses ? 0 : (table.cacheLimitBytes[row] ?? 0);
+      const cached = Math.min(limit, usable - used);
+      table.cachedBytes[row] = cached;
+      // Linux counts the balloon as page cache that could make way; the device itself tells nothing of the kind.
+      table.availableBytes[row] = vm.cache === 'alone' ? NaN : usable - used;
+      table.freeBytes[row] = usable - used - cached;
+      table.currentBytes[row] = Math.min(usable - cached, Math.max(used, table.currentBytes[row] ?? 0));
     });
   }
 }
@@ -122,6 +149,7 @@ export function vm(change: Partial<WorldVm> = {}): WorldVm {
     wantsBytes: ramBytes / 2,
     refuses: false,
     limitable: true,
+    cache: 'none',
     ...change,
   };
 }
