@@ -114,7 +114,10 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     await close();
     throw error;
   }
-  events.emit('daemon-started', `balloond ${version()} serves`, { pid: process.pid, control: controlPath });
+  events.emit('daemon-started', `balloond ${version()} serves, balloonctl at ${controlPath}`, {
+    pid: process.pid,
+    control: controlPath,
+  });
   notify({ READY: 1 });
   process.on('SIGHUP', () => {
     try {
@@ -151,7 +154,11 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
       const server = await startMetricsServer(address, fleet, events, pageFiles(), refused);
       closers.push(() => server.close());
       const { host, port } = server.address;
-      events.emit('listening', 'serving metrics', { host, port });
+      events.emit(
+        'listening',
+        `serving metrics at http://${host.includes(':') ? `[${host}]` : host}:${port}/`,
+        { host, port },
+      );
     } catch (error) {
       events.emit('metrics-unavailable', metricsFailure(error), { ...address });
     }
@@ -248,7 +255,8 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
       listeners.set(where.path, listener);
       store?.keep(listener.fd, 'listener');
     } else closers.push(() => listener.close());
-    events.emit('listening', 'waiting for VMMs', 'path' in where ? { path: where.path } : { fd: where.fd });
+    const at = where.path === undefined ? { fd: where.fd } : { path: where.path };
+    events.emit('listening', `waiting for VMMs at ${where.path ?? `file descriptor ${where.fd}`}`, at);
   }
 
   function serveFd(fd: number): void {

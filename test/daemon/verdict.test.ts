@@ -6,6 +6,7 @@ const MIB = 2 ** 20;
 const healthy: Symptoms = {
   problem: null,
   state: 'running',
+  driver: 'virtio_balloon',
   now: 1_000_000,
   connectedAt: 0,
   movedAt: 0,
@@ -42,7 +43,8 @@ void t.test('nothing is said of a VM that is well, or has had little time', (t) 
 
 void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ problem: 'ring 0 is stopped' }, /^ring 0 is stopped$/);
-  says({ state: 'connected' }, /no guest driver.*virtio_balloon/);
+  says({ state: 'connected' }, /no guest driver.*has virtio_balloon /);
+  says({ state: 'connected', driver: 'virtio_cache_balloon' }, /no guest driver.*has virtio_cache_balloon /);
   says({ silentRings: true }, /share=on/);
   says({ pinnedBy: '/dev/vfio/12' }, /has \/dev\/vfio\/12 open.*pins.*detached/);
   says({ throttled: true }, /keeps the daemon so busy/, short);
