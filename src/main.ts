@@ -219,9 +219,9 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
       return { file, changes };
     } catch (error) {
       if (!(error instanceof SettingsError || error instanceof SystemError)) throw error;
-      const reason = `${startupFailure(error)}; all stays as it was`;
-      events.emit('config-refused', reason, file === undefined ? {} : { file });
-      throw new RefusedError(reason);
+      const refusal = `${startupFailure(error)}; all stays as it was`;
+      events.emit('config-refused', refusal, file === undefined ? {} : { file });
+      throw new RefusedError(refusal);
     }
   }
 
@@ -320,18 +320,22 @@ function wantedSockets(args: DaemonArguments, config: ConfigFile): SocketSetting
 
 const REMEDIES: Readonly<Record<string, string>> = {
   EACCES: 'run as a user who may write there',
+  EPERM: 'run as a user who may write there',
   EADDRINUSE: 'somebody listens there already, is another balloond running?',
   EBADF: 'give the number of an open socket',
   ENAMETOOLONG: 'give a path of at most 107 bytes',
+  EMFILE: 'let it have more files open (LimitNOFILE= in its unit, ulimit -n)',
   ENOENT: 'create its folder first',
+  ENOTDIR: 'give a path whose folder is one',
+  EROFS: 'give a path that can be written to',
   ENOTSOCK: 'give the number of a Unix stream socket',
 };
 
 /** One line for stderr: why the daemon could not start, and what to do. */
 export function startupFailure(error: unknown): string {
   const reason = error instanceof Error ? error.message : String(error);
-  const remedy = error instanceof SystemError ? REMEDIES[error.code] : undefined;
-  return remedy === undefined ? reason : `${reason}: ${remedy}`;
+  if (!(error instanceof SystemError)) return reason;
+  return `${reason}: ${REMEDIES[error.code] ?? 'see the kernel log for more (journalctl -k)'}`;
 }
 
 function stopSignal(): Promise<NodeJS.Signals> {

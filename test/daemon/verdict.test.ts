@@ -1,5 +1,8 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import { verdict, type Symptoms } from '../../src/daemon/verdict.js';
+import { NEXT_STEP } from '../support/next-step.js';
 import { ServedVm } from '../support/served-vm.js';
 
 const MIB = 2 ** 20;
@@ -25,8 +28,22 @@ const healthy: Symptoms = {
 /** Half of what it should give. */
 const short: Symptoms = { ...healthy, actualBytes: 256 * MIB, heldBytes: 256 * MIB };
 
+/** How the verdicts begin that docs/operating.md explains, or what stands in their middle. */
+const EXPLAINED = [
+  ...readFileSync(join(import.meta.dirname, '../../../docs/operating.md'), 'utf8').matchAll(
+    /^\| `([^`]+)` \|/gm,
+  ),
+].map(([, words = '']) => words.split('…').map((part) => part.trim()));
+
 function says(change: Partial<Symptoms>, what: RegExp, from = healthy): void {
-  t.match(verdict({ ...from, ...change }), what);
+  const said = verdict({ ...from, ...change }) ?? '';
+  t.match(said, what);
+  if (change.problem !== undefined) return;
+  t.match(said, NEXT_STEP);
+  t.ok(
+    EXPLAINED.some((parts) => parts.every((part) => said.includes(part))),
+    `docs/operating.md explains: ${said}`,
+  );
 }
 
 void t.test('nothing is said of a VM that is well, or has had little time', (t) => {

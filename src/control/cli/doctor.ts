@@ -33,7 +33,7 @@ const NEWER_QEMU = 'apt install -t trixie-backports qemu-system-x86 (11.1 or new
 /** Prints all findings. Throws FoundError when one is to be mended. */
 export async function doctor(client: ControlClient, output: Output): Promise<void> {
   const { hostFacts, openFilesMax, vmmFacts } = await import('./host-facts.js');
-  const host = hostFacts();
+  const host = await hostFacts();
   const findings = examineHost(host);
   try {
     const [vms, events] = [await client.list(), await recentEvents(client)];
