@@ -29,11 +29,12 @@ const healthy: Symptoms = {
 const short: Symptoms = { ...healthy, actualBytes: 256 * MIB, heldBytes: 256 * MIB };
 
 /** How the verdicts begin that docs/operating.md explains, or what stands in their middle. */
-const EXPLAINED = [
-  ...readFileSync(join(import.meta.dirname, '../../../docs/operating.md'), 'utf8').matchAll(
-    /^\| `([^`]+)` \|/gm,
-  ),
-].map(([, words = '']) => words.split('…').map((part) => part.trim()));
+const [, TABLE = ''] = readFileSync(join(import.meta.dirname, '../../../docs/operating.md'), 'utf8').split(
+  '## What each verdict means',
+);
+const EXPLAINED = [...TABLE.matchAll(/^\| `([^`]+)` +\|/gm)].map(([, words = '']) =>
+  words.split('…').map((part) => part.trim()),
+);
 
 function says(change: Partial<Symptoms>, what: RegExp, from = healthy): void {
   const said = verdict({ ...from, ...change }) ?? '';
@@ -73,6 +74,20 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ answered: false }, /never answered the target of 512 MiB.*reload/, short);
   says({ heldBytes: 512 * MIB }, /holds 512 MiB.*never acks.*256 MiB.*update/, short);
   says({ statsAgeMs: 31_000 }, /no statistics for 31 s.*every 10 s.*reload/);
+  t.end();
+});
+
+void t.test('what docs/operating.md explains is said somewhere', (t) => {
+  const sources = [
+    'src/daemon/verdict.ts',
+    'src/daemon/vm.ts',
+    'src/daemon/limits.ts',
+    'src/vhost-user/vring.ts',
+  ]
+    .map((path) => readFileSync(join(import.meta.dirname, '../../..', path), 'utf8'))
+    .join('\n');
+  t.ok(EXPLAINED.length > 15);
+  for (const part of EXPLAINED.flat()) t.ok(sources.includes(part), part);
   t.end();
 });
 
