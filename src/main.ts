@@ -114,7 +114,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     await close();
     throw error;
   }
-  events.emit('daemon-started', `balloond ${version()} serves, balloonctl at ${controlPath}`, {
+  events.emit('daemon-started', `balloond ${version()}, with its control socket at ${controlPath}, serves`, {
     pid: process.pid,
     control: controlPath,
   });

@@ -547,7 +547,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#movedAt = Date.now();
     if (this.#reached || actualBytes !== targetBytes) return;
     this.#reached = true;
-    this.#emit('target-reached', `the balloon holds ${formatSize(actualBytes)}`, { actualBytes });
+    this.#emit('target-reached', `the ${this.device} holds ${formatSize(actualBytes)}`, { actualBytes });
   }
 
   tookBack(): void {

@@ -65,7 +65,8 @@ export function simulateTrace(
     settings.entitlement(names[row] ?? '', demand.ramBytes[row] ?? 0).band;
   const [first] = lines;
   const last = lines.at(-1);
-  if (first === undefined || last === undefined) throw new TraceError('the trace is empty: let the daemon record for longer');
+  if (first === undefined || last === undefined)
+    throw new TraceError('the trace is empty: let the daemon record for longer');
   const host = new HostModel(demand, first.totalBytes, names, bandOf, settings);
   const tally = new Tally(policy, settings.bands.length, Math.max(1, last.t - first.t));
   const decide = POLICIES[policy](host, settings.config(first.totalBytes));
