@@ -280,6 +280,7 @@ const COMMANDS: readonly Command[] = [
       name: { value: 'name', summary: 'name of the VM' },
       'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
       'cache-balloon': { summary: `a page cache balloon too, served at ${CACHE_SOCKET}` },
+      'cache-socket-path': { value: 'path', summary: 'the same, served elsewhere' },
     },
     run: async ({ output, values }) => {
       const qemu = await import('../src/control/cli/qemu-args.js');
@@ -288,7 +289,8 @@ const COMMANDS: readonly Command[] = [
         memoryBytes: size(values, 'memory') ?? GUEST_BYTES,
         name: text(values, 'name'),
         socketPath: text(values, 'socket-path') ?? VMM_SOCKET,
-        cacheSocketPath: values['cache-balloon'] === true ? CACHE_SOCKET : undefined,
+        cacheSocketPath:
+          text(values, 'cache-socket-path') ?? (values['cache-balloon'] === true ? CACHE_SOCKET : undefined),
       };
       const args = kind === 'libvirt' ? qemu.libvirtXml(wanted) : qemu.vmmArguments(kind, wanted);
       if (output.json) output.document(args);

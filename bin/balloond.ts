@@ -1,32 +1,37 @@
 #!/usr/bin/env node
-import { daemonProgram } from '../src/daemon/options.js';
-import {
-  capabilities,
-  checkConfig,
-  runDaemon,
-  startupFailure,
-  superviseDaemon,
-  version,
-  type DaemonArguments,
-} from '../src/main.js';
+import type { DaemonArguments } from '../src/main.js';
 
-const program = daemonProgram(version());
-const options = program
-  .parse()
-  .opts<DaemonArguments & { printCapabilities?: true; supervise?: true; checkConfig?: true }>();
-if (options.printCapabilities) {
-  console.log(capabilities());
-} else if (options.checkConfig && options.config === undefined) {
-  program.error('error: --check-config needs --config FILE: without a file there is nothing to check');
-} else {
+type Options = DaemonArguments & { printCapabilities?: true; supervise?: true; checkConfig?: true };
+
+function fail(reason: string): void {
+  process.stderr.write(`balloond: ${reason}\n`);
+  process.exitCode = 1;
+}
+
+async function run(main: typeof import('../src/main.js')): Promise<void> {
+  const { daemonProgram } = await import('../src/daemon/options.js');
+  const program = daemonProgram(main.version());
+  const options = program.parse().opts<Options>();
+  if (options.printCapabilities) {
+    console.log(main.capabilities());
+    return;
+  }
+  if (options.checkConfig && options.config === undefined) {
+    program.error('error: --check-config needs --config FILE: without a file there is nothing to check');
+  }
   try {
     if (options.checkConfig) {
-      checkConfig(options.config ?? '');
+      main.checkConfig(options.config ?? '');
       console.log(`${options.config ?? ''}: nothing wrong`);
-    } else if (options.supervise) process.exitCode = await superviseDaemon(options);
-    else await runDaemon(options);
+    } else if (options.supervise) process.exitCode = await main.superviseDaemon(options);
+    else await main.runDaemon(options);
   } catch (error) {
-    process.stderr.write(`balloond: ${startupFailure(error)}\n`);
-    process.exitCode = 1;
+    fail(main.startupFailure(error));
   }
 }
+
+// Not before: without the native helper no module of the daemon can be loaded, and that is to be one line as well.
+await import('../src/main.js').then(run, (error: unknown) => {
+  if (!(error instanceof Error) || error.name !== 'HelperError') throw error;
+  fail(error.message);
+});

@@ -14,7 +14,10 @@ const rows = new Map<string, Row>();
 /** Elements of one VM; only what changes is written. */
 interface Row {
   readonly row: HTMLTableRowElement;
-  readonly texts: Record<'state' | 'memory' | 'allocated' | 'actual' | 'target' | 'verdict', HTMLElement>;
+  readonly texts: Record<
+    'state' | 'memory' | 'allocated' | 'actual' | 'target' | 'cache' | 'verdict',
+    HTMLElement
+  >;
   readonly sparks: Record<'allocated' | 'actual', SVGPathElement>;
 }
 
@@ -62,10 +65,11 @@ function makeRow(name: string): Row {
     allocated: cell('number'),
     actual: cell('number'),
     target: cell('number'),
+    cache: cell('number cache'),
     verdict: cell('wrong'),
   };
   row.append(title, texts.state, texts.memory, texts.allocated, allocated.cell, texts.actual, actual.cell);
-  row.append(texts.target, texts.verdict);
+  row.append(texts.target, texts.cache, texts.verdict);
   return { row, texts, sparks: { allocated: allocated.path, actual: actual.path } };
 }
 
@@ -85,6 +89,10 @@ function showVms({ vms, time }: LiveTick): void {
     row.remove();
     rows.delete(name);
   }
+  byId('table').classList.toggle(
+    'cached',
+    vms.some(({ cacheBytes }) => cacheBytes !== null),
+  );
   const from = history.ticks[0]?.time ?? time;
   const allocated = history.series((vm) => vm.allocatedBytes);
   const actual = history.series((vm) => vm.actualBytes);
@@ -109,6 +117,7 @@ function showVm({ texts }: Row, vm: LiveVm): void {
   write(texts.allocated, formatSize(vm.allocatedBytes));
   write(texts.actual, formatSize(vm.actualBytes));
   write(texts.target, formatSize(vm.targetBytes));
+  write(texts.cache, vm.cacheBytes === null ? '' : formatSize(vm.cacheBytes));
   write(texts.verdict, vm.verdict ?? '');
 }
 
@@ -130,7 +139,7 @@ function showHost(tick: LiveTick): void {
   const { vms, hostAvailableBytes, hostTotalBytes } = tick;
   const running = vms.filter(({ state }) => state === 'running').length;
   byId('summary').textContent =
-    `${vms.length} VMs, ${running} running; ${formatSize(hostAvailableBytes)} of ${formatSize(hostTotalBytes)} available on the host`;
+    `${vms.length} ${vms.length === 1 ? 'VM' : 'VMs'}, ${running} running; ${formatSize(hostAvailableBytes)} of ${formatSize(hostTotalBytes)} available on the host`;
 }
 
 function showEvent({ time, level, vm, event, message }: DaemonEvent): void {

@@ -114,7 +114,10 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     await close();
     throw error;
   }
-  events.emit('daemon-started', `balloond ${version()} serves`, { pid: process.pid, control: controlPath });
+  events.emit('daemon-started', `balloond ${version()}, with its control socket at ${controlPath}, serves`, {
+    pid: process.pid,
+    control: controlPath,
+  });
   notify({ READY: 1 });
   process.on('SIGHUP', () => {
     try {
@@ -151,7 +154,11 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
       const server = await startMetricsServer(address, fleet, events, pageFiles(), refused);
       closers.push(() => server.close());
       const { host, port } = server.address;
-      events.emit('listening', 'serving metrics', { host, port });
+      events.emit(
+        'listening',
+        `serving metrics at http://${host.includes(':') ? `[${host}]` : host}:${port}/`,
+        { host, port },
+      );
     } catch (error) {
       events.emit('metrics-unavailable', metricsFailure(error), { ...address });
     }
@@ -212,9 +219,9 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
       return { file, changes };
     } catch (error) {
       if (!(error instanceof SettingsError || error instanceof SystemError)) throw error;
-      const reason = `${startupFailure(error)}; all stays as it was`;
-      events.emit('config-refused', reason, file === undefined ? {} : { file });
-      throw new RefusedError(reason);
+      const refusal = `${startupFailure(error)}; all stays as it was`;
+      events.emit('config-refused', refusal, file === undefined ? {} : { file });
+      throw new RefusedError(refusal);
     }
   }
 
@@ -248,7 +255,8 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
       listeners.set(where.path, listener);
       store?.keep(listener.fd, 'listener');
     } else closers.push(() => listener.close());
-    events.emit('listening', 'waiting for VMMs', 'path' in where ? { path: where.path } : { fd: where.fd });
+    const at = where.path === undefined ? { fd: where.fd } : { path: where.path };
+    events.emit('listening', `waiting for VMMs at ${where.path ?? `file descriptor ${where.fd}`}`, at);
   }
 
   function serveFd(fd: number): void {
@@ -312,18 +320,22 @@ function wantedSockets(args: DaemonArguments, config: ConfigFile): SocketSetting
 
 const REMEDIES: Readonly<Record<string, string>> = {
   EACCES: 'run as a user who may write there',
+  EPERM: 'run as a user who may write there',
   EADDRINUSE: 'somebody listens there already, is another balloond running?',
   EBADF: 'give the number of an open socket',
   ENAMETOOLONG: 'give a path of at most 107 bytes',
+  EMFILE: 'let it have more files open (LimitNOFILE= in its unit, ulimit -n)',
   ENOENT: 'create its folder first',
+  ENOTDIR: 'give a path whose folder is one',
+  EROFS: 'give a path that can be written to',
   ENOTSOCK: 'give the number of a Unix stream socket',
 };
 
 /** One line for stderr: why the daemon could not start, and what to do. */
 export function startupFailure(error: unknown): string {
   const reason = error instanceof Error ? error.message : String(error);
-  const remedy = error instanceof SystemError ? REMEDIES[error.code] : undefined;
-  return remedy === undefined ? reason : `${reason}: ${remedy}`;
+  if (!(error instanceof SystemError)) return reason;
+  return `${reason}: ${REMEDIES[error.code] ?? 'see the kernel log for more (journalctl -k)'}`;
 }
 
 function stopSignal(): Promise<NodeJS.Signals> {

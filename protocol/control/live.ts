@@ -7,6 +7,8 @@ export interface LiveVm {
   readonly ramBytes: number;
   readonly targetBytes: number;
   readonly actualBytes: number;
+  /** What its page cache balloon holds; null: it has none. */
+  readonly cacheBytes: number | null;
   /** What guest memory takes up on the host. */
   readonly allocatedBytes: number;
   readonly verdict: string | null;

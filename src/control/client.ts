@@ -172,7 +172,9 @@ export class ControlClient {
         );
       case 'ECONNRESET':
       case 'EPIPE':
-        return new UnreachableError(this.#says('was closed by the daemon: its log says why; try again'));
+        return new UnreachableError(
+          this.#says('was closed by the daemon: see its log for why, and try again'),
+        );
       default:
         return new UnreachableError(this.#says(`cannot be used (${code}): is balloond running there?`));
     }

@@ -100,7 +100,7 @@ export async function startHttpServer(
 function asProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof RefusedError) return new Problem(409, error.message);
-  const detail = 'the daemon failed on this request: its log says why (event control-request-failed)';
+  const detail = 'the daemon failed on this request: see its log for why (event control-request-failed)';
   return new Problem(500, detail, {}, { cause: error });
 }
 

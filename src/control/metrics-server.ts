@@ -75,7 +75,7 @@ export async function startMetricsServer(
           streamEvents(response, events, { sinceSeq: 0, follow: true });
           return null;
         }
-        throw new Problem(404, 'no such path: there are / and /metrics');
+        throw new Problem(404, 'no such path: see / or /metrics');
       },
       onRefused,
     );

@@ -35,12 +35,12 @@ export function findRoute(method: string, url: string): Route {
   const segments = path.split('/');
   const candidates = ROWS.filter((row) => matches(row.segments, segments));
   if (candidates.length === 0) {
-    throw new Problem(404, 'no such path: GET /openapi.json lists all there are');
+    throw new Problem(404, 'no such path: see GET /openapi.json for all there are');
   }
   const row = candidates.find((candidate) => candidate.operation.method === method);
   if (row === undefined) {
     const allowed = candidates.map((candidate) => candidate.operation.method).join(', ');
-    throw new Problem(405, `this path takes ${allowed}`, { allow: allowed });
+    throw new Problem(405, `${method} is not for this path: use ${allowed}`, { allow: allowed });
   }
   const encoded = segments[row.segments.indexOf('{vm}')] ?? '';
   const query = parseQuery(row.operation, queryAt < 0 ? '' : url.slice(queryAt + 1));
@@ -58,7 +58,7 @@ function decode(segment: string): string {
   try {
     return decodeURIComponent(segment);
   } catch {
-    throw new Problem(400, 'the VM name in the path is not percent-encoded UTF-8');
+    throw new Problem(400, 'the VM name in the path cannot be read: send it as percent-encoded UTF-8');
   }
 }
 
@@ -68,7 +68,7 @@ function parseQuery(operation: Operation, text: string): Query {
   for (const [name, value] of new URLSearchParams(text)) {
     if (!Object.hasOwn(known, name)) {
       const names = Object.keys(known).join(', ') || 'none';
-      throw new Problem(400, `unknown query parameter ${JSON.stringify(name)}: this path takes ${names}`);
+      throw new Problem(400, `unknown query parameter ${JSON.stringify(name)}: give ${names}`);
     }
     query[name] = known[name]?.type === 'integer' ? parseInteger(name, value) : parseBoolean(name, value);
   }
@@ -78,12 +78,13 @@ function parseQuery(operation: Operation, text: string): Query {
 function parseInteger(name: string, value: string): number {
   const number = Number(value);
   if (!/^\d+$/.test(value) || !Number.isSafeInteger(number)) {
-    throw new Problem(400, `${name} must be a whole number, 0 or more`);
+    throw new Problem(400, `${name} cannot be read: give a whole number, 0 or more`);
   }
   return number;
 }
 
 function parseBoolean(name: string, value: string): boolean {
-  if (value !== 'true' && value !== 'false') throw new Problem(400, `${name} must be true or false`);
+  if (value !== 'true' && value !== 'false')
+    throw new Problem(400, `${name} cannot be read: give true or false`);
   return value === 'true';
 }

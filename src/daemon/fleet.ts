@@ -106,7 +106,12 @@ export class VmFleet implements Fleet {
     const vm = this.#serve(fd, identity, { keeper: this.#keeper, state, found: null });
     // Now that it has a record.
     this.#keeper.keep(state.fd, 'state');
-    this.#events.emit('vm-connected', 'a VMM connected', { pid, features: options.features }, name);
+    this.#events.emit(
+      'vm-connected',
+      `a VMM connected its ${vm.device} (pid ${pid})`,
+      { pid, features: options.features },
+      name,
+    );
     vm.charge(performance.now() - begun);
   }
 
@@ -174,8 +179,7 @@ export class VmFleet implements Fleet {
       time: Date.now(),
       hostTotalBytes: totalmem(),
       hostAvailableBytes: freemem(),
-      vms: [...this.#vms.values()].map((vm) => {
-        const { name, state, ramBytes, balloon, policy, verdict } = this.#view(vm.name);
+      vms: this.list().map(({ name, state, ramBytes, balloon, cache, policy, verdict }) => {
         return {
           name,
           state,
@@ -183,7 +187,8 @@ export class VmFleet implements Fleet {
           ramBytes,
           targetBytes: balloon.targetBytes,
           actualBytes: balloon.actualBytes,
-          allocatedBytes: vm.allocatedBytes,
+          cacheBytes: cache?.actualBytes ?? null,
+          allocatedBytes: this.#devices(name)[0]?.allocatedBytes ?? 0,
           verdict,
         };
       }),
@@ -386,6 +391,8 @@ function withCache(vm: VmView, cache: VmView | undefined): VmView {
   if (cache === undefined) return vm;
   return {
     ...vm,
+    // The driver of one may never start.
+    ramBytes: Math.max(vm.ramBytes, cache.ramBytes),
     cache: cache.balloon,
     inhibited: vm.inhibited ?? cache.inhibited,
     verdict: vm.verdict ?? cache.verdict,

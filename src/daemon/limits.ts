@@ -409,7 +409,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
 
 function refusal(cgroup: VmCgroup, error: unknown): string {
   const code = codeOf(error);
-  return `the limits of ${cgroup.path} cannot be written (${code}): ${REMEDIES[code] ?? 'look into the kernel log'}`;
+  return `the limits of ${cgroup.path} cannot be written (${code}): ${REMEDIES[code] ?? 'see the kernel log (journalctl -k)'}`;
 }
 
 function sizeOf(limit: Limit): string {

@@ -15,6 +15,8 @@ export interface Symptoms {
   /** Something that was found wrong and stands until the driver starts anew. */
   problem: string | null;
   state: SessionState;
+  /** The guest's driver for the device, by the name of its module. */
+  driver: 'virtio_balloon' | 'virtio_cache_balloon';
   /** Milliseconds since the epoch: now, when the VMM connected, when target, balloon or driver last moved. */
   now: number;
   connectedAt: number;
@@ -43,7 +45,7 @@ export function verdict(symptoms: Symptoms): string | null {
   const { problem, state, now, pinnedBy } = symptoms;
   if (problem !== null) return problem;
   if (state === 'connected' && now - symptoms.connectedAt > PATIENCE_MS) {
-    return 'no guest driver has started yet: check that the guest has virtio_balloon (lsmod) and has booted';
+    return `no guest driver has started yet: check that the guest has ${symptoms.driver} (lsmod) and has booted`;
   }
   const waited = now - symptoms.movedAt > PATIENCE_MS;
   if (state === 'running' && symptoms.silentRings && waited) {

@@ -222,6 +222,11 @@ export class Vm implements SessionObserver, BalloonObserver {
     return this.#identity.options.kind;
   }
 
+  /** What people call it. A VM may have one of each kind. */
+  get device(): string {
+    return this.kind === 'balloon' ? 'balloon' : 'page cache balloon';
+  }
+
   /** How long the discard that is under way has been, in milliseconds; 0 when there is none. */
   get discardingMs(): number {
     return this.#balloon.discardingMs;
@@ -428,7 +433,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     const { regions, sizeBytes } = this.#session.memory;
     this.#ramBytes = sizeBytes;
     this.limits.allow('memory-mapped');
-    this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory in ${regions.length} regions`, {
+    this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory, regions: ${regions.length}`, {
       regions: regions.length,
       bytes: sizeBytes,
       backingPageBytes: Math.max(0, ...regions.map((region) => region.file.pageBytes)),
@@ -437,7 +442,9 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   featuresAcked(features: FeatureBits): void {
     const names = this.#featureNames(features);
-    this.#emit('features-negotiated', 'the guest driver acked its features', { features: names });
+    this.#emit('features-negotiated', `the guest driver of the ${this.device} acked its features`, {
+      features: names,
+    });
   }
 
   /** Made once: it is most of what a view costs, and they are looked at again and again. */
@@ -454,7 +461,8 @@ export class Vm implements SessionObserver, BalloonObserver {
     if (!this.#resuming) this.limits.allow(state);
     if (state !== 'running') {
       this.#problem = null;
-      if (this.#session.intact()) this.#emit('vm-stopped', 'the guest driver stopped or reset the device');
+      if (this.#session.intact())
+        this.#emit('vm-stopped', `the guest driver stopped or reset the ${this.device}`);
       return;
     }
     this.#startedAt = Date.now();
@@ -471,7 +479,9 @@ export class Vm implements SessionObserver, BalloonObserver {
       this.#apply(Math.max(0, this.#ramBytes - wanted), 'operator');
     }
     this.#reached = this.#balloon.targetBytes === 0;
-    this.#emit('vm-ready', 'the guest driver runs', { targetBytes: this.#balloon.targetBytes });
+    this.#emit('vm-ready', `the guest driver of the ${this.device} runs`, {
+      targetBytes: this.#balloon.targetBytes,
+    });
   }
 
   kickAcked(ms: number): void {
@@ -510,7 +520,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       if (this.#tooFewQueues !== null && this.#problem === this.#tooFewQueues) this.#problem = null;
       return;
     }
-    this.#tooFewQueues = `the VMM device has ${present} virtqueues, the offered features need ${needed}: set num_vqs=${needed} on it and restart the VM`;
+    this.#tooFewQueues = `the VMM has ${present} virtqueues for the ${this.device}, the offered features need ${needed}: set num_vqs=${needed} on that device and restart the VM`;
     this.#problem = this.#tooFewQueues;
     this.#emit('too-few-queues', this.#tooFewQueues, { present, needed });
   }
@@ -537,7 +547,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#movedAt = Date.now();
     if (this.#reached || actualBytes !== targetBytes) return;
     this.#reached = true;
-    this.#emit('target-reached', `the balloon holds ${formatSize(actualBytes)}`, { actualBytes });
+    this.#emit('target-reached', `the ${this.device} holds ${formatSize(actualBytes)}`, { actualBytes });
   }
 
   tookBack(): void {
@@ -593,7 +603,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     if (found.inhibited !== null) void this.#balloon.setInhibited(found.inhibited);
   }
 
-  #apply(bytes: number, by: string): void {
+  #apply(bytes: number, by: 'operator' | 'policy'): void {
     const before = this.#balloon.targetBytes;
     if (bytes > before) this.checkPinned();
     if (this.kind === 'balloon') this.limits.allow('target', bytes);
@@ -603,7 +613,8 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#movedAt = Date.now();
     this.#movedBytes = this.#inAndOut();
     this.#reached = false;
-    this.#emit('target-changed', `balloon target ${formatSize(before)} -> ${formatSize(after)}`, {
+    const what = this.kind === 'balloon' ? 'balloon target' : 'page cache balloon limit';
+    this.#emit('target-changed', `${what} ${formatSize(before)} -> ${formatSize(after)}, by the ${by}`, {
       by,
       fromBytes: before,
       toBytes: after,
@@ -650,6 +661,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     return verdict({
       problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem() ?? this.limits.problem(),
       state: this.#session.state,
+      driver: this.kind === 'balloon' ? 'virtio_balloon' : 'virtio_cache_balloon',
       now: Date.now(),
       connectedAt: this.#connectedAt,
       movedAt: this.#movedAt,

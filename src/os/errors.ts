@@ -15,6 +15,19 @@ export class SystemError extends Error {
   }
 }
 
+/** The native helper is not there, or was built for another machine. */
+export class HelperError extends Error {
+  override readonly name = 'HelperError';
+
+  constructor(cause: unknown) {
+    const [reason] = String(cause instanceof Error ? cause.message : cause).split('\n');
+    super(
+      `the native helper does not load (${reason}): run \`npm run install\` where balloond is, or install it again`,
+      { cause },
+    );
+  }
+}
+
 /** Passes a native result on; a negative one is an errno. */
 export function checked(result: number, syscall: string, subject?: string): number {
   if (result < 0) throw new SystemError(-result, syscall, subject);

@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { HelperError } from './errors.js';
 
 declare const mappingBrand: unique symbol;
 declare const watchBrand: unique symbol;
@@ -89,4 +90,12 @@ interface Native {
   unwatch(watch: WatchHandle): number;
 }
 
-export const native = createRequire(import.meta.url)('#native') as Native;
+export const native = load();
+
+function load(): Native {
+  try {
+    return createRequire(import.meta.url)('#native') as Native;
+  } catch (error) {
+    throw new HelperError(error);
+  }
+}

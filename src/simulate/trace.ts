@@ -22,7 +22,7 @@ export function parseTrace(text: string): TraceLine[] {
     try {
       value = JSON.parse(line) as Partial<TraceLine> | null;
     } catch {
-      throw new TraceError(`line ${n + 1} is not JSON`);
+      throw new TraceError(`line ${n + 1} is not JSON: give a file that a daemon recorded`);
     }
     const whole =
       typeof value?.t === 'number' &&
@@ -32,7 +32,7 @@ export function parseTrace(text: string): TraceLine[] {
       Array.isArray(value.vms) &&
       value.vms.every(isTraceVm);
     if (!whole)
-      throw new TraceError(`line ${n + 1} is no line of a trace (docs/policy.md says what one has)`);
+      throw new TraceError(`line ${n + 1} is no line of a trace: see docs/policy.md for what one has`);
     return value as TraceLine;
   });
 }
@@ -65,7 +65,8 @@ export function simulateTrace(
     settings.entitlement(names[row] ?? '', demand.ramBytes[row] ?? 0).band;
   const [first] = lines;
   const last = lines.at(-1);
-  if (first === undefined || last === undefined) throw new TraceError('the trace is empty');
+  if (first === undefined || last === undefined)
+    throw new TraceError('the trace is empty: let the daemon record for longer');
   const host = new HostModel(demand, first.totalBytes, names, bandOf, settings);
   const tally = new Tally(policy, settings.bands.length, Math.max(1, last.t - first.t));
   const decide = POLICIES[policy](host, settings.config(first.totalBytes));

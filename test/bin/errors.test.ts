@@ -3,7 +3,7 @@
  * that names the next step, and the exit code says of which kind it is.
  */
 import { execFile } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { cpSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { parseCommandLine, type CommandSpec } from '../../src/control/cli/command-line.js';
@@ -24,13 +24,14 @@ const AT_ONCE = 3;
 
 interface Ended {
   code: number;
+  stdout: string;
   stderr: string;
 }
 
-function run(program: string, ...args: string[]): Promise<Ended> {
+function run(program: string, folder: string, ...args: string[]): Promise<Ended> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [join(BIN, `${program}.js`), ...args], (error, _, stderr) => {
-      resolve({ code: error === null ? 0 : Number(error.code ?? 128), stderr });
+    execFile(process.execPath, [join(folder, `${program}.js`), ...args], (error, stdout, stderr) => {
+      resolve({ code: error === null ? 0 : Number(error.code ?? 128), stdout, stderr });
     });
   });
 }
@@ -44,7 +45,7 @@ async function tryAll(
   const worker = async (): Promise<void> => {
     for (let next = left.shift(); next !== undefined; next = left.shift()) {
       const [, [expected, ...args]] = next;
-      const { code, stderr } = await run(program, ...args);
+      const { code, stderr } = await run(program, BIN, ...args);
       const said = `${args.join(' ')}: ${stderr}`;
       t.equal(code, expected, said);
       t.match(stderr, new RegExp(`^${program}: [^\n]+\n$`), said);
@@ -158,6 +159,24 @@ void t.test('balloonctl', async (t) => {
     [1, ...simulate, '--synthetic', '1', '--config', file('bad.toml', '[policy]\nmode = "x"\n')],
     [1, ...simulate, '--synthetic', '1', '--hours', '1', '--plot', join(folder, 'none/x.svg')],
   ]);
+});
+
+void t.test('without the native helper, whoever needs it is told what to do', async (t) => {
+  const folder = temporaryFolder(t);
+  cpSync(BIN, join(folder, 'out/bin'), { recursive: true });
+  cpSync(join(BIN, '../../package.json'), join(folder, 'package.json'));
+  const daemon = await run('balloond', join(folder, 'out/bin'), '--socket-path', join(folder, 'v.sock'));
+  t.equal(daemon.code, 1);
+  t.match(daemon.stderr, /^balloond: the native helper does not load [^\n]+\n$/);
+  t.match(daemon.stderr.trimEnd(), NEXT_STEP);
+  const doctor = await run(
+    'balloonctl',
+    join(folder, 'out/bin'),
+    'doctor',
+    '--control',
+    join(folder, 'none'),
+  );
+  t.match(doctor.stdout, /^mend {2}host: discard: .*helper does not load\n +-> npm run install$/m);
 });
 
 void t.test('balloond', (t) => {

@@ -257,7 +257,11 @@ void t.test('a VMM with both balloons is one VM, in metrics, too', async (t) => 
   const bytes = 64 * PAGE_BYTES;
   const [vm, ...others] = fleet.list();
   t.same(others, []);
+  t.match(vm, { state: 'connected', ramBytes: RAM_PAGES * PAGE_BYTES });
   t.match(vm, { balloon: { actualBytes: 0 }, cache: { actualBytes: bytes } });
+  const live = (): unknown => fleet.live().vms;
+  const onPage = [{ name: vm?.name, actualBytes: 0, cacheBytes: bytes }];
+  t.match(live(), onPage);
   const sum = async (name: string): Promise<number[]> =>
     parseMetrics(String(await fleet.metrics()))
       .filter((sample) => sample.name === name)
@@ -266,7 +270,8 @@ void t.test('a VMM with both balloons is one VM, in metrics, too', async (t) => 
   t.same(await sum('balloond_cache_inflated_bytes_total'), [bytes]);
   t.same(await sum('balloond_balloon_inflated_bytes_total'), [0]);
   closeFd(traditional);
-  await until(() => fleet.list()[0]?.ramBytes !== 0, 'the traditional one is gone');
+  await until(() => fleet.list()[0]?.state === 'running', 'the traditional one is gone');
+  t.match(live(), onPage);
   t.same(await sum('balloond_vm_cache_actual_bytes'), [bytes]);
   frontend.close();
   await until(() => fleet.size === 0, 'both are gone');

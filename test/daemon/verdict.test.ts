@@ -1,11 +1,15 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import { verdict, type Symptoms } from '../../src/daemon/verdict.js';
+import { NEXT_STEP } from '../support/next-step.js';
 import { ServedVm } from '../support/served-vm.js';
 
 const MIB = 2 ** 20;
 const healthy: Symptoms = {
   problem: null,
   state: 'running',
+  driver: 'virtio_balloon',
   now: 1_000_000,
   connectedAt: 0,
   movedAt: 0,
@@ -24,8 +28,23 @@ const healthy: Symptoms = {
 /** Half of what it should give. */
 const short: Symptoms = { ...healthy, actualBytes: 256 * MIB, heldBytes: 256 * MIB };
 
+/** How the verdicts begin that docs/operating.md explains, or what stands in their middle. */
+const [, TABLE = ''] = readFileSync(join(import.meta.dirname, '../../../docs/operating.md'), 'utf8').split(
+  '## What each verdict means',
+);
+const EXPLAINED = [...TABLE.matchAll(/^\| `([^`]+)` +\|/gm)].map(([, words = '']) =>
+  words.split('…').map((part) => part.trim()),
+);
+
 function says(change: Partial<Symptoms>, what: RegExp, from = healthy): void {
-  t.match(verdict({ ...from, ...change }), what);
+  const said = verdict({ ...from, ...change }) ?? '';
+  t.match(said, what);
+  if (change.problem !== undefined) return;
+  t.match(said, NEXT_STEP);
+  t.ok(
+    EXPLAINED.some((parts) => parts.every((part) => said.includes(part))),
+    `docs/operating.md explains: ${said}`,
+  );
 }
 
 void t.test('nothing is said of a VM that is well, or has had little time', (t) => {
@@ -42,7 +61,8 @@ void t.test('nothing is said of a VM that is well, or has had little time', (t) 
 
 void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ problem: 'ring 0 is stopped' }, /^ring 0 is stopped$/);
-  says({ state: 'connected' }, /no guest driver.*virtio_balloon/);
+  says({ state: 'connected' }, /no guest driver.*has virtio_balloon /);
+  says({ state: 'connected', driver: 'virtio_cache_balloon' }, /no guest driver.*has virtio_cache_balloon /);
   says({ silentRings: true }, /share=on/);
   says({ pinnedBy: '/dev/vfio/12' }, /has \/dev\/vfio\/12 open.*pins.*detached/);
   says({ throttled: true }, /keeps the daemon so busy/, short);
@@ -54,6 +74,20 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ answered: false }, /never answered the target of 512 MiB.*reload/, short);
   says({ heldBytes: 512 * MIB }, /holds 512 MiB.*never acks.*256 MiB.*update/, short);
   says({ statsAgeMs: 31_000 }, /no statistics for 31 s.*every 10 s.*reload/);
+  t.end();
+});
+
+void t.test('what docs/operating.md explains is said somewhere', (t) => {
+  const sources = [
+    'src/daemon/verdict.ts',
+    'src/daemon/vm.ts',
+    'src/daemon/limits.ts',
+    'src/vhost-user/vring.ts',
+  ]
+    .map((path) => readFileSync(join(import.meta.dirname, '../../..', path), 'utf8'))
+    .join('\n');
+  t.ok(EXPLAINED.length > 15);
+  for (const part of EXPLAINED.flat()) t.ok(sources.includes(part), part);
   t.end();
 });
 

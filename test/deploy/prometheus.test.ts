@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import { BalloonDriver } from '../support/balloon-driver.js';
+import { CACHE_CONFIG_BYTES, CacheDriver } from '../support/cache-driver.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
@@ -15,6 +16,12 @@ const PAGES = 256;
 /** For every query to have data: some scrapes, and rates over them. */
 const DATA_WITHIN_MS = 30_000;
 const WINDOW = '5s';
+const SOCKETS = `[[socket]]
+path = "{folder}/vhost.sock"
+[[socket]]
+path = "{folder}/cache.sock"
+device = "cache-balloon"
+`;
 const VARIABLES: Readonly<Record<string, string>> = {
   __rate_interval: WINDOW,
   instance: '.*',
@@ -67,6 +74,28 @@ async function busyVm(t: Test, socket: string): Promise<void> {
   });
 }
 
+/** The same of a page cache balloon, whose pages the guest takes back and tells of. */
+async function busyCache(t: Test, socket: string): Promise<void> {
+  const ram = new GuestRam([{ gpa: 0, lenBytes: 16 * 2 ** 20 }]);
+  const frontend = new Frontend({ socket, ram, queueCount: 2, configBytes: CACHE_CONFIG_BYTES });
+  t.teardown(() => frontend.close());
+  await frontend.connect();
+  const driver = await CacheDriver.start(frontend);
+  const blocks = [{ pfn: 1024, order: 8 }];
+  let closed = false;
+  t.teardown(() => (closed = true));
+  const work = async (): Promise<void> => {
+    while (!closed) {
+      await driver.add(blocks);
+      await sleep(100);
+      await driver.reclaimed(blocks);
+    }
+  };
+  void work().catch((error: unknown) => {
+    if (!closed) throw error;
+  });
+}
+
 void t.test('alert rules are right, and say what they should', (t) => {
   const rules = promtool(['check', 'rules', RULES]);
   t.equal(rules.status, 0, rules.output);
@@ -79,9 +108,10 @@ void t.test('alert rules are right, and say what they should', (t) => {
 });
 
 void t.test('a Prometheus that scrapes a daemon', async (t) => {
-  const daemon = await DaemonProcess.start({ metrics: true });
+  const daemon = await DaemonProcess.start({ metrics: true, config: SOCKETS });
   t.teardown(() => daemon.stop());
   for (let n = 0; n < VMS; n++) await busyVm(t, daemon.socketPath);
+  await busyCache(t, `${daemon.folder}/cache.sock`);
   const prometheus = await Prometheus.start(daemon.metricsUrl.replace('http://', ''));
   t.teardown(() => prometheus.stop());
 

@@ -50,6 +50,21 @@ void t.test('installed, it serves', async (t) => {
   });
 });
 
+void t.test('what docs/installing.md tells of page cache balloons', async (t) => {
+  const page = readFileSync(join(ROOT, 'docs/installing.md'), 'utf8');
+  const [, script = ''] = /^## Page cache balloons$[^]*?^```sh\n([^]*?)^```$/m.exec(page) ?? [];
+  t.match(await host.ok(script), 'virtio-id=13');
+  const socket = '/run/balloond/vmm/cache-balloon.sock';
+  t.equal(await host.ok(`stat --format='%a %U %G' ${socket}`), '660 balloond balloond-vmm');
+  await host.ok(
+    'systemd-run --quiet --unit=cached --service-type=notify --uid=vmm --property=SupplementaryGroups=balloond-vmm ' +
+      `node ${TESTS}/out/test/support/host-lab/vmm.js ${socket} -name guest=cached shared`,
+  );
+  t.match(await host.json<VmView>('balloonctl --json show cached'), { state: 'running', cache: {} });
+  await host.ok('systemctl stop cached.service');
+  await host.ok('rm /etc/tmpfiles.d/balloond-vmm.conf && rm -r /etc/systemd/system/balloond.service.d');
+});
+
 void t.test('an upgrade leaves VMs and the daemon alone until it is restarted', async (t) => {
   const before = await host.service('MainPID');
   await host.ok(`dpkg --install ${DEB}`);

@@ -119,7 +119,7 @@ export class MemoryFleet implements Fleet {
   }
 
   live(): LiveTick {
-    const vms = this.list().map(({ name, state, ramBytes, balloon, verdict }) => {
+    const vms = this.list().map(({ name, state, ramBytes, balloon, cache, verdict }) => {
       const { targetBytes, actualBytes } = balloon;
       return {
         name,
@@ -128,6 +128,7 @@ export class MemoryFleet implements Fleet {
         ramBytes,
         targetBytes,
         actualBytes,
+        cacheBytes: cache?.actualBytes ?? null,
         allocatedBytes: ramBytes,
         verdict,
       };

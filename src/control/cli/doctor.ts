@@ -1,12 +1,12 @@
 /** `balloonctl doctor`: what on this host, and in each VM, keeps memory from coming back, and what mends it. */
 import type { DaemonEvent } from '../../../protocol/control/events.js';
-import type { VmView } from '../../../protocol/control/schema.js';
+import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import { FoundError } from './exit.js';
 import type { HostFacts, VmmFacts } from './host-facts.js';
 import { printable, type Output, type Style } from './output.js';
-import { wrap } from './text.js';
+import { count, wrap } from './text.js';
 
 /** `mend`: something does not work until it is mended. `note`: it works, and could be better. */
 export type Level = 'ok' | 'note' | 'mend';
@@ -28,15 +28,16 @@ const FDS_OF_VM = 32;
 /** Twice as long as the daemon waits by default. */
 const STATS_AGE_MAX_SECONDS = 60;
 const WIDTH = 78;
+const NEWER_QEMU = 'apt install -t trixie-backports qemu-system-x86 (11.1 or newer)';
 
 /** Prints all findings. Throws FoundError when one is to be mended. */
 export async function doctor(client: ControlClient, output: Output): Promise<void> {
   const { hostFacts, openFilesMax, vmmFacts } = await import('./host-facts.js');
-  const host = hostFacts();
+  const host = await hostFacts();
   const findings = examineHost(host);
   try {
     const [vms, events] = [await client.list(), await recentEvents(client)];
-    findings.push(good('daemon', 'reachable', `serves ${vms.length} VMs`));
+    findings.push(good('daemon', 'reachable', `serves ${count(vms.length, 'VM')}`));
     const pid = events.findLast(({ event }) => event === 'daemon-started')?.fields['pid'];
     findings.push(examineFiles(typeof pid === 'number' ? openFilesMax(pid) : null, vms.length));
     for (const vm of vms) findings.push(...examineVm(vm, vmmFacts(vm.pid, host.qemu), events));
@@ -46,8 +47,8 @@ export async function doctor(client: ControlClient, output: Output): Promise<voi
   }
   if (output.json) output.document(findings);
   else output.print(findings.map((finding) => render(finding, output)).join('\n'));
-  const count = findings.filter(({ level }) => level === 'mend').length;
-  if (count > 0) throw new FoundError(`${count} to mend: do what stands behind each arrow above`);
+  const toMend = findings.filter(({ level }) => level === 'mend').length;
+  if (toMend > 0) throw new FoundError(`${toMend} to mend: do what stands behind each arrow above`);
 }
 
 async function recentEvents(client: ControlClient): Promise<DaemonEvent[]> {
@@ -93,19 +94,13 @@ export function examineHost(host: HostFacts): Finding[] {
       'echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled',
     ),
     qemu === null
-      ? say(
-          'QEMU',
-          false,
-          'none on PATH',
-          'note',
-          'apt install qemu-system-x86 (11.1 or newer: trixie-backports)',
-        )
+      ? say('QEMU', false, 'none on PATH', 'note', NEWER_QEMU)
       : say(
           'QEMU',
           qemu.vhostUserDevice,
           `${qemu.version} at ${qemu.path}${qemu.vhostUserDevice ? '' : ' lists no vhost-user-test-device-pci'}`,
           'mend',
-          'apt install -t trixie-backports qemu-system-x86 (11.1 or newer)',
+          NEWER_QEMU,
         ),
     say(
       'discovery',
@@ -121,7 +116,7 @@ export function examineHost(host: HostFacts): Finding[] {
 export function examineFiles(most: number | null, vms: number): Finding {
   if (most === null) return good('daemon', 'open files', 'its limit may not be looked at: run this as root');
   const needed = FDS + vms * FDS_OF_VM;
-  const found = `at most ${most}, ${vms} VMs need ${needed}`;
+  const found = `at most ${most}; with ${count(vms, 'VM')} it needs ${needed}`;
   if (most >= needed) return good('daemon', 'open files', found);
   return bad(
     'daemon',
@@ -132,7 +127,7 @@ export function examineFiles(most: number | null, vms: number): Finding {
 }
 
 export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEvent[]): Finding[] {
-  const { name, state, ramBytes, verdict, inhibited, features, stats, limits } = vm;
+  const { name, state, ramBytes, verdict, inhibited, features, stats, limits, cache } = vm;
   const refused = verdict?.includes('share=on') === true;
   const mapped = events.findLast((one) => one.vm === name && one.event === 'memory-mapped');
   const pageBytes = mapped?.fields['backingPageBytes'];
@@ -168,13 +163,16 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
             name,
             'driver',
             silent && state === 'running' ? 'runs, but is silent' : state,
-            'modprobe virtio_balloon (in the guest)',
+            `modprobe ${cache === null ? 'virtio_balloon' : '-a virtio_balloon virtio_cache_balloon'} (in the guest)`,
           ),
           level: 'note' as const,
         },
   ];
+  if (cache !== null) findings.push(examineCache(name, cache, features));
   if (limits.problem !== null) {
-    const mend = 'systemctl start balloond-limits.socket, and see docs/limits.md';
+    const mend = limits.problem.includes('EACCES')
+      ? 'systemctl start balloond-limits.socket'
+      : 'do as it says, or nothing where it is to have no limits; docs/limits.md has more on each';
     findings.push({ ...bad(name, 'limits', limits.problem, mend), level: 'note' });
   }
   // What stands above already is not said twice.
@@ -182,6 +180,18 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     findings.push(bad(name, 'verdict', verdict, 'do as it says; docs/operating.md has more on each verdict'));
   }
   return findings;
+}
+
+/** A driver that runs acks features of its own, or, where it is as old as the proposal, has told of pages. */
+function examineCache(name: string, cache: BalloonView, features: readonly string[]): Finding {
+  const runs =
+    features.some((one) => one.startsWith('VIRTIO_CACHE_BALLOON_F_')) || cache.inflatedBytesTotal > 0;
+  const holds = `holds ${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`;
+  if (runs && cache.targetBytes > 0) return good(name, 'page cache balloon', holds);
+  const [found, mend] = runs
+    ? ['may hold nothing yet', `balloonctl set ${name} --cache-limit SIZE`]
+    : ['no driver of it has started', 'modprobe virtio_cache_balloon (in the guest)'];
+  return { ...bad(name, 'page cache balloon', found, mend), level: 'note' };
 }
 
 function good(subject: string, check: string, found: string): Finding {

@@ -2,7 +2,6 @@
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, delimiter, join } from 'node:path';
-import { probeDiscard } from '../../os/discard.js';
 
 const DISCOVERY = '/usr/share/qemu/vhost-user/50-balloond.json';
 const DEVICE = 'vhost-user-test-device-pci';
@@ -33,10 +32,13 @@ export interface VmmFacts {
   version: string | null;
 }
 
-export function hostFacts(): HostFacts {
+export async function hostFacts(): Promise<HostFacts> {
   const [, thp = null] = /\[(\w+)\]/.exec(read('/sys/kernel/mm/transparent_hugepage/shmem_enabled')) ?? [];
   return {
-    discardMethod: attempt(probeDiscard),
+    discardMethod: await import('../../os/discard.js').then(
+      ({ probeDiscard }) => attempt(probeDiscard),
+      () => null,
+    ),
     cgroupV2: /\bmemory\b/.test(read('/sys/fs/cgroup/cgroup.controllers')),
     pressure: read('/proc/pressure/memory') !== '',
     shmemHugePages: thp,

@@ -2,12 +2,12 @@
 import { formatSize } from '../../../protocol/control/size.js';
 import type { VmView } from '../../../protocol/control/schema.js';
 import type { ControlClient } from '../client.js';
-import { printable, STATE_STYLES, type Output } from './output.js';
+import { guestBytes, printable, STATE_STYLES, type Output } from './output.js';
 import { alignColumns, shorten } from './text.js';
 
-const HEAD = ['VM', 'STATE', 'RAM', 'GUEST HAS', 'BALLOON', 'TARGET', 'AVAILABLE'];
-/** The widest the columns after the name get, with their gaps. */
+/** The widest the columns after the name get, with their gaps; and that of the page cache balloon. */
 const REST_COLUMNS = 66;
+const CACHE_COLUMNS = 10;
 const NAME_COLUMNS_MIN = 8;
 
 export async function list(client: ControlClient, output: Output): Promise<void> {
@@ -18,10 +18,22 @@ export async function list(client: ControlClient, output: Output): Promise<void>
 
 export function renderList(vms: readonly VmView[], output: Output): string {
   if (vms.length === 0) return 'no VM is connected: see balloonctl qemu-args for how to connect one';
+  const cached = vms.some(({ cache }) => cache !== null);
+  const restColumns = REST_COLUMNS + (cached ? CACHE_COLUMNS : 0);
   const nameColumns =
-    output.columns === null ? Infinity : Math.max(NAME_COLUMNS_MIN, output.columns - REST_COLUMNS);
-  const rows = vms.map((vm) => row(vm, nameColumns));
-  const [head = '', ...lines] = alignColumns([HEAD, ...rows], '<<>>>>>');
+    output.columns === null ? Infinity : Math.max(NAME_COLUMNS_MIN, output.columns - restColumns);
+  const own = [
+    'VM',
+    'STATE',
+    'RAM',
+    'GUEST HAS',
+    'BALLOON',
+    'TARGET',
+    ...(cached ? ['CACHE'] : []),
+    'AVAILABLE',
+  ];
+  const rows = vms.map((vm) => row(vm, nameColumns, cached));
+  const [head = '', ...lines] = alignColumns([own, ...rows], '<<>>>>>>');
   const painted = lines.map((line, index) => {
     const state = vms[index]?.state ?? 'running';
     return line.replace(` ${state} `, ` ${output.paint(STATE_STYLES[state], state)} `);
@@ -29,15 +41,16 @@ export function renderList(vms: readonly VmView[], output: Output): string {
   return [output.paint('bold', head), ...painted, ...vms.flatMap((vm) => notes(vm, output))].join('\n');
 }
 
-function row(vm: VmView, nameColumns: number): string[] {
+function row(vm: VmView, nameColumns: number, cached: boolean): string[] {
   const availableBytes = vm.stats?.['VIRTIO_BALLOON_S_AVAIL'];
   return [
     shorten(printable(vm.name), nameColumns),
     vm.state,
     formatSize(vm.ramBytes),
-    formatSize(Math.max(0, vm.ramBytes - vm.balloon.actualBytes)),
+    formatSize(guestBytes(vm)),
     formatSize(vm.balloon.actualBytes),
     formatSize(vm.balloon.targetBytes),
+    ...(cached ? [vm.cache === null ? '-' : formatSize(vm.cache.actualBytes)] : []),
     availableBytes === undefined ? '-' : formatSize(availableBytes),
   ];
 }

@@ -51,6 +51,11 @@ export function openOutput(
   };
 }
 
+/** What it has of its RAM: pages of a page cache balloon are its own again whenever it wants them, but not now. */
+export function guestBytes({ ramBytes, balloon, cache }: VmView): number {
+  return Math.max(0, ramBytes - balloon.actualBytes - (cache?.actualBytes ?? 0));
+}
+
 /** Names and reasons come from others: without control characters they cannot drive the terminal. */
 export function printable(text: string): string {
   return text.replace(/\p{Cc}/gu, '?');

@@ -60,7 +60,7 @@ function explain(vm: VmView, waitSeconds: number): string {
   const guess =
     vm.state === 'running'
       ? `the guest may have no more to give; the target stands, see balloonctl show ${name}`
-      : 'no guest driver is running; load virtio_balloon in the guest';
+      : 'no guest driver is running, load virtio_balloon in the guest';
   const why = vm.verdict === null ? guess : printable(vm.verdict);
   return `${name} holds ${formatSize(actualBytes)} of ${formatSize(targetBytes)} after ${waitSeconds} s: ${why}`;
 }

@@ -2,7 +2,7 @@
 import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import type { ControlClient } from '../client.js';
-import { printable, STATE_STYLES, type Output } from './output.js';
+import { guestBytes, printable, STATE_STYLES, type Output } from './output.js';
 import { formatAge, formatStat } from './stat-value.js';
 import { alignColumns, wrap } from './text.js';
 
@@ -39,9 +39,7 @@ export function renderVm(vm: VmView, output: Output): string {
     `${output.paint('bold', printable(vm.name))}  pid ${vm.pid}  ${state}: ${STATE_MEANS[vm.state]}`,
     ...section('Verdict', vm.verdict === null ? ['nothing to fix'] : wrap(printable(vm.verdict), width)),
     ...section('Not discarding', vm.inhibited === null ? [] : wrap(printable(vm.inhibited), width)),
-    ...section('Memory', [
-      `${formatSize(vm.ramBytes)} RAM, the guest has ${formatSize(Math.max(0, vm.ramBytes - vm.balloon.actualBytes))}`,
-    ]),
+    ...section('Memory', [`${formatSize(vm.ramBytes)} RAM, the guest has ${formatSize(guestBytes(vm))}`]),
     ...section('Balloon', balloonLines(vm.balloon)),
     ...section('Page cache', vm.cache === null ? [] : cacheLines(vm.cache)),
     ...section('Cgroup', cgroupLines(vm)),

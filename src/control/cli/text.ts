@@ -45,6 +45,11 @@ export function wrap(text: string, width: number): string[] {
   return line === '' ? lines : [...lines, line];
 }
 
+/** `1 VM`, `2 VMs`. */
+export function count(n: number, what: string): string {
+  return `${n} ${what}${n === 1 ? '' : 's'}`;
+}
+
 /** At most `width` columns of `text`; what is left out is an ellipsis. */
 export function shorten(text: string, width: number): string {
   if (columnsOf(text) <= width) return text;

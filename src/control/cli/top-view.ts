@@ -2,12 +2,12 @@
 import type { PolicyState, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import type { SORT_KEYS } from './choices.js';
-import { printable, type Output } from './output.js';
-import { alignColumns, shorten } from './text.js';
+import { guestBytes, printable, type Output } from './output.js';
+import { alignColumns, count, shorten } from './text.js';
 
-const HEAD = ['VM', 'STATE', 'RAM', 'GUEST', 'BALLOON', 'AVAIL', 'GUEST HAD'];
 /** Of all columns but the name and what the guest had, with the gaps between all. */
 const FIXED_COLUMNS = 11 + 4 * 8 + 6 * 2;
+const CACHE_COLUMNS = 8 + 2;
 const NAME_COLUMNS = { least: 6, most: 24 };
 /** One sample a column. */
 const HISTORY_COLUMNS = { least: 4, usual: 12, most: 60 };
@@ -18,7 +18,7 @@ export type SortKey = (typeof SORT_KEYS)[number];
 const BY: Record<SortKey, (vm: VmView) => number> = {
   name: () => 0,
   memory: guestBytes,
-  balloon: (vm) => vm.balloon.actualBytes,
+  balloon: ({ balloon, cache }) => balloon.actualBytes + (cache?.actualBytes ?? 0),
   available: (vm) => vm.stats?.['VIRTIO_BALLOON_S_AVAIL'] ?? -1,
 };
 
@@ -57,7 +57,8 @@ export function renderTop(
   screen: Screen,
   output: Pick<Output, 'paint'>,
 ): string[] {
-  const free = screen.columns - FIXED_COLUMNS;
+  const cached = vms.some(({ cache }) => cache !== null);
+  const free = screen.columns - FIXED_COLUMNS - (cached ? CACHE_COLUMNS : 0);
   const nameColumns = within(free - HISTORY_COLUMNS.usual, NAME_COLUMNS);
   const historyColumns = within(free - nameColumns, HISTORY_COLUMNS);
   const sorted = [...vms].sort((a, b) => BY[sort](b) - BY[sort](a) || a.name.localeCompare(b.name));
@@ -67,10 +68,12 @@ export function renderTop(
     formatSize(vm.ramBytes),
     formatSize(guestBytes(vm)),
     formatSize(vm.balloon.actualBytes),
+    ...(cached ? [vm.cache === null ? '-' : formatSize(vm.cache.actualBytes)] : []),
     vm.stats?.['VIRTIO_BALLOON_S_AVAIL'] === undefined ? '-' : formatSize(vm.stats['VIRTIO_BALLOON_S_AVAIL']),
     samples.sparkline(vm, historyColumns),
   ]);
-  const [head = '', ...table] = alignColumns([HEAD, ...cells], '<<>>>><');
+  const own = ['VM', 'STATE', 'RAM', 'GUEST', 'BALLOON', ...(cached ? ['CACHE'] : []), 'AVAIL', 'GUEST HAD'];
+  const [head = '', ...table] = alignColumns([own, ...cells], cached ? '<<>>>>><' : '<<>>>><');
   const top = [hostLine(policy), vmsLine(vms)];
   const left = screen.rows - top.length - 1;
   const shown = table.length <= left ? table : table.slice(0, Math.max(0, left - 1));
@@ -98,12 +101,8 @@ function hostLine({ host, mode, paused }: PolicyState): string {
 
 function vmsLine(vms: readonly VmView[]): string {
   const total = (of: (vm: VmView) => number): string => formatSize(vms.reduce((sum, vm) => sum + of(vm), 0));
-  const ballooned = total((vm) => vm.balloon.actualBytes);
-  return `${vms.length} VMs: RAM ${total((vm) => vm.ramBytes)}, guests have ${total(guestBytes)}, in balloons ${ballooned}`;
-}
-
-function guestBytes({ ramBytes, balloon }: VmView): number {
-  return Math.max(0, ramBytes - balloon.actualBytes);
+  const ballooned = total(({ balloon, cache }) => balloon.actualBytes + (cache?.actualBytes ?? 0));
+  return `${count(vms.length, 'VM')}: RAM ${total((vm) => vm.ramBytes)}, guests have ${total(guestBytes)}, in balloons ${ballooned}`;
 }
 
 function within(value: number, { least, most }: { least: number; most: number }): number {

@@ -244,6 +244,12 @@ void t.test('qemu-args needs no daemon', async (t) => {
   );
   t.match(human, { code: 0, stderr: '' });
   t.match(human.stdout, /^-name guest=web1 \\\n-m 4G \\\n/);
+  const cached = await balloonctl('qemu-args', '--cache-balloon');
+  t.match(cached.stdout, 'path=/run/balloond/cache-balloon.sock');
+  t.equal(
+    (await balloonctl('qemu-args', '--cache-socket-path', '/c.sock')).stdout,
+    cached.stdout.replace('/run/balloond/cache-balloon.sock', '/c.sock'),
+  );
   const args = await documentOf(t, 'qemu-args');
   t.match(args, ['-m', '2G']);
   t.match(await failureOf(t, 2, 'qemu-args', '--memory', '1000'), /whole number of MiB/);

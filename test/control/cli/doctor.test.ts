@@ -55,14 +55,42 @@ void t.test('each thing that is wrong with a VM is named with what mends it', (t
   t.match(memory.find(({ check }) => check === 'memory')?.found, '4 GiB shared, pages of 2 MiB');
   t.same(wrong(examineVm(vmView('web1', { verdict: 'add share=on' }), QEMU, [])), ['memory mend']);
   t.same(wrong(examineVm(vmView('web1', { verdict: 'out of puff' }), QEMU, [])), ['verdict mend']);
-  const limits = { ...vmView('web1').limits, problem: 'its cgroup holds others' };
-  t.same(wrong(examineVm(vmView('web1', { limits }), QEMU, [])), ['limits note']);
+  const limited = (problem: string): Finding[] =>
+    examineVm(vmView('web1', { limits: { ...vmView('web1').limits, problem } }), QEMU, []);
+  t.same(wrong(limited('its cgroup holds others')), ['limits note']);
+  const mendOf = (findings: readonly Finding[], which: string): unknown =>
+    findings.find(({ check }) => check === which)?.mend;
+  t.match(mendOf(limited('boot the host with x'), 'limits'), /^do as it says/);
+  t.match(mendOf(limited('it cannot be written (EACCES)'), 'limits'), /^systemctl start/);
   t.same(wrong(examineVm(vmView('web1', { inhibited: '/dev/vfio/1' }), QEMU, [])), ['pinned mend']);
   const queues = examineVm(vmView('web1', { verdict: 'set num_vqs=5 on it' }), QEMU, []);
   t.same(wrong(queues), ['queues mend']);
   t.match(queues.find(({ check }) => check === 'queues')?.mend, 'set num_vqs=5 on the device');
-  t.same(wrong(examineVm(vmView('web1', { state: 'connected' }), QEMU, [])), ['driver note']);
+  const away = examineVm(vmView('web1', { state: 'connected' }), QEMU, []);
+  t.same(wrong(away), ['driver note']);
+  t.equal(mendOf(away, 'driver'), 'modprobe virtio_balloon (in the guest)');
   t.same(wrong(examineVm(vmView('web1', { stats: { ageSeconds: 900 } }), QEMU, [])), ['driver note']);
+  t.end();
+});
+
+void t.test('a page cache balloon is looked at where there is one', (t) => {
+  const look = (
+    targetBytes: number,
+    feature = 'VIRTIO_CACHE_BALLOON_F_RANGES',
+    inflatedBytesTotal = 0,
+  ): Finding[] => {
+    const { balloon, features } = vmView('web1');
+    const cache = { ...balloon, targetBytes, actualBytes: targetBytes / 2, inflatedBytesTotal };
+    const findings = examineVm(vmView('web1', { cache, features: [...features, feature] }), QEMU, []);
+    return findings.filter(({ check }) => check === 'page cache balloon');
+  };
+  t.same(wrong(look(2 ** 30)), []);
+  t.match(look(2 ** 30), [{ found: 'holds 512 MiB of at most 1 GiB' }]);
+  t.same(wrong(look(2 ** 30, 'none', 4096)), [], 'a driver as old as the proposal acks nothing');
+  t.match(look(0), [{ level: 'note', mend: 'balloonctl set web1 --cache-limit SIZE' }]);
+  t.match(look(2 ** 30, 'none'), [{ level: 'note', mend: /^modprobe virtio_cache_balloon / }]);
+  const neither = vmView('web1', { state: 'connected', features: [], cache: vmView('web1').balloon });
+  t.match(examineVm(neither, QEMU, []).find(({ check }) => check === 'driver')?.mend, 'virtio_cache_balloon');
   t.end();
 });
 
@@ -74,14 +102,13 @@ void t.test('the daemon may have as many files open as its VMs need', (t) => {
   t.end();
 });
 
-void t.test('this host is looked at', (t) => {
-  const facts = hostFacts();
+void t.test('this host is looked at', async (t) => {
+  const facts = await hostFacts();
   t.match(facts.discardMethod, /^(process_madvise|madvise|fallocate)$/);
   t.ok(Number(openFilesMax(process.pid)) > 0);
   t.equal(openFilesMax(2 ** 30), null);
   t.match(vmmFacts(process.pid, facts.qemu), { kind: /node/, version: null });
   t.same(vmmFacts(2 ** 30, null), { kind: 'unknown', version: null });
-  t.end();
 });
 
 void t.test('QEMU is asked for its version and the device', (t) => {

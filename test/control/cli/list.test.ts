@@ -26,6 +26,24 @@ void t.test('the list fits 80 columns of a terminal, and loses no name in a pipe
   t.end();
 });
 
+void t.test('page cache balloons have a column where there are any', (t) => {
+  const { balloon } = vmView('both');
+  const both = vmView('both', {
+    state: 'connected',
+    ramBytes: 1023 * MIB,
+    balloon: { ...balloon, actualBytes: 100 * MIB },
+    cache: { ...balloon, actualBytes: 600 * MIB },
+    stats: { ageSeconds: 1, VIRTIO_BALLOON_S_AVAIL: 1023 * MIB },
+  });
+  const lines = renderList([both, vmView('plain')], terminal).split('\n');
+  t.match(lines[0], / TARGET +CACHE +AVAILABLE$/);
+  t.match(lines[1], /^both +connected +1023 MiB +323 MiB +100 MiB +0 B +600 MiB +1023 MiB$/);
+  t.match(lines[2], /^plain .* 0 B +- +3 GiB$/);
+  t.ok(lines.every((line) => line.length <= 80));
+  t.notMatch(renderList([vmView('plain')], terminal), 'CACHE');
+  t.end();
+});
+
 void t.test('the list ends with what needs attention', (t) => {
   const busy = vmView('web1', { verdict: 'set num_vqs=5', inhibited: 'backup\x1b[2J' });
   const lines = renderList([vmView('calm'), busy], plain).split('\n');

@@ -47,6 +47,12 @@ void t.test('it sorts, sums up, and draws what was', (t) => {
     /^sick +! running/,
     /^! sick: out of puff/,
   ]);
+  const cached = vmView('cached', { cache: { ...vmView('cached').balloon, actualBytes: GIB } });
+  t.match(renderTop({ vms: [cached], policy: POLICY }, new Samples(), 'name', ALL, output).slice(1), [
+    '1 VM: RAM 4 GiB, guests have 3 GiB, in balloons 1 GiB',
+    / BALLOON +CACHE +AVAIL /,
+    /^cached +running +4 GiB +3 GiB +0 B +1 GiB +3 GiB$/,
+  ]);
   t.end();
 });
 
@@ -60,10 +66,12 @@ void t.test('no line is wider than the terminal, nor are there more than it has'
       ramBytes: bytes,
       actualBytes: bytes,
       available: fc.option(bytes),
+      cached: fc.option(bytes),
     })
-    .map(({ name, actualBytes, available, ...change }) => {
+    .map(({ name, actualBytes, available, cached, ...change }) => {
       const stats = available === null ? null : { ageSeconds: 1, VIRTIO_BALLOON_S_AVAIL: available };
-      return sized(name, actualBytes, { ...change, stats });
+      const cache = cached === null ? null : { ...vmView(name).balloon, actualBytes: cached };
+      return sized(name, actualBytes, { ...change, stats, cache });
     });
   const screen = fc.record({
     columns: fc.integer({ min: 1, max: 200 }),
