@@ -53,10 +53,10 @@ export class VmReadings {
   /** Null when it has no cgroup of its own, or one that may not be read. */
   memory(): CgroupMemory | null {
     try {
-      const read = this.#cgroup?.read() ?? null;
-      if (read === null) return null;
+      const usage = this.#cgroup?.usage() ?? null;
+      if (usage === null) return null;
       this.#watch();
-      const { currentBytes, stat, pressure } = read;
+      const { currentBytes, stat, pressure } = usage;
       // Guest memory is shmem (on hugetlbfs it is charged elsewhere).
       const overheadBytes = Math.min(currentBytes, (stat['anon'] ?? 0) + (stat['kernel'] ?? 0));
       return { currentBytes, overheadBytes, pressurePercent: pressure?.some.avg10 ?? NaN };
