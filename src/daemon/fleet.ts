@@ -51,6 +51,8 @@ export class VmFleet implements Fleet {
   readonly #vms = new Map<string, Vm>();
   /** Page cache balloons. One of the same process as a VM has that VM's name, and is shown as part of it. */
   readonly #caches = new Map<string, Vm>();
+  /** All VMs with their devices, made when they are asked for and until one comes or goes. */
+  #governedVms: Map<string, GovernedDevices> | null = null;
   readonly #started: ConfigFile;
   #config: ConfigFile;
   readonly #events: EventLog;
@@ -76,9 +78,14 @@ export class VmFleet implements Fleet {
       () => mayPin(paths.proc),
       pinCheckMs,
     );
-    this.#policy = new PolicyEngine(new PolicySettings(config), () => this.#governed(), events.emit, {
-      paths,
-    });
+    this.#policy = new PolicyEngine(
+      new PolicySettings(config),
+      () => [...this.#governed().values()],
+      events.emit,
+      {
+        paths,
+      },
+    );
     this.#metrics = new Metrics(
       () => this.#metered(),
       version,
@@ -167,7 +174,7 @@ export class VmFleet implements Fleet {
   }
 
   get size(): number {
-    return this.#names().size;
+    return this.#governed().size;
   }
 
   metrics(): Promise<Buffer> {
@@ -196,14 +203,14 @@ export class VmFleet implements Fleet {
   }
 
   list(): VmView[] {
-    return [...this.#names()].flatMap((name) => this.find(name) ?? []);
+    return [...this.#governed().keys()].flatMap((name) => this.find(name) ?? []);
   }
 
   find(name: string): VmView | undefined {
     const vm = this.#vms.get(name)?.view();
     const cache = this.#caches.get(name)?.view();
     const view = vm === undefined ? cache && cacheAlone(cache) : withCache(vm, cache);
-    const governed = this.#governedVm(name);
+    const governed = this.#governed().get(name);
     return view && governed && { ...view, policy: this.#policy.vmView(governed) };
   }
 
@@ -274,10 +281,12 @@ export class VmFleet implements Fleet {
     const devices = identity.options.kind === 'balloon' ? this.#vms : this.#caches;
     const vm = new Vm(fd, identity, { ...handOver, paths: this.#paths }, this.#events.emit, () => {
       devices.delete(name);
+      this.#governedVms = null;
       this.#metrics.forget(measuredAlone(vm));
       if (this.#devices(name).length === 0) this.#events.forget(name);
     });
     devices.set(name, vm);
+    this.#governedVms = null;
     this.#pinWatch.wake();
     return vm;
   }
@@ -296,17 +305,15 @@ export class VmFleet implements Fleet {
   }
 
   /** Each once, whichever devices it has. */
-  #names(): Set<string> {
-    return new Set([...this.#vms.keys(), ...this.#caches.keys()]);
-  }
-
-  #governed(): GovernedDevices[] {
-    return [...this.#names()].flatMap((name) => this.#governedVm(name) ?? []);
-  }
-
-  #governedVm(name: string): GovernedDevices | undefined {
-    const [first, ...others] = this.#devices(name);
-    return first && new GovernedDevices(name, [first, ...others]);
+  #governed(): Map<string, GovernedDevices> {
+    if (this.#governedVms !== null) return this.#governedVms;
+    const vms = new Map<string, GovernedDevices>();
+    for (const { name } of this.#all()) {
+      const [first, ...others] = this.#devices(name);
+      if (first !== undefined) vms.set(name, new GovernedDevices(name, [first, ...others]));
+    }
+    this.#governedVms = vms;
+    return vms;
   }
 
   #devices(name: string): Vm[] {

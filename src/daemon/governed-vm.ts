@@ -1,8 +1,16 @@
 import type { VmView } from '../../protocol/control/schema.js';
 import type { Vm } from './vm.js';
 
+/** A guest's last statistics by their names, not copied. */
+export interface StatsFigures {
+  readonly values: ReadonlyMap<string, number>;
+  readonly ageSeconds: number;
+}
+
 /** What the policy goes by, read of every device every few seconds. */
-export type DeviceFigures = Pick<VmView, 'state' | 'inhibited' | 'stats'> & Sizes;
+export interface DeviceFigures extends Pick<VmView, 'state' | 'inhibited'>, Sizes {
+  readonly stats: StatsFigures | null;
+}
 type Sizes = Pick<VmView['balloon'], 'targetBytes' | 'actualBytes'>;
 
 export interface VmFigures extends DeviceFigures {

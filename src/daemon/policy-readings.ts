@@ -1,8 +1,8 @@
-import type { VmStats } from '../../protocol/control/schema.js';
 import { VmCgroup } from '../host/cgroup.js';
 import { findVmCgroup } from '../host/find-cgroup.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import type { PressureTrigger } from '../host/pressure.js';
+import type { StatsFigures } from './governed-vm.js';
 
 /** Statistics older than this are of the past. */
 const STALE_SECONDS = 60;
@@ -66,9 +66,9 @@ export class VmReadings {
   }
 
   /** By what the guest counted since its statistics before these: a claim. */
-  stallPercent(stats: VmStats | null): number {
+  stallPercent(stats: StatsFigures | null): number {
     if (stats === null || stats.ageSeconds > STALE_SECONDS) return NaN;
-    const counted = STALL_COUNTERS.reduce((sum, name) => sum + (stats[name] ?? 0), 0);
+    const counted = STALL_COUNTERS.reduce((sum, name) => sum + (stats.values.get(name) ?? 0), 0);
     const at = Date.now() / 1000 - stats.ageSeconds;
     // The same statistics seen again say the same again.
     if (at - this.#countedAt < SAME_SECONDS) return this.#stalling ? COUNTED_STALL_PERCENT : 0;
@@ -85,6 +85,6 @@ export class VmReadings {
 }
 
 /** A statistic that is there and not of the past; else NaN. */
-export function freshStat(stats: VmStats | null, name: string): number {
-  return stats === null || stats.ageSeconds > STALE_SECONDS ? NaN : (stats[name] ?? NaN);
+export function freshStat(stats: StatsFigures | null, name: string): number {
+  return stats === null || stats.ageSeconds > STALE_SECONDS ? NaN : (stats.values.get(name) ?? NaN);
 }

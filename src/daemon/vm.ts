@@ -249,8 +249,10 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** A part of view() that costs little. */
   get figures(): DeviceFigures {
     const { targetBytes, actualBytes, inhibited } = this.#balloon;
+    const { values, receivedAt } = this.#balloon.stats;
     const { state } = this.#session;
-    return { state, targetBytes, actualBytes, inhibited, stats: this.#statsView() };
+    const stats = values === null ? null : { values, ageSeconds: (Date.now() - receivedAt) / 1000 };
+    return { state, targetBytes, actualBytes, inhibited, stats };
   }
 
   /** With what is known of its one device as `balloon`, whichever it is. */
@@ -277,7 +279,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       inhibited,
       verdict: this.#verdict(),
       features: this.#featureNames(features),
-      stats,
+      stats: stats && { ageSeconds: stats.ageSeconds, ...Object.fromEntries(stats.values) },
       cgroup: this.limits.view(),
       limits: this.limits.limitsView(),
       policy: null,
@@ -640,12 +642,6 @@ export class Vm implements SessionObserver, BalloonObserver {
     if (this.#problem === reason) return;
     this.#problem = reason;
     this.#emit('private-memory', reason, fields);
-  }
-
-  #statsView(): VmView['stats'] {
-    const { values, receivedAt } = this.#balloon.stats;
-    if (values === null) return null;
-    return { ageSeconds: (Date.now() - receivedAt) / 1000, ...Object.fromEntries(values) };
   }
 
   /** Those that have names: a guest may send any number of others. */

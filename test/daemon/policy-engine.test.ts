@@ -511,7 +511,7 @@ void t.test('a guest is not believed to hold what the host has', (t) => {
     figures: {
       state: 'running',
       inhibited: null,
-      stats: { ageSeconds: 0, VIRTIO_BALLOON_S_AVAIL: 200 * MIB },
+      stats: { ageSeconds: 0, values: new Map([['VIRTIO_BALLOON_S_AVAIL', 200 * MIB]]) },
       targetBytes: 0,
       actualBytes: 0,
       cache: { targetBytes: 200 * MIB, actualBytes: 200 * MIB },
