@@ -68,6 +68,10 @@ play<CrowdPart>({
     return null;
   },
   inflate: ({ load }) => each((vm) => vm.inflating.tell(buffers(vm, load))),
-  waitFree: () => each((vm) => vm.waitFree()),
+  // One after another: a thousand that look all the time would keep those who discard from their cores.
+  waitFree: async () => {
+    for (const vm of vms) await vm.waitFree();
+    return null;
+  },
   deflate: () => each((vm) => vm.deflating.tell(buffers(vm, 'sequential'))),
 });

@@ -23,7 +23,7 @@
 
 #define NOT_ATTEMPTED (-1)
 
-#define NICE 10
+#define NICE 5
 
 struct behind {
 	struct handle handle;
