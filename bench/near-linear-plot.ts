@@ -54,13 +54,15 @@ export function nearLinearPlot(runs: readonly Run[]): string {
     ...runs.flatMap(({ contender, points: own }, n) => {
       const colour = COLOURS[contender];
       const left = LEFT + n * 250;
+      // So that it shows where another lies on it.
+      const width = contender === 'no balloon' ? 7 : 2.5;
       return [
         polyline(
           [
             [left, 20],
             [left + 24, 20],
           ],
-          `stroke="${colour}" stroke-width="2.5"`,
+          `stroke="${colour}" stroke-width="${width}"`,
         ),
         text(left + 32, 24, `${contender}, settled`, 'start', COLOURS.text),
         polyline(
@@ -73,7 +75,7 @@ export function nearLinearPlot(runs: readonly Run[]): string {
         text(left + 32, 44, 'while a disk is read', 'start', COLOURS.text),
         polyline(
           own.map(({ workingSetMib, settledMib }) => [x(workingSetMib), y(settledMib)]),
-          `stroke="${colour}" stroke-width="2.5"`,
+          `stroke="${colour}" stroke-width="${width}"`,
         ),
         polyline(
           own.map(({ workingSetMib, streamMib }) => [x(workingSetMib), y(streamMib.median)]),
@@ -91,7 +93,7 @@ export function nearLinearPlot(runs: readonly Run[]): string {
         ]),
       ];
     }),
-    text(x(maxX) - 4, y(floorMib + maxX) + 18, 'kernel + working set', 'end', COLOURS.faint),
+    text(x(maxX) - 4, y(floorMib + maxX * 0.72), 'kernel + working set', 'end', COLOURS.faint),
     '</svg>',
   ];
   return `${lines.join('\n')}\n`;

@@ -2,6 +2,7 @@
  * What the project exists for: the host memory of a VM against the working set of what runs in it, with a disk of four
  * times its memory read for each working set, without a balloon, with a traditional one that reports free pages, and with
  * the page cache balloon, a guest each. `--only NAME` and `--working-set MIB` measure a part anew; the rest is what is stored.
+ * `--untuned` leaves out the settings that come with the driver, and is stored apart.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -15,7 +16,6 @@ import { measure, type Contender, type Run } from './working-sets.js';
 const MEMORY_MIB = 1024;
 const WORKING_SETS_MIB = [64, 128, 256, 384, 512];
 const CONTENDERS: readonly Contender[] = ['no balloon', 'traditional, reporting', 'page cache'];
-const RESULTS = 'bench/results/near-linear.json';
 const PICTURE = 'docs/near-linear.svg';
 
 function rows({ contender, floorMib, points }: Run): Row[] {
@@ -53,12 +53,22 @@ function swing(points: Run['points']): number {
   );
 }
 
-const { only, 'working-set': oneMib } = parseArgs({
-  options: { only: { type: 'string' }, 'working-set': { type: 'string' } },
+const {
+  only,
+  'working-set': oneMib,
+  untuned,
+} = parseArgs({
+  options: {
+    only: { type: 'string' },
+    'working-set': { type: 'string' },
+    untuned: { type: 'boolean', default: false },
+  },
 }).values;
+const name = untuned ? 'near-linear-untuned' : 'near-linear';
+const results = `bench/results/${name}.json`;
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
-for (const contender of CONTENDERS.filter((name) => only === undefined || name === only)) {
+for (const contender of CONTENDERS.filter((one) => only === undefined || one === only)) {
   for (const workingSetMib of WORKING_SETS_MIB.filter(
     (mib) => oneMib === undefined || mib === Number(oneMib),
   )) {
@@ -67,6 +77,7 @@ for (const contender of CONTENDERS.filter((name) => only === undefined || name =
       workingSetsMib: [workingSetMib],
       streamMib: 4 * MEMORY_MIB,
       module,
+      tuned: !untuned,
       onSample: (_, streaming, hostMib) => {
         process.stderr.write(
           `\r${contender}: ${workingSetMib} MiB, ${streaming ? 'disk is read' : 'settling'}, host ${hostMib.toFixed(0)} MiB  `,
@@ -77,8 +88,8 @@ for (const contender of CONTENDERS.filter((name) => only === undefined || name =
   }
 }
 const all = stored();
-report('near-linear', all.flatMap(rows), all);
-writeFileSync(PICTURE, nearLinearPlot(all));
+report(name, all.flatMap(rows), all);
+if (!untuned) writeFileSync(PICTURE, nearLinearPlot(all));
 
 /** Beside what is stored, so that a run may be made of many. */
 function keep(run: Run): void {
@@ -88,12 +99,12 @@ function keep(run: Run): void {
   );
   const points = [...others, ...run.points].sort((a, b) => a.workingSetMib - b.workingSetMib);
   kept.set(run.contender, { ...run, points });
-  mkdirSync(dirname(RESULTS), { recursive: true });
-  const figures = CONTENDERS.flatMap((name) => kept.get(name) ?? []);
-  writeFileSync(RESULTS, JSON.stringify({ figures }));
+  mkdirSync(dirname(results), { recursive: true });
+  const figures = CONTENDERS.flatMap((one) => kept.get(one) ?? []);
+  writeFileSync(results, JSON.stringify({ figures }));
 }
 
 function stored(): Run[] {
-  if (!existsSync(RESULTS)) return [];
-  return (JSON.parse(readFileSync(RESULTS, 'utf8')) as { figures: Run[] }).figures;
+  if (!existsSync(results)) return [];
+  return (JSON.parse(readFileSync(results, 'utf8')) as { figures: Run[] }).figures;
 }

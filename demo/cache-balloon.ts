@@ -1,5 +1,7 @@
-/** `npm run demo -- --cache-balloon`: what a guest costs the host, by what it works with, without and with the balloon. */
+/** `npm run demo -- --cache-balloon [--svg FILE]`: what a guest costs the host, by what it works with, without and with the balloon. */
+import { writeFileSync } from 'node:fs';
 import { fitLine } from '../bench/fit.js';
+import { nearLinearPlot } from '../bench/near-linear-plot.js';
 import { measure, type Contender, type Run } from '../bench/working-sets.js';
 import { buildCacheModule } from '../test/support/lab/cache-module.js';
 import { sizeBars } from './size-bars.js';
@@ -11,7 +13,7 @@ const WORKING_SETS_MIB = [64, 128, 256];
 const STREAM_MIB = 768;
 const CONTENDERS: readonly Contender[] = ['no balloon', 'page cache'];
 
-export async function tellCacheBalloon(terminal: Terminal): Promise<void> {
+export async function tellCacheBalloon(terminal: Terminal, svgPath?: string): Promise<void> {
   const module = await buildCacheModule();
   if (module === null)
     throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
@@ -37,6 +39,7 @@ export async function tellCacheBalloon(terminal: Terminal): Promise<void> {
     .flatMap(({ points }) => points)
     .reduce((sum, { damagedPages }) => sum + damagedPages, 0);
   if (damaged > 0) throw new Error(`${damaged} pages of the guest were not as it had written them`);
+  if (svgPath !== undefined) writeFileSync(svgPath, nearLinearPlot(runs));
   const cached = runs.at(-1)?.points ?? [];
   const { slope, intercept } = fitLine(cached.map((point) => [point.workingSetMib, point.settledMib]));
   terminal.print(

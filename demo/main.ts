@@ -9,7 +9,7 @@ import { tell } from './story.js';
 import { svg } from './svg.js';
 import { Terminal } from './terminal.js';
 
-const USAGE = 'usage: npm run demo [-- --svg FILE | --cache-balloon]';
+const USAGE = 'usage: npm run demo [-- [--cache-balloon] [--svg FILE]]';
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 class Interrupted extends Error {
@@ -46,7 +46,7 @@ let exitCode = 0;
 try {
   const told =
     isCacheBalloon === true
-      ? tellCacheBalloon(new Terminal(process.stdout, process.env))
+      ? tellCacheBalloon(new Terminal(process.stdout, process.env), svgPath)
       : run(stage, svgPath);
   await Promise.race([told, interrupted]);
 } catch (error) {

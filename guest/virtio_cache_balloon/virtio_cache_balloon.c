@@ -12,7 +12,8 @@
  * File pages that the guest read and does not read again are worth less than the
  * balloon: while there are such, kswapd is refused folios of the balloon, and the
  * balloon grows at their cost. That the guest reads again what it lost shows that
- * they were worth more, and the balloon gives way for a while.
+ * they were worth more, and the balloon gives way for a while: for longer each time
+ * when that comes soon after it grew again, and then it grows slowly, too.
  */
 #include <linux/bitmap.h>
 #include <linux/delay.h>
@@ -56,6 +57,10 @@ static unsigned int backoff_ms = 1000;
 module_param(backoff_ms, uint, 0644);
 MODULE_PARM_DESC(backoff_ms, "Grow no more for this long after the guest needed pages of the balloon");
 
+static unsigned int backoff_max_ms = 30000;
+module_param(backoff_max_ms, uint, 0644);
+MODULE_PARM_DESC(backoff_max_ms, "And for this long when it reads again, again and again, what it lost");
+
 static unsigned int retry_ms = 1000;
 module_param(retry_ms, uint, 0644);
 MODULE_PARM_DESC(retry_ms, "Try again after this long when the guest had no memory to give");
@@ -64,11 +69,11 @@ static unsigned int reclaim_ms = 10;
 module_param(reclaim_ms, uint, 0644);
 MODULE_PARM_DESC(reclaim_ms, "How long kswapd has to replace cold page cache that was taken");
 
-static unsigned int cold_mib = 16;
+static unsigned int cold_mib = 8;
 module_param(cold_mib, uint, 0644);
 MODULE_PARM_DESC(cold_mib, "Page cache that is left alone whether or not it is used");
 
-static unsigned int refaults = 256;
+static unsigned int refaults = 512;
 module_param(refaults, uint, 0644);
 MODULE_PARM_DESC(refaults, "Pages a second which, when the guest reads them again, are too many");
 
@@ -99,9 +104,12 @@ struct cache_balloon {
 
 	/* Until then the guest needs its memory more. */
 	unsigned long way_until;
+	/* How long its page cache was given way the last time. */
+	unsigned long way_for;
 	/* Folios that somebody who waited came back to. */
 	atomic_long_t insisted;
-	unsigned long needs_seen;
+	unsigned long insisted_seen;
+	unsigned long refaults_seen;
 	unsigned long needs_seen_at;
 
 	/* What the buffer to be sent names, and holds references to. */
@@ -178,14 +186,39 @@ static int prepare_taken(struct cache_balloon *cb, struct folio *folio)
 	return err;
 }
 
-static void give_way(struct cache_balloon *cb)
-{
-	WRITE_ONCE(cb->way_until, jiffies + msecs_to_jiffies(backoff_ms));
-}
-
 static bool gives_way(struct cache_balloon *cb)
 {
 	return time_before(jiffies, READ_ONCE(cb->way_until));
+}
+
+static void give_way(struct cache_balloon *cb, unsigned long length)
+{
+	unsigned long until = jiffies + length;
+
+	if (time_after(until, READ_ONCE(cb->way_until)))
+		WRITE_ONCE(cb->way_until, until);
+}
+
+/* Whether the balloon gave way not long ago. */
+static bool gave_way(struct cache_balloon *cb)
+{
+	return time_before(jiffies, READ_ONCE(cb->way_until) + msecs_to_jiffies(backoff_max_ms));
+}
+
+/* What the balloon took since it last gave way is used: the next time is to come later. */
+static void give_way_to_cache(struct cache_balloon *cb)
+{
+	unsigned long least = msecs_to_jiffies(backoff_ms);
+
+	if (!gives_way(cb))
+		cb->way_for = gave_way(cb) ? clamp(2 * cb->way_for, least, msecs_to_jiffies(backoff_max_ms)) : least;
+	give_way(cb, cb->way_for);
+}
+
+/* Then the balloon takes little at a time from the page cache, and sees whether that is missed. */
+static bool is_careful(struct cache_balloon *cb)
+{
+	return cb->way_for > msecs_to_jiffies(backoff_ms) && gave_way(cb);
 }
 
 /* Whether the guest has page cache that it seems not to use. */
@@ -492,18 +525,27 @@ static bool locked(struct cache_balloon *cb)
 	return lock;
 }
 
-/* What the guest reads again was in its page cache not long ago. */
+/*
+ * What the guest reads again was in its page cache not long ago. A few pages are not
+ * enough: a lasting stream now and then loses pages that were read ahead of it.
+ */
 static void watch_needs(struct cache_balloon *cb)
 {
-	unsigned long now = global_node_page_state(WORKINGSET_REFAULT_FILE) +
-			    atomic_long_read(&cb->insisted);
-	unsigned long elapsed = max(jiffies - cb->needs_seen_at, 1UL);
+	unsigned long refaulted = global_node_page_state(WORKINGSET_REFAULT_FILE);
+	unsigned long insisted = atomic_long_read(&cb->insisted);
+	unsigned long elapsed = max(jiffies - cb->needs_seen_at, (unsigned long)HZ);
+	unsigned long most = mult_frac((unsigned long)refaults, elapsed, HZ);
+	bool is_read_again = refaulted - cb->refaults_seen > most;
+	bool is_insisted_on = insisted - cb->insisted_seen > most;
 
-	if (elapsed < HZ / 10)
+	if (is_read_again)
+		give_way_to_cache(cb);
+	if (is_insisted_on)
+		give_way(cb, msecs_to_jiffies(backoff_ms));
+	if (!is_read_again && !is_insisted_on && jiffies - cb->needs_seen_at < HZ)
 		return;
-	if (now - cb->needs_seen > mult_frac((unsigned long)refaults, elapsed, HZ))
-		give_way(cb);
-	cb->needs_seen = now;
+	cb->refaults_seen = refaulted;
+	cb->insisted_seen = insisted;
 	cb->needs_seen_at = jiffies;
 }
 
@@ -530,7 +572,7 @@ static void cache_balloon_work(struct work_struct *work)
 {
 	struct cache_balloon *cb = container_of(to_delayed_work(work), struct cache_balloon, work);
 	unsigned long target, most_pages, pages;
-	bool short_of = false, cold;
+	bool short_of = false, cold, careful;
 	u32 num_pages;
 
 	write_stats(cb);
@@ -543,17 +585,18 @@ static void cache_balloon_work(struct work_struct *work)
 	watch_needs(cb);
 	pages = atomic_long_read(&cb->pages);
 	cold = has_cold(cb);
+	careful = cold && is_careful(cb);
 	/*
 	 * What the host has yet to ack cannot be reclaimed, and the host may be away
 	 * for a while: it must be little against what can be reclaimed meanwhile.
 	 */
 	most_pages = gives_way(cb) ? 0 : min3(max(pages / 4, MIN_IN_FLIGHT), target - min(target, pages),
-					      cold ? ULONG_MAX : spare_pages());
+					      careful ? MIN_IN_FLIGHT : cold ? ULONG_MAX : spare_pages());
 	while (!short_of && cb->nr_entries + ENTRIES_PER_PAGE <= VIRTIO_CACHE_BALLOON_ENTRIES &&
 	       cb->nr_pages < most_pages)
 		if (add_folio(cb, most_pages - cb->nr_pages, &short_of))
 			break;
-	if (!cb->nr_pages)
+	if (!cb->nr_pages || careful)
 		short_of = true;
 	if (give_up(cb) || tell_taken(cb))
 		return;
@@ -655,7 +698,7 @@ static int cache_balloon_probe(struct virtio_device *vdev)
 	INIT_DELAYED_WORK(&cb->work, cache_balloon_work);
 	xa_init(&cb->taken);
 	cb->way_until = jiffies;
-	cb->needs_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
+	cb->refaults_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
 	cb->needs_seen_at = jiffies;
 	cb->buffer = kmalloc_array(VIRTIO_CACHE_BALLOON_ENTRIES, 8, GFP_KERNEL);
 	cb->taken_buffer = kmalloc_array(VIRTIO_CACHE_BALLOON_ENTRIES, 8, GFP_KERNEL);
