@@ -33,8 +33,9 @@ const LOADS: readonly Load[] = ['sequential', 'random', 'longest'];
 const CROWD_MIB = 2048;
 /** The daemon looks at the open files of each VM's process: they are to be about as many as a VMM has. */
 const VMS_PER_PROCESS = 10;
-/** The garbage of starting up is collected by then. */
+/** The garbage of starting up is collected by then, and that of so many connections. */
 const SETTLE_SECONDS = 25;
+const CONNECTED_SECONDS = 60;
 const IDLE_SECONDS = 30;
 /** Fewer are lost in what the collector does meanwhile. */
 const COUNTABLE_VMS = 100;
@@ -163,7 +164,7 @@ async function costs(vms: number): Promise<Row> {
       players.push(made.player);
       connectSeconds += made.seconds;
     }
-    await pause(SETTLE_SECONDS * 1000);
+    await pause(CONNECTED_SECONDS * 1000);
     const idlePercent = await busyPercent(pid, IDLE_SECONDS);
     const after = memoryKib(pid);
     const each = (kind: keyof typeof after): string =>
