@@ -127,8 +127,11 @@ export class PolicyEngine {
     };
     const { actions, next } = plan(reading, table, config, this.#state);
     if (this.#settings.mode === 'auto') {
+      const since = actions.map(({ row }) => reading.nowSeconds - get(this.#state, Column.markSeconds, row));
       this.#state = next;
-      for (const action of actions) this.#act(action, vms, describe(action, this.#names, table, config));
+      actions.forEach((action, n) =>
+        this.#act(action, vms, describe(action, this.#names, table, config), since[n] ?? 0),
+      );
     } else {
       this.#state = { ...this.#state, short: next.short };
       this.#advise(actions, (action) => describe(action, this.#names, table, config));
@@ -327,7 +330,8 @@ export class PolicyEngine {
     else entry.count++;
   }
 
-  #act(action: Action, vms: readonly GovernedVm[], text: string): void {
+  /** `sinceSeconds`: how long ago the VM was last asked for memory or forced, by the clock that plan() goes by. */
+  #act(action: Action, vms: readonly GovernedVm[], text: string, sinceSeconds: number): void {
     const vm = vms[action.row];
     if (vm === undefined) return;
     this.#say(vm.name, text);
@@ -355,7 +359,8 @@ export class PolicyEngine {
       case 'limit': {
         const { highBytes, maxBytes, rung } = action;
         const forced = cause === 'not-yielding';
-        tell(forced ? 'policy-forced' : 'policy-released', { highBytes, maxBytes, rung });
+        if (forced) tell('policy-forced', { highBytes, maxBytes, rung, graceSeconds: sinceSeconds });
+        else tell('policy-released', { highBytes, maxBytes, rung });
         vm.force(highBytes, maxBytes).catch((error: unknown) => {
           const why = error instanceof Error ? error.message : String(error);
           this.#degrade(`force on ${vm.name}`, `${vm.name} cannot be held to less: ${why}`);
@@ -363,7 +368,7 @@ export class PolicyEngine {
         return;
       }
       case 'kill':
-        tell('policy-forced', { killed: vm.pid });
+        tell('policy-forced', { killed: vm.pid, graceSeconds: sinceSeconds });
         try {
           process.kill(vm.pid, 'SIGKILL');
         } catch (error) {

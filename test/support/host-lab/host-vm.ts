@@ -15,7 +15,7 @@ export const ROOT = join(import.meta.dirname, '../../../..');
 const PAYLOAD_PORT = '/dev/vport0p2';
 /** Where in the VM the tests' own programs are. */
 export const TESTS = '/opt/balloond-tests';
-const COMMAND_TIMEOUT_MS = 120_000;
+const COMMAND_TIMEOUT_MS = 300_000;
 
 export class HostVm {
   readonly guest: Guest;
