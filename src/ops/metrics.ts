@@ -115,7 +115,11 @@ export class Metrics {
   }
 
   #actions(): Family {
-    const actions = new Family('balloond_policy_actions_total', 'counter', 'Actions of the policy, by kind and cause');
+    const actions = new Family(
+      'balloond_policy_actions_total',
+      'counter',
+      'Actions of the policy, by action and reason',
+    );
     for (const { action, reason, count } of this.#policy()) {
       actions.add(`${label('action', action)},${label('reason', reason)}`, count);
     }
