@@ -96,12 +96,12 @@ export function configPage(version: string): string {
     ['[[socket]]', 'Any number of sockets for VMMs.', keyEntries(table('socket').properties, SOCKET_WORDS)],
     [
       '[[vm]]',
-      'Settings of VMs by their names, whichever socket the VMs connect to.',
+      'What VMs of some names have, whichever socket they come to.',
       keyEntries(table('vm').properties, VM_WORDS),
     ],
     [
       '[policy]',
-      'The policy, which decides which VM gets memory when the host runs short.',
+      'Who gets memory when the host runs short.',
       keyEntries(table('policy').properties, POLICY_WORDS),
     ],
     ['[[policy.band]]', 'Bands, highest first.', keyEntries(band.properties, BAND_WORDS)],
