@@ -49,7 +49,7 @@ function operationObject(operationId: string, operation: Operation): Json {
           },
         },
       },
-      ...(named && { 404: problem('No VM has this name; the detail lists those known.') }),
+      ...(named && { 404: problem('No VM has this name; the detail lists the known names.') }),
       ...(operation.conflict !== undefined && { 409: problem(operation.conflict) }),
       default: problem('Refused; the detail says what to do.'),
     },

@@ -38,17 +38,20 @@ export const OPERATIONS = {
       hint: 'send {"memoryBytes": N}, {"balloonBytes": N}, {"cacheLimitBytes": N} or {"limits": {"high": N, "max": N}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well',
     },
     reply: 'Vm',
-    conflict: 'The VM cannot take this target, or its cgroup these limits.',
+    conflict: 'The VM cannot take this target, or its cgroup cannot take these limits.',
   },
   showStats: {
     method: 'GET',
     path: '/v1/vms/{vm}/stats',
     summary: 'Guest statistics',
     query: {
-      refresh: { type: 'boolean', description: 'Ask the guest for fresh ones and wait up to 5 seconds.' },
+      refresh: {
+        type: 'boolean',
+        description: 'Ask the guest for fresh statistics and wait for them up to 5 seconds.',
+      },
     },
     reply: 'Stats',
-    conflict: 'The guest has sent none, or none in time.',
+    conflict: 'The guest has sent no statistics, or none in time.',
   },
   inhibit: {
     method: 'PUT',
@@ -72,7 +75,7 @@ export const OPERATIONS = {
   showPolicy: {
     method: 'GET',
     path: '/v1/policy',
-    summary: 'What the policy sees, and last decided for each VM',
+    summary: 'The host and the VMs as the policy sees them, and the last decision for each VM',
     reply: 'Policy',
   },
   changePolicy: {
@@ -90,12 +93,12 @@ export const OPERATIONS = {
   streamEvents: {
     method: 'GET',
     path: '/v1/events',
-    summary: 'What happened and why, as server-sent events',
+    summary: 'Events that say what happened and why, as server-sent events',
     query: {
       since: {
         type: 'integer',
         description:
-          'First replay what is remembered after this `seq` (0: all of it). Without: new events only.',
+          'First replay the remembered events after this `seq` (0: all of them). Without it: new events only.',
       },
       follow: { type: 'boolean', description: 'false: end after the replay. Default true.' },
     },

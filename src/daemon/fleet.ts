@@ -160,7 +160,7 @@ export class VmFleet implements Fleet {
       const wrong = error instanceof StateError ? error.message : (error.stack ?? error.message);
       this.#events.emit(
         'resume-failed',
-        `a VM cannot be gone on with: ${wrong}`,
+        `the daemon cannot go on with a VM: ${wrong}`,
         {},
         known.name ?? undefined,
       );
@@ -241,7 +241,7 @@ export class VmFleet implements Fleet {
     const vm = this.#vms.get(name) ?? this.#cache(name);
     if (vm.kind === 'balloon' && !vm.view().features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
       throw new RefusedError(
-        `${name} has no statistics: load a driver in the guest that acks VIRTIO_BALLOON_F_STATS_VQ, or offer that in the configuration`,
+        `${name} has no statistics: load a driver in the guest that acks VIRTIO_BALLOON_F_STATS_VQ, or offer that feature in the configuration`,
       );
     }
     if (!(await vm.refreshStats(timeoutMs))) {

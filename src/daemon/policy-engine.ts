@@ -81,7 +81,8 @@ export class PolicyEngine {
     this.#host = new HostMemory(paths.proc);
     this.#now = now;
     const { record } = settings;
-    const failed = (why: string): void => this.#degrade('record', `what it sees is not recorded: ${why}`);
+    const failed = (why: string): void =>
+      this.#degrade('record', `the readings of the policy are not recorded: ${why}`);
     this.#recorder = record === null || settings.mode === 'off' ? null : new PolicyRecorder(record, failed);
   }
 
@@ -98,7 +99,10 @@ export class PolicyEngine {
       this.#trigger = this.#host.watchPressure(() => this.#wake());
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      this.#degrade('psi', `it looks by time alone, since pressure cannot be waited for: ${why}`);
+      this.#degrade(
+        'psi',
+        `the policy looks by time alone, because it cannot wait for memory pressure: ${why}`,
+      );
     }
   }
 
@@ -201,7 +205,7 @@ export class PolicyEngine {
       return this.#seen;
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      this.#degrade('host', `it does nothing, since the host's memory cannot be read: ${why}`);
+      this.#degrade('host', `the policy does nothing, because the host's memory cannot be read: ${why}`);
       return null;
     }
   }
@@ -250,7 +254,7 @@ export class PolicyEngine {
     if (entitlement.contradictory) {
       this.#degrade(
         `floor of ${name}`,
-        `the min of ${name} is above its max, which is taken for both: mend [[vm]]`,
+        `the min of ${name} is above its max, so the policy takes the max for both: mend [[vm]]`,
       );
     }
     return entitlement;
@@ -437,22 +441,23 @@ export class PolicyEngine {
     const { state, targetBytes, cache, askable } = vm.figures;
     if (this.#settings.mode === 'off') return 'the policy is off (mode in [policy])';
     if (vm.manual)
-      return `left alone: an operator set its target or cache limit, or paused it (balloonctl policy resume ${vm.name})`;
-    if (this.#paused) return 'left alone: an operator paused the policy (balloonctl policy resume)';
-    if (state !== 'running') return 'left alone: no guest driver runs';
-    if (host === null) return 'left alone: the memory of the host cannot be read';
+      return `the policy leaves this VM alone: an operator set its target or cache limit, or paused the policy for it (balloonctl policy resume ${vm.name})`;
+    if (this.#paused)
+      return 'the policy leaves this VM alone: an operator paused the policy (balloonctl policy resume)';
+    if (state !== 'running') return 'the policy leaves this VM alone: no guest driver runs';
+    if (host === null) return 'the policy leaves this VM alone: the memory of the host cannot be read';
     const reserve = this.#settings.config(host.totalBytes).reserveShare * host.totalBytes;
     const figures = `${availableWords(this.#isPart)} ${formatSize(host.availableBytes)}`;
     const expected = askable ? 0 : this.#remembered(vm.name, Column.expectedBytes);
     const has =
-      (targetBytes > 0 ? `, ${formatSize(targetBytes)} of it stay taken` : '') +
-      (expected > 0 ? `, it is to give ${formatSize(expected)} by itself` : '') +
+      (targetBytes > 0 ? `; ${formatSize(targetBytes)} of this VM stay taken` : '') +
+      (expected > 0 ? `; this VM is to give ${formatSize(expected)} by itself` : '') +
       (cache === null
         ? ''
         : `; its page cache balloon holds ${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`);
     if (host.availableBytes < reserve) {
-      return `memory is sought, of lower bands and what is idle first: ${figures} < reserve ${formatSize(reserve)}${has}`;
+      return `the policy looks for memory, idle memory first and lower bands first: ${figures} < reserve ${formatSize(reserve)}${has}`;
     }
-    return `nothing more is asked of it, as the reserve is there: ${figures}, reserve ${formatSize(reserve)}${has}`;
+    return `the policy asks this VM for nothing more, because the reserve is there: ${figures}, reserve ${formatSize(reserve)}${has}`;
   }
 }

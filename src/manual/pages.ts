@@ -22,24 +22,24 @@ export function daemonPage(version: string): string {
     ['SYNOPSIS', '`balloond` [`--socket-path` PATH | `--fd` N] [`--config` FILE] [OPTION]...'],
     [
       'DESCRIPTION',
-      'Serves vhost-user memory balloons to VMMs such as QEMU, and gives memory that guests do not use back to the host. It stays in the foreground. `balloonctl` commands it.',
-      'A VM does not notice when the daemon ends, as long as somebody holds what it needs: the service manager (a unit with `FileDescriptorStoreMax`), or the keeper that `--supervise` starts. Without either, a VMM whose backend is gone must not be rebooted.',
+      '`balloond` serves vhost-user memory balloons to VMMs such as QEMU, and gives memory that guests do not use back to the host. The daemon stays in the foreground. `balloonctl` commands the daemon.',
+      'A VM does not notice when the daemon ends, as long as another process holds its file descriptors: the service manager (a unit with `FileDescriptorStoreMax`), or the keeper that `--supervise` starts. Without either, a VMM whose backend is gone must not be rebooted.',
     ],
     ['OPTIONS', options],
     [
       'SIGNALS',
       [
         { term: 'SIGTERM, SIGINT', text: 'End.' },
-        { term: 'SIGHUP', text: 'Read the configuration file again. One with a mistake changes nothing.' },
+        { term: 'SIGHUP', text: 'Read the configuration file again. A file with a mistake changes nothing.' },
       ],
     ],
     [
       'EXIT STATUS',
       [
-        { term: '0', text: 'It was told to end.' },
+        { term: '0', text: 'The daemon was told to end.' },
         {
           term: '1',
-          text: 'It could not start, or `--check-config` found a mistake; a line on stderr says why.',
+          text: 'The daemon could not start, or `--check-config` found a mistake; a line on stderr says why.',
         },
         { term: '2', text: 'Bad usage.' },
       ],
@@ -48,7 +48,7 @@ export function daemonPage(version: string): string {
       'FILES',
       [
         { term: '/run/balloond/balloond.sock', text: 'Where the service listens for VMMs.' },
-        { term: '/run/balloond/control.sock', text: 'Where it listens for `balloonctl`.' },
+        { term: '/run/balloond/control.sock', text: 'Where the service listens for `balloonctl`.' },
         { term: '/usr/lib/balloond/events.md', text: 'Each event: what it means and what to do.' },
       ],
     ],
@@ -76,7 +76,7 @@ export function controlPage(version: string, { summary, commands, options }: Com
     ['FILES', [{ term: '/run/balloond/control.sock', text: 'Where the daemon listens.' }]],
     [
       'EXAMPLES',
-      'Have a guest keep 1 GiB, and wait until it does:',
+      'Have a guest keep 1 GiB, and wait until the guest does:',
       { verbatim: 'balloonctl set web-1 --memory 1G --wait' },
     ],
     ['SEE ALSO', '`balloond`(8), `balloond.toml`(5)'],

@@ -67,7 +67,7 @@ void t.test('up, down and up again', async (t) => {
 
   const down = await replace(older);
   t.match(events(down, 'resume-failed'), [
-    { vm: 'upgraded', message: /newer balloond.*start the newer one again.*do not reboot the VM/ },
+    { vm: 'upgraded', message: /newer balloond.*start the newer balloond again.*do not reboot the VM/ },
   ]);
   t.same(await names(), []);
   const other = await start('other');

@@ -146,7 +146,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
         )
       : good(name, 'memory', ramBytes === 0 ? 'not shared yet' : `${formatSize(ramBytes)} shared${pages}`),
     inhibited === null
-      ? good(name, 'pinned', 'no, what is given up is discarded')
+      ? good(name, 'pinned', 'no, pages that the guest gives up are discarded')
       : bad(name, 'pinned', inhibited, `balloonctl allow ${name}, or detach the device that it names`),
     tooFew === undefined
       ? good(name, 'queues', 'enough')
