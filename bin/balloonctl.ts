@@ -3,7 +3,7 @@
 import type { LimitWord, TargetRequest } from '../protocol/control/schema.js';
 import { formatSize, parseSize } from '../protocol/control/size.js';
 import { parseCommandLine, type CommandSpec, type OptionValues } from '../src/control/cli/command-line.js';
-import { POLICY_ACTIONS, SHELLS, SORT_KEYS, VMMS } from '../src/control/cli/choices.js';
+import { EVENT_LEVELS, POLICY_ACTIONS, SHELLS, SORT_KEYS, VMMS } from '../src/control/cli/choices.js';
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
 import { openOutput, type Output } from '../src/control/cli/output.js';
 import type { ControlClient } from '../src/control/client.js';
@@ -206,11 +206,30 @@ const COMMANDS: readonly Command[] = [
     name: 'events',
     operands: [],
     summary: 'what happened and why, newest last',
-    details: 'Prints the events that the daemon remembers, which say what happened and why, newest last.',
-    options: { follow: { summary: 'go on with what happens next' } },
+    details:
+      'Prints the events that the daemon remembers, which say what happened and why, newest last. With `--follow` the command goes on with new events, also when the daemon is restarted meanwhile: a line on stderr says so, no event is printed twice, and no event is left out that the daemon remembers.',
+    options: {
+      follow: { summary: 'go on with what happens next' },
+      vm: { value: 'name', summary: 'only events of this VM' },
+      since: {
+        value: 'when',
+        summary: 'only events since then: 30m, 2h, 1d, 2026-11-27T10:00 or the id of an event',
+      },
+      level: { value: 'level', choices: EVENT_LEVELS, summary: 'only events of this level or a higher one' },
+    },
     run: async ({ client, output, values }) => {
-      const [{ events }, connected] = await Promise.all([import('../src/control/cli/events.js'), client()]);
-      await events(connected, output, values['follow'] === true);
+      const [{ events, sinceOf }, connected] = await Promise.all([
+        import('../src/control/cli/events.js'),
+        client(),
+      ]);
+      const [vm, since, level] = ['vm', 'since', 'level'].map((name) => text(values, name));
+      const wanted = {
+        follow: values['follow'] === true,
+        since: since === undefined ? '0' : sinceOf(since, new Date()),
+        ...(vm !== undefined && { vm }),
+        ...(level !== undefined && { level }),
+      };
+      await events(connected, output, wanted, (line) => process.stderr.write(`balloonctl: ${line}\n`));
     },
   },
   {

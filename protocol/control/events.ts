@@ -36,6 +36,11 @@ export const EVENTS = {
     action:
       'Raise FileDescriptorStoreMax= in the unit (20 for each VM), or do not restart the daemon while these VMs run.',
   },
+  'events-set-aside': {
+    level: 'warn',
+    help: 'This daemon cannot read events that the daemon before it remembered: another build wrote these events, or they are damaged. VMs are not affected.',
+    action: 'Read these events in the log (`journalctl --unit balloond`).',
+  },
   'daemon-ended': {
     level: 'warn',
     help: 'The daemon ended; its keeper (--supervise) holds its VMs meanwhile and starts the daemon again.',
@@ -227,9 +232,25 @@ export const EVENTS = {
     action:
       'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (installing.md, Metrics on TCP), and restart the daemon.',
   },
+  'control-busy': {
+    level: 'warn',
+    help: 'All connections of the control socket or of the metrics address are in use, or all connections that may be streams; the daemon turns clients away with status 503. The event comes once a minute at most.',
+    action:
+      'End clients that hold connections without need: `balloonctl events --follow`, `balloonctl top`, open pages. `ss -xp` names the clients of the control socket, `ss -tp` the clients of the metrics address.',
+  },
+  'signal-ignored': {
+    level: 'info',
+    help: 'The daemon or its keeper got a signal that has no meaning there, and ignored the signal.',
+    action: null,
+  },
+  'inspector-open': {
+    level: 'warn',
+    help: "Node's inspector is open: whoever can reach its address controls the daemon and all its VMs.",
+    action: 'Unless you debug the daemon, start it without `--inspect` in NODE_OPTIONS.',
+  },
   'control-request-refused': {
     level: 'debug',
-    help: 'The daemon answered a request on the control socket with a 4xx status.',
+    help: 'The daemon answered a request on the control socket or the metrics address with a 4xx status.',
     action: null,
   },
   'control-request-failed': {

@@ -16,14 +16,25 @@ export interface Operation {
   readonly streams?: true;
   /** The reply is not JSON but text of this media type. */
   readonly text?: string;
+  /** The body may name a VM, of which there may be none. */
+  readonly namesVm?: true;
   /** Why the daemon may answer 409. */
   readonly conflict?: string;
 }
 
 export interface QueryParameter {
-  readonly type: 'boolean' | 'integer';
+  readonly type: 'boolean' | 'string';
   readonly description: string;
+  /** All that it may be. */
+  readonly enum?: readonly string[];
+  /** A regular expression for what it may be, and the same in words. */
+  readonly pattern?: string;
+  readonly form?: string;
 }
+
+/** An event's id, or its number, or a moment (RFC 3339, with its distance from UTC). */
+const SINCE =
+  '^(?:\\d{1,15}|[0-9a-f]{8}-\\d{1,15}|\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d(?::\\d\\d(?:\\.\\d{1,9})?)?(?:Z|[+-]\\d\\d:\\d\\d))$';
 
 export const OPERATIONS = {
   listVms: { method: 'GET', path: '/v1/vms', summary: 'All VMs', reply: 'VmList' },
@@ -88,7 +99,7 @@ export const OPERATIONS = {
       hint: 'send {"paused": true} or {"paused": false}, with "vm": "NAME" for one VM',
     },
     reply: 'Policy',
-    conflict: 'There is no such VM.',
+    namesVm: true,
   },
   streamEvents: {
     method: 'GET',
@@ -96,9 +107,17 @@ export const OPERATIONS = {
     summary: 'Events that say what happened and why, as server-sent events',
     query: {
       since: {
-        type: 'integer',
+        type: 'string',
+        pattern: SINCE,
+        form: 'the id of an event, its seq (0: all remembered events), or a moment such as 2026-11-27T10:00:00Z',
         description:
-          'First replay the remembered events after this `seq` (0: all of them). Without it: new events only.',
+          'First replay the remembered events after the event of this `id` or `seq` (0: all of them), or since this moment. An id of another epoch, or beyond the newest event, replays all remembered events, and a comment in the stream says so. Without `since`, and without a `Last-Event-ID` header, which wins: new events only.',
+      },
+      vm: { type: 'string', description: 'Only events of the VM of this name.' },
+      level: {
+        type: 'string',
+        enum: ['info', 'warn', 'error'],
+        description: 'Only events of this level or a higher one.',
       },
       follow: { type: 'boolean', description: 'false: end after the replay. Default true.' },
     },

@@ -322,9 +322,19 @@ const HEALTH = {
 const EVENT = {
   type: 'object',
   additionalProperties: false,
-  required: ['seq', 'time', 'event', 'level', 'message', 'fields'],
+  required: ['seq', 'epoch', 'id', 'time', 'event', 'level', 'message', 'fields'],
   properties: {
-    seq: { type: 'integer', minimum: 1, description: 'Rises with each event since the daemon started.' },
+    seq: { type: 'integer', minimum: 1, description: 'Rises by 1 with each event of its epoch.' },
+    epoch: {
+      type: 'string',
+      pattern: '^[0-9a-f]{8}$',
+      description: 'A daemon that goes on with the events of the one before it keeps the epoch.',
+    },
+    id: {
+      type: 'string',
+      pattern: '^[0-9a-f]{8}-[0-9]+$',
+      description: 'EPOCH-SEQ: where to go on from, as `since` or `Last-Event-ID`.',
+    },
     time: { type: 'string', format: 'date-time' },
     // The cast is for inference only, which reads the element types of tuples.
     event: { enum: EVENT_NAMES as unknown as readonly [EventName] },

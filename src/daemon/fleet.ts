@@ -9,7 +9,7 @@ import type {
 } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
-import { peerName } from '../host/peer.js';
+import { peerName, wellFormed } from '../host/peer.js';
 import { mayPin } from '../host/pinned.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
@@ -353,7 +353,9 @@ export class VmFleet implements Fleet {
   /** Of a VM that is gone on with. */
   #nameAgain(found: VmRecord): string {
     const other = this.#otherDevice(found.device ?? 'balloon', found.pid);
-    return other !== undefined && other.name === found.name ? found.name : this.#freeName(found.name);
+    // Older builds cut names within a character.
+    const name = wellFormed(found.name);
+    return other !== undefined && other.name === name ? name : this.#freeName(name);
   }
 
   #freeName(wanted: string): string {

@@ -2,6 +2,7 @@
 import { EXIT_WORDS } from '../control/cli/exit.js';
 import type { CommandSpec, OptionSpec } from '../control/cli/command-line.js';
 import { daemonProgram } from '../daemon/options.js';
+import { ENDING_SIGNALS, IGNORED_SIGNALS, RELOAD_SIGNAL } from '../ops/signals.js';
 import { ConfigFile } from '../daemon/settings.js';
 import { manualPage, type Entry } from './roff.js';
 import { BAND_WORDS, FILE_WORDS, POLICY_WORDS, SOCKET_WORDS, VM_WORDS } from './settings-words.js';
@@ -29,8 +30,31 @@ export function daemonPage(version: string): string {
     [
       'SIGNALS',
       [
-        { term: 'SIGTERM, SIGINT', text: 'End.' },
-        { term: 'SIGHUP', text: 'Read the configuration file again. A file with a mistake changes nothing.' },
+        {
+          term: ENDING_SIGNALS.join(', '),
+          text: 'End in order; a daemon that starts does so once it has started. VMs lose their balloon unless the service manager or the keeper holds their file descriptors.',
+        },
+        {
+          term: RELOAD_SIGNAL,
+          text: 'Read the configuration file again. A file with a mistake changes nothing. A daemon that starts does so once it has started.',
+        },
+        { term: 'SIGPIPE', text: 'Nothing.' },
+        {
+          term: IGNORED_SIGNALS.join(', '),
+          text: 'Nothing but a line in the log. SIGUSR1 does not open the inspector of Node.',
+        },
+        {
+          term: 'SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU',
+          text: 'Stop until SIGCONT. Guests that need their balloon wait meanwhile, and after 10 seconds the keeper of `--supervise`, or the watchdog of the unit, kills the daemon and starts the next one.',
+        },
+        {
+          term: 'Others',
+          text: 'End at once, as a fault would: SIGKILL and SIGABRT, for example. The service manager or the keeper starts the next daemon, which goes on with all VMs.',
+        },
+        {
+          term: 'Sent to the keeper',
+          text: 'The keeper of `--supervise` passes SIGHUP on, and ends the daemon and itself by the signals that mean the end. Any signal that ends the keeper in another way takes the balloons of all VMs.',
+        },
       ],
     ],
     [

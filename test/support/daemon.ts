@@ -156,10 +156,8 @@ export class DaemonProcess {
     return this.#control.stats(vm, true);
   }
 
-  async events(): Promise<DaemonEvent[]> {
-    const events: DaemonEvent[] = [];
-    for await (const event of this.#control.events(false)) events.push(event);
-    return events;
+  events(): Promise<DaemonEvent[]> {
+    return this.#control.events();
   }
 
   async until(

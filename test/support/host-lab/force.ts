@@ -42,13 +42,7 @@ async function watch(until: (limits: ForceReport['steps'][number]) => boolean): 
     if (until(now)) return;
     await sleep(LOOK_MS);
   }
-  throw new Error(`never: ${JSON.stringify([steps, triggered, await events()])}`);
-}
-
-async function events(): Promise<DaemonEvent[]> {
-  const all: DaemonEvent[] = [];
-  for await (const event of client.events(false)) all.push(event);
-  return all;
+  throw new Error(`never: ${JSON.stringify([steps, triggered, await client.events()])}`);
 }
 
 spawn('sh', ['-ec', command], { stdio: ['ignore', 'ignore', 'inherit'] });
@@ -64,7 +58,7 @@ const report: ForceReport = {
   triggered,
   oomKills: end?.events['oom_kill'] ?? NaN,
   peakBytes: end?.peakBytes ?? NaN,
-  events: await events(),
+  events: await client.events(),
   vm: await client.show(name),
 };
 process.stdout.write(JSON.stringify(report));
