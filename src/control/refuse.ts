@@ -30,6 +30,9 @@ export function unreadable(code: string | undefined): Problem {
     case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
       return new Problem(413, 'the chunk extensions are too large: send none');
     default:
-      return new Problem(400, 'this is not an HTTP/1.1 request: use curl, or balloonctl on the control socket');
+      return new Problem(
+        400,
+        'this is not an HTTP/1.1 request: use curl, or balloonctl on the control socket',
+      );
   }
 }

@@ -163,6 +163,9 @@ void t.test('a keeper passes SIGHUP on to a daemon that can take it', async (t) 
 void t.test('a keeper that is ended between two daemons starts no other one', async (t) => {
   const keeper = new Daemon(t, ['--supervise']);
   await keeper.said('daemon-started');
+  // What is passed on says that the keeper knows that the daemon serves.
+  keeper.child.kill('SIGHUP');
+  await keeper.said('config-reloaded');
   writeFileSync(keeper.config, 'no TOML');
   process.kill(keeper.served, 'SIGKILL');
   // By now it waits for more than a moment before it starts the next one.

@@ -67,7 +67,12 @@ const REFUSED: readonly [name: string, status: number, bytes: string, detail: Re
   ['a long path', 431, request(`GET /${'y'.repeat(20_000)}`), /16 KiB/],
   ['a header with a control character', 400, request('GET /metrics', 'x: a\x01b\r\n'), /HTTP/],
   ['a header that is none', 400, request('GET /metrics', 'no colon\r\n'), /HTTP/],
-  ['length and chunks', 400, request('PATCH /metrics', 'Content-Length: 1\r\nTransfer-Encoding: chunked\r\n'), /HTTP/],
+  [
+    'length and chunks',
+    400,
+    request('PATCH /metrics', 'Content-Length: 1\r\nTransfer-Encoding: chunked\r\n'),
+    /HTTP/,
+  ],
   ['two lengths', 400, request('PATCH /metrics', 'Content-Length: 1\r\nContent-Length: 2\r\n'), /HTTP/],
   ['a length that is none', 400, request('PATCH /metrics', 'Content-Length: x\r\n'), /HTTP/],
   ['a coding that is unknown', 400, request('GET /metrics', 'Transfer-Encoding: zip\r\n'), /HTTP/],
@@ -80,10 +85,19 @@ const ANSWERED: readonly [name: string, bytes: string][] = [
   ['an absolute target of anything', request('GET HTTPS://[::1]:1/healthz')],
   ['HTTP/1.0 without Host', 'GET /healthz HTTP/1.0\r\n\r\n'],
   ['an upgrade that nobody takes', request('GET /healthz', 'Connection: upgrade\r\nUpgrade: websocket\r\n')],
-  ['an upgrade to HTTP/2', request('GET /healthz', 'Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n')],
-  ['the expectation that there is', request('GET /healthz', 'Expect: 100-continue\r\nContent-Length: 1\r\n', 'x')],
+  [
+    'an upgrade to HTTP/2',
+    request('GET /healthz', 'Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n'),
+  ],
+  [
+    'the expectation that there is',
+    request('GET /healthz', 'Expect: 100-continue\r\nContent-Length: 1\r\n', 'x'),
+  ],
   ['a body that nobody wants', request('GET /healthz', 'Content-Length: 3\r\n', 'abc')],
-  ['chunks with trailers', request('GET /healthz', 'Transfer-Encoding: chunked\r\n', '3\r\nabc\r\n0\r\nx: y\r\n\r\n')],
+  [
+    'chunks with trailers',
+    request('GET /healthz', 'Transfer-Encoding: chunked\r\n', '3\r\nabc\r\n0\r\nx: y\r\n\r\n'),
+  ],
 ];
 
 async function tryAll(t: Test, dial: Dial): Promise<void> {
@@ -132,7 +146,10 @@ void t.test('the control socket', async (t) => {
   const head = parse(await exchange(dial, request('HEAD /v1/events')));
   t.match(head, { status: 200, body: '', headers: { 'content-type': 'text/event-stream' } });
   t.equal(events.subscribers, 0);
-  t.match(parse(await exchange(dial, request('OPTIONS *'))), { status: 204, headers: { allow: /PATCH.*OPTIONS/ } });
+  t.match(parse(await exchange(dial, request('OPTIONS *'))), {
+    status: 204,
+    headers: { allow: /PATCH.*OPTIONS/ },
+  });
   t.equal(parse(await exchange(dial, request('OPTIONS /nothing'))).status, 404);
 
   const stream = dial();

@@ -26,7 +26,11 @@ async function text(response: IncomingMessage): Promise<string> {
 }
 
 /** Opens streams until one is refused; returns those, and the refusal. */
-async function fill(t: Test, where: Where, path: string): Promise<{ open: IncomingMessage[]; refused: IncomingMessage }> {
+async function fill(
+  t: Test,
+  where: Where,
+  path: string,
+): Promise<{ open: IncomingMessage[]; refused: IncomingMessage }> {
   const open: IncomingMessage[] = [];
   t.teardown(() => open.forEach((stream) => stream.destroy()));
   for (;;) {

@@ -33,7 +33,8 @@ export class DaemonProcess {
 
   /**
    * `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. `supervise`: by a
-   * keeper, which is the child then. `metrics`: also on TCP, at metricsUrl. `program`: another build.
+   * keeper, which is the child then. `metrics`: also on TCP, at metricsUrl. `program`: another build. `folder`: that of a daemon
+   * before it.
    */
   static async start(
     options: {
@@ -42,9 +43,10 @@ export class DaemonProcess {
       supervise?: boolean;
       metrics?: boolean;
       program?: string;
+      folder?: string;
     } = {},
   ): Promise<DaemonProcess> {
-    const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
+    const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'balloond-'));
     const args = [
       options.program ?? join(BIN, 'balloond.js'),
       '--control',
