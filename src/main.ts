@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { ReloadReport } from '../protocol/control/schema.js';
+import type { DaemonChange, DaemonView, ReloadReport } from '../protocol/control/schema.js';
 import { passedFds } from '../protocol/systemd.js';
 import { RefusedError } from './control/fleet.js';
 import type { Refusal } from './control/http.js';
@@ -11,6 +11,7 @@ import {
 } from './control/metrics-server.js';
 import { startControlServer } from './control/server.js';
 import { VmFleet, type LeftAlone } from './daemon/fleet.js';
+import { findHolder, partingWords, type Holder } from './daemon/holder.js';
 import { DEFAULT_CONTROL_PATH } from './daemon/options.js';
 import { Listener } from './daemon/listener.js';
 import {
@@ -21,6 +22,7 @@ import {
   type ConfigFile,
   type SocketSettings,
 } from './daemon/settings.js';
+import { systemdVersion } from './host/service-manager.js';
 import { Keeper } from './ops/keeper.js';
 import { createLogger, defaultFormat, type LogFormat, type LogLevel } from './ops/log.js';
 import { EventLog, type Emit, type LogSink } from './ops/event-log.js';
@@ -85,7 +87,9 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   const metricsAddress = metrics === undefined ? null : parseAddress(metrics);
   const format = args.logFormat ?? config['log-format'] ?? defaultFormat();
   const log = createLogger(logLevel(args, config), format);
-  const store = openStore((reason) =>
+  const startedAt = new Date().toISOString();
+  const holder = findHolder(process.env, systemdVersion);
+  const store = openStore(holder, (reason) =>
     events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
   );
   const { events, memory, warnings } = goOnWithEvents(log, store);
@@ -102,7 +106,8 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   try {
     // First of all: guests wait.
     const alone = store === null ? [] : resumeAll(store);
-    const control = await startControlServer(controlPath, fleet, events, version(), refused, reload);
+    const daemon = { view, change, reload };
+    const control = await startControlServer(controlPath, fleet, events, version(), daemon, refused);
     closeControl = () => control.close();
     closers.push(closeControl);
     closers.push(() => fleet.close());
@@ -123,6 +128,10 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
     pid: process.pid,
     control: controlPath,
   });
+  if (holder.problem !== null) {
+    const { found, remedy } = holder.problem;
+    events.emit('not-held', `${found}: ${remedy}`, { holder: holder.by });
+  }
   notify({ READY: 1 });
   await warnOfInspector(events.emit);
   signals.onIgnored((signal) => events.emit('signal-ignored', ...nothingAt(signal)));
@@ -137,16 +146,12 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   startWatchdog((withinMs) => fleet.discardsMove(withinMs));
   const signal = await ending;
   notify({ STOPPING: 1 });
+  events.emit('daemon-stopping', partingWords(holder, signal, fleet.size), { vms: fleet.size });
   if (store !== null) {
     // As if it were killed: that way of ending is the one that is tried all the time.
-    events.emit('daemon-stopping', `${signal}; ${fleet.size} VMs wait for the next daemon`, {
-      vms: fleet.size,
-    });
     await closeControl();
     process.exit(0);
   }
-  const left = fleet.size === 0 ? '' : `; ${fleet.size} VMs lose their balloon and must not be rebooted`;
-  events.emit('daemon-stopping', `${signal}${left}`, { vms: fleet.size });
   await close();
 
   function refused({ method, url, status, detail, cause }: Refusal): void {
@@ -154,6 +159,29 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
       status === 503 ? 'control-busy' : status >= 500 ? 'control-request-failed' : 'control-request-refused';
     const fault = cause instanceof Error ? { fault: cause.stack } : {};
     events.emit(event, detail, { method, url, status, ...fault });
+  }
+
+  function view(): DaemonView {
+    return {
+      version: version(),
+      pid: process.pid,
+      startedAt,
+      holder: holder.by,
+      heldOver: holder.heldOver,
+      holderProblem: holder.problem?.found ?? null,
+      holderRemedy: holder.problem?.remedy ?? null,
+      configFiles: args.config === undefined ? [] : [args.config],
+      control: controlPath,
+      logLevel: log.level as LogLevel,
+    };
+  }
+
+  function change({ logLevel: level }: DaemonChange): DaemonView {
+    const before = log.level;
+    log.level = level;
+    if (before !== level)
+      events.emit('log-level-changed', `the log level is ${level} now`, { before, level });
+    return view();
   }
 
   /** VMs are not to do without their balloon because nobody can look at it. */
@@ -221,7 +249,7 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
       config = next;
       sockets = wanted;
       log.level = logLevel(args, next);
-      fleet.configure(next);
+      fleet.configure(next, wanted);
       const keys = changes.map(({ key }) => key).join(', ');
       events.emit('config-reloaded', keys === '' ? 'nothing changed' : `changed: ${keys}`, { file, changes });
       return { file, changes };
@@ -274,10 +302,8 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
 }
 
 /** Null when nobody keeps anything for this process. */
-function openStore(failed: (reason: string) => void): FdStore | null {
-  const { NOTIFY_SOCKET: path, FDSTORE: most } = process.env;
-  const passed = passedFds(process.env, process.pid);
-  return path === undefined || most === undefined ? null : new FdStore(path, Number(most), passed, failed);
+function openStore({ by, socket, most }: Holder, failed: (reason: string) => void): FdStore | null {
+  return by === null ? null : new FdStore(socket, most, passedFds(process.env, process.pid), failed);
 }
 
 /** Events go on where those of the daemon before this one ended, if it left any. Nothing about them ends the daemon. */

@@ -16,6 +16,12 @@ interface EventKind {
 
 export const EVENTS = {
   'daemon-started': { level: 'info', help: 'The daemon started.', action: null },
+  'not-held': {
+    level: 'warn',
+    help: 'Nobody holds the VMs while no daemon runs, or only over restarts: when they are let go of, QEMU aborts at the next reboot of its guest.',
+    action:
+      'Do as the message says: start the daemon by its unit under systemd 254 or newer, or with `--supervise`. Until then, end the daemon only when no VM runs.',
+  },
   'daemon-stopping': { level: 'info', help: 'The daemon is shutting down.', action: null },
   listening: { level: 'info', help: 'A socket is open for VMMs or for control clients.', action: null },
   'vm-connected': { level: 'info', help: 'A VMM connected its balloon device.', action: null },
@@ -209,6 +215,16 @@ export const EVENTS = {
     level: 'error',
     help: 'The daemon closed the connection of a VM; the event says why. Other VMs are not affected.',
     action: 'Mend the reason that the event names, then restart the VM: its VMM cannot reconnect the device.',
+  },
+  'log-level-changed': {
+    level: 'info',
+    help: 'An operator set the log level, until the daemon restarts or reads its configuration again.',
+    action: null,
+  },
+  'stats-interval-changed': {
+    level: 'info',
+    help: 'The daemon now asks the guest for statistics more or less often, because an operator or a changed configuration said so.',
+    action: null,
   },
   'config-reloaded': {
     level: 'info',

@@ -238,7 +238,16 @@ const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => 
   ['metrics', 'restart', ({ metrics }) => metrics],
   ['log-level', 'now', (config) => config['log-level']],
   ['log-format', 'restart', (config) => config['log-format']],
-  ['vm', 'next-connection', ({ vm }) => vm?.map((one) => ({ ...one, min: null, max: null, weight: null }))],
+  [
+    'vm',
+    'next-connection',
+    ({ vm }) => vm?.map((one) => ({ ...one, 'stats-interval': null, min: null, max: null, weight: null })),
+  ],
+  [
+    'vm stats-interval',
+    'now',
+    ({ vm }) => vm?.map((one) => ({ match: one.match, every: one['stats-interval'] })),
+  ],
   [
     'vm min, max and weight',
     'now',
@@ -267,8 +276,12 @@ function socketChanges(before: ConfigFile, after: ConfigFile): ConfigChange[] {
   const paths = [...new Set([...(was?.keys() ?? []), ...(is?.keys() ?? [])])];
   return paths.flatMap((path): ConfigChange[] => {
     const [old, now] = [was?.get(path), is?.get(path)];
-    if (isDeepStrictEqual(old, now)) return [];
-    const stays = old !== undefined && now !== undefined;
-    return [{ key: `socket ${path}`, effect: stays ? 'next-connection' : 'now' }];
+    if (old === undefined || now === undefined) return [{ key: `socket ${path}`, effect: 'now' }];
+    const [before, after] = [old, now].map((one) => ({ ...one, 'stats-interval': null }));
+    const rest: ConfigChange[] = isDeepStrictEqual(before, after)
+      ? []
+      : [{ key: `socket ${path}`, effect: 'next-connection' }];
+    if (old['stats-interval'] === now['stats-interval']) return rest;
+    return [...rest, { key: `socket ${path} stats-interval`, effect: 'now' }];
   });
 }

@@ -283,6 +283,21 @@ void t.test('stopped and started again, as for an upgrade', async (t) => {
   );
 });
 
+void t.test('stopped with its socket and not enabled, it goes on where it was', async (t) => {
+  const units = 'balloond.socket balloond.service';
+  await host.ok(`systemctl disable --quiet ${units} && systemctl stop ${units} && sleep 1`);
+  t.equal(await host.service('ActiveState'), 'inactive');
+  t.not(await host.service('NFileDescriptorStore'), '0', 'systemd holds the VMs meanwhile');
+  await host.ok(`systemctl start ${units}`);
+  t.match(await host.json('balloonctl --json show web'), { balloon: { actualBytes: 16 * MIB } });
+  await host.ok(`balloonctl set web --balloon 17M --wait && balloonctl set web --balloon 16M --wait`);
+  await host.ok(`systemctl enable --quiet ${units}`);
+  t.match(
+    await host.ok('journalctl --unit=balloond.service --output=cat'),
+    /SIGTERM; systemd holds \d VMs for the next daemon/,
+  );
+});
+
 /** As docs/installing.md has it under "Metrics on TCP". */
 const NETWORK = /Metrics on TCP.*?\[Service\]\n(.*?)```/s.exec(
   readFileSync(join(ROOT, 'docs/installing.md'), 'utf8'),
