@@ -299,7 +299,7 @@ const STATS_INTERVAL_BODY = {
   required: ['statsIntervalSeconds'],
   properties: {
     statsIntervalSeconds: {
-      anyOf: [{ const: 0 }, { type: 'number', minimum: 0.1, maximum: 86400 }],
+      anyOf: [{ enum: [0] }, { type: 'number', minimum: 0.1, maximum: 86400 }],
       description: 'How often the guest is asked for statistics; 0: never.',
     },
   },

@@ -246,7 +246,10 @@ const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => 
   [
     'vm stats-interval',
     'now',
-    ({ vm }) => vm?.map((one) => ({ match: one.match, every: one['stats-interval'] })),
+    ({ vm = [] }) => {
+      const all = vm.map((one) => ({ match: one.match, every: one['stats-interval'] }));
+      return all.some(({ every }) => every !== undefined) ? all : [];
+    },
   ],
   [
     'vm min, max and weight',
