@@ -40,6 +40,7 @@ void t.test('each operation answers with its schema', async (t) => {
     setTarget: `{"memoryBytes":${GIB}}`,
     inhibit: '{"reason":"test"}',
     changePolicy: '{"paused":true}',
+    changeDaemon: '{"logLevel":"debug"}',
   };
   for (const [id, operation] of Object.entries<Operation>(OPERATIONS)) {
     if (operation.streams) continue;
