@@ -120,8 +120,11 @@ const FOLDERS = readdirSync(ROOT, { withFileTypes: true })
   .filter((entry) => entry.isDirectory() && !/^(\.|node_modules|out$)/.test(entry.name))
   .map(({ name }) => name);
 
-/** `…` and `*` stand for any part of a name; an extension may be left out. */
+const MADE = read('.gitignore').split('\n');
+
+/** `…` and `*` stand for any part of a name; an extension may be left out. What commands make is there afterwards. */
 function isInRepository(path: string): boolean {
+  if (MADE.includes(`${path}/`)) return true;
   const folder = dirname(path);
   if (!existsSync(join(ROOT, folder))) return false;
   const name = path.slice(folder.length + 1);
