@@ -68,11 +68,8 @@ export function problemOf({ program, args }: Invocation): string | null {
 }
 
 function problemOfControl(args: readonly string[]): string | null {
-  const options: Record<string, OptionSpec> = Object.assign(
-    {},
-    TABLE.options,
-    ...TABLE.commands.map((command) => command.options),
-  );
+  const all = [TABLE.options, ...TABLE.commands.map((command) => command.options)];
+  const options = Object.fromEntries(all.flatMap((each) => Object.entries<OptionSpec>(each)));
   const filled = args.map((word, index) => {
     const { choices } = options[args[index - 1]?.replace('--', '') ?? ''] ?? {};
     return isPlaceholder(word) ? (choices?.[0] ?? commandChoice(args, index) ?? word) : word;

@@ -5,7 +5,7 @@
  * of the page that have commands and no comment of their own.
  */
 import { readdirSync, readFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { join } from 'node:path';
 import type { Heading, Nodes, Root } from 'mdast';
 import { fromMarkdown } from 'mdast-util-from-markdown';
 
@@ -66,7 +66,8 @@ export function readPage(path: string): Page {
   const tree = fromMarkdown(source);
   const reader = new Reader(path, ofPage(tree, path));
   reader.read(tree);
-  return { path: relative(ROOT, join(ROOT, path)), source, ...reader };
+  const { blocks, spans, texts, links, anchors } = reader;
+  return { path, source, blocks, spans, texts, links, anchors };
 }
 
 class Reader {
