@@ -48,5 +48,5 @@ function written(lines: readonly string[], first: number): ShownCommand[] {
 
 /** A command that goes on until its reader has seen enough. */
 export function goesOn(command: string): boolean {
-  return /--follow\b|\bcurl .*-N\b|\bballoonctl top *(#|$)/.test(command);
+  return /--follow\b|\bcurl .*-N\b/.test(command);
 }

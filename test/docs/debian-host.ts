@@ -1,6 +1,6 @@
 /**
  * A Debian 13 as its installer leaves it, with systemd as its first process, in namespaces of its own on this machine: what
- * is done to it is thrown away, and it ends with this process. It has the network of this machine, no KVM, and a checkout of
+ * is done to it is in memory (some 3 GB), and it ends with this process. It has the network of this machine, no KVM, and a checkout of
  * the working tree where `git clone` would put it. Its cgroups have no memory controller where this machine's cgroup v1
  * holds that. Needs root.
  */
@@ -22,17 +22,19 @@ const GUEST = '/opt/guest';
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /** A cgroup of its own first, so that its systemd has no other's. Settings of the kernel are out of its reach. */
-const START = `root=$1 name=$2
+const START = `base=$1 stage=$2 name=$3
 mount --make-rprivate /
 mount -t tmpfs tmpfs /mnt
-mkdir /mnt/cgroup
+mkdir /mnt/cgroup /mnt/upper /mnt/work /mnt/root
+mount -t overlay -o "lowerdir=$base,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
+rm -rf /mnt/root/var/lib/apt/lists /mnt/root/var/cache/apt
+cp -a "$stage/." /mnt/root/
 mount -t cgroup2 cgroup2 /mnt/cgroup
 mkdir "/mnt/cgroup/$name"
 echo 0 >"/mnt/cgroup/$name/cgroup.procs"
 exec unshare --cgroup sh -ec '
-  mount --bind "$1" "$1"
-  cd "$1"
-  mkdir -p old
+  cd /mnt/root
+  mkdir old
   mount -t proc proc proc
   mount --bind proc/sys proc/sys
   mount -o remount,bind,ro proc/sys
@@ -50,7 +52,7 @@ exec unshare --cgroup sh -ec '
   pivot_root . old
   umount -l old
   exec env -i PATH=/usr/sbin:/usr/bin container=docs /usr/lib/systemd/systemd --show-status=no
-' sh "$root"`;
+'`;
 
 export interface Said {
   /** 128 + signal when one ended it; 124 when its time was up. */
@@ -85,21 +87,19 @@ export class DebianHost {
     }).trim();
     const lab = await ensureLab();
     const folder = mkdtempSync(join(tmpdir(), 'balloond-docs-'));
-    const root = join(folder, 'root');
-    execFileSync('cp', ['-a', base, root]);
-    for (const path of ['var/lib/apt/lists', 'var/cache/apt'])
-      rmSync(join(root, path), { recursive: true, force: true });
-    cpSync('/etc/resolv.conf', join(root, 'etc/resolv.conf'), { dereference: true });
-    clone(join(root, CHECKOUT));
-    mkdirSync(join(root, GUEST));
-    cpSync(lab.kernel, join(root, GUEST, 'vmlinux'));
-    cpSync(lab.initramfs, join(root, GUEST, 'initramfs.cpio'));
+    const stage = join(folder, 'stage');
+    clone(join(stage, CHECKOUT));
+    mkdirSync(join(stage, GUEST), { recursive: true });
+    mkdirSync(join(stage, 'etc'));
+    cpSync('/etc/resolv.conf', join(stage, 'etc/resolv.conf'), { dereference: true });
+    cpSync(lab.kernel, join(stage, GUEST, 'vmlinux'));
+    cpSync(lab.initramfs, join(stage, GUEST, 'initramfs.cpio'));
     const { env, authorities } = npmEnvironment('/etc/npm-authorities');
-    if (authorities !== '') cpSync(authorities, join(root, 'etc/npm-authorities'));
+    if (authorities !== '') cpSync(authorities, join(stage, 'etc/npm-authorities'));
 
     const cgroup = `balloond-docs-${process.pid}`;
     const namespaces = ['--mount', '--pid', '--ipc', '--uts', '--fork', '--kill-child'];
-    const start = ['sh', '-ec', START, 'sh', root, cgroup];
+    const start = ['sh', '-ec', START, 'sh', base, stage, cgroup];
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'unshare', ...namespaces, ...start], {
       stdio: ['ignore', 'inherit', 'inherit'],
     });
