@@ -6,7 +6,16 @@
  */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, cpSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -91,6 +100,8 @@ export class DebianHost {
     clone(join(stage, CHECKOUT));
     mkdirSync(join(stage, GUEST), { recursive: true });
     mkdirSync(join(stage, 'etc'));
+    writeFileSync(join(stage, 'etc/hostname'), 'host\n');
+    writeFileSync(join(stage, 'etc/hosts'), '127.0.0.1 localhost\n127.0.1.1 host\n');
     cpSync('/etc/resolv.conf', join(stage, 'etc/resolv.conf'), { dereference: true });
     cpSync(lab.kernel, join(stage, GUEST, 'vmlinux'));
     cpSync(lab.initramfs, join(stage, GUEST, 'initramfs.cpio'));
