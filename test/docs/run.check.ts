@@ -13,19 +13,19 @@ import { CHECKOUT, DebianHost, REST_OF_QEMU, type Said } from './debian-host.js'
 import { allPages, hasCommands, ROOT, type Block, type Mark, type Page, type Place } from './page.js';
 import { isAsShown, shape } from './shape.js';
 
-const COMMAND_SECONDS = 540;
+/** Far more than any takes, also where the machine has much else to do. */
+const COMMAND_SECONDS = 1500;
 /** How long a command that goes on is listened to. */
 const LISTEN_SECONDS = 15;
 const TIME_UP = 124;
 const GOAL_SECONDS = 240;
 
 /** What a page takes for granted of the machine of its reader, and how it comes to be. */
-const GIVEN: Record<string, string> = {
+const GIVEN: Readonly<Record<string, string>> = {
   'docs/installing.md': 'useradd --system libvirt-qemu; useradd alice',
-  'docs/other-vmms.md': 'true',
 };
 /** What `balloonctl doctor` ends with where there is something to mend, as its page says: here, the cgroups. */
-const MAY_END_WITH: Record<string, number> = { 'balloonctl doctor': 1 };
+const MAY_END_WITH: Readonly<Record<string, number>> = { 'balloonctl doctor': 1 };
 
 const chosen = process.env['DOCS_PAGES']?.split(',');
 const pages = allPages()
@@ -39,6 +39,9 @@ t.teardown(async () => (await virtual)?.close());
 const begun = performance.now();
 /** Until `balloonctl list` had a VM in it. */
 let firstListSeconds: number | null = null;
+/** Of commands that the way there does not need. */
+let asideSeconds = 0;
+const ASIDE = 'npm run demo';
 
 /** A host in a VM, with the package installed, serving one VM that is called web-1. */
 async function virtualHost(): Promise<HostVm> {
@@ -89,11 +92,12 @@ async function run(t: Test, block: Block, { place, exact }: Extract<Mark, { kind
     const said = await ask(place, command.text);
     const seconds = (performance.now() - started) / 1000;
     t.comment(`${block.page}:${command.line} (${seconds.toFixed(1)} s) ${command.text}`);
+    if (command.text.startsWith(ASIDE)) asideSeconds += seconds;
     const problem = problemOf(command, said, exact);
     if (problem === null) t.pass(command.text);
     else t.fail(`${block.page}:${command.line}: ${command.text}: ${problem.slice(-3000)}`);
     if (firstListSeconds === null && command.text.startsWith('balloonctl list') && /^web-1 /m.test(said.text))
-      firstListSeconds = (performance.now() - begun) / 1000;
+      firstListSeconds = (performance.now() - begun) / 1000 - asideSeconds;
   }
 }
 
@@ -143,7 +147,7 @@ for (const page of pages) await t.test(page.path, (t) => runPage(t, page));
 await t.test('from a fresh Debian to a VM in `balloonctl list`', (t) => {
   t.ok(firstListSeconds !== null, 'README.md leads there');
   console.error(
-    `README.md: ${firstListSeconds?.toFixed(0)} s from its first command to a VM in \`balloonctl list\` (goal: ${GOAL_SECONDS} s)`,
+    `README.md: ${firstListSeconds?.toFixed(0)} s from its first command to a VM in \`balloonctl list\`, without ${ASIDE} (goal: ${GOAL_SECONDS} s)`,
   );
   t.end();
 });
