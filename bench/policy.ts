@@ -1,6 +1,6 @@
 /**
  * How many VMs fit a host under each policy, by the simulator: writes the pictures of docs/policy.md, and
- * bench/results/policy-capacity.json, with which test/docs/figures.test.ts compares the pages.
+ * bench/results/policy-capacity.json. docs/figures.json has those that stand in pages.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';

@@ -96,18 +96,26 @@ function npmSetting(name: string): string {
   return value === 'null' ? '' : value;
 }
 
-function runLine(line: string, root: string, workdir: string): void {
+/** What npm has to be told elsewhere, as `NAME=value`; `authorities` is the file of certificates to copy to `cafile`, if any. */
+export function npmEnvironment(cafile: string): { env: string[]; authorities: string } {
   const settings = NPM_SETTINGS.map((name) => [name.replaceAll('-', '_'), npmSetting(name)]).filter(
     ([, value]) => value !== '',
   );
   const proxies = Object.entries(process.env).filter(([name]) => /^(https?|no)_proxy$/i.test(name));
   const authorities = npmSetting('cafile');
-  if (authorities !== '') settings.push(['cafile', '/mnt/authorities']);
-  const env = [
-    ...['env', '-i', `PATH=${PATH}`, 'HOME=/root', 'DEBIAN_FRONTEND=noninteractive'],
-    ...settings.map(([name, value]) => `npm_config_${name}=${value}`),
-    ...proxies.map(([name, value]) => `${name}=${value}`),
-  ];
+  if (authorities !== '') settings.push(['cafile', cafile]);
+  return {
+    env: [
+      ...settings.map(([name, value]) => `npm_config_${name}=${value}`),
+      ...proxies.map(([name, value]) => `${name}=${value}`),
+    ],
+    authorities,
+  };
+}
+
+function runLine(line: string, root: string, workdir: string): void {
+  const { env: told, authorities } = npmEnvironment('/mnt/authorities');
+  const env = ['env', '-i', `PATH=${PATH}`, 'HOME=/root', 'DEBIAN_FRONTEND=noninteractive', ...told];
   const script = `${MOUNTS}mount -t tmpfs tmpfs "$root/mnt"
     [ -z "$2" ] || cp "$2" "$root/mnt/authorities"
     shift 2\nexec chroot "$root" "$@"`;
