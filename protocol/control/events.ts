@@ -261,7 +261,7 @@ export const EVENTS = {
   },
   'inspector-open': {
     level: 'warn',
-    help: "Node's inspector is open: whoever can reach its address controls the daemon and all its VMs.",
+    help: "Node's inspector is open: every client that reaches its address controls the daemon and all its VMs.",
     action: 'Unless you debug the daemon, start it without `--inspect` in NODE_OPTIONS.',
   },
   'control-request-refused': {
