@@ -230,6 +230,7 @@ export async function serveFleet(t: Test, fleet = new MemoryFleet(vmView('web1')
     (refusal) => refusals.push(refusal),
     () => ({
       file: '/etc/balloond.toml',
+      files: ['/etc/balloond.toml'],
       changes: [{ key: 'control', effect: 'restart' }],
     }),
   );
