@@ -28,6 +28,7 @@ import { EventLog } from './ops/event-log.js';
 import { FdStore } from './ops/fd-store.js';
 import { notify } from './ops/notify.js';
 import { startWatchdog } from './ops/watchdog.js';
+import { onPriorityRefused } from './os/discard.js';
 import { PathTakenError, SystemError, type Standing } from './os/errors.js';
 import { closeFd } from './os/fd.js';
 import { NO_KEEPER } from './os/fd-keeper.js';
@@ -97,6 +98,9 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   const store = openStore((reason) =>
     events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
   );
+  onPriorityRefused((error) => {
+    events.emit('priority-refused', `discards compete with rings for the processor: ${error.message}`);
+  });
   const fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version: version() });
   let closeControl = (): void | Promise<void> => undefined;
   const closers: (() => void | Promise<void>)[] = [];

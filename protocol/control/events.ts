@@ -168,6 +168,11 @@ export const EVENTS = {
     action:
       'EPERM: the VMM sealed its memory file, which must stay writable. ENOMEM, EBUSY: the daemon tries again by itself. Other codes: `balloonctl inhibit` and `allow` the VM, and the daemon tries again.',
   },
+  'priority-refused': {
+    level: 'warn',
+    help: 'The threads that discard may not have a lower priority than the event loop. They discard all the same; on a busy host guests wait longer for answers. The event comes once.',
+    action: 'Allow `setpriority` in the SystemCallFilter= of the unit, or in the seccomp profile of the container.',
+  },
   'vm-throttled': {
     level: 'warn',
     help: 'The VM keeps the event loop so busy that it waits for its turns: VMs that need little time go first, and VMs that need much time share the rest. The event comes again only after the VM has been quiet.',

@@ -80,10 +80,10 @@ export class PolicyEngine {
     this.#paths = paths;
     this.#host = new HostMemory(paths.proc);
     this.#now = now;
-    const { record } = settings;
+    const { record, recordMaxBytes: maxBytes } = settings;
     const failed = (why: string): void =>
-      this.#degrade('record', `the readings of the policy are not recorded: ${why}`);
-    this.#recorder = record === null || settings.mode === 'off' ? null : new PolicyRecorder(record, failed);
+      this.#degrade('record', `the readings of the policy are not recorded: ${why}: make room, or set record in [policy] to another file`);
+    this.#recorder = record === null || settings.mode === 'off' ? null : new PolicyRecorder(record, { maxBytes, failed });
   }
 
   /** From the next tick on; mode, interval and record must be as they were. */
@@ -111,7 +111,7 @@ export class PolicyEngine {
     this.#trigger?.close();
     for (const readings of this.#readings.values()) readings.close();
     this.#readings.clear();
-    this.#recorder?.close();
+    void this.#recorder?.close();
   }
 
   /** One look at everything, and what follows from it. */
