@@ -5,6 +5,14 @@ import { daemonProgram } from '../daemon/options.js';
 import { tableSchema, SCHEMA_PATH } from '../daemon/config/json-schema.js';
 import { kindWords, type Schema } from '../daemon/config/shape.js';
 import { TABLE_WORDS, type KeyWords } from '../daemon/config/words.js';
+import {
+  EVENT_INTRODUCTION,
+  eventEntries,
+  LIMIT_INTRODUCTION,
+  LIMIT_WORDS,
+  METRICS_DROP_IN,
+  METRICS_ON_TCP,
+} from './daemon-words.js';
 import { manualPage, type Entry, type Section } from './roff.js';
 
 /** What `balloonctl help --json` prints. */
@@ -31,7 +39,10 @@ export function daemonPage(version: string): string {
       'SIGNALS',
       [
         { term: 'SIGTERM, SIGINT', text: 'End.' },
-        { term: 'SIGHUP', text: 'Read the configuration file again. A file with a mistake changes nothing.' },
+        {
+          term: 'SIGHUP',
+          text: 'Read the configuration again, drop-ins included. With a mistake in it, nothing changes.',
+        },
       ],
     ],
     [
@@ -45,12 +56,16 @@ export function daemonPage(version: string): string {
         { term: '2', text: 'Bad usage.' },
       ],
     ],
+    ['LIMITS', LIMIT_INTRODUCTION, LIMIT_WORDS],
+    ['METRICS ON TCP', METRICS_ON_TCP, { verbatim: METRICS_DROP_IN }],
+    ['EVENTS', EVENT_INTRODUCTION, eventEntries()],
     [
       'FILES',
       [
         { term: '/run/balloond/balloond.sock', text: 'Where the service listens for VMMs.' },
         { term: '/run/balloond/control.sock', text: 'Where the service listens for `balloonctl`.' },
-        { term: '/usr/lib/balloond/events.md', text: 'Each event: what it means and what to do.' },
+        { term: '/etc/balloond.toml, /etc/balloond.toml.d', text: 'The configuration: `balloond.toml`(5).' },
+        { term: '/var/lib/balloond', text: 'What `record` in `[policy]` may name.' },
       ],
     ],
     ['SEE ALSO', '`balloonctl`(1), `balloond.toml`(5), `journalctl`(1)'],
