@@ -138,8 +138,7 @@ function scalarFits(schema: Schema, found: unknown): boolean {
   }
   if (typeof found !== 'string') return false;
   const { minLength = 0, maxLength = Infinity, pattern } = schema;
-  const length = [...found].length;
-  if (length < minLength || length > maxLength) return false;
+  if (found.length < minLength || found.length > maxLength) return false;
   return pattern === undefined || new RegExp(pattern, 'u').test(found);
 }
 
