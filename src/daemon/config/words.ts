@@ -67,7 +67,7 @@ export const SOCKET_WORDS: Words<Table<'socket'>> = {
 const SHARE_WORDS = {
   min: { text: 'Memory that the VM keeps in any case: a size, or a share of its RAM.', example: '"50%"' },
   max: { text: 'Memory that the VM may have at most: a size, or a share of its RAM.', example: '"100%"' },
-  weight: { text: 'Its part of what is shared out, beside others of its band.', example: '1' },
+  weight: { text: 'The part of the memory that is shared out which the VM gets, in relation to other VMs of its band.', example: '1' },
 } as const satisfies Record<string, KeyWords>;
 
 export const VM_WORDS: Words<Table<'vm'>> = {
@@ -81,7 +81,7 @@ export const VM_WORDS: Words<Table<'vm'>> = {
 
 export const POLICY_WORDS: Words<Omit<Table<'policy'>, 'band'>> = {
   mode: {
-    text: '`observe` says what the policy would do, `auto` does it, `off` does not look.',
+    text: 'With `observe` the policy says which action it would take, with `auto` it takes the action, with `off` it does not look.',
     default: '"observe"',
   },
   memory: {
@@ -89,7 +89,7 @@ export const POLICY_WORDS: Words<Omit<Table<'policy'>, 'band'>> = {
     default: '"100%"',
   },
   reserve: {
-    text: 'Part of it that is to stay available, at most 90 %: a size, or a share.',
+    text: 'Part of that memory that stays available, at most 90 %: a size, or a share.',
     default: '"10%"',
   },
   interval: {
@@ -109,7 +109,7 @@ export const POLICY_WORDS: Words<Omit<Table<'policy'>, 'band'>> = {
   'force-grace': { text: 'Seconds that each step of force lasts.', default: '30' },
   hold: { text: 'Seconds that a VM is left alone after it was moved in the other direction.', default: '60' },
   record: {
-    text: 'File to which the policy writes what it sees, for `balloonctl policy simulate --trace`. Without the key nothing is recorded.',
+    text: 'File to which the policy writes its readings, for `balloonctl policy simulate --trace`. Without the key nothing is recorded.',
     example: '"/var/lib/balloond/trace.ndjson"',
   },
   'record-max': {
