@@ -25,7 +25,10 @@ export const LIMIT_WORDS: readonly Entry[] = [
   },
   { term: 'cannot be written (EACCES)', text: 'Start `balloond-limits.socket`.' },
   { term: 'cannot be written (EROFS)', text: 'Cgroups are mounted read-only for the daemon.' },
-  { term: 'the cgroup is gone', text: 'The cgroup was removed, or the VM moved to another one. Set the limits again.' },
+  {
+    term: 'the cgroup is gone',
+    text: 'The cgroup was removed, or the VM moved to another one. Set the limits again.',
+  },
 ];
 
 export const METRICS_ON_TCP =

@@ -67,7 +67,10 @@ export const SOCKET_WORDS: Words<Table<'socket'>> = {
 const SHARE_WORDS = {
   min: { text: 'Memory that the VM keeps in any case: a size, or a share of its RAM.', example: '"50%"' },
   max: { text: 'Memory that the VM may have at most: a size, or a share of its RAM.', example: '"100%"' },
-  weight: { text: 'The part of the memory that is shared out which the VM gets, in relation to other VMs of its band.', example: '1' },
+  weight: {
+    text: 'The part of the memory that is shared out which the VM gets, in relation to other VMs of its band.',
+    example: '1',
+  },
 } as const satisfies Record<string, KeyWords>;
 
 export const VM_WORDS: Words<Table<'vm'>> = {
