@@ -187,7 +187,7 @@ const COMMANDS: readonly Command[] = [
     run: async ({ client, output, vm: action, second, values }) => {
       if (action === 'simulate') {
         const { simulate } = await import('../src/simulate/command.js');
-        const { readConfigFile } = await import('../src/daemon/settings.js');
+        const { readConfigFile } = await import('../src/daemon/config/read.js');
         const config = text(values, 'config');
         const number = (name: string, otherwise: number): number => whole(values, name) ?? otherwise;
         const trace = text(values, 'trace');

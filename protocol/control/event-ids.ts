@@ -44,6 +44,7 @@ export const EVENT_IDS = {
   'page-poison-active': '1336a5d15ef347df8690bd1223d633e4',
   'pfn-outside-memory': 'd441bae493d844e1844fdaea5d787357',
   'discard-failed': 'f341539cce7b48f8a78c645944e49781',
+  'priority-refused': '4e5026cb67d447a5bdaa94c40e63d86a',
   'vm-throttled': '6e24316379c740ae817c148625e4540e',
   'memory-lost': 'ac4c36abf1ba4889a35bdcc33c721326',
   'driver-error': 'e8dff073f50a43709c4ef2c6c18679f9',

@@ -144,7 +144,8 @@ export const EVENTS = {
   'cgroup-unknown': {
     level: 'info',
     help: 'The VM can have no limits, because it has no cgroup v2 of its own; the event says why.',
-    action: 'Nothing, if the VM should have no limits; otherwise do what the event says (docs/limits.md).',
+    action:
+      'Nothing, if the VM should have no limits; otherwise do what the event says (balloond(8), LIMITS).',
   },
   'pressure-unknown': {
     level: 'info',
@@ -178,6 +179,12 @@ export const EVENTS = {
     help: 'The host kernel refused to discard pages; the daemon answered the guest, and the host kept the memory. The event comes once for each error code until all pages are discarded.',
     action:
       'EPERM: the VMM sealed its memory file, which must stay writable. ENOMEM, EBUSY: the daemon tries again by itself. Other codes: `balloonctl inhibit` and `allow` the VM, and the daemon tries again.',
+  },
+  'priority-refused': {
+    level: 'warn',
+    help: 'The threads that discard may not have a lower priority than the event loop. They discard all the same; on a busy host guests wait longer for answers. The event comes once.',
+    action:
+      'Allow `setpriority` in the SystemCallFilter= of the unit, or in the seccomp profile of the container.',
   },
   'vm-throttled': {
     level: 'warn',
@@ -246,7 +253,7 @@ export const EVENTS = {
     level: 'error',
     help: 'The daemon cannot serve metrics on the TCP address that was asked for. The daemon serves VMs all the same, and the control socket has the metrics.',
     action:
-      'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (installing.md, Metrics on TCP), and restart the daemon.',
+      'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (balloond(8), METRICS ON TCP), and restart the daemon.',
   },
   'control-busy': {
     level: 'warn',

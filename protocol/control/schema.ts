@@ -418,9 +418,10 @@ const EVENT = {
 const RELOAD = {
   type: 'object',
   additionalProperties: false,
-  required: ['file', 'changes'],
+  required: ['file', 'files', 'changes'],
   properties: {
     file: { type: 'string' },
+    files: { type: 'array', items: { type: 'string' }, description: 'All files that were read, in order.' },
     changes: {
       type: 'array',
       items: {

@@ -89,7 +89,8 @@ export class VmFleet implements Fleet {
     this.#metrics = new Metrics(
       () => this.#metered(),
       version,
-      () => this.#policy.acted,
+      () => this.#policy.measures(),
+      events.counts,
     );
   }
 

@@ -274,7 +274,11 @@ export class MemoryDaemon implements DaemonControl {
   }
 
   reload(): ReloadReport {
-    return { file: '/etc/balloond.toml', changes: [{ key: 'control', effect: 'restart' }] };
+    return {
+      file: '/etc/balloond.toml',
+      files: ['/etc/balloond.toml'],
+      changes: [{ key: 'control', effect: 'restart' }],
+    };
   }
 }
 
