@@ -1,4 +1,5 @@
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
+import { monotonicNow, msAgo, msSince, wallTime, type Monotonic } from '../os/clock.js';
 
 /** Events kept for those who ask later. */
 const KEPT = 1000;
@@ -21,7 +22,8 @@ export type Emit = (event: EventName, message: string, fields?: Record<string, u
 
 interface Bucket {
   tokens: number;
-  at: number;
+  /** When the last token came back. */
+  at: Monotonic;
   leftOut: number;
 }
 
@@ -55,7 +57,7 @@ export class EventLog {
     if (level === 'debug') return;
     const entry: DaemonEvent = {
       seq: ++this.#seq,
-      time: new Date().toISOString(),
+      time: wallTime(),
       event,
       level,
       ...(vm === undefined ? {} : { vm }),
@@ -88,12 +90,12 @@ export class EventLog {
       kinds = new Map<EventName, Bucket>();
       this.#buckets.set(vm, kinds);
     }
-    const now = Date.now();
-    const bucket = kinds.get(event) ?? { tokens: BURST, at: now, leftOut: 0 };
-    const refill = Math.floor((now - bucket.at) / REFILL_MS);
+    const bucket = kinds.get(event) ?? { tokens: BURST, at: monotonicNow(), leftOut: 0 };
+    const passedMs = msSince(bucket.at);
+    const refill = Math.floor(passedMs / REFILL_MS);
     if (refill > 0) {
       bucket.tokens = Math.min(BURST, bucket.tokens + refill);
-      bucket.at += refill * REFILL_MS;
+      bucket.at = msAgo(passedMs - refill * REFILL_MS);
     }
     kinds.set(event, bucket);
     return bucket;
