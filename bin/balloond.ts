@@ -1,19 +1,15 @@
 #!/usr/bin/env node
 import type { DaemonArguments } from '../src/main.js';
+import { stderr, stdout } from '../src/os/print.js';
 
 type Options = DaemonArguments & { printCapabilities?: true; supervise?: true; checkConfig?: true };
-
-function fail(reason: string): void {
-  process.stderr.write(`balloond: ${reason}\n`);
-  process.exitCode = 1;
-}
 
 async function run(main: typeof import('../src/main.js')): Promise<void> {
   const { daemonProgram } = await import('../src/daemon/options.js');
   const program = daemonProgram(main.version());
   const options = program.parse().opts<Options>();
   if (options.printCapabilities) {
-    console.log(main.capabilities());
+    stdout.write(`${main.capabilities()}\n`);
     return;
   }
   if (options.checkConfig && options.config === undefined) {
@@ -22,16 +18,18 @@ async function run(main: typeof import('../src/main.js')): Promise<void> {
   try {
     if (options.checkConfig) {
       main.checkConfig(options.config ?? '');
-      console.log(`${options.config ?? ''}: nothing wrong`);
+      stdout.write(`${options.config ?? ''}: nothing wrong\n`);
     } else if (options.supervise) process.exitCode = await main.superviseDaemon(options);
     else await main.runDaemon(options);
   } catch (error) {
-    fail(main.startupFailure(error));
+    main.reportFailure(error);
+    process.exitCode = 1;
   }
 }
 
 // Not before: without the native helper no module of the daemon can be loaded, and that is to be one line as well.
 await import('../src/main.js').then(run, (error: unknown) => {
   if (!(error instanceof Error) || error.name !== 'HelperError') throw error;
-  fail(error.message);
+  stderr.write(`balloond: ${error.message}\n`);
+  process.exitCode = 1;
 });

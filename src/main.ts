@@ -25,12 +25,16 @@ import { Keeper } from './ops/keeper.js';
 import { createLogger, defaultFormat, type LogFormat, type LogLevel } from './ops/log.js';
 import { EventLog } from './ops/event-log.js';
 import { FdStore } from './ops/fd-store.js';
+import { ownLastWords } from './ops/last-words.js';
 import { notify } from './ops/notify.js';
 import { startWatchdog } from './ops/watchdog.js';
 import { SystemError } from './os/errors.js';
 import { closeFd } from './os/fd.js';
 import { NO_KEEPER } from './os/fd-keeper.js';
+import { LineWriter } from './os/line-writer.js';
 import { boundPath, isListening } from './os/socket.js';
+
+const STDERR = 2;
 
 /** The command line, parsed. Flags win over the configuration file. */
 export interface DaemonArguments {
@@ -81,8 +85,10 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   const metrics = args.metrics ?? config.metrics;
   const metricsAddress = metrics === undefined ? null : parseAddress(metrics);
   const format = args.logFormat ?? config['log-format'] ?? defaultFormat();
-  const log = createLogger(logLevel(args, config), format);
+  const stderr = new LineWriter(STDERR);
+  const log = createLogger(logLevel(args, config), format, stderr);
   const events = new EventLog(log);
+  ownLastWords(stderr, events.emit);
   const store = openStore((reason) =>
     events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
   );
@@ -275,7 +281,9 @@ function openStore(failed: (reason: string) => void): FdStore | null {
 /** Keeps a daemon with these arguments running until SIGTERM or SIGINT; resolves with the exit code. */
 export function superviseDaemon(args: DaemonArguments): Promise<number> {
   const format = args.logFormat ?? defaultFormat();
-  const events = new EventLog(createLogger(args.logLevel ?? 'info', format));
+  const stderr = new LineWriter(STDERR);
+  const events = new EventLog(createLogger(args.logLevel ?? 'info', format, stderr));
+  ownLastWords(stderr, events.emit);
   const own = process.argv.slice(1).filter((argument) => argument !== '--supervise');
   const keeper = new Keeper([process.execPath, ...process.execArgv, ...own], events.emit);
   process.on('SIGHUP', () => keeper.forward('SIGHUP'));
@@ -330,6 +338,13 @@ const REMEDIES: Readonly<Record<string, string>> = {
   EROFS: 'give a path that can be written to',
   ENOTSOCK: 'give the number of a Unix stream socket',
 };
+
+/** Says on stderr, in one line, why the daemon could not start and what to do; waits for no reader that stalls. */
+export function reportFailure(error: unknown): void {
+  const stderr = new LineWriter(STDERR);
+  stderr.write(`balloond: ${startupFailure(error)}\n`);
+  stderr.flush();
+}
 
 /** One line for stderr: why the daemon could not start, and what to do. */
 export function startupFailure(error: unknown): string {

@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
+import { stderr, stdout } from '../os/print.js';
 
 export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
 export const DAEMON_SUMMARY =
@@ -33,6 +34,8 @@ export function daemonProgram(version: string): Command {
       ).choices(LOG_FORMATS),
     )
     .configureOutput({
+      writeOut: (text) => stdout.write(text),
+      writeErr: (text) => stderr.write(text),
       outputError: (text, write) =>
         write(`${text.trim().replace(/^error: /, 'balloond: ')} (see balloond --help)\n`),
     })

@@ -1,5 +1,6 @@
 /** `balloonctl top`: all VMs with what they lately had, again every second; once where nobody watches. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { stdout } from '../../os/print.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import { SORT_KEYS } from './choices.js';
 import type { Output } from './output.js';
@@ -8,6 +9,7 @@ import { shorten } from './text.js';
 
 const INTERVAL_MS = 1000;
 const COLUMNS = 80;
+const ROWS = 24;
 const ENTER = '\x1b[?1049h\x1b[?25l';
 const LEAVE = '\x1b[?25h\x1b[?1049l';
 const END_KEYS = ['q', '\x03', '\x1b'];
@@ -42,11 +44,11 @@ async function watch(
   sort: SortKey,
   output: Output,
 ): Promise<void> {
-  const { stdin, stdout } = process;
+  const { stdin } = process;
   const ended = new AbortController();
   let [seen, by, problem]: [Seen, SortKey, string | null] = [first, sort, null];
   const draw = (): void => {
-    const { columns, rows } = stdout;
+    const { columns = COLUMNS, rows = ROWS } = stdout;
     const lines = renderTop(seen, samples, by, { columns, rows: rows - 1 }, output);
     const keys = `by ${by}; sort by: n name, m memory, b balloon, a available; q quit`;
     const last = output.paint(problem === null ? 'dim' : 'red', shorten(problem ?? keys, columns));
