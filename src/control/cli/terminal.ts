@@ -1,5 +1,5 @@
 /** A terminal that a program has to itself for a while, and that is put back however the program ends. */
-import type { ReadStream, WriteStream } from 'node:tty';
+import type { ReadStream } from 'node:tty';
 import { KeyDecoder, type Key } from './keys.js';
 
 /** The other screen, without cursor; lines that are too long are cut, not wrapped. */
@@ -11,9 +11,18 @@ const COLUMNS = 80;
 const ROWS = 24;
 const SIGNALS = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT'] as const;
 
+/** What shows the lines: src/os/print.ts's `stdout`. */
+export interface Screen {
+  readonly columns: number | undefined;
+  readonly rows: number | undefined;
+  write(text: string): void;
+  on(event: 'resize', listener: () => void): void;
+  off(event: 'resize', listener: () => void): void;
+}
+
 export class Terminal {
   readonly #input: ReadStream;
-  readonly #output: WriteStream;
+  readonly #output: Screen;
   readonly #decoder = new KeyDecoder();
   readonly #onKey: (key: Key) => void;
   readonly #onResize: () => void;
@@ -23,7 +32,7 @@ export class Terminal {
 
   /** `onEnd` is called when a signal asks the program to end, or its terminal went away. */
   constructor(
-    { input, output }: { input: ReadStream; output: WriteStream },
+    { input, output }: { input: ReadStream; output: Screen },
     { onKey, onResize, onEnd }: { onKey: (key: Key) => void; onResize: () => void; onEnd: () => void },
   ) {
     this.#input = input;
@@ -34,11 +43,11 @@ export class Terminal {
   }
 
   get columns(): number {
-    return this.#output.columns || COLUMNS;
+    return this.#output.columns ?? COLUMNS;
   }
 
   get rows(): number {
-    return this.#output.rows || ROWS;
+    return this.#output.rows ?? ROWS;
   }
 
   open(): void {
