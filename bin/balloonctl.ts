@@ -455,6 +455,9 @@ function fail(error: unknown, args: readonly string[]): void {
   process.stderr.write(`balloonctl: ${line}${step}${hint}\n`);
 }
 
+// Node would open its inspector.
+process.on('SIGUSR1', () => undefined);
+
 // A reader such as `head` that has seen enough is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
