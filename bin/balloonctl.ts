@@ -457,5 +457,8 @@ function fail(error: unknown, args: readonly string[]): void {
   stderr.write(`balloonctl: ${line}${step}${hint}\n`);
 }
 
+// Node would open its inspector.
+process.on('SIGUSR1', () => undefined);
+
 const args = process.argv.slice(2);
 await main(args).catch((error: unknown) => fail(error, args));
