@@ -7,6 +7,8 @@ const ENTER = '\x1b[?1049h\x1b[?25l\x1b[?7l';
 const LEAVE = '\x1b[?7h\x1b[?25h\x1b[?1049l';
 /** For the rest of a sequence of which the begin came: less than anybody notices. */
 const ESCAPE_MS = 50;
+/** Of a process that runs: what it is stopped does not count. */
+const RETURN_MS = 20;
 const COLUMNS = 80;
 const ROWS = 24;
 const SIGNALS = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT'] as const;
@@ -71,14 +73,15 @@ export class Terminal {
     this.#input.pause();
   }
 
-  /** Stops the process, as Ctrl-Z does; its shell has the terminal meanwhile. */
+  /** Stops the process, as Ctrl-Z does; its shell has the terminal meanwhile. Without a shell to continue it, it goes on. */
   suspend(): void {
     this.#leave();
-    process.once('SIGCONT', () => {
+    process.kill(process.pid, 'SIGTSTP');
+    // Not at SIGCONT: the kernel stops nothing in a group of processes that no shell could continue.
+    setTimeout(() => {
       this.#enter();
       this.#onResize();
-    });
-    process.kill(process.pid, 'SIGTSTP');
+    }, RETURN_MS);
   }
 
   /** Shows these lines and nothing else. */
