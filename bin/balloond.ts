@@ -27,11 +27,15 @@ async function run(main: typeof import('../src/main.js')): Promise<void> {
   try {
     if (options.checkConfig) {
       stdout.write(`${main.checkConfig(options)}\n`);
-    } else if (options.supervise) process.exitCode = await main.superviseDaemon(options, signals);
-    else await main.runDaemon(options, signals);
+      return;
+    }
+    const code = options.supervise ? await main.superviseDaemon(options, signals) : 0;
+    if (!options.supervise) await main.runDaemon(options, signals);
+    // Nothing that is still open, such as the journal's socket, is a reason to stay.
+    process.exit(code);
   } catch (error) {
     main.reportFailure(error);
-    process.exitCode = 1;
+    process.exit(1);
   }
 }
 
