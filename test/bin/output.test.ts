@@ -5,7 +5,6 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { BalloonDriver, CONFIG_NUM_PAGES } from '../support/balloon-driver.js';
 import { BIN } from '../support/daemon.js';
@@ -13,14 +12,7 @@ import { temporaryFolder } from '../support/fleet.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { LOG_CHANNELS, stalledPipe, unmendable } from '../support/log-channel.js';
-import {
-  AT_ONCE,
-  makeNoise,
-  NOISE_BYTES,
-  startLogged,
-  until,
-  type LoggedDaemon,
-} from '../support/logged-daemon.js';
+import { makeNoise, startLogged, until, type LoggedDaemon } from '../support/logged-daemon.js';
 import { readU32 } from '../support/wire.js';
 
 const RAM_BYTES = 64 * 2 ** 20;
@@ -143,7 +135,9 @@ void t.test('balloonctl whose output goes nowhere', async (t) => {
       { code: 0, stderr: '0\n' },
       `a reader that is gone: ${name}`,
     );
-    t.same(await ctl('exec "$@" >&-', ...command, ...control), { code: 0, stderr: '' }, `closed: ${name}`);
+    const closed = await ctl('exec "$@" >&-', ...command, ...control);
+    t.equal(closed.code, 0, `closed: ${name}`);
+    t.match(closed.stderr, /^(balloonctl: note: [^\n]+\n)?$/, `closed: ${name}`);
   }
   t.equal((await ctl('exec "$@" 2>/dev/full', 'nonsense')).code, 2, 'the exit code says it');
   t.match(
@@ -161,37 +155,30 @@ void t.test('balloonctl whose output goes nowhere', async (t) => {
   await endsOn(t, daemon, 'SIGTERM');
 });
 
-void t.test(
-  'balloonctl waits for a reader that stalls, loses nothing, and ends when it is told to',
-  async (t) => {
-    const folder = temporaryFolder(t);
-    const daemon = await startLogged(t, unmendable('exec "$@" 2>/dev/null'), folder, []);
-    await makeNoise(daemon);
-    const pipe = stalledPipe(folder);
-    t.teardown(() => pipe.close());
-    const args = [join(BIN, 'balloonctl.js'), '--json', 'events', '--control', join(folder, 'control.sock')];
-    const run = (): ChildProcess =>
-      spawn('sh', ['-c', pipe.shell.replace('2>', '>'), 'sh', process.execPath, ...args], {
-        stdio: 'ignore',
-      });
-    const patient = run();
-    await until('it writes', () => pipe.text().length > 0);
-    pipe.break(0);
-    pipe.mend?.();
-    const ended = once(patient, 'exit');
-    const draining = setInterval(() => pipe.text(), 5);
-    t.same(await ended, [0, null]);
-    clearInterval(draining);
-    const refused = pipe
-      .text()
-      .split('\n')
-      .filter((line) => line.includes('config-refused'));
-    t.equal(refused.length, AT_ONCE);
-    for (const line of refused) t.ok((JSON.parse(line) as { message: string }).message.length > NOISE_BYTES);
-    const stalled = run();
-    await sleep(500);
-    t.equal(stalled.exitCode, null, 'it waits');
-    stalled.kill('SIGTERM');
-    t.same(await once(stalled, 'exit'), [null, 'SIGTERM']);
-  },
-);
+/** Whether the process stands in write() on stdout; the numbers are those of x86-64 and arm64. */
+function writes(pid: number): boolean {
+  return /^(1|64) 0x1 /.test(readFileSync(`/proc/${pid}/syscall`, 'latin1'));
+}
+
+void t.test('balloonctl waits for a reader that stalls, and loses nothing', async (t) => {
+  const pipe = stalledPipe(temporaryFolder(t));
+  t.teardown(() => pipe.close());
+  const script = pipe.shell.replace('2>', '>');
+  const stalled = async (): Promise<ChildProcess> => {
+    pipe.fill();
+    const command = [process.execPath, join(BIN, 'balloonctl.js'), 'help', '--json'];
+    const child = spawn('sh', ['-c', script, 'sh', ...command], { stdio: 'ignore' });
+    await until('it waits', () => writes(child.pid ?? 0));
+    return child;
+  };
+  const patient = await stalled();
+  const ended = once(patient, 'exit');
+  const draining = setInterval(() => pipe.text(), 5);
+  t.same(await ended, [0, null]);
+  clearInterval(draining);
+  const [document = ''] = pipe.text().split('\n').slice(-2);
+  t.match(JSON.parse(document), { commands: [{ name: 'list' }] }, 'whole');
+  const hopeless = await stalled();
+  hopeless.kill('SIGTERM');
+  t.same(await once(hopeless, 'exit'), [null, 'SIGTERM'], 'a signal ends the wait');
+});

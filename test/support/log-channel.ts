@@ -56,12 +56,16 @@ function tmpfs(): LogChannel {
   };
 }
 
-function fifo(folder: string): {
-  path: string;
-  text: () => string;
-  open: (flags: number) => void;
-  close: () => void;
-} {
+interface Fifo {
+  readonly path: string;
+  readonly text: () => string;
+  readonly open: (flags: number) => void;
+  /** Leaves no room in it: until it is read, whoever writes waits. */
+  readonly fill: () => void;
+  readonly close: () => void;
+}
+
+function fifo(folder: string): Fifo {
   const path = join(folder, 'stderr');
   execFileSync('mkfifo', [path]);
   let fd: number | null = null;
@@ -81,6 +85,13 @@ function fifo(folder: string): {
       }
       return text;
     },
+    fill: () => {
+      try {
+        while (fd !== null) writeSync(fd, '\n'.repeat(4096));
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+      }
+    },
     close: () => {
       if (fd !== null) closeSync(fd);
       fd = null;
@@ -89,7 +100,7 @@ function fifo(folder: string): {
 }
 
 /** Its reader stalls: it has it open. */
-export function stalledPipe(folder: string): LogChannel {
+export function stalledPipe(folder: string): LogChannel & Pick<Fifo, 'fill'> {
   const pipe = fifo(folder);
   let reads = true;
   pipe.open(O_RDWR);
@@ -99,6 +110,7 @@ export function stalledPipe(folder: string): LogChannel {
     break: () => (reads = false),
     mend: () => (reads = true),
     text: () => (reads ? pipe.text() : ''),
+    fill: pipe.fill,
     close: pipe.close,
   };
 }

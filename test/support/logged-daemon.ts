@@ -10,9 +10,9 @@ import { BIN } from './daemon.js';
 import type { LogChannel } from './log-channel.js';
 
 const TIMEOUT_MS = 30_000;
-export const NOISE_BYTES = 100_000;
+const NOISE_BYTES = 100_000;
 /** So many events of a kind are logged at once. */
-export const AT_ONCE = 10;
+const AT_ONCE = 10;
 
 /** A daemon, or its keeper, whose log goes to a channel. */
 export interface LoggedDaemon {
