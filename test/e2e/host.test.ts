@@ -322,7 +322,6 @@ const MULE_MIN_BYTES = 16 * MIB;
 const STATS_SECONDS = 3;
 /** The VMs have 48, 64 and 64 MiB, and 15 are to be available: there are 8, and then 20. */
 const POLICY = `metrics = "127.0.0.1:9797"
-stats-interval = ${STATS_SECONDS}
 
 [policy]
 mode = "auto"
@@ -341,6 +340,10 @@ min = "100%"
 name = "bronze"
 match = ["mule"]
 min = "16M"
+
+[[vm]]
+match = "*"
+stats-interval = ${STATS_SECONDS}
 `;
 
 void t.test(
