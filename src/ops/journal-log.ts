@@ -58,7 +58,6 @@ export class JournalLog implements LevelledLog {
     this.#write('error', fields, message);
   }
 
-  /** An open one keeps the process going. */
   close(): void {
     this.#sender?.close();
     this.#sender = null;
