@@ -133,7 +133,7 @@ export const EVENTS = {
   'cgroup-unknown': {
     level: 'info',
     help: 'The VM can have no limits, and why: it has no cgroup v2 of its own.',
-    action: 'Nothing, if it is to have none; else do what it says (docs/limits.md).',
+    action: 'Nothing, if it is to have none; else do what it says (/usr/share/doc/balloond/limits.md).',
   },
   'pressure-unknown': {
     level: 'info',
@@ -224,7 +224,7 @@ export const EVENTS = {
     level: 'error',
     help: 'Metrics cannot be served on the TCP address asked for. VMs are served all the same, and the control socket has the metrics.',
     action:
-      'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (installing.md, Metrics on TCP), and restart the daemon.',
+      'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (/usr/share/doc/balloond/installing.md, "Metrics on TCP"), and restart the daemon.',
   },
   'control-request-refused': {
     level: 'debug',

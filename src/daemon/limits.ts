@@ -212,7 +212,9 @@ export class VmLimits {
     if (this.#closed) throw new LimitError('the VM is gone: see balloonctl list');
     const cgroup = this.#locate(true);
     if (cgroup === null)
-      throw new LimitError(`${this.#reason ?? 'the VM has no cgroup'}: see "Which cgroup" in docs/limits.md`);
+      throw new LimitError(
+        `${this.#reason ?? 'the VM has no cgroup'}: see "Which cgroup" in /usr/share/doc/balloond/limits.md`,
+      );
     if (!isWritable(cgroup)) await openAccess(cgroup, this.#paths);
     const read = this.#read(cgroup);
     if (read === null) throw new LimitError(this.#lost(cgroup));

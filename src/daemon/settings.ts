@@ -156,7 +156,7 @@ function firstMistake(document: unknown): { where: string[]; wrong: string } {
   );
   if (choices.length > 0) return { where, wrong: `must be one of ${choices.join(', ')}` };
   if (here.some(({ keyword }) => keyword === 'boolean')) {
-    return { where, wrong: 'is unknown: see docs/configuration.md for the keys there are' };
+    return { where, wrong: 'is unknown: see balloond.toml(5) for the keys there are' };
   }
   return { where, wrong: errors[0]?.message ?? 'is wrong' };
 }

@@ -32,7 +32,9 @@ export function parseTrace(text: string): TraceLine[] {
       Array.isArray(value.vms) &&
       value.vms.every(isTraceVm);
     if (!whole)
-      throw new TraceError(`line ${n + 1} is no line of a trace: see docs/policy.md for what one has`);
+      throw new TraceError(
+        `line ${n + 1} is no line of a trace: see /usr/share/doc/balloond/policy.md for what one has`,
+      );
     return value as TraceLine;
   });
 }

@@ -1,4 +1,5 @@
-import { rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { notify } from '../../src/ops/notify.js';
@@ -39,7 +40,9 @@ void t.test('one with an abstract name, as some containers have it, too', (t) =>
 });
 
 void t.test('a receiver started again is found, a full one not waited for', (t) => {
-  const path = join(t.testdir(), 'receiver');
+  const folder = mkdtempSync(join(tmpdir(), 'balloond-notify-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, 'receiver');
   const first = listen(t, path);
   const sender = new DatagramSender(path);
   t.teardown(() => sender.close());

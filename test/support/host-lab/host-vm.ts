@@ -122,7 +122,6 @@ async function pack(folder: string, lay: (stage: string) => Promise<void>): Prom
     cp "$1/scripts/install-system" "$2/scripts/"
     printf '{"type":"module","imports":{"#native":"./native.node"}}' >"$2/package.json"
     ln -s /usr/lib/balloond/src/native/build/Release/balloond_native.node "$2/native.node"
-    ln -s /usr/lib/balloond/node_modules "$2/"
     tar -cf "$4" --owner=0 --group=0 --mode=go=rX,u+rw -C "$3" .`,
     ...['sh', ROOT, tests, stage, payload],
   ]);
