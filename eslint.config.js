@@ -1,6 +1,6 @@
 import tseslint from 'typescript-eslint';
 
-// Imports point one way (docs/architecture.md): a folder may import those of lower rows, never its own
+// Imports point one way (docs/development/architecture.md): a folder may import those of lower rows, never its own
 // row's neighbours. protocol/ is free to all and imports nothing outside itself.
 const rows = [
   ['bin', 'src/manual'],

@@ -16,7 +16,7 @@ import { measure, type Contender, type Run } from './working-sets.js';
 const MEMORY_MIB = 1024;
 const WORKING_SETS_MIB = [64, 128, 256, 384, 512];
 const CONTENDERS: readonly Contender[] = ['no balloon', 'traditional, reporting', 'page cache'];
-const PICTURE = 'docs/near-linear.svg';
+const PICTURE = 'docs/development/near-linear.svg';
 
 function rows({ contender, floorMib, points }: Run): Row[] {
   const line = (when: string, figure: (point: Run['points'][number]) => number): Row => {

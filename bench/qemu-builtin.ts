@@ -50,7 +50,7 @@ try {
       'p99 µs': percentile(accesses, 99).toFixed(1),
     },
   ]);
-  if (wanted.plot) writeFileSync('docs/performance-inflate.svg', inflatePlot(figures));
+  if (wanted.plot) writeFileSync('docs/development/performance-inflate.svg', inflatePlot(figures));
 } finally {
   await daemon.stop();
 }

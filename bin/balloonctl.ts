@@ -3,7 +3,7 @@
 import type { LimitWord, TargetRequest } from '../protocol/control/schema.js';
 import { formatSize, parseSize } from '../protocol/control/size.js';
 import { parseCommandLine, type CommandSpec, type OptionValues } from '../src/control/cli/command-line.js';
-import { POLICY_ACTIONS, SHELLS, SORT_KEYS, VMMS } from '../src/control/cli/choices.js';
+import { EVENT_LEVELS, POLICY_ACTIONS, SHELLS, SORT_KEYS, VMMS } from '../src/control/cli/choices.js';
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
 import { openOutput, type Output } from '../src/control/cli/output.js';
 import type { ControlClient } from '../src/control/client.js';
@@ -42,7 +42,7 @@ const COMMANDS: readonly Command[] = [
     operands: [],
     summary: 'one line a VM',
     details:
-      'One line a VM: its state, its RAM, what the guest has of it, its balloon and target, and what is available in the guest; then what needs attention.',
+      'Prints one line a VM: its state, its RAM, the memory that the guest has of it, its balloon and target, and the memory that is available in the guest; then prints the verdicts.',
     options: {},
     run: async ({ client, output }) => {
       const [{ list }, connected] = await Promise.all([import('../src/control/cli/list.js'), client()]);
@@ -64,7 +64,7 @@ const COMMANDS: readonly Command[] = [
     operands: ['vm'],
     summary: "limit the VM's cgroup on the host",
     details:
-      'Limits the cgroup of the VM on the host. `follow` keeps a limit above what the guest may use, `max` is none, `restore` is what was found.',
+      'Limits the cgroup of the VM on the host. `follow` keeps a limit above the memory that the guest may use, `max` sets no limit, and `restore` sets the limit that the daemon found.',
     options: {
       high: {
         value: 'size',
@@ -87,12 +87,12 @@ const COMMANDS: readonly Command[] = [
     operands: ['vm'],
     summary: 'set the balloon target',
     details:
-      'Sets what the guest keeps (`--memory`) or gives up (`--balloon`). It returns at once; with `--wait`, when the guest has followed. The target stands in either case. `--balloon 0` gives everything back.',
+      'Sets the memory that the guest keeps (`--memory`) or gives up (`--balloon`). The command returns at once; with `--wait` it returns when the guest has reached the target. The target stands in either case. `--balloon 0` gives everything back.',
     options: {
-      memory: { value: 'size', summary: 'what the guest keeps' },
-      balloon: { value: 'size', summary: 'what the guest gives up' },
-      'cache-limit': { value: 'size', summary: 'the most its page cache balloon may hold' },
-      wait: { summary: 'wait until the guest has followed' },
+      memory: { value: 'size', summary: 'memory that the guest keeps' },
+      balloon: { value: 'size', summary: 'memory that the guest gives up' },
+      'cache-limit': { value: 'size', summary: 'the most memory that its page cache balloon may hold' },
+      wait: { summary: 'wait until the guest has reached the target' },
       timeout: {
         value: 'seconds',
         summary: `with --wait: give up after this long (default ${WAIT_SECONDS})`,
@@ -130,8 +130,8 @@ const COMMANDS: readonly Command[] = [
     operands: ['vm'],
     summary: 'stop discarding for this VM',
     details:
-      'Lets the balloon move but discards nothing, for as long as something on the host must be able to rely on every page of the VM.',
-    options: { reason: { value: 'text', summary: 'why, for whoever looks next' } },
+      'Lets the balloon move but discards nothing, for as long as a program on the host must be able to rely on every page of the VM.',
+    options: { reason: { value: 'text', summary: 'the reason, for the next operator who looks' } },
     run: async ({ client, output, vm, values }) => {
       const [{ inhibit }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
       await inhibit(connected, output, vm, text(values, 'reason'));
@@ -141,7 +141,7 @@ const COMMANDS: readonly Command[] = [
     name: 'allow',
     operands: ['vm'],
     summary: 'resume discarding for this VM',
-    details: 'Ends what `inhibit` began, and discards what was given up meanwhile.',
+    details: 'Ends the inhibition, and discards the pages that the guest gave up meanwhile.',
     options: {},
     run: async ({ client, output, vm }) => {
       const [{ allow }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
@@ -154,9 +154,9 @@ const COMMANDS: readonly Command[] = [
     choices: POLICY_ACTIONS,
     summary: 'show | pause [VM] | resume [VM] | explain VM | simulate',
     details:
-      'Shows the policy that decides who gets memory (`show`), what it last decided for a VM and why (`explain`), stops and resumes it, for all VMs or one (`pause`, `resume`), or runs it over a fleet that was recorded or made up (`simulate`).',
+      'Shows the policy that decides which VM gets memory (`show`), shows its last decision about a VM and the reason (`explain`), stops and resumes the policy, for all VMs or one (`pause`, `resume`), or runs the policy over a recorded or a synthetic fleet (`simulate`).',
     options: {
-      trace: { value: 'file', summary: 'simulate: what a daemon recorded' },
+      trace: { value: 'file', summary: 'simulate: a file that a daemon recorded' },
       synthetic: { value: 'n', summary: 'simulate: a fleet of that many VMs' },
       hours: { value: 'n', summary: 'simulate: for so long (default 24)' },
       'vms-per-host': { value: 'n', summary: 'simulate: of the fleet (default 50)' },
@@ -206,11 +206,30 @@ const COMMANDS: readonly Command[] = [
     name: 'events',
     operands: [],
     summary: 'what happened and why, newest last',
-    details: 'Prints what the daemon remembers: what happened and why, newest last.',
-    options: { follow: { summary: 'go on with what happens next' } },
+    details:
+      'Prints the events that the daemon remembers, which say what happened and why, newest last. With `--follow` the command goes on with new events, also when the daemon is restarted meanwhile: a line on stderr says so, no event is printed twice, and no event is left out that the daemon remembers.',
+    options: {
+      follow: { summary: 'go on with what happens next' },
+      vm: { value: 'name', summary: 'only events of this VM' },
+      since: {
+        value: 'when',
+        summary: 'only events since then: 30m, 2h, 1d, 2026-11-27T10:00 or the id of an event',
+      },
+      level: { value: 'level', choices: EVENT_LEVELS, summary: 'only events of this level or a higher one' },
+    },
     run: async ({ client, output, values }) => {
-      const [{ events }, connected] = await Promise.all([import('../src/control/cli/events.js'), client()]);
-      await events(connected, output, values['follow'] === true);
+      const [{ events, sinceOf }, connected] = await Promise.all([
+        import('../src/control/cli/events.js'),
+        client(),
+      ]);
+      const [vm, since, level] = ['vm', 'since', 'level'].map((name) => text(values, name));
+      const wanted = {
+        follow: values['follow'] === true,
+        since: since === undefined ? '0' : sinceOf(since, new Date()),
+        ...(vm !== undefined && { vm }),
+        ...(level !== undefined && { level }),
+      };
+      await events(connected, output, wanted, (line) => process.stderr.write(`balloonctl: ${line}\n`));
     },
   },
   {
@@ -218,7 +237,7 @@ const COMMANDS: readonly Command[] = [
     operands: [],
     summary: 'have the daemon read its configuration file again',
     details:
-      'Has the daemon read its configuration file again. One with a mistake changes nothing. Each change is named, with when it takes effect.',
+      'Has the daemon read its configuration file again. A file with a mistake changes nothing. The answer names each change and when the change takes effect.',
     options: {},
     run: async ({ client, output }) => {
       const [{ reload }, connected] = await Promise.all([import('../src/control/cli/reload.js'), client()]);
@@ -246,7 +265,7 @@ const COMMANDS: readonly Command[] = [
     operands: [],
     summary: 'check this host and each VM, say what to mend',
     details:
-      'Checks this host and each VM. Each line says `ok`, `note` (it works, and could be better) or `mend`, with what mends it; exit 1 when there is something to mend. Run it as root: what it may not read it takes for missing.',
+      'Checks this host and each VM. Each line says `ok`, `note` (it works, and could be better) or `mend`, with the command that mends the finding; the exit is 1 when there is something to mend. Run doctor as root: doctor takes a file that it may not read for missing.',
     options: {},
     run: async ({ client, output }) => {
       const [{ doctor }, connected] = await Promise.all([import('../src/control/cli/doctor.js'), client()]);
@@ -273,7 +292,7 @@ const COMMANDS: readonly Command[] = [
     operands: [],
     summary: 'the exact arguments to paste, for QEMU and others',
     details:
-      'Prints the exact arguments with which a VMM gives its balloon to the daemon; for libvirt, a domain whose elements go into yours. Needs no daemon.',
+      'Prints the exact arguments with which a VMM gives its balloon to the daemon; for libvirt, prints a domain whose elements go into yours. The command needs no daemon.',
     options: {
       for: { value: 'vmm', choices: VMMS, summary: 'default qemu; libvirt: XML' },
       memory: { value: 'size', summary: `RAM of the guest (default ${formatSize(GUEST_BYTES)})` },
@@ -313,7 +332,7 @@ function targetOf(values: OptionValues): TargetRequest {
   if (memoryBytes !== undefined) return { memoryBytes };
   if (balloonBytes !== undefined) return { balloonBytes };
   throw new UsageError(
-    'set needs --memory SIZE (what the guest keeps), --balloon SIZE (what it gives up) or --cache-limit SIZE',
+    'set needs --memory SIZE (memory that the guest keeps), --balloon SIZE (memory that the guest gives up) or --cache-limit SIZE',
   );
 }
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env node
 import type { DaemonArguments } from '../src/main.js';
+import { Signals } from '../src/ops/signals.js';
+
+const signals = new Signals();
 
 type Options = DaemonArguments & { printCapabilities?: true; supervise?: true; checkConfig?: true };
 
@@ -23,8 +26,8 @@ async function run(main: typeof import('../src/main.js')): Promise<void> {
     if (options.checkConfig) {
       main.checkConfig(options.config ?? '');
       console.log(`${options.config ?? ''}: nothing wrong`);
-    } else if (options.supervise) process.exitCode = await main.superviseDaemon(options);
-    else await main.runDaemon(options);
+    } else if (options.supervise) process.exitCode = await main.superviseDaemon(options, signals);
+    else await main.runDaemon(options, signals);
   } catch (error) {
     fail(main.startupFailure(error));
   }

@@ -152,8 +152,7 @@ function showEvent({ time, level, vm, event, message }: DaemonEvent): void {
 }
 
 let drawing = false;
-const live = new EventSource('live');
-live.addEventListener('message', ({ data }: MessageEvent<string>) => {
+function showTick({ data }: MessageEvent<string>): void {
   history.add(JSON.parse(data) as LiveTick);
   // A page that nobody sees, and what comes all at once, need not be drawn each time.
   if (drawing) return;
@@ -165,16 +164,42 @@ live.addEventListener('message', ({ data }: MessageEvent<string>) => {
     showVms(latest);
     showHost(latest);
   });
-});
-live.addEventListener('error', () => {
-  byId('summary').textContent = 'the daemon does not answer; trying again';
-});
-
-const events = new EventSource('events');
-// It tells all that it remembers, each time.
-events.addEventListener('open', () => byId('events').replaceChildren());
-for (const name of EVENT_NAMES) {
-  events.addEventListener(name, ({ data }: MessageEvent<string>) =>
-    showEvent(JSON.parse(data) as DaemonEvent),
-  );
 }
+
+/**
+ * Follows a stream for as long as the page is there. A browser comes back by itself when it is cut off, with the id of
+ * the last event; but not when it is turned away, since all places for streams are taken.
+ */
+function follow(path: string, watch: (stream: EventSource) => void, lost: (why: string) => void): void {
+  const stream = new EventSource(path);
+  watch(stream);
+  stream.addEventListener('error', () => {
+    if (stream.readyState !== EventSource.CLOSED) {
+      lost('the daemon does not answer; trying again');
+      return;
+    }
+    lost('the daemon has no place for this page: close others of it; trying again');
+    setTimeout(() => follow(path, watch, lost), RETRY_MS);
+  });
+}
+
+const RETRY_MS = 5000;
+
+follow(
+  'live',
+  (stream) => stream.addEventListener('message', showTick),
+  (why) => (byId('summary').textContent = why),
+);
+follow(
+  'events',
+  (stream) => {
+    // It tells all that it remembers.
+    byId('events').replaceChildren();
+    for (const name of EVENT_NAMES) {
+      stream.addEventListener(name, ({ data }: MessageEvent<string>) =>
+        showEvent(JSON.parse(data) as DaemonEvent),
+      );
+    }
+  },
+  () => undefined,
+);

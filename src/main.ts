@@ -23,9 +23,11 @@ import {
 } from './daemon/settings.js';
 import { Keeper } from './ops/keeper.js';
 import { createLogger, defaultFormat, type LogFormat, type LogLevel } from './ops/log.js';
-import { EventLog } from './ops/event-log.js';
+import { EventLog, type Emit, type LogSink } from './ops/event-log.js';
+import { takeOverEvents, type EventMemory } from './ops/event-memory.js';
 import { FdStore } from './ops/fd-store.js';
 import { notify } from './ops/notify.js';
+import type { Signals } from './ops/signals.js';
 import { startWatchdog } from './ops/watchdog.js';
 import { SystemError } from './os/errors.js';
 import { closeFd } from './os/fd.js';
@@ -72,20 +74,22 @@ export function checkConfig(file: string): void {
 }
 
 /**
- * Runs the daemon until SIGTERM or SIGINT. Throws SettingsError or SystemError, with everything closed again,
+ * Runs the daemon until a signal ends it; one that comes while it starts, once it has started. Throws SettingsError or SystemError, with everything closed again,
  * when it cannot start.
  */
-export async function runDaemon(args: DaemonArguments): Promise<void> {
+export async function runDaemon(args: DaemonArguments, signals: Signals): Promise<void> {
+  const ending = signals.ending();
   let config: ConfigFile = args.config === undefined ? {} : readConfigFile(args.config);
   let sockets = wantedSockets(args, config);
   const metrics = args.metrics ?? config.metrics;
   const metricsAddress = metrics === undefined ? null : parseAddress(metrics);
   const format = args.logFormat ?? config['log-format'] ?? defaultFormat();
   const log = createLogger(logLevel(args, config), format);
-  const events = new EventLog(log);
   const store = openStore((reason) =>
     events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
   );
+  const { events, memory, warnings } = goOnWithEvents(log, store);
+  if (memory !== null) store?.keep(memory.fd, 'events');
   const fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version: version() });
   const controlPath = args.control ?? config.control ?? DEFAULT_CONTROL_PATH;
   let closeControl = (): void | Promise<void> => undefined;
@@ -94,6 +98,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   const close = async (): Promise<void> => {
     for (const closer of closers.reverse()) await closer();
   };
+  for (const warning of warnings) events.emit('events-set-aside', warning);
   try {
     // First of all: guests wait.
     const alone = store === null ? [] : resumeAll(store);
@@ -119,7 +124,9 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     control: controlPath,
   });
   notify({ READY: 1 });
-  process.on('SIGHUP', () => {
+  await warnOfInspector(events.emit);
+  signals.onIgnored((signal) => events.emit('signal-ignored', ...nothingAt(signal)));
+  signals.onReload(() => {
     try {
       reload();
     } catch (error) {
@@ -128,7 +135,7 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
     }
   });
   startWatchdog((withinMs) => fleet.discardsMove(withinMs));
-  const signal = await stopSignal();
+  const signal = await ending;
   notify({ STOPPING: 1 });
   if (store !== null) {
     // As if it were killed: that way of ending is the one that is tried all the time.
@@ -143,7 +150,8 @@ export async function runDaemon(args: DaemonArguments): Promise<void> {
   await close();
 
   function refused({ method, url, status, detail, cause }: Refusal): void {
-    const event = status >= 500 ? 'control-request-failed' : 'control-request-refused';
+    const event =
+      status === 503 ? 'control-busy' : status >= 500 ? 'control-request-failed' : 'control-request-refused';
     const fault = cause instanceof Error ? { fault: cause.stack } : {};
     events.emit(event, detail, { method, url, status, ...fault });
   }
@@ -272,14 +280,51 @@ function openStore(failed: (reason: string) => void): FdStore | null {
   return path === undefined || most === undefined ? null : new FdStore(path, Number(most), passed, failed);
 }
 
-/** Keeps a daemon with these arguments running until SIGTERM or SIGINT; resolves with the exit code. */
-export function superviseDaemon(args: DaemonArguments): Promise<number> {
+/** Events go on where those of the daemon before this one ended, if it left any. Nothing about them ends the daemon. */
+function goOnWithEvents(
+  log: LogSink,
+  store: FdStore | null,
+): { events: EventLog; memory: EventMemory | null; warnings: readonly string[] } {
+  if (store === null) return { events: new EventLog(log), memory: null, warnings: [] };
+  const left = store.left('events').flatMap((name) => store.claim(name) ?? []);
+  try {
+    const { memory, setAside } = takeOverEvents(left);
+    return { events: new EventLog(log, memory), memory, warnings: setAside };
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    const warning = `the events of this daemon are not handed over to the next one: ${error.message}`;
+    return { events: new EventLog(log), memory: null, warnings: [warning] };
+  }
+}
+
+function nothingAt(signal: NodeJS.Signals): [message: string, fields: Record<string, unknown>] {
+  return [`${signal} does nothing here: balloond(8) says which signals do something`, { signal }];
+}
+
+/** What an environment that was made for other programs can bring along. */
+async function warnOfInspector(emit: Emit): Promise<void> {
+  const options = [...process.execArgv, process.env['NODE_OPTIONS'] ?? ''].join(' ');
+  if (!options.includes('--inspect')) return;
+  const { url } = await import('node:inspector');
+  const at = url();
+  if (at === undefined) return;
+  emit(
+    'inspector-open',
+    `Node's inspector is open at ${at}: start balloond without --inspect in NODE_OPTIONS`,
+  );
+}
+
+/** Keeps a daemon with these arguments running until a signal ends it; resolves with the exit code. */
+export async function superviseDaemon(args: DaemonArguments, signals: Signals): Promise<number> {
+  const ending = signals.ending();
   const format = args.logFormat ?? defaultFormat();
   const events = new EventLog(createLogger(args.logLevel ?? 'info', format));
   const own = process.argv.slice(1).filter((argument) => argument !== '--supervise');
   const keeper = new Keeper([process.execPath, ...process.execArgv, ...own], events.emit);
-  process.on('SIGHUP', () => keeper.forward('SIGHUP'));
-  void stopSignal().then((signal) => keeper.stop(signal));
+  await warnOfInspector(events.emit);
+  signals.onIgnored((signal) => events.emit('signal-ignored', ...nothingAt(signal)));
+  signals.onReload(() => keeper.forward('SIGHUP'));
+  void ending.then((signal) => keeper.stop(signal));
   return keeper.run();
 }
 
@@ -336,10 +381,4 @@ export function startupFailure(error: unknown): string {
   const reason = error instanceof Error ? error.message : String(error);
   if (!(error instanceof SystemError)) return reason;
   return `${reason}: ${REMEDIES[error.code] ?? 'see the kernel log for more (journalctl -k)'}`;
-}
-
-function stopSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal));
-  });
 }

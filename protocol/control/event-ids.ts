@@ -12,6 +12,7 @@ export const EVENT_IDS = {
   'vm-resumed': 'd4816b81a5c94874812c0019e335186e',
   'resume-failed': 'c0d45fb9fe1c4a18962663965e8c9a42',
   'hand-over-failed': '1b0c6a31e0df4db1a2eb92192cdda8ac',
+  'events-set-aside': 'ba2505218a0146738f7f174665da1ad3',
   'daemon-ended': 'c3f59cfeab6a4db8ba327f78e0a78f77',
   'daemon-stuck': 'a61730cc8dff4b119555bb0b133db624',
   'features-negotiated': '357a0faf2af24f1d901326563d537940',
@@ -53,6 +54,9 @@ export const EVENT_IDS = {
   'config-refused': '4be032f4122b421281ca522575dda3ed',
   'journal-failed': 'd1fee675726645e6bd1973e02caedeae',
   'metrics-unavailable': '3b328423d2e840b7abc395bd7558fa04',
+  'control-busy': '51c3e2fe36574dbcaddbd5c40dbbc71a',
+  'signal-ignored': '74bbe8701f0e42cbb1a22d4fc64af04b',
+  'inspector-open': 'f63611524c5a4359a5e8e266e4425358',
   'control-request-refused': '9979b38888d64810b4409084cd04aef1',
   'control-request-failed': 'ebbfc928c9be4ff2acde6a7430426020',
 } as const satisfies Record<EventName, string>;

@@ -1,6 +1,6 @@
 /**
- * The catalog of events: every line the daemon logs carries one of these names in `event`, and `vm` where a
- * VM is meant. Names are stable: scripts match on them. docs/events.md shows the same table.
+ * The catalog of events: every line that the daemon logs carries one of these names in `event`, and `vm` where the
+ * event is about one VM. Names are stable: scripts match on them. docs/events.md shows the same table.
  */
 export type { DaemonEvent } from './schema.js';
 
@@ -21,30 +21,35 @@ export const EVENTS = {
   'vm-connected': { level: 'info', help: 'A VMM connected its balloon device.', action: null },
   'vm-resumed': {
     level: 'info',
-    help: 'A VM that the daemon before this one served is served again, from where that ended.',
+    help: 'This daemon goes on serving a VM that the daemon before it served, from where that daemon ended.',
     action: null,
   },
   'resume-failed': {
     level: 'error',
-    help: 'A VM that the daemon before this one served cannot be gone on with. What was handed over is kept, untouched.',
+    help: 'This daemon cannot go on with a VM that the daemon before it served. Everything that was handed over is kept, untouched.',
     action:
-      'Do not reboot the VM. Start the version of the daemon that served it: it goes on with the VM, whatever was started in between. If it was that one, report this line, and restart the VM when it suits.',
+      'Do not reboot the VM. Start the version of the daemon that served the VM: that version goes on with the VM, whatever was started in between. If this is that version, report this line, and restart the VM when it suits.',
   },
   'hand-over-failed': {
     level: 'error',
-    help: 'Something cannot be handed over to the next daemon: VMs that connect now lose their balloon when this one ends.',
+    help: 'The daemon cannot hand a VM or a socket over to the next daemon: VMs that connect now lose their balloon when this daemon ends.',
     action:
-      'Raise FileDescriptorStoreMax= in the unit (20 for each VM), or do not restart the daemon under them.',
+      'Raise FileDescriptorStoreMax= in the unit (20 for each VM), or do not restart the daemon while these VMs run.',
+  },
+  'events-set-aside': {
+    level: 'warn',
+    help: 'This daemon cannot read events that the daemon before it remembered: another build wrote these events, or they are damaged. VMs are not affected.',
+    action: 'Read these events in the log (`journalctl --unit balloond`).',
   },
   'daemon-ended': {
     level: 'warn',
-    help: 'The daemon ended and is started again by its keeper (--supervise), which holds its VMs meanwhile.',
-    action: 'Look at what it said last; report a crash.',
+    help: 'The daemon ended; its keeper (--supervise) holds its VMs meanwhile and starts the daemon again.',
+    action: 'Read the last lines of the daemon; report a crash.',
   },
   'daemon-stuck': {
     level: 'error',
-    help: 'The daemon gave its keeper no sign of life and is killed, to be started again.',
-    action: 'Report it with the lines before.',
+    help: 'The daemon gave its keeper no sign of life; the keeper kills the daemon and starts it again.',
+    action: 'Report this line together with the lines before it.',
   },
   'features-negotiated': { level: 'info', help: 'The guest driver acknowledged features.', action: null },
   'memory-mapped': {
@@ -61,23 +66,23 @@ export const EVENTS = {
   'vm-disconnected': { level: 'info', help: 'The VMM closed its connection.', action: null },
   'target-changed': {
     level: 'info',
-    help: 'The balloon target changed: by whom, from and to how many bytes.',
+    help: 'The balloon target changed; the event says who changed it, from and to how many bytes.',
     action: null,
   },
   'target-clamped': {
     level: 'warn',
-    help: 'A target beyond what the VM can give was cut down to what it can.',
+    help: 'A target was larger than the memory that the VM can give up, and was cut down to that memory.',
     action: 'Ask for no more than the `ramBytes` that `balloonctl show` reports.',
   },
   'target-reached': { level: 'info', help: 'The balloon is as large as its target.', action: null },
   inhibited: {
     level: 'warn',
-    help: 'Discarding stopped for this VM: its balloon moves, but the host gets no memory back. A page cache balloon is asked to give all up (LOCK), and grows again afterwards.',
-    action: 'Remove the reason it gives; after an inhibit by hand, run `balloonctl allow`.',
+    help: 'Discarding stopped for this VM: its balloon moves, but the host gets no memory back. The daemon asks a page cache balloon to give all its pages up (LOCK); that balloon grows again afterwards.',
+    action: 'Remove the reason that the event names; after an inhibit by hand, run `balloonctl allow`.',
   },
   allowed: {
     level: 'info',
-    help: 'Discarding resumed; pages given up meanwhile are discarded now.',
+    help: 'Discarding resumed; the daemon now discards the pages that the guest gave up meanwhile.',
     action: null,
   },
   'policy-changed': {
@@ -87,62 +92,62 @@ export const EVENTS = {
   },
   'policy-took': {
     level: 'info',
-    help: 'The policy took memory from this VM: how many bytes, for whom and why.',
+    help: 'The policy took memory from this VM; the event says how many bytes, for which VM and why.',
     action: null,
   },
   'policy-gave': {
     level: 'info',
-    help: 'The policy gave memory to this VM: how many bytes, from whom and why.',
+    help: 'The policy gave memory to this VM; the event says how many bytes, from which VM and why.',
     action: null,
   },
   'policy-cache-limit': {
     level: 'info',
-    help: 'The policy set how much the page cache balloon of this VM may hold, from and to how many bytes: all but its floor, since its guest takes back by itself.',
+    help: 'The policy set how much memory the page cache balloon of this VM may hold, from and to how many bytes: all memory but the floor of the VM, because its guest takes memory back by itself.',
     action: null,
   },
   'policy-forced': {
     level: 'warn',
-    help: 'A VM did not yield in its grace time, so that its cgroup is held to less (memory.high in steps, then memory.max), or is killed where its band allows that.',
+    help: 'A VM did not yield in its grace time, so the policy lowers the limits of its cgroup (memory.high in steps, then memory.max), or kills the VM where its band allows that.',
     action: 'Look at the verdict of the VM; `balloonctl policy pause VM` ends the force.',
   },
   'policy-released': {
     level: 'info',
-    help: 'Force was undone by one step, and why.',
+    help: 'The policy undid one step of force; the event says why.',
     action: null,
   },
   'policy-advice': {
     level: 'info',
-    help: 'The policy only observes, and says what it would do. Said when that changes.',
+    help: 'The policy only observes, and names the action that it would take. The event comes when the advice changes.',
     action: null,
   },
   'policy-degraded': {
     level: 'warn',
-    help: 'The policy works with less than it should, or with less than it was told: it says what is missing and what it does instead.',
-    action: 'Mend what it names.',
+    help: 'The policy works with less than it needs, or with less than its configuration says; the event says what is missing and what the policy does instead.',
+    action: 'Mend the cause that the event names.',
   },
   'limit-set': {
     level: 'info',
-    help: "A limit of the VM's cgroup changed: which, from and to how many bytes (null: none), and why; while it follows, what the guest may use as well.",
+    help: "A limit of the VM's cgroup changed; the event says which limit, from and to how many bytes (null: no limit), and why. For a limit that follows, the event also says how much memory the guest may use.",
     action: null,
   },
   'limit-failed': {
     level: 'error',
-    help: "The limits of a VM's cgroup cannot be written or are gone with it; the VM is served as before. Said once for each reason.",
-    action: 'Do what it says, then set the limits again with `balloonctl limit`.',
+    help: "The daemon cannot write the limits of a VM's cgroup, or the cgroup is gone; the daemon serves the VM as before. The event comes once for each reason.",
+    action: 'Do what the event says, then set the limits again with `balloonctl limit`.',
   },
   'cgroup-unknown': {
     level: 'info',
-    help: 'The VM can have no limits, and why: it has no cgroup v2 of its own.',
-    action: 'Nothing, if it is to have none; else do what it says (/usr/share/doc/balloond/limits.md).',
+    help: 'The VM can have no limits, because it has no cgroup v2 of its own; the event says why.',
+    action: 'Nothing, if the VM should have no limits; otherwise do what the event says (docs/limits.md).',
   },
   'pressure-unknown': {
     level: 'info',
-    help: 'The kernel does not tell of the pressure in the cgroup of a VM whose limits follow: they are looked at by time alone.',
+    help: 'The kernel does not report memory pressure in the cgroup of a VM whose limits follow; the daemon looks at the cgroup by time alone.',
     action: 'Boot the host with `psi=1`.',
   },
   'pin-unknown': {
     level: 'debug',
-    help: 'Whether a device pins guest memory cannot be told: the files of the VMM may not be looked at. It is served as if there were none.',
+    help: 'The daemon may not look at the open files of the VMM, so it cannot tell whether a device pins guest memory. The daemon serves the VM as if no device did.',
     action: null,
   },
   'stats-received': { level: 'debug', help: 'The guest sent memory statistics.', action: null },
@@ -153,88 +158,105 @@ export const EVENTS = {
   },
   'page-poison-active': {
     level: 'warn',
-    help: 'The guest poisons free pages with a non-zero value, so pages it reports free are kept.',
+    help: 'The guest poisons free pages with a non-zero value, so the daemon keeps the pages that the guest reports free.',
     action: 'Boot the guest without `page_poison=1` if the host should get reported pages back.',
   },
   'pfn-outside-memory': {
     level: 'warn',
-    help: 'The guest gave up pages that lie outside the memory the VMM shares; they were left alone.',
-    action: 'Share all guest memory through backends with `share=on`; else suspect the guest driver.',
+    help: 'The guest gave up pages that lie outside the memory that the VMM shares; the daemon left these pages alone.',
+    action:
+      'Share all guest memory through backends with `share=on`; if all of it is shared, suspect the guest driver.',
   },
   'discard-failed': {
     level: 'error',
-    help: 'The host kernel refused to discard pages; the guest was answered, the host kept the memory. Said once for each error code until all is discarded.',
+    help: 'The host kernel refused to discard pages; the daemon answered the guest, and the host kept the memory. The event comes once for each error code until all pages are discarded.',
     action:
-      'EPERM: the VMM sealed its memory file, which must stay writable. ENOMEM, EBUSY: tried again by itself. Others: `balloonctl inhibit` and `allow` the VM to try again.',
+      'EPERM: the VMM sealed its memory file, which must stay writable. ENOMEM, EBUSY: the daemon tries again by itself. Other codes: `balloonctl inhibit` and `allow` the VM, and the daemon tries again.',
   },
   'vm-throttled': {
     level: 'warn',
-    help: 'The VM keeps the event loop so busy that it waits for its turns: VMs that need little go first, and those that need much share what they may have. Said again only after it has been quiet.',
+    help: 'The VM keeps the event loop so busy that it waits for its turns: VMs that need little time go first, and VMs that need much time share the rest. The event comes again only after the VM has been quiet.',
     action:
-      'Look for what kicks, reports or reads its configuration all the time in the guest; an inflate at full speed beside others may do it for a moment.',
+      'Look in the guest for the program or driver that kicks, reports or reads its configuration all the time; an inflate at full speed beside other VMs may cause this event for a moment.',
   },
   'memory-lost': {
     level: 'error',
-    help: 'Part of the guest memory that the VMM shares is gone: its file was cut short, or has no page to give. The balloon of this VM is stopped, others go on.',
+    help: 'Part of the guest memory that the VMM shares is gone: its file was cut short, or the host has no page to give. The daemon stopped the balloon of this VM; other VMs go on.',
     action:
       'Keep everything from truncating the memory file of the VM, reserve enough huge pages where it has some, and restart the VM.',
   },
   'driver-error': {
     level: 'warn',
-    help: 'A virtqueue held something malformed; that ring was stopped.',
-    action: 'Reload the guest driver or reboot the guest; if it comes back, report the guest kernel.',
+    help: 'A virtqueue held something malformed; the daemon stopped that ring.',
+    action: 'Reload the guest driver or reboot the guest; report the guest kernel when the fault comes back.',
   },
   'frontend-error': {
     level: 'warn',
-    help: 'A vhost-user request of the VMM was refused; nothing changed.',
+    help: 'The daemon refused a vhost-user request of the VMM; nothing changed.',
     action: 'Compare the VMM device arguments with `balloonctl qemu-args`.',
   },
   'private-memory': {
     level: 'error',
-    help: 'The VMM shares a private copy of guest memory, so the device was refused.',
+    help: 'The VMM shares a private copy of guest memory, so the daemon refused the device.',
     action: 'Add `share=on` to the memory backend and restart the VM.',
   },
   'too-few-queues': {
     level: 'error',
     help: 'The VMM device has fewer virtqueues than the offered features need; the driver cannot start.',
-    action: 'Set the `num_vqs` it names on the VMM device and restart the VM.',
+    action: 'Set the `num_vqs` that the event names on the VMM device and restart the VM.',
   },
   'vm-dropped': {
     level: 'error',
-    help: 'The daemon closed the connection of a VM, and says why; other VMs are not affected.',
-    action: 'Fix the reason it gives, then restart the VM: its VMM cannot reconnect the device.',
+    help: 'The daemon closed the connection of a VM; the event says why. Other VMs are not affected.',
+    action: 'Mend the reason that the event names, then restart the VM: its VMM cannot reconnect the device.',
   },
   'config-reloaded': {
     level: 'info',
-    help: 'The configuration file was read again; `changes` says what is different, and when that takes effect.',
+    help: 'The daemon read the configuration file again; `changes` lists each change and when the change takes effect.',
     action: null,
   },
   'config-refused': {
     level: 'error',
-    help: 'The configuration file was read again and has a mistake; all stays as it was.',
+    help: 'The daemon read the configuration file again and found a mistake; all settings stay as they were.',
     action:
-      'Mend the line it names, try it with `balloond --check-config --config FILE`, and `balloonctl reload`.',
+      'Mend the line that the event names, try the file with `balloond --check-config --config FILE`, and run `balloonctl reload`.',
   },
   'journal-failed': {
     level: 'warn',
-    help: 'The journal takes no entries, so the log goes to stderr as JSON. Said once.',
+    help: 'The journal takes no entries, so the log goes to stderr as JSON. The event comes once.',
     action: 'Start systemd-journald, or give `--log-format json`.',
   },
   'metrics-unavailable': {
     level: 'error',
-    help: 'Metrics cannot be served on the TCP address asked for. VMs are served all the same, and the control socket has the metrics.',
+    help: 'The daemon cannot serve metrics on the TCP address that was asked for. The daemon serves VMs all the same, and the control socket has the metrics.',
     action:
-      'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (/usr/share/doc/balloond/installing.md, "Metrics on TCP"), and restart the daemon.',
+      'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (installing.md, Metrics on TCP), and restart the daemon.',
+  },
+  'control-busy': {
+    level: 'warn',
+    help: 'All connections of the control socket or of the metrics address are in use, or all connections that may be streams; the daemon turns clients away with status 503. The event comes once a minute at most.',
+    action:
+      'End clients that hold connections without need: `balloonctl events --follow`, `balloonctl top`, open pages. `ss -xp` names the clients of the control socket, `ss -tp` the clients of the metrics address.',
+  },
+  'signal-ignored': {
+    level: 'info',
+    help: 'The daemon or its keeper got a signal that has no meaning there, and ignored the signal.',
+    action: null,
+  },
+  'inspector-open': {
+    level: 'warn',
+    help: "Node's inspector is open: whoever can reach its address controls the daemon and all its VMs.",
+    action: 'Unless you debug the daemon, start it without `--inspect` in NODE_OPTIONS.',
   },
   'control-request-refused': {
     level: 'debug',
-    help: 'A request on the control socket was answered with a 4xx status.',
+    help: 'The daemon answered a request on the control socket or the metrics address with a 4xx status.',
     action: null,
   },
   'control-request-failed': {
     level: 'error',
-    help: 'A request on the control socket met a fault in the daemon and was answered with a 5xx status.',
-    action: 'Report it with this log line.',
+    help: 'A request on the control socket met a fault in the daemon, which answered with a 5xx status.',
+    action: 'Report this line.',
   },
 } as const satisfies Record<string, EventKind>;
 

@@ -1,8 +1,15 @@
 /** The OpenAPI 3.1 document, built from the operations table and the schemas: it says nothing of its own. */
-import { OPERATIONS, type Operation } from './operations.js';
+import { OPERATIONS, type Operation, type QueryParameter } from './operations.js';
 import { SCHEMAS, type SchemaName } from './schema.js';
 
 type Json = Record<string, unknown>;
+
+const DESCRIPTION = [
+  'HTTP/1.1 with JSON on a Unix socket.',
+  'HEAD is answered as GET without a body, and OPTIONS with the methods of the path in `Allow`.',
+  'Each answer with a status of 400 or above is an `application/problem+json` document; its `detail` says what is wrong, naming the field where one is, and what to do.',
+  'A path with the name of a VM that there is none of is 404, whatever else is wrong with the request.',
+].join(' ');
 
 /** `version` is the daemon's. */
 export function openApiDocument(version: string): Json {
@@ -13,23 +20,31 @@ export function openApiDocument(version: string): Json {
   }
   return {
     openapi: '3.1.0',
-    info: { title: 'balloond control API', version },
+    info: { title: 'balloond control API', version, description: DESCRIPTION },
     paths,
     components: { schemas: SCHEMAS },
   };
 }
 
+const LAST_EVENT_ID = {
+  name: 'Last-Event-ID',
+  in: 'header',
+  description: 'Go on after the event of this id, as a client does that was cut off. It wins over `since`.',
+  schema: { type: 'string' },
+};
+
 function operationObject(operationId: string, operation: Operation): Json {
   const named = operation.path.includes('{vm}');
   const parameters = [
     ...(named ? [{ name: 'vm', in: 'path', required: true, schema: { type: 'string' } }] : []),
-    ...Object.entries(operation.query ?? {}).map(([name, { type, description }]) => ({
-      name,
-      in: 'query',
-      description,
-      schema: type === 'integer' ? { type, minimum: 0 } : { type },
-    })),
+    ...Object.entries<QueryParameter>(operation.query ?? {}).map(([name, parameter]) => {
+      const { type, description, enum: choices, pattern } = parameter;
+      const schema = { type, ...(choices && { enum: choices }), ...(pattern !== undefined && { pattern }) };
+      return { name, in: 'query', description, schema };
+    }),
+    ...(operation.streams === true ? [LAST_EVENT_ID] : []),
   ];
+  const readable = operation.body !== undefined || operation.query !== undefined;
   return {
     operationId,
     summary: operation.summary,
@@ -49,8 +64,17 @@ function operationObject(operationId: string, operation: Operation): Json {
           },
         },
       },
-      ...(named && { 404: problem('No VM has this name; the detail lists those known.') }),
+      ...(readable && {
+        400: problem('The body or the query is wrong; the detail names the field and the rule.'),
+      }),
+      ...((named || operation.namesVm === true) && {
+        404: problem('No VM has this name; the detail lists the known names.'),
+      }),
+      ...(operation.body !== undefined && { 413: problem('The body is too large.') }),
       ...(operation.conflict !== undefined && { 409: problem(operation.conflict) }),
+      ...(operation.streams === true && {
+        503: problem('All places for streams are taken; see `Retry-After`.'),
+      }),
       default: problem('Refused; the detail says what to do.'),
     },
   };

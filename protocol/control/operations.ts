@@ -16,14 +16,25 @@ export interface Operation {
   readonly streams?: true;
   /** The reply is not JSON but text of this media type. */
   readonly text?: string;
+  /** The body may name a VM, of which there may be none. */
+  readonly namesVm?: true;
   /** Why the daemon may answer 409. */
   readonly conflict?: string;
 }
 
 export interface QueryParameter {
-  readonly type: 'boolean' | 'integer';
+  readonly type: 'boolean' | 'string';
   readonly description: string;
+  /** All that it may be. */
+  readonly enum?: readonly string[];
+  /** A regular expression for what it may be, and the same in words. */
+  readonly pattern?: string;
+  readonly form?: string;
 }
+
+/** An event's id, or its number, or a moment (RFC 3339, with its distance from UTC). */
+const SINCE =
+  '^(?:\\d{1,15}|[0-9a-f]{8}-\\d{1,15}|\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d(?::\\d\\d(?:\\.\\d{1,9})?)?(?:Z|[+-]\\d\\d:\\d\\d))$';
 
 export const OPERATIONS = {
   listVms: { method: 'GET', path: '/v1/vms', summary: 'All VMs', reply: 'VmList' },
@@ -38,17 +49,20 @@ export const OPERATIONS = {
       hint: 'send {"memoryBytes": N}, {"balloonBytes": N}, {"cacheLimitBytes": N} or {"limits": {"high": N, "max": N}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well',
     },
     reply: 'Vm',
-    conflict: 'The VM cannot take this target, or its cgroup these limits.',
+    conflict: 'The VM cannot take this target, or its cgroup cannot take these limits.',
   },
   showStats: {
     method: 'GET',
     path: '/v1/vms/{vm}/stats',
     summary: 'Guest statistics',
     query: {
-      refresh: { type: 'boolean', description: 'Ask the guest for fresh ones and wait up to 5 seconds.' },
+      refresh: {
+        type: 'boolean',
+        description: 'Ask the guest for fresh statistics and wait for them up to 5 seconds.',
+      },
     },
     reply: 'Stats',
-    conflict: 'The guest has sent none, or none in time.',
+    conflict: 'The guest has sent no statistics, or none in time.',
   },
   inhibit: {
     method: 'PUT',
@@ -72,7 +86,7 @@ export const OPERATIONS = {
   showPolicy: {
     method: 'GET',
     path: '/v1/policy',
-    summary: 'What the policy sees, and last decided for each VM',
+    summary: 'The host and the VMs as the policy sees them, and the last decision for each VM',
     reply: 'Policy',
   },
   changePolicy: {
@@ -85,17 +99,25 @@ export const OPERATIONS = {
       hint: 'send {"paused": true} or {"paused": false}, with "vm": "NAME" for one VM',
     },
     reply: 'Policy',
-    conflict: 'There is no such VM.',
+    namesVm: true,
   },
   streamEvents: {
     method: 'GET',
     path: '/v1/events',
-    summary: 'What happened and why, as server-sent events',
+    summary: 'Events that say what happened and why, as server-sent events',
     query: {
       since: {
-        type: 'integer',
+        type: 'string',
+        pattern: SINCE,
+        form: 'the id of an event, its seq (0: all remembered events), or a moment such as 2026-11-27T10:00:00Z',
         description:
-          'First replay what is remembered after this `seq` (0: all of it). Without: new events only.',
+          'First replay the remembered events after the event of this `id` or `seq` (0: all of them), or since this moment. An id of another epoch, or beyond the newest event, replays all remembered events, and a comment in the stream says so. Without `since`, and without a `Last-Event-ID` header, which wins: new events only.',
+      },
+      vm: { type: 'string', description: 'Only events of the VM of this name.' },
+      level: {
+        type: 'string',
+        enum: ['info', 'warn', 'error'],
+        description: 'Only events of this level or a higher one.',
       },
       follow: { type: 'boolean', description: 'false: end after the replay. Default true.' },
     },

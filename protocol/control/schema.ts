@@ -22,17 +22,20 @@ const BALLOON = {
     'discardSecondsTotal',
   ],
   properties: {
-    targetBytes: { ...BYTES, description: 'What the guest is asked to give up.' },
-    actualBytes: { ...BYTES, description: 'What it has given up.' },
-    pendingBytes: { ...BYTES, description: 'Given up by the guest, not yet discarded on the host.' },
+    targetBytes: { ...BYTES, description: 'Memory that the guest is asked to give up.' },
+    actualBytes: { ...BYTES, description: 'Memory that the guest has given up.' },
+    pendingBytes: {
+      ...BYTES,
+      description: 'Memory that the guest has given up and the host has not discarded yet.',
+    },
     discardedBytesTotal: BYTES,
     inflatedBytesTotal: BYTES,
     deflatedBytesTotal: BYTES,
-    reportedBytesTotal: { ...BYTES, description: 'Free pages the guest reported.' },
+    reportedBytesTotal: { ...BYTES, description: 'Free memory that the guest reported.' },
     discardSecondsTotal: {
       type: 'number',
       minimum: 0,
-      description: 'CPU that the system calls for it took.',
+      description: 'CPU time of the system calls that discard.',
     },
   },
 } as const;
@@ -41,7 +44,9 @@ const STATS = {
   type: 'object',
   description: 'Guest statistics by their virtio names, in bytes or counts; an unknown tag is `tag-N`.',
   required: ['ageSeconds'],
-  properties: { ageSeconds: { type: 'number', minimum: 0, description: 'Since the guest sent them.' } },
+  properties: {
+    ageSeconds: { type: 'number', minimum: 0, description: 'Time since the guest sent the statistics.' },
+  },
   additionalProperties: { type: 'number' },
 } as const;
 
@@ -59,7 +64,7 @@ const CGROUP = {
 
 const LIMIT = {
   anyOf: [BYTES, { enum: ['max', 'follow'] }, { type: 'null' }],
-  description: 'What the operator wants; null: nothing.',
+  description: 'The limit that an operator asked for; null: none.',
 } as const;
 
 const LIMITS = {
@@ -69,8 +74,11 @@ const LIMITS = {
   properties: {
     high: LIMIT,
     max: LIMIT,
-    mayUseBytes: { ...BYTES, description: 'What the guest may have in use now.' },
-    problem: { type: ['string', 'null'], description: 'Why there are no limits, or not those wanted.' },
+    mayUseBytes: { ...BYTES, description: 'Memory that the guest may have in use now.' },
+    problem: {
+      type: ['string', 'null'],
+      description: 'The reason why the limits that an operator asked for do not hold; null: none.',
+    },
   },
 } as const;
 
@@ -99,7 +107,7 @@ const POLICY_STATE = {
     paused: { type: 'boolean' },
     problem: {
       type: ['string', 'null'],
-      description: 'Why it works with less than it should; null: it does not.',
+      description: 'The reason why the policy works with less than it needs; null: none.',
     },
     reserveBytes: BYTES,
     host: {
@@ -109,10 +117,19 @@ const POLICY_STATE = {
           additionalProperties: false,
           required: ['totalBytes', 'availableBytes', 'pressurePercent', 'short'],
           properties: {
-            totalBytes: { ...BYTES, description: 'Or what VMs may have of it: memory in [policy].' },
+            totalBytes: {
+              ...BYTES,
+              description: 'Memory of the host, or the part of it that VMs may have (memory in [policy]).',
+            },
             availableBytes: BYTES,
-            pressurePercent: { type: ['number', 'null'], description: 'PSI some avg10; null: not counted.' },
-            short: { type: 'boolean', description: 'It has less available than its reserve.' },
+            pressurePercent: {
+              type: ['number', 'null'],
+              description: 'PSI some avg10; null: the kernel does not count it.',
+            },
+            short: {
+              type: 'boolean',
+              description: 'Whether the host has less memory available than its reserve.',
+            },
           },
         },
         { type: 'null' },
@@ -143,12 +160,13 @@ const POLICY_STATE = {
           force: { enum: ['none', 'high', 'max', 'kill'] },
           said: {
             type: ['string', 'null'],
-            description: 'What was last decided for it and why, in words; null: nothing yet.',
+            description: 'The last decision about this VM and its reason, in words; null: none yet.',
           },
-          saidAt: { type: ['string', 'null'], description: 'When; null: nothing was decided yet.' },
+          saidAt: { type: ['string', 'null'], description: 'Time of the last decision; null: none yet.' },
           now: {
             type: 'string',
-            description: 'What is asked of it at present, or why nothing is, in words.',
+            description:
+              'The amount that is asked of this VM at present, or the reason why none is, in words.',
           },
         },
       },
@@ -161,8 +179,12 @@ const POLICY_CHANGE = {
   additionalProperties: false,
   required: ['paused'],
   properties: {
-    paused: { type: 'boolean', description: 'false: act again.' },
-    vm: { type: 'string', minLength: 1, description: 'This VM only; without: the whole policy.' },
+    paused: { type: 'boolean', description: 'true: the policy does nothing; false: the policy acts again.' },
+    vm: {
+      type: 'string',
+      minLength: 1,
+      description: 'The VM to pause or resume; without it, the whole policy.',
+    },
   },
 } as const;
 
@@ -196,9 +218,19 @@ const VM = {
     ramBytes: BYTES,
     balloon: BALLOON,
     cache: { anyOf: [BALLOON, NULL], description: 'The page cache balloon, if the VM has one.' },
-    inhibited: { type: ['string', 'null'], description: 'Why nothing is discarded; null: it is.' },
-    verdict: { type: ['string', 'null'], description: 'A sentence to act on; null: nothing to fix.' },
-    features: { type: 'array', items: { type: 'string' }, description: 'Acknowledged, by spec name.' },
+    inhibited: {
+      type: ['string', 'null'],
+      description: 'The reason why nothing is discarded; null: pages are discarded.',
+    },
+    verdict: {
+      type: ['string', 'null'],
+      description: 'A sentence that says what is wrong and what to do next; null: nothing is wrong.',
+    },
+    features: {
+      type: 'array',
+      items: { type: 'string' },
+      description: 'Features that the driver acknowledged, by their names in the specification.',
+    },
     stats: { anyOf: [STATS, NULL] },
     cgroup: { anyOf: [CGROUP, NULL] },
     limits: LIMITS,
@@ -212,20 +244,23 @@ const TARGET = {
       type: 'object',
       additionalProperties: false,
       required: ['memoryBytes'],
-      properties: { memoryBytes: { ...BYTES, description: 'What the guest keeps.' } },
+      properties: { memoryBytes: { ...BYTES, description: 'Memory that the guest keeps.' } },
     },
     {
       type: 'object',
       additionalProperties: false,
       required: ['balloonBytes'],
-      properties: { balloonBytes: { ...BYTES, description: 'What the guest gives up.' } },
+      properties: { balloonBytes: { ...BYTES, description: 'Memory that the guest gives up.' } },
     },
     {
       type: 'object',
       additionalProperties: false,
       required: ['cacheLimitBytes'],
       properties: {
-        cacheLimitBytes: { ...BYTES, description: 'The most that its page cache balloon holds.' },
+        cacheLimitBytes: {
+          ...BYTES,
+          description: 'The most memory that the page cache balloon of the VM may hold.',
+        },
       },
     },
   ],
@@ -233,7 +268,8 @@ const TARGET = {
 
 const LIMIT_WORD = {
   anyOf: [BYTES, { enum: ['max', 'follow', 'restore'] }],
-  description: 'Bytes; max: none; follow: what the guest may use; restore: what was found.',
+  description:
+    'Bytes; max: no limit; follow: a limit above the memory that the guest may use; restore: the limit that the daemon found.',
 } as const;
 
 const LIMIT_REQUEST = {
@@ -253,7 +289,7 @@ const LIMITS_BODY = {
 
 const VM_CHANGE = {
   description:
-    'Exactly one of: what the guest keeps, what it gives up, the limit of its page cache balloon, limits of its cgroup.',
+    'Exactly one of: the memory that the guest keeps, the memory that it gives up, the limit of its page cache balloon, the limits of its cgroup.',
   anyOf: [...TARGET.anyOf, LIMITS_BODY],
 } as const;
 
@@ -272,7 +308,7 @@ const PROBLEM = {
   properties: {
     title: { type: 'string' },
     status: { type: 'integer', minimum: 400, maximum: 599 },
-    detail: { type: 'string', description: 'A sentence that says what to do.' },
+    detail: { type: 'string', description: 'A sentence that says what is wrong and what to do next.' },
   },
 } as const;
 
@@ -286,9 +322,19 @@ const HEALTH = {
 const EVENT = {
   type: 'object',
   additionalProperties: false,
-  required: ['seq', 'time', 'event', 'level', 'message', 'fields'],
+  required: ['seq', 'epoch', 'id', 'time', 'event', 'level', 'message', 'fields'],
   properties: {
-    seq: { type: 'integer', minimum: 1, description: 'Rises with each event since the daemon started.' },
+    seq: { type: 'integer', minimum: 1, description: 'Rises by 1 with each event of its epoch.' },
+    epoch: {
+      type: 'string',
+      pattern: '^[0-9a-f]{8}$',
+      description: 'A daemon that goes on with the events of the one before it keeps the epoch.',
+    },
+    id: {
+      type: 'string',
+      pattern: '^[0-9a-f]{8}-[0-9]+$',
+      description: 'EPOCH-SEQ: where to go on from, as `since` or `Last-Event-ID`.',
+    },
     time: { type: 'string', format: 'date-time' },
     // The cast is for inference only, which reads the element types of tuples.
     event: { enum: EVENT_NAMES as unknown as readonly [EventName] },
@@ -312,10 +358,11 @@ const RELOAD = {
         additionalProperties: false,
         required: ['key', 'effect'],
         properties: {
-          key: { type: 'string', description: 'What was changed in the file.' },
+          key: { type: 'string', description: 'The key that changed in the file.' },
           effect: {
             enum: ['now', 'next-connection', 'restart'],
-            description: 'It is so now, for VMs that connect from now on, or when the daemon restarts.',
+            description:
+              'When the change takes effect: now, for VMs that connect from now on, or when the daemon restarts.',
           },
         },
       },

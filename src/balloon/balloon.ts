@@ -333,7 +333,7 @@ export class Balloon implements Device {
   /** Free page reporting: the pages stay the guest's, and it will not touch them before the buffer is back. */
   #report(chain: Chain): void {
     for (const { gpa, lenBytes, writable } of chain.segments) {
-      if (!writable) throw new DriverError('device-readable descriptor in the reporting queue');
+      if (!writable) throw new DriverError('a device-readable descriptor is in the reporting queue');
       this.totals.count('reported', lenBytes);
       // A poisoned page that was discarded would read as zero, and the driver relies on the poison.
       if (this.#inhibited !== null || this.#poisoned) continue;

@@ -25,7 +25,8 @@ export class GuestStats {
     if (bytes.length % STAT_BYTES !== 0) {
       throw new DriverError(`statistics of ${bytes.length} bytes, not a multiple of ${STAT_BYTES}`);
     }
-    if (this.#held !== null) throw new DriverError('a second statistics buffer');
+    if (this.#held !== null)
+      throw new DriverError('the driver put a second buffer into the statistics queue');
     const values = decodeStats(bytes);
     const again =
       this.#resumed && [...(this.values ?? [])].every(([name, value]) => values.get(name) === value);

@@ -1,6 +1,5 @@
 /** Reads one JSON request body, never more than BODY_LIMIT_BYTES of it. */
 import type { IncomingMessage } from 'node:http';
-import { Check } from 'typebox/schema';
 import {
   SCHEMAS,
   type InhibitRequest,
@@ -8,6 +7,7 @@ import {
   type VmChange,
 } from '../../protocol/control/schema.js';
 import { OPERATIONS } from '../../protocol/control/operations.js';
+import { bodyFault, type Schema } from './body-fault.js';
 import { Problem } from './problem.js';
 
 export const BODY_LIMIT_BYTES = 64 * 1024;
@@ -15,27 +15,24 @@ export const BODY_LIMIT_BYTES = 64 * 1024;
 /** A target, or limits. */
 export async function readChange(request: IncomingMessage): Promise<VmChange> {
   const { hint } = OPERATIONS.setTarget.body;
-  const body = parse(await readText(request), hint);
-  if (!Check(SCHEMAS.VmChange, body)) {
-    throw new Problem(400, `neither a balloon target nor limits: ${hint}`);
-  }
-  return body;
+  return checked(SCHEMAS.VmChange, parse(await readText(request), hint), hint) as VmChange;
 }
 
 export async function readInhibit(request: IncomingMessage): Promise<InhibitRequest> {
   const { hint } = OPERATIONS.inhibit.body;
   const text = await readText(request);
-  if (text === '') return {};
-  const body = parse(text, hint);
-  if (!Check(SCHEMAS.Inhibit, body)) throw new Problem(400, `not an inhibit request: ${hint}`);
-  return body;
+  return text === '' ? {} : (checked(SCHEMAS.Inhibit, parse(text, hint), hint) as InhibitRequest);
 }
 
 export async function readPolicyChange(request: IncomingMessage): Promise<PolicyChange> {
   const { hint } = OPERATIONS.changePolicy.body;
-  const body = parse(await readText(request), hint);
-  if (!Check(SCHEMAS.PolicyChange, body)) throw new Problem(400, `not a change of the policy: ${hint}`);
-  return body;
+  return checked(SCHEMAS.PolicyChange, parse(await readText(request), hint), hint) as PolicyChange;
+}
+
+function checked(schema: Schema, document: unknown, hint: string): unknown {
+  const fault = bodyFault(schema, document, hint);
+  if (fault !== null) throw new Problem(400, fault);
+  return document;
 }
 
 function parse(text: string, hint: string): unknown {
@@ -60,5 +57,9 @@ async function readText(request: IncomingMessage): Promise<string> {
     }
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks).toString('utf8');
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks));
+  } catch {
+    throw new Problem(400, 'the request body is not UTF-8: send JSON in UTF-8');
+  }
 }

@@ -33,6 +33,23 @@ export class ControlError extends Error {
   }
 }
 
+/** Which events: see the query of GET /v1/events. */
+export interface EventsWanted {
+  readonly follow: boolean;
+  readonly since?: string;
+  readonly vm?: string;
+  readonly level?: string;
+}
+
+/** One block of the stream of events. */
+export interface StreamMessage {
+  /** Where to go on from. */
+  readonly id: string | null;
+  readonly event: DaemonEvent | null;
+  /** What is missing, or why more comes than was asked for. */
+  readonly notice: string | null;
+}
+
 export class ControlClient {
   readonly #replyTimeoutMs: number;
 
@@ -85,20 +102,31 @@ export class ControlClient {
     return (await this.#call('PATCH', '/v1/policy', change)) as PolicyState;
   }
 
-  /** What the daemon remembers, oldest first; with `follow` also what comes, until the daemon ends it. */
-  async *events(follow: boolean): AsyncGenerator<DaemonEvent> {
-    const response = await this.#send('GET', `/v1/events?since=0&follow=${follow}`);
+  /** All that the daemon remembers, oldest first. */
+  async events(): Promise<DaemonEvent[]> {
+    const all: DaemonEvent[] = [];
+    for await (const { event } of this.stream({ since: '0', follow: false }))
+      if (event !== null) all.push(event);
+    return all;
+  }
+
+  /**
+   * What the daemon remembers since `since`, oldest first; with `follow` also what comes, until the connection ends. A
+   * message without an event says from where to go on, or has a notice of the daemon.
+   */
+  async *stream(wanted: EventsWanted): AsyncGenerator<StreamMessage> {
+    const query = new URLSearchParams();
+    for (const [name, value] of Object.entries(wanted)) query.set(name, String(value));
+    const response = await this.#send('GET', `/v1/events?${query.toString()}`);
     if (response.statusCode !== 200) throw this.#refusal(response, await this.#text(response));
     // A stream may be silent for as long as nothing happens.
     response.setTimeout(0);
     try {
       let rest = '';
       for await (const chunk of response.setEncoding('utf8') as AsyncIterable<string>) {
-        const lines = (rest + chunk).split('\n');
-        rest = lines.pop() ?? '';
-        for (const line of lines) {
-          if (line.startsWith('data: ')) yield JSON.parse(line.slice(6)) as DaemonEvent;
-        }
+        const blocks = (rest + chunk).split('\n\n');
+        rest = blocks.pop() ?? '';
+        yield* blocks.map(decodeBlock);
       }
     } catch (error) {
       throw this.#unreachable(error);
@@ -173,7 +201,9 @@ export class ControlClient {
       case 'ECONNRESET':
       case 'EPIPE':
         return new UnreachableError(
-          this.#says('was closed by the daemon: see its log for why, and try again'),
+          this.#says(
+            'was closed by the daemon: try again; the log of the daemon says daemon-stopping, daemon-ended or control-busy',
+          ),
         );
       default:
         return new UnreachableError(this.#says(`cannot be used (${code}): is balloond running there?`));
@@ -183,6 +213,18 @@ export class ControlClient {
   #says(what: string): string {
     return `control socket ${this.socketPath} ${what}`;
   }
+}
+
+function decodeBlock(block: string): StreamMessage {
+  const lines = block.split('\n');
+  const field = (prefix: string): string | null =>
+    lines.find((line) => line.startsWith(prefix))?.slice(prefix.length) ?? null;
+  const data = field('data: ');
+  return {
+    id: field('id: '),
+    event: data === null ? null : (JSON.parse(data) as DaemonEvent),
+    notice: field(': '),
+  };
 }
 
 function vmPath(vm: string): string {

@@ -19,8 +19,7 @@ export interface Fleet {
   setLimits(name: string, limits: LimitRequest): Promise<VmView>;
   /** Resolves once the guest sent statistics younger than the call. Rejects with RefusedError. */
   refreshStats(name: string, timeoutMs: number): Promise<VmView>;
-  /** What GET /metrics answers, in Prometheus' text format. */
-  /** In UTF-8. */
+  /** What GET /metrics answers, in Prometheus' text format and in UTF-8. */
   metrics(): Promise<Uint8Array>;
   /** What the page shows. */
   live(): LiveTick;
@@ -35,6 +34,10 @@ export interface Fleet {
 export type Reload = () => ReloadReport;
 
 export interface EventSource {
+  /** Numbers of another epoch say nothing of events of this one. */
+  readonly epoch: string;
+  /** The `seq` of the newest event of this epoch; 0: there was none. */
+  readonly newest: number;
   /** What is remembered with a `seq` above this one, oldest first. */
   recent(sinceSeq: number): DaemonEvent[];
   /** Calls back at each new event, in order; returns the end of the subscription. */

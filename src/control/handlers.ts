@@ -26,6 +26,8 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
   listVms: ({ fleet }) => fleet.list(),
   showVm: (call) => findVm(call),
   setTarget: async (call) => {
+    // First, so that a path without a VM is 404 whatever the body is; and again, since the VM may go meanwhile.
+    findVm(call);
     const change = await readChange(call.request);
     const { name } = findVm(call);
     return 'limits' in change
@@ -45,6 +47,7 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     );
   },
   inhibit: async (call) => {
+    findVm(call);
     const { reason } = await readInhibit(call.request);
     return call.fleet.setInhibited(findVm(call).name, reason ?? 'inhibited by the operator');
   },
@@ -52,14 +55,18 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
   reload: ({ reload }) => reload(),
   metrics: ({ fleet }) => fleet.metrics(),
   showPolicy: ({ fleet }) => fleet.policy(),
-  changePolicy: async ({ fleet, request }) => fleet.changePolicy(await readPolicyChange(request)),
+  changePolicy: async (call) => {
+    const change = await readPolicyChange(call.request);
+    if (change.vm !== undefined) findVm(call, change.vm);
+    return call.fleet.changePolicy(change);
+  },
   health: ({ version }) => ({ status: 'ok', version }),
   openApi: ({ version }) => openApiDocument(version),
 };
 
-/** Looked up after the body was read: the VM may have gone meanwhile. */
-function findVm({ fleet, route }: Call): VmView {
-  const vm = fleet.find(route.vm);
+/** Of the path, where no other name is given. Throws Problem 404. */
+function findVm({ fleet, route }: Call, name = route.vm): VmView {
+  const vm = fleet.find(name);
   if (vm !== undefined) return vm;
   const names = fleet.list().map(({ name }) => name);
   const more = names.length > NAMES_LISTED ? `, and ${names.length - NAMES_LISTED} more` : '';
@@ -67,5 +74,5 @@ function findVm({ fleet, route }: Call): VmView {
     names.length === 0
       ? 'connect one first (balloonctl qemu-args)'
       : `choose one of ${names.slice(0, NAMES_LISTED).join(', ')}${more}`;
-  throw new Problem(404, `no VM is called ${JSON.stringify(route.vm)}: ${known}`);
+  throw new Problem(404, `no VM is called ${JSON.stringify(name)}: ${known}`);
 }

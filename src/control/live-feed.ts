@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import { LIVE_TICKS, type LiveTick } from '../../protocol/control/live.js';
-import { BACKLOG_LIMIT_BYTES } from './event-stream.js';
+import { BACKLOG_LIMIT_BYTES, STREAM_HEADERS } from './event-stream.js';
 
 /** While somebody watches, and while nobody does, so that who comes sees more than a moment. */
 const WATCHED_MS = 2000;
@@ -23,7 +23,7 @@ export class LiveFeed {
 
   /** Takes over the response, which ends when the client leaves, is too slow, or it is ended. */
   stream(response: ServerResponse): void {
-    response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
+    response.writeHead(200, STREAM_HEADERS);
     // An idle stream is no stalled one.
     response.socket?.setTimeout(0);
     response.write(this.#kept.join('') || ':\n\n');

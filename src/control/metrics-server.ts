@@ -4,6 +4,7 @@
  */
 import type { AddressInfo } from 'node:net';
 import type { EventSource, Fleet } from './fleet.js';
+import { lastEventId } from './event-replay.js';
 import { streamEvents } from './event-stream.js';
 import { startHttpServer, type Answer, type Refusal } from './http.js';
 import { LiveFeed } from './live-feed.js';
@@ -67,13 +68,14 @@ export async function startMetricsServer(
         if (file !== undefined) return file;
         if (path === '/metrics') return { text: await fleet.metrics(), type: METRICS_TYPE };
         if (path === '/healthz') return { document: { status: 'ok' } };
-        if (request.method === 'GET' && path === '/live') {
-          feed.stream(response);
-          return null;
-        }
-        if (request.method === 'GET' && path === '/events') {
-          streamEvents(response, events, { sinceSeq: 0, follow: true });
-          return null;
+        if (path === '/live') return { stream: (to) => feed.stream(to), ends: false };
+        if (path === '/events') {
+          const last = request.headers['last-event-id'];
+          const since = typeof last === 'string' ? lastEventId(last) : { seq: 0, epoch: null };
+          return {
+            stream: (to) => streamEvents(to, events, { since, filter: {}, follow: true }),
+            ends: false,
+          };
         }
         throw new Problem(404, 'no such path: see / or /metrics');
       },

@@ -1,12 +1,16 @@
 /** The control API: HTTP/1.1 with JSON on a Unix socket that only its owner and group may open. */
 import { rmSync } from 'node:fs';
+import type { IncomingMessage } from 'node:http';
+import { OPERATIONS } from '../../protocol/control/operations.js';
 import { closeFd } from '../os/fd.js';
 import { listenUnix } from '../os/socket.js';
-import { streamEvents } from './event-stream.js';
+import { lastEventId, parseSince } from './event-replay.js';
+import { streamEvents, type StreamOptions } from './event-stream.js';
 import { RefusedError, type EventSource, type Fleet, type Reload } from './fleet.js';
 import { HANDLERS } from './handlers.js';
 import { startHttpServer, type HttpServer, type Refusal } from './http.js';
-import { findRoute } from './route.js';
+import { Problem } from './problem.js';
+import { findRoute, methodsOf, type Query } from './route.js';
 
 const SOCKET_MODE = 0o660;
 
@@ -27,12 +31,13 @@ export async function startControlServer(
   try {
     http = await startHttpServer(
       { fd },
-      async (request, response) => {
-        const route = findRoute(request.method ?? '', request.url ?? '');
+      async (request) => {
+        const { method = '', url = '' } = request;
+        if (method === 'OPTIONS') return { allow: methodsOf(url) };
+        const route = findRoute(method, url);
         if (route.id === 'streamEvents') {
-          const { since, follow } = route.query;
-          streamEvents(response, events, { sinceSeq: since ?? null, follow: follow ?? true });
-          return null;
+          const options = streamOptions(request, route.query);
+          return { stream: (response) => streamEvents(response, events, options), ends: !options.follow };
         }
         const document: unknown = await HANDLERS[route.id]({ route, request, fleet, version, reload });
         const { text: type } = route.operation;
@@ -50,6 +55,20 @@ export async function startControlServer(
       rmSync(path, { force: true });
       return http.close();
     },
+  };
+}
+
+function streamOptions(request: IncomingMessage, { since, follow, vm, level }: Query): StreamOptions {
+  const last = request.headers['last-event-id'];
+  const given = since === undefined ? null : parseSince(since);
+  if (since !== undefined && given === null) {
+    throw new Problem(400, `since cannot be read: give ${OPERATIONS.streamEvents.query.since.form}`);
+  }
+  return {
+    // Browsers send the first query again when they come back.
+    since: typeof last === 'string' ? lastEventId(last) : given,
+    filter: { vm, level },
+    follow: follow ?? true,
   };
 }
 

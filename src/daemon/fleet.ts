@@ -9,7 +9,7 @@ import type {
 } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
-import { peerName } from '../host/peer.js';
+import { peerName, wellFormed } from '../host/peer.js';
 import { mayPin } from '../host/pinned.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
@@ -160,7 +160,7 @@ export class VmFleet implements Fleet {
       const wrong = error instanceof StateError ? error.message : (error.stack ?? error.message);
       this.#events.emit(
         'resume-failed',
-        `a VM cannot be gone on with: ${wrong}`,
+        `the daemon cannot go on with a VM: ${wrong}`,
         {},
         known.name ?? undefined,
       );
@@ -241,7 +241,7 @@ export class VmFleet implements Fleet {
     const vm = this.#vms.get(name) ?? this.#cache(name);
     if (vm.kind === 'balloon' && !vm.view().features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
       throw new RefusedError(
-        `${name} has no statistics: load a driver in the guest that acks VIRTIO_BALLOON_F_STATS_VQ, or offer that in the configuration`,
+        `${name} has no statistics: load a driver in the guest that acks VIRTIO_BALLOON_F_STATS_VQ, or offer that feature in the configuration`,
       );
     }
     if (!(await vm.refreshStats(timeoutMs))) {
@@ -353,7 +353,9 @@ export class VmFleet implements Fleet {
   /** Of a VM that is gone on with. */
   #nameAgain(found: VmRecord): string {
     const other = this.#otherDevice(found.device ?? 'balloon', found.pid);
-    return other !== undefined && other.name === found.name ? found.name : this.#freeName(found.name);
+    // Older builds cut names within a character.
+    const name = wellFormed(found.name);
+    return other !== undefined && other.name === name ? name : this.#freeName(name);
   }
 
   #freeName(wanted: string): string {

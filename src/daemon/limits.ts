@@ -127,7 +127,7 @@ export class VmLimits {
     const mayUse = mayUseBytes(this.#context.use());
     const max = this.#knobs.maxBytes?.wanted;
     if (typeof max !== 'number' || max >= mayUse) return null;
-    return `memory.max is ${formatSize(max)} and the guest may use ${formatSize(mayUse)}: it is killed when it does, raise the limit, let it follow, or set a larger balloon`;
+    return `memory.max is ${formatSize(max)} and the guest may use ${formatSize(mayUse)}: the kernel kills the VM when the guest does so; raise the limit, let the limit follow, or set a larger balloon`;
   }
 
   /**
@@ -353,7 +353,7 @@ export class VmLimits {
   }
 
   #lost(cgroup: VmCgroup): string {
-    const message = `the cgroup ${cgroup.path} is gone, and its limits with it: move the VM's processes no more, then set limits again`;
+    const message = `the cgroup ${cgroup.path} is gone, and its limits with it: stop moving the VM's processes, then set the limits again`;
     if (this.#touched) this.#context.emit('limit-failed', message, { code: 'ENOENT' });
     this.#stopFollowing();
     for (const name of NAMES) this.#knobs[name] = undefined;
@@ -398,7 +398,7 @@ export class VmLimits {
 function refuseToKill(max: LimitRequest['max'], { currentBytes }: CgroupReading): void {
   if (typeof max !== 'number' || max >= currentBytes) return;
   throw new LimitError(
-    `the VM uses ${formatSize(currentBytes)}, with a memory.max of ${formatSize(max)} the kernel would kill it: set a balloon first, or use --high`,
+    `the VM uses ${formatSize(currentBytes)}, so with a memory.max of ${formatSize(max)} the kernel would kill it: set a balloon first, or use --high`,
   );
 }
 

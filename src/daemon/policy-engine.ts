@@ -81,7 +81,8 @@ export class PolicyEngine {
     this.#host = new HostMemory(paths.proc);
     this.#now = now;
     const { record } = settings;
-    const failed = (why: string): void => this.#degrade('record', `what it sees is not recorded: ${why}`);
+    const failed = (why: string): void =>
+      this.#degrade('record', `the readings of the policy are not recorded: ${why}`);
     this.#recorder = record === null || settings.mode === 'off' ? null : new PolicyRecorder(record, failed);
   }
 
@@ -98,7 +99,10 @@ export class PolicyEngine {
       this.#trigger = this.#host.watchPressure(() => this.#wake());
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      this.#degrade('psi', `it looks by time alone, since pressure cannot be waited for: ${why}`);
+      this.#degrade(
+        'psi',
+        `the policy looks by time alone, because it cannot wait for memory pressure: ${why}`,
+      );
     }
   }
 
@@ -127,8 +131,11 @@ export class PolicyEngine {
     };
     const { actions, next } = plan(reading, table, config, this.#state);
     if (this.#settings.mode === 'auto') {
+      const since = actions.map(({ row }) => reading.nowSeconds - get(this.#state, Column.markSeconds, row));
       this.#state = next;
-      for (const action of actions) this.#act(action, vms, describe(action, this.#names, table, config));
+      actions.forEach((action, n) =>
+        this.#act(action, vms, describe(action, this.#names, table, config), since[n] ?? 0),
+      );
     } else {
       this.#state = { ...this.#state, short: next.short };
       this.#advise(actions, (action) => describe(action, this.#names, table, config));
@@ -198,7 +205,7 @@ export class PolicyEngine {
       return this.#seen;
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      this.#degrade('host', `it does nothing, since the host's memory cannot be read: ${why}`);
+      this.#degrade('host', `the policy does nothing, because the host's memory cannot be read: ${why}`);
       return null;
     }
   }
@@ -247,7 +254,7 @@ export class PolicyEngine {
     if (entitlement.contradictory) {
       this.#degrade(
         `floor of ${name}`,
-        `the min of ${name} is above its max, which is taken for both: mend [[vm]]`,
+        `the min of ${name} is above its max, so the policy takes the max for both: mend [[vm]]`,
       );
     }
     return entitlement;
@@ -327,7 +334,8 @@ export class PolicyEngine {
     else entry.count++;
   }
 
-  #act(action: Action, vms: readonly GovernedVm[], text: string): void {
+  /** `sinceSeconds`: how long ago the VM was last asked for memory or forced, by the clock that plan() goes by. */
+  #act(action: Action, vms: readonly GovernedVm[], text: string, sinceSeconds: number): void {
     const vm = vms[action.row];
     if (vm === undefined) return;
     this.#say(vm.name, text);
@@ -355,7 +363,8 @@ export class PolicyEngine {
       case 'limit': {
         const { highBytes, maxBytes, rung } = action;
         const forced = cause === 'not-yielding';
-        tell(forced ? 'policy-forced' : 'policy-released', { highBytes, maxBytes, rung });
+        if (forced) tell('policy-forced', { highBytes, maxBytes, rung, graceSeconds: sinceSeconds });
+        else tell('policy-released', { highBytes, maxBytes, rung });
         vm.force(highBytes, maxBytes).catch((error: unknown) => {
           const why = error instanceof Error ? error.message : String(error);
           this.#degrade(`force on ${vm.name}`, `${vm.name} cannot be held to less: ${why}`);
@@ -363,7 +372,7 @@ export class PolicyEngine {
         return;
       }
       case 'kill':
-        tell('policy-forced', { killed: vm.pid });
+        tell('policy-forced', { killed: vm.pid, graceSeconds: sinceSeconds });
         try {
           process.kill(vm.pid, 'SIGKILL');
         } catch (error) {
@@ -432,22 +441,23 @@ export class PolicyEngine {
     const { state, targetBytes, cache, askable } = vm.figures;
     if (this.#settings.mode === 'off') return 'the policy is off (mode in [policy])';
     if (vm.manual)
-      return `left alone: an operator set its target or cache limit, or paused it (balloonctl policy resume ${vm.name})`;
-    if (this.#paused) return 'left alone: an operator paused the policy (balloonctl policy resume)';
-    if (state !== 'running') return 'left alone: no guest driver runs';
-    if (host === null) return 'left alone: the memory of the host cannot be read';
+      return `the policy leaves this VM alone: an operator set its target or cache limit, or paused the policy for it (balloonctl policy resume ${vm.name})`;
+    if (this.#paused)
+      return 'the policy leaves this VM alone: an operator paused the policy (balloonctl policy resume)';
+    if (state !== 'running') return 'the policy leaves this VM alone: no guest driver runs';
+    if (host === null) return 'the policy leaves this VM alone: the memory of the host cannot be read';
     const reserve = this.#settings.config(host.totalBytes).reserveShare * host.totalBytes;
     const figures = `${availableWords(this.#isPart)} ${formatSize(host.availableBytes)}`;
     const expected = askable ? 0 : this.#remembered(vm.name, Column.expectedBytes);
     const has =
-      (targetBytes > 0 ? `, ${formatSize(targetBytes)} of it stay taken` : '') +
-      (expected > 0 ? `, it is to give ${formatSize(expected)} by itself` : '') +
+      (targetBytes > 0 ? `; ${formatSize(targetBytes)} of this VM stay taken` : '') +
+      (expected > 0 ? `; this VM is to give ${formatSize(expected)} by itself` : '') +
       (cache === null
         ? ''
         : `; its page cache balloon holds ${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`);
     if (host.availableBytes < reserve) {
-      return `memory is sought, of lower bands and what is idle first: ${figures} < reserve ${formatSize(reserve)}${has}`;
+      return `the policy looks for memory, idle memory first and lower bands first: ${figures} < reserve ${formatSize(reserve)}${has}`;
     }
-    return `nothing more is asked of it, as the reserve is there: ${figures}, reserve ${formatSize(reserve)}${has}`;
+    return `the policy asks this VM for nothing more, because the reserve is there: ${figures}, reserve ${formatSize(reserve)}${has}`;
   }
 }

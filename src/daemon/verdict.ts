@@ -49,14 +49,14 @@ export function verdict(symptoms: Symptoms): string | null {
   }
   const waited = now - symptoms.movedAt > PATIENCE_MS;
   if (state === 'running' && symptoms.silentRings && waited) {
-    return 'the guest kicks but its rings never move here: guest memory is probably not shared, add share=on to the memory backend and restart the VM';
+    return 'the guest kicks but its rings never move here: guest memory is probably not shared; add share=on to the memory backend and restart the VM';
   }
   if (pinnedBy !== null) {
     return `the VMM has ${pinnedBy} open, which pins guest memory: nothing is discarded until the device is detached; set no balloon target for this VM, or give it an emulated device`;
   }
   if (state !== 'running') return null;
   if (symptoms.throttled) {
-    return 'the guest or the VMM keeps the daemon so busy that other VMs go first: look for what kicks, reports or reads its configuration all the time in the guest, and restart the VM if it does not end';
+    return 'the guest or the VMM keeps the daemon so busy that other VMs go first: look in the guest for the program or driver that kicks, reports or reads its configuration all the time, and restart the VM if the load does not end';
   }
   return (waited ? stuck(symptoms) : null) ?? deadStatistics(symptoms);
 }
@@ -74,20 +74,20 @@ function stuck(symptoms: Symptoms): string | null {
     return `the guest holds ${formatSize(heldBytes)} in its balloon but never acks that (actual stays ${actual}): update its balloon driver`;
   }
   if (actualBytes > targetBytes) {
-    return `the guest does not take back its memory, the balloon stays at ${actual}: check the guest's kernel log`;
+    return `the guest does not take back its memory; the balloon stays at ${actual}: check the guest's kernel log`;
   }
   const least = Math.max(LEAST_GUEST_BYTES, ramBytes * LEAST_GUEST_PART);
   if (ramBytes - targetBytes < least) {
-    return `a target of ${target} would leave the guest ${formatSize(ramBytes - targetBytes)} of ${formatSize(ramBytes)}, which no guest runs in: set a balloon of ${formatSize(Math.max(0, ramBytes - least))} at most`;
+    return `a target of ${target} would leave the guest ${formatSize(ramBytes - targetBytes)} of ${formatSize(ramBytes)}, too little for any guest to run: set a balloon of ${formatSize(Math.max(0, ramBytes - least))} at most`;
   }
   if (guestFreeBytes !== null && guestFreeBytes >= ramBytes * LEAST_FREE_PART) {
     return `the guest stopped at ${actual} of ${target} with ${formatSize(guestFreeBytes)} free: look for its balloon driver in the guest's kernel log, or set a smaller balloon`;
   }
   const free = guestFreeBytes === null ? '' : ` (it has ${formatSize(guestFreeBytes)} free)`;
-  return `the guest is out of puff at ${actual} of ${target}${free}: it cannot give more, set a smaller balloon`;
+  return `the guest is out of puff at ${actual} of ${target}${free}: the guest cannot give more; set a smaller balloon`;
 }
 
 function deadStatistics({ statsAgeMs, statsIntervalMs }: Symptoms): string | null {
   if (statsAgeMs === null || statsAgeMs <= STATS_MISSED * statsIntervalMs) return null;
-  return `the guest sent no statistics for ${Math.round(statsAgeMs / 1000)} s, asked for every ${statsIntervalMs / 1000} s: check that the guest is not hung, then reload its balloon driver`;
+  return `the guest sent no statistics for ${Math.round(statsAgeMs / 1000)} s, although the daemon asks for them every ${statsIntervalMs / 1000} s: check that the guest is not hung, then reload its balloon driver`;
 }

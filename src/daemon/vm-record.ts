@@ -86,7 +86,7 @@ export function decodeVmRecord(text: string): VmRecord {
   }
   if (version > VERSION) {
     throw new StateError(
-      `a newer balloond served it, with records of version ${version}, and this one knows ${VERSION}: start the newer one again, which goes on with it, and do not reboot the VM before`,
+      `a newer balloond served the VM, with records of version ${version}, and this balloond knows ${VERSION}: start the newer balloond again, which goes on with the VM, and do not reboot the VM before`,
     );
   }
   for (const upgrade of UPGRADES.slice(version - 1)) current = upgrade(current);

@@ -190,7 +190,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     // The policy of this daemon begins anew.
     if (this.#forcedFrom !== null) void this.force(null, null).catch(() => undefined);
     const { targetBytes, actualBytes } = this.#balloon;
-    this.#emit('vm-resumed', 'served again from where the daemon before this one ended', {
+    this.#emit('vm-resumed', 'the VM is served again, from where the daemon before this one ended', {
       state: this.#session.state,
       targetBytes,
       actualBytes,
@@ -506,7 +506,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   throttled(): void {
-    this.#emit('vm-throttled', 'the VM keeps the event loop busy, so others go first', {
+    this.#emit('vm-throttled', 'the VM keeps the event loop busy, so other VMs go first', {
       tookMsPerSecond: Math.round(this.#session.seat.taken()),
     });
   }
@@ -715,6 +715,6 @@ function pinReason(file: string | null): string | null {
 function lostMemory(region: GuestRegion): string {
   const where = `${formatSize(region.sizeBytes)} of guest memory at 0x${region.gpa.toString(16)}`;
   return region.checkFile()
-    ? `${where} cannot be had, its huge pages ran out or the hardware failed: the balloon is stopped, look into the host's kernel log, reserve more huge pages (vm.nr_hugepages) and restart the VM`
-    : `the VMM cut the file with ${where} short: the balloon is stopped, keep everything from truncating the VM's memory file and restart the VM`;
+    ? `${where} cannot be had, its huge pages ran out or the hardware failed: the balloon is stopped; look into the host's kernel log, reserve more huge pages (vm.nr_hugepages) and restart the VM`
+    : `the VMM cut the file with ${where} short: the balloon is stopped; keep everything from truncating the VM's memory file and restart the VM`;
 }

@@ -62,10 +62,22 @@ export function nameFromCgroup(cgroups: string | null): string | null {
   );
 }
 
-/** A name that is safe in logs, URLs and on a terminal, or null when nothing is left of it. */
+/**
+ * A name that is safe in logs, URLs and on a terminal, or null when nothing is left of it: at most 64 UTF-16 units, never
+ * half of a character, and none of the dots that URLs take for folders.
+ */
 export function cleanName(name: string | undefined): string | null {
-  const clean = name?.replaceAll(/[^\p{L}\p{N}._:@+-]/gu, '_').slice(0, 64);
+  const clean = name
+    ?.replaceAll(/[^\p{L}\p{N}._:@+-]/gu, '_')
+    .slice(0, 64)
+    .replace(/\p{Cs}/u, '')
+    .replace(/^\.{1,2}$/, '_');
   return clean === undefined || clean === '' ? null : clean;
+}
+
+/** Without halves of characters, which no URL can carry. */
+export function wellFormed(name: string): string {
+  return name.replaceAll(/\p{Cs}/gu, '') || '_';
 }
 
 function readProc(pid: number, file: string): string | null {

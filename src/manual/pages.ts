@@ -2,6 +2,7 @@
 import { EXIT_WORDS } from '../control/cli/exit.js';
 import type { CommandSpec, OptionSpec } from '../control/cli/command-line.js';
 import { daemonProgram } from '../daemon/options.js';
+import { ENDING_SIGNALS, IGNORED_SIGNALS, RELOAD_SIGNAL } from '../ops/signals.js';
 import { ConfigFile } from '../daemon/settings.js';
 import { manualPage, type Entry } from './roff.js';
 import { BAND_WORDS, FILE_WORDS, POLICY_WORDS, SOCKET_WORDS, VM_WORDS } from './settings-words.js';
@@ -22,24 +23,47 @@ export function daemonPage(version: string): string {
     ['SYNOPSIS', '`balloond` [`--socket-path` PATH | `--fd` N] [`--config` FILE] [OPTION]...'],
     [
       'DESCRIPTION',
-      'Serves vhost-user memory balloons to VMMs such as QEMU, and gives memory that guests do not use back to the host. It stays in the foreground. `balloonctl` commands it.',
-      'A VM does not notice when the daemon ends, as long as somebody holds what it needs: the service manager (a unit with `FileDescriptorStoreMax`), or the keeper that `--supervise` starts. Without either, a VMM whose backend is gone must not be rebooted.',
+      '`balloond` serves vhost-user memory balloons to VMMs such as QEMU, and gives memory that guests do not use back to the host. The daemon stays in the foreground. `balloonctl` commands the daemon.',
+      'A VM does not notice when the daemon ends, as long as another process holds its file descriptors: the service manager (a unit with `FileDescriptorStoreMax`), or the keeper that `--supervise` starts. Without either, a VMM whose backend is gone must not be rebooted.',
     ],
     ['OPTIONS', options],
     [
       'SIGNALS',
       [
-        { term: 'SIGTERM, SIGINT', text: 'End.' },
-        { term: 'SIGHUP', text: 'Read the configuration file again. One with a mistake changes nothing.' },
+        {
+          term: ENDING_SIGNALS.join(', '),
+          text: 'End in order; a daemon that starts does so once it has started. VMs lose their balloon unless the service manager or the keeper holds their file descriptors.',
+        },
+        {
+          term: RELOAD_SIGNAL,
+          text: 'Read the configuration file again. A file with a mistake changes nothing. A daemon that starts does so once it has started.',
+        },
+        { term: 'SIGPIPE', text: 'Nothing.' },
+        {
+          term: IGNORED_SIGNALS.join(', '),
+          text: 'Nothing but a line in the log. SIGUSR1 does not open the inspector of Node.',
+        },
+        {
+          term: 'SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU',
+          text: 'Stop until SIGCONT. Guests that need their balloon wait meanwhile, and after 10 seconds the keeper of `--supervise`, or the watchdog of the unit, kills the daemon and starts the next one.',
+        },
+        {
+          term: 'Others',
+          text: 'End at once, as a fault would: SIGKILL and SIGABRT, for example. The service manager or the keeper starts the next daemon, which goes on with all VMs.',
+        },
+        {
+          term: 'Sent to the keeper',
+          text: 'The keeper of `--supervise` passes SIGHUP on, and ends the daemon and itself by the signals that mean the end. Any signal that ends the keeper in another way takes the balloons of all VMs.',
+        },
       ],
     ],
     [
       'EXIT STATUS',
       [
-        { term: '0', text: 'It was told to end.' },
+        { term: '0', text: 'The daemon was told to end.' },
         {
           term: '1',
-          text: 'It could not start, or `--check-config` found a mistake; a line on stderr says why.',
+          text: 'The daemon could not start, or `--check-config` found a mistake; a line on stderr says why.',
         },
         { term: '2', text: 'Bad usage.' },
       ],
@@ -48,8 +72,8 @@ export function daemonPage(version: string): string {
       'FILES',
       [
         { term: '/run/balloond/balloond.sock', text: 'Where the service listens for VMMs.' },
-        { term: '/run/balloond/control.sock', text: 'Where it listens for `balloonctl`.' },
-        { term: '/usr/share/doc/balloond/events.md', text: 'Each event: what it means and what to do.' },
+        { term: '/run/balloond/control.sock', text: 'Where the service listens for `balloonctl`.' },
+        { term: '/usr/lib/balloond/events.md', text: 'Each event: what it means and what to do.' },
       ],
     ],
     ['SEE ALSO', '`balloonctl`(1), `balloond.toml`(5), `journalctl`(1)'],
@@ -76,7 +100,7 @@ export function controlPage(version: string, { summary, commands, options }: Com
     ['FILES', [{ term: '/run/balloond/control.sock', text: 'Where the daemon listens.' }]],
     [
       'EXAMPLES',
-      'Have a guest keep 1 GiB, and wait until it does:',
+      'Have a guest keep 1 GiB, and wait until the guest does:',
       { verbatim: 'balloonctl set web-1 --memory 1G --wait' },
     ],
     ['SEE ALSO', '`balloond`(8), `balloond.toml`(5)'],

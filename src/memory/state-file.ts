@@ -274,7 +274,7 @@ export class StateFile {
     if (magic !== MAGIC) throw new StateError('not a state file');
     if (layout !== LAYOUT_VERSION) {
       throw new StateError(
-        `another balloond served it, with state files of layout ${layout ?? 0}, and this one knows ${LAYOUT_VERSION}: start that one again, which goes on with it, and do not reboot the VM before`,
+        `another balloond served the VM, with state files of layout ${layout ?? 0}, and this balloond knows ${LAYOUT_VERSION}: start that balloond again, which goes on with the VM, and do not reboot the VM before`,
       );
     }
     const slot = this.#slot;

@@ -1,15 +1,17 @@
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
-
-/** Events kept for those who ask later. */
-const KEPT = 1000;
+import { EVENT_BYTES_MAX, EVENTS_KEPT, newEpoch, numbered, type EventMemory } from './event-memory.js';
 
 /** Of one kind and VM: this many at once, then one a second. What is left out is counted. */
 const BURST = 10;
 const REFILL_MS = 1000;
 
+/** Of a message whose event is too long to be remembered as it is. */
+const CUT_CHARACTERS = 2000;
+
 /** What a line has beside its message: the event's name, the VM that is meant, and the figures. */
 export type LoggedFields = Readonly<{ event: EventName; vm?: string }> & Readonly<Record<string, unknown>>;
 
+/** Messages that reach it begin with the name of the VM that is meant, as in `web-1: the guest driver started`. */
 export interface LogSink {
   debug(fields: LoggedFields, message: string): void;
   info(fields: LoggedFields, message: string): void;
@@ -27,18 +29,30 @@ interface Bucket {
 
 /**
  * What happened and why, newest last: each event goes to the log, to a bounded memory and to those who follow.
- * A guest or VMM that causes events without end fills neither.
+ * A guest or VMM that causes events without end fills neither. Where the memory is handed over, events go on in it.
  */
 export class EventLog {
+  /** Of the numbers of events: another one when a daemon cannot go on with those of the one before it. */
+  readonly epoch: string;
   readonly #log: LogSink;
-  readonly #recent: DaemonEvent[] = [];
+  readonly #memory: EventMemory | null;
+  readonly #recent: DaemonEvent[];
   readonly #followers = new Set<(event: DaemonEvent) => void>();
   /** By VM, '' for those of no VM, and by kind. */
   readonly #buckets = new Map<string, Map<EventName, Bucket>>();
-  #seq = 0;
+  #seq: number;
 
-  constructor(log: LogSink) {
+  constructor(log: LogSink, memory: EventMemory | null = null) {
     this.#log = log;
+    this.#memory = memory;
+    this.epoch = memory?.epoch ?? newEpoch();
+    this.#recent = [...(memory?.events ?? [])];
+    this.#seq = memory?.newest ?? 0;
+  }
+
+  /** The `seq` of the newest event; 0: there was none. */
+  get newest(): number {
+    return this.#seq;
   }
 
   readonly emit: Emit = (event, message, fields = {}, vm) => {
@@ -51,20 +65,10 @@ export class EventLog {
     const { level } = EVENTS[event];
     const counted = bucket.leftOut > 0 ? { ...fields, leftOut: bucket.leftOut } : fields;
     bucket.leftOut = 0;
-    this.#log[level]({ event, ...(vm === undefined ? {} : { vm }), ...counted }, message);
+    const named = vm === undefined ? {} : { vm };
+    this.#log[level]({ event, ...named, ...counted }, vm === undefined ? message : `${vm}: ${message}`);
     if (level === 'debug') return;
-    const entry: DaemonEvent = {
-      seq: ++this.#seq,
-      time: new Date().toISOString(),
-      event,
-      level,
-      ...(vm === undefined ? {} : { vm }),
-      message,
-      fields: counted,
-    };
-    this.#recent.push(entry);
-    if (this.#recent.length > KEPT) this.#recent.shift();
-    for (const follower of this.#followers) follower(entry);
+    this.#remember({ time: wallTime(), event, level, ...named, message, fields: counted });
   };
 
   /** Events after `sinceSeq`, as far as they are still known. */
@@ -80,6 +84,18 @@ export class EventLog {
   /** A VM is gone: so is what was counted for it. */
   forget(vm: string): void {
     this.#buckets.delete(vm);
+  }
+
+  #remember(said: Omit<DaemonEvent, 'seq' | 'epoch' | 'id'>): void {
+    const seq = this.#seq + 1;
+    const kept = bounded(said);
+    const entry: DaemonEvent = { ...numbered(this.epoch, seq), ...kept.event };
+    // Nobody hears of an event that the next daemon would not know.
+    this.#memory?.add(seq, kept.json);
+    this.#seq = seq;
+    this.#recent.push(entry);
+    if (this.#recent.length > EVENTS_KEPT) this.#recent.shift();
+    for (const follower of this.#followers) follower(entry);
   }
 
   #bucket(event: EventName, vm = ''): Bucket {
@@ -98,4 +114,19 @@ export class EventLog {
     kinds.set(event, bucket);
     return bucket;
   }
+}
+
+function wallTime(): string {
+  return new Date().toISOString();
+}
+
+type Said = Omit<DaemonEvent, 'seq' | 'epoch' | 'id'>;
+
+/** The event as it is kept: a long one without its figures, which the log has, and with the beginning of its message. */
+function bounded(event: Said): { event: Said; json: string } {
+  const json = JSON.stringify(event);
+  if (Buffer.byteLength(json) <= EVENT_BYTES_MAX) return { event, json };
+  const message = `${event.message.slice(0, CUT_CHARACTERS).replace(/\p{Cs}$/u, '')}…`;
+  const cut = { ...event, message, fields: { cutBytes: Buffer.byteLength(json) } };
+  return { event: cut, json: JSON.stringify(cut) };
 }

@@ -10,9 +10,10 @@ const PREFIXES: Readonly<Record<FdKind, string>> = {
   listener: 'l',
   connection: 'c',
   state: 's',
+  events: 'e',
   other: 'f',
 };
-const OUR_NAME = /^([lcsf])(\d{1,6})$/;
+const OUR_NAME = /^([lcsef])(\d{1,6})$/;
 
 /** An open file that is kept. */
 interface Kept {

@@ -34,6 +34,8 @@ export class Keeper {
   #fedAt = 0;
   #restartMs = RESTART_MS;
   #stopping: NodeJS.Signals | null = null;
+  #forwardLater: NodeJS.Signals | null = null;
+  #restart: NodeJS.Timeout | null = null;
   #watchdog: NodeJS.Timeout | null = null;
   #ended: (code: number) => void = () => undefined;
 
@@ -60,13 +62,15 @@ export class Keeper {
   /** Ends the daemon and then the keeper: VMs lose their balloon. */
   stop(signal: NodeJS.Signals): void {
     this.#stopping = signal;
+    if (this.#restart !== null) clearTimeout(this.#restart);
     if (this.#daemon === null) this.#ended(0);
     else this.#daemon.kill(signal);
   }
 
-  /** Passes a signal on to the daemon, when there is one. */
+  /** Passes a signal on to the daemon, once it is ready: one that starts would be ended by it. */
   forward(signal: NodeJS.Signals): void {
-    this.#daemon?.kill(signal);
+    if (this.#ready && this.#daemon !== null) this.#daemon.kill(signal);
+    else this.#forwardLater = signal;
   }
 
   get #path(): string {
@@ -112,7 +116,7 @@ export class Keeper {
       signal,
       kept,
     });
-    setTimeout(() => this.#start(), this.#restartMs);
+    this.#restart = setTimeout(() => this.#start(), this.#restartMs);
     if (!this.#ready) this.#restartMs = Math.min(2 * this.#restartMs, RESTART_MS_MAX);
   }
 
@@ -146,6 +150,8 @@ export class Keeper {
     this.#ready = true;
     this.#everReady = true;
     this.#restartMs = RESTART_MS;
+    if (this.#forwardLater !== null) this.#daemon?.kill(this.#forwardLater);
+    this.#forwardLater = null;
     this.#fedAt = performance.now();
     this.#watchdog ??= setInterval(() => {
       if (performance.now() - this.#fedAt < WATCHDOG_MS) return;

@@ -115,7 +115,11 @@ export class Metrics {
   }
 
   #actions(): Family {
-    const actions = new Family('balloond_policy_actions_total', 'counter', 'What the policy did, and why');
+    const actions = new Family(
+      'balloond_policy_actions_total',
+      'counter',
+      'Actions of the policy, by action and reason',
+    );
     for (const { action, reason, count } of this.#policy()) {
       actions.add(`${label('action', action)},${label('reason', reason)}`, count);
     }
@@ -142,9 +146,9 @@ export class Metrics {
 }
 
 const KICKS_HELP =
-  "From the daemon's wake-up by a guest's kick until its buffers were given back, waiting for a turn or a discard included";
+  "Time from the daemon's wake-up by a guest's kick until its buffers were given back, waiting for a turn or a discard included";
 const DISCARDS_HELP = 'CPU time that the system calls of one batch of discards took';
-const ERRORS_HELP = 'Requests refused, rings stopped and system calls failed, by whose fault it was';
+const ERRORS_HELP = 'Requests refused, rings stopped and system calls failed, by the culprit';
 
 function totals(sums: readonly number[], meters: VmMeters, states: Record<string, number>): Family[] {
   const summed = VM_FAMILIES.flatMap(({ name, type, help, total }, at) => {

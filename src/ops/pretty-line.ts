@@ -30,7 +30,10 @@ export function prettyLine(json: string, colored: boolean): string {
     time.slice(time.indexOf('T') + 1, -1),
     paint(color, name.padEnd(5)),
     ...(event === undefined ? [] : [event]),
-    `${vm === undefined ? '' : `${paint(BOLD, plain(vm))}: `}${plain(message)}`,
+    // The message begins with the name of the VM.
+    vm !== undefined && message.startsWith(`${vm}: `)
+      ? `${paint(BOLD, plain(vm))}${plain(message.slice(vm.length))}`
+      : plain(message),
     ...(Object.keys(fields).length === 0 ? [] : [paint(DIM, plain(JSON.stringify(fields)))]),
   ]
     .join(' ')

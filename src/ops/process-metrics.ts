@@ -40,7 +40,7 @@ export async function processMetrics(): Promise<Buffer> {
   const busy = new Family(
     'balloond_event_loop_busy_seconds_total',
     'counter',
-    'How long the event loop had something to do: at 1 s a second guests wait',
+    'Time in which the event loop had work: at 1 s a second guests wait',
   );
   busy.add('', performance.eventLoopUtilization().active / 1000);
   const fds = new Family('process_open_fds', 'gauge', 'Number of open file descriptors');

@@ -1,6 +1,6 @@
 import { DISCARD_BOUNDS, Histogram, KICK_BOUNDS } from './histogram.js';
 
-/** Whose fault an error was (docs/architecture.md, "Whose fault"). */
+/** Whose fault an error was (docs/development/architecture.md, "Whose fault"). */
 export const CULPRITS = ['frontend', 'driver', 'system'] as const;
 export type Culprit = (typeof CULPRITS)[number];
 

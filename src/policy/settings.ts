@@ -166,11 +166,11 @@ export class PolicySettings {
   misfit(hostBytes: number): string | null {
     const memory = amountOf(this.memory, hostBytes);
     if (memory > hostBytes) {
-      return `VMs may have all of it, since memory (${formatSize(memory)}) is more than the host has (${formatSize(hostBytes)})`;
+      return `VMs may have all of the host's memory, because memory (${formatSize(memory)}) is more than the host has (${formatSize(hostBytes)})`;
     }
     if (this.#reserveShare(memory) <= MAX_RESERVE_SHARE) return null;
     const reserve = amountOf(this.reserve, memory);
-    return `it keeps ${MAX_RESERVE_SHARE * 100} % in reserve, since reserve (${formatSize(reserve)}) leaves VMs next to nothing of ${formatSize(memory)}: lower it`;
+    return `the policy keeps ${MAX_RESERVE_SHARE * 100} % in reserve, because reserve (${formatSize(reserve)}) leaves VMs next to nothing of ${formatSize(memory)}: lower reserve`;
   }
 
   #reserveShare(totalBytes: number): number {

@@ -58,7 +58,7 @@ function because(
       ? `${available} < reserve ${reserve}`
       : `${available}, reserve ${reserve}`;
   const given = selfGivenBytes > 0 ? `, ${formatSize(selfGivenBytes)} given by itself` : '';
-  const idle = `${percent(reason.idleBytes / ramBytes)} of it idle${given}`;
+  const idle = `${percent(reason.idleBytes / ramBytes)} of its memory idle${given}`;
   const stalls = stallPercent >= 1 ? `, stalled ${Math.round(stallPercent)} % of the time` : '';
   const missing = `it owes ${formatSize(reason.missingBytes)}`;
   switch (reason.cause) {
@@ -75,7 +75,7 @@ function because(
     case 'below-floor':
       return `it has less than its min; ${from(counterpart, who)}; ${host}`;
     case 'refund':
-      return `${host}, so there is memory over`;
+      return `${host}, so the host has memory left over`;
     case 'not-yielding':
       return `${missing} and did not yield in its grace time; ${host}`;
     case 'yielded':
@@ -83,12 +83,12 @@ function because(
     case 'not-needed':
       return `nobody needs its memory any more; ${host}`;
     case 'withstood':
-      return `${missing} and yielded to nothing that may be done; others have to`;
+      return `${missing} and yielded to no step of force; other VMs have to yield`;
   }
 }
 
 function from(counterpart: number, who: (row: number) => string): string {
-  return counterpart < 0 ? 'from what the host has over' : `most of it from ${who(counterpart)}`;
+  return counterpart < 0 ? 'from memory that the host has left over' : `most of it from ${who(counterpart)}`;
 }
 
 function percent(share: number): string {

@@ -32,9 +32,7 @@ export function parseTrace(text: string): TraceLine[] {
       Array.isArray(value.vms) &&
       value.vms.every(isTraceVm);
     if (!whole)
-      throw new TraceError(
-        `line ${n + 1} is no line of a trace: see /usr/share/doc/balloond/policy.md for what one has`,
-      );
+      throw new TraceError(`line ${n + 1} is no line of a trace: give a file that a daemon recorded`);
     return value as TraceLine;
   });
 }

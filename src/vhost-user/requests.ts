@@ -256,7 +256,9 @@ function checkExpectation(session: Session, { name, expects }: Row, message: Mes
 function setFeatures(session: Session, features: bigint): void {
   const unknown = features & ~session.offeredFeatures;
   if (unknown !== 0n) {
-    throw new FrontendError(`SET_FEATURES acks what was not offered: ${featureNames(unknown).join(', ')}`);
+    throw new FrontendError(
+      `SET_FEATURES acks features that were not offered: ${featureNames(unknown).join(', ')}`,
+    );
   }
   const logging = featureMask(VhostFeature.VHOST_F_LOG_ALL);
   // A migrating frontend switches logging on and off while rings run; nothing else may change under them.
@@ -279,7 +281,7 @@ function setProtocolFeatures(session: Session, features: bigint): void {
   const unknown = features & ~PROTOCOL_FEATURES;
   if (unknown !== 0n) {
     throw new FrontendError(
-      `SET_PROTOCOL_FEATURES with what was not offered: ${featureNames(unknown, ProtocolFeature).join(', ')}`,
+      `SET_PROTOCOL_FEATURES sets features that were not offered: ${featureNames(unknown, ProtocolFeature).join(', ')}`,
     );
   }
   session.protocolFeatures = features;

@@ -106,7 +106,8 @@ export class Vring {
 
   setSize(size: number): void {
     this.#refuseWhileAttached('SET_VRING_NUM');
-    if (size < 1 || size > MAX_QUEUE_SIZE) throw new FrontendError(`queue size ${size}`);
+    if (size < 1 || size > MAX_QUEUE_SIZE)
+      throw new FrontendError(`queue size ${size} is not between 1 and ${MAX_QUEUE_SIZE}`);
     this.size = size;
   }
 
@@ -393,7 +394,7 @@ export class Vring {
   #open(): Queue {
     const { memory, features } = this.#context;
     const address = this.#address;
-    if (address === null) throw new DriverError('ring without addresses');
+    if (address === null) throw new DriverError('the ring has no addresses');
     if (memory.regions.length === 0) {
       // QEMU leaves out memory that it maps privately.
       throw new FrontendError(

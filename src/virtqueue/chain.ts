@@ -27,7 +27,8 @@ export function guestAddress(low: number, high: number): number {
 export function readChain(memory: GuestMemory, chain: Chain, scratch: Uint8Array): Uint8Array {
   let length = 0;
   for (const segment of chain.segments) {
-    if (segment.writable) throw new DriverError('device-writable descriptor where only readable ones belong');
+    if (segment.writable)
+      throw new DriverError('a device-writable descriptor is where only device-readable descriptors belong');
     if (length + segment.lenBytes > scratch.length) {
       throw new DriverError(`buffer is longer than ${scratch.length} bytes`);
     }

@@ -15,7 +15,7 @@ export function readIndirectTable(
 ): number {
   const count = lenBytes / DESC_BYTES;
   if (count < 1 || !Number.isInteger(count) || count > queueSize) {
-    throw new DriverError(`indirect table of ${lenBytes} bytes in a queue of ${queueSize}`);
+    throw new DriverError(`an indirect table has ${lenBytes} bytes in a queue of ${queueSize}`);
   }
   if (!memory.read(gpa, into, 0, lenBytes)) {
     throw new DriverError(`indirect table at 0x${gpa.toString(16)} is outside guest memory`);

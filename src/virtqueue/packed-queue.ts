@@ -96,7 +96,7 @@ export class PackedQueue implements Queue {
         if ((flags & VIRTQ_DESC_F_INDIRECT) !== 0) {
           // virtio 1.3, 2.8.19: indirect and chained descriptors are not mixed in one buffer.
           if (slots > 1 || (flags & VIRTQ_DESC_F_NEXT) !== 0) {
-            throw new DriverError('indirect descriptor inside a chain of a packed ring');
+            throw new DriverError('an indirect descriptor is inside a chain of a packed ring');
           }
           this.#collectIndirect(gpa, lenBytes, segments);
           break;
@@ -111,7 +111,7 @@ export class PackedQueue implements Queue {
     }
     if (id >= this.#size) {
       this.#avail = start;
-      throw new DriverError(`buffer id ${id} in a queue of ${this.#size}`);
+      throw new DriverError(`buffer id ${id} is beyond a queue of ${this.#size}`);
     }
     return { id, slots, segments };
   }
@@ -211,7 +211,8 @@ export class PackedQueue implements Queue {
   }
 
   #collectIndirect(gpa: number, lenBytes: number, segments: Segment[]): void {
-    if (!this.#layout.indirect) throw new DriverError('indirect descriptor without VIRTIO_F_INDIRECT_DESC');
+    if (!this.#layout.indirect)
+      throw new DriverError('an indirect descriptor came without VIRTIO_F_INDIRECT_DESC');
     const table = this.#indirect;
     const count = readIndirectTable(this.#layout.memory, gpa, lenBytes, this.#size, table);
     const view = new DataView(table.buffer);
@@ -229,6 +230,6 @@ export class PackedQueue implements Queue {
 /** Half of a base. */
 function cursor(half: number, size: number): Cursor {
   const index = half & 0x7fff;
-  if (index >= size) throw new DriverError(`ring base ${index} in a queue of ${size}`);
+  if (index >= size) throw new DriverError(`ring base ${index} is beyond a queue of ${size}`);
   return { index, wrap: (half >>> 15) as 0 | 1 };
 }

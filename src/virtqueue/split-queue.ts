@@ -69,7 +69,7 @@ export class SplitQueue implements Queue {
       throw new DriverError(`avail index is ${available} ahead in a queue of ${this.#size}`);
     }
     const head = this.#avail[RING + (this.#lastAvail & (this.#size - 1))] ?? 0;
-    if (head >= this.#size) throw new DriverError(`head ${head} in a queue of ${this.#size}`);
+    if (head >= this.#size) throw new DriverError(`head ${head} is beyond a queue of ${this.#size}`);
     // The head is taken before its chain is read, and a chain that cannot be used is given back all the same.
     this.#lastAvail = (this.#lastAvail + 1) & 0xffff;
     const segments: Segment[] = [];
@@ -142,20 +142,21 @@ export class SplitQueue implements Queue {
       if ((flags & VIRTQ_DESC_F_INDIRECT) !== 0) {
         // virtio 1.3, 2.7.5.3.2: "zero or more normal chained descriptors followed by a single descriptor with
         // flags&VIRTQ_DESC_F_INDIRECT"
-        if ((flags & VIRTQ_DESC_F_NEXT) !== 0) throw new DriverError('indirect descriptor that has a next');
+        if ((flags & VIRTQ_DESC_F_NEXT) !== 0) throw new DriverError('an indirect descriptor has a next');
         this.#collectIndirect(gpa, lenBytes, segments);
         return;
       }
       segments.push({ gpa, lenBytes, writable: (flags & VIRTQ_DESC_F_WRITE) !== 0 });
       if ((flags & VIRTQ_DESC_F_NEXT) === 0) return;
       index = tail >>> 16;
-      if (index >= this.#size) throw new DriverError(`next ${index} in a queue of ${this.#size}`);
+      if (index >= this.#size) throw new DriverError(`next ${index} is beyond a queue of ${this.#size}`);
     }
     throw new DriverError('descriptor chain is longer than the queue, or loops');
   }
 
   #collectIndirect(gpa: number, lenBytes: number, segments: Segment[]): void {
-    if (!this.#layout.indirect) throw new DriverError('indirect descriptor without VIRTIO_F_INDIRECT_DESC');
+    if (!this.#layout.indirect)
+      throw new DriverError('an indirect descriptor came without VIRTIO_F_INDIRECT_DESC');
     const table = this.#indirect;
     const count = readIndirectTable(this.#layout.memory, gpa, lenBytes, this.#size, table);
     const view = new DataView(table.buffer);
@@ -164,7 +165,7 @@ export class SplitQueue implements Queue {
       const at = index * DESC_BYTES;
       const flags = view.getUint16(at + 12, true);
       if ((flags & VIRTQ_DESC_F_INDIRECT) !== 0)
-        throw new DriverError('indirect table inside an indirect table');
+        throw new DriverError('an indirect table is inside an indirect table');
       segments.push({
         gpa: guestAddress(view.getUint32(at, true), view.getUint32(at + 4, true)),
         lenBytes: view.getUint32(at + 8, true),
@@ -172,7 +173,7 @@ export class SplitQueue implements Queue {
       });
       if ((flags & VIRTQ_DESC_F_NEXT) === 0) return;
       index = view.getUint16(at + 14, true);
-      if (index >= count) throw new DriverError(`next ${index} in an indirect table of ${count}`);
+      if (index >= count) throw new DriverError(`next ${index} is beyond an indirect table of ${count}`);
     }
     throw new DriverError('indirect descriptor chain loops');
   }

@@ -3,7 +3,6 @@
 // looks for its acks without a pause, so that a discard that comes too late meets a page in use.
 // MODEL_SEED=N replays what seed N did; MODEL_SECONDS=N goes on for that long (and TAP_TIMEOUT=N still longer).
 import fc from 'fast-check';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { ControlClient } from '../../src/control/client.js';
@@ -11,10 +10,10 @@ import { DaemonProcess } from '../support/daemon.js';
 import { HUGE_PAGE_BYTES, reserveHugePages } from '../support/huge-pages.js';
 import { ModelGuest, type Step } from '../support/model-guest.js';
 import { scenario, type Scenario } from '../support/model-scenario.js';
+import { eventually } from '../support/deadline.js';
 
 const SECONDS = Number(process.env['MODEL_SECONDS'] ?? 8);
 const SEED = Number(process.env['MODEL_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
-const GONE_WITHIN_MS = 10_000;
 
 /** A daemon for as many VMs as it survives, one after the other. */
 class Host {
@@ -63,11 +62,11 @@ async function performed(guest: ModelGuest, step: Step, n: number): Promise<void
 }
 
 async function untilNoVm(control: ControlClient): Promise<void> {
-  const end = performance.now() + GONE_WITHIN_MS;
-  while ((await control.list()).length > 0) {
-    if (performance.now() > end) throw new Error('the daemon keeps the VM of a closed connection');
-    await sleep(2);
-  }
+  await eventually(
+    async () => (await control.list()).length === 0,
+    () => 'the daemon lets go of the VM of a closed connection',
+    2,
+  );
 }
 
 async function model(t: Test, seconds: number, hugePageBytes?: number): Promise<void> {

@@ -31,8 +31,8 @@ void t.test('a reader of events may stop at any one', async (t) => {
   const { socketPath, events } = await serveFleet(t);
   events.emit('daemon-started', 'one');
   events.emit('vm-connected', 'two', 'web1');
-  for await (const event of new ControlClient(socketPath).events(true)) {
-    t.equal(event.message, 'one');
+  for await (const { event } of new ControlClient(socketPath).stream({ since: '0', follow: true })) {
+    t.equal(event?.message, 'one');
     break;
   }
   while (events.subscribers > 0) await new Promise(setImmediate);

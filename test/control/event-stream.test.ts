@@ -12,13 +12,16 @@ import { call, serveFleet } from '../support/fleet.js';
 function decode(t: Test, text: string): DaemonEvent[] {
   const blocks = text.split('\n\n');
   t.equal(blocks.pop(), '', 'ends after a whole event');
-  return blocks.map((block) => {
+  const places = blocks.filter((block) => /^id: [0-9a-f]{8}-\d+$/.test(block));
+  t.equal(places.length, 1, 'it says once where to go on from');
+  const events = blocks.filter((block) => !places.includes(block) && !block.startsWith(': '));
+  return events.map((block) => {
     const lines = block.split('\n');
     t.equal(lines.length, 3, block);
     const [id, name, data = ''] = lines;
     const event = JSON.parse(data.replace('data: ', '')) as DaemonEvent;
     t.ok(Check(SCHEMAS.Event, event), data);
-    t.equal(id, `id: ${event.seq}`);
+    t.equal(id, `id: ${event.id}`);
     t.equal(name, `event: ${event.event}`);
     return event;
   });
@@ -96,7 +99,7 @@ void t.test('a client that does not read is dropped, one that reads is served on
   t.ok(sent * filler.length > BACKLOG_LIMIT_BYTES, 'and not before its backlog was full');
 
   const last = events.emit('daemon-stopping', 'the last');
-  while (!read.includes(`id: ${last.seq}\n`)) await new Promise(setImmediate);
+  while (!read.includes(`id: ${last.id}\n`)) await new Promise(setImmediate);
   t.equal(decode(t, read).length, sent + 1, 'the reader has them all');
 });
 
@@ -124,7 +127,7 @@ void t.test('a replay may be larger than the backlog', async (t) => {
   const last = events.emit('daemon-stopping', 'the last');
   for await (const chunk of stream as AsyncIterable<string>) {
     read += chunk;
-    if (read.includes(`id: ${last.seq}\n`) && read.endsWith('\n\n')) break;
+    if (read.includes(`id: ${last.id}\n`) && read.endsWith('\n\n')) break;
   }
   t.equal(decode(t, read).length, count + 1);
 });

@@ -8,6 +8,7 @@ import { OPERATIONS, type Operation } from '../../protocol/control/operations.js
 import { SCHEMAS, type ProblemDocument, type VmView } from '../../protocol/control/schema.js';
 import { BODY_LIMIT_BYTES } from '../../src/control/body.js';
 import { startControlServer } from '../../src/control/server.js';
+import { NEXT_STEP } from '../support/next-step.js';
 import { closeFd } from '../../src/os/fd.js';
 import { listenUnix } from '../../src/os/socket.js';
 import {
@@ -58,13 +59,17 @@ void t.test('the server and the OpenAPI document know the same paths and methods
   for (const [template, item] of Object.entries(paths)) {
     const path = `${template.replace('{vm}', 'web1')}?${template === '/v1/events' ? 'follow=false' : ''}`;
     const described = Object.keys(item).map((method) => method.toUpperCase());
+    const allowed = [...described, 'OPTIONS', ...(described.includes('GET') ? ['HEAD'] : [])].sort();
+    const options = await call(socketPath, 'OPTIONS', path);
+    t.equal(options.status, 204);
+    t.strictSame(options.headers.allow?.split(', ').sort(), allowed);
     for (const method of ['GET', 'PUT', 'PATCH', 'POST', 'DELETE']) {
       const answer = await call(socketPath, method, path);
       if (described.includes(method)) {
         t.ok(answer.status !== 404 && answer.status !== 405, `${method} ${path} is served`);
       } else {
         detailOf(t, answer, 405);
-        t.strictSame(answer.headers.allow?.split(', ').sort(), described.sort(), `Allow of ${path}`);
+        t.strictSame(answer.headers.allow?.split(', ').sort(), allowed, `Allow of ${path}`);
       }
     }
   }
@@ -85,27 +90,61 @@ void t.test('targets', async (t) => {
 
 void t.test('bad bodies change nothing', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
-  for (const body of [
-    '',
-    '{',
-    'null',
-    '[]',
-    '{}',
-    '{"memoryBytes":1,"balloonBytes":1}',
-    '{"memoryBytes":-1}',
-    '{"memoryBytes":0.5}',
-    '{"memoryBytes":"1G"}',
-    '{"balloonBytes":1e300}',
-    '{"balloonBytes":1,"x":1}',
-    '{"__proto__":{"balloonBytes":1}}',
-  ]) {
-    const answer = await call(socketPath, 'PATCH', '/v1/vms/web1', body);
-    t.match(detailOf(t, answer, 400), /"memoryBytes".*exactly one/, body);
+  const bytes = 'write bytes as a whole number of 0 or more';
+  const word = `${bytes}, or max, follow, restore`;
+  const change: Record<string, string> = {
+    '': 'the request body is not JSON: send {"memoryBytes": N}',
+    '{': 'the request body is not JSON',
+    null: 'the body is no JSON object: send {"memoryBytes": N}',
+    '[]': 'the body is no JSON object',
+    '{}': 'the body has no field: send {"memoryBytes": N}',
+    '{"memoryBytes":1,"balloonBytes":1}': 'memoryBytes and balloonBytes exclude each other: send',
+    '{"memoryBytes":-1}': `memoryBytes: ${bytes}`,
+    '{"memoryBytes":0.5}': `memoryBytes: ${bytes}`,
+    '{"memoryBytes":"1G"}': `memoryBytes: ${bytes}`,
+    '{"balloonBytes":1e300}': `balloonBytes: ${bytes}`,
+    '{"balloonBytes":1,"x":1}': '"x" is no field: give memoryBytes, balloonBytes, cacheLimitBytes, limits',
+    '{"baloonBytes":1}': '"baloonBytes" is no field: did you mean balloonBytes?',
+    '{"__proto__":{"balloonBytes":1}}': '"__proto__" is no field',
+    '{"limits":{}}': 'limits has no field: give high, max',
+    '{"limits":[]}': 'limits: write an object',
+    '{"limits":{"high":"1G"}}': `limits.high: ${word}`,
+    '{"limits":{"max":null}}': `limits.max: ${word}`,
+    '{"limits":{"hihg":1}}': '"limits.hihg" is no field: did you mean high?',
+  };
+  const inhibit: Record<string, string> = {
+    '{': 'the request body is not JSON: send nothing or {"reason": "..."}',
+    '[]': 'the body is no JSON object',
+    '{"reason":""}': 'reason: write one line of 1 to 200 characters',
+    '{"reason":"a\\nb"}': 'reason: write one line of 1 to 200 characters',
+    '{"reason":7}': 'reason: write one line of 1 to 200 characters',
+    '{"why":"x"}': '"why" is no field: give reason',
+  };
+  const policy: Record<string, string> = {
+    '{}': 'the body has no field: send {"paused": true}',
+    '{"vm":"web1"}': 'paused is missing: send {"paused": true}',
+    '{"paused":1}': 'paused: write true or false',
+    '{"paused":true,"vm":""}': 'vm: write a string that is not empty',
+    '{"pause":true}': '"pause" is no field: did you mean paused?',
+  };
+  for (const [method, path, cases] of [
+    ['PATCH', '/v1/vms/web1', change],
+    ['PUT', '/v1/vms/web1/inhibit', inhibit],
+    ['PATCH', '/v1/policy', policy],
+  ] as const) {
+    for (const [body, said] of Object.entries(cases)) {
+      const detail = detailOf(t, await call(socketPath, method, path, body), 400);
+      t.ok(detail.startsWith(said), `${body}: ${detail}`);
+      t.match(detail, NEXT_STEP);
+    }
   }
-  for (const body of ['{', '[]', '{"reason":""}', '{"reason":"a\\nb"}', '{"reason":7}', '{"why":"x"}']) {
-    const answer = await call(socketPath, 'PUT', '/v1/vms/web1/inhibit', body);
-    t.match(detailOf(t, answer, 400), /"reason"/, body);
-  }
+  const bad = await call(
+    socketPath,
+    'PUT',
+    '/v1/vms/web1/inhibit',
+    Buffer.from('{"reason":"\xff"}', 'latin1'),
+  );
+  t.match(detailOf(t, bad, 400), /UTF-8/);
   t.strictSame(fleet.list(), [vmView('web1')]);
 });
 
@@ -132,7 +171,13 @@ void t.test('unknown paths, VMs and parameters', async (t) => {
     t.match(detailOf(t, await call(socketPath, 'GET', path), 404), /openapi\.json/, path);
   }
   t.match(detailOf(t, await call(socketPath, 'GET', '/v1/vms/nope'), 404), /"nope".*web1/);
-  detailOf(t, await call(socketPath, 'PATCH', '/v1/vms/nope', '{"balloonBytes":1}'), 404);
+  for (const body of ['{"balloonBytes":1}', '{', '', 'x'.repeat(BODY_LIMIT_BYTES + 1)]) {
+    detailOf(t, await call(socketPath, 'PATCH', '/v1/vms/nope', body), 404);
+  }
+  t.match(
+    detailOf(t, await call(socketPath, 'PATCH', '/v1/policy', '{"paused":true,"vm":"nope"}'), 404),
+    /web1/,
+  );
   detailOf(t, await call(socketPath, 'PUT', '/v1/vms/nope/inhibit'), 404);
   detailOf(t, await call(socketPath, 'DELETE', '/v1/vms/nope/inhibit'), 404);
   detailOf(t, await call(socketPath, 'GET', '/v1/vms/nope/stats?refresh=true'), 404);
@@ -141,9 +186,25 @@ void t.test('unknown paths, VMs and parameters', async (t) => {
   t.match(detailOf(t, await call(socketPath, 'GET', '/v1/vms/nope'), 404), /and 11 more$/);
 
   t.match(detailOf(t, await call(socketPath, 'GET', '/v1/vms?all=1'), 400), /all.*none/);
+  t.match(detailOf(t, await call(socketPath, 'GET', '/v1/events?sice=0'), 400), /did you mean since\?/);
+  t.match(detailOf(t, await call(socketPath, 'GET', '/v1/events?since=0&since=1'), 400), /give it once/);
+  t.match(detailOf(t, await call(socketPath, 'GET', '/v1/events?level=debug'), 400), /info or warn or error/);
+  t.match(detailOf(t, await call(socketPath, 'GET', '/v1/events?vm='), 400), /vm is empty/);
   t.match(detailOf(t, await call(socketPath, 'GET', '/v1/vms/web1/stats?refresh=yes'), 400), /true or false/);
-  for (const since of ['-1', '1.5', '', 'x', '9'.repeat(20)]) {
-    t.match(detailOf(t, await call(socketPath, 'GET', `/v1/events?since=${since}`), 400), /whole number/);
+  for (const since of [
+    '-1',
+    '1.5',
+    '',
+    'x',
+    '9'.repeat(20),
+    'abcdef01-',
+    '2026-13-01T00:00Z',
+    '2026-01-01T00:00',
+  ]) {
+    t.match(
+      detailOf(t, await call(socketPath, 'GET', `/v1/events?since=${since}`), 400),
+      /the id of an event/,
+    );
   }
 });
 

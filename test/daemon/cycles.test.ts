@@ -6,6 +6,7 @@ import { DaemonProcess } from '../support/daemon.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { pfns } from '../support/served-vm.js';
+import { PATIENCE_MS } from '../support/deadline.js';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const CYCLES = 1000;
@@ -21,7 +22,6 @@ const SAMPLE = 20;
  * early. A leak of 40 KiB a cycle would be above that.
  */
 const MOST_GROWTH_BYTES = 24 * 2 ** 20;
-const QUIET_WITHIN_MS = 10_000;
 const SETTLE_MS = 1000;
 
 interface Held {
@@ -84,7 +84,7 @@ void t.test('connections that come and go leave nothing behind', async (t) => {
   const empty = held(daemon.pid);
   /** What the last VM held is let go of soon. */
   const quiet = async (wanted: Held): Promise<Held> => {
-    for (const end = performance.now() + QUIET_WITHIN_MS; ; await sleep(20)) {
+    for (const end = performance.now() + PATIENCE_MS; ; await sleep(20)) {
       const now = held(daemon.pid);
       if (performance.now() > end || JSON.stringify(now) === JSON.stringify(wanted)) return now;
     }

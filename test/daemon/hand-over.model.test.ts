@@ -9,12 +9,12 @@ import { ControlClient, UnreachableError } from '../../src/control/client.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { ModelGuest, type ModelControl } from '../support/model-guest.js';
 import { scenario, type Scenario } from '../support/model-scenario.js';
+import { eventually } from '../support/deadline.js';
 
 const SECONDS = Number(process.env['MODEL_SECONDS'] ?? 8);
 const SEED = Number(process.env['MODEL_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 /** After the daemon serves again. */
 const KILL_WITHIN_MS = 300;
-const GONE_WITHIN_MS = 20_000;
 
 /** A client that asks again while no daemon answers. */
 function patient(control: ControlClient): ModelControl & Pick<ControlClient, 'list'> {
@@ -53,11 +53,11 @@ async function play(
     }
     if (settles) await guest.perform({ kind: 'settle' });
     await guest.end(async () => {
-      const end = performance.now() + GONE_WITHIN_MS;
-      while ((await control.list()).length > 0) {
-        if (performance.now() > end) throw new Error('the daemon keeps the VM of a closed connection');
-        await sleep(5);
-      }
+      await eventually(
+        async () => (await control.list()).length === 0,
+        () => 'the daemon lets go of the VM of a closed connection',
+        5,
+      );
     });
   } finally {
     guest.close();

@@ -342,18 +342,18 @@ void t.test(
     t.equal(scene.said('policy-took', 'bronze-1').length, 0);
     t.match(
       standing('bronze-1'),
-      /^nothing more is asked of it, as the reserve is there: available to VMs 19.6 MiB, reserve 2 MiB$/,
+      /^the policy asks this VM for nothing more, because the reserve is there: available to VMs 19.6 MiB, reserve 2 MiB$/,
     );
     const file = scene.rams.get('bronze-1')?.regions[0]?.file;
     writeSync(file?.fd ?? -1, Buffer.alloc(19 * MIB), 0, 19 * MIB, 0);
     await scene.second();
     t.match(scene.said('policy-took', 'bronze-1')[0], {
-      message: /: available to VMs 4 % < reserve 10 %; \d+ % of it idle$/,
+      message: /: available to VMs 4 % < reserve 10 %; \d+ % of its memory idle$/,
       fields: { donor: 'bronze-1', receiver: 'host' },
     });
     t.match(
       standing('bronze-1'),
-      /^nothing more is asked of it, .*, reserve 2 MiB, 178 MiB of it stay taken$/,
+      /^the policy asks this VM for nothing more, .*, reserve 2 MiB; 178 MiB of this VM stay taken$/,
     );
     t.match(scene.engine.view().host, { totalBytes: 20 * MIB });
   },
@@ -429,7 +429,7 @@ void t.test(
     while (scene.said('policy-took', 'bronze-1').length === 0 && scene.tick < until) await scene.second();
     t.match(scene.said('policy-took', 'bronze-1')[0], {
       message:
-        / from bronze-1 \(bronze\): host available 8 % < reserve 10 %; 0 % of it idle, 156 MiB given by itself$/,
+        / from bronze-1 \(bronze\): host available 8 % < reserve 10 %; 0 % of its memory idle, 156 MiB given by itself$/,
     });
     const target = scene.served.get('bronze-1')?.view.balloon.targetBytes ?? 0;
     t.ok(target > 156 * MIB && target <= RAM_BYTES - floor, `${target} with what it gave`);
@@ -462,7 +462,7 @@ void t.test('who has a page cache balloon only yields by will or by force', asyn
   });
   t.match(scene.explained('bronze-1'), {
     force: 'high',
-    now: /, it is to give .* by itself; its page cache/,
+    now: /; this VM is to give .* by itself; its page cache/,
   });
   // Now it does with less.
   bronze.wantsBytes = 60 * MIB;
@@ -533,7 +533,7 @@ void t.test('a guest is not believed to hold what the host has', (t) => {
   engine.close();
   t.match(
     said.find((text) => text.startsWith('policy-took')),
-    /; 78 % of it idle$/,
+    /; 78 % of its memory idle$/,
   );
   t.end();
 });

@@ -55,7 +55,7 @@ for (const [name, left] of frozen) {
     t.equal(readU32(reply, CONFIG_AT), before.targetBytes / PAGE_BYTES, 'the VMM is answered');
 
     const now = decodeVmRecord(thawed.record);
-    t.equal(versionOf(thawed.record), now.version, 'the next daemon finds what this one knows');
+    t.equal(versionOf(thawed.record), now.version, 'the next daemon finds what this balloond knows');
     t.same(encodeVmRecord(now), thawed.record);
     thawed.close();
     await until(() => thawed.ended, 'the VM ends');
@@ -109,7 +109,7 @@ void t.test('a record that this build does not know is refused, with a word on w
   const newer = JSON.stringify({ version: 1000, name: 'web-1', connection: 'c7', session: 'other' });
   t.throws(() => decodeVmRecord(newer), {
     name: 'StateError',
-    message: /newer balloond.*start the newer one again.*do not reboot/,
+    message: /newer balloond.*start the newer balloond again.*do not reboot/,
   });
   t.same(identifyVm(newer), { name: 'web-1', connection: 'c7' });
   for (const odd of ['', '1', 'null', '[]', '{}', '{"version":0}', '{"version":1.5}', '{"version":"2"}']) {

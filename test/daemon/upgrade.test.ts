@@ -67,7 +67,7 @@ void t.test('up, down and up again', async (t) => {
 
   const down = await replace(older);
   t.match(events(down, 'resume-failed'), [
-    { vm: 'upgraded', message: /newer balloond.*start the newer one again.*do not reboot the VM/ },
+    { vm: 'upgraded', message: /newer balloond.*start the newer balloond again.*do not reboot the VM/ },
   ]);
   t.same(await names(), []);
   const other = await start('other');
@@ -92,6 +92,13 @@ void t.test('up, down and up again', async (t) => {
     guest.check();
   }
   t.equal((await control.show('upgraded')).balloon.targetBytes, 2 ** 20);
+  const remembered = await control.events();
+  t.equal(
+    remembered.filter(({ event }) => event === 'daemon-started').length,
+    5,
+    'each of them is remembered',
+  );
+  t.equal(new Set(remembered.map(({ epoch }) => epoch)).size, 1);
   for (const guest of [upgraded, other]) await guest.end(() => Promise.resolve());
   t.notMatch(daemon.log, /vm-dropped|frontend-error|driver-error|hand-over-failed/);
 });

@@ -68,7 +68,7 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ throttled: true }, /keeps the daemon so busy/, short);
   says({ targetBytes: 0 }, /stays at 512.*kernel log/);
   says({}, /out of puff at 256.* of 512.*24.*free.*smaller balloon/, short);
-  says({ guestFreeBytes: null }, /out of puff at 256.* of 512 MiB: it cannot/, short);
+  says({ guestFreeBytes: null }, /out of puff at 256.* of 512 MiB: the guest cannot/, short);
   says({ guestFreeBytes: 900 * MIB }, /stopped at 256.* of 512.* with 900 MiB free.*kernel log/, short);
   says({ targetBytes: 2040 * MIB }, /would leave.*8 MiB of 2 GiB.*at most/, short);
   says({ answered: false }, /never answered the target of 512 MiB.*reload/, short);

@@ -70,7 +70,7 @@ void t.test('few packages are installed with it, and for each that it asks for t
   });
   const count = list.trim().split('\n').length - 1;
   t.ok(count <= MOST_PACKAGES, `${count} packages`);
-  const reasons = readFileSync(join(ROOT, 'docs/dependencies.md'), 'utf8');
+  const reasons = readFileSync(join(ROOT, 'docs/development/dependencies.md'), 'utf8');
   t.match(reasons, `${count} packages`, 'the number is the documented one');
   const rows = new Map(
     [...reasons.matchAll(/^\| (\S+) (\S+) \| [^|]+ \| [^|]+ \| [^|]+ \|$/gm)].map(([, name, version]) => [

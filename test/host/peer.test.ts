@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import t from 'tap';
 import {
   cleanName,
@@ -5,6 +6,7 @@ import {
   nameFromCgroup,
   nameFromCommandLine,
   peerName,
+  wellFormed,
 } from '../../src/host/peer.js';
 
 void t.test("QEMU's name of its guest", (t) => {
@@ -33,6 +35,18 @@ void t.test('names are made safe and short', (t) => {
   t.equal(cleanName('a/b\u001b[31m'), 'a_b__31m');
   t.equal(cleanName('x'.repeat(500))?.length, 64);
   t.equal(cleanName(''), null);
+  t.equal(cleanName(`${'x'.repeat(63)}𝒳y`), 'x'.repeat(63), 'no half of a character');
+  t.equal(cleanName(`${'x'.repeat(62)}𝒳y`), `${'x'.repeat(62)}𝒳`);
+  t.equal(wellFormed('a\ud835'), 'a');
+  t.equal(wellFormed('\ud835'), '_');
+  t.equal(cleanName('\ud835x'), '_x');
+  for (const dots of ['.', '..']) t.equal(cleanName(dots), '_', 'no folder');
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary', maxLength: 80 }), (name) => {
+      const clean = cleanName(name);
+      if (clean !== null) decodeURIComponent(encodeURIComponent(clean));
+    }),
+  );
   t.end();
 });
 

@@ -40,7 +40,7 @@ void t.test('as it was left', (t) => {
 void t.test('changed', (t) => {
   refused((state) => (state.bytes = state.bytes.slice(0, UNIT)), /a state file of 4096 bytes/);
   refused((state) => state.bytes.fill(0, 0, 4), /not a state file/);
-  refused((state) => state.bytes.fill(9, 4, 8), /start that one again/);
+  refused((state) => state.bytes.fill(9, 4, 8), /start that balloond again/);
   // Of the slot in use and of its record, by a single bit.
   const slot = 128 + 64 * ((image().bytes[64] ?? 0) & 1);
   for (const at of [slot, slot + 4, slot + 8, slot + 20]) {

@@ -1,5 +1,8 @@
 import t from 'tap';
+import { Check } from 'typebox/schema';
+import { SCHEMAS } from '../../protocol/control/schema.js';
 import { EventLog } from '../../src/ops/event-log.js';
+import { EVENT_BYTES_MAX } from '../../src/ops/event-memory.js';
 
 function recorder(): { log: EventLog; lines: { level: string; fields: object; message: string }[] } {
   const lines: { level: string; fields: object; message: string }[] = [];
@@ -25,8 +28,9 @@ void t.test('an event goes to the log, to memory and to followers', (t) => {
   t.same(lines[0], {
     level: 'info',
     fields: { event: 'vm-connected', vm: 'web-1', pid: 1 },
-    message: 'hello',
+    message: 'web-1: hello',
   });
+  t.equal(log.recent(0)[0]?.message, 'hello', 'clients show the VM beside it');
   t.same(
     log.recent(0).map(({ event, vm }) => `${event} ${vm ?? ''}`),
     ['vm-connected web-1', 'vm-disconnected web-1'],
@@ -41,9 +45,9 @@ void t.test('one VM that floods neither fills the log nor hides another', (t) =>
   const { log, lines } = recorder();
   for (let n = 0; n < 10_000; n++) log.emit('frontend-error', 'again', {}, 'bad');
   log.emit('frontend-error', 'once', {}, 'good');
-  const bad = lines.filter(({ message }) => message === 'again').length;
+  const bad = lines.filter(({ message }) => message === 'bad: again').length;
   t.ok(bad >= 10 && bad < 20, `${bad} of 10,000 lines`);
-  t.equal(lines.at(-1)?.message, 'once');
+  t.equal(lines.at(-1)?.message, 'good: once');
   t.equal(log.recent(0).length, lines.length);
   t.end();
 });
@@ -53,5 +57,17 @@ void t.test('memory is bounded', (t) => {
   for (let n = 0; n < 3000; n++) log.emit('vm-connected', 'x', {}, `vm-${n}`);
   t.equal(log.recent(0).length, 1000);
   t.equal(log.recent(0).at(-1)?.seq, 3000);
+  t.end();
+});
+
+void t.test('an event that is too long is remembered cut, and logged whole', (t) => {
+  const { log, lines } = recorder();
+  const message = '𝒳'.repeat(EVENT_BYTES_MAX);
+  log.emit('vm-dropped', message, { why: message }, 'web-1');
+  t.equal(lines[0]?.message, `web-1: ${message}`);
+  const [event] = log.recent(0);
+  t.ok(Check(SCHEMAS.Event, event));
+  t.ok(Buffer.byteLength(JSON.stringify(event)) < EVENT_BYTES_MAX);
+  t.match(event?.message, /^𝒳+…$/u);
   t.end();
 });

@@ -61,7 +61,7 @@ void t.test('events are entries that can be searched by VM', (t) => {
   log.emit('vm-dropped', 'x'.repeat(3_000_000), {}, 'web-2');
   const [first, second, ...more] = entries();
   t.match(first, {
-    MESSAGE: 'the balloon holds 1 GiB',
+    MESSAGE: 'web-1: the balloon holds 1 GiB',
     PRIORITY: '6',
     MESSAGE_ID: EVENT_IDS['target-reached'],
     SYSLOG_IDENTIFIER: 'balloond',
@@ -73,7 +73,7 @@ void t.test('events are entries that can be searched by VM', (t) => {
     CODE_FILE: /journal-log\.test\./,
     CODE_LINE: /^\d+$/,
   });
-  t.equal(second?.['MESSAGE']?.length, 3_000_000, 'through a file');
+  t.equal(second?.['MESSAGE']?.length, 'web-2: '.length + 3_000_000, 'through a file');
   t.match(second, { PRIORITY: '3', BALLOOND_VM: 'web-2' });
   t.same(more, []);
   t.end();
@@ -91,8 +91,8 @@ void t.test('without a journal all goes to stderr, and it says so once', (t) => 
     log.close();
     t.match(said, [
       /^warn journal-failed .*--log-format json/,
-      'info vm-connected one',
-      'info vm-disconnected two',
+      'info vm-connected web-1: one',
+      'info vm-disconnected web-1: two',
     ]);
     t.equal(said.length, 3);
   }

@@ -7,7 +7,7 @@ const ENTRY = {
   event: 'vm-throttled',
   vm: 'web-1',
   tookMsPerSecond: 400,
-  message: 'the VM keeps the event loop busy',
+  message: 'web-1: the VM keeps the event loop busy',
 };
 
 void t.test('when, how bad, what, of which VM, and the figures', (t) => {
@@ -15,10 +15,11 @@ void t.test('when, how bad, what, of which VM, and the figures', (t) => {
     prettyLine(JSON.stringify(ENTRY), false),
     '12:00:01.250 warn  vm-throttled web-1: the VM keeps the event loop busy {"tookMsPerSecond":400}\n',
   );
-  const { level, time, event, message } = ENTRY;
+  const { level, time, event } = ENTRY;
+  const message = 'the daemon waits';
   t.equal(
     prettyLine(JSON.stringify({ level: level - 10, time, event, message }), false),
-    '12:00:01.250 info  vm-throttled the VM keeps the event loop busy\n',
+    '12:00:01.250 info  vm-throttled the daemon waits\n',
   );
   t.equal(prettyLine(JSON.stringify({ level: 25, time, message }), false), `12:00:01.250 25    ${message}\n`);
   t.end();
@@ -28,7 +29,7 @@ void t.test('nothing in it drives the terminal but its own colours', (t) => {
   const hostile = JSON.stringify({
     ...ENTRY,
     vm: 'v\x9bm',
-    message: 'a\x1b[2Jb\nc',
+    message: 'v\x9bm: a\x1b[2Jb\nc',
     path: '\x1b]0;x\x07\x9b1m',
   });
   const plain = prettyLine(hostile, false);

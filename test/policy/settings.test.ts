@@ -18,11 +18,14 @@ void t.test('amounts that a host cannot honour are named, and what is done inste
   t.equal(large.memoryBytes(8 * GIB), 8 * GIB);
   t.match(
     large.misfit(8 * GIB),
-    'VMs may have all of it, since memory (16 GiB) is more than the host has (8 GiB)',
+    "VMs may have all of the host's memory, because memory (16 GiB) is more than the host has (8 GiB)",
   );
   const greedy = new PolicySettings({ policy: { reserve: '15G' } });
   t.equal(greedy.config(16 * GIB).reserveShare, 0.9);
-  t.match(greedy.misfit(16 * GIB), /^it keeps 90 % in reserve, since reserve \(15 GiB\) leaves .* of 16 GiB/);
+  t.match(
+    greedy.misfit(16 * GIB),
+    /^the policy keeps 90 % in reserve, because reserve \(15 GiB\) leaves .* of 16 GiB/,
+  );
   t.end();
 });
 

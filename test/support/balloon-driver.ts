@@ -1,6 +1,6 @@
 // A guest's balloon driver as Linux has it: it waits for every ack before it goes on, writes `actual` after every
 // buffer, and walks toward the target in steps of one buffer.
-import { DEFAULT_TIMEOUT_MS, Signal } from './deadline.js';
+import { PATIENCE_MS, Signal } from './deadline.js';
 import type { Frontend } from './frontend.js';
 import { PAGE_BYTES } from './guest-ram.js';
 import {
@@ -131,7 +131,7 @@ export class BalloonDriver {
   private constructor(frontend: Frontend, options: BalloonDriverOptions) {
     this.#frontend = frontend;
     this.#options = options;
-    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#timeoutMs = options.timeoutMs ?? PATIENCE_MS;
     this.pfnsPerBuffer = options.pfnsPerBuffer ?? 256;
     const poison = options.poisonValue === undefined ? 0n : bits(BALLOON_F.PAGE_POISON);
     this.ackedFeatures = frontend.offeredFeatures & ((options.features ?? LINUX_FEATURES) | poison);

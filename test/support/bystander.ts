@@ -1,14 +1,12 @@
 // A VM that behaves, served beside those that do not; and what a VM may leave behind in the daemon: nothing.
 import { readdirSync, readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { BalloonDriver } from './balloon-driver.js';
+import { eventually } from './deadline.js';
 import { Frontend } from './frontend.js';
 import { pfns, ServedVm } from './served-vm.js';
 
 const PAGES = 8;
 const FIRST = 8192;
-/** For discards that are done after the ack. */
-const FREE_WITHIN_MS = 5000;
 
 export class Bystander {
   private constructor(
@@ -51,17 +49,12 @@ export class Bystander {
     const pages = pfns(FIRST, PAGES);
     for (const pfn of pages) ram.fillPage(pfn, 1);
     await this.driver.inflate(pages);
-    const end = performance.now() + FREE_WITHIN_MS;
-    let turns = 0;
-    while (!pages.every((pfn) => ram.pageIsZero(pfn))) {
-      if (performance.now() > end) {
-        throw new Error(
-          `the bystander keeps its pages, ${turns} turns later: ${JSON.stringify(this.state())}`,
-        );
-      }
-      await sleep(2);
-      turns++;
-    }
+    // They are discarded after the ack.
+    await eventually(
+      () => pages.every((pfn) => ram.pageIsZero(pfn)),
+      () => `the bystander's pages are discarded: ${JSON.stringify(this.state())}`,
+      2,
+    );
     await this.driver.deflate(pages);
     if (protocolViolations.length > 0) throw new Error(protocolViolations.join('; '));
   }

@@ -22,7 +22,6 @@ export const CACHE_CONFIG = {
 
 const RINGS_GPA = 0x100000;
 const BUFFER_GPA = RINGS_GPA + 16 * PAGE_BYTES;
-const TIMEOUT_MS = 5000;
 
 export interface Block {
   pfn: number;
@@ -88,7 +87,7 @@ export class CacheDriver {
 
   async #tell(ring: RingDriver, blocks: readonly Block[]): Promise<void> {
     this.offer(ring, hasBit(this.features, CACHE_F.RANGES) ? ranges(blocks) : frames(blocks));
-    await ring.waitUsed(1, TIMEOUT_MS);
+    await ring.waitUsed(1);
   }
 }
 

@@ -8,9 +8,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent } from '../../protocol/control/events.js';
 import type { VmStats, VmView } from '../../protocol/control/schema.js';
 import { ControlClient } from '../../src/control/client.js';
+import { PATIENCE_MS } from './deadline.js';
 
 export const BIN = join(import.meta.dirname, '../../bin');
-const START_TIMEOUT_MS = 20_000;
 
 export interface CtlResult {
   code: number;
@@ -33,7 +33,8 @@ export class DaemonProcess {
 
   /**
    * `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. `supervise`: by a
-   * keeper, which is the child then. `metrics`: also on TCP, at metricsUrl. `program`: another build.
+   * keeper, which is the child then. `metrics`: also on TCP, at metricsUrl. `program`: another build. `folder`: that of a daemon
+   * before it.
    */
   static async start(
     options: {
@@ -42,9 +43,10 @@ export class DaemonProcess {
       supervise?: boolean;
       metrics?: boolean;
       program?: string;
+      folder?: string;
     } = {},
   ): Promise<DaemonProcess> {
-    const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
+    const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'balloond-'));
     const args = [
       options.program ?? join(BIN, 'balloond.js'),
       '--control',
@@ -68,7 +70,7 @@ export class DaemonProcess {
       }),
     );
     for (let waited = 0; !daemon.log.includes('"daemon-started"'); waited += 20) {
-      if (waited > START_TIMEOUT_MS || daemon.child.exitCode !== null) {
+      if (waited > PATIENCE_MS || daemon.child.exitCode !== null) {
         await daemon.stop();
         throw new Error(`the daemon does not start: ${daemon.log}`);
       }
@@ -105,7 +107,7 @@ export class DaemonProcess {
     const before = this.#starts().length;
     process.kill(this.pid, signal);
     for (let waited = 0; this.#starts().length === before; waited += 5) {
-      if (waited > START_TIMEOUT_MS) throw new Error(`the daemon does not come back: ${this.log}`);
+      if (waited > PATIENCE_MS) throw new Error(`the daemon does not come back: ${this.log}`);
       await sleep(5);
     }
   }
@@ -126,7 +128,9 @@ export class DaemonProcess {
 
   /** Runs balloonctl and throws what it said when it fails. */
   async ok(...args: string[]): Promise<string> {
-    const { code, stdout, stderr } = await this.ctl(...args);
+    const patient =
+      args.includes('--wait') && !args.includes('--timeout') ? ['--timeout', `${PATIENCE_MS / 1000}`] : [];
+    const { code, stdout, stderr } = await this.ctl(...args, ...patient);
     if (code !== 0)
       throw new Error(`balloonctl ${args.join(' ')} ended with ${code}: ${stderr}\n${this.log}`);
     return stdout;
@@ -154,17 +158,15 @@ export class DaemonProcess {
     return this.#control.stats(vm, true);
   }
 
-  async events(): Promise<DaemonEvent[]> {
-    const events: DaemonEvent[] = [];
-    for await (const event of this.#control.events(false)) events.push(event);
-    return events;
+  events(): Promise<DaemonEvent[]> {
+    return this.#control.events();
   }
 
   async until(
     vm: string,
     condition: (view: VmView) => boolean,
     what: string,
-    timeoutMs = 60_000,
+    timeoutMs = PATIENCE_MS,
   ): Promise<VmView> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {

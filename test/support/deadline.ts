@@ -1,7 +1,22 @@
 // Waiting that always ends: every instrument's promise is settled by what it waits for, or by a clear error.
+import { setTimeout as sleep } from 'node:timers/promises';
 
-/** How long instruments wait for something that should come at once. */
-export const DEFAULT_TIMEOUT_MS = 20_000;
+/**
+ * How long a test waits for what has to come, before it says that it never did. It bounds a failing test, and is no claim of
+ * how soon something comes: a machine may be busy.
+ */
+export const PATIENCE_MS = 120_000;
+
+/** Asks every `everyMs` until `condition` holds; rejects with `what()` when it never does. */
+export async function eventually(
+  condition: () => boolean | Promise<boolean>,
+  what: () => string,
+  everyMs = 20,
+): Promise<void> {
+  for (const end = performance.now() + PATIENCE_MS; !(await condition()); await sleep(everyMs)) {
+    if (performance.now() > end) throw new Error(`never: ${what()}`);
+  }
+}
 
 /** Settles as `promise` does, or rejects with `what()` when that takes longer than `timeoutMs`. */
 export async function within<T>(promise: Promise<T>, timeoutMs: number, what: () => string): Promise<T> {
@@ -33,12 +48,12 @@ export class Signal {
 
   /** Resolves as soon as `condition` gives something else than null; asks again whenever the signal is raised. */
   async until<T>(condition: () => T | null, timeoutMs: number, what: () => string): Promise<T> {
-    const end = Date.now() + timeoutMs;
+    const end = performance.now() + timeoutMs;
     for (;;) {
       const next = this.next();
       const value = condition();
       if (value !== null) return value;
-      await within(next, Math.max(0, end - Date.now()), what);
+      await within(next, Math.max(0, end - performance.now()), what);
     }
   }
 }

@@ -175,7 +175,9 @@ export class MemoryFleet implements Fleet {
 }
 
 export class MemoryEvents implements EventSource {
+  readonly epoch = 'abcdef01';
   readonly #ring: DaemonEvent[] = [];
+  #forgotten = 0;
   readonly #listeners = new Set<(event: DaemonEvent) => void>();
 
   get subscribers(): number {
@@ -183,9 +185,11 @@ export class MemoryEvents implements EventSource {
   }
 
   emit(event: EventName, message: string, vm?: string): DaemonEvent {
-    const seq = this.#ring.length + 1;
+    const seq = this.newest + 1;
     const record: DaemonEvent = {
       seq,
+      epoch: this.epoch,
+      id: `${this.epoch}-${seq}`,
       time: new Date(Date.UTC(2025, 0, 1, 12, 0, seq)).toISOString(),
       event,
       level: EVENTS[event].level,
@@ -196,6 +200,15 @@ export class MemoryEvents implements EventSource {
     this.#ring.push(record);
     for (const listener of this.#listeners) listener(record);
     return record;
+  }
+
+  get newest(): number {
+    return this.#forgotten + this.#ring.length;
+  }
+
+  /** As when there were too many of them. */
+  forget(count: number): void {
+    this.#forgotten += this.#ring.splice(0, count).length;
   }
 
   recent(sinceSeq: number): DaemonEvent[] {
@@ -255,9 +268,15 @@ export interface Answer {
 }
 
 /** `body` goes out as it is. */
-export function call(socketPath: string, method: string, path: string, body?: string): Promise<Answer> {
+export function call(
+  socketPath: string,
+  method: string,
+  path: string,
+  body?: string | Buffer,
+  headers: Record<string, string> = {},
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    const request = httpRequest({ socketPath, method, path, agent: false }, (response) => {
+    const request = httpRequest({ socketPath, method, path, headers, agent: false }, (response) => {
       let text = '';
       response.setEncoding('utf8');
       response.on('data', (chunk: string) => (text += chunk));

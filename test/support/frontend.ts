@@ -3,7 +3,7 @@ import { closeFd } from '../../src/os/fd.js';
 import { createEventFd, drainEvent, signalEvent } from '../../src/os/eventfd.js';
 import { connectUnix, socketPair } from '../../src/os/socket.js';
 import { BackendChannel, type ConfigChange, type Phase } from './backend-channel.js';
-import { DEFAULT_TIMEOUT_MS, Signal, within } from './deadline.js';
+import { PATIENCE_MS, Signal, within } from './deadline.js';
 import { GuestRam, describeRegion, type GuestRegion, type RegionOptions } from './guest-ram.js';
 import { DESCRIPTOR_BYTES, type GuestRing } from './guest-ring.js';
 import {
@@ -133,7 +133,7 @@ export class Frontend {
     this.queueCount = options.queueCount ?? 5;
     this.configBytes = options.configBytes ?? 16;
     this.configCache = new Uint8Array(this.configBytes);
-    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#timeoutMs = options.timeoutMs ?? PATIENCE_MS;
     this.#wantedProtocolFeatures = options.protocolFeatures ?? QEMU_PROTOCOL_FEATURES;
     this.#needReply = options.needReply ?? QEMU_NEED_REPLY;
     const fd = typeof options.socket === 'number' ? options.socket : connectUnix(options.socket);

@@ -2,7 +2,7 @@
 import { closeFd } from '../../src/os/fd.js';
 import { createEventFd, drainEvent, signalEvent } from '../../src/os/eventfd.js';
 import { Poller, READABLE } from '../../src/os/poller.js';
-import { DEFAULT_TIMEOUT_MS, Signal } from './deadline.js';
+import { PATIENCE_MS, Signal } from './deadline.js';
 
 export const F_INDIRECT_DESC = 28;
 export const F_EVENT_IDX = 29;
@@ -114,7 +114,7 @@ export abstract class GuestRing {
    * Collects until at least `count` chains have come back, and returns all that came. Between two looks it waits
    * for a call, so a device that forgets to call is found out.
    */
-  async waitUsed(count: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Used[]> {
+  async waitUsed(count: number, timeoutMs = PATIENCE_MS): Promise<Used[]> {
     const collected = this.#collected;
     const what = (): string => {
       const silent = this.collectUsed();

@@ -7,6 +7,7 @@ import { Frontend, QEMU_PROTOCOL_FEATURES } from './frontend.js';
 import { GuestRam, PAGE_BYTES, type GuestRegion, type RegionOptions } from './guest-ram.js';
 import { StampedPages } from './stamped-pages.js';
 import { bits, PROTOCOL_F, u32s } from './wire.js';
+import { PATIENCE_MS } from './deadline.js';
 
 const MIB = 2 ** 20;
 /** Rings first, then memory that is always there, and some that is plugged in and out. */
@@ -25,11 +26,8 @@ const ALL_PAGES: readonly number[] = Array.from({ length: MODEL_PAGES }, (_, pag
 /** An indirect table holds no more. */
 const REPORT_RANGES = 32;
 
-/** A backend that takes longer has to call, and one that takes much longer is broken. */
+/** A backend that takes longer has to call. */
 const SPIN_MS = 20;
-const TIMEOUT_MS = 5000;
-/** For discards that are done after the ack. */
-const FREE_WITHIN_MS = 3000;
 
 /** `count` pages from `first` on, every `stride`-th; those that do not exist are left out. */
 export interface Run {
@@ -95,7 +93,6 @@ export class ModelGuest {
     this.#frontend = new Frontend({
       socket: socketPath,
       ram,
-      timeoutMs: TIMEOUT_MS,
       protocolFeatures: QEMU_PROTOCOL_FEATURES & ~(memorySlots ? 0n : slots),
     });
   }
@@ -231,7 +228,7 @@ export class ModelGuest {
       for (const role of roles) {
         const ring = this.#driver.ring(role);
         if (ring.outstanding === 0) continue;
-        for (const { head } of patient ? await ring.waitUsed(1, TIMEOUT_MS) : ring.collectUsed()) {
+        for (const { head } of patient ? await ring.waitUsed(1) : ring.collectUsed()) {
           const offer = waiting.get(`${role} ${head}`);
           waiting.delete(`${role} ${head}`);
           if (offer !== undefined) this.#acked(offer);
@@ -259,7 +256,7 @@ export class ModelGuest {
     ring.kick();
     const spinUntil = performance.now() + SPIN_MS;
     while (ring.outstanding > 0) {
-      if (performance.now() > spinUntil) await ring.waitUsed(1, TIMEOUT_MS);
+      if (performance.now() > spinUntil) await ring.waitUsed(1);
       else ring.collectUsed();
     }
     const reported = ranges.flatMap(({ first, count }) => Array.from({ length: count }, (_, n) => first + n));
@@ -286,7 +283,7 @@ export class ModelGuest {
   /** What is in the balloon is discarded, all of it and nothing else, and nothing else is said to be owed. */
   async #untilFree(): Promise<void> {
     const wanted = this.#pages.settledBytes();
-    const end = performance.now() + FREE_WITHIN_MS;
+    const end = performance.now() + PATIENCE_MS;
     for (;;) {
       const allocated = this.#pages.allocatedBytes();
       const { pendingBytes } = (await this.#control.show(this.#name)).balloon;

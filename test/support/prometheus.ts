@@ -6,12 +6,12 @@ import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PATIENCE_MS } from './deadline.js';
 
 const ROOT = join(import.meta.dirname, '../../..');
 export const RULES = join(ROOT, 'deploy/prometheus/balloond.rules.yml');
 export const RULES_TEST = join(ROOT, 'deploy/prometheus/balloond.rules.test.yml');
 export const DASHBOARD = join(ROOT, 'deploy/grafana/balloond.json');
-const START_TIMEOUT_MS = 20_000;
 
 /** Throws with what the script said when there can be none. */
 export function prometheusFolder(): string {
@@ -66,7 +66,7 @@ export class Prometheus {
       stdio: ['ignore', 'ignore', 'inherit'],
     });
     const prometheus = new Prometheus(folder, child, `http://127.0.0.1:${port}`);
-    const end = performance.now() + START_TIMEOUT_MS;
+    const end = performance.now() + PATIENCE_MS;
     while (!(await prometheus.#ready())) {
       if (performance.now() > end || child.exitCode !== null) {
         await prometheus.stop();

@@ -158,7 +158,7 @@ const BAD: readonly Bad[] = [
     what: `next ${next}`,
     formats: ['split'],
     chain: () => [{ ...page, flags: DESC_NEXT, next }],
-    message: new RegExp(`next ${next} in a queue of 8`),
+    message: new RegExp(`next ${next} is beyond a queue of 8`),
   })),
   { what: 'a buffer outside memory', chain: () => [{ gpa: outside, len: 4 }], message: OUTSIDE },
   { what: 'a buffer across the end', chain: () => [{ gpa: RAM_BYTES - 4, len: 8 }], message: OUTSIDE },
@@ -230,18 +230,18 @@ const BAD: readonly Bad[] = [
   {
     what: 'an indirect table that has a next',
     chain: (ram, format) => [{ ...table(ram, format, page), flags: DESC_INDIRECT | DESC_NEXT }, { ...page }],
-    message: /indirect descriptor (that has a next|inside a chain)/,
+    message: /indirect descriptor (has a next|is inside a chain)/,
   },
   {
     what: 'a buffer, then an indirect table',
     formats: ['packed'],
     chain: (ram, format) => [{ ...page, flags: DESC_NEXT }, table(ram, format, page)],
-    message: /indirect descriptor inside a chain/,
+    message: /indirect descriptor is inside a chain/,
   },
   ...[0, 8, 17, 16 * (RING_SIZE + 1), 0xfffffff0].map((len): Bad => ({
     what: `an indirect table of ${len} bytes`,
     chain: (ram, format) => [{ ...table(ram, format, page), len }],
-    message: new RegExp(`indirect table of ${len} bytes`),
+    message: new RegExp(`indirect table has ${len} bytes`),
   })),
   {
     what: 'an indirect table outside memory',
@@ -270,7 +270,7 @@ const BAD: readonly Bad[] = [
     what: 'an indirect chain that leaves its table',
     formats: ['split'],
     chain: (ram, format) => [table(ram, format, { ...page, flags: DESC_NEXT, next: 1 })],
-    message: /next 1 in an indirect table of 1/,
+    message: /next 1 is beyond an indirect table of 1/,
   },
   ...[1, 2, 3, 5, 1023].map((len): Bad => ({
     what: `page frame numbers in ${len} bytes`,
@@ -290,14 +290,14 @@ const BAD: readonly Bad[] = [
     role: 'stats',
     at: 3,
     chain: () => [{ gpa: BUFFER_GPA, len: 10 }],
-    message: /second statistics buffer/,
+    message: /second buffer into the statistics queue/,
   },
   {
     what: 'a head out of range',
     formats: ['split'],
     at: RING_SIZE,
     chain: () => [],
-    message: /head 8 in a queue of 8/,
+    message: /head 8 is beyond a queue of 8/,
     lost: true,
   },
   ...[RING_SIZE, 0xffff].map((at): Bad => ({
@@ -305,7 +305,7 @@ const BAD: readonly Bad[] = [
     formats: ['packed'],
     at,
     chain: () => [page],
-    message: new RegExp(`buffer id ${at} in a queue of 8`),
+    message: new RegExp(`buffer id ${at} is beyond a queue of 8`),
     lost: true,
   })),
 ];

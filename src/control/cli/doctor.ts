@@ -36,7 +36,7 @@ export async function doctor(client: ControlClient, output: Output): Promise<voi
   const host = await hostFacts();
   const findings = examineHost(host);
   try {
-    const [vms, events] = [await client.list(), await recentEvents(client)];
+    const [vms, events] = [await client.list(), await client.events()];
     findings.push(good('daemon', 'reachable', `serves ${count(vms.length, 'VM')}`));
     const pid = events.findLast(({ event }) => event === 'daemon-started')?.fields['pid'];
     findings.push(examineFiles(typeof pid === 'number' ? openFilesMax(pid) : null, vms.length));
@@ -49,12 +49,6 @@ export async function doctor(client: ControlClient, output: Output): Promise<voi
   else output.print(findings.map((finding) => render(finding, output)).join('\n'));
   const toMend = findings.filter(({ level }) => level === 'mend').length;
   if (toMend > 0) throw new FoundError(`${toMend} to mend: do what stands behind each arrow above`);
-}
-
-async function recentEvents(client: ControlClient): Promise<DaemonEvent[]> {
-  const events: DaemonEvent[] = [];
-  for await (const event of client.events(false)) events.push(event);
-  return events;
 }
 
 export function examineHost(host: HostFacts): Finding[] {
@@ -146,7 +140,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
         )
       : good(name, 'memory', ramBytes === 0 ? 'not shared yet' : `${formatSize(ramBytes)} shared${pages}`),
     inhibited === null
-      ? good(name, 'pinned', 'no, what is given up is discarded')
+      ? good(name, 'pinned', 'no, pages that the guest gives up are discarded')
       : bad(name, 'pinned', inhibited, `balloonctl allow ${name}, or detach the device that it names`),
     tooFew === undefined
       ? good(name, 'queues', 'enough')

@@ -104,15 +104,16 @@ void t.test('set --wait', async (t) => {
   fleet.put(vmView('web1', { state: 'connected' }));
   t.match(await failureOf(t, 4, ...set, '--timeout', '0'), /no guest driver is running/);
 
+  // A change looks twice: before it reads its body, and after.
   looks = 0;
   fleet.onFind = (name) => {
-    if (++looks === 2) fleet.setTarget(name, { balloonBytes: 2 * GIB });
+    if (++looks === 3) fleet.setTarget(name, { balloonBytes: 2 * GIB });
   };
   t.match(await failureOf(t, 1, ...set), /changed to 2 GiB by someone else/);
 
   looks = 0;
   fleet.onFind = (name) => {
-    if (++looks === 2) fleet.remove(name);
+    if (++looks === 3) fleet.remove(name);
   };
   t.match(await failureOf(t, 1, ...set), /no VM is called "web1"/);
 });

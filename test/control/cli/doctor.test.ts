@@ -47,7 +47,15 @@ void t.test('each thing that is wrong with a host is named with what mends it', 
 
 void t.test('each thing that is wrong with a VM is named with what mends it', (t) => {
   const event = (name: DaemonEvent['event'], fields: Record<string, unknown>): DaemonEvent => ({
-    ...{ seq: 1, time: '', level: 'error', vm: 'web1', message: 'it is so' },
+    ...{
+      seq: 1,
+      epoch: '00000000',
+      id: '00000000-1',
+      time: '',
+      level: 'error',
+      vm: 'web1',
+      message: 'it is so',
+    },
     ...{ event: name, fields },
   });
   t.same(wrong(examineVm(vmView('web1'), QEMU, [])), []);

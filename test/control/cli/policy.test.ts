@@ -29,7 +29,7 @@ const VM: PolicyState['vms'][number] = {
   force: 'none',
   said: 'gave 1.2 GiB to db-1 (gold): its guest is short',
   saidAt: '2026-11-23T12:04:00.123Z',
-  now: 'nothing more is asked of it, as the reserve is there: host available 3 GiB, reserve 2 GiB',
+  now: 'the policy asks this VM for nothing more, because the reserve is there: host available 3 GiB, reserve 2 GiB',
 };
 
 void t.test('explain says what was last decided, and what holds now', async (t) => {

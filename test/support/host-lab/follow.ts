@@ -34,7 +34,6 @@ const lowest = await until(
 );
 await client.setTarget(name, { balloonBytes: 16 * MIB });
 const view = await until(({ balloon }) => balloon.actualBytes === 16 * MIB);
-const events: DaemonEvent[] = [];
-for await (const event of client.events(false)) events.push(event);
+const events = await client.events();
 const report: FollowReport = { refusal, lowest, view, events };
 process.stdout.write(JSON.stringify(report));

@@ -1,14 +1,14 @@
 // What becomes of a VM whose guest does not yield, in one program, as each takes long to start in the host VM:
-// `force.js CONTROL VM COMMAND OTHER BYTES` runs COMMAND, waits until the memory.max of the VM is set, gives the balloon of
-// OTHER so many bytes, waits until VM is released, and prints a ForceReport.
-import { spawn } from 'node:child_process';
+// `force.js CONTROL VM COMMAND OTHER BYTES PATIENCE` runs COMMAND, waits until the memory.max of the VM is set, runs PATIENCE
+// and has the daemon reload, gives the balloon of OTHER so many bytes, waits until VM is released, and prints a ForceReport.
+import { execFileSync, spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent, VmView } from '../../../protocol/control/schema.js';
 import { ControlClient } from '../../../src/control/client.js';
 import { VmCgroup, type Limit } from '../../../src/host/cgroup.js';
 
 const LOOK_MS = 10;
-const TIMEOUT_MS = 90_000;
+const TIMEOUT_MS = 300_000;
 
 export interface ForceReport {
   /** What the kernel had, each time that it was something else. */
@@ -22,7 +22,7 @@ export interface ForceReport {
   vm: VmView;
 }
 
-const [, , control = '', name = '', command = '', other = '', bytes = ''] = process.argv;
+const [, , control = '', name = '', command = '', other = '', bytes = '', patience = ''] = process.argv;
 const client = new ControlClient(control);
 const { cgroup: found } = await client.show(name);
 const cgroup = new VmCgroup(found?.path ?? '/');
@@ -42,17 +42,13 @@ async function watch(until: (limits: ForceReport['steps'][number]) => boolean): 
     if (until(now)) return;
     await sleep(LOOK_MS);
   }
-  throw new Error(`never: ${JSON.stringify([steps, triggered, await events()])}`);
-}
-
-async function events(): Promise<DaemonEvent[]> {
-  const all: DaemonEvent[] = [];
-  for await (const event of client.events(false)) all.push(event);
-  return all;
+  throw new Error(`never: ${JSON.stringify([steps, triggered, await client.events()])}`);
 }
 
 spawn('sh', ['-ec', command], { stdio: ['ignore', 'ignore', 'inherit'] });
 await watch(({ maxBytes }) => maxBytes !== null);
+execFileSync('sh', ['-ec', patience]);
+await client.reload();
 await client.setTarget(other, { balloonBytes: Number(bytes) });
 await watch(({ highBytes, maxBytes }) => highBytes === null && maxBytes === null);
 trigger.close();
@@ -62,7 +58,7 @@ const report: ForceReport = {
   triggered,
   oomKills: end?.events['oom_kill'] ?? NaN,
   peakBytes: end?.peakBytes ?? NaN,
-  events: await events(),
+  events: await client.events(),
   vm: await client.show(name),
 };
 process.stdout.write(JSON.stringify(report));

@@ -17,7 +17,7 @@ const PAYLOAD_PORT = '/dev/vport0p2';
 export const TESTS = '/opt/balloond-tests';
 /** Where in the VM the folder is that balloond was built in, less what installing does not take. */
 const BUILT = `${TESTS}/balloond`;
-const COMMAND_TIMEOUT_MS = 120_000;
+const COMMAND_TIMEOUT_MS = 300_000;
 
 export class HostVm {
   readonly guest: Guest;
