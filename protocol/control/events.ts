@@ -138,7 +138,8 @@ export const EVENTS = {
   'cgroup-unknown': {
     level: 'info',
     help: 'The VM can have no limits, because it has no cgroup v2 of its own; the event says why.',
-    action: 'Nothing, if the VM should have no limits; otherwise do what the event says (docs/limits.md).',
+    action:
+      'Nothing, if the VM should have no limits; otherwise do what the event says (balloond(8), LIMITS).',
   },
   'pressure-unknown': {
     level: 'info',
@@ -230,7 +231,7 @@ export const EVENTS = {
     level: 'error',
     help: 'The daemon cannot serve metrics on the TCP address that was asked for. The daemon serves VMs all the same, and the control socket has the metrics.',
     action:
-      'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (installing.md, Metrics on TCP), and restart the daemon.',
+      'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (balloond(8), METRICS ON TCP), and restart the daemon.',
   },
   'control-busy': {
     level: 'warn',

@@ -2,7 +2,7 @@
 import { EVENT_IDS } from './event-ids.js';
 import { EVENT_NAMES, EVENTS } from './events.js';
 
-const DOCUMENTATION = 'Documentation: file:///usr/share/doc/balloond/events.md';
+const DOCUMENTATION = 'Documentation: man:balloond(8)';
 
 export function messageCatalog(): string {
   return EVENT_NAMES.map((name) => {

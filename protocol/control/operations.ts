@@ -134,7 +134,7 @@ export const OPERATIONS = {
   metrics: {
     method: 'GET',
     path: '/metrics',
-    summary: 'Measurements for Prometheus: /usr/share/doc/balloond/metrics.md lists them',
+    summary: 'Measurements for Prometheus, each with its help',
     reply: 'Metrics',
     text: 'text/plain; version=0.0.4; charset=utf-8',
   },

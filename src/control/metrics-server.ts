@@ -29,7 +29,7 @@ const HEADERS = {
 const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
 const OF_THE_UNIT =
-  'the unit forbids the network, let it in with the drop-in of "Metrics on TCP" in /usr/share/doc/balloond/installing.md, or read /metrics on the control socket';
+  'the unit forbids the network, let it in with the drop-in of METRICS ON TCP in balloond(8), or read /metrics on the control socket';
 const REMEDIES: Readonly<Record<string, string>> = {
   EACCES: 'choose a port above 1023',
   EADDRINUSE: 'somebody listens there already, choose a port that is free',

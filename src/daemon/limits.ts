@@ -212,9 +212,7 @@ export class VmLimits {
     if (this.#closed) throw new LimitError('the VM is gone: see balloonctl list');
     const cgroup = this.#locate(true);
     if (cgroup === null)
-      throw new LimitError(
-        `${this.#reason ?? 'the VM has no cgroup'}: see "Which cgroup" in /usr/share/doc/balloond/limits.md`,
-      );
+      throw new LimitError(`${this.#reason ?? 'the VM has no cgroup'}: see LIMITS in balloond(8)`);
     if (!isWritable(cgroup)) await openAccess(cgroup, this.#paths);
     const read = this.#read(cgroup);
     if (read === null) throw new LimitError(this.#lost(cgroup));

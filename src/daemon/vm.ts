@@ -695,7 +695,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #discardProblem(): string | null {
     if (this.#discardError === null) return null;
     const owed = formatSize(this.#session.memory.pendingPages * PAGE_BYTES);
-    return `${this.#failedRanges} discards failed, the last with ${this.#discardError.message}; ${owed} given up by the guest is still in use: see /usr/share/doc/balloond/events.md, discard-failed`;
+    return `${this.#failedRanges} discards failed, the last with ${this.#discardError.message}; ${owed} given up by the guest is still in use: see discard-failed in balloond(8)`;
   }
 
   /** Kicks alone say nothing: each kick eventfd starts at 1. A driver with statistics primes their queue. */

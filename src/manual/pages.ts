@@ -73,7 +73,6 @@ export function daemonPage(version: string): string {
       [
         { term: '/run/balloond/balloond.sock', text: 'Where the service listens for VMMs.' },
         { term: '/run/balloond/control.sock', text: 'Where the service listens for `balloonctl`.' },
-        { term: '/usr/lib/balloond/events.md', text: 'Each event: what it means and what to do.' },
       ],
     ],
     ['SEE ALSO', '`balloonctl`(1), `balloond.toml`(5), `journalctl`(1)'],

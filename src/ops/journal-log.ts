@@ -58,6 +58,7 @@ export class JournalLog implements LevelledLog {
     this.#write('error', fields, message);
   }
 
+  /** An open one keeps the process going. */
   close(): void {
     this.#sender?.close();
     this.#sender = null;

@@ -71,8 +71,8 @@ void t.test('messages name what is installed', (t) => {
   t.ok(files.length > 50);
   const texts = files.flatMap(literals);
   t.ok(
-    texts.flatMap(named).filter((name) => name.endsWith('.md')).length >= 8,
-    'there are messages that name pages',
+    texts.flatMap(named).filter((name) => name.endsWith(')')).length >= 8,
+    'there are messages that name manual pages',
   );
   t.same(missing(texts), []);
   t.end();
@@ -82,7 +82,7 @@ void t.test('so do units, and Documentation= is a manual page or a file', (t) =>
   const units = filesBelow('systemd').map((path) => readFileSync(path, 'utf8'));
   t.same(missing(units), []);
   const documentation = units.flatMap((text) => /^Documentation=(.*)$/m.exec(text)?.[1]?.split(' ') ?? []);
-  t.ok(documentation.length >= 8);
+  t.ok(documentation.length >= 4);
   for (const uri of documentation) {
     const name = uri.replace(/^man:|^file:\/\//, '');
     t.not(name, uri, uri);
@@ -97,7 +97,7 @@ void t.test('so do manual pages, the catalog, completions, and what is installed
       .replaceAll('\\-', '-')
       .replaceAll(/\\f[A-Z]/g, ''),
   );
-  t.ok(texts.some((text) => text.includes('/usr/share/doc/balloond/')));
+  t.ok(texts.some((text) => text.includes('balloond(8)')));
   t.same(missing(texts), []);
   t.end();
 });

@@ -166,19 +166,12 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
   if (limits.problem !== null) {
     const mend = limits.problem.includes('EACCES')
       ? 'systemctl start balloond-limits.socket'
-      : 'do as it says, or nothing where it is to have no limits; /usr/share/doc/balloond/limits.md has more on each';
+      : 'do as it says, or nothing where it is to have no limits; LIMITS in balloond(8) has more on each';
     findings.push({ ...bad(name, 'limits', limits.problem, mend), level: 'note' });
   }
   // What stands above already is not said twice.
   if (verdict !== null && inhibited === null && !refused && tooFew === undefined) {
-    findings.push(
-      bad(
-        name,
-        'verdict',
-        verdict,
-        'do as it says; /usr/share/doc/balloond/operating.md has more on each verdict',
-      ),
-    );
+    findings.push(bad(name, 'verdict', verdict, 'do as it says'));
   }
   return findings;
 }
