@@ -1,9 +1,17 @@
 #!/usr/bin/env node
 /** balloonctl: parses the command line, runs one command, sets the exit code. Commands load on use. */
+import { readFileSync } from 'node:fs';
 import type { LimitWord, TargetRequest } from '../protocol/control/schema.js';
 import { formatSize, parseSize } from '../protocol/control/size.js';
 import { parseCommandLine, type CommandSpec, type OptionValues } from '../src/control/cli/command-line.js';
-import { EVENT_LEVELS, POLICY_ACTIONS, SHELLS, SORT_KEYS, VMMS } from '../src/control/cli/choices.js';
+import {
+  EVENT_LEVELS,
+  LOG_LEVELS,
+  POLICY_ACTIONS,
+  SHELLS,
+  SORT_KEYS,
+  VMMS,
+} from '../src/control/cli/choices.js';
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
 import { openOutput, type Output } from '../src/control/cli/output.js';
 import type { ControlClient } from '../src/control/client.js';
@@ -34,6 +42,7 @@ interface Command extends CommandSpec {
 const GLOBALS = {
   control: { value: 'path', summary: `control socket (default ${CONTROL_SOCKET})` },
   json: { summary: 'print one JSON document (events: one a line)' },
+  version: { summary: 'print the version of balloonctl' },
 };
 
 const COMMANDS: readonly Command[] = [
@@ -46,7 +55,7 @@ const COMMANDS: readonly Command[] = [
     options: {},
     run: async ({ client, output }) => {
       const [{ list }, connected] = await Promise.all([import('../src/control/cli/list.js'), client()]);
-      await list(connected, output);
+      await list(connected, output, version());
     },
   },
   {
@@ -56,7 +65,7 @@ const COMMANDS: readonly Command[] = [
     options: {},
     run: async ({ client, output, vm }) => {
       const [{ show }, connected] = await Promise.all([import('../src/control/cli/show.js'), client()]);
-      await show(connected, output, vm);
+      await show(connected, output, vm, version());
     },
   },
   {
@@ -118,11 +127,18 @@ const COMMANDS: readonly Command[] = [
     operands: ['vm'],
     summary: 'guest statistics, by their virtio names',
     details:
-      'Prints the statistics of the guest by their virtio names. Without `--refresh` they are as old as the first line says.',
-    options: { refresh: { summary: 'ask the guest for fresh ones' } },
+      'Prints the statistics of the guest by their virtio names. Without `--refresh` they are as old as the first line says. `--interval` sets how often the guest is asked for them, until the daemon restarts or reads its configuration again.',
+    options: {
+      refresh: { summary: 'ask the guest for fresh ones' },
+      interval: { value: 'seconds', summary: 'ask the guest so often; 0: never' },
+    },
     run: async ({ client, output, vm, values }) => {
-      const [{ stats }, connected] = await Promise.all([import('../src/control/cli/show.js'), client()]);
-      await stats(connected, output, vm, values['refresh'] === true);
+      const interval = seconds(values, 'interval');
+      const refresh = values['refresh'] === true;
+      if (interval !== undefined && refresh) throw new UsageError('--interval cannot be used with --refresh');
+      const [cli, connected] = await Promise.all([import('../src/control/cli/show.js'), client()]);
+      if (interval !== undefined) return cli.setStatsInterval(connected, output, vm, interval);
+      await cli.stats(connected, output, vm, refresh);
     },
   },
   {
@@ -171,7 +187,7 @@ const COMMANDS: readonly Command[] = [
     run: async ({ client, output, vm: action, second, values }) => {
       if (action === 'simulate') {
         const { simulate } = await import('../src/simulate/command.js');
-        const { readConfigFile } = await import('../src/daemon/settings.js');
+        const { readConfigFile } = await import('../src/daemon/config/read.js');
         const config = text(values, 'config');
         const number = (name: string, otherwise: number): number => whole(values, name) ?? otherwise;
         const trace = text(values, 'trace');
@@ -245,11 +261,24 @@ const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'log-level',
+    operands: ['level?'],
+    choices: LOG_LEVELS,
+    summary: 'show or set how much the daemon logs',
+    details:
+      'Shows the least level that the daemon logs, or sets it until the daemon restarts or reads its configuration again.',
+    options: {},
+    run: async ({ client, output, vm: level }) => {
+      const [cli, connected] = await Promise.all([import('../src/control/cli/log-level.js'), client()]);
+      await cli.logLevel(connected, output, oneOf(LOG_LEVELS, level) ?? null);
+    },
+  },
+  {
     name: 'top',
     operands: [],
     summary: 'all VMs, live',
     details:
-      'Shows all VMs, every second anew, with what their guests had lately. Keys: n, m, b and a sort by name, memory, balloon and what is available; q quits.',
+      'Shows all VMs, every second anew, with what their guests had lately. Keys: n, m, b and a sort by name, memory, balloon and what is available; arrows (or j and k), PgUp, PgDn, Home and End select a VM, Enter shows all that is known of it, Esc or q goes back; / shows those whose names contain what is typed (Enter keeps it, Esc clears it); q quits.',
     options: {
       sort: { value: 'key', choices: SORT_KEYS, summary: 'the most first; default name' },
       once: { summary: 'print it once, as where there is no terminal' },
@@ -269,7 +298,7 @@ const COMMANDS: readonly Command[] = [
     options: {},
     run: async ({ client, output }) => {
       const [{ doctor }, connected] = await Promise.all([import('../src/control/cli/doctor.js'), client()]);
-      await doctor(connected, output);
+      await doctor(connected, output, version());
     },
   },
   {
@@ -374,8 +403,18 @@ function seconds(values: OptionValues, name: string): number | undefined {
   return Number(value);
 }
 
+function version(): string {
+  const file = new URL('../../package.json', import.meta.url);
+  const { version: number } = JSON.parse(readFileSync(file, 'utf8')) as { version: string };
+  return number;
+}
+
 async function main(args: readonly string[]): Promise<void> {
   const line = parseCommandLine(args, COMMANDS, GLOBALS);
+  if ('version' in line) {
+    process.stdout.write(`balloonctl ${version()}\n`);
+    return;
+  }
   if ('help' in line) {
     if (line.asked && args.includes('--json')) {
       // What manual pages are made of.

@@ -4,10 +4,15 @@ import { Signals } from '../src/ops/signals.js';
 
 const signals = new Signals();
 
-type Options = DaemonArguments & { printCapabilities?: true; supervise?: true; checkConfig?: true };
+interface Options extends DaemonArguments {
+  printCapabilities?: true;
+  printSchema?: true;
+  supervise?: true;
+  checkConfig?: true;
+}
 
 function fail(reason: string): void {
-  process.stderr.write(`balloond: ${reason}\n`);
+  for (const line of reason.split('\n')) process.stderr.write(`balloond: ${line}\n`);
   process.exitCode = 1;
 }
 
@@ -19,13 +24,13 @@ async function run(main: typeof import('../src/main.js')): Promise<void> {
     console.log(main.capabilities());
     return;
   }
-  if (options.checkConfig && options.config === undefined) {
-    program.error('error: --check-config needs --config FILE: without a file there is nothing to check');
+  if (options.printSchema) {
+    console.log(main.configSchema());
+    return;
   }
   try {
     if (options.checkConfig) {
-      main.checkConfig(options.config ?? '');
-      console.log(`${options.config ?? ''}: nothing wrong`);
+      console.log(main.checkConfig(options));
     } else if (options.supervise) process.exitCode = await main.superviseDaemon(options, signals);
     else await main.runDaemon(options, signals);
   } catch (error) {

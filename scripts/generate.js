@@ -3,6 +3,8 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageCatalog } from '../out/protocol/control/message-catalog.js';
+import { exampleFile } from '../out/src/daemon/config/example.js';
+import { configSchemaText } from '../out/src/daemon/config/json-schema.js';
 import { configPage, controlPage, daemonPage } from '../out/src/manual/pages.js';
 
 const root = join(import.meta.dirname, '..');
@@ -17,6 +19,8 @@ const files = {
   'balloond.8': daemonPage(version),
   'balloonctl.1': controlPage(version, JSON.parse(balloonctl('help', '--json'))),
   'balloond.toml.5': configPage(version),
+  'balloond.toml': exampleFile(),
+  'balloond.schema.json': `${configSchemaText()}\n`,
   'balloonctl.bash': balloonctl('completion', 'bash'),
   'balloonctl.zsh': balloonctl('completion', 'zsh'),
   'balloonctl.fish': balloonctl('completion', 'fish'),

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { ReloadReport } from '../protocol/control/schema.js';
+import type { DaemonChange, DaemonView, ReloadReport } from '../protocol/control/schema.js';
 import { passedFds } from '../protocol/systemd.js';
 import { RefusedError } from './control/fleet.js';
 import type { Refusal } from './control/http.js';
@@ -11,16 +11,19 @@ import {
 } from './control/metrics-server.js';
 import { startControlServer } from './control/server.js';
 import { VmFleet, type LeftAlone } from './daemon/fleet.js';
-import { DEFAULT_CONTROL_PATH } from './daemon/options.js';
+import { findHolder, partingWords, type Holder } from './daemon/holder.js';
+import { ConfigError } from './daemon/config/mistakes.js';
+import { configSchemaText } from './daemon/config/json-schema.js';
+import { readConfiguration, type Configuration } from './daemon/config/read.js';
 import { Listener } from './daemon/listener.js';
 import {
   configChanges,
   parseAddress,
-  readConfigFile,
   SettingsError,
   type ConfigFile,
   type SocketSettings,
 } from './daemon/settings.js';
+import { systemdVersion } from './host/service-manager.js';
 import { Keeper } from './ops/keeper.js';
 import { createLogger, defaultFormat, type LogFormat, type LogLevel } from './ops/log.js';
 import { EventLog, type Emit, type LogSink } from './ops/event-log.js';
@@ -29,7 +32,8 @@ import { FdStore } from './ops/fd-store.js';
 import { notify } from './ops/notify.js';
 import type { Signals } from './ops/signals.js';
 import { startWatchdog } from './ops/watchdog.js';
-import { SystemError } from './os/errors.js';
+import { onPriorityRefused } from './os/discard.js';
+import { PathTakenError, SystemError, type Standing } from './os/errors.js';
 import { closeFd } from './os/fd.js';
 import { NO_KEEPER } from './os/fd-keeper.js';
 import { boundPath, isListening } from './os/socket.js';
@@ -68,10 +72,18 @@ export function capabilities(): string {
   return JSON.stringify({ type: 'balloon', features: [] });
 }
 
-/** Throws SettingsError, with line and column, when `file` is not what the daemon would start with. */
-export function checkConfig(file: string): void {
-  readConfigFile(file);
+/**
+ * What --check-config says of a configuration without mistakes. Throws ConfigError with all mistakes for which a daemon
+ * with these arguments would not start, as far as they show before it listens.
+ */
+export function checkConfig(args: DaemonArguments): string {
+  const { file, files } = readConfiguration(args);
+  if (files.length === 0) return `${file}: there is no such file, so that all settings have their defaults`;
+  return files.map((name) => `${name}: nothing wrong`).join('\n');
 }
+
+/** What --print-schema prints: the JSON Schema of the configuration file. */
+export const configSchema = configSchemaText;
 
 /**
  * Runs the daemon until a signal ends it; one that comes while it starts, once it has started. Throws SettingsError or SystemError, with everything closed again,
@@ -79,22 +91,30 @@ export function checkConfig(file: string): void {
  */
 export async function runDaemon(args: DaemonArguments, signals: Signals): Promise<void> {
   const ending = signals.ending();
-  let config: ConfigFile = args.config === undefined ? {} : readConfigFile(args.config);
-  let sockets = wantedSockets(args, config);
+  const started = readConfiguration(args);
+  let { config, files } = started;
+  let sockets = wantedSockets(args, started);
+  const { controlPath } = started;
   const metrics = args.metrics ?? config.metrics;
   const metricsAddress = metrics === undefined ? null : parseAddress(metrics);
   const format = args.logFormat ?? config['log-format'] ?? defaultFormat();
   const log = createLogger(logLevel(args, config), format);
-  const store = openStore((reason) =>
+  const startedAt = new Date().toISOString();
+  const holder = findHolder(process.env, systemdVersion);
+  const store = openStore(holder, (reason) =>
     events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
   );
   const { events, memory, warnings } = goOnWithEvents(log, store);
   if (memory !== null) store?.keep(memory.fd, 'events');
+  onPriorityRefused((error) => {
+    events.emit('priority-refused', `discards compete with rings for the processor: ${error.message}`);
+  });
   const fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version: version() });
-  const controlPath = args.control ?? config.control ?? DEFAULT_CONTROL_PATH;
   let closeControl = (): void | Promise<void> => undefined;
   const closers: (() => void | Promise<void>)[] = [];
   const listeners = new Map<string, Listener>();
+  /** Of the socket that --fd passed: its path is listened on already. */
+  let passedPath: string | null = null;
   const close = async (): Promise<void> => {
     for (const closer of closers.reverse()) await closer();
   };
@@ -102,7 +122,8 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   try {
     // First of all: guests wait.
     const alone = store === null ? [] : resumeAll(store);
-    const control = await startControlServer(controlPath, fleet, events, version(), refused, reload);
+    const daemon = { view, change, reload };
+    const control = await startControlServer(controlPath, fleet, events, version(), daemon, refused);
     closeControl = () => control.close();
     closers.push(closeControl);
     closers.push(() => fleet.close());
@@ -111,7 +132,8 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
     });
     if (args.fd !== undefined) serveFd(args.fd);
     const bound = store === null ? new Map<string, number>() : boundSockets(store);
-    for (const socket of sockets) listen({ path: socket.path, fd: bound.get(socket.path) }, socket);
+    for (const socket of ownSockets(sockets))
+      listen({ path: socket.path, fd: bound.get(socket.path) }, socket);
     if (store !== null) adoptLeft(store, alone);
     fleet.startPolicy();
     if (metricsAddress !== null) await serveMetrics(metricsAddress);
@@ -123,6 +145,10 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
     pid: process.pid,
     control: controlPath,
   });
+  if (holder.problem !== null) {
+    const { found, remedy } = holder.problem;
+    events.emit('not-held', `${found}: ${remedy}`, { holder: holder.by });
+  }
   notify({ READY: 1 });
   await warnOfInspector(events.emit);
   signals.onIgnored((signal) => events.emit('signal-ignored', ...nothingAt(signal)));
@@ -137,16 +163,12 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   startWatchdog((withinMs) => fleet.discardsMove(withinMs));
   const signal = await ending;
   notify({ STOPPING: 1 });
+  events.emit('daemon-stopping', partingWords(holder, signal, fleet.size), { vms: fleet.size });
   if (store !== null) {
     // As if it were killed: that way of ending is the one that is tried all the time.
-    events.emit('daemon-stopping', `${signal}; ${fleet.size} VMs wait for the next daemon`, {
-      vms: fleet.size,
-    });
     await closeControl();
     process.exit(0);
   }
-  const left = fleet.size === 0 ? '' : `; ${fleet.size} VMs lose their balloon and must not be rebooted`;
-  events.emit('daemon-stopping', `${signal}${left}`, { vms: fleet.size });
   await close();
 
   function refused({ method, url, status, detail, cause }: Refusal): void {
@@ -154,6 +176,29 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
       status === 503 ? 'control-busy' : status >= 500 ? 'control-request-failed' : 'control-request-refused';
     const fault = cause instanceof Error ? { fault: cause.stack } : {};
     events.emit(event, detail, { method, url, status, ...fault });
+  }
+
+  function view(): DaemonView {
+    return {
+      version: version(),
+      pid: process.pid,
+      startedAt,
+      holder: holder.by,
+      heldOver: holder.heldOver,
+      holderProblem: holder.problem?.found ?? null,
+      holderRemedy: holder.problem?.remedy ?? null,
+      configFiles: [...files],
+      control: controlPath,
+      logLevel: log.level as LogLevel,
+    };
+  }
+
+  function change({ logLevel: level }: DaemonChange): DaemonView {
+    const before = log.level;
+    log.level = level;
+    if (before !== level)
+      events.emit('log-level-changed', `the log level is ${level} now`, { before, level });
+    return view();
   }
 
   /** VMs are not to do without their balloon because nobody can look at it. */
@@ -199,43 +244,48 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
       const fd = from.claim(name);
       if (fd === null) continue;
       const path = boundPath(fd);
-      if (sockets.some((socket) => socket.path === path)) bound.set(path, fd);
+      if (ownSockets(sockets).some((socket) => socket.path === path)) bound.set(path, fd);
       else closeFd(fd);
     }
     return bound;
   }
 
-  /** Reads the file again. One with a mistake, or with a socket that cannot be had, changes nothing. */
+  /** Reads all files again. With a mistake, or a socket that cannot be had, nothing changes. */
   function reload(): ReloadReport {
-    const { config: file } = args;
+    const { file } = started;
     try {
-      if (file === undefined) {
+      const next = readConfiguration(args);
+      if (next.files.length === 0 && files.length === 0) {
         throw new SettingsError(
-          'there is no configuration file to read again: start balloond with --config FILE',
+          `there is no configuration file to read again: create ${file}, or start balloond with --config FILE`,
         );
       }
-      const next = readConfigFile(file);
       const wanted = wantedSockets(args, next);
       listenTo(wanted);
-      const changes = configChanges(inForce(args, config), inForce(args, next));
-      config = next;
+      const changes = configChanges(inForce(args, config), inForce(args, next.config));
+      ({ config, files } = next);
       sockets = wanted;
-      log.level = logLevel(args, next);
-      fleet.configure(next);
+      log.level = logLevel(args, config);
+      fleet.configure(config, wanted);
       const keys = changes.map(({ key }) => key).join(', ');
-      events.emit('config-reloaded', keys === '' ? 'nothing changed' : `changed: ${keys}`, { file, changes });
-      return { file, changes };
+      const said = keys === '' ? 'nothing changed' : `changed: ${keys}`;
+      events.emit('config-reloaded', said, { file, files, changes });
+      return { file, files: [...files], changes };
     } catch (error) {
       if (!(error instanceof SettingsError || error instanceof SystemError)) throw error;
-      const refusal = `${startupFailure(error)}; all stays as it was`;
-      events.emit('config-refused', refusal, file === undefined ? {} : { file });
+      const refusal = `${error instanceof ConfigError ? error.brief : startupFailure(error)}; all stays as it was`;
+      events.emit('config-refused', refusal, { file });
       throw new RefusedError(refusal);
     }
   }
 
+  function ownSockets(all: readonly SocketSettings[]): SocketSettings[] {
+    return all.filter(({ path }) => path !== passedPath);
+  }
+
   /** Those that were listened on before go on; when one cannot be had, all is as before. */
   function listenTo(wanted: readonly SocketSettings[]): void {
-    const added = wanted.filter(({ path }) => !listeners.has(path));
+    const added = ownSockets(wanted).filter(({ path }) => !listeners.has(path));
     try {
       for (const socket of added) listen({ path: socket.path }, socket);
     } catch (error) {
@@ -253,10 +303,11 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   }
 
   function listen(where: { path?: string; fd?: number | undefined }, socket: SocketSettings | null): void {
+    const servedPath = where.path ?? passedPath;
     const listener = new Listener(
       where,
       store ?? NO_KEEPER,
-      (fd) => fleet.adopt(fd, sockets.find(({ path }) => path === where.path) ?? socket),
+      (fd) => fleet.adopt(fd, sockets.find(({ path }) => path === servedPath) ?? socket),
       (error) => events.emit('vm-dropped', `a VMM could not be served: ${error.message}`),
     );
     if (where.path !== undefined) {
@@ -268,16 +319,19 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   }
 
   function serveFd(fd: number): void {
-    if (isListening(fd)) listen({ fd }, null);
-    else fleet.adopt(fd, null);
+    if (!isListening(fd)) {
+      fleet.adopt(fd, null);
+      return;
+    }
+    // A [[socket]] with its path says how its VMs are served.
+    passedPath = boundPath(fd);
+    listen({ fd }, null);
   }
 }
 
 /** Null when nobody keeps anything for this process. */
-function openStore(failed: (reason: string) => void): FdStore | null {
-  const { NOTIFY_SOCKET: path, FDSTORE: most } = process.env;
-  const passed = passedFds(process.env, process.pid);
-  return path === undefined || most === undefined ? null : new FdStore(path, Number(most), passed, failed);
+function openStore({ by, socket, most }: Holder, failed: (reason: string) => void): FdStore | null {
+  return by === null ? null : new FdStore(socket, most, passedFds(process.env, process.pid), failed);
 }
 
 /** Events go on where those of the daemon before this one ended, if it left any. Nothing about them ends the daemon. */
@@ -341,32 +395,24 @@ function inForce(args: DaemonArguments, config: ConfigFile): ConfigFile {
   return Object.fromEntries(keys.filter((key) => flags[key] !== true).map((key) => [key, config[key]]));
 }
 
-function namesSockets({ socketPath, cacheSocketPath, fd }: DaemonArguments): boolean {
-  return socketPath !== undefined || cacheSocketPath !== undefined || fd !== undefined;
+function namesSockets({ socketPath, cacheSocketPath }: DaemonArguments): boolean {
+  return socketPath !== undefined || cacheSocketPath !== undefined;
 }
 
 function logLevel(args: DaemonArguments, config: ConfigFile): LogLevel {
   return args.logLevel ?? config['log-level'] ?? 'info';
 }
 
-function wantedSockets(args: DaemonArguments, config: ConfigFile): SocketSettings[] {
-  const named: SocketSettings[] = [];
-  if (args.socketPath !== undefined) named.push({ path: args.socketPath });
-  if (args.cacheSocketPath !== undefined) named.push({ path: args.cacheSocketPath, device: 'cache-balloon' });
-  if (namesSockets(args)) return named;
-  const sockets = config.socket ?? [];
-  if (sockets.length === 0) {
-    throw new SettingsError(
-      'nothing to serve: give --socket-path PATH, --fd N or a --config FILE with a [[socket]]',
-    );
-  }
-  return sockets;
+function wantedSockets({ fd }: DaemonArguments, { sockets, file }: Configuration): readonly SocketSettings[] {
+  if (sockets.length > 0 || fd !== undefined) return sockets;
+  throw new SettingsError(
+    `there is nothing to serve: give --socket-path PATH or --fd N, or add a [[socket]] to ${file}`,
+  );
 }
 
 const REMEDIES: Readonly<Record<string, string>> = {
   EACCES: 'run as a user who may write there',
   EPERM: 'run as a user who may write there',
-  EADDRINUSE: 'somebody listens there already, is another balloond running?',
   EBADF: 'give the number of an open socket',
   ENAMETOOLONG: 'give a path of at most 107 bytes',
   EMFILE: 'let it have more files open (LimitNOFILE= in its unit, ulimit -n)',
@@ -376,9 +422,20 @@ const REMEDIES: Readonly<Record<string, string>> = {
   ENOTSOCK: 'give the number of a Unix stream socket',
 };
 
-/** One line for stderr: why the daemon could not start, and what to do. */
+/** By what is at a path that cannot be listened on. */
+const TAKEN_REMEDIES: Readonly<Record<Standing, string>> = {
+  socket: 'stop the process that listens there (another balloond?), or give another path',
+  folder: 'a folder is there, give the path of a file in it',
+  file: 'a file is there, move it away, or give another path',
+  link: 'a symbolic link that leads nowhere is there, move it away, or give another path',
+  nothing: 'try again, since what was there is gone',
+  hidden: 'give a path in a folder that balloond may look into',
+};
+
+/** One line for each mistake: why the daemon could not start, and what to do. */
 export function startupFailure(error: unknown): string {
   const reason = error instanceof Error ? error.message : String(error);
+  if (error instanceof PathTakenError) return `${reason}: ${TAKEN_REMEDIES[error.standing]}`;
   if (!(error instanceof SystemError)) return reason;
   return `${reason}: ${REMEDIES[error.code] ?? 'see the kernel log for more (journalctl -k)'}`;
 }

@@ -32,7 +32,9 @@ const PASSED_ON = new Set([
     '{printable(vm.verdict)}',
     '{hint}',
     '{REMEDIES[code]}',
+    // A mistake of the configuration: tried in daemon/config/read.test.ts.
     '{startupFailure(error)}; all stays as it was',
+    '{error.brief}; all stays as it was',
   ],
 ]);
 

@@ -6,6 +6,7 @@ import type { EventName } from './events.js';
 
 export const EVENT_IDS = {
   'daemon-started': '5507de70ded048189df5d7ef88da8da7',
+  'not-held': '72c98cf8ba4140eca7d2ea505a52f3ee',
   'daemon-stopping': '6a3dd11dc6ec4c2eaf1e272252ee5409',
   listening: '824ceb99f85e480b8ad1e960c3b9011a',
   'vm-connected': '10bac037581a4e189835c205d70cc0aa',
@@ -43,6 +44,7 @@ export const EVENT_IDS = {
   'page-poison-active': '1336a5d15ef347df8690bd1223d633e4',
   'pfn-outside-memory': 'd441bae493d844e1844fdaea5d787357',
   'discard-failed': 'f341539cce7b48f8a78c645944e49781',
+  'priority-refused': '4e5026cb67d447a5bdaa94c40e63d86a',
   'vm-throttled': '6e24316379c740ae817c148625e4540e',
   'memory-lost': 'ac4c36abf1ba4889a35bdcc33c721326',
   'driver-error': 'e8dff073f50a43709c4ef2c6c18679f9',
@@ -50,6 +52,8 @@ export const EVENT_IDS = {
   'private-memory': '983cb5b4e5bb4112968c3e684d2ff99e',
   'too-few-queues': '0ea67af94201400e98e227825187ea7c',
   'vm-dropped': 'ed949ef0949f4cb18698e48333e6fa96',
+  'log-level-changed': 'd6dff288caf34525b8d2906c4cc7ba5f',
+  'stats-interval-changed': 'ef71dc2568064d8997a5b29a7b158f27',
   'config-reloaded': 'ddfc370ca22740658d83e6fb507d5873',
   'config-refused': '4be032f4122b421281ca522575dda3ed',
   'journal-failed': 'd1fee675726645e6bd1973e02caedeae',

@@ -16,6 +16,12 @@ interface EventKind {
 
 export const EVENTS = {
   'daemon-started': { level: 'info', help: 'The daemon started.', action: null },
+  'not-held': {
+    level: 'warn',
+    help: 'Nobody holds the VMs while no daemon runs, or only over restarts: when they are let go of, QEMU aborts at the next reboot of its guest.',
+    action:
+      'Do as the message says: start the daemon by its unit under systemd 254 or newer, or with `--supervise`. Until then, end the daemon only when no VM runs.',
+  },
   'daemon-stopping': { level: 'info', help: 'The daemon is shutting down.', action: null },
   listening: { level: 'info', help: 'A socket is open for VMMs or for control clients.', action: null },
   'vm-connected': { level: 'info', help: 'A VMM connected its balloon device.', action: null },
@@ -174,6 +180,12 @@ export const EVENTS = {
     action:
       'EPERM: the VMM sealed its memory file, which must stay writable. ENOMEM, EBUSY: the daemon tries again by itself. Other codes: `balloonctl inhibit` and `allow` the VM, and the daemon tries again.',
   },
+  'priority-refused': {
+    level: 'warn',
+    help: 'The threads that discard may not have a lower priority than the event loop. They discard all the same; on a busy host guests wait longer for answers. The event comes once.',
+    action:
+      'Allow `setpriority` in the SystemCallFilter= of the unit, or in the seccomp profile of the container.',
+  },
   'vm-throttled': {
     level: 'warn',
     help: 'The VM keeps the event loop so busy that it waits for its turns: VMs that need little time go first, and VMs that need much time share the rest. The event comes again only after the VM has been quiet.',
@@ -211,6 +223,16 @@ export const EVENTS = {
     help: 'The daemon closed the connection of a VM; the event says why. Other VMs are not affected.',
     action: 'Mend the reason that the event names, then restart the VM: its VMM cannot reconnect the device.',
   },
+  'log-level-changed': {
+    level: 'info',
+    help: 'An operator set the log level, until the daemon restarts or reads its configuration again.',
+    action: null,
+  },
+  'stats-interval-changed': {
+    level: 'info',
+    help: 'The daemon now asks the guest for statistics more or less often, because an operator or a changed configuration said so.',
+    action: null,
+  },
   'config-reloaded': {
     level: 'info',
     help: 'The daemon read the configuration file again; `changes` lists each change and when the change takes effect.',
@@ -246,7 +268,7 @@ export const EVENTS = {
   },
   'inspector-open': {
     level: 'warn',
-    help: "Node's inspector is open: whoever can reach its address controls the daemon and all its VMs.",
+    help: "Node's inspector is open: every client that reaches its address controls the daemon and all its VMs.",
     action: 'Unless you debug the daemon, start it without `--inspect` in NODE_OPTIONS.',
   },
   'control-request-refused': {

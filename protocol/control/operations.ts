@@ -42,11 +42,11 @@ export const OPERATIONS = {
   setTarget: {
     method: 'PATCH',
     path: '/v1/vms/{vm}',
-    summary: 'Set the balloon target, or the limits of the cgroup',
+    summary: 'Set the balloon target, the limits of the cgroup, or the interval of statistics',
     body: {
       schema: 'VmChange',
       required: true,
-      hint: 'send {"memoryBytes": N}, {"balloonBytes": N}, {"cacheLimitBytes": N} or {"limits": {"high": N, "max": N}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well',
+      hint: 'send {"memoryBytes": N}, {"balloonBytes": N}, {"cacheLimitBytes": N} or {"limits": {"high": N, "max": N}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well; or {"statsIntervalSeconds": N}, 0 or 0.1 to 86400',
     },
     reply: 'Vm',
     conflict: 'The VM cannot take this target, or its cgroup cannot take these limits.',
@@ -123,6 +123,23 @@ export const OPERATIONS = {
     },
     reply: 'Event',
     streams: true,
+  },
+  showDaemon: {
+    method: 'GET',
+    path: '/v1/daemon',
+    summary: 'The daemon itself: its version, and who holds its VMs while none runs',
+    reply: 'Daemon',
+  },
+  changeDaemon: {
+    method: 'PATCH',
+    path: '/v1/daemon',
+    summary: 'Set the log level, until the daemon restarts or reads its configuration again',
+    body: {
+      schema: 'DaemonChange',
+      required: true,
+      hint: 'send {"logLevel": "debug"}, or trace, info, warn, error or fatal',
+    },
+    reply: 'Daemon',
   },
   reload: {
     method: 'POST',

@@ -207,6 +207,7 @@ const VM = {
     'cgroup',
     'limits',
     'policy',
+    'statsIntervalSeconds',
   ],
   properties: {
     name: { type: 'string', minLength: 1 },
@@ -235,6 +236,11 @@ const VM = {
     cgroup: { anyOf: [CGROUP, NULL] },
     limits: LIMITS,
     policy: { anyOf: [POLICY, NULL] },
+    statsIntervalSeconds: {
+      type: 'number',
+      minimum: 0,
+      description: 'How often the guest is asked for statistics; 0: never.',
+    },
   },
 } as const;
 
@@ -287,10 +293,22 @@ const LIMITS_BODY = {
   properties: { limits: LIMIT_REQUEST },
 } as const;
 
+const STATS_INTERVAL_BODY = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['statsIntervalSeconds'],
+  properties: {
+    statsIntervalSeconds: {
+      anyOf: [{ enum: [0] }, { type: 'number', minimum: 0.1, maximum: 86400 }],
+      description: 'How often the guest is asked for statistics; 0: never.',
+    },
+  },
+} as const;
+
 const VM_CHANGE = {
   description:
-    'Exactly one of: the memory that the guest keeps, the memory that it gives up, the limit of its page cache balloon, the limits of its cgroup.',
-  anyOf: [...TARGET.anyOf, LIMITS_BODY],
+    'Exactly one of: the memory that the guest keeps, the memory that it gives up, the limit of its page cache balloon, the limits of its cgroup, the interval of its statistics.',
+  anyOf: [...TARGET.anyOf, LIMITS_BODY, STATS_INTERVAL_BODY],
 } as const;
 
 const INHIBIT = {
@@ -310,6 +328,58 @@ const PROBLEM = {
     status: { type: 'integer', minimum: 400, maximum: 599 },
     detail: { type: 'string', description: 'A sentence that says what is wrong and what to do next.' },
   },
+} as const;
+
+const LOG_LEVEL = {
+  enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],
+  description: 'The least level that the daemon logs.',
+} as const;
+
+const DAEMON = {
+  type: 'object',
+  additionalProperties: false,
+  required: [
+    'version',
+    'pid',
+    'startedAt',
+    'holder',
+    'heldOver',
+    'holderProblem',
+    'holderRemedy',
+    'configFiles',
+    'control',
+    'logLevel',
+  ],
+  properties: {
+    version: { type: 'string' },
+    pid: { type: 'integer', minimum: 1 },
+    startedAt: { type: 'string', format: 'date-time' },
+    holder: {
+      anyOf: [{ enum: ['systemd', 'keeper'] }, NULL],
+      description:
+        'The process that holds the sockets and the memory of VMs while no daemon runs; null: none does.',
+    },
+    heldOver: {
+      enum: ['stop', 'restart', 'nothing'],
+      description:
+        'What VMs outlive. stop: the end of the daemon, for however long. restart: its end, if the holder starts the next daemon by itself. nothing: VMs depend on this process.',
+    },
+    holderProblem: {
+      type: ['string', 'null'],
+      description: 'Why the end of the daemon puts VMs at risk; null: it does not.',
+    },
+    holderRemedy: { type: ['string', 'null'], description: 'What to do about that; null: nothing.' },
+    configFiles: { type: 'array', items: { type: 'string' }, description: 'Those that were read.' },
+    control: { type: 'string', description: 'The path of this socket.' },
+    logLevel: LOG_LEVEL,
+  },
+} as const;
+
+const DAEMON_CHANGE = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['logLevel'],
+  properties: { logLevel: LOG_LEVEL },
 } as const;
 
 const HEALTH = {
@@ -348,9 +418,10 @@ const EVENT = {
 const RELOAD = {
   type: 'object',
   additionalProperties: false,
-  required: ['file', 'changes'],
+  required: ['file', 'files', 'changes'],
   properties: {
     file: { type: 'string' },
+    files: { type: 'array', items: { type: 'string' }, description: 'All files that were read, in order.' },
     changes: {
       type: 'array',
       items: {
@@ -380,6 +451,8 @@ export const SCHEMAS = {
   Policy: POLICY_STATE,
   PolicyChange: POLICY_CHANGE,
   Problem: PROBLEM,
+  Daemon: DAEMON,
+  DaemonChange: DAEMON_CHANGE,
   Health: HEALTH,
   Reload: RELOAD,
   Event: EVENT,
@@ -401,3 +474,5 @@ export type InhibitRequest = XStatic<typeof INHIBIT>;
 export type ProblemDocument = XStatic<typeof PROBLEM>;
 export type ReloadReport = XStatic<typeof RELOAD>;
 export type DaemonEvent = XStatic<typeof EVENT>;
+export type DaemonView = XStatic<typeof DAEMON>;
+export type DaemonChange = XStatic<typeof DAEMON_CHANGE>;

@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import {
   SCHEMAS,
+  type DaemonChange,
   type InhibitRequest,
   type PolicyChange,
   type VmChange,
@@ -12,7 +13,7 @@ import { Problem } from './problem.js';
 
 export const BODY_LIMIT_BYTES = 64 * 1024;
 
-/** A target, or limits. */
+/** A target, limits, or an interval of statistics. */
 export async function readChange(request: IncomingMessage): Promise<VmChange> {
   const { hint } = OPERATIONS.setTarget.body;
   return checked(SCHEMAS.VmChange, parse(await readText(request), hint), hint) as VmChange;
@@ -33,6 +34,11 @@ function checked(schema: Schema, document: unknown, hint: string): unknown {
   const fault = bodyFault(schema, document, hint);
   if (fault !== null) throw new Problem(400, fault);
   return document;
+}
+
+export async function readDaemonChange(request: IncomingMessage): Promise<DaemonChange> {
+  const { hint } = OPERATIONS.changeDaemon.body;
+  return checked(SCHEMAS.DaemonChange, parse(await readText(request), hint), hint) as DaemonChange;
 }
 
 function parse(text: string, hint: string): unknown {

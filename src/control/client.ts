@@ -3,6 +3,8 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import type { DaemonEvent } from '../../protocol/control/events.js';
 import type {
+  DaemonChange,
+  DaemonView,
   LimitRequest,
   PolicyChange,
   PolicyState,
@@ -74,6 +76,24 @@ export class ControlClient {
 
   async setLimits(vm: string, limits: LimitRequest): Promise<VmView> {
     return (await this.#call('PATCH', vmPath(vm), { limits })) as VmView;
+  }
+
+  async setStatsInterval(vm: string, statsIntervalSeconds: number): Promise<VmView> {
+    return (await this.#call('PATCH', vmPath(vm), { statsIntervalSeconds })) as VmView;
+  }
+
+  /** The daemon itself. One that is too old to say more says its version. */
+  async daemon(): Promise<DaemonView | Pick<DaemonView, 'version'>> {
+    try {
+      return (await this.#call('GET', '/v1/daemon')) as DaemonView;
+    } catch (error) {
+      if (!(error instanceof ControlError) || error.status !== 404) throw error;
+      return (await this.#call('GET', '/healthz')) as Pick<DaemonView, 'version'>;
+    }
+  }
+
+  async changeDaemon(change: DaemonChange): Promise<DaemonView> {
+    return (await this.#call('PATCH', '/v1/daemon', change)) as DaemonView;
   }
 
   /** `refresh` asks the guest for fresh ones and waits for them. */
@@ -228,5 +248,6 @@ function decodeBlock(block: string): StreamMessage {
 }
 
 function vmPath(vm: string): string {
-  return `/v1/vms/${encodeURIComponent(vm)}`;
+  // Half of a surrogate pair has no UTF-8: the daemon has U+FFFD in its place, as this has.
+  return `/v1/vms/${encodeURIComponent(Buffer.from(vm).toString())}`;
 }

@@ -2,6 +2,8 @@
 import type { DaemonEvent } from '../../protocol/control/events.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
+  DaemonChange,
+  DaemonView,
   LimitRequest,
   PolicyChange,
   PolicyState,
@@ -17,6 +19,8 @@ export interface Fleet {
   setTarget(name: string, target: TargetRequest): VmView;
   /** Resolves once the kernel took them. Rejects with RefusedError. */
   setLimits(name: string, limits: LimitRequest): Promise<VmView>;
+  /** How often the guest is asked for statistics, until the daemon restarts or its configuration says otherwise. 0: never. */
+  setStatsInterval(name: string, seconds: number): VmView;
   /** Resolves once the guest sent statistics younger than the call. Rejects with RefusedError. */
   refreshStats(name: string, timeoutMs: number): Promise<VmView>;
   /** What GET /metrics answers, in Prometheus' text format and in UTF-8. */
@@ -30,8 +34,13 @@ export interface Fleet {
   changePolicy(change: PolicyChange): PolicyState;
 }
 
-/** Reads the configuration again and says what changed. Throws RefusedError. */
-export type Reload = () => ReloadReport;
+/** The daemon itself, as the control API shows and changes it. */
+export interface DaemonControl {
+  view(): DaemonView;
+  change(change: DaemonChange): DaemonView;
+  /** Reads the configuration again and says what changed. Throws RefusedError. */
+  reload(): ReloadReport;
+}
 
 export interface EventSource {
   /** Numbers of another epoch say nothing of events of this one. */

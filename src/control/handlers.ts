@@ -3,8 +3,8 @@ import type { IncomingMessage } from 'node:http';
 import { openApiDocument } from '../../protocol/control/openapi.js';
 import type { OperationId } from '../../protocol/control/operations.js';
 import type { VmView } from '../../protocol/control/schema.js';
-import { readChange, readInhibit, readPolicyChange } from './body.js';
-import { RefusedError, type Fleet, type Reload } from './fleet.js';
+import { readChange, readDaemonChange, readInhibit, readPolicyChange } from './body.js';
+import { RefusedError, type DaemonControl, type Fleet } from './fleet.js';
 import { Problem } from './problem.js';
 import type { Route } from './route.js';
 
@@ -16,7 +16,7 @@ export interface Call {
   readonly request: IncomingMessage;
   readonly fleet: Fleet;
   readonly version: string;
-  readonly reload: Reload;
+  readonly daemon: DaemonControl;
 }
 
 type Handler = (call: Call) => unknown;
@@ -30,9 +30,11 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     findVm(call);
     const change = await readChange(call.request);
     const { name } = findVm(call);
-    return 'limits' in change
-      ? call.fleet.setLimits(name, change.limits)
-      : call.fleet.setTarget(name, change);
+    if ('limits' in change) return call.fleet.setLimits(name, change.limits);
+    if ('statsIntervalSeconds' in change) {
+      return call.fleet.setStatsInterval(name, change.statsIntervalSeconds);
+    }
+    return call.fleet.setTarget(name, change);
   },
   showStats: async (call) => {
     const found = findVm(call);
@@ -52,7 +54,9 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     return call.fleet.setInhibited(findVm(call).name, reason ?? 'inhibited by the operator');
   },
   allow: (call) => call.fleet.setInhibited(findVm(call).name, null),
-  reload: ({ reload }) => reload(),
+  showDaemon: ({ daemon }) => daemon.view(),
+  changeDaemon: async ({ daemon, request }) => daemon.change(await readDaemonChange(request)),
+  reload: ({ daemon }) => daemon.reload(),
   metrics: ({ fleet }) => fleet.metrics(),
   showPolicy: ({ fleet }) => fleet.policy(),
   changePolicy: async (call) => {

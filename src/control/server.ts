@@ -6,7 +6,7 @@ import { closeFd } from '../os/fd.js';
 import { listenUnix } from '../os/socket.js';
 import { lastEventId, parseSince } from './event-replay.js';
 import { streamEvents, type StreamOptions } from './event-stream.js';
-import { RefusedError, type EventSource, type Fleet, type Reload } from './fleet.js';
+import type { DaemonControl, EventSource, Fleet } from './fleet.js';
 import { HANDLERS } from './handlers.js';
 import { startHttpServer, type HttpServer, type Refusal } from './http.js';
 import { Problem } from './problem.js';
@@ -16,15 +16,16 @@ const SOCKET_MODE = 0o660;
 
 /**
  * Listens on `path`, taking over a stale socket there but never a live one (SystemError EADDRINUSE).
- * `version` is the daemon's; `onRefused` hears of each 4xx and 5xx, `reload` reads the configuration again. `close` ends the event streams, lets replies under way go out, and unlinks.
+ * `version` is the daemon's; `onRefused` hears of each 4xx and 5xx. `close` ends the event streams, lets replies under way
+ * go out, and unlinks.
  */
 export async function startControlServer(
   path: string,
   fleet: Fleet,
   events: EventSource,
   version: string,
+  daemon: DaemonControl,
   onRefused: (refusal: Refusal) => void = () => undefined,
-  reload: Reload = noFile,
 ): Promise<{ close(): Promise<void> }> {
   const fd = listenUnix(path, SOCKET_MODE);
   let http: HttpServer;
@@ -39,7 +40,7 @@ export async function startControlServer(
           const options = streamOptions(request, route.query);
           return { stream: (response) => streamEvents(response, events, options), ends: !options.follow };
         }
-        const document: unknown = await HANDLERS[route.id]({ route, request, fleet, version, reload });
+        const document: unknown = await HANDLERS[route.id]({ route, request, fleet, version, daemon });
         const { text: type } = route.operation;
         return type === undefined ? { document } : { text: String(document), type };
       },
@@ -70,8 +71,4 @@ function streamOptions(request: IncomingMessage, { since, follow, vm, level }: Q
     filter: { vm, level },
     follow: follow ?? true,
   };
-}
-
-function noFile(): never {
-  throw new RefusedError('there is no configuration file to read again: start balloond with --config FILE');
 }

@@ -89,13 +89,22 @@ export class VmFleet implements Fleet {
     this.#metrics = new Metrics(
       () => this.#metered(),
       version,
-      () => this.#policy.acted,
+      () => this.#policy.measures(),
+      events.counts,
     );
   }
 
-  /** What VMs that connect from now on get, and what the policy goes by. */
-  configure(config: ConfigFile): void {
+  /**
+   * What VMs that connect from now on get, what the policy goes by, and how often guests are asked for statistics.
+   * `sockets` are those that are listened on; a VM of another one stays as it is.
+   */
+  configure(config: ConfigFile, sockets: readonly SocketSettings[]): void {
     this.#config = config;
+    for (const vm of this.#all()) {
+      const socket = sockets.find(({ path }) => path === vm.socketPath);
+      if (socket === undefined && vm.socketPath !== null) continue;
+      vm.statsIntervalSeconds = deviceOptions(config, socket ?? null, vm.name).statsIntervalSeconds;
+    }
     this.#policy.configure(new PolicySettings(policyAfterReload(this.#started, config)));
   }
 
@@ -234,6 +243,12 @@ export class VmFleet implements Fleet {
       if (error instanceof LimitError) throw new RefusedError(error.message);
       throw error;
     }
+    return this.#view(name);
+  }
+
+  setStatsInterval(name: string, seconds: number): VmView {
+    this.#view(name);
+    for (const device of this.#devices(name)) device.statsIntervalSeconds = seconds;
     return this.#view(name);
   }
 

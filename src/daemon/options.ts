@@ -2,6 +2,8 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
 
 export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
+/** The file that is read when no other is named. It need not exist. */
+export const DEFAULT_CONFIG_PATH = '/etc/balloond.toml';
 export const DAEMON_SUMMARY =
   'Serves vhost-user memory balloons to VMMs and gives unused guest memory back to the host.';
 
@@ -20,9 +22,12 @@ export function daemonProgram(version: string): Command {
     .addOption(new Option('--supervise', 'stay, and start the daemon whenever it ended').conflicts('fd'))
     .option('--print-capabilities', "print the backend's capabilities as JSON and exit")
     .addOption(
-      new Option('--check-config', 'check --config FILE and exit: 0 right, 1 wrong').conflicts('supervise'),
+      new Option('--check-config', 'check the configuration and exit: 0 right, 1 wrong').conflicts(
+        'supervise',
+      ),
     )
-    .option('--config <file>', 'TOML; flags win over it')
+    .option('--print-schema', 'print the JSON Schema of the configuration and exit')
+    .option('--config <file>', `TOML; flags win over it (default ${DEFAULT_CONFIG_PATH})`)
     .option('--control <path>', `control socket (default ${DEFAULT_CONTROL_PATH})`)
     .option('--metrics <host:port>', 'metrics and a page to look at on TCP (default off)')
     .addOption(new Option('--log-level <level>', 'least level logged (default info)').choices(LOG_LEVELS))

@@ -7,6 +7,7 @@ import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import { HostMemory, type HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
+import type { PolicyMeasures } from '../ops/policy-families.js';
 import type { Action, Cause } from '../policy/action.js';
 import {
   LIMITABLE,
@@ -61,7 +62,7 @@ export class PolicyEngine {
   /** VMs may have a part of the host's memory only, and that is what was seen. */
   #isPart = false;
   /** What was done since the daemon began, by `took`, `gave`, `forced` or `released`, and why. */
-  readonly acted: { action: string; reason: Cause; count: number }[] = [];
+  readonly #acted: { action: string; reason: Cause; count: number }[] = [];
   #paused = false;
   #problem: string | null = null;
   #timer: NodeJS.Timeout | null = null;
@@ -80,10 +81,14 @@ export class PolicyEngine {
     this.#paths = paths;
     this.#host = new HostMemory(paths.proc);
     this.#now = now;
-    const { record } = settings;
+    const { record, recordMaxBytes: maxBytes } = settings;
     const failed = (why: string): void =>
-      this.#degrade('record', `the readings of the policy are not recorded: ${why}`);
-    this.#recorder = record === null || settings.mode === 'off' ? null : new PolicyRecorder(record, failed);
+      this.#degrade(
+        'record',
+        `the readings of the policy are not recorded: ${why}: make room, or set record in [policy] to another file`,
+      );
+    this.#recorder =
+      record === null || settings.mode === 'off' ? null : new PolicyRecorder(record, { maxBytes, failed });
   }
 
   /** From the next tick on; mode, interval and record must be as they were. */
@@ -111,7 +116,7 @@ export class PolicyEngine {
     this.#trigger?.close();
     for (const readings of this.#readings.values()) readings.close();
     this.#readings.clear();
-    this.#recorder?.close();
+    void this.#recorder?.close();
   }
 
   /** One look at everything, and what follows from it. */
@@ -167,6 +172,30 @@ export class PolicyEngine {
             },
       bands: this.#settings.bands.map(({ name }) => name),
       vms: this.#vms().map((vm) => this.#explained(vm)),
+    };
+  }
+
+  /** For metrics: as of the last look, without one of its own. */
+  measures(): PolicyMeasures {
+    const host = this.#seen;
+    const rows = new Map(this.#names.map((name, row) => [name, row]));
+    const of = (name: string, column: Column): number => get(this.#state, column, rows.get(name) ?? -1);
+    return {
+      acted: this.#acted,
+      mode: this.#settings.mode,
+      paused: this.#paused,
+      short: this.#state.short,
+      reserveBytes:
+        host === null
+          ? null
+          : Math.round(this.#settings.config(host.totalBytes).reserveShare * host.totalBytes),
+      availableBytes: host?.availableBytes ?? null,
+      vms: this.#vms().map(({ name, manual }) => ({
+        name,
+        force: rows.has(name) ? of(name, Column.rung) : 0,
+        withstands: rows.has(name) && this.#now() < of(name, Column.refusedUntilSeconds),
+        manual,
+      })),
     };
   }
 
@@ -329,8 +358,8 @@ export class PolicyEngine {
   }
 
   #count(action: string, reason: Cause): void {
-    const entry = this.acted.find((known) => known.action === action && known.reason === reason);
-    if (entry === undefined) this.acted.push({ action, reason, count: 1 });
+    const entry = this.#acted.find((known) => known.action === action && known.reason === reason);
+    if (entry === undefined) this.#acted.push({ action, reason, count: 1 });
     else entry.count++;
   }
 

@@ -1,15 +1,11 @@
-import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
-import { parse, TomlError } from 'smol-toml';
 import { Type, type Static } from 'typebox';
-import { Value } from 'typebox/value';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
 import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
 import { globMatches } from '../policy/glob.js';
-import { findPolicyMistake, POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';
-import { placeInToml } from './toml-place.js';
+import { POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';
 
 /** A file or flag that cannot be honoured; the message is one line that says what to do. */
 export class SettingsError extends Error {
@@ -33,30 +29,46 @@ const OFFERABLE: readonly OfferableFeature[] = [
 const DEVICE_KINDS = ['balloon', 'cache-balloon'] as const;
 export type DeviceKind = (typeof DEVICE_KINDS)[number];
 
+const NO_NUL = '^[^\\u0000]*$';
+
 export function isOfferable(name: string): name is OfferableFeature {
   return (OFFERABLE as readonly string[]).includes(name);
 }
 
+/** Sockets have at most 107 bytes, which is as many letters or fewer. */
+const SOCKET_PATH = Type.String({
+  minLength: 1,
+  maxLength: 107,
+  pattern: NO_NUL,
+  title: 'a path of at most 107 bytes, without NUL',
+});
 const DeviceSettings = {
   features: Type.Optional(Type.Array(Type.Union(OFFERABLE.map((name) => Type.Literal(name))))),
-  'stats-interval': Type.Optional(Type.Number({ minimum: 0, maximum: 86400 })),
+  'stats-interval': Type.Optional(
+    Type.Union([Type.Literal(0), Type.Number({ minimum: 0.1, maximum: 86400 })]),
+  ),
   'discard-delay': Type.Optional(Type.Number({ minimum: 0, maximum: 0.05 })),
   'shared-cgroup': Type.Optional(Type.Boolean()),
 };
 
 export const ConfigFile = Type.Object(
   {
-    control: Type.Optional(Type.String({ minLength: 1 })),
-    metrics: Type.Optional(Type.String({ minLength: 1 })),
+    control: Type.Optional(SOCKET_PATH),
+    metrics: Type.Optional(Type.String({ minLength: 1, pattern: NO_NUL })),
     'log-level': Type.Optional(Type.Union(LOG_LEVELS.map((level) => Type.Literal(level)))),
     'log-format': Type.Optional(Type.Union(LOG_FORMATS.map((format) => Type.Literal(format)))),
     socket: Type.Optional(
       Type.Array(
         Type.Object(
           {
-            path: Type.String({ minLength: 1 }),
+            path: SOCKET_PATH,
             device: Type.Optional(Type.Union(DEVICE_KINDS.map((kind) => Type.Literal(kind)))),
-            name: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9._:@+-]{1,64}$' })),
+            name: Type.Optional(
+              Type.String({
+                pattern: '^[A-Za-z0-9._:@+-]{1,64}$',
+                title: 'a string of 1 to 64 letters, digits and . _ : @ + -',
+              }),
+            ),
             ...DeviceSettings,
           },
           { additionalProperties: false },
@@ -66,7 +78,7 @@ export const ConfigFile = Type.Object(
     vm: Type.Optional(
       Type.Array(
         Type.Object(
-          { match: Type.String({ minLength: 1 }), ...DeviceSettings, ...VM_POLICY },
+          { match: Type.String({ minLength: 1, pattern: NO_NUL }), ...DeviceSettings, ...VM_POLICY },
           { additionalProperties: false },
         ),
       ),
@@ -105,62 +117,6 @@ const DEFAULTS = {
   sharedCgroup: false,
 };
 
-/** Throws SettingsError naming the file, and the line or the key that is wrong. */
-export function readConfigFile(path: string): ConfigFile {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new SettingsError(
-      `cannot read the configuration: ${reason}: give the path of a file that may be read`,
-    );
-  }
-  let document: unknown;
-  try {
-    document = parse(text);
-  } catch (error) {
-    if (!(error instanceof TomlError)) throw error;
-    const [reason] = error.message.split('\n');
-    throw new SettingsError(`${path}:${error.line}:${error.column}: ${reason ?? 'not TOML'}`);
-  }
-  const wrong = (where: readonly string[], what: string): SettingsError => {
-    const { line, column } = placeInToml(text, where);
-    const key = where.length === 0 ? '' : `${where.join('.')} `;
-    return new SettingsError(`${path}:${line}:${column}: ${key}${what}`);
-  };
-  if (!Value.Check(ConfigFile, document)) {
-    const { where, wrong: what } = firstMistake(document);
-    throw wrong(where, what);
-  }
-  if (document.metrics !== undefined && readAddress(document.metrics) === null) {
-    throw wrong(['metrics'], `is no address: ${ADDRESS_FORM}`);
-  }
-  const paths = (document.socket ?? []).map((socket) => socket.path);
-  const again = paths.findIndex((socketPath, n) => paths.indexOf(socketPath) !== n);
-  if (again >= 0)
-    throw wrong(['socket', `${again}`, 'path'], 'is that of another [[socket]]: give each its own');
-  const mistake = findPolicyMistake(document);
-  if (mistake !== null) throw wrong(mistake.where.split('.'), mistake.what);
-  return document;
-}
-
-/** What is wrong first in a document that is not a ConfigFile, and its path. */
-function firstMistake(document: unknown): { where: string[]; wrong: string } {
-  const errors = Value.Errors(ConfigFile, document);
-  const path = errors[0]?.instancePath ?? '';
-  const where = path.split('/').slice(1);
-  const here = errors.filter(({ instancePath }) => instancePath === path);
-  const choices = here.flatMap((error) =>
-    error.keyword === 'const' ? [String(error.params.allowedValue)] : [],
-  );
-  if (choices.length > 0) return { where, wrong: `must be one of ${choices.join(', ')}` };
-  if (here.some(({ keyword }) => keyword === 'boolean')) {
-    return { where, wrong: 'is unknown: see balloond.toml(5) for the keys there are' };
-  }
-  return { where, wrong: errors[0]?.message ?? 'is wrong' };
-}
-
 /** What applies to a VM: the last matching `[[vm]]`, then its socket, then the defaults. */
 export function deviceOptions(config: ConfigFile, socket: SocketSettings | null, vm: string): DeviceOptions {
   const matching = (config.vm ?? []).filter(({ match }) => globMatches(match, vm)).at(-1);
@@ -194,7 +150,7 @@ export function offeredBits(features: readonly OfferableFeature[]): FeatureBits 
   );
 }
 
-const ADDRESS_FORM = 'give HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797';
+export const ADDRESS_FORM = 'give HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797';
 
 /** `HOST:PORT`; an IPv6 address in brackets. Throws SettingsError. */
 export function parseAddress(text: string): { host: string; port: number } {
@@ -205,7 +161,8 @@ export function parseAddress(text: string): { host: string; port: number } {
   return address;
 }
 
-function readAddress(text: string): { host: string; port: number } | null {
+/** Null where the text is no `HOST:PORT`. */
+export function readAddress(text: string): { host: string; port: number } | null {
   const [, bracketed, plain, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+)):(\d{1,5})$/.exec(text) ?? [];
   const host = bracketed ?? plain;
   return host === undefined || Number(digits) > 65_535 ? null : { host, port: Number(digits) };
@@ -218,11 +175,12 @@ type PolicyTable = NonNullable<ConfigFile['policy']>;
 
 /** What the policy is started with, and keeps until it is started again; and what it can be given at any time. */
 function policyParts({ policy = {} }: ConfigFile): { atStart: PolicyTable; later: PolicyTable } {
-  const { mode, interval, record, ...later } = policy;
+  const { mode, interval, record, 'record-max': recordMax, ...later } = policy;
   const atStart = {
     ...(mode !== undefined && { mode }),
     ...(interval !== undefined && { interval }),
     ...(record !== undefined && { record }),
+    ...(recordMax !== undefined && { 'record-max': recordMax }),
   };
   return { atStart, later };
 }
@@ -238,14 +196,26 @@ const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => 
   ['metrics', 'restart', ({ metrics }) => metrics],
   ['log-level', 'now', (config) => config['log-level']],
   ['log-format', 'restart', (config) => config['log-format']],
-  ['vm', 'next-connection', ({ vm }) => vm?.map((one) => ({ ...one, min: null, max: null, weight: null }))],
+  [
+    'vm',
+    'next-connection',
+    ({ vm }) => vm?.map((one) => ({ ...one, 'stats-interval': null, min: null, max: null, weight: null })),
+  ],
+  [
+    'vm stats-interval',
+    'now',
+    ({ vm = [] }) => {
+      const all = vm.map((one) => ({ match: one.match, every: one['stats-interval'] }));
+      return all.some(({ every }) => every !== undefined) ? all : [];
+    },
+  ],
   [
     'vm min, max and weight',
     'now',
     ({ vm }) => vm?.map(({ match, min, max, weight }) => ({ match, min, max, weight })),
   ],
   ['policy', 'now', (config) => policyParts(config).later],
-  ['policy mode, interval and record', 'restart', (config) => policyParts(config).atStart],
+  ['policy mode, interval, record and record-max', 'restart', (config) => policyParts(config).atStart],
 ];
 
 export interface ConfigChange {
@@ -267,8 +237,12 @@ function socketChanges(before: ConfigFile, after: ConfigFile): ConfigChange[] {
   const paths = [...new Set([...(was?.keys() ?? []), ...(is?.keys() ?? [])])];
   return paths.flatMap((path): ConfigChange[] => {
     const [old, now] = [was?.get(path), is?.get(path)];
-    if (isDeepStrictEqual(old, now)) return [];
-    const stays = old !== undefined && now !== undefined;
-    return [{ key: `socket ${path}`, effect: stays ? 'next-connection' : 'now' }];
+    if (old === undefined || now === undefined) return [{ key: `socket ${path}`, effect: 'now' }];
+    const [before, after] = [old, now].map((one) => ({ ...one, 'stats-interval': null }));
+    const rest: ConfigChange[] = isDeepStrictEqual(before, after)
+      ? []
+      : [{ key: `socket ${path}`, effect: 'next-connection' }];
+    if (old['stats-interval'] === now['stats-interval']) return rest;
+    return [...rest, { key: `socket ${path} stats-interval`, effect: 'now' }];
   });
 }

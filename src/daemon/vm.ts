@@ -94,6 +94,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   #reached = true;
   #movedAt = Date.now();
   #startedAt = Date.now();
+  #statsIntervalSeconds: number;
   /** Bytes that went in or out of the balloon until the target was set. */
   #movedBytes = 0;
   #memoryLost: string | null = null;
@@ -128,6 +129,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.pid = pid;
     this.#proc = paths.proc;
     this.#identity = identity;
+    this.#statsIntervalSeconds = options.statsIntervalSeconds;
     this.#keeper = keeper;
     this.#fd = fd;
     this.#onClosed = onClosed;
@@ -160,13 +162,17 @@ export class Vm implements SessionObserver, BalloonObserver {
       },
       { ...shared, state, keeper, found: found?.session ?? null, pid: identity.pid },
     );
-    if (options.statsIntervalSeconds > 0) this.#askForStats(options.statsIntervalSeconds * 1000);
+    this.#askForStats();
     if (found === null) this.#session.save();
     else this.#restore(found);
   }
 
   /** Begins when others do, so that the daemon is woken once for many of them. */
-  #askForStats(periodMs: number): void {
+  #askForStats(): void {
+    clearTimeout(this.#statsTimer ?? undefined);
+    this.#statsTimer = null;
+    const periodMs = this.#statsIntervalSeconds * 1000;
+    if (periodMs === 0) return;
     const ask = (): void => this.#balloon.stats.request();
     const first = (): void => {
       ask();
@@ -216,6 +222,26 @@ export class Vm implements SessionObserver, BalloonObserver {
       limits: this.limits.record(),
       session: this.#session.record(),
     });
+  }
+
+  get socketPath(): string | null {
+    return this.#identity.socketPath;
+  }
+
+  get statsIntervalSeconds(): number {
+    return this.#statsIntervalSeconds;
+  }
+
+  /** 0: the guest is not asked any more. */
+  set statsIntervalSeconds(seconds: number) {
+    if (seconds === this.#statsIntervalSeconds) return;
+    const before = this.#statsIntervalSeconds;
+    this.#statsIntervalSeconds = seconds;
+    // None are missing yet.
+    this.#startedAt = Date.now();
+    this.#askForStats();
+    const often = seconds === 0 ? 'no longer' : `every ${seconds} s`;
+    this.#emit('stats-interval-changed', `the guest is asked for statistics ${often}`, { before, seconds });
   }
 
   get kind(): DeviceKind {
@@ -283,6 +309,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       cgroup: this.limits.view(),
       limits: this.limits.limitsView(),
       policy: null,
+      statsIntervalSeconds: this.#statsIntervalSeconds,
     };
   }
 
@@ -669,7 +696,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       guestFreeBytes: free ?? null,
       answered: this.#inAndOut() !== this.#movedBytes,
       statsAgeMs: this.#statsAgeMs(),
-      statsIntervalMs: this.#identity.options.statsIntervalSeconds * 1000,
+      statsIntervalMs: this.#statsIntervalSeconds * 1000,
       throttled: this.#session.seat.throttled,
       pinnedBy: this.#pinnedBy,
       silentRings: this.#silentRings(),
@@ -683,7 +710,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   #statsAgeMs(): number | null {
     const asked =
-      this.#identity.options.statsIntervalSeconds > 0 &&
+      this.#statsIntervalSeconds > 0 &&
       hasFeature(this.#session.features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
     return asked ? Date.now() - Math.max(this.#startedAt, this.#balloon.stats.receivedAt) : null;
   }

@@ -3,9 +3,18 @@ import { EXIT_WORDS } from '../control/cli/exit.js';
 import type { CommandSpec, OptionSpec } from '../control/cli/command-line.js';
 import { daemonProgram } from '../daemon/options.js';
 import { ENDING_SIGNALS, IGNORED_SIGNALS, RELOAD_SIGNAL } from '../ops/signals.js';
-import { ConfigFile } from '../daemon/settings.js';
-import { manualPage, type Entry } from './roff.js';
-import { BAND_WORDS, FILE_WORDS, POLICY_WORDS, SOCKET_WORDS, VM_WORDS } from './settings-words.js';
+import { tableSchema, SCHEMA_PATH } from '../daemon/config/json-schema.js';
+import { kindWords, type Schema } from '../daemon/config/shape.js';
+import { TABLE_WORDS, type KeyWords } from '../daemon/config/words.js';
+import {
+  EVENT_INTRODUCTION,
+  eventEntries,
+  LIMIT_INTRODUCTION,
+  LIMIT_WORDS,
+  METRICS_DROP_IN,
+  METRICS_ON_TCP,
+} from './daemon-words.js';
+import { manualPage, type Entry, type Section } from './roff.js';
 
 /** What `balloonctl help --json` prints. */
 export interface CommandTable {
@@ -36,7 +45,7 @@ export function daemonPage(version: string): string {
         },
         {
           term: RELOAD_SIGNAL,
-          text: 'Read the configuration file again. A file with a mistake changes nothing. A daemon that starts does so once it has started.',
+          text: 'Read the configuration again, drop-ins included. With a mistake in it, nothing changes. A daemon that starts does so once it has started.',
         },
         { term: 'SIGPIPE', text: 'Nothing.' },
         {
@@ -68,11 +77,16 @@ export function daemonPage(version: string): string {
         { term: '2', text: 'Bad usage.' },
       ],
     ],
+    ['LIMITS', LIMIT_INTRODUCTION, LIMIT_WORDS],
+    ['METRICS ON TCP', METRICS_ON_TCP, { verbatim: METRICS_DROP_IN }],
+    ['EVENTS', EVENT_INTRODUCTION, eventEntries()],
     [
       'FILES',
       [
         { term: '/run/balloond/balloond.sock', text: 'Where the service listens for VMMs.' },
         { term: '/run/balloond/control.sock', text: 'Where the service listens for `balloonctl`.' },
+        { term: '/etc/balloond.toml, /etc/balloond.toml.d', text: 'The configuration: `balloond.toml`(5).' },
+        { term: '/var/lib/balloond', text: 'What `record` in `[policy]` may name.' },
       ],
     ],
     ['SEE ALSO', '`balloonctl`(1), `balloond.toml`(5), `journalctl`(1)'],
@@ -107,33 +121,30 @@ export function controlPage(version: string, { summary, commands, options }: Com
 }
 
 export function configPage(version: string): string {
-  const { properties: file } = JSON.parse(JSON.stringify(ConfigFile)) as Schema;
-  const table = (name: string): Schema => items(file?.[name] ?? {});
-  const band = items(table('policy').properties?.['band'] ?? {});
+  const tables = TABLE_WORDS.map(({ path, header, text, keys }): Section => {
+    const { properties } = tableSchema(path);
+    return [header ?? 'KEYS', sentence(text), keyEntries(properties, keys)];
+  });
   return manualPage('balloond.toml', 5, version, 'configuration of balloond', [
+    ['SYNOPSIS', '`/etc/balloond.toml`, `/etc/balloond.toml.d/*.toml`'],
     [
       'DESCRIPTION',
-      'A TOML file that `balloond --config` reads. All keys may be left out but where it says so; flags win over the file. `balloond --check-config --config` FILE says whether it is right, and `balloonctl reload` has the daemon read it again.',
+      'The configuration of `balloond`, in TOML and UTF-8. All keys may be left out unless the text below says otherwise, and so may the file. Flags win over it.',
+      '`balloond` reads `/etc/balloond.toml`, or the file that `--config` FILE names, and then the files in the folder of that name with `.d` added (`/etc/balloond.toml.d`, or `FILE.d`) whose names end with `.toml`, in the order of their names. Tables merge key by key, and the file that is read last wins. `[[socket]]` and `[[vm]]` of all files add up. A file with `[[policy.band]]` replaces all bands of the files before it, since the order of bands is their rank.',
+      '`balloond --check-config` names every mistake with its file, line and column, and changes nothing. `balloonctl reload` has the daemon read all files again; with a mistake in them, nothing changes.',
     ],
-    ['KEYS', keyEntries(file, FILE_WORDS)],
-    ['[[socket]]', 'Any number of sockets for VMMs.', keyEntries(table('socket').properties, SOCKET_WORDS)],
+    ...tables,
     [
-      '[[vm]]',
-      'What VMs of some names have, whichever socket they come to.',
-      keyEntries(table('vm').properties, VM_WORDS),
+      'SOCKETS AND THE SERVICE',
+      'The packaged service runs `balloond --fd 3`: the service manager holds `/run/balloond/balloond.sock`, and the daemon serves it whatever the configuration says. Each `[[socket]]` is a further socket, which the daemon makes itself. A `[[socket]]` with the path `/run/balloond/balloond.sock` makes none, and its other keys hold for VMs that connect there. The service may make sockets below `/run/balloond` only.',
     ],
-    [
-      '[policy]',
-      'Who gets memory when the host runs short.',
-      keyEntries(table('policy').properties, POLICY_WORDS),
-    ],
-    ['[[policy.band]]', 'Bands, highest first.', keyEntries(band.properties, BAND_WORDS)],
     [
       'EXAMPLES',
       {
         verbatim: [
           '[[socket]]',
-          'path = "/run/balloond/balloond.sock"',
+          'path = "/run/balloond/vmm/cache-balloon.sock"',
+          'device = "cache-balloon"',
           '',
           '[[vm]]',
           'match = "db-*"',
@@ -141,41 +152,28 @@ export function configPage(version: string): string {
         ].join('\n'),
       },
     ],
+    [
+      'FILES',
+      [
+        {
+          term: SCHEMA_PATH,
+          text: 'The JSON Schema of the file, which editors check it with; `balloond --print-schema` prints it.',
+        },
+        { term: '/var/lib/balloond', text: 'Where the service may write what `record` names.' },
+      ],
+    ],
     ['SEE ALSO', '`balloond`(8), `balloonctl`(1)'],
   ]);
 }
 
-/** What is used of JSON Schema. */
-interface Schema {
-  readonly properties?: Readonly<Record<string, Schema>>;
-  readonly required?: readonly string[];
-  readonly items?: Schema;
-  readonly anyOf?: readonly Schema[];
-  readonly const?: string;
-  readonly type?: string;
-  readonly minimum?: number;
-  readonly maximum?: number;
-}
-
-function items(schema: Schema): Schema {
-  return schema.items ?? schema;
-}
-
-function keyEntries(properties: Schema['properties'] = {}, words: Readonly<Record<string, string>>): Entry[] {
-  return Object.entries(words).map(([key, text]) => ({
+function keyEntries(
+  properties: Schema['properties'] = {},
+  words: Readonly<Record<string, KeyWords>>,
+): Entry[] {
+  return Object.entries(words).map(([key, { text, default: standard }]) => ({
     term: key,
-    text: `${text} ${sentence(kind(properties[key] ?? {}))}`,
+    text: `${text} ${sentence(kindWords(properties[key] ?? {}))}${standard === undefined ? '' : ` The default is \`${standard}\`.`}`,
   }));
-}
-
-/** In words, what a value may be. */
-function kind({ anyOf, const: only, items: each, type, minimum, maximum }: Schema): string {
-  if (only !== undefined) return `\`${only}\``;
-  if (anyOf !== undefined) return `one of ${anyOf.map(kind).join(', ')}`;
-  if (each !== undefined) return `an array, each ${kind(each)}`;
-  if (type === 'boolean') return '`true` or `false`';
-  if (type === 'number') return `a number from ${minimum ?? ''} to ${maximum ?? ''}`;
-  return `a ${type ?? 'string'}`;
 }
 
 function usage({ name, operands }: CommandSpec): string {

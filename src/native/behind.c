@@ -53,13 +53,16 @@ static double spent(void)
 	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
+/* Why a thread could not step back, as an errno; 0 as long as each could. */
+static int refused;
+
 /* Ring work comes first: with few cores, a thread that discards would keep the event loop waiting for milliseconds. */
 static void step_back(void)
 {
 	static __thread int done;
 
-	if (!done)
-		setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	if (!done && setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE) < 0)
+		__atomic_store_n(&refused, errno, __ATOMIC_RELAXED);
 	done = 1;
 }
 
@@ -227,9 +230,17 @@ NATIVE(stopBehind)
 	return glue_result(&call, 0);
 }
 
+/* priorityRefused(): the errno with which a thread was refused a lower priority, or 0. */
+NATIVE(priorityRefused)
+{
+	BEGIN;
+	return glue_result(&call, __atomic_load_n(&refused, __ATOMIC_RELAXED));
+}
+
 napi_status glue_export_behind(napi_env env, napi_value exports)
 {
-	static const napi_property_descriptor functions[] = { EXPORT(discardBehind), EXPORT(stopBehind) };
+	static const napi_property_descriptor functions[] = { EXPORT(discardBehind), EXPORT(stopBehind),
+							       EXPORT(priorityRefused) };
 
 	return napi_define_properties(env, exports, sizeof(functions) / sizeof(functions[0]), functions);
 }

@@ -40,6 +40,8 @@ export class EventLog {
   readonly #followers = new Set<(event: DaemonEvent) => void>();
   /** By VM, '' for those of no VM, and by kind. */
   readonly #buckets = new Map<string, Map<EventName, Bucket>>();
+  /** How often each event was met, also those that were left out. */
+  readonly counts = new Map<EventName, number>();
   #seq: number;
 
   constructor(log: LogSink, memory: EventMemory | null = null) {
@@ -56,6 +58,7 @@ export class EventLog {
   }
 
   readonly emit: Emit = (event, message, fields = {}, vm) => {
+    this.counts.set(event, (this.counts.get(event) ?? 0) + 1);
     const bucket = this.#bucket(event, vm);
     if (bucket.tokens < 1) {
       bucket.leftOut++;

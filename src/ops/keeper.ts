@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { decodeNotification } from '../../protocol/systemd.js';
@@ -11,6 +11,8 @@ import type { Emit } from './event-log.js';
 /** As many as systemd is asked to keep (systemd/balloond.service). */
 const MOST_FDS = 16384;
 const WATCHDOG_MS = 10_000;
+/** A file of this name beside its socket says that the keeper ends, and not the daemon alone. */
+export const KEEPER_STOPS = 'stops';
 /** Between the end of one daemon and the start of the next; doubled while they end before they are ready. */
 const RESTART_MS = 20;
 const RESTART_MS_MAX = 2000;
@@ -63,6 +65,7 @@ export class Keeper {
   stop(signal: NodeJS.Signals): void {
     this.#stopping = signal;
     if (this.#restart !== null) clearTimeout(this.#restart);
+    writeFileSync(join(this.#folder, KEEPER_STOPS), '');
     if (this.#daemon === null) this.#ended(0);
     else this.#daemon.kill(signal);
   }
@@ -86,6 +89,7 @@ export class Keeper {
       env: {
         ...process.env,
         NOTIFY_SOCKET: this.#path,
+        BALLOOND_KEEPER: String(process.pid),
         FDSTORE: String(MOST_FDS),
         WATCHDOG_USEC: String(WATCHDOG_MS * 1000),
         LISTEN_FDS: String(names.length),

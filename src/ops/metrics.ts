@@ -1,7 +1,9 @@
 import { freemem, totalmem } from 'node:os';
 import { setImmediate as turn } from 'node:timers/promises';
+import type { EventName } from '../../protocol/control/events.js';
 import type { VmView } from '../../protocol/control/schema.js';
 import { Family, label } from './exposition.js';
+import { eventFamily, policyFamilies, type PolicyMeasures } from './policy-families.js';
 import { processMetrics } from './process-metrics.js';
 import { VM_FAMILIES, type Measured } from './vm-families.js';
 import { CULPRITS, VmMeters } from './vm-meters.js';
@@ -17,19 +19,13 @@ export interface MeteredVm extends Measured {
   view(): VmView;
 }
 
-/** How often the policy did something, and why. */
-export interface PolicyCount {
-  readonly action: string;
-  readonly reason: string;
-  readonly count: number;
-}
-
 /**
  * What GET /metrics answers. A VM's series end with it; of the sums over all VMs, gauges forget it and counters do not.
  */
 export class Metrics {
   readonly #vms: () => Iterable<MeteredVm>;
-  readonly #policy: () => Iterable<PolicyCount>;
+  readonly #policy: () => PolicyMeasures | null;
+  readonly #events: ReadonlyMap<EventName, number>;
   readonly #version: string;
   /** Counted by VMs that are gone: by rows of VM_FAMILIES, and the rest. */
   readonly #goneCounters = VM_FAMILIES.map(() => 0);
@@ -41,10 +37,12 @@ export class Metrics {
   constructor(
     vms: () => Iterable<MeteredVm>,
     version: string,
-    policy: () => Iterable<PolicyCount> = () => [],
+    policy: () => PolicyMeasures | null = () => null,
+    events: ReadonlyMap<EventName, number> = new Map(),
   ) {
     this.#vms = vms;
     this.#policy = policy;
+    this.#events = events;
     this.#version = version;
   }
 
@@ -108,22 +106,11 @@ export class Metrics {
       discards,
       errors,
       ...totals(sums, meters, states),
-      this.#actions(),
+      ...policyFamilies(this.#policy()),
+      eventFamily(this.#events),
       ...this.#host(),
     ];
     return Buffer.concat([...fleet.flatMap((family) => family.bytes()), await processMetrics()]);
-  }
-
-  #actions(): Family {
-    const actions = new Family(
-      'balloond_policy_actions_total',
-      'counter',
-      'Actions of the policy, by action and reason',
-    );
-    for (const { action, reason, count } of this.#policy()) {
-      actions.add(`${label('action', action)},${label('reason', reason)}`, count);
-    }
-    return actions;
   }
 
   #host(): Family[] {

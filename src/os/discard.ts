@@ -12,6 +12,7 @@ export type DiscardMethod = (typeof METHODS)[number];
 const failure = new Int32Array(1);
 let probed: DiscardMethod | null = null;
 let pidfd = -1;
+let tellRefusal: ((error: SystemError) => void) | null = null;
 
 /**
  * The best method that this kernel has: tried once, on a memory file of our own. process_madvise takes many ranges
@@ -44,6 +45,23 @@ export function discardRanges(
   return { completed, error: completed < count ? new SystemError(failure[0] ?? 0, method) : null };
 }
 
+/**
+ * Calls `tell` once, after a discard, when threads that discard may not have a lower priority than the event loop: they
+ * discard all the same, and with few cores rings wait for them.
+ */
+export function onPriorityRefused(tell: (error: SystemError) => void): void {
+  tellRefusal = tell;
+}
+
+function lookAtPriority(): void {
+  if (tellRefusal === null) return;
+  const errno = native.priorityRefused();
+  if (errno === 0) return;
+  const tell = tellRefusal;
+  tellRefusal = null;
+  tell(new SystemError(errno, 'setpriority'));
+}
+
 /** What became of a range: 0 when it was discarded, NOT_ATTEMPTED, or the errno of its failure. */
 export const NOT_ATTEMPTED = -1;
 
@@ -71,7 +89,10 @@ export class BackgroundDiscard {
       count,
       METHODS.indexOf(method),
       outcomes,
-      done,
+      (seconds) => {
+        done(seconds);
+        lookAtPriority();
+      },
     );
     if (typeof handle === 'number') throw new SystemError(-handle, 'discard', `of ${count} ranges`);
     this.#handle = handle;

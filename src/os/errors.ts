@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 
 /** A system call that failed: the operator's to mend. */
@@ -12,6 +13,19 @@ export class SystemError extends Error {
     super(subject === undefined ? `${syscall}: ${code}` : `${syscall} ${subject}: ${code}`);
     this.code = code;
     this.syscall = syscall;
+  }
+}
+
+/** What is at a path where a socket was to be made. */
+export type Standing = 'nothing' | 'hidden' | 'folder' | 'socket' | 'link' | 'file';
+
+/** A path cannot be listened on, since something is there that is not left over from a process that ended. */
+export class PathTakenError extends SystemError {
+  readonly standing: Standing;
+
+  constructor(path: string, standing: Standing) {
+    super(constants.errno.EADDRINUSE, 'listen on', path);
+    this.standing = standing;
   }
 }
 

@@ -77,6 +77,7 @@ interface Native {
     callback: (seconds: number) => void,
   ): BehindHandle | number;
   stopBehind(behind: BehindHandle): number;
+  priorityRefused(): number;
   eventfd(initial: number): number;
   signal(fd: number): number;
   drain(fd: number): number;

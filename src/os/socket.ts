@@ -1,6 +1,7 @@
-import { checked } from './errors.js';
-import { native } from './native.js';
+import { lstatSync, statSync } from 'node:fs';
 import { constants } from 'node:os';
+import { checked, PathTakenError, type Standing } from './errors.js';
+import { native } from './native.js';
 
 /** Unix sockets. All are close-on-exec and non-blocking. */
 
@@ -11,11 +12,27 @@ const received = new Int32Array(MAX_FDS + 1);
 const credentials = new Int32Array(3);
 
 /**
- * Listens at `path`, which nobody may have listened on: a socket that was left behind is replaced, a live one is
- * EADDRINUSE. A path has at most 107 bytes (ENAMETOOLONG).
+ * Listens at `path`, which nobody may have listened on: a socket that was left behind is replaced. Throws PathTakenError
+ * where a listener or anything but a socket is there, else SystemError. A path has at most 107 bytes (ENAMETOOLONG).
  */
 export function listenUnix(path: string, mode = 0o600): number {
-  return checked(native.listen(path, mode), 'listen on', path);
+  const result = native.listen(path, mode);
+  if (result === -constants.errno.EADDRINUSE) throw new PathTakenError(path, standingAt(path));
+  return checked(result, 'listen on', path);
+}
+
+/** What is at `path`; `hidden` where this process may not look, `link` for a symbolic link that leads nowhere. */
+export function standingAt(path: string): Standing {
+  try {
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) {
+      return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true ? 'link' : 'nothing';
+    }
+    if (found.isDirectory()) return 'folder';
+    return found.isSocket() ? 'socket' : 'file';
+  } catch {
+    return 'hidden';
+  }
 }
 
 export function connectUnix(path: string): number {

@@ -5,18 +5,32 @@ import { commonName, globMatches } from './glob.js';
 
 export type PolicyMode = 'observe' | 'auto' | 'off';
 
-const Text = Type.String({ minLength: 1 });
+const SIZE_PATTERN = '\\d+ ?[Bb]?|\\d+(\\.\\d+)? ?[KMGTkmgt]([Ii][Bb])?';
+const PERCENT_PATTERN = '0*(100(\\.0+)?|\\d{1,2}(\\.\\d+)?) ?%';
+const NAME_PATTERN = Type.String({ minLength: 1, pattern: '^[^\\u0000]*$' });
+const AMOUNT = Type.String({
+  pattern: `^\\s*(${PERCENT_PATTERN}|${SIZE_PATTERN})\\s*$`,
+  title: `a percentage such as "25%", or a size (${SIZE_FORMS})`,
+});
+const SIZE = Type.String({ pattern: `^\\s*(${SIZE_PATTERN})\\s*$`, title: `a size (${SIZE_FORMS})` });
+const RAMP = Type.String({
+  pattern: `^\\s*${PERCENT_PATTERN}\\s*$`,
+  title: 'a percentage of RAM a second, such as "1%"',
+});
 /** What a VM may override of its band. */
 export const VM_POLICY = {
-  min: Type.Optional(Text),
-  max: Type.Optional(Text),
+  min: Type.Optional(AMOUNT),
+  max: Type.Optional(AMOUNT),
   weight: Type.Optional(Type.Number({ minimum: 0.01, maximum: 100 })),
 };
 
 const BandTable = Type.Object(
   {
-    name: Type.String({ pattern: '^[A-Za-z0-9_-]{1,32}$' }),
-    match: Type.Optional(Type.Array(Text)),
+    name: Type.String({
+      pattern: '^[A-Za-z0-9_-]{1,32}$',
+      title: 'a string of 1 to 32 letters, digits, _ and -',
+    }),
+    match: Type.Optional(Type.Array(NAME_PATTERN)),
     kill: Type.Optional(Type.Boolean()),
     ...VM_POLICY,
   },
@@ -26,17 +40,18 @@ const BandTable = Type.Object(
 export const POLICY_TABLE = Type.Object(
   {
     mode: Type.Optional(Type.Union([Type.Literal('observe'), Type.Literal('auto'), Type.Literal('off')])),
-    memory: Type.Optional(Text),
-    reserve: Type.Optional(Text),
-    interval: Type.Optional(Type.Number({ minimum: 0.05, maximum: 3600 })),
+    memory: Type.Optional(AMOUNT),
+    reserve: Type.Optional(AMOUNT),
+    interval: Type.Optional(Type.Number({ minimum: 0.1, maximum: 3600 })),
     'idle-tax': Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
-    ramp: Type.Optional(Text),
-    'urgent-ramp': Type.Optional(Text),
+    ramp: Type.Optional(RAMP),
+    'urgent-ramp': Type.Optional(RAMP),
     'will-grace': Type.Optional(Type.Number({ minimum: 0.1, maximum: 86400 })),
     'force-grace': Type.Optional(Type.Number({ minimum: 0.1, maximum: 86400 })),
     hold: Type.Optional(Type.Number({ minimum: 0, maximum: 86400 })),
-    record: Type.Optional(Text),
-    'default-band': Type.Optional(Text),
+    record: Type.Optional(NAME_PATTERN),
+    'record-max': Type.Optional(SIZE),
+    'default-band': Type.Optional(NAME_PATTERN),
     band: Type.Optional(Type.Array(BandTable, { minItems: 1, maxItems: 16 })),
   },
   { additionalProperties: false },
@@ -90,6 +105,10 @@ export interface Entitlement {
 /** More than that left over would leave VMs nothing. */
 const MAX_RESERVE_SHARE = 0.9;
 
+const DEFAULT_RECORD_MAX = '1G';
+/** Less would be replaced before anybody reads it. */
+const LEAST_RECORD_BYTES = 2 ** 20;
+
 const BUILT_IN = [
   { name: 'gold', min: '50%', weight: 4 },
   { name: 'silver', min: '25%', weight: 2 },
@@ -104,18 +123,21 @@ export class PolicySettings {
   readonly reserve: Amount;
   readonly intervalSeconds: number;
   readonly record: string | null;
+  /** What the recording and the part before it may take up together. */
+  readonly recordMaxBytes: number;
   readonly bands: readonly BandSettings[];
   readonly #defaultBand: number;
   readonly #rules: Omit<PolicyConfig, 'reserveShare' | 'bands' | 'partOfHost'>;
   readonly #overrides: readonly VmOverride[];
 
-  /** Of a file in which findPolicyMistake() found none. */
+  /** Of a file in which policyMistakes() found none. */
   constructor({ policy = {}, vm = [] }: PolicyFile) {
     this.mode = policy.mode ?? 'observe';
     this.memory = parseAmount(policy.memory ?? '100%');
     this.reserve = parseAmount(policy.reserve ?? '10%');
     this.intervalSeconds = policy.interval ?? 5;
     this.record = policy.record ?? null;
+    this.recordMaxBytes = parseSize(policy['record-max'] ?? DEFAULT_RECORD_MAX);
     this.bands = (policy.band ?? BUILT_IN).map(
       ({
         name,
@@ -207,62 +229,97 @@ export interface Mistake {
   readonly what: string;
 }
 
-/** The first thing in the file that cannot be meant, as far as that shows before there are VMs. */
-export function findPolicyMistake(file: PolicyFile): Mistake | null {
+/** Everything in the file that cannot be meant, as far as that shows before there are VMs. */
+export function policyMistakes(file: PolicyFile): Mistake[] {
   const { policy = {}, vm = [] } = file;
   const bands = policy.band ?? [];
-  const wrong = (where: string, what: string): Mistake => ({ where, what });
-  for (const key of ['memory', 'reserve', 'ramp', 'urgent-ramp'] as const) {
-    const mistake = amountMistake(`policy.${key}`, policy[key], key.endsWith('ramp'));
-    if (mistake !== null) return mistake;
-  }
-  if (policy.memory !== undefined && amountOf(parseAmount(policy.memory), 1) <= 0) {
-    return wrong('policy.memory', 'must be more than 0: it is what VMs may have in all');
-  }
-  const reserve = parseAmount(policy.reserve ?? '0%');
-  if ('share' in reserve && reserve.share > MAX_RESERVE_SHARE) {
-    return wrong(
-      'policy.reserve',
-      `is more than ${MAX_RESERVE_SHARE * 100}%, which leaves VMs next to nothing`,
-    );
-  }
   const tables = [
     ...bands.map((band, n) => ({ ...band, where: `policy.band.${n}` })),
     ...vm.map((entry, n) => ({ ...entry, where: `vm.${n}` })),
   ];
-  for (const { where, min, max } of tables) {
-    const mistake = amountMistake(`${where}.min`, min, false) ?? amountMistake(`${where}.max`, max, false);
-    if (mistake !== null) return mistake;
-    if (min === undefined || max === undefined) continue;
-    const [floor, ceiling] = [parseAmount(min), parseAmount(max)];
-    if ('share' in floor === 'share' in ceiling && amountOf(floor, 1) > amountOf(ceiling, 1)) {
-      return wrong(`${where}.min`, `(${min}) is above max (${max}): lower min or raise max`);
-    }
-  }
-  const names = bands.length > 0 ? bands.map(({ name }) => name) : BUILT_IN.map(({ name }) => name);
-  const twice = names.findIndex((name, n) => names.indexOf(name) !== n);
-  if (twice >= 0) return wrong(`policy.band.${twice}.name`, `${names[twice] ?? ''} is a band already`);
-  const wanted = policy['default-band'];
-  if (wanted !== undefined && !names.includes(wanted)) {
-    return wrong('policy.default-band', `names no band: bands are ${names.join(', ')}`);
-  }
-  return overlap(bands);
+  return [
+    ...amountMistakes(policy),
+    ...tables.flatMap(({ where, min, max }) => shareMistakes(where, min, max)),
+    ...bandMistakes(policy),
+    ...overlaps(bands),
+  ];
 }
 
-function overlap(bands: readonly Static<typeof BandTable>[]): Mistake | null {
+type PolicyTable = NonNullable<PolicyFile['policy']>;
+
+function amountMistakes(policy: PolicyTable): Mistake[] {
+  const mistakes = (['memory', 'reserve', 'ramp', 'urgent-ramp'] as const).flatMap(
+    (key) => amountMistake(`policy.${key}`, policy[key], key.endsWith('ramp')) ?? [],
+  );
+  const memory = amountOrNull(policy.memory);
+  if (memory !== null && amountOf(memory, 1) <= 0) {
+    mistakes.push({
+      where: 'policy.memory',
+      what: 'must be more than 0, since it is all that VMs may have: raise it',
+    });
+  }
+  const reserve = amountOrNull(policy.reserve);
+  if (reserve !== null && 'share' in reserve && reserve.share > MAX_RESERVE_SHARE && reserve.share <= 1) {
+    const what = `is more than ${MAX_RESERVE_SHARE * 100}%, which leaves VMs next to nothing: lower it`;
+    mistakes.push({ where: 'policy.reserve', what });
+  }
+  const record = amountOrNull(policy['record-max']);
+  if (policy['record-max'] !== undefined && (record === null || amountOf(record, 0) < LEAST_RECORD_BYTES)) {
+    const what = `must be a size from ${formatSize(LEAST_RECORD_BYTES)} to 8191 TiB: give such a size`;
+    mistakes.push({ where: 'policy.record-max', what });
+  }
+  return mistakes;
+}
+
+function shareMistakes(where: string, min: string | undefined, max: string | undefined): Mistake[] {
+  const wrong = [amountMistake(`${where}.min`, min, false), amountMistake(`${where}.max`, max, false)];
+  const mistakes = wrong.filter((mistake) => mistake !== null);
+  if (mistakes.length > 0 || min === undefined || max === undefined) return mistakes;
+  const [floor, ceiling] = [parseAmount(min), parseAmount(max)];
+  if ('share' in floor !== 'share' in ceiling || amountOf(floor, 1) <= amountOf(ceiling, 1)) return [];
+  return [{ where: `${where}.min`, what: `(${min}) is above max (${max}): lower min or raise max` }];
+}
+
+function bandMistakes(policy: PolicyTable): Mistake[] {
+  const names = (policy.band ?? BUILT_IN).map(({ name }) => name);
+  const mistakes = names.flatMap((name, n) =>
+    names.indexOf(name) === n
+      ? []
+      : [{ where: `policy.band.${n}.name`, what: `is that of another band (${name}): give each its own` }],
+  );
+  const wanted = policy['default-band'];
+  if (wanted !== undefined && !names.includes(wanted)) {
+    const what = `names no band: choose one of ${names.join(', ')}, or add [[policy.band]] with this name`;
+    mistakes.push({ where: 'policy.default-band', what });
+  }
+  return mistakes;
+}
+
+/** Of each two bands the first name that is in both. */
+function overlaps(bands: readonly Static<typeof BandTable>[]): Mistake[] {
   const patterns = bands.flatMap(({ name, match = [] }, n) => match.map((pattern) => ({ name, n, pattern })));
+  const mistakes = new Map<string, Mistake>();
   for (const a of patterns) {
     for (const b of patterns) {
-      if (b.n <= a.n) continue;
+      const pair = `${a.n} ${b.n}`;
+      if (b.n <= a.n || a.name === b.name || mistakes.has(pair)) continue;
       const both = commonName(a.pattern, b.pattern);
       if (both === null) continue;
-      return {
+      mistakes.set(pair, {
         where: `policy.band.${b.n}.match`,
         what: `has "${b.pattern}", and a VM called "${both}" is in ${a.name} already by "${a.pattern}": make one of them narrower`,
-      };
+      });
     }
   }
-  return null;
+  return [...mistakes.values()];
+}
+
+function amountOrNull(text: string | undefined): Amount | null {
+  try {
+    return text === undefined ? null : parseAmount(text);
+  } catch {
+    return null;
+  }
 }
 
 function amountMistake(where: string, text: string | undefined, share: boolean): Mistake | null {
@@ -273,8 +330,10 @@ function amountMistake(where: string, text: string | undefined, share: boolean):
   } catch {
     return { where, what: `"${text}" is no amount: write a percentage such as 25%, or ${SIZE_FORMS}` };
   }
-  if ('share' in amount && amount.share > 1) return { where, what: `"${text}" is more than 100%` };
-  if (share && !('share' in amount)) return { where, what: `"${text}" is no percentage of RAM a second` };
-  if (share && amountOf(amount, 1) <= 0) return { where, what: 'must be more than 0%' };
+  if ('share' in amount && amount.share > 1) return { where, what: `"${text}" is more than 100%: lower it` };
+  if (share && !('share' in amount)) {
+    return { where, what: `"${text}" is no percentage of RAM a second: write one such as 1%` };
+  }
+  if (share && amountOf(amount, 1) <= 0) return { where, what: 'must be more than 0%: raise it' };
   return null;
 }

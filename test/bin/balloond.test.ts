@@ -1,10 +1,11 @@
 // The daemon as a program: flags, exit codes, and what it says when it cannot start.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { ControlClient } from '../../src/control/client.js';
 import { closeFd } from '../../src/os/fd.js';
 import { connectUnix, listenUnix, socketPair } from '../../src/os/socket.js';
 import { Frontend } from '../support/frontend.js';
@@ -66,13 +67,17 @@ void t.test('what cannot work is one line that says what to do', async (t) => {
     [['--fd', 'x'], 2, /number of an open socket/],
     [['--log-level', 'loud'], 2, /Allowed choices/],
     [['--socket-path', '/a', '--fd', '3'], 2, /cannot be used with/],
-    [[], 1, /--socket-path PATH, --fd N or a --config/],
+    [
+      ['--config', '/dev/null', ...control('nothing')],
+      1,
+      /nothing to serve: give --socket-path PATH or --fd N, or/,
+    ],
     [['--fd', '99', ...control('fd')], 1, /EBADF: give the number/],
     [['--socket-path', `/${'x'.repeat(120)}`, ...control('long')], 1, /107 bytes/],
     [['--socket-path', join(folder, 'none/v.sock'), ...control('none')], 1, /create its folder/],
-    [['--socket-path', taken, ...control('taken')], 1, /another balloond running/],
+    [['--socket-path', taken, ...control('taken')], 1, /EADDRINUSE: stop the process that listens there/],
     [['--socket-path', join(folder, 'v.sock'), '--metrics', '9797', ...control('port')], 1, /give HOST:PORT/],
-    [['--config', join(folder, 'none.toml')], 1, /cannot read the configuration/],
+    [['--config', join(folder, 'none.toml'), ...control('file')], 1, /none\.toml cannot be read \(ENOENT\)/],
     [['--socket-path', join(folder, 'v2.sock'), '--control', join(folder, 'none/c')], 1, /create its folder/],
   ];
   const results = await Promise.all(cases.map(async ([args]) => start(args).ended));
@@ -86,19 +91,27 @@ void t.test('what cannot work is one line that says what to do', async (t) => {
   t.same(readdirSync(folder), ['taken.sock'], 'nothing is left behind');
 });
 
-void t.test('--check-config', async (t) => {
+void t.test('one cause, one remedy: what is at a path that cannot be listened on', async (t) => {
   const folder = folderFor(t);
-  const [good, bad] = ['good.toml', 'bad.toml'].map((name) => join(folder, name));
-  writeFileSync(good ?? '', '[[socket]]\npath = "/nowhere/v.sock"\n');
-  writeFileSync(bad ?? '', '[[socket]]\npath = "/x"\nnmae = "y"\n');
-  const [fine, wrong, none] = await Promise.all(
-    [['--config', good ?? ''], ['--config', bad ?? ''], []].map(
-      (args) => start(['--check-config', ...args]).ended,
-    ),
-  );
-  t.match(fine, { code: 0, stdout: /good\.toml: nothing wrong/, stderr: '' });
-  t.match(wrong, { code: 1, stdout: '', stderr: /bad\.toml:3:1: socket\.0\.nmae is unknown/ });
-  t.match(none, { code: 2, stderr: /needs --config FILE/ });
+  const at = (name: string): string => join(folder, name);
+  writeFileSync(at('file'), '');
+  mkdirSync(at('folder'));
+  symlinkSync(at('nowhere'), at('link'));
+  const listener = listenUnix(at('live'));
+  t.teardown(() => closeFd(listener));
+  for (const [name, words] of [
+    ['file', /is a file and no socket: move it away, or give another path\n$/],
+    ['folder', /is a folder: give the path of a file in it\n$/],
+    ['link', /is a symbolic link that leads nowhere: move it away/],
+    [
+      'live',
+      /EADDRINUSE: stop the process that listens there \(another balloond\?\), or give another path\n$/,
+    ],
+  ] as const) {
+    const { stderr } = await start(['--socket-path', at(name), '--control', at('c')]).ended;
+    t.match(stderr, words);
+    t.throws(() => listenUnix(at(name)), { code: 'EADDRINUSE', standing: name === 'live' ? 'socket' : name });
+  }
 });
 
 void t.test('SIGTERM ends it in order, and its sockets are gone', async (t) => {
@@ -113,6 +126,40 @@ void t.test('SIGTERM ends it in order, and its sockets are gone', async (t) => {
   t.equal(code, 0);
   t.match(stderr, /"event":"daemon-stopping"/);
   t.notOk(paths.some((path) => existsSync(path)));
+});
+
+void t.test('--fd serves its socket beside those of the file, which may say how', async (t) => {
+  const folder = folderFor(t);
+  const [passed, own, config] = ['passed.sock', 'own.sock', 'b.toml'].map((name) => join(folder, name));
+  const listener = listenUnix(passed ?? '');
+  const socket = (path = '', name = ''): string => `[[socket]]\npath = "${path}"\nname = "${name}"\n`;
+  writeFileSync(config ?? '', socket(passed, 'first') + socket(own, 'second'));
+  const control = join(folder, 'control.sock');
+  const daemon = start(['--fd', '3', '--config', config ?? '', '--control', control], listener);
+  closeFd(listener);
+  await started(daemon);
+  const names: string[] = [];
+  const client = new ControlClient(control);
+  for (const path of [passed, own]) {
+    const frontend = new Frontend({ socket: connectUnix(path ?? '') });
+    await frontend.connect();
+    const seen = (await client.list()).map(({ name }) => name).filter((name) => !names.includes(name));
+    names.push(...seen);
+    frontend.close();
+  }
+  t.same(names, ['first', 'second']);
+  writeFileSync(config ?? '', socket(passed, 'other'));
+  await client.reload();
+  t.notOk(existsSync(own ?? ''), 'a socket that left the file goes');
+  const frontend = new Frontend({ socket: connectUnix(passed ?? '') });
+  t.teardown(() => frontend.close());
+  await frontend.connect();
+  t.ok((await client.list()).some(({ name }) => name === 'other'));
+  writeFileSync(config ?? '', '');
+  await client.reload();
+  t.ok(existsSync(passed ?? ''), 'the passed one stays');
+  daemon.child.kill('SIGTERM');
+  t.equal((await daemon.ended).code, 0);
 });
 
 void t.test('--fd takes a connected socket, or one that listens', async (t) => {

@@ -1,10 +1,12 @@
 // The configuration file read again by a daemon that runs.
+import { execFileSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { PolicyState, ReloadReport } from '../../protocol/control/schema.js';
 import { Frontend } from '../support/frontend.js';
-import { DaemonProcess } from '../support/daemon.js';
+import { BIN, DaemonProcess } from '../support/daemon.js';
+import { temporaryFolder } from '../support/fleet.js';
 
 const SOCKET = (name: string, more = ''): string => `[[socket]]\npath = "{folder}/${name}"\n${more}`;
 
@@ -28,7 +30,7 @@ ${SOCKET('a.sock', 'name = "web"\n')}${SOCKET('c.sock')}[[vm]]\nmatch = "*"\nmin
     { key: 'vm', effect: 'next-connection' },
     { key: 'vm min, max and weight', effect: 'now' },
     { key: 'policy', effect: 'now' },
-    { key: 'policy mode, interval and record', effect: 'restart' },
+    { key: 'policy mode, interval, record and record-max', effect: 'restart' },
     { key: `socket ${at('a.sock')}`, effect: 'next-connection' },
     { key: `socket ${at('b.sock')}`, effect: 'now' },
     { key: `socket ${at('c.sock')}`, effect: 'now' },
@@ -48,8 +50,15 @@ ${SOCKET('a.sock', 'name = "web"\n')}${SOCKET('c.sock')}[[vm]]\nmatch = "*"\nmin
 
   const bad = [
     ['log-level = "info"\nlog-level', /balloond\.toml:2:\d+: /],
-    [`${SOCKET('a.sock')}stats-interval = -1`, /balloond\.toml:3:1: socket\.0\.stats-interval must be >= 0/],
+    [
+      `${SOCKET('a.sock')}stats-interval = -1`,
+      /balloond\.toml:3:1: socket\.0\.stats-interval must be 0 or a number from 0\.1/,
+    ],
     [SOCKET('d.sock') + SOCKET('none/e.sock'), /create its folder first/],
+    [
+      'loglevel = 1\nmode = 2\n',
+      /did you mean log-level\?; there is 1 more mistake, see balloond --check-config/,
+    ],
     ['', /nothing to serve/],
   ] as const;
   for (const [text, why] of bad) {
@@ -79,12 +88,45 @@ ${SOCKET('a.sock', 'name = "web"\n')}${SOCKET('c.sock')}[[vm]]\nmatch = "*"\nmin
   ]);
 });
 
-void t.test('without a file there is nothing to read', async (t) => {
-  const daemon = await DaemonProcess.start();
-  t.teardown(() => daemon.stop());
-  const { code, stderr } = await daemon.ctl('reload');
-  t.equal(code, 1);
-  t.match(stderr, /start balloond with --config FILE/);
-  daemon.child.kill('SIGHUP');
-  t.same(await daemon.list(), [], 'and a hang-up does not end it');
+/** Runs the shell script where /etc is empty, so that the default file is what the script makes it. */
+function withEmptyEtc(script: string, folder: string): string {
+  const wrapped = `mount -t tmpfs tmpfs /etc && cd "$1" && ${script}`;
+  return execFileSync('unshare', ['--mount', 'sh', '-ec', wrapped, 'sh', folder], {
+    encoding: 'utf8',
+    timeout: 120_000,
+    env: { PATH: process.env['PATH'] },
+  });
+}
+
+const BALLOOND = `${process.execPath} ${join(BIN, 'balloond.js')}`;
+const BALLOONCTL = `${process.execPath} ${join(BIN, 'balloonctl.js')} --control $PWD/c`;
+
+void t.test('the default file is read where it exists, and its folder in any case', (t) => {
+  const folder = temporaryFolder(t);
+  const said = withEmptyEtc(
+    `${BALLOOND} --check-config --control c
+    ${BALLOOND} --control c --socket-path a >log 2>&1 &
+    daemon=$!
+    trap 'kill $daemon 2>/dev/null || :' EXIT
+    until grep -q daemon-started log; do sleep 0.1; done
+    ${BALLOONCTL} reload 2>&1 || echo refused
+    mkdir /etc/balloond.toml.d
+    echo 'log-level = "debug"' >/etc/balloond.toml.d/a.toml
+    ${BALLOONCTL} --json reload
+    printf '[[socket]]\npath = "%s/not-wanted"\n' "$PWD" >/etc/balloond.toml
+    ${BALLOOND} --check-config --control x
+    kill -HUP $daemon
+    until [ "$(grep -c config-reloaded log)" = 2 ]; do sleep 0.1; done
+    kill $daemon
+    wait $daemon
+    ls -d not-wanted 2>/dev/null || echo none`,
+    folder,
+  );
+  t.match(said, /^\/etc\/balloond\.toml: there is no such file, so that all settings have their defaults\n/);
+  t.match(said, /no configuration file to read again: create \/etc\/balloond\.toml, or start .*\nrefused\n/);
+  t.match(said, '"files":["/etc/balloond.toml.d/a.toml"]');
+  t.match(said, '{"key":"log-level","effect":"now"}');
+  t.match(said, '/etc/balloond.toml: nothing wrong\n/etc/balloond.toml.d/a.toml: nothing wrong\n');
+  t.match(said, /none\n$/, '--socket-path replaces the sockets of the file');
+  t.end();
 });

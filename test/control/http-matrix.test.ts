@@ -30,10 +30,8 @@ function exchange(dial: Dial, bytes: string, until = /\0/): Promise<string> {
 }
 
 function parse(text: string): Raw {
-  const [head = '', body = ''] = [
-    text.slice(0, text.indexOf('\r\n\r\n')),
-    text.slice(text.indexOf('\r\n\r\n') + 4),
-  ];
+  const end = text.indexOf('\r\n\r\n');
+  const [head, body] = [text.slice(0, end), text.slice(end + 4)];
   const [line = '', ...fields] = head.split('\r\n');
   const headers = Object.fromEntries(
     fields.map((field) => [

@@ -14,6 +14,7 @@ import { listenUnix } from '../../src/os/socket.js';
 import {
   call,
   GIB,
+  MemoryDaemon,
   MemoryEvents,
   MemoryFleet,
   serveFleet,
@@ -39,6 +40,7 @@ void t.test('each operation answers with its schema', async (t) => {
     setTarget: `{"memoryBytes":${GIB}}`,
     inhibit: '{"reason":"test"}',
     changePolicy: '{"paused":true}',
+    changeDaemon: '{"logLevel":"debug"}',
   };
   for (const [id, operation] of Object.entries<Operation>(OPERATIONS)) {
     if (operation.streams) continue;
@@ -287,7 +289,8 @@ void t.test('a client that hangs up in its body is nobody to report on', async (
 
 void t.test('the socket', async (t) => {
   const path = join(temporaryFolder(t), 'control.sock');
-  const start = () => startControlServer(path, new MemoryFleet(), new MemoryEvents(), VERSION);
+  const start = () =>
+    startControlServer(path, new MemoryFleet(), new MemoryEvents(), VERSION, new MemoryDaemon());
 
   const first = await start();
   t.equal(statSync(path).mode & 0o777, 0o660, 'for owner and group');
@@ -305,9 +308,12 @@ void t.test('the socket', async (t) => {
   writeFileSync(path, 'precious');
   await t.rejects(start(), 'a file that is no socket stays');
   t.ok(existsSync(path));
-  await t.rejects(startControlServer(join(path, 'x'), new MemoryFleet(), new MemoryEvents(), VERSION), {
-    code: 'ENOTDIR',
-  });
+  await t.rejects(
+    startControlServer(join(path, 'x'), new MemoryFleet(), new MemoryEvents(), VERSION, new MemoryDaemon()),
+    {
+      code: 'ENOTDIR',
+    },
+  );
 });
 
 void t.test('close lets a reply under way go out', async (t) => {

@@ -246,7 +246,9 @@ void t.test('three bands and 60 % of what they want: gold is served, bronze yiel
   t.ok((bytes[1] ?? 0) > (bytes[2] ?? 0), 'silver keeps more than bronze');
   t.ok((bytes[2] ?? 0) >= 0.2 * RAM_BYTES, 'bronze keeps its floor');
   const moves = scene.events.filter(({ event }) => event === 'policy-took' || event === 'policy-gave').length;
-  const counted = scene.engine.acted.filter(({ action }) => action === 'took' || action === 'gave');
+  const counted = [...scene.engine.measures().acted].filter(
+    ({ action }) => action === 'took' || action === 'gave',
+  );
   t.equal(
     counted.reduce((sum, { count }) => sum + count, 0),
     moves,

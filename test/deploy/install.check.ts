@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { Container, startVmm, until } from '../support/container.js';
 import { readDockerfile } from '../support/dockerfile.js';
-import { buildImage, copySources, npmSettings, runImage, runLine } from '../support/image.js';
+import { buildImage, copySources, npmEnvironment, runImage, runLine } from '../support/image.js';
 import { ROOT } from '../support/kubernetes.js';
 
 const HOME = '/home/alice';
@@ -79,7 +79,9 @@ class Root {
     execFileSync('cp', ['-aT', base, this.path]);
     chmodSync(this.path, 0o755);
     t.teardown(() => rmSync(this.path, { recursive: true, force: true }));
-    const settings = npmSettings().map(([name, value]) => `${name.replaceAll('_', '-')}=${value}\n`);
+    const settings = npmEnvironment('/mnt/authorities')
+      .env.filter((each) => each.startsWith('npm_config_'))
+      .map((each) => `${each.replace(/^npm_config_([a-z_]+)/, (_, name: string) => name.replaceAll('_', '-'))}\n`);
     writeFileSync(join(this.path, 'root/.npmrc'), settings.join(''));
     this.asRoot(`useradd --create-home alice
       echo 'alice ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/alice

@@ -86,7 +86,7 @@ void t.test('what docs/installing.md tells of page cache balloons', async (t) =>
   );
   t.match(await host.json<VmView>('balloonctl --json show cached'), { state: 'running', cache: {} });
   await host.ok('systemctl stop cached.service');
-  await host.ok('rm /etc/tmpfiles.d/balloond-vmm.conf && rm -r /etc/systemd/system/balloond.service.d');
+  await host.ok('rm /etc/tmpfiles.d/balloond-vmm.conf && rm -r /etc/balloond.toml.d');
 });
 
 void t.test('purged, it leaves nothing', async (t) => {

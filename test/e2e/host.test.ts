@@ -119,6 +119,15 @@ void t.test('members of balloond-vmm connect VMMs, others do not', async (t) => 
   t.match(await host.json('balloonctl --json show web'), { balloon: { discardedBytesTotal: 16 * MIB } });
 });
 
+/** Field 19 of /proc/PID/task/TID/stat, counted behind the name in parentheses. */
+const NICE_VALUES = `for stat in /proc/$(systemctl show --value --property=MainPID balloond.service)/task/*/stat; do
+  sed 's/.*) //' $stat | cut -d ' ' -f 17; done | sort -n | uniq`;
+
+void t.test('threads that discard step behind the event loop, which the sandbox lets them', async (t) => {
+  t.equal(await host.ok(NICE_VALUES), '0\n5');
+  t.notMatch(await host.ok('journalctl --unit=balloond --output=cat'), /compete with rings/);
+});
+
 void t.test('the journal knows of each VM, and what to do', async (t) => {
   const about = (vm: string): Promise<string> =>
     host.ok(`journalctl --unit=balloond BALLOOND_VM=${vm} --output=cat --output-fields=BALLOOND_EVENT`);
@@ -169,6 +178,10 @@ void t.test('its sandbox allows what it needs and nothing else', async (t) => {
     ['cat /proc/meminfo /proc/pressure/memory', true, 'the state of the host is known'],
     [`perl -e '${syscallExists(SYS_PROCESS_MADVISE)}'`, true, 'many ranges are discarded by one call'],
     ['touch /run/balloond/x && rm /run/balloond/x', true, 'the control socket is made'],
+    ['touch /var/lib/balloond/x && rm /var/lib/balloond/x', true, 'the policy records'],
+    ['nice -n 5 true', true, 'threads step back'],
+    ['chrt --fifo 1 true', false, 'real-time priority'],
+    ['taskset 1 true', false, 'other settings of resources'],
     ['test -w /proc/$VMM/mem', false, 'memory of processes'],
     ['kill -0 $VMM', false, 'signals'],
     ['touch /var/tmp/../x || touch /usr/x || touch /etc/x', false, 'the file system'],
@@ -283,6 +296,21 @@ void t.test('stopped and started again, as for an upgrade', async (t) => {
   );
 });
 
+void t.test('stopped with its socket and not enabled, it goes on where it was', async (t) => {
+  const units = 'balloond.socket balloond.service';
+  await host.ok(`systemctl disable --quiet ${units} && systemctl stop ${units} && sleep 1`);
+  t.equal(await host.service('ActiveState'), 'inactive');
+  t.not(await host.service('NFileDescriptorStore'), '0', 'systemd holds the VMs meanwhile');
+  await host.ok(`systemctl start ${units}`);
+  t.match(await host.json('balloonctl --json show web'), { balloon: { actualBytes: 16 * MIB } });
+  await host.ok(`balloonctl set web --balloon 17M --wait && balloonctl set web --balloon 16M --wait`);
+  await host.ok(`systemctl enable --quiet ${units}`);
+  t.match(
+    await host.ok('journalctl --unit=balloond.service --output=cat'),
+    /SIGTERM; systemd holds \d VMs for the next daemon/,
+  );
+});
+
 /** As docs/installing.md has it under "Metrics on TCP". */
 const NETWORK = /Metrics on TCP.*?\[Service\]\n(.*?)```/s.exec(
   readFileSync(join(ROOT, 'docs/installing.md'), 'utf8'),
@@ -299,6 +327,7 @@ const POLICY = `metrics = "127.0.0.1:9797"
 mode = "auto"
 memory = "150M"
 interval = 0.25
+record = "/var/lib/balloond/trace.ndjson"
 will-grace = ${WILL_SECONDS}
 force-grace = ${FORCE_SECONDS}
 
@@ -318,19 +347,19 @@ void t.test(
   async (t) => {
     const dropIn = '/run/systemd/system/balloond.service.d';
     await host.ok(`mkdir -p ${dropIn}
-    cat >/run/policy.toml <<'END'
+    mkdir -p /etc/balloond.toml.d
+    cat >/etc/balloond.toml.d/policy.toml <<'END'
 ${POLICY}END
     cat >${dropIn}/policy.conf <<'END'
 [Service]
-ExecStart=
-ExecStart=/usr/sbin/balloond --fd 3 --config /run/policy.toml
+SystemCallFilter=~setpriority
 ${NETWORK}
 END
     ${startVmm('mule', { memory: 'stubborn' })}`);
     const { steps, triggered, events, oomKills, peakBytes, vm } = await host.json<ForceReport>(
       `node ${TESTS}/out/test/support/host-lab/force.js /run/balloond/control.sock mule '
         systemctl daemon-reload; systemctl restart balloond.service' web ${28 * MIB} \
-        'sed -i s/force-grace.*/force-grace=${LAST_FORCE_SECONDS}/ /run/policy.toml'`,
+        'sed -i s/force-grace.*/force-grace=${LAST_FORCE_SECONDS}/ /etc/balloond.toml.d/policy.toml'`,
     );
     t.comment(JSON.stringify(steps));
     const shape = steps.map(({ highBytes, maxBytes }) => [highBytes !== null, maxBytes !== null]);
@@ -388,7 +417,13 @@ END
       /^balloond_vm_memory_bytes\{.*vm="mule"/m,
       'metrics on TCP, let in as documented',
     );
-    await host.ok(`rm ${dropIn}/policy.conf /run/policy.toml && systemctl daemon-reload`);
+    t.match(
+      await host.ok('journalctl --unit=balloond --output=cat BALLOOND_EVENT=priority-refused'),
+      /^discards compete with rings for the processor: setpriority: EPERM$/,
+      'where the threads may not step back, that is said once',
+    );
+    t.match(await host.ok('head -n 1 /var/lib/balloond/trace.ndjson'), /"totalBytes":157286400/, 'recorded');
+    await host.ok(`rm -r ${dropIn}/policy.conf /etc/balloond.toml.d && systemctl daemon-reload`);
   },
 );
 
@@ -408,6 +443,7 @@ void t.test('stopped in order', async (t) => {
 
 void t.test('removed, it leaves the configuration and accounts; purged, it leaves nothing', async (t) => {
   await host.ok(`rm -r ${dirname(PATIENT)}`);
+  await host.ok('rm -r /var/lib/balloond');
   await host.installer('--remove');
   t.equal(
     await host.ok('ls /etc/balloond.toml && getent passwd balloond | cut -d: -f1'),

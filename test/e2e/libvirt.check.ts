@@ -8,6 +8,9 @@ import { GIB, MIB, startDaemon } from '../support/e2e.js';
 import { ensureLab } from '../support/lab/lab.js';
 import { memfdAllocatedBytes } from '../support/lab/memfd-blocks.js';
 import { LibvirtHost } from '../support/libvirt-host.js';
+import { commandsOf } from '../docs/commands.js';
+import { invocationsIn } from '../docs/invocations.js';
+import { readPage } from '../docs/page.js';
 
 const SOCKET = '/run/balloond/balloond.sock';
 const DOMAIN = '/run/balloond/domain.xml';
@@ -47,6 +50,13 @@ function domain(emulator = '/opt/lab/qemu'): string {
     .replace('<devices>', `<devices><emulator>${emulator}</emulator>`);
 }
 
+/** Commands of the page's block that has this one. */
+function shown(first: string): string[] {
+  const block = readPage('docs/libvirt.md').blocks.find(({ text }) => text.startsWith(first));
+  if (block === undefined) throw new Error(`docs/libvirt.md has no block that begins with ${first}`);
+  return commandsOf(block).map(({ text }) => text);
+}
+
 async function define(xml: string): Promise<void> {
   writeFileSync(join(daemon.folder, 'domain.xml'), xml);
   await host.sh('virsh undefine web-1');
@@ -67,14 +77,14 @@ void t.test('who left a step out is told what the page says', async (t) => {
     code: 1,
     text: `Failed to connect to '${SOCKET}': Permission denied`,
   });
-  await host.ok('groupadd balloond-vmm && usermod --append --groups balloond-vmm libvirt-qemu');
+  await host.ok('groupadd balloond-vmm');
+  for (const command of shown('usermod')) await host.ok(command);
   const [, , group] = (await host.ok('getent group balloond-vmm')).split(':');
   chownSync(join(daemon.folder, 'balloond.sock'), 0, Number(group));
 
-  t.match(
-    await host.ok('cat /etc/apparmor.d/abstractions/libvirt-qemu'),
-    'include if exists <local/abstractions/libvirt-qemu>',
-  );
+  const said = [];
+  for (const command of shown('mkdir')) said.push(await host.ok(command));
+  t.match(said.at(-1), 'include if exists <local/abstractions/libvirt-qemu>');
 
   // Debian 13's own.
   await define(domain('/usr/bin/qemu-system-x86_64'));
@@ -111,6 +121,13 @@ void t.test('started, it gives memory and takes it back', async (t) => {
   const back = (given['VIRTIO_BALLOON_S_MEMFREE'] ?? 0) - (taken['VIRTIO_BALLOON_S_MEMFREE'] ?? 0);
   // Up to an eighth of memory may rest in the processor's own free list, which MEMFREE leaves out.
   t.ok(back > 0.7 * GIB, `the guest has ${back} more`);
+
+  for (const command of shown('balloonctl list')) {
+    const [{ args } = { args: [] }] = invocationsIn(command);
+    // Whether this machine has something to mend is not the page's.
+    if (args[0] === 'doctor') await daemon.ctl(...args);
+    else await daemon.ok(...args);
+  }
 });
 
 void t.test('suspended, not saved, reset and destroyed by virsh', async (t) => {

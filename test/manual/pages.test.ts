@@ -5,9 +5,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { daemonProgram } from '../../src/daemon/options.js';
-import { deviceOptions } from '../../src/daemon/settings.js';
 import type { CommandTable } from '../../src/manual/pages.js';
-import { DEVICE_WORDS, POLICY_WORDS, SOCKET_WORDS } from '../../src/manual/settings-words.js';
+import { TABLE_WORDS } from '../../src/daemon/config/words.js';
 import { manualPage } from '../../src/manual/roff.js';
 
 const run = promisify(execFile);
@@ -31,16 +30,9 @@ void t.test('they name all commands, options and keys', async (t) => {
   const daemon = source('balloond.8');
   for (const { long } of daemonProgram('0').options) t.match(daemon, long ?? 'none');
   const config = source('balloond.toml.5');
-  for (const key of Object.keys({ ...SOCKET_WORDS, ...POLICY_WORDS }))
+  for (const key of TABLE_WORDS.flatMap(({ keys }) => Object.keys(keys)))
     t.ok(config.includes(`\n.B ${key}\n`), key);
   t.match(config, /a number from 0 to 86400/i);
-  t.end();
-});
-
-void t.test('defaults that they tell are those there are', (t) => {
-  const { statsIntervalSeconds, discardDelaySeconds } = deviceOptions({}, null, 'x');
-  t.match(DEVICE_WORDS['stats-interval'], `; ${statsIntervalSeconds} by default`);
-  t.match(DEVICE_WORDS['discard-delay'], `; ${discardDelaySeconds} by default`);
   t.end();
 });
 

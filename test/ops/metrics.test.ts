@@ -56,8 +56,17 @@ void t.test('a VM, and all VMs together', async (t) => {
   const vm = everything('web-1');
   vm.meters.kickToAck.observe(0.0004);
   vm.meters.errors.driver++;
-  const acted = [{ action: 'took', reason: 'host-short', count: 3 }];
-  const samples = await samplesOf(new Metrics(fleetOf(vm, everything('web-2')), '1.2.3', () => acted));
+  const policy = {
+    acted: [{ action: 'took', reason: 'host-short', count: 3 }],
+    mode: 'auto',
+    paused: true,
+    short: true,
+    reserveBytes: 7,
+    availableBytes: null,
+    vms: [{ name: 'web-1', force: 4, withstands: true, manual: false }],
+  };
+  const met = new Map([['resume-failed', 2]] as const);
+  const samples = await samplesOf(new Metrics(fleetOf(vm, everything('web-2')), '1.2.3', () => policy, met));
   const own = { vm: 'web-1' };
   const expected: [string, Record<string, string>, number][] = [
     ['balloond_vm_memory_bytes', own, 4 * GIB],
@@ -73,6 +82,16 @@ void t.test('a VM, and all VMs together', async (t) => {
     ['balloond_vm_cgroup_pressure_some_seconds_total', own, 2.5],
     ['balloond_vm_cgroup_pressure_full_seconds_total', own, 0.5],
     ['balloond_policy_actions_total', { action: 'took', reason: 'host-short' }, 3],
+    ['balloond_policy_mode', { mode: 'auto' }, 1],
+    ['balloond_policy_mode', { mode: 'observe' }, 0],
+    ['balloond_policy_paused', {}, 1],
+    ['balloond_policy_short', {}, 1],
+    ['balloond_policy_reserve_bytes', {}, 7],
+    ['balloond_vm_policy_force', own, 4],
+    ['balloond_vm_policy_withstands', own, 1],
+    ['balloond_vm_policy_manual', own, 0],
+    ['balloond_events_total', { event: 'resume-failed' }, 2],
+    ['balloond_events_total', { event: 'hand-over-failed' }, 0],
     ['balloond_vm_guest_oom_kills_total', own, 2],
     ['balloond_vm_guest_memory_available_bytes', own, GIB],
     ['balloond_vm_running', own, 1],
@@ -86,6 +105,7 @@ void t.test('a VM, and all VMs together', async (t) => {
     ['balloond_build_info', { version: '1.2.3' }, 1],
   ];
   for (const [name, labels, value] of expected) t.same(find(samples, name, labels), [value], name);
+  t.same(find(samples, 'balloond_policy_available_bytes'), [], 'nothing is said of what is not known');
   t.ok((find(samples, 'process_open_fds')[0] ?? 0) > 0);
   t.ok((find(samples, 'process_resident_memory_bytes')[0] ?? 0) > 2 ** 20);
   t.equal(find(samples, 'nodejs_eventloop_lag_seconds').length, 1);

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { findPolicyMistake, PolicySettings } from '../../src/policy/settings.js';
+import { policyMistakes, PolicySettings } from '../../src/policy/settings.js';
 
 const GIB = 2 ** 30;
 
@@ -29,17 +29,15 @@ void t.test('amounts that a host cannot honour are named, and what is done inste
   t.end();
 });
 
-void t.test('what can be meant on no host is refused', (t) => {
-  t.match(findPolicyMistake({ policy: { memory: '0%' } }), { where: 'policy.memory' });
-  t.match(findPolicyMistake({ policy: { memory: 'much' } }), {
-    where: 'policy.memory',
-    what: /is no amount/,
-  });
-  t.match(findPolicyMistake({ policy: { memory: '101%' } }), { where: 'policy.memory' });
-  t.match(findPolicyMistake({ policy: { reserve: '95%' } }), {
-    where: 'policy.reserve',
-    what: /more than 90%/,
-  });
-  t.equal(findPolicyMistake({ policy: { memory: '50%', reserve: '90%' } }), null);
+void t.test('what can be meant on no host is refused, all of it at once', (t) => {
+  t.match(policyMistakes({ policy: { memory: '0%' } }), [{ where: 'policy.memory' }]);
+  t.match(policyMistakes({ policy: { memory: 'much' } }), [{ where: 'policy.memory', what: /is no amount/ }]);
+  t.match(policyMistakes({ policy: { memory: '101%', ramp: '0%', reserve: '95%' } }), [
+    { where: 'policy.memory', what: /more than 100%/ },
+    { where: 'policy.ramp', what: /more than 0%/ },
+    { where: 'policy.reserve', what: /more than 90%/ },
+  ]);
+  t.match(policyMistakes({ policy: { 'record-max': '1K' } }), [{ where: 'policy.record-max' }]);
+  t.same(policyMistakes({ policy: { memory: '50%', reserve: '90%', 'record-max': '1M' } }), []);
   t.end();
 });

@@ -57,8 +57,10 @@ export class DaemonProcess {
     args.push('--log-level', options.logLevel ?? 'info');
     if (options.supervise === true) args.push('--supervise');
     if (options.metrics === true) args.push('--metrics', '127.0.0.1:0');
-    if (options.config === undefined) args.push('--socket-path', join(folder, 'vhost.sock'));
-    else {
+    if (options.config === undefined) {
+      // Nor the file of the machine that it runs on.
+      args.push('--socket-path', join(folder, 'vhost.sock'), '--config', '/dev/null');
+    } else {
       writeFileSync(join(folder, 'balloond.toml'), options.config.replaceAll('{folder}', folder));
       args.push('--config', join(folder, 'balloond.toml'));
     }

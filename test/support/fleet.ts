@@ -1,5 +1,5 @@
 /** A fleet in memory behind a real control server, and an HTTP client that hides nothing of the answers. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,19 +7,26 @@ import type { Test } from 'tap';
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
+  DaemonChange,
+  DaemonView,
   LimitRequest,
   PolicyChange,
   PolicyState,
+  ReloadReport,
   TargetRequest,
   VmView,
 } from '../../protocol/control/schema.js';
-import { RefusedError, type EventSource, type Fleet } from '../../src/control/fleet.js';
+import { RefusedError, type DaemonControl, type EventSource, type Fleet } from '../../src/control/fleet.js';
 import { Metrics } from '../../src/ops/metrics.js';
 import type { Refusal } from '../../src/control/http.js';
 import { startControlServer } from '../../src/control/server.js';
 
 export const GIB = 1024 ** 3;
 export const VERSION = '1.2.3';
+/** Of balloonctl, which is of this tree. */
+export const { version: OWN_VERSION } = JSON.parse(
+  readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
+) as { version: string };
 
 /** A running VM of 4 GiB with nothing in its balloon. */
 export function vmView(name: string, change: Partial<VmView> = {}): VmView {
@@ -52,6 +59,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
     cgroup: null,
     limits: { high: null, max: null, mayUseBytes: 4 * GIB, problem: null },
     policy: null,
+    statsIntervalSeconds: 10,
     ...change,
   };
 }
@@ -105,6 +113,10 @@ export class MemoryFleet implements Fleet {
     const vm = this.#get(name);
     const kept = (word: typeof high) => (word === undefined || word === 'restore' ? null : word);
     return this.#replace({ ...vm, limits: { ...vm.limits, high: kept(high), max: kept(max) } });
+  }
+
+  setStatsInterval(name: string, statsIntervalSeconds: number): VmView {
+    return this.#replace({ ...this.#get(name), statsIntervalSeconds });
   }
 
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
@@ -225,9 +237,49 @@ export interface ControlFixture {
   readonly socketPath: string;
   readonly fleet: MemoryFleet;
   readonly events: MemoryEvents;
+  readonly daemon: MemoryDaemon;
   /** Everything the server refused, oldest first. */
   readonly refusals: Refusal[];
   readonly close: () => Promise<void>;
+}
+
+/** A daemon that systemd holds, as it says of itself. */
+export function daemonView(change: Partial<DaemonView> = {}): DaemonView {
+  return {
+    version: OWN_VERSION,
+    pid: process.pid,
+    startedAt: '2025-01-01T12:00:00.000Z',
+    holder: 'systemd',
+    heldOver: 'stop',
+    holderProblem: null,
+    holderRemedy: null,
+    configFiles: ['/etc/balloond.toml'],
+    control: '/run/balloond/control.sock',
+    logLevel: 'info',
+    ...change,
+  };
+}
+
+/** What of the daemon is not its VMs, in memory. */
+export class MemoryDaemon implements DaemonControl {
+  state = daemonView();
+
+  view(): DaemonView {
+    return this.state;
+  }
+
+  change({ logLevel }: DaemonChange): DaemonView {
+    this.state = { ...this.state, logLevel };
+    return this.state;
+  }
+
+  reload(): ReloadReport {
+    return {
+      file: '/etc/balloond.toml',
+      files: ['/etc/balloond.toml'],
+      changes: [{ key: 'control', effect: 'restart' }],
+    };
+  }
 }
 
 /** Serves `fleet` on a socket of its own until the test ends. */
@@ -235,21 +287,14 @@ export async function serveFleet(t: Test, fleet = new MemoryFleet(vmView('web1')
   const socketPath = join(temporaryFolder(t), 'control.sock');
   const events = new MemoryEvents();
   const refusals: Refusal[] = [];
-  const server = await startControlServer(
-    socketPath,
-    fleet,
-    events,
-    VERSION,
-    (refusal) => refusals.push(refusal),
-    () => ({
-      file: '/etc/balloond.toml',
-      changes: [{ key: 'control', effect: 'restart' }],
-    }),
+  const daemon = new MemoryDaemon();
+  const server = await startControlServer(socketPath, fleet, events, VERSION, daemon, (refusal) =>
+    refusals.push(refusal),
   );
   let closing: Promise<void> | null = null;
   const close = () => (closing ??= server.close());
   t.teardown(close);
-  return { socketPath, fleet, events, refusals, close };
+  return { socketPath, fleet, events, daemon, refusals, close };
 }
 
 /** Short enough for the 107 bytes of a socket's path. */

@@ -102,15 +102,27 @@ function npmSetting(name: string): string {
   return value === 'null' ? '' : value;
 }
 
-/** Runs shell in the root, as root and with npm told what it is told on this machine; returns its output, or throws. */
-export function runLine(line: string, root: string, workdir: string): string {
+/** What npm has to be told elsewhere, as `NAME=value`; `authorities` is the file of certificates to copy to `cafile`, if any. */
+export function npmEnvironment(cafile: string): { env: string[]; authorities: string } {
+  const settings = NPM_SETTINGS.map((name) => [name.replaceAll('-', '_'), npmSetting(name)]).filter(
+    ([, value]) => value !== '',
+  );
   const proxies = Object.entries(process.env).filter(([name]) => /^(https?|no)_proxy$/i.test(name));
   const authorities = npmSetting('cafile');
-  const env = [
-    ...['env', '-i', `PATH=${PATH}`, 'HOME=/root', 'DEBIAN_FRONTEND=noninteractive'],
-    ...npmSettings().map(([name, value]) => `npm_config_${name}=${value}`),
-    ...proxies.map(([name, value]) => `${name}=${value}`),
-  ];
+  if (authorities !== '') settings.push(['cafile', cafile]);
+  return {
+    env: [
+      ...settings.map(([name, value]) => `npm_config_${name}=${value}`),
+      ...proxies.map(([name, value]) => `${name}=${value}`),
+    ],
+    authorities,
+  };
+}
+
+/** Runs shell in the root, as root and with npm told what it is told on this machine; returns its output, or throws. */
+export function runLine(line: string, root: string, workdir: string): string {
+  const { env: told, authorities } = npmEnvironment('/mnt/authorities');
+  const env = ['env', '-i', `PATH=${PATH}`, 'HOME=/root', 'DEBIAN_FRONTEND=noninteractive', ...told];
   const script = `${MOUNTS}mount -t tmpfs tmpfs "$root/mnt"
     [ -z "$2" ] || cp "$2" "$root/mnt/authorities"
     shift 2\nexec chroot "$root" "$@"`;
@@ -120,14 +132,4 @@ export function runLine(line: string, root: string, workdir: string): string {
     encoding: 'utf8',
     maxBuffer: 2 ** 26,
   });
-}
-
-/** What npm has to be told in a root, by name. */
-export function npmSettings(): [string, string][] {
-  const settings = NPM_SETTINGS.map((name): [string, string] => [
-    name.replaceAll('-', '_'),
-    npmSetting(name),
-  ]);
-  if (npmSetting('cafile') !== '') settings.push(['cafile', '/mnt/authorities']);
-  return settings.filter(([, value]) => value !== '');
 }

@@ -27,9 +27,13 @@ export interface CommandSpec {
 
 export type OptionValues = Readonly<Record<string, string | boolean | undefined>>;
 
-/** What is asked for: a command, or help (of one command, or of all), which is bad usage where nobody asked for it. */
+/**
+ * What is asked for: a command, the version, or help (of one command, or of all), which is bad usage where nobody asked for
+ * it.
+ */
 export type CommandLine<Command> =
   | { command: Command; operands: readonly string[]; values: OptionValues }
+  | { version: true }
   | { help: Command | null; asked: boolean };
 
 /** `globals` are understood by every command. Throws UsageError. */
@@ -39,7 +43,8 @@ export function parseCommandLine<Command extends CommandSpec>(
   globals: Readonly<Record<string, OptionSpec>>,
 ): CommandLine<Command> {
   const known = Object.assign({}, ...commands.map(({ options }) => options), globals) as typeof globals;
-  const { values, positionals } = parse(args, known);
+  const { values, positionals } = parse(args, known, commands);
+  if (values['version'] === true) return { version: true };
   const asked = values['help'] === true;
   const [first, ...rest] = positionals;
   const [name, ...operands] = first === 'help' ? rest : positionals;
@@ -57,7 +62,10 @@ export function parseCommandLine<Command extends CommandSpec>(
   }
   const missing = command.operands[operands.length];
   if (missing !== undefined && !missing.endsWith('?'))
-    throw new UsageError(`${name} needs ${missing.toUpperCase()}`);
+    throw new UsageError(`${name} needs ${missing.toUpperCase()}${behindDashes(command, args)}`);
+  if (command.operands.some((operand, n) => isVm(operand) && operands[n] === '')) {
+    throw new UsageError(`${name} needs a VM: no VM has an empty name`);
+  }
   if (operands.length > command.operands.length) throw new UsageError(`too many arguments for ${name}`);
   if (operands[0] !== undefined) checkChoice(name, operands[0], command.choices);
   return { command, operands, values };
@@ -68,9 +76,22 @@ function checkChoice(what: string, word: unknown, choices: readonly string[] | u
   throw new UsageError(`${what}: write one of ${choices.join(', ')}`);
 }
 
+function isVm(operand: string): boolean {
+  return operand.replace('?', '') === 'vm';
+}
+
+/** A word of the command line that was taken for an option, and may have been meant as the name of a VM. */
+function behindDashes(command: CommandSpec | undefined, args: readonly string[], taken?: string): string {
+  if (command === undefined || !command.operands.some(isVm) || args.includes('--')) return '';
+  const word = taken ?? args.find((arg) => arg.startsWith('-'));
+  if (word === undefined) return '';
+  return `: a VM whose name begins with '-' goes behind '--', as in: balloonctl ${command.name} -- ${word}`;
+}
+
 function parse(
   args: readonly string[],
   known: Readonly<Record<string, OptionSpec>>,
+  commands: readonly CommandSpec[],
 ): { values: OptionValues; positionals: string[] } {
   const options = Object.fromEntries(
     Object.entries(known).map(([name, { value }]) => [
@@ -81,17 +102,23 @@ function parse(
   try {
     const { values, positionals } = parseArgs({
       args: [...args],
-      options: { ...options, help: { type: 'boolean', short: 'h' } },
+      options: { ...options, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' } },
       allowPositionals: true,
     });
     return { values: values, positionals };
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION') throw unknownOption(/'(.*?)'/.exec(message)?.[1] ?? '');
+    if (code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION') {
+      // It names one letter of `-ram`.
+      const named = /'(.*?)'/.exec(message)?.[1] ?? '';
+      const word = args.find((arg) => arg.startsWith(named)) ?? named;
+      const command = commands.find(({ name }) => args.includes(name));
+      throw unknownOption(word, behindDashes(command, args, word));
+    }
     throw new UsageError(message);
   }
 }
 
-function unknownOption(option: string): UsageError {
-  return new UsageError(`unknown option '${option}'`);
+function unknownOption(option: string, hint = ''): UsageError {
+  return new UsageError(`unknown option '${option}'${hint}`);
 }

@@ -3,6 +3,7 @@ import type { DaemonEvent } from '../../../protocol/control/events.js';
 import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { UnreachableError, type ControlClient } from '../client.js';
+import { notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
 import { FoundError } from './exit.js';
 import type { HostFacts, VmmFacts } from './host-facts.js';
 import { printable, type Output, type Style } from './output.js';
@@ -30,16 +31,17 @@ const STATS_AGE_MAX_SECONDS = 60;
 const WIDTH = 78;
 const NEWER_QEMU = 'apt install -t trixie-backports qemu-system-x86 (11.1 or newer)';
 
-/** Prints all findings. Throws FoundError when one is to be mended. */
-export async function doctor(client: ControlClient, output: Output): Promise<void> {
+/** Prints all findings. `own`: the version of balloonctl. Throws FoundError when one is to be mended. */
+export async function doctor(client: ControlClient, output: Output, own: string): Promise<void> {
   const { hostFacts, openFilesMax, vmmFacts } = await import('./host-facts.js');
   const host = await hostFacts();
   const findings = examineHost(host);
   try {
-    const [vms, events] = [await client.list(), await client.events()];
+    const [vms, events, daemon] = [await client.list(), await client.events(), await client.daemon()];
     findings.push(good('daemon', 'reachable', `serves ${count(vms.length, 'VM')}`));
-    const pid = events.findLast(({ event }) => event === 'daemon-started')?.fields['pid'];
-    findings.push(examineFiles(typeof pid === 'number' ? openFilesMax(pid) : null, vms.length));
+    findings.push(...examineDaemon(daemon, own));
+    const { pid } = daemon as DaemonSaid;
+    findings.push(examineFiles(pid === undefined ? null : openFilesMax(pid), vms.length));
     for (const vm of vms) findings.push(...examineVm(vm, vmmFacts(vm.pid, host.qemu), events));
   } catch (error) {
     if (!(error instanceof UnreachableError)) throw error;
@@ -104,6 +106,26 @@ export function examineHost(host: HostFacts): Finding[] {
       'npm run install-system',
     ),
   ];
+}
+
+/** Of which version the daemon is, and who holds its VMs while none runs. */
+export function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
+  const { version, holder } = daemon;
+  const other = otherVersion(daemon, own);
+  const versions: Finding =
+    other === null
+      ? good('daemon', 'version', version)
+      : { ...bad('daemon', 'version', other.found, other.remedy), level: 'note' };
+  const problem = notHeld(daemon);
+  if (holder === undefined) {
+    const mend = 'look for FileDescriptorStoreMax= in its unit, or for --supervise on its command line';
+    return [versions, { ...bad('daemon', 'holder', 'unknown, it is too old to say', mend), level: 'note' }];
+  }
+  if (problem === null) {
+    return [versions, good('daemon', 'holder', `${holder ?? 'somebody'} holds the VMs while no daemon runs`)];
+  }
+  const finding = bad('daemon', 'holder', problem.found, problem.remedy);
+  return [versions, holder === null ? finding : { ...finding, level: 'note' }];
 }
 
 /** `most`: that the daemon may have open; null: not known. */

@@ -10,14 +10,14 @@ export function helpOfAll(
   commands: readonly CommandSpec[],
   globals: Readonly<Record<string, OptionSpec>>,
 ): string {
+  const rows = [
+    ...commands.map((command) => [words(command).join(' '), command.summary]),
+    ['help [COMMAND]', 'this, or all options of a command'],
+  ];
+  // With as few blank lines as fit all of it on 24.
   return [
-    `Usage: ${program} [OPTION]... COMMAND`,
-    summary,
-    section('Commands', [
-      ...commands.map((command) => [words(command).join(' '), command.summary]),
-      ['help [COMMAND]', 'this, or all options of a command'],
-    ]),
-    section('Options', optionRows(globals)),
+    `Usage: ${program} [OPTION]... COMMAND\n${summary}`,
+    `${section('Commands', rows)}\n${section('Options', optionRows(globals))}`,
   ].join('\n\n');
 }
 

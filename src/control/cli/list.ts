@@ -2,6 +2,7 @@
 import { formatSize } from '../../../protocol/control/size.js';
 import type { VmView } from '../../../protocol/control/schema.js';
 import type { ControlClient } from '../client.js';
+import { tellNotes } from './daemon-notes.js';
 import { guestBytes, printable, STATE_STYLES, type Output } from './output.js';
 import { alignColumns, shorten } from './text.js';
 
@@ -10,10 +11,12 @@ const REST_COLUMNS = 66;
 const CACHE_COLUMNS = 10;
 const NAME_COLUMNS_MIN = 8;
 
-export async function list(client: ControlClient, output: Output): Promise<void> {
-  const vms = await client.list();
+/** `own`: the version of balloonctl. */
+export async function list(client: ControlClient, output: Output, own: string): Promise<void> {
+  const [vms, daemon] = await Promise.all([client.list(), client.daemon()]);
   if (output.json) output.document(vms);
   else output.print(renderList(vms, output));
+  tellNotes(daemon, own, output);
 }
 
 export function renderList(vms: readonly VmView[], output: Output): string {

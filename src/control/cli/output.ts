@@ -56,7 +56,10 @@ export function guestBytes({ ramBytes, balloon, cache }: VmView): number {
   return Math.max(0, ramBytes - balloon.actualBytes - (cache?.actualBytes ?? 0));
 }
 
-/** Names and reasons come from others: without control characters they cannot drive the terminal. */
+/**
+ * Names and reasons come from others: without control characters, halves of a pair, ends of a line, and marks that turn the
+ * direction of what follows they cannot drive the terminal.
+ */
 export function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, '?');
+  return text.replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu, '?');
 }

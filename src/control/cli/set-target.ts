@@ -17,20 +17,28 @@ export async function setTarget(
   waitSeconds: number | null,
 ): Promise<void> {
   let vm = await client.setTarget(name, target);
-  const wantedBytes = vm.balloon.targetBytes;
+  // What a guest is to keep becomes a target when its driver starts, if the VMM had shared no memory before.
+  const isLater = 'memoryBytes' in target && vm.ramBytes === 0;
+  let wantedBytes = isLater ? null : vm.balloon.targetBytes;
   let timedOut = false;
   if (waitSeconds !== null) {
     const deadline = performance.now() + waitSeconds * 1000;
     while (vm.balloon.actualBytes !== wantedBytes && !timedOut) {
       await sleep(Math.min(POLL_MS, Math.max(0, deadline - performance.now())));
       vm = await client.show(name);
-      if (vm.balloon.targetBytes !== wantedBytes) throw overruled(vm);
+      if (wantedBytes === null && vm.state === 'running') wantedBytes = vm.balloon.targetBytes;
+      if (wantedBytes !== null && vm.balloon.targetBytes !== wantedBytes) throw overruled(vm);
       timedOut = performance.now() >= deadline;
     }
     timedOut = vm.balloon.actualBytes !== wantedBytes;
   }
   if (output.json) output.document(vm);
-  else output.print('cacheLimitBytes' in target ? renderLimit(vm) : renderTarget(vm));
+  else if ('cacheLimitBytes' in target) output.print(renderLimit(vm));
+  else if ('memoryBytes' in target && wantedBytes === null)
+    output.print(
+      `${printable(name)}: the guest is to keep ${formatSize(target.memoryBytes)} once its driver runs`,
+    );
+  else output.print(renderTarget(vm));
   if (timedOut) throw new WaitTimeoutError(explain(vm, waitSeconds ?? 0));
 }
 

@@ -2,6 +2,7 @@
 import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import type { ControlClient } from '../client.js';
+import { tellNotes } from './daemon-notes.js';
 import { guestBytes, printable, STATE_STYLES, type Output } from './output.js';
 import { formatAge, formatStat } from './stat-value.js';
 import { alignColumns, wrap } from './text.js';
@@ -15,10 +16,12 @@ const STATE_MEANS: Record<VmView['state'], string> = {
   stopped: 'the guest driver stopped; the target waits for its return',
 };
 
-export async function show(client: ControlClient, output: Output, name: string): Promise<void> {
-  const vm = await client.show(name);
+/** `own`: the version of balloonctl. */
+export async function show(client: ControlClient, output: Output, name: string, own: string): Promise<void> {
+  const [vm, daemon] = await Promise.all([client.show(name), client.daemon()]);
   if (output.json) output.document(vm);
   else output.print(renderVm(vm, output));
+  tellNotes(daemon, own, output);
 }
 
 export async function stats(
@@ -30,6 +33,23 @@ export async function stats(
   const values = await client.stats(name, refresh);
   if (output.json) output.document(values);
   else output.print(statsLines(values).join('\n'));
+}
+
+/** `seconds` between two times that the guest is asked; 0: never. */
+export async function setStatsInterval(
+  client: ControlClient,
+  output: Output,
+  name: string,
+  seconds: number,
+): Promise<void> {
+  const vm = await client.setStatsInterval(name, seconds);
+  if (output.json) output.document(vm);
+  else {
+    const [often = ''] = askedEvery(vm.statsIntervalSeconds);
+    output.print(
+      `${printable(vm.name)}: statistics are ${often} until the daemon restarts or reads its configuration again`,
+    );
+  }
 }
 
 export function renderVm(vm: VmView, output: Output): string {
@@ -48,7 +68,7 @@ export function renderVm(vm: VmView, output: Output): string {
       'Features',
       vm.features.length === 0 ? ['none acknowledged'] : vm.features.map((name) => printable(name)),
     ),
-    ...section('Statistics', statsLines(vm.stats)),
+    ...section('Statistics', [...statsLines(vm.stats), ...askedEvery(vm.statsIntervalSeconds)]),
   ];
   return lines.join('\n');
 }
@@ -59,6 +79,12 @@ export function statsLines(stats: VmView['stats']): string[] {
   const { ageSeconds, ...values } = stats;
   const rows = Object.entries(values).map(([name, value]) => [printable(name), formatStat(name, value)]);
   return [`${formatAge(ageSeconds)} old`, ...alignColumns(rows, '<>')];
+}
+
+/** Undefined: the daemon is too old to say it. */
+function askedEvery(seconds: number | undefined): string[] {
+  if (seconds === undefined) return [];
+  return [seconds === 0 ? 'not asked for' : `asked for every ${seconds} s`];
 }
 
 function section(label: string, lines: readonly string[]): string[] {

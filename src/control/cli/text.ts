@@ -2,16 +2,28 @@
 
 /** Letters that fill two columns of a terminal, and marks that fill none. */
 const WIDE =
-  /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\ua960-\ua97f\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|[\u{16fe0}-\u{1b2ff}\u{20000}-\u{3fffd}]|\p{Emoji_Presentation}/u;
-const NARROWEST = /[\p{Mn}\p{Me}\p{Cf}]/u;
+  /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\ua960-\ua97f\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|[\u{16fe0}-\u{1b2ff}\u{1f1e6}-\u{1f1ff}\u{20000}-\u{3fffd}]|\p{Emoji_Presentation}|\ufe0f/u;
+const NARROWEST = /^[\p{Mn}\p{Me}\p{Cf}]*$/u;
 const PLAIN = /^[\x20-\x7e]*$/;
+const ELLIPSIS = '…';
+
+let segmenter: Intl.Segmenter | null = null;
+
+/** What a reader takes for one letter each: marks and joined emoji stay with what they belong to. */
+export function lettersOf(text: string): string[] {
+  if (PLAIN.test(text)) return text.split('');
+  segmenter ??= new Intl.Segmenter();
+  return Array.from(segmenter.segment(text), ({ segment }) => segment);
+}
+
+function columnsOfLetter(letter: string): number {
+  return WIDE.test(letter) ? 2 : NARROWEST.test(letter) ? 0 : 1;
+}
 
 /** Columns of a terminal that `text` fills. */
 export function columnsOf(text: string): number {
   if (PLAIN.test(text)) return text.length;
-  return Array.from(text, (letter) =>
-    WIDE.test(letter) ? 2 : NARROWEST.test(letter) ? 0 : 1,
-  ).reduce<number>((sum, columns) => sum + columns, 0);
+  return lettersOf(text).reduce((sum, letter) => sum + columnsOfLetter(letter), 0);
 }
 
 /** Rows as lines, two blanks between columns; `align` has `<` or `>` for each column. */
@@ -50,13 +62,50 @@ export function count(n: number, what: string): string {
   return `${n} ${what}${n === 1 ? '' : 's'}`;
 }
 
-/** At most `width` columns of `text`; what is left out is an ellipsis. */
+/** The letters that fit into `width` columns, from the first on. */
+function fitting(letters: readonly string[], width: number): string[] {
+  const kept: string[] = [];
+  let left = width;
+  for (const letter of letters) {
+    left -= columnsOfLetter(letter);
+    if (left < 0) break;
+    kept.push(letter);
+  }
+  return kept;
+}
+
+/** At most `width` columns of `text`; what is left out is an ellipsis at the end. */
 export function shorten(text: string, width: number): string {
   if (columnsOf(text) <= width) return text;
-  let kept = '';
-  for (const letter of text) {
-    if (columnsOf(kept + letter) > width - 1) break;
-    kept += letter;
+  return width < 1 ? '' : `${fitting(lettersOf(text), width - 1).join('')}${ELLIPSIS}`;
+}
+
+/** At most `width` columns of `text`: the first `head` of them, an ellipsis, and the end. */
+export function shortenMiddle(text: string, width: number, head = Math.floor((width - 1) / 2)): string {
+  if (columnsOf(text) <= width) return text;
+  if (width < 1) return '';
+  const letters = lettersOf(text);
+  const first = fitting(letters, head).join('');
+  const last = fitting(letters.toReversed(), width - 1 - columnsOf(first));
+  return `${first}${ELLIPSIS}${last.toReversed().join('')}`;
+}
+
+/**
+ * Each name in at most `width` columns, with an ellipsis at one place in all of them: in the middle, or where it leaves
+ * most of the names different from each other.
+ */
+export function shortenNames(names: readonly string[], width: number): string[] {
+  const cut = (head: number): string[] => names.map((name) => shortenMiddle(name, width, head));
+  const different = (texts: readonly string[]): number => new Set(texts).size;
+  const middle = Math.max(0, Math.floor((width - 1) / 2));
+  const most = different(names);
+  let best = cut(middle);
+  for (let away = 1; away <= middle + 1 && different(best) < most; away++) {
+    for (const head of [middle - away, middle + away]) {
+      if (head < 0 || head > width - 1) continue;
+      const texts = cut(head);
+      if (different(texts) > different(best)) best = texts;
+    }
   }
-  return width < 1 ? '' : `${kept}…`;
+  return best;
 }

@@ -2,15 +2,15 @@
 import type { PolicyState, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import type { SORT_KEYS } from './choices.js';
+import { compareNames } from './natural-order.js';
 import { guestBytes, printable, type Output } from './output.js';
-import { alignColumns, count, shorten } from './text.js';
+import { alignColumns, columnsOf, count, shorten, shortenNames } from './text.js';
 
-/** Of all columns but the name and what the guest had, with the gaps between all. */
-const FIXED_COLUMNS = 11 + 4 * 8 + 6 * 2;
-const CACHE_COLUMNS = 8 + 2;
-const NAME_COLUMNS = { least: 6, most: 24 };
+/** The name takes what the other columns leave. */
+const NAME_COLUMNS_LEAST = 6;
 /** One sample a column. */
-const HISTORY_COLUMNS = { least: 4, usual: 12, most: 60 };
+const HISTORY_COLUMNS = { least: 4, most: 60 };
+const GAP = 2;
 const BARS = Array.from('▁▂▃▄▅▆▇█');
 
 export type SortKey = (typeof SORT_KEYS)[number];
@@ -22,9 +22,18 @@ const BY: Record<SortKey, (vm: VmView) => number> = {
   available: (vm) => vm.stats?.['VIRTIO_BALLOON_S_AVAIL'] ?? -1,
 };
 
+/** What a row says of a VM by one letter. */
+export const MARKS = { I: 'inhibited', P: 'paused by hand', F: 'forced' } as const;
+type Mark = keyof typeof MARKS;
+
 export interface Screen {
   columns: number;
   rows: number;
+}
+
+export interface Seen {
+  vms: readonly VmView[];
+  policy: PolicyState;
 }
 
 /** What each VM's guest had, oldest first. */
@@ -49,46 +58,132 @@ export class Samples {
   }
 }
 
-/** At most `screen.rows` lines, or all of them where that is Infinity. */
+/** Those that have the most of `sort` first, then by name; of those whose names contain `filter`. */
+export function sortVms(vms: readonly VmView[], sort: SortKey, filter = ''): VmView[] {
+  const wanted = filter.toLowerCase();
+  return vms
+    .filter(({ name }) => printable(name).toLowerCase().includes(wanted))
+    .sort((a, b) => BY[sort](b) - BY[sort](a) || compareNames(a.name, b.name));
+}
+
+/** Two lines on the host and all VMs. */
+export function summaryLines({ vms, policy }: Seen, columns: number): string[] {
+  return [hostLine(policy), vmsLine(vms)].map((line) => shorten(line, columns));
+}
+
+/** The name fills `nameColumns`; the rest begins two columns after it. */
+export interface Row {
+  name: string;
+  rest: string;
+}
+
+export interface Table {
+  nameColumns: number;
+  head: string;
+  /** One for each VM, in their order. */
+  rows: Row[];
+  /** What the letters of the rows mean; null: there are none. */
+  legend: string | null;
+}
+
+export function vmTable(
+  vms: readonly VmView[],
+  policy: PolicyState,
+  samples: Samples,
+  columns: number,
+): Table {
+  const cached = vms.some(({ cache }) => cache !== null);
+  const forced = new Set(policy.vms.filter(({ force }) => force !== 'none').map(({ name }) => name));
+  const marks = vms.map((vm) => marksOf(vm, forced.has(vm.name)));
+  const marked = marks.some((own) => own.length > 0);
+  const cells = vms.map((vm, n) => {
+    const available = vm.stats?.['VIRTIO_BALLOON_S_AVAIL'];
+    return [
+      vm.verdict === null ? vm.state : `! ${vm.state}`,
+      ...(marked ? [(marks[n] ?? []).join('')] : []),
+      formatSize(vm.ramBytes),
+      formatSize(guestBytes(vm)),
+      formatSize(vm.balloon.actualBytes),
+      ...(cached ? [vm.cache === null ? '-' : formatSize(vm.cache.actualBytes)] : []),
+      available === undefined ? '-' : formatSize(available),
+    ];
+  });
+  const titles = [
+    'STATE',
+    ...(marked ? ['MARK'] : []),
+    ...['RAM', 'GUEST', 'BALLOON'],
+    ...(cached ? ['CACHE'] : []),
+    'AVAIL',
+  ];
+  const widths = titles.map((title, column) =>
+    cells.reduce((most, row) => Math.max(most, columnsOf(row[column] ?? '')), title.length),
+  );
+  const free = columns - widths.reduce((sum, width) => sum + width + GAP, 0) - GAP;
+  const names = vms.map(({ name }) => printable(name));
+  const longest = names.reduce((most, name) => Math.max(most, columnsOf(name)), NAME_COLUMNS_LEAST);
+  const nameColumns = Math.max(NAME_COLUMNS_LEAST, Math.min(longest, free - HISTORY_COLUMNS.least));
+  const historyColumns = Math.max(HISTORY_COLUMNS.least, Math.min(HISTORY_COLUMNS.most, free - nameColumns));
+  const shown = shortenNames(names, nameColumns);
+  const align = `<${marked ? '<' : ''}>>>${cached ? '>' : ''}><`;
+  const history = 'GUEST HAD'.length > historyColumns ? 'HAD' : 'GUEST HAD';
+  const [head = '', ...rests] = alignColumns(
+    [
+      [...titles, history],
+      ...cells.map((row, n) => {
+        const vm = vms[n];
+        return [...row, vm === undefined ? '' : samples.sparkline(vm, historyColumns)];
+      }),
+    ],
+    align,
+  );
+  const fit = (line: string): string => shorten(line, columns);
+  const rows = rests.map((rest, n) => {
+    const name = shorten(shown[n] ?? '', columns);
+    const blanks = ' '.repeat(Math.max(0, Math.min(columns, nameColumns) - columnsOf(name)));
+    return { name: name + blanks, rest: shorten(rest, columns - nameColumns - GAP) };
+  });
+  const used = (Object.keys(MARKS) as Mark[]).filter((mark) => marks.some((own) => own.includes(mark)));
+  const legend = used.map((mark) => `${mark} ${MARKS[mark]}`).join(', ');
+  return {
+    nameColumns,
+    head: fit(`${'VM'.padEnd(nameColumns + GAP)}${head}`),
+    rows,
+    legend: legend === '' ? null : fit(legend),
+  };
+}
+
+/** What is wrong with VMs, one line each. */
+export function verdictLines(vms: readonly VmView[], columns: number): string[] {
+  return vms
+    .filter(({ verdict }) => verdict !== null)
+    .map(({ name, verdict }) => shorten(`! ${printable(name)}: ${printable(verdict ?? '')}`, columns));
+}
+
+/** All of it, once. */
 export function renderTop(
-  { vms, policy }: { vms: readonly VmView[]; policy: PolicyState },
+  seen: Seen,
   samples: Samples,
   sort: SortKey,
-  screen: Screen,
+  columns: number,
   output: Pick<Output, 'paint'>,
 ): string[] {
-  const cached = vms.some(({ cache }) => cache !== null);
-  const free = screen.columns - FIXED_COLUMNS - (cached ? CACHE_COLUMNS : 0);
-  const nameColumns = within(free - HISTORY_COLUMNS.usual, NAME_COLUMNS);
-  const historyColumns = within(free - nameColumns, HISTORY_COLUMNS);
-  const sorted = [...vms].sort((a, b) => BY[sort](b) - BY[sort](a) || a.name.localeCompare(b.name));
-  const cells = sorted.map((vm) => [
-    shorten(printable(vm.name), nameColumns),
-    vm.verdict === null ? vm.state : `! ${vm.state}`,
-    formatSize(vm.ramBytes),
-    formatSize(guestBytes(vm)),
-    formatSize(vm.balloon.actualBytes),
-    ...(cached ? [vm.cache === null ? '-' : formatSize(vm.cache.actualBytes)] : []),
-    vm.stats?.['VIRTIO_BALLOON_S_AVAIL'] === undefined ? '-' : formatSize(vm.stats['VIRTIO_BALLOON_S_AVAIL']),
-    samples.sparkline(vm, historyColumns),
-  ]);
-  const own = ['VM', 'STATE', 'RAM', 'GUEST', 'BALLOON', ...(cached ? ['CACHE'] : []), 'AVAIL', 'GUEST HAD'];
-  const [head = '', ...table] = alignColumns([own, ...cells], cached ? '<<>>>>><' : '<<>>>><');
-  const top = [hostLine(policy), vmsLine(vms)];
-  const left = screen.rows - top.length - 1;
-  const shown = table.length <= left ? table : table.slice(0, Math.max(0, left - 1));
-  const hidden = table.length - shown.length;
-  const notes = sorted
-    .filter(({ verdict }) => verdict !== null)
-    .map(({ name, verdict }) => `! ${printable(name)}: ${printable(verdict ?? '')}`)
-    .slice(0, Math.max(0, left - shown.length));
-  const fit = (line: string): string => shorten(line, screen.columns);
+  const vms = sortVms(seen.vms, sort);
+  const { head, rows, legend } = vmTable(vms, seen.policy, samples, columns);
   return [
-    ...top.map(fit),
-    output.paint('bold', fit(head)),
-    ...shown.map(fit),
-    ...(hidden > 0 ? [fit(`... and ${hidden} more`)] : notes.map((note) => output.paint('red', fit(note)))),
-  ].slice(0, screen.rows);
+    ...summaryLines(seen, columns),
+    output.paint('bold', head),
+    ...rows.map(({ name, rest }) => `${name}${' '.repeat(GAP)}${rest}`.trimEnd()),
+    ...(legend === null ? [] : [legend]),
+    ...verdictLines(vms, columns).map((line) => output.paint('red', line)),
+  ];
+}
+
+function marksOf({ inhibited, policy }: VmView, forced: boolean): Mark[] {
+  return [
+    ...(inhibited === null ? [] : (['I'] as const)),
+    ...(policy?.mode === 'manual' ? (['P'] as const) : []),
+    ...(forced ? (['F'] as const) : []),
+  ];
 }
 
 function hostLine({ host, mode, paused }: PolicyState): string {
@@ -103,8 +198,4 @@ function vmsLine(vms: readonly VmView[]): string {
   const total = (of: (vm: VmView) => number): string => formatSize(vms.reduce((sum, vm) => sum + of(vm), 0));
   const ballooned = total(({ balloon, cache }) => balloon.actualBytes + (cache?.actualBytes ?? 0));
   return `${count(vms.length, 'VM')}: RAM ${total((vm) => vm.ramBytes)}, guests have ${total(guestBytes)}, in balloons ${ballooned}`;
-}
-
-function within(value: number, { least, most }: { least: number; most: number }): number {
-  return Math.max(least, Math.min(most, value));
 }

@@ -118,6 +118,28 @@ void t.test('set --wait', async (t) => {
   t.match(await failureOf(t, 1, ...set), /no VM is called "web1"/);
 });
 
+void t.test('set --wait before the VMM shares memory waits for the driver', async (t) => {
+  const { socketPath, fleet } = await serveFleet(t);
+  fleet.put(vmView('web1', { state: 'connected', ramBytes: 0 }));
+  const set = ['--control', socketPath, 'set', 'web1', '--memory', '1G'];
+  const wished = await balloonctl(...set);
+  t.equal(wished.stdout, 'web1: the guest is to keep 1 GiB once its driver runs\n');
+  t.match(await failureOf(t, 4, ...set, '--wait', '--timeout', '0'), /no guest driver is running/);
+
+  let looks = 0;
+  fleet.onFind = (name) => {
+    looks++;
+    if (looks === 3) {
+      fleet.put(vmView(name, { state: 'running', ramBytes: 4 * GIB }));
+      fleet.setTarget(name, { balloonBytes: 3 * GIB });
+    }
+    if (looks === 5) fleet.inflate(name, 3 * GIB);
+  };
+  const reached = await balloonctl(...set, '--wait');
+  t.match(reached, { code: 0, stdout: /^web1: balloon target 3 GiB \(the guest keeps 1 GiB\), reached\n$/ });
+  t.ok(looks >= 5, 'not before the guest followed');
+});
+
 void t.test('stats', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   const human = await balloonctl('--control', socketPath, 'stats', 'web1');
@@ -189,7 +211,9 @@ void t.test('events --follow', async (t) => {
   await once(child.stdout, 'data');
   events.emit('daemon-stopping', 'bye');
   await close();
-  t.strictSame(await exit, [3, null], 'the daemon is gone');
+  while (!stderr.includes('\n')) await once(child.stderr, 'data');
+  child.kill();
+  t.strictSame(await exit, [null, 'SIGTERM'], 'until the daemon is back');
   t.strictSame(
     stdout
       .trimEnd()
@@ -197,7 +221,7 @@ void t.test('events --follow', async (t) => {
       .map((line) => JSON.parse(line) as unknown),
     events.recent(0),
   );
-  t.match(stderr, /^balloonctl: the daemon ended the stream[^\n]+\n$/);
+  t.match(stderr, /^balloonctl: waiting for the daemon: [^\n]+\n$/);
 });
 
 void t.test('a reader that has seen enough is no failure', async (t) => {

@@ -116,7 +116,8 @@ async function pack(folder: string, lay: (stage: string) => Promise<void>): Prom
     '-ec',
     `mkdir -p "$2/out/test" "$2/balloond"
     (cd "$1" && tar -cf - scripts/install-system systemd deploy docs package.json LICENSE ./*.md out/bin/*.js out/page \\
-      out/generated src/native/build/Release) | tar -xf - -C "$2/balloond"
+      out/generated src/native/build/Release \\
+      node_modules/unix-dgram node_modules/bindings node_modules/file-uri-to-path) | tar -xf - -C "$2/balloond"
     cp -R "$1/out/test/support" "$2/out/test/"
     cp -R "$1/out/src" "$1/out/protocol" "$2/out/"
     find "$2" -name '*.map' -delete

@@ -1,0 +1,39 @@
+/** What is to be said of the daemon itself, whatever was asked for. */
+import type { DaemonView } from '../../../protocol/control/schema.js';
+import { printable, type Output } from './output.js';
+
+/** Of a daemon that is too old to say more, the version. */
+export type DaemonSaid = Partial<DaemonView> & Pick<DaemonView, 'version'>;
+
+/** Something that is not as it should be, and what to do about it. */
+export interface Note {
+  found: string;
+  remedy: string;
+}
+
+/** Null: the daemon is of the same version as this balloonctl. */
+export function otherVersion({ version, heldOver }: DaemonSaid, own: string): Note | null {
+  if (version === own) return null;
+  const found = `the daemon is balloond ${version}, and this is balloonctl ${own}`;
+  if (heldOver === undefined) return { found, remedy: 'restart the daemon when that suits' };
+  return {
+    found,
+    remedy: heldOver === 'nothing' ? 'restart it when no VM runs' : 'restart it, its VMs go on',
+  };
+}
+
+/** Null: VMs go on when the daemon ends, or it is too old to say. */
+export function notHeld({ holderProblem, holderRemedy }: DaemonSaid): Note | null {
+  if (holderProblem === undefined || holderProblem === null) return null;
+  return { found: holderProblem, remedy: holderRemedy ?? 'see docs/reliability.md' };
+}
+
+/** On stdout for people, on stderr where stdout is for a program. */
+export function tellNotes(daemon: DaemonSaid, own: string, output: Output): void {
+  for (const note of [otherVersion(daemon, own), notHeld(daemon)]) {
+    if (note === null) continue;
+    const line = printable(`${note.found}: ${note.remedy}`);
+    if (output.json) process.stderr.write(`balloonctl: note: ${line}\n`);
+    else output.print(output.paint('yellow', line));
+  }
+}

@@ -1,0 +1,60 @@
+/** What a JSON Schema cannot say of a configuration: what belongs together, and what this machine has. */
+import { dirname, resolve } from 'node:path';
+import type { Standing } from '../../os/errors.js';
+import { standingAt } from '../../os/socket.js';
+import { policyMistakes } from '../../policy/settings.js';
+import { ADDRESS_FORM, readAddress, type ConfigFile } from '../settings.js';
+import type { ShapeMistake } from './shape.js';
+
+/** What sun_path holds beside its terminating NUL. */
+const MAX_PATH_BYTES = 107;
+
+/** A Unix socket that the daemon is to listen on. */
+export interface WantedPath {
+  readonly path: string;
+  /** Its key in the configuration, or the flag that names it. */
+  readonly where: readonly string[];
+}
+
+/** Mistakes of the document alone, whichever machine reads it. */
+export function documentMistakes(config: ConfigFile): ShapeMistake[] {
+  const mistakes: ShapeMistake[] = policyMistakes(config).map(({ where, what }) => ({
+    where: where.split('.'),
+    what,
+  }));
+  if (config.metrics !== undefined && readAddress(config.metrics) === null) {
+    mistakes.push({ where: ['metrics'], what: `is no address: ${ADDRESS_FORM}` });
+  }
+  return mistakes;
+}
+
+/** Mistakes of paths that are to be listened on, as far as they show without listening. */
+export function pathMistakes(wanted: readonly WantedPath[]): ShapeMistake[] {
+  return wanted.flatMap(({ path, where }, n) => {
+    const twin = wanted.slice(0, n).find((other) => resolve(other.path) === resolve(path));
+    const what =
+      twin === undefined ? pathMistake(path) : `is the path of ${nameOf(twin)} as well: give each its own`;
+    return what === null ? [] : [{ where, what }];
+  });
+}
+
+function nameOf({ where: [key = '', ...more], path }: WantedPath): string {
+  return more.length === 0 ? `${key} (${path})` : `another [[socket]] (${path})`;
+}
+
+function pathMistake(path: string): string | null {
+  const bytes = Buffer.byteLength(path);
+  if (bytes > MAX_PATH_BYTES) return `has ${bytes} bytes: give a path of at most ${MAX_PATH_BYTES} bytes`;
+  const folder = dirname(path);
+  const parent = standingAt(folder);
+  if (parent === 'nothing') return `lies in ${folder}, which does not exist: create its folder first`;
+  if (parent !== 'folder' && parent !== 'hidden')
+    return `lies in ${folder}, which is no folder: give another path`;
+  return TAKEN[standingAt(path)] ?? null;
+}
+
+const TAKEN: Readonly<Partial<Record<Standing, string>>> = {
+  folder: 'is a folder: give the path of a file in it',
+  link: 'is a symbolic link that leads nowhere: move it away, or give another path',
+  file: 'is a file and no socket: move it away, or give another path',
+};

@@ -1,0 +1,199 @@
+/** Compares a document with a JSON Schema and names every mistake, in words for an operator. */
+import { nearest } from './near.js';
+
+/** The part of JSON Schema that the configuration file uses. */
+export interface Schema {
+  readonly title?: string;
+  readonly description?: string;
+  readonly type?: string;
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly required?: readonly string[];
+  readonly items?: Schema;
+  readonly minItems?: number;
+  readonly maxItems?: number;
+  readonly anyOf?: readonly Schema[];
+  readonly const?: string | number;
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly minLength?: number;
+  readonly maxLength?: number;
+  readonly pattern?: string;
+}
+
+/** What is wrong with the value that `where` leads to: keys, and indices of arrays. */
+export interface ShapeMistake {
+  readonly where: readonly string[];
+  /** The rest of a sentence whose subject is the key. */
+  readonly what: string;
+}
+
+export interface ShapeReport {
+  readonly mistakes: ShapeMistake[];
+  /** The document without what is wrong in it; arrays of tables keep their indices. */
+  readonly rest: unknown;
+}
+
+type Table = Readonly<Record<string, unknown>>;
+
+/** Every mistake of `document`, which a TOML parser made. */
+export function compareShape(schema: Schema, document: unknown): ShapeReport {
+  const mistakes: ShapeMistake[] = [];
+  const rest = value(schema, document, [], { root: schema, mistakes });
+  return { mistakes, rest };
+}
+
+/** In words, what a value may be: `a number from 0 to 1`. */
+export function kindWords(schema: Schema): string {
+  const { title, anyOf, const: only, items, type, minimum, maximum } = schema;
+  if (title !== undefined) return title;
+  if (only !== undefined) return typeof only === 'string' ? `\`${only}\`` : String(only);
+  if (anyOf !== undefined) {
+    const words = anyOf.map(kindWords);
+    return anyOf.every((one) => typeof one.const === 'string')
+      ? `one of ${words.join(', ')}`
+      : words.join(' or ');
+  }
+  if (type === 'array') return items === undefined ? 'an array' : `an array, each ${kindWords(items)}`;
+  if (type === 'boolean') return '`true` or `false`';
+  if (type === 'number') return `a number from ${minimum ?? 0} to ${maximum ?? 'any'}`;
+  return type === 'object' ? 'a table' : `a ${type ?? 'string'}`;
+}
+
+interface Context {
+  readonly root: Schema;
+  readonly mistakes: ShapeMistake[];
+}
+
+/** Gone from the rest. */
+const WRONG = Symbol('wrong');
+
+function value(schema: Schema, found: unknown, where: readonly string[], context: Context): unknown {
+  const wrong = (what: string): typeof WRONG => {
+    context.mistakes.push({ where, what });
+    return WRONG;
+  };
+  if (schema.type === 'object') {
+    if (isTable(found)) return table(schema, found, where, context);
+    return wrong(`must be a table, and is ${kindOf(found)}: write [${where.join('.')}] on a line of its own`);
+  }
+  if (schema.type === 'array') {
+    if (!Array.isArray(found)) {
+      const tables = schema.items?.type === 'object';
+      const name = where.filter((part) => !/^\d+$/.test(part)).join('.');
+      const form = tables ? `write [[${name}]] on a line of its own` : 'write it in [brackets]';
+      return wrong(`must be an array, and is ${kindOf(found)}: ${form}`);
+    }
+    return array(schema, found, where, context);
+  }
+  return scalarFits(schema, found) ? found : wrong(mustBe(schema, found));
+}
+
+function table(schema: Schema, found: Table, where: readonly string[], context: Context): Table {
+  const { properties = {}, required = [] } = schema;
+  const rest: Record<string, unknown> = {};
+  for (const [key, one] of Object.entries(found)) {
+    const path = [...where, key];
+    const known = Object.hasOwn(properties, key) ? properties[key] : undefined;
+    if (known === undefined) {
+      context.mistakes.push({ where: path, what: unknownKey(key, properties, context.root) });
+      continue;
+    }
+    const left = value(known, one, path, context);
+    if (left !== WRONG) rest[key] = left;
+  }
+  for (const key of required) {
+    if (Object.hasOwn(found, key)) continue;
+    context.mistakes.push({ where, what: `has no ${key}: add ${key} = ${example(properties[key] ?? {})}` });
+  }
+  return rest;
+}
+
+function array(
+  schema: Schema,
+  found: readonly unknown[],
+  where: readonly string[],
+  context: Context,
+): unknown[] {
+  const { items = {}, minItems = 0, maxItems = Infinity } = schema;
+  if (found.length < minItems || found.length > maxItems) {
+    const range = maxItems === Infinity ? `at least ${minItems}` : `${minItems} to ${maxItems}`;
+    context.mistakes.push({
+      where,
+      what: `must have ${range} entries, and has ${found.length}: add or remove some`,
+    });
+  }
+  const rest = found.map((one, n) => value(items, one, [...where, String(n)], context));
+  return items.type === 'object'
+    ? rest.map((one) => (one === WRONG ? {} : one))
+    : rest.filter((one) => one !== WRONG);
+}
+
+function scalarFits(schema: Schema, found: unknown): boolean {
+  const { anyOf, const: only, type, minimum = -Infinity, maximum = Infinity } = schema;
+  if (anyOf !== undefined) return anyOf.some((one) => scalarFits(one, found));
+  if (only !== undefined) return found === only;
+  if (type === 'boolean') return typeof found === 'boolean';
+  if (type === 'number') {
+    return typeof found === 'number' && Number.isFinite(found) && found >= minimum && found <= maximum;
+  }
+  if (typeof found !== 'string') return false;
+  const { minLength = 0, maxLength = Infinity, pattern } = schema;
+  if (found.length < minLength || found.length > maxLength) return false;
+  return pattern === undefined || new RegExp(pattern, 'u').test(found);
+}
+
+function mustBe(schema: Schema, found: unknown): string {
+  const choices = (schema.anyOf ?? []).flatMap(({ const: only }) => (typeof only === 'string' ? [only] : []));
+  const said = shown(found);
+  if (typeof found === 'string' && found.length > (schema.maxLength ?? Infinity)) {
+    return `has ${Buffer.byteLength(found)} bytes: give ${kindWords(schema)}`;
+  }
+  if (choices.length === 0)
+    return `must be ${kindWords(schema).replaceAll('`', '')}, and is ${said}: give such a value`;
+  const meant = typeof found === 'string' ? nearest(found, choices) : null;
+  const guess = meant === null ? 'use one of them' : `did you mean ${meant}?`;
+  return `must be one of ${choices.join(', ')}, and is ${said}: ${guess}`;
+}
+
+/** A key that is known elsewhere was most likely put into the wrong table. */
+function unknownKey(key: string, properties: Table, root: Schema): string {
+  const meant = nearest(key, Object.keys(properties));
+  if (meant !== null) return `is unknown: did you mean ${meant}?`;
+  const homes = tablesWith(key, root, []);
+  if (homes.length > 0) return `is unknown here: move it to ${homes.join(' or ')}`;
+  return 'is unknown: see balloond.toml(5) for the keys there are';
+}
+
+function tablesWith(key: string, schema: Schema, where: readonly string[]): string[] {
+  const isArray = schema.type === 'array';
+  const { properties = {} } = isArray ? (schema.items ?? {}) : schema;
+  const name = where.length === 0 ? 'the top of the file, before any [table]' : where.join('.');
+  const here = where.length === 0 ? name : isArray ? `[[${name}]]` : `[${name}]`;
+  return [
+    ...(Object.hasOwn(properties, key) ? [here] : []),
+    ...Object.entries(properties).flatMap(([inner, one]) =>
+      one.type === 'object' || one.items?.type === 'object' ? tablesWith(key, one, [...where, inner]) : [],
+    ),
+  ];
+}
+
+function isTable(found: unknown): found is Table {
+  return typeof found === 'object' && found !== null && !Array.isArray(found) && !(found instanceof Date);
+}
+
+function kindOf(found: unknown): string {
+  if (Array.isArray(found)) return 'an array';
+  if (found instanceof Date) return 'a date';
+  return isTable(found) ? 'a table' : shown(found);
+}
+
+function shown(found: unknown): string {
+  if (typeof found === 'string') {
+    return JSON.stringify(found.length > 60 ? `${found.slice(0, 60)}...` : found);
+  }
+  return typeof found === 'number' || typeof found === 'boolean' ? String(found) : kindOf(found);
+}
+
+function example({ type, title }: Schema): string {
+  return type === 'string' ? `"..." (${title ?? 'a string'})` : '...';
+}
