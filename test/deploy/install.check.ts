@@ -6,8 +6,10 @@ import {
   chmodSync,
   copyFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -67,21 +69,35 @@ const machines: readonly Machine[] = [
 
 let deb: string | undefined;
 const folder = mkdtempSync('/tmp/balloond-install-');
-chmodSync(folder, 0o755);
-process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+// Roots are layers above their bases, in memory.
+execFileSync('mount', ['-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', folder]);
+process.on('exit', () => {
+  execFileSync('umount', ['--lazy', '--recursive', folder]);
+  rmdirSync(folder);
+});
 
 /** A fresh Debian with the user alice, who may use sudo. */
 class Root {
   readonly path: string;
 
   constructor(t: Test, base: string) {
-    this.path = mkdtempSync(join(folder, 'root-'));
-    execFileSync('cp', ['-aT', base, this.path]);
-    chmodSync(this.path, 0o755);
-    t.teardown(() => rmSync(this.path, { recursive: true, force: true }));
+    const layer = mkdtempSync(join(folder, 'layer-'));
+    chmodSync(layer, 0o755);
+    this.path = join(layer, 'root');
+    const [upper, work] = [join(layer, 'upper'), join(layer, 'work')];
+    for (const each of [this.path, upper, work]) mkdirSync(each);
+    const options = `lowerdir=${base},upperdir=${upper},workdir=${work}`;
+    execFileSync('mount', ['-t', 'overlay', '-o', options, 'overlay', this.path]);
+    t.teardown(() => {
+      execFileSync('umount', ['--lazy', this.path]);
+      rmSync(layer, { recursive: true, force: true });
+    });
     const settings = npmEnvironment('/mnt/authorities')
       .env.filter((each) => each.startsWith('npm_config_'))
-      .map((each) => `${each.replace(/^npm_config_([a-z_]+)/, (_, name: string) => name.replaceAll('_', '-'))}\n`);
+      .map(
+        (each) =>
+          `${each.replace(/^npm_config_([a-z_]+)/, (_, name: string) => name.replaceAll('_', '-'))}\n`,
+      );
     writeFileSync(join(this.path, 'root/.npmrc'), settings.join(''));
     this.asRoot(`useradd --create-home alice
       echo 'alice ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/alice
