@@ -42,6 +42,43 @@ const direction = rows.flatMap((row, index) =>
   }),
 );
 
+// One place each for what a process says and for the time: whoever writes past the first can be ended or held up by a
+// log, and whoever takes wall time for a duration is wrong by hours when somebody sets it.
+const output = {
+  message:
+    'a log line goes through LineWriter (src/os/line-writer.ts), what a command prints through src/os/print.ts',
+};
+const clock = {
+  message: 'durations are measured by Monotonic, wall time is for display: both are in src/os/clock.ts',
+};
+const onePlace = {
+  files: ['src/**/*.ts', 'bin/**/*.ts', 'protocol/**/*.ts', 'page/**/*.ts'],
+  rules: {
+    'no-console': 'error',
+    'no-restricted-properties': [
+      'error',
+      { object: 'process', property: 'stdout', ...output },
+      { object: 'process', property: 'stderr', ...output },
+      { object: 'process', property: 'emitWarning', ...output },
+      { object: 'pino', property: 'destination', ...output },
+      { object: 'pino', property: 'transport', ...output },
+      { object: 'pino', property: 'final', ...output },
+      { object: 'Date', property: 'now', ...clock },
+    ],
+    'no-restricted-syntax': [
+      'error',
+      { selector: 'ImportDeclaration[source.value=/^(node:)?(process|console)$/]', ...output },
+      {
+        selector:
+          'CallExpression[callee.name=/^(write|writev|writeFile|appendFile)(Sync)?$/][arguments.0.value=/^[12]$/]',
+        ...output,
+      },
+      { selector: 'NewExpression[callee.name="Date"][arguments.length=0]', ...clock },
+      { selector: 'CallExpression[callee.name="Date"]', ...clock },
+    ],
+  },
+};
+
 export default tseslint.config(
   { ignores: ['out/**', '.tap/**', 'src/native/build/**', 'node_modules/**'] },
   ...tseslint.configs.strictTypeChecked,
@@ -69,6 +106,12 @@ export default tseslint.config(
   },
   { files: ['**/*.js'], ...tseslint.configs.disableTypeChecked },
   ...direction,
+  onePlace,
+  { files: ['src/os/print.ts'], rules: { 'no-restricted-properties': 'off' } },
+  {
+    files: ['src/os/clock.ts'],
+    rules: { 'no-restricted-properties': 'off', 'no-restricted-syntax': 'off' },
+  },
   {
     files: ['protocol/**/*.ts'],
     rules: {

@@ -15,6 +15,7 @@ import {
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
 import { openOutput, type Output } from '../src/control/cli/output.js';
 import type { ControlClient } from '../src/control/client.js';
+import { stderr, stdout } from '../src/os/print.js';
 
 const SUMMARY = 'Shows and sets the memory balloons of the VMs that balloond serves.';
 const CONTROL_SOCKET = '/run/balloond/control.sock';
@@ -241,11 +242,12 @@ const COMMANDS: readonly Command[] = [
       const [vm, since, level] = ['vm', 'since', 'level'].map((name) => text(values, name));
       const wanted = {
         follow: values['follow'] === true,
-        since: since === undefined ? '0' : sinceOf(since, new Date()),
+        since:
+          since === undefined ? '0' : sinceOf(since, new Date(performance.timeOrigin + performance.now())),
         ...(vm !== undefined && { vm }),
         ...(level !== undefined && { level }),
       };
-      await events(connected, output, wanted, (line) => process.stderr.write(`balloonctl: ${line}\n`));
+      await events(connected, output, wanted, (line) => stderr.write(`balloonctl: ${line}\n`));
     },
   },
   {
@@ -412,13 +414,13 @@ function version(): string {
 async function main(args: readonly string[]): Promise<void> {
   const line = parseCommandLine(args, COMMANDS, GLOBALS);
   if ('version' in line) {
-    process.stdout.write(`balloonctl ${version()}\n`);
+    stdout.write(`balloonctl ${version()}\n`);
     return;
   }
   if ('help' in line) {
     if (line.asked && args.includes('--json')) {
       // What manual pages are made of.
-      process.stdout.write(`${JSON.stringify({ summary: SUMMARY, commands: COMMANDS, options: GLOBALS })}\n`);
+      stdout.write(`${JSON.stringify({ summary: SUMMARY, commands: COMMANDS, options: GLOBALS })}\n`);
       return;
     }
     const { helpOfAll, helpOfCommand } = await import('../src/control/cli/help.js');
@@ -426,7 +428,7 @@ async function main(args: readonly string[]): Promise<void> {
       line.help === null
         ? helpOfAll('balloonctl', SUMMARY, COMMANDS, GLOBALS)
         : helpOfCommand('balloonctl', line.help, GLOBALS);
-    (line.asked ? process.stdout : process.stderr).write(`${help}\n`);
+    (line.asked ? stdout : stderr).write(`${help}\n`);
     if (!line.asked) process.exitCode = EXIT.usage;
     return;
   }
@@ -435,7 +437,7 @@ async function main(args: readonly string[]): Promise<void> {
     vm: operands[0] ?? '',
     second: operands[1] ?? null,
     values,
-    output: openOutput(process.stdout, process.env, values['json'] === true),
+    output: openOutput(stdout, process.env, values['json'] === true),
     client: async () => {
       const { ControlClient } = await import('../src/control/client.js');
       return new ControlClient(text(values, 'control') ?? CONTROL_SOCKET);
@@ -452,14 +454,11 @@ function fail(error: unknown, args: readonly string[]): void {
   const hint = process.exitCode === EXIT.usage ? ` (see balloonctl ${help})` : '';
   const opening = error instanceof Error && 'syscall' in error && error.syscall === 'open';
   const step = opening ? ': give the path of a file that can be opened' : '';
-  process.stderr.write(`balloonctl: ${line}${step}${hint}\n`);
+  stderr.write(`balloonctl: ${line}${step}${hint}\n`);
 }
 
-// A reader such as `head` that has seen enough is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit(EXIT.done);
-});
+// Node would open its inspector.
+process.on('SIGUSR1', () => undefined);
 
 const args = process.argv.slice(2);
 await main(args).catch((error: unknown) => fail(error, args));

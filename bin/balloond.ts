@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import type { DaemonArguments } from '../src/main.js';
 import { Signals } from '../src/ops/signals.js';
+import { stderr, stdout } from '../src/os/print.js';
 
 const signals = new Signals();
 
@@ -11,35 +12,36 @@ interface Options extends DaemonArguments {
   checkConfig?: true;
 }
 
-function fail(reason: string): void {
-  for (const line of reason.split('\n')) process.stderr.write(`balloond: ${line}\n`);
-  process.exitCode = 1;
-}
-
 async function run(main: typeof import('../src/main.js')): Promise<void> {
   const { daemonProgram } = await import('../src/daemon/options.js');
   const program = daemonProgram(main.version());
   const options = program.parse().opts<Options>();
   if (options.printCapabilities) {
-    console.log(main.capabilities());
+    stdout.write(`${main.capabilities()}\n`);
     return;
   }
   if (options.printSchema) {
-    console.log(main.configSchema());
+    stdout.write(`${main.configSchema()}\n`);
     return;
   }
   try {
     if (options.checkConfig) {
-      console.log(main.checkConfig(options));
-    } else if (options.supervise) process.exitCode = await main.superviseDaemon(options, signals);
-    else await main.runDaemon(options, signals);
+      stdout.write(`${main.checkConfig(options)}\n`);
+      return;
+    }
+    const code = options.supervise ? await main.superviseDaemon(options, signals) : 0;
+    if (!options.supervise) await main.runDaemon(options, signals);
+    // Nothing that is still open, such as the journal's socket, is a reason to stay.
+    process.exit(code);
   } catch (error) {
-    fail(main.startupFailure(error));
+    main.reportFailure(error);
+    process.exit(1);
   }
 }
 
 // Not before: without the native helper no module of the daemon can be loaded, and that is to be one line as well.
 await import('../src/main.js').then(run, (error: unknown) => {
   if (!(error instanceof Error) || error.name !== 'HelperError') throw error;
-  fail(error.message);
+  stderr.write(`balloond: ${error.message}\n`);
+  process.exitCode = 1;
 });

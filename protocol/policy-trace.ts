@@ -3,7 +3,7 @@
  * "not known". Names of VMs may come and go.
  */
 export interface TraceLine {
-  /** Seconds since the epoch. */
+  /** Seconds since the epoch by the wall time at which the daemon started: they go on evenly, whoever sets the time. */
   readonly t: number;
   readonly totalBytes: number;
   readonly availableBytes: number;

@@ -29,6 +29,7 @@ import { createLogger, defaultFormat, type LogFormat, type LogLevel } from './op
 import { EventLog, type Emit, type LogSink } from './ops/event-log.js';
 import { takeOverEvents, type EventMemory } from './ops/event-memory.js';
 import { FdStore } from './ops/fd-store.js';
+import { ownLastWords } from './ops/last-words.js';
 import { notify } from './ops/notify.js';
 import type { Signals } from './ops/signals.js';
 import { startWatchdog } from './ops/watchdog.js';
@@ -36,7 +37,11 @@ import { onPriorityRefused } from './os/discard.js';
 import { PathTakenError, SystemError, type Standing } from './os/errors.js';
 import { closeFd } from './os/fd.js';
 import { NO_KEEPER } from './os/fd-keeper.js';
+import { wallTime } from './os/clock.js';
+import { LineWriter } from './os/line-writer.js';
 import { boundPath, isListening } from './os/socket.js';
+
+const STDERR = 2;
 
 /** The command line, parsed. Flags win over the configuration file. */
 export interface DaemonArguments {
@@ -98,13 +103,15 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   const metrics = args.metrics ?? config.metrics;
   const metricsAddress = metrics === undefined ? null : parseAddress(metrics);
   const format = args.logFormat ?? config['log-format'] ?? defaultFormat();
-  const log = createLogger(logLevel(args, config), format);
-  const startedAt = new Date().toISOString();
+  const stderr = new LineWriter(STDERR);
+  const log = createLogger(logLevel(args, config), format, stderr);
+  const startedAt = wallTime();
   const holder = findHolder(process.env, systemdVersion);
   const store = openStore(holder, (reason) =>
     events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
   );
   const { events, memory, warnings } = goOnWithEvents(log, store);
+  ownLastWords(stderr, events.emit);
   if (memory !== null) store?.keep(memory.fd, 'events');
   onPriorityRefused((error) => {
     events.emit('priority-refused', `discards compete with rings for the processor: ${error.message}`);
@@ -372,7 +379,9 @@ async function warnOfInspector(emit: Emit): Promise<void> {
 export async function superviseDaemon(args: DaemonArguments, signals: Signals): Promise<number> {
   const ending = signals.ending();
   const format = args.logFormat ?? defaultFormat();
-  const events = new EventLog(createLogger(args.logLevel ?? 'info', format));
+  const stderr = new LineWriter(STDERR);
+  const events = new EventLog(createLogger(args.logLevel ?? 'info', format, stderr));
+  ownLastWords(stderr, events.emit);
   const own = process.argv.slice(1).filter((argument) => argument !== '--supervise');
   const keeper = new Keeper([process.execPath, ...process.execArgv, ...own], events.emit);
   await warnOfInspector(events.emit);
@@ -431,6 +440,13 @@ const TAKEN_REMEDIES: Readonly<Record<Standing, string>> = {
   nothing: 'try again, since what was there is gone',
   hidden: 'give a path in a folder that balloond may look into',
 };
+
+/** Says on stderr why the daemon could not start and what to do, a line for each mistake; waits for no reader that stalls. */
+export function reportFailure(error: unknown): void {
+  const stderr = new LineWriter(STDERR);
+  for (const line of startupFailure(error).split('\n')) stderr.write(`balloond: ${line}\n`);
+  stderr.flush();
+}
 
 /** One line for each mistake: why the daemon could not start, and what to do. */
 export function startupFailure(error: unknown): string {

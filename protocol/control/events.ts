@@ -246,8 +246,29 @@ export const EVENTS = {
   },
   'journal-failed': {
     level: 'warn',
-    help: 'The journal takes no entries, so the log goes to stderr as JSON. The event comes once.',
+    help: 'The journal takes no entries, so the log goes to stderr as JSON. The event comes once until the journal takes entries again.',
     action: 'Start systemd-journald, or give `--log-format json`.',
+  },
+  'journal-works': {
+    level: 'info',
+    help: 'The journal takes entries again, after `lines` lines went to stderr.',
+    action: null,
+  },
+  'log-dropped': {
+    level: 'warn',
+    help: 'The daemon, or its keeper, dropped lines of its log: stderr took no lines for so long that the queue (256 KiB) was full. The daemon served its VMs all the time.',
+    action:
+      'Free space on the disk of the log, or mend the program that reads the log; `balloonctl events` still has the last 1,000 events.',
+  },
+  'daemon-failed': {
+    level: 'error',
+    help: 'A fault in the code of the daemon, or of its keeper, ends that process; `fault` says where the fault is. The service manager or the keeper starts the daemon again, which goes on with its VMs (reliability.md).',
+    action: 'Report this line.',
+  },
+  'runtime-warning': {
+    level: 'warn',
+    help: 'Node.js, which runs the daemon, gave a warning.',
+    action: 'Report this line.',
   },
   'metrics-unavailable': {
     level: 'error',

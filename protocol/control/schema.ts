@@ -362,14 +362,21 @@ const DAEMON = {
     heldOver: {
       enum: ['stop', 'restart', 'nothing'],
       description:
-        'What VMs outlive. stop: the end of the daemon, for however long. restart: its end, if the holder starts the next daemon by itself. nothing: VMs depend on this process.',
+        'The longest absence of the daemon that VMs outlive. stop: any. restart: one that the holder ends by itself. nothing: none.',
     },
     holderProblem: {
       type: ['string', 'null'],
       description: 'Why the end of the daemon puts VMs at risk; null: it does not.',
     },
-    holderRemedy: { type: ['string', 'null'], description: 'What to do about that; null: nothing.' },
-    configFiles: { type: 'array', items: { type: 'string' }, description: 'Those that were read.' },
+    holderRemedy: {
+      type: ['string', 'null'],
+      description: 'The next step against that risk; null: none is needed.',
+    },
+    configFiles: {
+      type: 'array',
+      items: { type: 'string' },
+      description: 'The configuration files that the daemon read.',
+    },
     control: { type: 'string', description: 'The path of this socket.' },
     logLevel: LOG_LEVEL,
   },

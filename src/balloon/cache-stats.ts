@@ -1,10 +1,12 @@
+import { monotonicNow, type Monotonic } from '../os/clock.js';
+
 /** Statistics that the driver writes into the config space when it is asked to. */
 export class CacheStats {
   readonly #ask: () => void;
   #waiting: (() => void)[] = [];
   values: ReadonlyMap<string, number> | null = null;
-  /** Milliseconds since the epoch. */
-  receivedAt = 0;
+  /** When the values came; null: none ever did. */
+  receivedAt: Monotonic | null = null;
 
   constructor(ask: () => void) {
     this.#ask = ask;
@@ -15,12 +17,12 @@ export class CacheStats {
       ['VIRTIO_BALLOON_S_MEMFREE', freeBytes],
       ['VIRTIO_BALLOON_S_MEMTOT', totalBytes],
     ]);
-    this.receivedAt = Date.now();
+    this.receivedAt = monotonicNow();
     for (const done of this.#waiting.splice(0)) done();
   }
 
   /** What a process that is gone was sent. */
-  resume(values: ReadonlyMap<string, number>, receivedAt: number): void {
+  resume(values: ReadonlyMap<string, number>, receivedAt: Monotonic): void {
     this.values = values;
     this.receivedAt = receivedAt;
   }

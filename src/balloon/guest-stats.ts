@@ -1,5 +1,6 @@
 import { decodeStats, STAT_BYTES } from '../../protocol/virtio/balloon.js';
 import { DriverError } from '../memory/errors.js';
+import { monotonicNow, type Monotonic } from '../os/clock.js';
 import type { Chain } from '../virtqueue/chain.js';
 
 /**
@@ -11,8 +12,8 @@ export class GuestStats {
   #held: Chain | null = null;
   #waiting: (() => void)[] = [];
   values: ReadonlyMap<string, number> | null = null;
-  /** Milliseconds since the epoch. */
-  receivedAt = 0;
+  /** When the values came; null: none ever did. */
+  receivedAt: Monotonic | null = null;
   /** The buffer that the values came in may be seen once more. */
   #resumed = false;
 
@@ -32,13 +33,13 @@ export class GuestStats {
       this.#resumed && [...(this.values ?? [])].every(([name, value]) => values.get(name) === value);
     this.#resumed = false;
     this.values = values;
-    if (!again) this.receivedAt = Date.now();
+    if (!again) this.receivedAt = monotonicNow();
     this.#held = chain;
     for (const done of this.#waiting.splice(0)) done();
   }
 
   /** What a process that is gone was sent. */
-  resume(values: ReadonlyMap<string, number>, receivedAt: number): void {
+  resume(values: ReadonlyMap<string, number>, receivedAt: Monotonic): void {
     this.values = values;
     this.receivedAt = receivedAt;
     this.#resumed = true;

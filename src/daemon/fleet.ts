@@ -15,6 +15,7 @@ import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
 import { Metrics, type MeteredVm } from '../ops/metrics.js';
 import { VmMeters } from '../ops/vm-meters.js';
+import { wallNow } from '../os/clock.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerCredentials } from '../os/socket.js';
 import { GovernedDevices } from './governed-vm.js';
@@ -192,7 +193,7 @@ export class VmFleet implements Fleet {
 
   live(): LiveTick {
     return {
-      time: Date.now(),
+      time: wallNow(),
       hostTotalBytes: totalmem(),
       hostAvailableBytes: freemem(),
       vms: this.list().map(({ name, state, ramBytes, balloon, cache, policy, verdict }) => {

@@ -1,10 +1,13 @@
 import type { VmView } from '../../protocol/control/schema.js';
+import type { Monotonic } from '../os/clock.js';
 import type { Vm } from './vm.js';
 
 /** A guest's last statistics by their names, not copied. */
 export interface StatsFigures {
   readonly values: ReadonlyMap<string, number>;
   readonly ageSeconds: number;
+  /** When they came: others came at another moment. */
+  readonly receivedAt: Monotonic;
 }
 
 /** What the policy goes by, read of every device every few seconds. */

@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
+import { stderr, stdout } from '../os/print.js';
 
 export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
 /** The file that is read when no other is named. It need not exist. */
@@ -38,6 +39,8 @@ export function daemonProgram(version: string): Command {
       ).choices(LOG_FORMATS),
     )
     .configureOutput({
+      writeOut: (text) => stdout.write(text),
+      writeErr: (text) => stderr.write(text),
       outputError: (text, write) =>
         write(`${text.trim().replace(/^error: /, 'balloond: ')} (see balloond --help)\n`),
     })

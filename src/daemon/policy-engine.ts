@@ -8,6 +8,7 @@ import { HostMemory, type HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
 import type { PolicyMeasures } from '../ops/policy-families.js';
+import { monotonicNow, msSince, wallNow, wallTime } from '../os/clock.js';
 import type { Action, Cause } from '../policy/action.js';
 import {
   LIMITABLE,
@@ -51,6 +52,8 @@ export class PolicyEngine {
   readonly #host: HostMemory;
   readonly #now: () => number;
   readonly #recorder: PolicyRecorder | null;
+  readonly #begun = monotonicNow();
+  readonly #begunWall = wallNow();
   readonly #readings = new Map<string, VmReadings>();
   readonly #said = new Map<string, Said>();
   /** What was advised to a VM at the tick before: only news are told. */
@@ -352,7 +355,12 @@ export class PolicyEngine {
     const host = this.#seen;
     if (host !== null && this.#recorder !== null) {
       const { totalBytes, availableBytes } = host;
-      this.#recorder.write({ t: Date.now() / 1000, totalBytes, availableBytes, vms: recorded });
+      this.#recorder.write({
+        t: (this.#begunWall + msSince(this.#begun)) / 1000,
+        totalBytes,
+        availableBytes,
+        vms: recorded,
+      });
     }
     return table;
   }
@@ -426,7 +434,7 @@ export class PolicyEngine {
   }
 
   #say(name: string, text: string): void {
-    this.#said.set(name, { text, at: new Date().toISOString() });
+    this.#said.set(name, { text, at: wallTime() });
   }
 
   #modeOf(vm: GovernedVm): NonNullable<VmView['policy']>['mode'] {

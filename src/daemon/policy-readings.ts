@@ -2,14 +2,13 @@ import { VmCgroup } from '../host/cgroup.js';
 import { findVmCgroup } from '../host/find-cgroup.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import type { PressureTrigger } from '../host/pressure.js';
+import type { Monotonic } from '../os/clock.js';
 import type { StatsFigures } from './governed-vm.js';
 
 /** Statistics older than this are of the past. */
 const STALE_SECONDS = 60;
 /** What a guest that had to wait for memory since its last statistics is taken to stall. */
 const COUNTED_STALL_PERCENT = 20;
-/** Ages are told in less than whole milliseconds. */
-const SAME_SECONDS = 0.005;
 const STALL_COUNTERS = ['VIRTIO_BALLOON_S_ALLOC_STALL', 'VIRTIO_BALLOON_S_OOM_KILL'] as const;
 
 export interface CgroupMemory {
@@ -26,7 +25,7 @@ export class VmReadings {
   #trigger: PressureTrigger | null = null;
   #closed = false;
   #counted: number | null = null;
-  #countedAt = -Infinity;
+  #countedAt: Monotonic | null = null;
   #stalling = false;
 
   /** `onPressure`: its tasks wait for memory. Whatever cannot be had is done without. */
@@ -69,12 +68,11 @@ export class VmReadings {
   stallPercent(stats: StatsFigures | null): number {
     if (stats === null || stats.ageSeconds > STALE_SECONDS) return NaN;
     const counted = STALL_COUNTERS.reduce((sum, name) => sum + (stats.values.get(name) ?? 0), 0);
-    const at = Date.now() / 1000 - stats.ageSeconds;
     // The same statistics seen again say the same again.
-    if (at - this.#countedAt < SAME_SECONDS) return this.#stalling ? COUNTED_STALL_PERCENT : 0;
+    if (stats.receivedAt === this.#countedAt) return this.#stalling ? COUNTED_STALL_PERCENT : 0;
     this.#stalling = this.#counted !== null && counted > this.#counted;
     this.#counted = counted;
-    this.#countedAt = at;
+    this.#countedAt = stats.receivedAt;
     return this.#stalling ? COUNTED_STALL_PERCENT : 0;
   }
 

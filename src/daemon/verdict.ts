@@ -17,10 +17,9 @@ export interface Symptoms {
   state: SessionState;
   /** The guest's driver for the device, by the name of its module. */
   driver: 'virtio_balloon' | 'virtio_cache_balloon';
-  /** Milliseconds since the epoch: now, when the VMM connected, when target, balloon or driver last moved. */
-  now: number;
-  connectedAt: number;
-  movedAt: number;
+  /** Milliseconds since the VMM connected, and since target, balloon or driver last moved. */
+  connectedMs: number;
+  stillMs: number;
   ramBytes: number;
   targetBytes: number;
   actualBytes: number;
@@ -42,12 +41,12 @@ export interface Symptoms {
 
 /** What is wrong with a VM's balloon and what to do, in a sentence; null when nothing is. */
 export function verdict(symptoms: Symptoms): string | null {
-  const { problem, state, now, pinnedBy } = symptoms;
+  const { problem, state, pinnedBy } = symptoms;
   if (problem !== null) return problem;
-  if (state === 'connected' && now - symptoms.connectedAt > PATIENCE_MS) {
+  if (state === 'connected' && symptoms.connectedMs > PATIENCE_MS) {
     return `no guest driver has started yet: check that the guest has ${symptoms.driver} (lsmod) and has booted`;
   }
-  const waited = now - symptoms.movedAt > PATIENCE_MS;
+  const waited = symptoms.stillMs > PATIENCE_MS;
   if (state === 'running' && symptoms.silentRings && waited) {
     return 'the guest kicks but its rings never move here: guest memory is probably not shared; add share=on to the memory backend and restart the VM';
   }

@@ -1,6 +1,7 @@
 import { Type, type Static } from 'typebox';
 import { Value } from 'typebox/value';
 import { StateError } from '../memory/state-file.js';
+import { fromBoot, fromWall, type BootMs, type Monotonic, type WallMs } from '../os/clock.js';
 import { LimitsRecord } from './limits.js';
 import { MAX_REASON, SessionRecord } from '../vhost-user/session-record.js';
 
@@ -20,6 +21,9 @@ const Word = Type.Union([
 const ForcedFrom = Type.Object({ high: Word, max: Word });
 export type ForcedFrom = Static<typeof ForcedFrom>;
 
+const Wall = Type.Unsafe<WallMs>(Type.Number());
+const Boot = Type.Unsafe<BootMs>(Type.Number());
+
 const VmRecord = Type.Object({
   version: Type.Literal(VERSION),
   name: Type.String({ minLength: 1, maxLength: 128 }),
@@ -36,12 +40,18 @@ const VmRecord = Type.Object({
   /** The policy leaves it alone. */
   manual: Type.Optional(Type.Boolean()),
   wantedMemoryBytes: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
-  connectedAt: Type.Number(),
+  /** By wall time, for daemons that know nothing else; those that do go by the boot clock. */
+  connectedAt: Wall,
+  connectedBootMs: Type.Optional(Boot),
   /** What was found wrong with it, for its verdict. */
   problem: Type.Union([Type.String({ maxLength: MAX_REASON }), Type.Null()]),
   /** The last that the guest sent. */
   stats: Type.Union([
-    Type.Object({ receivedAt: Type.Number(), values: Type.Record(Type.String(), Type.Number()) }),
+    Type.Object({
+      receivedAt: Wall,
+      receivedBootMs: Type.Optional(Boot),
+      values: Type.Record(Type.String(), Type.Number()),
+    }),
     Type.Null(),
   ]),
   connection: Type.String(),
@@ -95,6 +105,11 @@ export function decodeVmRecord(text: string): VmRecord {
     throw new StateError(`its record: ${first?.instancePath ?? ''} ${first?.message ?? 'is wrong'}`);
   }
   return current;
+}
+
+/** A moment of a record: records of older daemons have it by wall time alone. */
+export function momentOf(bootMs: BootMs | undefined, wallMs: WallMs): Monotonic {
+  return bootMs === undefined ? fromWall(wallMs) : fromBoot(bootMs);
 }
 
 /** What can be told of a record that cannot be gone on with. */

@@ -14,6 +14,7 @@ import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
 import { VmMeters } from '../ops/vm-meters.js';
+import { monotonicNow, msSince, msUntilNext, toBoot, toWall, type Monotonic } from '../os/clock.js';
 import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { StateFile } from '../memory/state-file.js';
@@ -24,7 +25,7 @@ import { VmLimits } from './limits.js';
 import type { GuestUse } from './limit-plan.js';
 import { offeredBits, type DeviceKind, type DeviceOptions } from './settings.js';
 import { MAX_REASON } from '../vhost-user/session-record.js';
-import { encodeVmRecord, type ForcedFrom, type VmRecord } from './vm-record.js';
+import { encodeVmRecord, momentOf, type ForcedFrom, type VmRecord } from './vm-record.js';
 import type { Look } from './pin-watch.js';
 import type { DeviceFigures } from './governed-vm.js';
 import { verdict } from './verdict.js';
@@ -84,7 +85,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   readonly #session: Session;
   readonly #onClosed: () => void;
   #statsTimer: NodeJS.Timeout | null = null;
-  readonly #connectedAt: number;
+  readonly #connectedAt: Monotonic;
   #balloon!: Balloon | CacheBalloon;
   #wantedMemoryBytes: number | null = null;
   #manual = false;
@@ -92,8 +93,8 @@ export class Vm implements SessionObserver, BalloonObserver {
   #ramBytes = 0;
   #problem: string | null = null;
   #reached = true;
-  #movedAt = Date.now();
-  #startedAt = Date.now();
+  #movedAt = monotonicNow();
+  #startedAt = monotonicNow();
   #statsIntervalSeconds: number;
   /** Bytes that went in or out of the balloon until the target was set. */
   #movedBytes = 0;
@@ -134,7 +135,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#fd = fd;
     this.#onClosed = onClosed;
     this.#emit = (event, message, fields) => emit(event, message, fields, name);
-    this.#connectedAt = found?.connectedAt ?? Date.now();
+    this.#connectedAt = found === null ? monotonicNow() : momentOf(found.connectedBootMs, found.connectedAt);
     this.limits = new VmLimits(
       {
         pid,
@@ -178,8 +179,7 @@ export class Vm implements SessionObserver, BalloonObserver {
       ask();
       this.#statsTimer = setInterval(ask, periodMs).unref();
     };
-    const beginMs = STATS_BEGIN_MS - (Date.now() % STATS_BEGIN_MS);
-    this.#statsTimer = setTimeout(first, periodMs + beginMs).unref();
+    this.#statsTimer = setTimeout(first, periodMs + msUntilNext(STATS_BEGIN_MS)).unref();
   }
 
   /** Goes on where the daemon before this one ended. */
@@ -215,7 +215,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       manual: this.#manual,
       forcedFrom: this.#forcedFrom,
       wantedMemoryBytes: this.#wantedMemoryBytes,
-      connectedAt: this.#connectedAt,
+      connectedAt: toWall(this.#connectedAt),
+      connectedBootMs: toBoot(this.#connectedAt),
       problem: this.#problem?.slice(0, MAX_REASON) ?? null,
       stats: this.#statsRecord(),
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
@@ -238,7 +239,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     const before = this.#statsIntervalSeconds;
     this.#statsIntervalSeconds = seconds;
     // None are missing yet.
-    this.#startedAt = Date.now();
+    this.#startedAt = monotonicNow();
     this.#askForStats();
     const often = seconds === 0 ? 'no longer' : `every ${seconds} s`;
     this.#emit('stats-interval-changed', `the guest is asked for statistics ${often}`, { before, seconds });
@@ -277,7 +278,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     const { targetBytes, actualBytes, inhibited } = this.#balloon;
     const { values, receivedAt } = this.#balloon.stats;
     const { state } = this.#session;
-    const stats = values === null ? null : { values, ageSeconds: (Date.now() - receivedAt) / 1000 };
+    const stats =
+      values === null || receivedAt === null
+        ? null
+        : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt };
     return { state, targetBytes, actualBytes, inhibited, stats };
   }
 
@@ -486,7 +490,7 @@ export class Vm implements SessionObserver, BalloonObserver {
   }
 
   stateChanged(state: SessionState): void {
-    this.#movedAt = Date.now();
+    this.#movedAt = monotonicNow();
     if (!this.#resuming) this.limits.allow(state);
     if (state !== 'running') {
       this.#problem = null;
@@ -494,7 +498,7 @@ export class Vm implements SessionObserver, BalloonObserver {
         this.#emit('vm-stopped', `the guest driver stopped or reset the ${this.device}`);
       return;
     }
-    this.#startedAt = Date.now();
+    this.#startedAt = monotonicNow();
     if (this.#resuming) return;
     this.#outsideReported = false;
     if (this.#wantedMemoryBytes !== null) {
@@ -573,7 +577,7 @@ export class Vm implements SessionObserver, BalloonObserver {
 
   actualChanged(): void {
     const { actualBytes, targetBytes } = this.#balloon;
-    this.#movedAt = Date.now();
+    this.#movedAt = monotonicNow();
     if (this.#reached || actualBytes !== targetBytes) return;
     this.#reached = true;
     this.#emit('target-reached', `the ${this.device} holds ${formatSize(actualBytes)}`, { actualBytes });
@@ -622,7 +626,8 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#wantedMemoryBytes = found.wantedMemoryBytes;
     this.#problem = found.problem;
     if (found.stats !== null) {
-      this.#balloon.stats.resume(new Map(Object.entries(found.stats.values)), found.stats.receivedAt);
+      const { values, receivedAt, receivedBootMs } = found.stats;
+      this.#balloon.stats.resume(new Map(Object.entries(values)), momentOf(receivedBootMs, receivedAt));
     }
     this.#manual = found.manual ?? false;
     this.#forcedFrom = found.forcedFrom ?? null;
@@ -639,7 +644,7 @@ export class Vm implements SessionObserver, BalloonObserver {
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
-    this.#movedAt = Date.now();
+    this.#movedAt = monotonicNow();
     this.#movedBytes = this.#inAndOut();
     this.#reached = false;
     const what = this.kind === 'balloon' ? 'balloon target' : 'page cache balloon limit';
@@ -674,9 +679,13 @@ export class Vm implements SessionObserver, BalloonObserver {
   /** Those that have names: a guest may send any number of others. */
   #statsRecord(): VmRecord['stats'] {
     const { values, receivedAt } = this.#balloon.stats;
-    if (values === null) return null;
+    if (values === null || receivedAt === null) return null;
     const named = [...values].filter(([name]) => (STAT_NAMES as readonly string[]).includes(name));
-    return { receivedAt, values: Object.fromEntries(named) };
+    return {
+      receivedAt: toWall(receivedAt),
+      receivedBootMs: toBoot(receivedAt),
+      values: Object.fromEntries(named),
+    };
   }
 
   #verdict(): string | null {
@@ -685,9 +694,8 @@ export class Vm implements SessionObserver, BalloonObserver {
       problem: this.#lostProblem() ?? this.#problem ?? this.#discardProblem() ?? this.limits.problem(),
       state: this.#session.state,
       driver: this.kind === 'balloon' ? 'virtio_balloon' : 'virtio_cache_balloon',
-      now: Date.now(),
-      connectedAt: this.#connectedAt,
-      movedAt: this.#movedAt,
+      connectedMs: msSince(this.#connectedAt),
+      stillMs: msSince(this.#movedAt),
       // Of a page cache balloon it is a limit: the guest holds what it can spare.
       targetBytes: this.kind === 'balloon' ? this.#balloon.targetBytes : this.#balloon.actualBytes,
       actualBytes: this.#balloon.actualBytes,
@@ -712,7 +720,10 @@ export class Vm implements SessionObserver, BalloonObserver {
     const asked =
       this.#statsIntervalSeconds > 0 &&
       hasFeature(this.#session.features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
-    return asked ? Date.now() - Math.max(this.#startedAt, this.#balloon.stats.receivedAt) : null;
+    if (!asked) return null;
+    const { receivedAt } = this.#balloon.stats;
+    const startedMs = msSince(this.#startedAt);
+    return receivedAt === null ? startedMs : Math.min(startedMs, msSince(receivedAt));
   }
 
   #lostProblem(): string | null {

@@ -661,6 +661,12 @@ NATIVE(drain)
 	return glue_result(&call, call.bad ? 0 : bd_eventfd_drain(fd));
 }
 
+NATIVE(bootTime)
+{
+	BEGIN;
+	return glue_result(&call, bd_boot_us());
+}
+
 /* ------------------------------------------------------------------------------------------------------------ */
 
 static void finalize_signaller(napi_env env, void *data, void *hint)
@@ -683,6 +689,7 @@ NAPI_MODULE_INIT()
 		EXPORT(sendFile),  EXPORT(unread),    EXPORT(offset),	 EXPORT(setOffset),	 EXPORT(punch),
 		EXPORT(acceptAndTell), EXPORT(boundPath), EXPORT(datagramConnect),		 EXPORT(datagramBind),
 		EXPORT(faults),	   EXPORT(allFaults), EXPORT(seal),	 EXPORT(sendDescriptor),
+		EXPORT(bootTime),
 	};
 	struct bd_signaller *signaller = calloc(1, sizeof(*signaller));
 
@@ -693,7 +700,8 @@ NAPI_MODULE_INIT()
 		return NULL;
 	}
 	if (napi_define_properties(env, exports, sizeof(functions) / sizeof(functions[0]), functions) != napi_ok ||
-	    glue_export_watch(env, exports) != napi_ok || glue_export_behind(env, exports) != napi_ok)
+	    glue_export_watch(env, exports) != napi_ok || glue_export_behind(env, exports) != napi_ok ||
+	    glue_export_writer(env, exports) != napi_ok)
 		return NULL;
 	return exports;
 }

@@ -54,9 +54,10 @@ napi_value glue_result(struct call *call, int64_t value);
 void glue_call_back(napi_env env, napi_async_context context, napi_ref callback, size_t count,
 		    const double *numbers);
 
-/* watch.c and behind.c: add their functions. */
+/* watch.c, behind.c and writer.c: add their functions. */
 napi_status glue_export_watch(napi_env env, napi_value exports);
 napi_status glue_export_behind(napi_env env, napi_value exports);
+napi_status glue_export_writer(napi_env env, napi_value exports);
 
 #define NATIVE(name) static napi_value js_##name(napi_env env, napi_callback_info info)
 #define BEGIN           \

@@ -93,6 +93,9 @@ uint32_t bd_faults(const struct bd_mapping *mapping);
 /* The same of all mappings that ever were, modulo 2^32, at an address that lasts. */
 uint32_t *bd_all_faults(void);
 
+/* clock.c: microseconds since the host booted, those while it was suspended included. */
+int64_t bd_boot_us(void);
+
 /* memfd.c */
 int bd_memfd(const char *name, off_t size, int huge_page_shift);
 /* Whoever has it open, it stays as it is from now on. */

@@ -1,4 +1,5 @@
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
+import { monotonicNow, msAgo, msSince, wallTime, type Monotonic } from '../os/clock.js';
 import { EVENT_BYTES_MAX, EVENTS_KEPT, newEpoch, numbered, type EventMemory } from './event-memory.js';
 
 /** Of one kind and VM: this many at once, then one a second. What is left out is counted. */
@@ -23,7 +24,8 @@ export type Emit = (event: EventName, message: string, fields?: Record<string, u
 
 interface Bucket {
   tokens: number;
-  at: number;
+  /** When the last token came back. */
+  at: Monotonic;
   leftOut: number;
 }
 
@@ -107,20 +109,16 @@ export class EventLog {
       kinds = new Map<EventName, Bucket>();
       this.#buckets.set(vm, kinds);
     }
-    const now = Date.now();
-    const bucket = kinds.get(event) ?? { tokens: BURST, at: now, leftOut: 0 };
-    const refill = Math.floor((now - bucket.at) / REFILL_MS);
+    const bucket = kinds.get(event) ?? { tokens: BURST, at: monotonicNow(), leftOut: 0 };
+    const passedMs = msSince(bucket.at);
+    const refill = Math.floor(passedMs / REFILL_MS);
     if (refill > 0) {
       bucket.tokens = Math.min(BURST, bucket.tokens + refill);
-      bucket.at += refill * REFILL_MS;
+      bucket.at = msAgo(passedMs - refill * REFILL_MS);
     }
     kinds.set(event, bucket);
     return bucket;
   }
-}
-
-function wallTime(): string {
-  return new Date().toISOString();
 }
 
 type Said = Omit<DaemonEvent, 'seq' | 'epoch' | 'id'>;

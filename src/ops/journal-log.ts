@@ -9,6 +9,7 @@ import {
   PRIORITIES,
   type JournalEntry,
 } from '../../protocol/journal.js';
+import { monotonicNow, msSince } from '../os/clock.js';
 import { closeFd } from '../os/fd.js';
 import { createMemfd, sealMemfd } from '../os/memfd.js';
 import { connectDatagram, sendDescriptor } from '../os/socket.js';
@@ -18,6 +19,8 @@ import type { LevelledLog, LogLevel } from './log.js';
 import type { LoggedFields } from './event-log.js';
 
 const { EMSGSIZE, ENOBUFS } = constants.errno;
+/** A journal works again when it has taken all entries for so long: one that is slow takes some and refuses others. */
+const STEADY_MS = 1000;
 /** The largest number of a priority that is logged. */
 const LEAST: Readonly<Record<string, number>> = {
   trace: PRIORITIES.debug,
@@ -27,14 +30,16 @@ const LEAST: Readonly<Record<string, number>> = {
 
 /**
  * Log lines as entries of the journal, whose fields can be searched by. What the journal does not take goes to
- * `fallback`, which hears once why. It never waits: guests do.
+ * `fallback`, which hears why, once until the journal works again. It never waits: guests do.
  */
 export class JournalLog implements LevelledLog {
   readonly #path: string;
   readonly #fallback: LevelledLog;
   #sender: DatagramSender | null = null;
   level: string;
-  #complained = false;
+  /** Lines that went to stderr since the journal took none, and when the last of them did. */
+  #astray = 0;
+  #astrayAt = monotonicNow();
 
   constructor(level: LogLevel, fallback: LevelledLog, path = JOURNAL_SOCKET) {
     this.level = level;
@@ -67,14 +72,24 @@ export class JournalLog implements LevelledLog {
   #write(level: EventLevel, fields: LoggedFields, message: string): void {
     if (PRIORITIES[level] > (LEAST[this.level] ?? PRIORITIES.info)) return;
     const why = this.#send(encodeJournalEntry(journalEntry(level, fields, message)));
-    if (why === null) return;
-    if (!this.#complained) {
-      this.#complained = true;
+    if (why === null) {
+      if (this.#astray > 0 && msSince(this.#astrayAt) >= STEADY_MS) this.#backInTheJournal();
+      return;
+    }
+    this.#astrayAt = monotonicNow();
+    if (this.#astray++ === 0) {
       const said = `the journal takes no entries (${why}), so the log goes to stderr: start systemd-journald, or give --log-format json`;
       this.#fallback.warn({ event: 'journal-failed' }, said);
     }
     this.#fallback.level = this.level;
     this.#fallback[level](fields, message);
+  }
+
+  #backInTheJournal(): void {
+    const lines = this.#astray;
+    this.#astray = 0;
+    const said = `the journal takes entries again, after ${lines} lines went to stderr`;
+    this.#write('info', { event: 'journal-works', lines }, said);
   }
 
   /** Why it could not be sent; null: it was. */

@@ -1,6 +1,8 @@
 import { fstatSync } from 'node:fs';
 import { pino, type Logger } from 'pino';
 import { isJournalStream } from '../../protocol/journal.js';
+import type { LineWriter } from '../os/line-writer.js';
+import { stderrIsTerminal } from '../os/print.js';
 import type { LogSink } from './event-log.js';
 import { JournalLog } from './journal-log.js';
 import { prettyLine } from './pretty-line.js';
@@ -15,7 +17,7 @@ export type LogFormat = (typeof LOG_FORMATS)[number];
 /** What suits stderr. */
 export function defaultFormat(environment = process.env): LogFormat {
   if (isJournalStream(environment['JOURNAL_STREAM'], fstatSync(STDERR, { bigint: true }))) return 'journal';
-  return process.stderr.isTTY ? 'pretty' : 'json';
+  return stderrIsTerminal() ? 'pretty' : 'json';
 }
 
 export interface LevelledLog extends LogSink {
@@ -23,15 +25,19 @@ export interface LevelledLog extends LogSink {
   level: string;
 }
 
-/** One line an event on stderr, or one entry of the journal; stdout stays free for what was asked for. */
-export function createLogger(level: LogLevel, format: LogFormat): LevelledLog {
-  return format === 'journal' ? new JournalLog(level, lines(level, 'json')) : lines(level, format);
+/**
+ * One line an event on `stderr`, or one entry of the journal; stdout stays free for what was asked for. Nothing that
+ * becomes of either keeps the caller waiting, or ends it.
+ */
+export function createLogger(level: LogLevel, format: LogFormat, stderr: LineWriter): LevelledLog {
+  return format === 'journal'
+    ? new JournalLog(level, lines(level, 'json', stderr))
+    : lines(level, format, stderr);
 }
 
-function lines(level: LogLevel, format: 'json' | 'pretty'): Logger {
+function lines(level: LogLevel, format: 'json' | 'pretty', stderr: LineWriter): Logger {
   const options = { level, base: null, messageKey: 'message', timestamp: pino.stdTimeFunctions.isoTime };
-  const stderr = pino.destination({ dest: STDERR, sync: true });
   if (format === 'json') return pino(options, stderr);
-  const colored = process.stderr.isTTY;
+  const colored = stderrIsTerminal();
   return pino(options, { write: (line) => stderr.write(prettyLine(line, colored)) });
 }

@@ -1,6 +1,7 @@
 import type { BalloonView, VmView } from '../../protocol/control/schema.js';
 import type { Pressure } from '../host/pressure.js';
 import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
+import { wallNow } from '../os/clock.js';
 
 /**
  * One fact of a VM that is measured. Its family is `balloond_vm_NAME`; where `total` is set there is also `balloond_NAME`,
@@ -167,7 +168,7 @@ export const VM_FAMILIES: readonly VmFamily[] = [
     'guest_stats_timestamp_seconds',
     'gauge',
     'Time at which the guest sent its statistics, since the epoch',
-    (view) => (view.stats === null ? null : Math.round(Date.now() / 1000 - view.stats.ageSeconds)),
+    (view) => (view.stats === null ? null : Math.round(wallNow() / 1000 - view.stats.ageSeconds)),
   ),
   ...guestRows(),
 ];

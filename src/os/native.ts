@@ -4,6 +4,7 @@ import { HelperError } from './errors.js';
 declare const mappingBrand: unique symbol;
 declare const watchBrand: unique symbol;
 declare const behindBrand: unique symbol;
+declare const writerBrand: unique symbol;
 /** Opaque handles of the helper. */
 export interface MappingHandle {
   readonly [mappingBrand]: true;
@@ -14,9 +15,12 @@ export interface WatchHandle {
 export interface BehindHandle {
   readonly [behindBrand]: true;
 }
+export interface WriterHandle {
+  readonly [writerBrand]: true;
+}
 
 /**
- * The native helper (src/native/binding.c, watch.c and behind.c). Numbers below zero are -errno; wrong arguments, also offsets
+ * The native helper (src/native/binding.c, watch.c, behind.c and writer.c). Numbers below zero are -errno; wrong arguments, also offsets
  * outside a buffer or a mapping, throw TypeError (ERR_INVALID_ARG_VALUE).
  * Everything else in src/os wraps one part of it, and nobody outside src/os loads it.
  */
@@ -89,6 +93,12 @@ interface Native {
   ): WatchHandle | number;
   setEvents(watch: WatchHandle, events: number): number;
   unwatch(watch: WatchHandle): number;
+  openWriter(fd: number, mostBytes: number): WriterHandle | number;
+  writeLine(writer: WriterHandle, bytes: Uint8Array, length: number): number;
+  writerState(writer: WriterHandle, into: Float64Array): number;
+  flushWriter(writer: WriterHandle, stepMs: number, mostMs: number): number;
+  closeWriter(writer: WriterHandle): number;
+  bootTime(): number;
 }
 
 export const native = load();

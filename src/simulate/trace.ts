@@ -64,24 +64,25 @@ export function simulateTrace(
   const bandOf = (row: number): number =>
     settings.entitlement(names[row] ?? '', demand.ramBytes[row] ?? 0).band;
   const [first] = lines;
-  const last = lines.at(-1);
-  if (first === undefined || last === undefined)
-    throw new TraceError('the trace is empty: let the daemon record for longer');
+  if (first === undefined) throw new TraceError('the trace is empty: let the daemon record for longer');
   const host = new HostModel(demand, first.totalBytes, names, bandOf, settings);
-  const tally = new Tally(policy, settings.bands.length, Math.max(1, last.t - first.t));
+  // The host's time may have been set back where one daemon recorded after another.
+  const lasts = lines.map(({ t }, n) => Math.max(0, t - (lines[n - 1]?.t ?? t)));
+  const allSeconds = lasts.reduce((sum, seconds) => sum + seconds, 0);
+  const tally = new Tally(policy, settings.bands.length, Math.max(1, allSeconds));
   const decide = POLICIES[policy](host, settings.config(first.totalBytes));
-  let before = first.t;
-  for (const { t, vms } of lines) {
-    const step = Math.min(3600, Math.max(0.001, t - before));
-    before = t;
+  let elapsed = 0;
+  for (const [n, { vms }] of lines.entries()) {
+    const seconds = lasts[n] ?? 0;
+    elapsed += seconds;
     demand.wantBytes.fill(0);
     for (const { name, ramBytes, actualBytes, guestAvailableBytes, currentBytes } of vms) {
       const usable = Math.max(0, ramBytes - actualBytes);
       const used = guestAvailableBytes === null ? (currentBytes ?? usable) : usable - guestAvailableBytes;
       demand.wantBytes[rows.get(name) ?? 0] = Math.max(0, Math.min(usable, used));
     }
-    host.step(step);
-    tally.step(host, t - first.t, decide(t));
+    host.step(Math.min(3600, Math.max(0.001, seconds)));
+    tally.step(host, elapsed, decide(first.t + elapsed));
   }
   tally.end(host);
   return tally.outcome();

@@ -145,7 +145,6 @@ void t.test('balloonctl', async (t) => {
     [2, 'limit', vm, ...control],
     [2, 'limit', vm, '--high', 'low', ...control],
     [2, 'limit', vm, '--max', 'low', ...control],
-    [1, 'reload', ...control],
     [2, 'qemu-args', '--memory', 'x'],
     [2, 'qemu-args', '--memory', '1K'],
     [2, ...simulate],

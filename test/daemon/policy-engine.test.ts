@@ -5,6 +5,7 @@ import t, { type Test } from 'tap';
 import { GovernedDevices, type GovernedVm } from '../../src/daemon/governed-vm.js';
 import { PolicyEngine } from '../../src/daemon/policy-engine.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
+import { monotonicNow } from '../../src/os/clock.js';
 import { PolicySettings, type PolicyFile } from '../../src/policy/settings.js';
 import type { BalloonDriver } from '../support/balloon-driver.js';
 import { CACHE_CONFIG, CACHE_CONFIG_BYTES, CacheDriver } from '../support/cache-driver.js';
@@ -513,7 +514,11 @@ void t.test('a guest is not believed to hold what the host has', (t) => {
     figures: {
       state: 'running',
       inhibited: null,
-      stats: { ageSeconds: 0, values: new Map([['VIRTIO_BALLOON_S_AVAIL', 200 * MIB]]) },
+      stats: {
+        ageSeconds: 0,
+        receivedAt: monotonicNow(),
+        values: new Map([['VIRTIO_BALLOON_S_AVAIL', 200 * MIB]]),
+      },
       targetBytes: 0,
       actualBytes: 0,
       cache: { targetBytes: 200 * MIB, actualBytes: 200 * MIB },

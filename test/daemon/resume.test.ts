@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { decodeVmRecord, encodeVmRecord, identifyVm } from '../../src/daemon/vm-record.js';
 import { StateError } from '../../src/memory/state-file.js';
+import { msAgo, toWall } from '../../src/os/clock.js';
 import { PAGE_BYTES } from '../support/guest-ram.js';
 import { readU32 } from '../support/wire.js';
 import { turns, until } from '../fuzz/fuzzer.js';
@@ -71,7 +72,7 @@ void t.test('what was wrong stays so, and statistics get no younger', async (t) 
   const { ageSeconds, ...values } = stats ?? { ageSeconds: Infinity };
   t.ok(ageSeconds < 60 && Object.keys(values).length > 0);
   before.close();
-  const receivedAt = Date.now() - 3_600_000;
+  const receivedAt = toWall(msAgo(3_600_000));
   const thawed = new ThawedVm(left, (record) => ({
     ...record,
     problem: 'ring 0 is stopped',

@@ -10,9 +10,8 @@ const healthy: Symptoms = {
   problem: null,
   state: 'running',
   driver: 'virtio_balloon',
-  now: 1_000_000,
-  connectedAt: 0,
-  movedAt: 0,
+  connectedMs: 1_000_000,
+  stillMs: 1_000_000,
   ramBytes: 2048 * MIB,
   targetBytes: 512 * MIB,
   actualBytes: 512 * MIB,
@@ -49,9 +48,9 @@ function says(change: Partial<Symptoms>, what: RegExp, from = healthy): void {
 
 void t.test('nothing is said of a VM that is well, or has had little time', (t) => {
   t.equal(verdict(healthy), null);
-  t.equal(verdict({ ...short, movedAt: 999_000 }), null);
-  t.equal(verdict({ ...short, movedAt: 999_000, answered: false }), null);
-  t.equal(verdict({ ...healthy, state: 'connected', connectedAt: 999_000 }), null);
+  t.equal(verdict({ ...short, stillMs: 1000 }), null);
+  t.equal(verdict({ ...short, stillMs: 1000, answered: false }), null);
+  t.equal(verdict({ ...healthy, state: 'connected', connectedMs: 1000 }), null);
   t.equal(verdict({ ...short, state: 'stopped' }), null);
   t.equal(verdict({ ...healthy, answered: false }), null, 'the target was there before');
   t.equal(verdict({ ...healthy, statsAgeMs: 30_000 }), null);

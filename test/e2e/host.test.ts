@@ -158,13 +158,12 @@ void t.test('doctor says what is wrong with a VM, and nothing of one that is wel
 
 void t.test('an entry too large for a datagram is in the journal, too', async (t) => {
   await host.ok(`cat >/run/large.mjs <<'END'
-import { EventLog } from '${TESTS}/out/src/ops/event-log.js';
 import { JournalLog } from '${TESTS}/out/src/ops/journal-log.js';
 const log = new JournalLog('info', { warn: (_, said) => console.log(said), info: () => undefined });
-new EventLog(log).emit('listening', 'x'.repeat(500_000), {}, 'large');
+log.info({ event: 'listening', vm: 'large' }, 'x'.repeat(500_000));
 log.close();
 END
-    test -z "$(node /run/large.mjs)" && journalctl --sync`);
+    said=$(node /run/large.mjs) && test -z "$said" && journalctl --sync`);
   const found = 'journalctl BALLOOND_VM=large --output=cat';
   t.equal(await host.ok(`${found} | tr -d '\\n' | wc -c`), '500000');
 });
@@ -320,8 +319,10 @@ const FORCE_SECONDS = 5;
 /** Of the last step: others give what is needed in it, however slow the machine, or the VM would have withstood. */
 const LAST_FORCE_SECONDS = 600;
 const MULE_MIN_BYTES = 16 * MIB;
+const STATS_SECONDS = 3;
 /** The VMs have 48, 64 and 64 MiB, and 15 are to be available: there are 8, and then 20. */
 const POLICY = `metrics = "127.0.0.1:9797"
+stats-interval = ${STATS_SECONDS}
 
 [policy]
 mode = "auto"
@@ -424,6 +425,23 @@ END
     );
     t.match(await host.ok('head -n 1 /var/lib/balloond/trace.ndjson'), /"totalBytes":157286400/, 'recorded');
     await host.ok(`rm -r ${dropIn}/policy.conf /etc/balloond.toml.d && systemctl daemon-reload`);
+  },
+);
+
+void t.test(
+  'the time is set forth and back: no VM that is well is suspected, one that hangs is noticed',
+  async (t) => {
+    for (const by of ['+2 hours', '-4 hours']) {
+      const web = (await host.json<VmView[]>(`date --set='${by}' >/run/date && balloonctl --json list`)).find(
+        ({ name }) => name === 'web',
+      );
+      t.equal(web?.verdict, null, by);
+      const age = web?.stats?.ageSeconds ?? NaN;
+      t.ok(age >= 0 && age < 600, `${by}: statistics are ${age} s old`);
+    }
+    await host.ok(`systemctl kill --signal=STOP web.service
+    until balloonctl --json show web | grep -q 'sent no statistics for [0-9][0-9]\\? s,'; do sleep 0.5; done
+    systemctl kill --signal=CONT web.service; date --set='+2 hours' >/run/date`);
   },
 );
 

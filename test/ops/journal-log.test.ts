@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { EVENT_IDS } from '../../protocol/control/event-ids.js';
 import { EVENT_NAMES, EVENTS } from '../../protocol/control/events.js';
@@ -99,7 +100,7 @@ void t.test('without a journal all goes to stderr, and it says so once', (t) => 
   t.end();
 });
 
-void t.test('a journal that is full keeps nobody waiting', (t) => {
+void t.test('a journal that is full keeps nobody waiting, and is gone back to', async (t) => {
   const said: string[] = [];
   const { log, entries } = journal(t, recorder(said));
   for (let n = 0; n < 2000; n++) log.emit('vm-connected', 'hello', {}, `vm-${n}`);
@@ -107,7 +108,18 @@ void t.test('a journal that is full keeps nobody waiting', (t) => {
   t.ok(written > 0 && written < 2000, `${written} fit`);
   t.equal(written + said.length, 2001, 'nothing is lost');
   t.match(said[0], /EAGAIN/);
-  t.end();
+  const back: Record<string, string>[] = [];
+  for (let n = 0; !back.some((entry) => entry['BALLOOND_EVENT'] === 'journal-works'); n++) {
+    log.emit('vm-disconnected', 'bye', {}, `vm-${n}`);
+    back.push(...entries());
+    await sleep(20);
+  }
+  const lines = String(2000 - written);
+  t.match(back.at(-1), {
+    BALLOOND_LINES: lines,
+    MESSAGE: `the journal takes entries again, after ${lines} lines went to stderr`,
+  });
+  t.equal(said.length, 2001 - written, 'stderr hears no more');
 });
 
 function recorder(said: string[]): LevelledLog {

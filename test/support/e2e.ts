@@ -18,7 +18,7 @@ export async function startDaemon(
 /** A guest whose one device is `daemon`'s balloon, up and with its driver loaded. */
 export async function boot(
   t: Test,
-  daemon: DaemonProcess,
+  daemon: Pick<DaemonProcess, 'socketPath'>,
   name: string,
   options: Partial<GuestOptions> & { device?: Partial<DeviceOptions> } = {},
 ): Promise<Guest> {

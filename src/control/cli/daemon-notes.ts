@@ -1,5 +1,6 @@
 /** What is to be said of the daemon itself, whatever was asked for. */
 import type { DaemonView } from '../../../protocol/control/schema.js';
+import { stderr } from '../../os/print.js';
 import { printable, type Output } from './output.js';
 
 /** Of a daemon that is too old to say more, the version. */
@@ -33,7 +34,7 @@ export function tellNotes(daemon: DaemonSaid, own: string, output: Output): void
   for (const note of [otherVersion(daemon, own), notHeld(daemon)]) {
     if (note === null) continue;
     const line = printable(`${note.found}: ${note.remedy}`);
-    if (output.json) process.stderr.write(`balloonctl: note: ${line}\n`);
+    if (output.json) stderr.write(`balloonctl: note: ${line}\n`);
     else output.print(output.paint('yellow', line));
   }
 }

@@ -1,5 +1,4 @@
 /** Where a command prints: lines for people or documents for programs, never both. */
-import type { WriteStream } from 'node:tty';
 import type { VmView } from '../../../protocol/control/schema.js';
 
 export type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow';
@@ -33,7 +32,7 @@ const CODES: Record<Style, [on: number, off: number]> = {
 
 /** Colours only on a terminal that has them and unless NO_COLOR is set (no-color.org). */
 export function openOutput(
-  stream: Pick<WriteStream, 'write'> & Partial<Pick<WriteStream, 'isTTY' | 'columns'>>,
+  stream: { write(text: string): unknown; isTTY?: boolean; columns?: number | undefined },
   environment: Readonly<Record<string, string | undefined>>,
   json: boolean,
 ): Output {

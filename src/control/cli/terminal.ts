@@ -1,5 +1,5 @@
 /** A terminal that a program has to itself for a while, and that is put back however the program ends. */
-import type { ReadStream, WriteStream } from 'node:tty';
+import type { ReadStream } from 'node:tty';
 import { KeyDecoder, type Key } from './keys.js';
 
 /** The other screen, without cursor; lines that are too long are cut, not wrapped. */
@@ -7,13 +7,24 @@ const ENTER = '\x1b[?1049h\x1b[?25l\x1b[?7l';
 const LEAVE = '\x1b[?7h\x1b[?25h\x1b[?1049l';
 /** For the rest of a sequence of which the begin came: less than anybody notices. */
 const ESCAPE_MS = 50;
+/** Of a process that runs: what it is stopped does not count. */
+const RETURN_MS = 20;
 const COLUMNS = 80;
 const ROWS = 24;
 const SIGNALS = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT'] as const;
 
+/** What shows the lines: src/os/print.ts's `stdout`. */
+export interface Screen {
+  readonly columns: number | undefined;
+  readonly rows: number | undefined;
+  write(text: string): void;
+  on(event: 'resize', listener: () => void): void;
+  off(event: 'resize', listener: () => void): void;
+}
+
 export class Terminal {
   readonly #input: ReadStream;
-  readonly #output: WriteStream;
+  readonly #output: Screen;
   readonly #decoder = new KeyDecoder();
   readonly #onKey: (key: Key) => void;
   readonly #onResize: () => void;
@@ -23,7 +34,7 @@ export class Terminal {
 
   /** `onEnd` is called when a signal asks the program to end, or its terminal went away. */
   constructor(
-    { input, output }: { input: ReadStream; output: WriteStream },
+    { input, output }: { input: ReadStream; output: Screen },
     { onKey, onResize, onEnd }: { onKey: (key: Key) => void; onResize: () => void; onEnd: () => void },
   ) {
     this.#input = input;
@@ -34,11 +45,11 @@ export class Terminal {
   }
 
   get columns(): number {
-    return this.#output.columns || COLUMNS;
+    return this.#output.columns ?? COLUMNS;
   }
 
   get rows(): number {
-    return this.#output.rows || ROWS;
+    return this.#output.rows ?? ROWS;
   }
 
   open(): void {
@@ -62,14 +73,15 @@ export class Terminal {
     this.#input.pause();
   }
 
-  /** Stops the process, as Ctrl-Z does; its shell has the terminal meanwhile. */
+  /** Stops the process, as Ctrl-Z does; its shell has the terminal meanwhile. Without a shell to continue it, it goes on. */
   suspend(): void {
     this.#leave();
-    process.once('SIGCONT', () => {
+    process.kill(process.pid, 'SIGTSTP');
+    // Not at SIGCONT: the kernel stops nothing in a group of processes that no shell could continue.
+    setTimeout(() => {
       this.#enter();
       this.#onResize();
-    });
-    process.kill(process.pid, 'SIGTSTP');
+    }, RETURN_MS);
   }
 
   /** Shows these lines and nothing else. */

@@ -1,5 +1,6 @@
 /** `balloonctl top`: all VMs with what they lately had, again every second; once where nobody watches. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { stdout } from '../../os/print.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import type { Output } from './output.js';
 import { Terminal } from './terminal.js';
@@ -50,7 +51,7 @@ async function watch(model: TopModel, look: () => Promise<Seen>, output: Output)
     terminal.draw(model.frame({ columns, rows }, output));
   };
   const terminal = new Terminal(
-    { input: process.stdin, output: process.stdout },
+    { input: process.stdin, output: stdout },
     {
       onKey: guarded((key) => {
         const wish = model.press(key);

@@ -246,15 +246,26 @@ void t.test('an exception while a key is handled is told when the terminal is ba
 });
 
 void t.test('Ctrl-Z gives the terminal to the shell for a while', async (t) => {
-  const { tmux } = await startTop(t, new MemoryFleet(vmView('web1')));
-  const pid = await pidIn(tmux);
+  const served = await serveFleet(t, new MemoryFleet(vmView('web1')));
+  const top = `"${process.execPath}" "${BALLOONCTL}" top --control "${served.socketPath}"`;
+  const tmux = await Tmux.start(`bash -c 'set -m; ${top}; echo stopped; read -r line; fg'`);
+  t.teardown(() => tmux.close());
+  await tmux.until(/ by name /);
   await tmux.press('C-z');
-  const state = (): string => /^State:\s+(\S)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '';
-  while (state() !== 'T') await new Promise((resolve) => setTimeout(resolve, 20));
+  await tmux.until(/^stopped$/m);
   t.same(await tmux.modes(), { alternate: false, cursor: true, wraps: true });
-  process.kill(pid, 'SIGCONT');
+  await tmux.press('Enter');
   await tmux.until(/ by name /);
   t.same(await tmux.modes(), { alternate: true, cursor: false, wraps: false });
   await tmux.press('q');
+  await assertBack(t, tmux, 0);
+});
+
+void t.test('Ctrl-Z changes nothing where no shell could continue it', async (t) => {
+  const { tmux } = await startTop(t, new MemoryFleet(vmView('web1')));
+  await tmux.press('C-z', 'Down', '/');
+  await tmux.type('w');
+  await tmux.until(/^web1 [^]*\n\/w_/m);
+  await tmux.press('Enter', 'q');
   await assertBack(t, tmux, 0);
 });
