@@ -1,70 +1,102 @@
 import { createRequire } from 'node:module';
+import { constants } from 'node:os';
+import { SystemError } from '../os/errors.js';
+import { closeFd } from '../os/fd.js';
+import { connectDatagram, send } from '../os/socket.js';
 
-interface UnixDatagram {
+const { EAGAIN, ECONNREFUSED } = constants.errno;
+/** sun_path, less its final NUL; unix-dgram silently cuts what is longer. */
+const MAX_PATH_BYTES = 107;
+
+interface AddonSocket {
   send(
     message: Buffer,
     offset: number,
     length: number,
     path: string,
-    done: (error?: SendError) => void,
+    done: (error?: Error & { code?: number }) => void,
   ): void;
   close(): void;
   on(event: 'error', listener: (error: Error) => void): void;
 }
-/** `code` is -errno, or 1 for "not now". */
-type SendError = Error & { code?: number };
+/** The package unix-dgram. */
+export interface DatagramAddon {
+  createSocket(type: 'unix_dgram'): AddonSocket;
+}
+let addon: DatagramAddon | null | undefined;
 
-/** sun_path, less its final NUL; unix-dgram silently cuts what is longer. */
-const MAX_PATH_BYTES = 107;
+/** unix-dgram, or null where its addon was not built for the Node that runs this. */
+export function loadDatagramAddon(): DatagramAddon | null {
+  if (addon !== undefined) return addon;
+  try {
+    // Loaded on use: most daemons run without systemd.
+    addon = createRequire(import.meta.url)('unix-dgram') as DatagramAddon;
+  } catch {
+    addon = null;
+  }
+  return addon;
+}
 
 /**
- * Sends datagrams to a Unix socket with a path. unix-dgram ends the process for arguments it does not expect, so they
- * are checked here; abstract names (a leading @) are beyond it. It never waits.
+ * Sends datagrams to the Unix socket at a path, or to an abstract one (a leading @). It never waits. unix-dgram sends
+ * where it loads; abstract names are beyond it, so the native helper sends to those, and everything without unix-dgram.
  */
 export class DatagramSender {
   readonly #path: string;
-  readonly #socket: UnixDatagram;
-  #open = true;
+  #socket: AddonSocket | null = null;
+  #fd: number | null = null;
 
-  /** Throws when the addon is missing or does not load, or the path is none it can send to. */
-  constructor(path: string) {
-    if (!path.startsWith('/') || Buffer.byteLength(path) > MAX_PATH_BYTES) {
-      throw new RangeError(`no socket can be at ${path}: its path begins with / and has at most 107 bytes`);
-    }
+  constructor(path: string, by: DatagramAddon | null = loadDatagramAddon()) {
     this.#path = path;
-    // Loaded on use: most daemons run without systemd, or on a Node this addon was not built for.
-    const { createSocket } = createRequire(import.meta.url)('unix-dgram') as {
-      createSocket: (type: 'unix_dgram') => UnixDatagram;
-    };
-    this.#socket = createSocket('unix_dgram');
+    // unix-dgram ends the process for arguments that it does not expect.
+    if (by === null || !path.startsWith('/') || Buffer.byteLength(path) > MAX_PATH_BYTES) return;
+    this.#socket = by.createSocket('unix_dgram');
     this.#socket.on('error', () => undefined);
   }
 
-  /** The errno with which it could not be sent; 0: it was. */
+  /** The errno with which the message could not be sent; 0: it was sent. */
   send(message: Buffer): number {
-    let errno = 0;
-    this.#socket.send(message, 0, message.length, this.#path, (error) => {
-      if (error !== undefined) errno = Math.abs(error.code ?? 1);
-    });
-    return errno;
+    if (this.#socket !== null) return sendByAddon(this.#socket, message, this.#path);
+    const wasOpen = this.#fd !== null;
+    const errno = this.#sendByHelper(message);
+    // The receiver that this socket was connected to is gone; another may be there.
+    return errno === ECONNREFUSED && wasOpen ? this.#sendByHelper(message) : errno;
   }
 
   /** An open one keeps the process going. */
   close(): void {
-    if (this.#open) this.#socket.close();
-    this.#open = false;
+    this.#socket?.close();
+    this.#socket = null;
+    if (this.#fd !== null) closeFd(this.#fd);
+    this.#fd = null;
+  }
+
+  #sendByHelper(message: Buffer): number {
+    try {
+      this.#fd ??= connectDatagram(this.#path);
+      return send(this.#fd, message, 0, message.length, []) < 0 ? EAGAIN : 0;
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      const errno = Object.entries(constants.errno).find(([name]) => name === error.code)?.[1] ?? EAGAIN;
+      if (errno === ECONNREFUSED) this.close();
+      return errno;
+    }
   }
 }
 
-/** Sends one datagram. False: nothing was sent. Throws when the addon does not load. */
-export function sendDatagram(path: string, text: string): boolean {
-  let sender: DatagramSender;
-  try {
-    sender = new DatagramSender(path);
-  } catch (error) {
-    if (error instanceof RangeError) return false;
-    throw error;
-  }
+/** The addon's code is -errno, or 1 for "not now". */
+function sendByAddon(socket: AddonSocket, message: Buffer, path: string): number {
+  let errno = 0;
+  socket.send(message, 0, message.length, path, (error) => {
+    if (error === undefined) return;
+    errno = error.code === 1 ? EAGAIN : Math.abs(error.code ?? EAGAIN);
+  });
+  return errno;
+}
+
+/** Sends one datagram. False: nothing was sent. */
+export function sendDatagram(path: string, text: string, by?: DatagramAddon | null): boolean {
+  const sender = new DatagramSender(path, by);
   try {
     return sender.send(Buffer.from(text)) === 0;
   } finally {

@@ -10,7 +10,7 @@ export function notify(
   try {
     return sendDatagram(socket, encodeNotification(assignments));
   } catch {
-    // The addon is missing or does not load: the service manager will say that it waits in vain.
+    // The native helper is missing or does not load: the service manager will say that it waits in vain.
     return false;
   }
 }

@@ -36,7 +36,7 @@ export class HelperError extends Error {
   constructor(cause: unknown) {
     const [reason] = String(cause instanceof Error ? cause.message : cause).split('\n');
     super(
-      `the native helper does not load (${reason}): run \`npm run install\` where balloond is, or install it again`,
+      `the native helper does not load (${reason}): run \`npm run build\` in the folder of its sources, or install balloond again`,
       { cause },
     );
   }

@@ -175,7 +175,7 @@ void t.test('without the native helper, whoever needs it is told what to do', as
     '--control',
     join(folder, 'none'),
   );
-  t.match(doctor.stdout, /^mend {2}host: discard: .*helper does not load\n +-> npm run install$/m);
+  t.match(doctor.stdout, /^mend {2}host: discard: .*helper does not load\n +-> npm run build$/m);
 });
 
 void t.test('balloond', (t) => {

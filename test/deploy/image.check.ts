@@ -1,20 +1,17 @@
 // The image: what the Dockerfile says is done in a Debian root, and the outcome runs as Docker would run it and as the
 // DaemonSet does. Takes minutes and needs root, so it is run by name: npm test -- out/test/deploy/image.check.js
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConfigMap } from 'kubernetes-types/core/v1.js';
 import type { DaemonSet } from 'kubernetes-types/apps/v1.js';
 import t, { type Test } from 'tap';
-import type { VmView } from '../../protocol/control/schema.js';
+import { Container, startVmm, until } from '../support/container.js';
 import { readDockerfile } from '../support/dockerfile.js';
-import { buildImage, execIn, runImage } from '../support/image.js';
+import { buildImage, runImage } from '../support/image.js';
 import { readManifest, ROOT } from '../support/kubernetes.js';
 
 const MIB = 2 ** 20;
-const TIMEOUT_MS = 30_000;
 /** A user that is nobody else's. */
 const VMM_UID = 64_123;
 
@@ -27,68 +24,6 @@ const root = buildImage(stages, base, folder);
 const image = stages.at(-1);
 if (image === undefined) throw new Error('the Dockerfile has no stage');
 
-class Container {
-  readonly #child: ChildProcess;
-  readonly #as: readonly string[];
-  log = '';
-
-  constructor(child: ChildProcess, as: readonly string[]) {
-    this.#child = child;
-    this.#as = as;
-    child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.log += text));
-  }
-
-  /** Of the daemons, in order; the first process of the container is their keeper. */
-  get daemons(): number[] {
-    return [...this.log.matchAll(/"event":"daemon-started","pid":(\d+)/g)].map(([, pid]) => Number(pid));
-  }
-
-  async started(daemons: number): Promise<void> {
-    await until(() => this.daemons.length >= daemons || this.#child.exitCode !== null);
-    if (this.daemons.length < daemons) throw new Error(`no daemon number ${daemons}: ${this.log}`);
-  }
-
-  exec(...command: string[]): string {
-    return execIn(this.#child.pid ?? 0, this.#as, command);
-  }
-
-  list(): VmView[] {
-    return JSON.parse(this.exec('balloonctl', '--json', 'list')) as VmView[];
-  }
-
-  async stop(): Promise<void> {
-    if (this.#child.exitCode !== null) return;
-    this.#child.kill();
-    await once(this.#child, 'exit');
-  }
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  for (const end = performance.now() + TIMEOUT_MS; !condition(); await sleep(100)) {
-    if (performance.now() > end) throw new Error(`never: ${condition.toString()}`);
-  }
-}
-
-/** A VMM outside the container, of some user, with the socket at this path of the machine. */
-function startVmm(
-  t: Test,
-  socket: string,
-  name: string,
-  [uid, gid]: [number, number],
-  memory = 'shared',
-): void {
-  const repository = join(folder, 'repository');
-  mkdirSync(repository, { recursive: true });
-  // Other users may not get at the working tree where it is.
-  const script = `mount --bind "$1" "$2"; shift 2; exec setpriv --reuid ${uid} --regid ${gid} --clear-groups "$@"`;
-  const vmm = join(repository, 'out/test/support/host-lab/vmm.js');
-  const command = [process.execPath, vmm, socket, '-name', `guest=${name}`, memory];
-  const child = spawn('unshare', ['--mount', 'sh', '-ec', script, 'sh', ROOT, repository, ...command], {
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
-  t.teardown(() => child.kill());
-}
-
 /** A VM gives memory up, loses its daemon to SIGKILL, and gives up more. */
 async function assertServed(
   t: Test,
@@ -96,7 +31,7 @@ async function assertServed(
   socket: string,
   user: [number, number],
 ): Promise<void> {
-  startVmm(t, socket, 'web-1', user);
+  startVmm(t, folder, socket, 'web-1', user);
   await until(() => container.list().some(({ state }) => state === 'running'));
   container.exec('balloonctl', 'set', 'web-1', '--balloon', '16M', '--wait');
   t.match(container.list(), [{ name: 'web-1', verdict: null, balloon: { discardedBytesTotal: 16 * MIB } }]);
@@ -169,7 +104,7 @@ void t.test('as the DaemonSet runs it: root with two capabilities, and nothing t
 
   const socket = join(node, 'balloond.sock');
   await assertServed(t, container, socket, [VMM_UID, gid]);
-  startVmm(t, socket, 'private', [VMM_UID, gid], 'private');
+  startVmm(t, folder, socket, 'private', [VMM_UID, gid], 'private');
   await until(() => container.list().some(({ verdict }) => verdict?.includes('share=on') === true));
   t.pass('mappings of processes of other users are seen');
   const events = container.exec('balloonctl', '--json', 'events');

@@ -2,7 +2,7 @@
 // configured to get them.
 import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { DaemonProcess } from '../support/daemon.js';
@@ -32,27 +32,25 @@ void t.test('packed, installed into a fresh prefix, and run', async (t) => {
 
   const prefix = join(folder, 'prefix');
   const options = [
-    '--global',
-    '--prefix',
-    prefix,
-    '--prefer-offline',
-    '--no-audit',
-    '--no-fund',
-    '--loglevel=error',
+    ...['--global', '--prefix', prefix, '--ignore-scripts', '--prefer-offline'],
+    ...['--no-audit', '--no-fund', '--loglevel=error'],
   ];
-  // Headers are those of the Node that runs this, as in scripts/install-native; npm may have been told of others.
-  const node = dirname(dirname(process.execPath));
-  const headers = existsSync(join(node, 'include/node/node_api.h')) ? { npm_config_nodedir: node } : {};
-  const env = { ...process.env, ...headers };
-  await run('npm', ['install', ...options, join(folder, packed.filename)], { cwd: folder, env });
+  await run('npm', ['install', ...options, join(folder, packed.filename)], { cwd: folder });
+  const unpacked = join(prefix, 'lib/node_modules/balloond');
+  await run('sh', [join(unpacked, 'scripts/build-native')]);
+  t.ok(existsSync(join(unpacked, 'node_modules/unix-dgram/build/Release/unix_dgram.node')));
   const program = (name: string): string => join(prefix, 'bin', name);
   t.equal((await run(program('balloond'), ['--version'])).stdout.trim(), manifest.version);
 
   // As `npm run install-system` does from the repository.
-  const installer = join(prefix, 'lib/node_modules/balloond/scripts/install-system');
+  const installer = join(unpacked, 'scripts/install-system');
   const installed = join(folder, 'installed');
   await run('sh', [installer], { env: { ...process.env, DESTDIR: installed } });
   await run(join(installed, 'usr/sbin/balloond'), ['--print-capabilities']);
+  const { stdout } = await run(process.execPath, ['--print', "typeof require('unix-dgram').createSocket"], {
+    cwd: join(installed, 'usr/lib/balloond'),
+  });
+  t.equal(stdout, 'function\n', 'unix-dgram comes along');
 
   const daemon = await DaemonProcess.start({ program: program('balloond'), metrics: true });
   t.teardown(() => daemon.stop());

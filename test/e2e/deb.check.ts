@@ -9,32 +9,35 @@ import { MIB } from '../support/e2e.js';
 import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
 
 const DEB = '/opt/balloond.deb';
+const DEB_BEFORE = '/opt/balloond-before.deb';
 /** Everything on disk but the tests' own and what dpkg keeps of itself, what is left in /run, and all accounts. */
 const TRACES = `{ find / -xdev \\( -path ${TESTS} -o -path /var/lib/dpkg -o -path /var/log \\) -prune -o -print
   find /run -name '*balloon*'; cut -d: -f1 /etc/passwd /etc/group /etc/shadow /etc/gshadow; } | sort`;
 
+const script = (...command: string[]): string =>
+  execFileSync('sh', command, { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim();
 // lintian's errors and warnings fail it.
-const deb = execFileSync('sh', [join(ROOT, 'scripts/deb')], {
-  encoding: 'utf8',
-  stdio: ['ignore', 'pipe', 'inherit'],
-}).trim();
+const deb = script('scripts/deb');
+/** The version before: operators upgrade from it. */
+const before = script('scripts/deb-before');
 const host = await HostVm.boot((stage) => {
   mkdirSync(join(stage, 'opt'), { recursive: true });
   cpSync(join(ROOT, deb), join(stage, DEB));
+  cpSync(before, join(stage, DEB_BEFORE));
   return Promise.resolve();
 });
 t.teardown(() => host.close());
 await host.unpack();
 await host.ok(`useradd --system vmm && ${TRACES} >/run/before`);
 
+const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
 void t.test('its version is the version', (t) => {
-  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
   t.match(deb, `balloond_${version}_amd64.deb`);
   t.end();
 });
 
-void t.test('installed, it serves', async (t) => {
-  t.comment(await host.ok(`dpkg --install ${DEB}`));
+void t.test('the version before is installed, and serves', async (t) => {
+  t.comment(await host.ok(`dpkg --install ${DEB_BEFORE}`));
   t.equal(await host.service('ActiveState'), 'active');
   t.equal(await host.ok('systemctl is-enabled balloond.socket balloond.service'), 'enabled\nenabled');
   t.equal(await host.ok("stat --format='%a %U %G' /run/balloond/balloond.sock"), '660 root balloond-vmm');
@@ -50,6 +53,27 @@ void t.test('installed, it serves', async (t) => {
   });
 });
 
+void t.test(
+  'an upgrade leaves VMs and the daemon alone until it is restarted, and then goes on with them',
+  async (t) => {
+    const pid = await host.service('MainPID');
+    await host.ok(`dpkg --install ${DEB}`);
+    t.equal(await host.service('MainPID'), pid);
+    t.equal(await host.ok('balloond --version'), version);
+    await host.ok('systemctl restart balloond.service');
+    t.not(await host.service('MainPID'), pid);
+    t.match(await host.json<VmView>('balloonctl --json show web'), { balloon: { actualBytes: 16 * MIB } });
+    await host.ok('balloonctl set web --balloon 17M --wait');
+    t.equal(await host.ok('systemctl is-active web.service'), 'active');
+  },
+);
+
+void t.test('what the operator wrote into /etc/balloond.toml is left as it is', async (t) => {
+  await host.ok(`echo '# mine' >>/etc/balloond.toml && dpkg --install ${DEB}`);
+  t.match(await host.ok('tail -n 1 /etc/balloond.toml'), '# mine');
+  t.match(await host.ok('dpkg-query --show --showformat "\\${Conffiles}" balloond'), '/etc/balloond.toml');
+});
+
 void t.test('what docs/installing.md tells of page cache balloons', async (t) => {
   const page = readFileSync(join(ROOT, 'docs/installing.md'), 'utf8');
   const [, script = ''] = /^## Page cache balloons$[^]*?^```sh\n([^]*?)^```$/m.exec(page) ?? [];
@@ -63,16 +87,6 @@ void t.test('what docs/installing.md tells of page cache balloons', async (t) =>
   t.match(await host.json<VmView>('balloonctl --json show cached'), { state: 'running', cache: {} });
   await host.ok('systemctl stop cached.service');
   await host.ok('rm /etc/tmpfiles.d/balloond-vmm.conf && rm -r /etc/balloond.toml.d');
-});
-
-void t.test('an upgrade leaves VMs and the daemon alone until it is restarted', async (t) => {
-  const before = await host.service('MainPID');
-  await host.ok(`dpkg --install ${DEB}`);
-  t.equal(await host.service('MainPID'), before);
-  await host.ok('systemctl restart balloond.service');
-  t.not(await host.service('MainPID'), before);
-  await host.ok('balloonctl set web --balloon 17M --wait');
-  t.equal(await host.ok('systemctl is-active web.service'), 'active');
 });
 
 void t.test('purged, it leaves nothing', async (t) => {

@@ -62,7 +62,7 @@ void t.test('below DESTDIR: complete, and gone when removed', (t) => {
   t.match(JSON.parse(printed), { type }, 'the discovery file and the program agree');
   t.same([binary, tags, typeof description], ['/usr/sbin/balloond', [], 'string']);
   t.match(execFileSync(join(folder, 'usr/bin/balloonctl'), ['--help'], { encoding: 'utf8' }), 'balloonctl');
-  install('--remove');
+  install('--purge');
   t.equal(execFileSync('find', [folder, '!', '-type', 'd'], { encoding: 'utf8' }), '');
   t.end();
 });
@@ -462,9 +462,14 @@ void t.test('stopped in order', async (t) => {
   t.equal(await host.ok('ls /run/balloond'), '');
 });
 
-void t.test('removed, it leaves nothing', async (t) => {
+void t.test('removed, it leaves the configuration and accounts; purged, it leaves nothing', async (t) => {
   await host.ok(`rm -r ${dirname(PATIENT)}`);
   await host.ok('rm -r /var/lib/balloond');
   await host.installer('--remove');
+  t.equal(
+    await host.ok('ls /etc/balloond.toml && getent passwd balloond | cut -d: -f1'),
+    '/etc/balloond.toml\nballoond',
+  );
+  await host.installer('--purge');
   t.equal(await host.ok(`${TRACES} | diff /run/before -`), '');
 });

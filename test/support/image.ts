@@ -81,12 +81,18 @@ function copy(
     return;
   }
   if (source !== '.') throw new Error(`not understood: COPY ${rest}`);
+  copySources(join(root, workdir, target));
+}
+
+/** Copies the working tree less what .dockerignore names, which is what comes of building. */
+export function copySources(to: string): void {
+  mkdirSync(to, { recursive: true });
   const ignored = readFileSync(join(ROOT, '.dockerignore'), 'utf8').trim().split('\n');
   const excludes = ignored.map((pattern) => `--exclude=./${pattern}`);
   execFileSync('sh', [
     '-ec',
     'from=$1; to=$2; shift 2; tar -C "$from" --anchored "$@" -cf - . | tar -C "$to" --no-same-owner -xf -',
-    ...['sh', ROOT, join(root, workdir, target), ...excludes],
+    ...['sh', ROOT, to, ...excludes],
   ]);
 }
 
@@ -113,14 +119,17 @@ export function npmEnvironment(cafile: string): { env: string[]; authorities: st
   };
 }
 
-function runLine(line: string, root: string, workdir: string): void {
+/** Runs shell in the root, as root and with npm told what it is told on this machine; returns its output, or throws. */
+export function runLine(line: string, root: string, workdir: string): string {
   const { env: told, authorities } = npmEnvironment('/mnt/authorities');
   const env = ['env', '-i', `PATH=${PATH}`, 'HOME=/root', 'DEBIAN_FRONTEND=noninteractive', ...told];
   const script = `${MOUNTS}mount -t tmpfs tmpfs "$root/mnt"
     [ -z "$2" ] || cp "$2" "$root/mnt/authorities"
     shift 2\nexec chroot "$root" "$@"`;
   const command = [...env, 'sh', '-ec', `cd ${workdir}\n${line}`];
-  execFileSync('unshare', ['--mount', 'sh', '-ec', script, 'sh', root, authorities, ...command], {
-    stdio: ['ignore', 'ignore', 'inherit'],
+  return execFileSync('unshare', ['--mount', 'sh', '-ec', script, 'sh', root, authorities, ...command], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    encoding: 'utf8',
+    maxBuffer: 2 ** 26,
   });
 }

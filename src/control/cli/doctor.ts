@@ -72,7 +72,7 @@ export function examineHost(host: HostFacts): Finding[] {
           ? 'process_madvise takes MADV_REMOVE: many ranges a system call'
           : `${method}: one system call a range`,
       method === null ? 'mend' : 'note',
-      method === null ? 'npm run install' : 'boot a newer kernel for process_madvise on the own process',
+      method === null ? 'npm run build' : 'boot a newer kernel for process_madvise on the own process',
     ),
     say(
       'cgroup',

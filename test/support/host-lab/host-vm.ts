@@ -1,9 +1,9 @@
 /**
- * A Debian host in a VM (scripts/host-lab) with the working tree's package installed by its own installer. What is
+ * A Debian host in a VM (scripts/host-lab) with what was built in the working tree, which its own installer installs. What is
  * done to it is thrown away with it.
  */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -15,6 +15,8 @@ export const ROOT = join(import.meta.dirname, '../../../..');
 const PAYLOAD_PORT = '/dev/vport0p2';
 /** Where in the VM the tests' own programs are. */
 export const TESTS = '/opt/balloond-tests';
+/** Where in the VM the folder is that balloond was built in, less what installing does not take. */
+const BUILT = `${TESTS}/balloond`;
 const COMMAND_TIMEOUT_MS = 300_000;
 
 export class HostVm {
@@ -28,8 +30,8 @@ export class HostVm {
     this.#payloadBytes = payloadBytes;
   }
 
-  /** `stage`: lays out below a folder what is to be unpacked in it, beside the tests' own programs. */
-  static async boot(stage = layOut): Promise<HostVm> {
+  /** `stage`: lays out below a folder what is to be unpacked in it, beside what was built and the tests' own programs. */
+  static async boot(stage: (folder: string) => Promise<void> = () => Promise.resolve()): Promise<HostVm> {
     const folder = mkdtempSync(join(tmpdir(), 'balloond-host-'));
     try {
       const [{ stdout: image }, payload] = await Promise.all([
@@ -64,14 +66,14 @@ export class HostVm {
     await this.ok(`head -c ${this.#payloadBytes} ${PAYLOAD_PORT} | tar -xf - -C /`);
   }
 
-  /** Unpacks what the installer put below DESTDIR, as a package would, and has it registered. */
+  /** Installs balloond as an operator does from the folder that it was built in. */
   async install(): Promise<void> {
     await this.unpack();
-    await this.installer('--register');
+    await this.installer();
   }
 
-  installer(mode: '--register' | '--remove'): Promise<string> {
-    return this.ok(`sh ${TESTS}/scripts/install-system ${mode}`);
+  installer(mode: '' | '--remove' | '--purge' = ''): Promise<string> {
+    return this.ok(`sh ${BUILT}/scripts/install-system ${mode}`);
   }
 
   sh(command: string): Promise<ShellResult> {
@@ -103,26 +105,24 @@ export class HostVm {
   }
 }
 
-async function layOut(stage: string): Promise<void> {
-  await run('sh', [join(ROOT, 'scripts/install-system')], { env: { ...process.env, DESTDIR: stage } });
-}
-
-/** One archive: what is laid out, and the tests' programs. */
+/** One archive: what is laid out, what was built, and the tests' programs. */
 async function pack(folder: string, lay: (stage: string) => Promise<void>): Promise<string> {
   const stage = join(folder, 'stage');
   const payload = join(folder, 'payload.tar');
   const tests = join(stage, TESTS);
+  mkdirSync(stage);
   await lay(stage);
   await run('sh', [
     '-ec',
-    `mkdir -p "$2/out/test" "$2/scripts"
+    `mkdir -p "$2/out/test" "$2/balloond"
+    (cd "$1" && tar -cf - scripts/install-system systemd deploy docs package.json LICENSE ./*.md out/bin/*.js out/page \\
+      out/generated src/native/build/Release \\
+      node_modules/unix-dgram node_modules/bindings node_modules/file-uri-to-path) | tar -xf - -C "$2/balloond"
     cp -R "$1/out/test/support" "$2/out/test/"
     cp -R "$1/out/src" "$1/out/protocol" "$2/out/"
     find "$2" -name '*.map' -delete
-    cp "$1/scripts/install-system" "$2/scripts/"
     printf '{"type":"module","imports":{"#native":"./native.node"}}' >"$2/package.json"
-    ln -s /usr/lib/balloond/src/native/build/Release/balloond_native.node "$2/native.node"
-    ln -s /usr/lib/balloond/node_modules "$2/"
+    ln -s balloond/src/native/build/Release/balloond_native.node "$2/native.node"
     tar -cf "$4" --owner=0 --group=0 --mode=go=rX,u+rw -C "$3" .`,
     ...['sh', ROOT, tests, stage, payload],
   ]);
