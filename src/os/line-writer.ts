@@ -6,8 +6,8 @@ const MOST_BYTES = 256 * 1024;
 /** How often a writer that dropped lines is looked at. */
 const LOOK_MS = 500;
 /** At the end of the process: how long the next line may take, and all of them together. */
-const FLUSH_STEP_MS = 100;
-const FLUSH_MS = 1000;
+const FLUSH_STEP_MS = 1000;
+const FLUSH_MS = 2000;
 
 /**
  * Lines that go to a file descriptor whatever becomes of it: a full disk, a reader that stalls or is gone, a terminal
@@ -38,7 +38,7 @@ export class LineWriter {
     this.#timer ??= setInterval(() => this.#look(), LOOK_MS).unref();
   }
 
-  /** For the end of the process: waits a second at most, and not for a line that cannot be written. */
+  /** For the end of the process: waits two seconds at most, and a second for a line that cannot be written. */
   flush(): void {
     native.flushWriter(this.#handle, FLUSH_STEP_MS, FLUSH_MS);
   }
