@@ -262,7 +262,7 @@ export const EVENTS = {
   },
   'daemon-failed': {
     level: 'error',
-    help: 'A fault in the code of the daemon, or of its keeper, ends that process; `fault` says where the fault is. The service manager or the keeper starts the daemon again, which goes on with its VMs (reliability.md).',
+    help: 'A fault in the code of the daemon, or of its keeper, ends that process; `fault` says where the fault is. The service manager or the keeper starts the daemon again, which goes on with its VMs.',
     action: 'Report this line.',
   },
   'runtime-warning': {

@@ -27,9 +27,9 @@ export function daemonProgram(version: string): Command {
         'supervise',
       ),
     )
-    .option('--print-schema', 'print the JSON Schema of the files and exit')
+    .option('--print-schema', "print the configuration's JSON Schema and exit")
     .option('--config <file>', `TOML; flags win (default ${DEFAULT_CONFIG_PATH})`)
-    .option('--control <path>', `default ${DEFAULT_CONTROL_PATH}`)
+    .option('--control <path>', `control socket, default ${DEFAULT_CONTROL_PATH}`)
     .option('--metrics <host:port>', 'metrics and a page to look at on TCP (default off)')
     .addOption(new Option('--log-level <level>', 'least level logged (default info)').choices(LOG_LEVELS))
     .addOption(

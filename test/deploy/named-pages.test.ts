@@ -39,6 +39,8 @@ function isThere(name: string): boolean {
   const manual = /^(.*)\((\d)\)$/.exec(name);
   if (manual !== null) {
     const [, page = '', section = ''] = manual;
+    // There is no section 0: this is a call, as in Prometheus' language.
+    if (section === '0') return true;
     return FOREIGN_PAGES.test(page) || installed.has(`/usr/share/man/man${section}/${page}.${section}`);
   }
   return FOREIGN.test(name) || installed.has(name);

@@ -60,7 +60,9 @@ void t.test(
     await host.ok(`dpkg --install ${DEB}`);
     t.equal(await host.service('MainPID'), pid);
     t.equal(await host.ok('balloond --version'), version);
-    await host.ok('systemctl restart balloond.service');
+    const page = readFileSync(join(ROOT, 'docs/upgrading.md'), 'utf8');
+    const [, commands = ''] = /^```sh\n([^]*?)^```$/m.exec(page) ?? [];
+    t.match(await host.ok(commands), /^web +running /m, 'what the page says');
     t.not(await host.service('MainPID'), pid);
     t.match(await host.json<VmView>('balloonctl --json show web'), { balloon: { actualBytes: 16 * MIB } });
     await host.ok('balloonctl set web --balloon 17M --wait');

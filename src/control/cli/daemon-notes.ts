@@ -26,7 +26,7 @@ export function otherVersion({ version, heldOver }: DaemonSaid, own: string): No
 /** Null: VMs go on when the daemon ends, or it is too old to say. */
 export function notHeld({ holderProblem, holderRemedy }: DaemonSaid): Note | null {
   if (holderProblem === undefined || holderProblem === null) return null;
-  return { found: holderProblem, remedy: holderRemedy ?? 'see docs/reliability.md' };
+  return { found: holderProblem, remedy: holderRemedy ?? 'see not-held in balloond(8)' };
 }
 
 /** On stdout for people, on stderr where stdout is for a program. */
