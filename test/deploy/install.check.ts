@@ -50,19 +50,19 @@ const script = (name: string, args: readonly string[]): string =>
 
 interface Machine {
   readonly name: string;
-  /** The folder of a root that has what the page's apt-get line asks for. */
-  readonly base: string;
+  /** Returns the folder of a root that has what the page's apt-get line asks for; it is made once. */
+  readonly base: () => string;
   readonly apt: string;
 }
 const machines: readonly Machine[] = [
   {
     name: "Debian's Node and npm",
-    base: script('debian-root', ['systemd', 'sudo', 'passwd', ...packages(aptDebian)]),
+    base: () => script('debian-root', ['systemd', 'sudo', 'passwd', ...packages(aptDebian)]),
     apt: aptDebian,
   },
   {
     name: 'Node 24 and its npm',
-    base: script('image-lab', ['systemd', 'sudo', ...packages(aptOwn)]),
+    base: () => script('image-lab', ['systemd', 'sudo', ...packages(aptOwn)]),
     apt: aptOwn,
   },
 ];
@@ -179,7 +179,7 @@ function way(name: string, run: (t: Test) => Promise<void>): void {
 
 for (const machine of machines) {
   way(`from source: ${machine.name}`, async (t) => {
-    const root = new Root(t, machine.base);
+    const root = new Root(t, machine.base());
     root.addSources();
     const before = root.traces();
     root.asAlice(machine.apt);
@@ -208,7 +208,7 @@ for (const machine of machines) {
   });
 
   way(`npm package: ${machine.name}`, async (t) => {
-    const root = new Root(t, machine.base);
+    const root = new Root(t, machine.base());
     root.addSources();
     const before = root.traces();
     const [pack = '', install = ''] = blocks('npm package');
@@ -222,7 +222,7 @@ for (const machine of machines) {
   });
 
   way(`the Dockerfile's lines: ${machine.name}`, async (t) => {
-    const base = new Root(t, machine.base);
+    const base = new Root(t, machine.base());
     base.asRoot('id node >/dev/null 2>&1 || useradd node');
     const stages = join(folder, 'image');
     rmSync(stages, { recursive: true, force: true });
@@ -237,7 +237,7 @@ for (const machine of machines) {
 
 for (const machine of machines) {
   way(`Debian package: ${machine.name}`, async (t) => {
-    const root = new Root(t, machine.base);
+    const root = new Root(t, machine.base());
     if (machine.apt === aptOwn) addNodePackage(root);
     const before = root.traces();
     deb ??= script('deb', []);

@@ -19,6 +19,8 @@ import { MIB } from '../support/e2e.js';
 const TRACES = `{ find / -xdev -path ${TESTS} -prune -o -print; find /run -name '*balloon*';
   cut -d: -f1 /etc/passwd /etc/group /etc/shadow /etc/gshadow; } | sort`;
 const EXPOSURE_MAX = 2.5;
+/** What the service manager holds for a daemon without VMs: the memory of its events. */
+const HELD_ALWAYS = 1;
 const SYS_PROCESS_MADVISE = 440;
 
 const startedMs = Date.now();
@@ -299,7 +301,7 @@ void t.test('stopped with its socket and not enabled, it goes on where it was', 
   const units = 'balloond.socket balloond.service';
   await host.ok(`systemctl disable --quiet ${units} && systemctl stop ${units} && sleep 1`);
   t.equal(await host.service('ActiveState'), 'inactive');
-  t.not(await host.service('NFileDescriptorStore'), '0', 'systemd holds the VMs meanwhile');
+  t.ok(Number(await host.service('NFileDescriptorStore')) > HELD_ALWAYS, 'systemd holds the VMs meanwhile');
   await host.ok(`systemctl start ${units}`);
   t.match(await host.json('balloonctl --json show web'), { balloon: { actualBytes: 16 * MIB } });
   await host.ok(`balloonctl set web --balloon 17M --wait && balloonctl set web --balloon 16M --wait`);
@@ -451,8 +453,7 @@ void t.test(
 void t.test('who leaves takes all along', async () => {
   await host.ok('systemctl stop web.service late.service private.service mule.service');
   await host.ok(`until [ "$(balloonctl --json list)" = '[]' ]; do sleep 0.2; done`);
-  // The memory of events stays: it is the daemon's, and no VM's.
-  await host.ok(`until [ "$(systemctl show --value --property=NFileDescriptorStore balloond.service)" = 1 ]; do
+  await host.ok(`until [ "$(systemctl show --value --property=NFileDescriptorStore balloond.service)" = ${HELD_ALWAYS} ]; do
     sleep 0.2; done`);
 });
 
