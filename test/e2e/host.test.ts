@@ -32,14 +32,15 @@ t.comment(`the host is up after ${Date.now() - startedMs} ms`);
 function startVmm(name: string, { groups = 'balloond-vmm', memory = 'shared' } = {}): string {
   return (
     `systemd-run --quiet --unit=${name} --service-type=notify --uid=vmm ` +
-    `--property=SupplementaryGroups='${groups}' node ${TESTS}/out/test/support/host-lab/vmm.js ` +
+    `--property=TimeoutStartSec=${PATIENCE_SECONDS} --property=SupplementaryGroups='${groups}' node ${TESTS}/out/test/support/host-lab/vmm.js ` +
     `/run/balloond/balloond.sock -name guest=${name} ${memory}`
   );
 }
 
-/** On a busy machine an emulated daemon may have no turn for longer than its watchdog's ten seconds. */
+/** On a busy machine an emulated program may have no turn for longer than systemd, or the watchdog, would wait. */
+const PATIENCE_SECONDS = 600;
 const PATIENT = '/run/systemd/system/balloond.service.d/patient.conf';
-const bePatient = `mkdir -p ${dirname(PATIENT)} && printf '[Service]\nWatchdogSec=600\n' >${PATIENT} &&
+const bePatient = `mkdir -p ${dirname(PATIENT)} && printf '[Service]\nWatchdogSec=${PATIENCE_SECONDS}\nTimeoutStartSec=${PATIENCE_SECONDS}\n' >${PATIENT} &&
   systemctl daemon-reload`;
 
 /** Perl that succeeds when the call is made at all: a filter would answer EPERM before the bad descriptor is seen. */
