@@ -204,4 +204,4 @@ function clone(to: string): void {
 /** The rest of a QEMU command line that a page cuts short by `...`: the lab's small Linux, in the background. */
 export const REST_OF_QEMU =
   `-display none -daemonize -accel tcg -cpu max,la57=off ` +
-  `-kernel ${GUEST}/vmlinux -initrd ${GUEST}/initramfs.cpio -append 'quiet console=ttyS0'`;
+  `-kernel ${GUEST}/vmlinux -initrd ${GUEST}/initramfs.cpio -append 'quiet no_timer_check console=ttyS0'`;
