@@ -218,7 +218,9 @@ for (const machine of machines) {
     await assertServes(t, root);
     root.asAlice('sudo sh "$(npm root --global)/balloond/scripts/install-system" --purge');
     root.asAlice('sudo npm uninstall --global balloond');
-    t.same(difference(root.traces(), before), [], 'nothing is left');
+    // Debian's npm makes its folder with the first package that it installs, and leaves the folder.
+    const left = difference(root.traces(), before).filter((each) => each !== '+ /usr/local/lib/node_modules');
+    t.same(left, [], 'nothing is left');
   });
 
   way(`the Dockerfile's lines: ${machine.name}`, async (t) => {
