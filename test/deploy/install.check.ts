@@ -15,10 +15,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { Container, startVmm, until } from '../support/container.js';
+import { Container, startVmm } from '../support/container.js';
 import { readDockerfile } from '../support/dockerfile.js';
 import { buildImage, copySources, npmEnvironment, runImage, runLine } from '../support/image.js';
 import { ROOT } from '../support/kubernetes.js';
+
+t.setTimeout(0);
 
 const HOME = '/home/alice';
 const SOURCES = `${HOME}/balloond`;
@@ -166,7 +168,7 @@ async function assertServes(t: Test, root: Root): Promise<void> {
   await container.started(1);
   chmodSync(join(root.path, socket), 0o666);
   startVmm(t, folder, join(root.path, socket), 'web-1', [VMM_UID, VMM_UID]);
-  await until(() => container.list().some(({ name, state }) => name === 'web-1' && state === 'running'));
+  await container.vm(({ name, state }) => name === 'web-1' && state === 'running', 'web-1 runs');
   t.pass('the list has the VM');
   await container.stop();
 }
