@@ -35,6 +35,7 @@ import { NO_KEEPER } from './os/fd-keeper.js';
 import { wallTime } from './os/clock.js';
 import { LineWriter } from './os/line-writer.js';
 import { boundPath } from './os/socket.js';
+import { version } from './version.js';
 
 const STDERR = 2;
 /** The unit does not start the daemon again after this exit code (RestartPreventExitStatus=). */
@@ -52,12 +53,6 @@ export interface DaemonArguments {
   metrics?: string | undefined;
   logLevel?: LogLevel | undefined;
   logFormat?: LogFormat | undefined;
-}
-
-export function version(): string {
-  const file = new URL('../../package.json', import.meta.url);
-  const { version: number } = JSON.parse(readFileSync(file, 'utf8')) as { version: string };
-  return number;
 }
 
 /** The page of the metrics address, as the build leaves it. */

@@ -13,6 +13,8 @@ import { CHECKOUT, DebianHost, REST_OF_QEMU, type Said } from './debian-host.js'
 import { allPages, hasCommands, ROOT, type Block, type Mark, type Page, type Place } from './page.js';
 import { isAsShown, shape } from './shape.js';
 
+t.setTimeout(0);
+
 /** Far more than any takes, also where the machine has much else to do. */
 const COMMAND_SECONDS = 1500;
 /** How long a command that goes on is listened to. */
