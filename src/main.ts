@@ -11,7 +11,7 @@ import {
 } from './control/metrics-server.js';
 import { startControlServer } from './control/server.js';
 import { VmFleet, type LeftAlone } from './daemon/fleet.js';
-import { findHolder, partingWords, type Holder } from './daemon/holder.js';
+import { findHolder, handOverFailure, partingWords, type Holder } from './daemon/holder.js';
 import { ConfigError } from './daemon/config/mistakes.js';
 import { configSchemaText } from './daemon/config/json-schema.js';
 import { readConfiguration, type Configuration } from './daemon/config/read.js';
@@ -42,6 +42,9 @@ import { LineWriter } from './os/line-writer.js';
 import { boundPath, isListening } from './os/socket.js';
 
 const STDERR = 2;
+/** Where a reload is refused, behind the reason. */
+const KEEPS_ITS_OWN =
+  'the daemon keeps its present configuration: mend the cause and run balloonctl reload again';
 
 /** The command line, parsed. Flags win over the configuration file. */
 export interface DaemonArguments {
@@ -108,7 +111,7 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   const startedAt = wallTime();
   const holder = findHolder(process.env, systemdVersion);
   const store = openStore(holder, (reason) =>
-    events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
+    events.emit('hand-over-failed', handOverFailure(holder, reason)),
   );
   const { events, memory, warnings } = goOnWithEvents(log, store);
   ownLastWords(stderr, events.emit);
@@ -280,7 +283,7 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
       return { file, files: [...files], changes };
     } catch (error) {
       if (!(error instanceof SettingsError || error instanceof SystemError)) throw error;
-      const refusal = `${error instanceof ConfigError ? error.brief : startupFailure(error)}; all stays as it was`;
+      const refusal = `${error instanceof ConfigError ? error.brief : startupFailure(error)}; ${KEEPS_ITS_OWN}`;
       events.emit('config-refused', refusal, { file });
       throw new RefusedError(refusal);
     }
@@ -437,7 +440,7 @@ const TAKEN_REMEDIES: Readonly<Record<Standing, string>> = {
   folder: 'a folder is there, give the path of a file in it',
   file: 'a file is there, move it away, or give another path',
   link: 'a symbolic link that leads nowhere is there, move it away, or give another path',
-  nothing: 'try again, since what was there is gone',
+  nothing: 'try again, since the file that was there is gone',
   hidden: 'give a path in a folder that balloond may look into',
 };
 
