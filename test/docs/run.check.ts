@@ -30,12 +30,21 @@ const LISTEN_SECONDS = 15;
 const TIME_UP = 124;
 const GOAL_SECONDS = 240;
 
-/** What a page takes for granted of the machine of its reader, and how it comes to be. */
-const GIVEN: Readonly<Record<string, string>> = {
-  'docs/installing.md': 'useradd --system libvirt-qemu; useradd alice',
+/** What a page takes for granted of the machine of its reader: how that comes to be, and how it goes again. */
+const GIVEN: Readonly<Record<string, { readonly before: string; readonly after: string }>> = {
+  'docs/installing.md': { before: 'useradd --system libvirt-qemu; useradd alice', after: ':' },
+  'docs/configuration.md': {
+    before: `cp -a /etc/balloond.toml /root/balloond.toml.kept
+printf '[policy]\nmode = "observe"\ndefault-band = "golden"\n' >/etc/balloond.toml.d/policy.toml
+printf '# Two mistakes\nlog-levle = "info"\n' >/etc/balloond.toml`,
+    after: 'mv /root/balloond.toml.kept /etc/balloond.toml; rm /etc/balloond.toml.d/policy.toml',
+  },
 };
-/** What `balloonctl doctor` ends with where there is something to mend, as its page says: here, the cgroups. */
-const MAY_END_WITH: Readonly<Record<string, number>> = { 'balloonctl doctor': 1 };
+/** Commands whose page shows them find something: here, doctor the cgroups, and the check of a configuration its mistakes. */
+const MAY_END_WITH: Readonly<Record<string, number>> = {
+  'balloonctl doctor': 1,
+  'balloond --check-config': 1,
+};
 
 // Each command has a deadline of its own.
 t.setTimeout(0);
@@ -64,13 +73,18 @@ const ASIDE = 'npm run demo';
 /** A host in a VM, with the package installed, serving one VM that is called web-1. */
 async function virtualHost(): Promise<HostVm> {
   const vm = await HostVm.boot();
-  await vm.install();
-  await vm.ok('useradd --system vmm && systemctl enable --now balloond.socket balloond.service');
-  await vm.ok(
-    'systemd-run --quiet --unit=web-1 --service-type=notify --uid=vmm --property=SupplementaryGroups=balloond-vmm ' +
-      `node ${TESTS}/out/test/support/host-lab/vmm.js /run/balloond/balloond.sock -name guest=web-1 shared`,
-  );
-  return vm;
+  try {
+    await vm.install();
+    await vm.ok('useradd --system vmm && systemctl enable --now balloond.socket balloond.service');
+    await vm.ok(
+      'systemd-run --quiet --unit=web-1 --service-type=notify --uid=vmm --property=SupplementaryGroups=balloond-vmm ' +
+        `node ${TESTS}/out/test/support/host-lab/vmm.js /run/balloond/balloond.sock -name guest=web-1 shared`,
+    );
+    return vm;
+  } catch (error) {
+    await vm.close();
+    throw error;
+  }
 }
 
 async function ask(place: Place, text: string): Promise<Said> {
@@ -161,7 +175,8 @@ async function runPage(t: Test, { path, blocks }: Page): Promise<void> {
   rows.push(row);
   const started = performance.now();
   const given = GIVEN[path];
-  if (given !== undefined) t.equal((await ask('host', given)).code, 0, `given: ${given}`);
+  if (given !== undefined)
+    t.equal((await ask('host', given.before)).code, 0, 'the page finds what it takes for granted');
   for (const block of blocks) {
     const { mark, language, line } = block;
     if (mark?.kind === 'not run') row.left.set(mark.reason, (row.left.get(mark.reason) ?? 0) + 1);
@@ -173,6 +188,7 @@ async function runPage(t: Test, { path, blocks }: Page): Promise<void> {
       if (language === 'toml' || language === 'ini') await t.test(`${path}:${line}`, (t) => check(t, block));
     }
   }
+  if (given !== undefined) t.equal((await ask('host', given.after)).code, 0, 'and leaves nothing of it');
   row.seconds = (performance.now() - started) / 1000;
   row.failed = !t.passing();
 }
