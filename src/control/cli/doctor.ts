@@ -122,7 +122,10 @@ export function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
     return [versions, { ...bad('daemon', 'holder', 'unknown, it is too old to say', mend), level: 'note' }];
   }
   if (problem === null) {
-    return [versions, good('daemon', 'holder', `${holder ?? 'a process'} holds the VMs while no daemon runs`)];
+    return [
+      versions,
+      good('daemon', 'holder', `${holder ?? 'a process'} holds the VMs while no daemon runs`),
+    ];
   }
   const finding = bad('daemon', 'holder', problem.found, problem.remedy);
   return [versions, holder === null ? finding : { ...finding, level: 'note' }];
