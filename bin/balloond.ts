@@ -34,8 +34,8 @@ async function run(main: typeof import('../src/main.js')): Promise<void> {
     // Nothing that is still open, such as the journal's socket, is a reason to stay.
     process.exit(code);
   } catch (error) {
-    main.reportFailure(error);
-    process.exit(1);
+    const code = main.reportFailure(error);
+    process.exit(options.checkConfig ? 1 : code);
   }
 }
 

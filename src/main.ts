@@ -14,15 +14,11 @@ import { VmFleet, type LeftAlone } from './daemon/fleet.js';
 import { findHolder, handOverFailure, partingWords, type Holder } from './daemon/holder.js';
 import { ConfigError } from './daemon/config/mistakes.js';
 import { configSchemaText } from './daemon/config/json-schema.js';
-import { readConfiguration, type Configuration } from './daemon/config/read.js';
-import { Listener } from './daemon/listener.js';
-import {
-  configChanges,
-  parseAddress,
-  SettingsError,
-  type ConfigFile,
-  type SocketSettings,
-} from './daemon/settings.js';
+import { KeptConfiguration } from './daemon/config/kept.js';
+import { readConfiguration, withoutFiles, type Configuration } from './daemon/config/read.js';
+import { configChanges, readAddress, SettingsError, type ConfigFile } from './daemon/settings.js';
+import { startupFailure } from './daemon/startup-failure.js';
+import { VmmSockets } from './daemon/vmm-sockets.js';
 import { systemdVersion } from './host/service-manager.js';
 import { Keeper } from './ops/keeper.js';
 import { createLogger, defaultFormat, type LogFormat, type LogLevel } from './ops/log.js';
@@ -34,17 +30,19 @@ import { notify } from './ops/notify.js';
 import type { Signals } from './ops/signals.js';
 import { startWatchdog } from './ops/watchdog.js';
 import { onPriorityRefused } from './os/discard.js';
-import { PathTakenError, SystemError, type Standing } from './os/errors.js';
-import { closeFd } from './os/fd.js';
+import { SystemError } from './os/errors.js';
 import { NO_KEEPER } from './os/fd-keeper.js';
 import { wallTime } from './os/clock.js';
 import { LineWriter } from './os/line-writer.js';
-import { boundPath, isListening } from './os/socket.js';
+import { boundPath } from './os/socket.js';
 
 const STDERR = 2;
 /** Where a reload is refused, behind the reason. */
 const KEEPS_ITS_OWN =
   'the daemon keeps its present configuration: mend the cause and run balloonctl reload again';
+/** The unit does not start the daemon again after this exit code (RestartPreventExitStatus=). */
+const BAD_SETTINGS = 2;
+const LISTEN_AGAIN_MS = 2000;
 
 /** The command line, parsed. Flags win over the configuration file. */
 export interface DaemonArguments {
@@ -99,58 +97,62 @@ export const configSchema = configSchemaText;
  */
 export async function runDaemon(args: DaemonArguments, signals: Signals): Promise<void> {
   const ending = signals.ending();
-  const started = readConfiguration(args);
-  let { config, files } = started;
-  let sockets = wantedSockets(args, started);
-  const { controlPath } = started;
-  const metrics = args.metrics ?? config.metrics;
-  const metricsAddress = metrics === undefined ? null : parseAddress(metrics);
-  const format = args.logFormat ?? config['log-format'] ?? defaultFormat();
-  const stderr = new LineWriter(STDERR);
-  const log = createLogger(logLevel(args, config), format, stderr);
-  const startedAt = wallTime();
   const holder = findHolder(process.env, systemdVersion);
   const store = openStore(holder, (reason) =>
     events.emit('hand-over-failed', handOverFailure(holder, reason)),
   );
+  /** They hang until a daemon serves them: nothing that can be mended later is a reason not to. */
+  const vmsWait = store !== null && store.left('connection').length > 0;
+  const kept = new KeptConfiguration(store);
+  const started = startConfiguration(args, vmsWait ? kept : null);
+  let { configuration } = started;
+  /** Why the files, as they are now, are not in force; null: they are. */
+  let { mistake } = started;
+  const { controlPath, metrics } = configuration;
+  const format = args.logFormat ?? configuration.config['log-format'] ?? defaultFormat();
+  const stderr = new LineWriter(STDERR);
+  const log = createLogger(logLevel(args, configuration), format, stderr);
+  const startedAt = wallTime();
   const { events, memory, warnings } = goOnWithEvents(log, store);
   ownLastWords(stderr, events.emit);
   if (memory !== null) store?.keep(memory.fd, 'events');
   onPriorityRefused((error) => {
     events.emit('priority-refused', `discards compete with rings for the processor: ${error.message}`);
   });
-  const fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version: version() });
-  let closeControl = (): void | Promise<void> => undefined;
-  const closers: (() => void | Promise<void>)[] = [];
-  const listeners = new Map<string, Listener>();
-  /** Of the socket that --fd passed: its path is listened on already. */
-  let passedPath: string | null = null;
+  const fleet = new VmFleet(configuration.config, events, store ?? NO_KEEPER, { version: version() });
+  const sockets = new VmmSockets(
+    configuration.sockets,
+    store,
+    (fd, socket) => fleet.adopt(fd, socket),
+    events.emit,
+  );
+  let control = null as { close(): Promise<void> } | null;
+  const closers: (() => void | Promise<void>)[] = [
+    () => control?.close(),
+    () => fleet.close(),
+    () => sockets.close(),
+  ];
   const close = async (): Promise<void> => {
     for (const closer of closers.reverse()) await closer();
   };
   for (const warning of warnings) events.emit('events-set-aside', warning);
+  if (mistake !== null) events.emit('config-set-aside', `${mistake}; ${started.instead}`);
+  else keepConfiguration();
   try {
     // First of all: guests wait.
     const alone = store === null ? [] : resumeAll(store);
-    const daemon = { view, change, reload };
-    const control = await startControlServer(controlPath, fleet, events, version(), daemon, refused);
-    closeControl = () => control.close();
-    closers.push(closeControl);
-    closers.push(() => fleet.close());
-    closers.push(() => {
-      for (const listener of listeners.values()) listener.close();
-    });
-    if (args.fd !== undefined) serveFd(args.fd);
-    const bound = store === null ? new Map<string, number>() : boundSockets(store);
-    for (const socket of ownSockets(sockets))
-      listen({ path: socket.path, fd: bound.get(socket.path) }, socket);
+    await startControl();
+    if (args.fd !== undefined) sockets.serveFd(args.fd);
+    sockets.listen(vmsWait ? listenLater : undefined);
     if (store !== null) adoptLeft(store, alone);
     fleet.startPolicy();
-    if (metricsAddress !== null) await serveMetrics(metricsAddress);
+    const address = metrics === null ? null : readAddress(metrics);
+    if (address !== null) await serveMetrics(address);
   } catch (error) {
     await close();
     throw error;
   }
+  notify({ READY: 1 });
   events.emit('daemon-started', `balloond ${version()}, with its control socket at ${controlPath}, serves`, {
     pid: process.pid,
     control: controlPath,
@@ -159,7 +161,6 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
     const { found, remedy } = holder.problem;
     events.emit('not-held', `${found}: ${remedy}`, { holder: holder.by });
   }
-  notify({ READY: 1 });
   await warnOfInspector(events.emit);
   signals.onIgnored((signal) => events.emit('signal-ignored', ...nothingAt(signal)));
   signals.onReload(() => {
@@ -176,7 +177,7 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   events.emit('daemon-stopping', partingWords(holder, signal, fleet.size), { vms: fleet.size });
   if (store !== null) {
     // As if it were killed: that way of ending is the one that is tried all the time.
-    await closeControl();
+    await control?.close();
     process.exit(0);
   }
   await close();
@@ -197,7 +198,8 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
       heldOver: holder.heldOver,
       holderProblem: holder.problem?.found ?? null,
       holderRemedy: holder.problem?.remedy ?? null,
-      configFiles: [...files],
+      configFiles: [...configuration.files],
+      configMistake: mistake,
       control: controlPath,
       logLevel: log.level as LogLevel,
     };
@@ -242,101 +244,115 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
     if (kept.includes(null)) return;
     for (const name of from.left('connection').filter((each) => !kept.includes(each))) {
       const fd = from.claim(name);
-      if (fd !== null) fleet.adopt(fd, sockets.find(({ path }) => path === boundPath(fd)) ?? null);
+      if (fd !== null) fleet.adopt(fd, sockets.settings(boundPath(fd)));
     }
     if (alone.length === 0) from.dropLeft();
   }
 
-  /** Sockets that a daemon before this one listened on. One that nobody wants any more is closed. */
-  function boundSockets(from: FdStore): Map<string, number> {
-    const bound = new Map<string, number>();
-    for (const name of from.left('listener')) {
-      const fd = from.claim(name);
-      if (fd === null) continue;
-      const path = boundPath(fd);
-      if (ownSockets(sockets).some((socket) => socket.path === path)) bound.set(path, fd);
-      else closeFd(fd);
-    }
-    return bound;
-  }
-
   /** Reads all files again. With a mistake, or a socket that cannot be had, nothing changes. */
   function reload(): ReloadReport {
-    const { file } = started;
+    const { file } = configuration;
     try {
-      const next = readConfiguration(args);
-      if (next.files.length === 0 && files.length === 0) {
+      const next = wantedConfiguration(args);
+      if (next.files.length === 0 && configuration.files.length === 0) {
         throw new SettingsError(
           `there is no configuration file to read again: create ${file}, or start balloond with --config FILE`,
         );
       }
-      const wanted = wantedSockets(args, next);
-      listenTo(wanted);
-      const changes = configChanges(inForce(args, config), inForce(args, next.config));
-      ({ config, files } = next);
-      sockets = wanted;
-      log.level = logLevel(args, config);
-      fleet.configure(config, wanted);
+      sockets.change(next.sockets);
+      const changes = configChanges(inForce(args, configuration), inForce(args, next));
+      configuration = next;
+      mistake = null;
+      keepConfiguration();
+      log.level = logLevel(args, configuration);
+      fleet.configure(configuration.config, configuration.sockets);
       const keys = changes.map(({ key }) => key).join(', ');
       const said = keys === '' ? 'nothing changed' : `changed: ${keys}`;
-      events.emit('config-reloaded', said, { file, files, changes });
-      return { file, files: [...files], changes };
+      events.emit('config-reloaded', said, { file, files: configuration.files, changes });
+      return { file, files: [...configuration.files], changes };
     } catch (error) {
       if (!(error instanceof SettingsError || error instanceof SystemError)) throw error;
-      const refusal = `${error instanceof ConfigError ? error.brief : startupFailure(error)}; ${KEEPS_ITS_OWN}`;
+      mistake = brief(error);
+      const refusal = `${brief(error)}; ${KEEPS_ITS_OWN}`;
       events.emit('config-refused', refusal, { file });
       throw new RefusedError(refusal);
     }
   }
 
-  function ownSockets(all: readonly SocketSettings[]): SocketSettings[] {
-    return all.filter(({ path }) => path !== passedPath);
-  }
-
-  /** Those that were listened on before go on; when one cannot be had, all is as before. */
-  function listenTo(wanted: readonly SocketSettings[]): void {
-    const added = ownSockets(wanted).filter(({ path }) => !listeners.has(path));
+  function keepConfiguration(): void {
     try {
-      for (const socket of added) listen({ path: socket.path }, socket);
+      kept.write(configuration);
     } catch (error) {
-      for (const { path } of added) unlisten(path);
-      throw error;
-    }
-    for (const path of listeners.keys()) {
-      if (!wanted.some((socket) => socket.path === path)) unlisten(path);
+      if (!(error instanceof SystemError)) throw error;
+      events.emit('hand-over-failed', `the configuration cannot be handed over: ${error.message}`);
     }
   }
 
-  function unlisten(path: string): void {
-    listeners.get(path)?.close();
-    listeners.delete(path);
-  }
-
-  function listen(where: { path?: string; fd?: number | undefined }, socket: SocketSettings | null): void {
-    const servedPath = where.path ?? passedPath;
-    const listener = new Listener(
-      where,
-      store ?? NO_KEEPER,
-      (fd) => fleet.adopt(fd, sockets.find(({ path }) => path === servedPath) ?? socket),
-      (error) => events.emit('vm-dropped', `a VMM could not be served: ${error.message}`),
-    );
-    if (where.path !== undefined) {
-      listeners.set(where.path, listener);
-      store?.keep(listener.fd, 'listener');
-    } else closers.push(() => listener.close());
-    const at = where.path === undefined ? { fd: where.fd } : { path: where.path };
-    events.emit('listening', `waiting for VMMs at ${where.path ?? `file descriptor ${where.fd}`}`, at);
-  }
-
-  function serveFd(fd: number): void {
-    if (!isListening(fd)) {
-      fleet.adopt(fd, null);
-      return;
+  async function startControl(): Promise<void> {
+    const daemon = { view, change, reload };
+    try {
+      control = await startControlServer(controlPath, fleet, events, version(), daemon, refused);
+    } catch (error) {
+      if (!vmsWait || !(error instanceof SystemError)) throw error;
+      listenLater(error, async () => {
+        control = await startControlServer(controlPath, fleet, events, version(), daemon, refused);
+        events.emit('listening', `waiting for control clients at ${controlPath}`, { path: controlPath });
+      });
     }
-    // A [[socket]] with its path says how its VMs are served.
-    passedPath = boundPath(fd);
-    listen({ fd }, null);
   }
+
+  /** Tries again until the cause is mended. */
+  function listenLater(error: SystemError, again: () => void | Promise<void>): void {
+    const seconds = LISTEN_AGAIN_MS / 1000;
+    events.emit('listen-failed', `${startupFailure(error)}; the daemon tries again every ${seconds} s`);
+    const attempt = async (): Promise<void> => {
+      try {
+        await again();
+      } catch (failure) {
+        if (!(failure instanceof SystemError)) throw failure;
+        setTimeout(() => void attempt(), LISTEN_AGAIN_MS);
+      }
+    };
+    setTimeout(() => void attempt(), LISTEN_AGAIN_MS);
+  }
+}
+
+interface StartConfiguration {
+  readonly configuration: Configuration;
+  /** The first mistake of the files, which are not in force then. */
+  readonly mistake: string | null;
+  /** The configuration that is in force instead, in words. */
+  readonly instead: string;
+}
+
+/** `kept`: of the daemon before this one, whose VMs wait. Without it, a mistake is thrown (SettingsError). */
+function startConfiguration(args: DaemonArguments, kept: KeptConfiguration | null): StartConfiguration {
+  try {
+    return { configuration: wantedConfiguration(args), mistake: null, instead: '' };
+  } catch (error) {
+    if (kept === null || !(error instanceof SettingsError)) throw error;
+    const before = kept.read();
+    const which = before === null ? 'the default settings' : 'the settings of the daemon before it';
+    return {
+      configuration: before ?? withoutFiles(args),
+      mistake: brief(error),
+      instead: `this daemon serves the VMs that wait, with ${which}`,
+    };
+  }
+}
+
+/** Throws SettingsError, also where there is nothing to serve. */
+function wantedConfiguration(args: DaemonArguments): Configuration {
+  const configuration = readConfiguration(args);
+  if (configuration.sockets.length > 0 || args.fd !== undefined) return configuration;
+  throw new SettingsError(
+    `there is nothing to serve: give --socket-path PATH or --fd N, or add a [[socket]] to ${configuration.file}`,
+  );
+}
+
+/** In a line. */
+function brief(error: Error): string {
+  return error instanceof ConfigError ? error.brief : startupFailure(error);
 }
 
 /** Null when nobody keeps anything for this process. */
@@ -395,7 +411,7 @@ export async function superviseDaemon(args: DaemonArguments, signals: Signals): 
 }
 
 /** Less what flags win over. */
-function inForce(args: DaemonArguments, config: ConfigFile): ConfigFile {
+function inForce(args: DaemonArguments, { config }: Configuration): ConfigFile {
   const flags: Partial<Record<keyof ConfigFile, boolean>> = {
     control: args.control !== undefined,
     metrics: args.metrics !== undefined,
@@ -411,50 +427,17 @@ function namesSockets({ socketPath, cacheSocketPath }: DaemonArguments): boolean
   return socketPath !== undefined || cacheSocketPath !== undefined;
 }
 
-function logLevel(args: DaemonArguments, config: ConfigFile): LogLevel {
+function logLevel(args: DaemonArguments, { config }: Configuration): LogLevel {
   return args.logLevel ?? config['log-level'] ?? 'info';
 }
 
-function wantedSockets({ fd }: DaemonArguments, { sockets, file }: Configuration): readonly SocketSettings[] {
-  if (sockets.length > 0 || fd !== undefined) return sockets;
-  throw new SettingsError(
-    `there is nothing to serve: give --socket-path PATH or --fd N, or add a [[socket]] to ${file}`,
-  );
-}
-
-const REMEDIES: Readonly<Record<string, string>> = {
-  EACCES: 'run as a user who may write there',
-  EPERM: 'run as a user who may write there',
-  EBADF: 'give the number of an open socket',
-  ENAMETOOLONG: 'give a path of at most 107 bytes',
-  EMFILE: 'let it have more files open (LimitNOFILE= in its unit, ulimit -n)',
-  ENOENT: 'create its folder first',
-  ENOTDIR: 'give a path whose folder is one',
-  EROFS: 'give a path that can be written to',
-  ENOTSOCK: 'give the number of a Unix stream socket',
-};
-
-/** By what is at a path that cannot be listened on. */
-const TAKEN_REMEDIES: Readonly<Record<Standing, string>> = {
-  socket: 'stop the process that listens there (another balloond?), or give another path',
-  folder: 'a folder is there, give the path of a file in it',
-  file: 'a file is there, move it away, or give another path',
-  link: 'a symbolic link that leads nowhere is there, move it away, or give another path',
-  nothing: 'try again, since the file that was there is gone',
-  hidden: 'give a path in a folder that balloond may look into',
-};
-
-/** Says on stderr why the daemon could not start and what to do, a line for each mistake; waits for no reader that stalls. */
-export function reportFailure(error: unknown): void {
+/**
+ * Says on stderr why the daemon could not start and what to do, a line for each mistake; waits for no reader that stalls.
+ * Returns the exit code: 2 when the next start would end the same way.
+ */
+export function reportFailure(error: unknown): number {
   const stderr = new LineWriter(STDERR);
   for (const line of startupFailure(error).split('\n')) stderr.write(`balloond: ${line}\n`);
   stderr.flush();
-}
-
-/** One line for each mistake: why the daemon could not start, and what to do. */
-export function startupFailure(error: unknown): string {
-  const reason = error instanceof Error ? error.message : String(error);
-  if (error instanceof PathTakenError) return `${reason}: ${TAKEN_REMEDIES[error.standing]}`;
-  if (!(error instanceof SystemError)) return reason;
-  return `${reason}: ${REMEDIES[error.code] ?? 'see the kernel log for more (journalctl -k)'}`;
+  return error instanceof SettingsError ? BAD_SETTINGS : 1;
 }

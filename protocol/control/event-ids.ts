@@ -55,6 +55,8 @@ export const EVENT_IDS = {
   'log-level-changed': 'd6dff288caf34525b8d2906c4cc7ba5f',
   'stats-interval-changed': 'ef71dc2568064d8997a5b29a7b158f27',
   'config-reloaded': 'ddfc370ca22740658d83e6fb507d5873',
+  'config-set-aside': '93e88b2c56094554b368c4b452c2bc5c',
+  'listen-failed': '548db5b258154c0089bd129c42408ac7',
   'config-refused': '4be032f4122b421281ca522575dda3ed',
   'journal-failed': 'd1fee675726645e6bd1973e02caedeae',
   'journal-works': '831fc209cff2a46ff684a35acbc05f11',

@@ -244,6 +244,17 @@ export const EVENTS = {
     action:
       'Mend the line that the event names, try the file with `balloond --check-config --config FILE`, and run `balloonctl reload`.',
   },
+  'config-set-aside': {
+    level: 'error',
+    help: 'This daemon found a mistake in the configuration while VMs of the daemon before it waited. It serves them with the settings of that daemon.',
+    action:
+      'Mend the line that the event names, try the file with `balloond --check-config`, and run `balloonctl reload`.',
+  },
+  'listen-failed': {
+    level: 'error',
+    help: 'This daemon cannot listen on a socket. It serves the VMs that waited for it all the same, and tries again until it can listen.',
+    action: 'Do the step that the event names; the daemon needs no restart.',
+  },
   'journal-failed': {
     level: 'warn',
     help: 'The journal takes no entries, so the log goes to stderr as JSON. The event comes once until the journal takes entries again.',

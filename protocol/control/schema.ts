@@ -347,6 +347,7 @@ const DAEMON = {
     'holderProblem',
     'holderRemedy',
     'configFiles',
+    'configMistake',
     'control',
     'logLevel',
   ],
@@ -376,6 +377,11 @@ const DAEMON = {
       type: 'array',
       items: { type: 'string' },
       description: 'The configuration files that the daemon read.',
+    },
+    configMistake: {
+      type: ['string', 'null'],
+      description:
+        'The first mistake of the files as they were when the daemon last read them: other settings are in force than those of the files. null: there is none.',
     },
     control: { type: 'string', description: 'The path of this socket.' },
     logLevel: LOG_LEVEL,

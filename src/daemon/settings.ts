@@ -152,16 +152,7 @@ export function offeredBits(features: readonly OfferableFeature[]): FeatureBits 
 
 export const ADDRESS_FORM = 'give HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797';
 
-/** `HOST:PORT`; an IPv6 address in brackets. Throws SettingsError. */
-export function parseAddress(text: string): { host: string; port: number } {
-  const address = readAddress(text);
-  if (address === null) {
-    throw new SettingsError(`metrics cannot be served on ${JSON.stringify(text)}: ${ADDRESS_FORM}`);
-  }
-  return address;
-}
-
-/** Null where the text is no `HOST:PORT`. */
+/** Of `HOST:PORT`, an IPv6 address in brackets; null where the text is none. */
 export function readAddress(text: string): { host: string; port: number } | null {
   const [, bracketed, plain, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+)):(\d{1,5})$/.exec(text) ?? [];
   const host = bracketed ?? plain;

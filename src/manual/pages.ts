@@ -74,7 +74,10 @@ export function daemonPage(version: string): string {
           term: '1',
           text: 'The daemon could not start, or `--check-config` found a mistake; a line on stderr says why.',
         },
-        { term: '2', text: 'Bad usage.' },
+        {
+          term: '2',
+          text: 'Flags or the configuration have a mistake, and no VM waits for the daemon; a line on stderr for each mistake says where. The unit does not try again.',
+        },
       ],
     ],
     ['LIMITS', LIMIT_INTRODUCTION, LIMIT_WORDS],

@@ -11,9 +11,15 @@ const PREFIXES: Readonly<Record<FdKind, string>> = {
   connection: 'c',
   state: 's',
   events: 'e',
+  config: 'g',
   other: 'f',
 };
-const OUR_NAME = /^([lcsef])(\d{1,6})$/;
+const OUR_NAME = /^([lcsefg])(\d{1,6})$/;
+
+/** Whether the name is that of a VM's connection. */
+export function isConnection(name: string): boolean {
+  return name.startsWith(PREFIXES.connection);
+}
 
 /** An open file that is kept. */
 interface Kept {

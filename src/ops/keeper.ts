@@ -7,6 +7,7 @@ import { closeFd } from '../os/fd.js';
 import { Poller, READABLE } from '../os/poller.js';
 import { bindDatagram, receive } from '../os/socket.js';
 import type { Emit } from './event-log.js';
+import { isConnection } from './fd-store.js';
 
 /** As many as systemd is asked to keep (systemd/balloond.service). */
 const MOST_FDS = 16384;
@@ -16,8 +17,6 @@ export const KEEPER_STOPS = 'stops';
 /** Between the end of one daemon and the start of the next; doubled while they end before they are ready. */
 const RESTART_MS = 20;
 const RESTART_MS_MAX = 2000;
-/** Of the daemon: the command line or the configuration is wrong, and the next one would end the same way. */
-const BAD_USAGE = 2;
 
 /**
  * Keeps a daemon running where there is no service manager to do it: starts it, starts it again whenever it ends, and
@@ -110,12 +109,13 @@ export class Keeper {
       this.#ended(code ?? 0);
       return;
     }
-    if (error !== null || code === BAD_USAGE || (!this.#everReady && code !== null)) {
+    // A start is tried until it works, for VMs that wait or may come: what is in its way can be mended.
+    if (!this.#everReady && signal === null && ![...this.#fds.keys()].some(isConnection)) {
       this.#ended(code ?? 1);
       return;
     }
     const kept = this.#fds.size;
-    this.#emit('daemon-ended', `the daemon ended (${signal ?? code ?? '?'}) and is started again`, {
+    this.#emit('daemon-ended', `the daemon ended (${signal ?? code ?? error ?? '?'}) and is started again`, {
       code,
       signal,
       kept,

@@ -61,7 +61,7 @@ void t.test('what is refused, is refused by both in the same words', async (t) =
       balloond(...config),
     ]);
     t.equal(checked.stderr, started.stderr);
-    t.same([checked.code, started.code], [1, 1]);
+    t.same([checked.code, started.code], [1, 2]);
     t.equal(checked.stdout, '');
     const lines = checked.stderr.trimEnd().split('\n');
     t.equal(lines.length, expected.length, checked.stderr);

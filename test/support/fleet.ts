@@ -253,6 +253,7 @@ export function daemonView(change: Partial<DaemonView> = {}): DaemonView {
     heldOver: 'stop',
     holderProblem: null,
     holderRemedy: null,
+    configMistake: null,
     configFiles: ['/etc/balloond.toml'],
     control: '/run/balloond/control.sock',
     logLevel: 'info',

@@ -29,9 +29,16 @@ export function notHeld({ holderProblem, holderRemedy }: DaemonSaid): Note | nul
   return { found: holderProblem, remedy: holderRemedy ?? 'see not-held in balloond(8)' };
 }
 
+/** Null: the settings of the files are in force, or the daemon is too old to say. */
+export function mistaken({ configMistake }: DaemonSaid): Note | null {
+  if (configMistake === undefined || configMistake === null) return null;
+  const found = `the settings in the files are not in force, since they have a mistake: ${configMistake}`;
+  return { found, remedy: 'mend the mistake, then run balloonctl reload' };
+}
+
 /** On stdout for people, on stderr where stdout is for a program. */
 export function tellNotes(daemon: DaemonSaid, own: string, output: Output): void {
-  for (const note of [otherVersion(daemon, own), notHeld(daemon)]) {
+  for (const note of [otherVersion(daemon, own), notHeld(daemon), mistaken(daemon)]) {
     if (note === null) continue;
     const line = printable(`${note.found}: ${note.remedy}`);
     if (output.json) stderr.write(`balloonctl: note: ${line}\n`);

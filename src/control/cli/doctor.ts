@@ -3,7 +3,7 @@ import type { DaemonEvent } from '../../../protocol/control/events.js';
 import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { UnreachableError, type ControlClient } from '../client.js';
-import { notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
+import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
 import { FoundError } from './exit.js';
 import type { HostFacts, VmmFacts } from './host-facts.js';
 import { printable, type Output, type Style } from './output.js';
@@ -39,7 +39,7 @@ export async function doctor(client: ControlClient, output: Output, own: string)
   try {
     const [vms, events, daemon] = [await client.list(), await client.events(), await client.daemon()];
     findings.push(good('daemon', 'reachable', `serves ${count(vms.length, 'VM')}`));
-    findings.push(...examineDaemon(daemon, own));
+    findings.push(...examineDaemon(daemon, own), examineConfiguration(daemon));
     const { pid } = daemon as DaemonSaid;
     findings.push(examineFiles(pid === undefined ? null : openFilesMax(pid), vms.length));
     for (const vm of vms) findings.push(...examineVm(vm, vmmFacts(vm.pid, host.qemu), events));
@@ -129,6 +129,13 @@ export function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
   }
   const finding = bad('daemon', 'holder', problem.found, problem.remedy);
   return [versions, holder === null ? finding : { ...finding, level: 'note' }];
+}
+
+export function examineConfiguration(daemon: DaemonSaid): Finding {
+  const mistake = mistaken(daemon);
+  if (mistake !== null) return bad('daemon', 'configuration', mistake.found, mistake.remedy);
+  const files = daemon.configFiles ?? [];
+  return good('daemon', 'configuration', files.length === 0 ? 'no file' : files.join(', '));
 }
 
 /** `most`: that the daemon may have open; null: not known. */

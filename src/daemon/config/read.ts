@@ -1,6 +1,6 @@
 /** The one way from files and flags to a configuration: start-up, reload and --check-config all take it. */
 import { DEFAULT_CONFIG_PATH, DEFAULT_CONTROL_PATH } from '../options.js';
-import { ConfigFile, type SocketSettings } from '../settings.js';
+import { ADDRESS_FORM, ConfigFile, readAddress, type SocketSettings } from '../settings.js';
 import { mergeSources } from './merge.js';
 import { ConfigError, type ConfigMistake } from './mistakes.js';
 import { documentMistakes, pathMistakes, type WantedPath } from './rules.js';
@@ -11,6 +11,7 @@ import { readSources } from './sources.js';
 export interface ConfigFlags {
   readonly config?: string | undefined;
   readonly control?: string | undefined;
+  readonly metrics?: string | undefined;
   readonly socketPath?: string | undefined;
   readonly cacheSocketPath?: string | undefined;
 }
@@ -22,6 +23,8 @@ export interface Configuration {
   /** All files that were read, in their order; none where the default file and its folder do not exist. */
   readonly files: readonly string[];
   readonly controlPath: string;
+  /** HOST:PORT to serve metrics on, or null. */
+  readonly metrics: string | null;
   /** The sockets to make: those of flags, or else of the files. */
   readonly sockets: readonly SocketSettings[];
 }
@@ -35,8 +38,25 @@ export function readConfiguration(flags: ConfigFlags): Configuration {
   // A path that is wrong already is not replaced by the default, which nobody asked for.
   const usable = mistakes.some(({ key }) => key === 'control') ? wanted.slice(1) : wanted;
   for (const { where, what } of pathMistakes(usable)) mistakes.push(placed(where, what));
+  if (flags.metrics !== undefined && readAddress(flags.metrics) === null) {
+    mistakes.push(placed(['--metrics'], `is no address: ${ADDRESS_FORM}`));
+  }
   if (mistakes.length > 0) throw new ConfigError(mistakes);
-  return { config, file: flags.config ?? DEFAULT_CONFIG_PATH, files, controlPath, sockets };
+  const metrics = flags.metrics ?? config.metrics ?? null;
+  return { config, file: flags.config ?? DEFAULT_CONFIG_PATH, files, controlPath, metrics, sockets };
+}
+
+/** The configuration of a machine without files. */
+export function withoutFiles(flags: ConfigFlags): Configuration {
+  const { controlPath, sockets } = wantedPaths(flags, {});
+  return {
+    config: {},
+    file: flags.config ?? DEFAULT_CONFIG_PATH,
+    files: [],
+    controlPath,
+    metrics: null,
+    sockets,
+  };
 }
 
 /** The same of one file and its drop-ins, whichever machine it is for. Throws ConfigError. */
