@@ -11,7 +11,7 @@ import {
 } from './control/metrics-server.js';
 import { startControlServer } from './control/server.js';
 import { VmFleet, type LeftAlone } from './daemon/fleet.js';
-import { findHolder, partingWords, type Holder } from './daemon/holder.js';
+import { findHolder, handOverFailure, partingWords, type Holder } from './daemon/holder.js';
 import { ConfigError } from './daemon/config/mistakes.js';
 import { configSchemaText } from './daemon/config/json-schema.js';
 import { KeptConfiguration } from './daemon/config/kept.js';
@@ -38,6 +38,9 @@ import { boundPath } from './os/socket.js';
 import { version } from './version.js';
 
 const STDERR = 2;
+/** Where a reload is refused, behind the reason. */
+const KEEPS_ITS_OWN =
+  'the daemon keeps its present configuration: mend the cause and run balloonctl reload again';
 /** The unit does not start the daemon again after this exit code (RestartPreventExitStatus=). */
 const BAD_SETTINGS = 2;
 const LISTEN_AGAIN_MS = 2000;
@@ -91,7 +94,7 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   const ending = signals.ending();
   const holder = findHolder(process.env, systemdVersion);
   const store = openStore(holder, (reason) =>
-    events.emit('hand-over-failed', `what comes now cannot be handed over: ${reason}`),
+    events.emit('hand-over-failed', handOverFailure(holder, reason)),
   );
   /** They hang until a daemon serves them: nothing that can be mended later is a reason not to. */
   const vmsWait = store !== null && store.left('connection').length > 0;
@@ -265,7 +268,7 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
     } catch (error) {
       if (!(error instanceof SettingsError || error instanceof SystemError)) throw error;
       mistake = brief(error);
-      const refusal = `${brief(error)}; all stays as it was`;
+      const refusal = `${brief(error)}; ${KEEPS_ITS_OWN}`;
       events.emit('config-refused', refusal, { file });
       throw new RefusedError(refusal);
     }
