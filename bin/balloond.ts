@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import type { DaemonArguments } from '../src/main.js';
+import type { DaemonArguments } from '../src/daemon/options.js';
 import { Signals } from '../src/ops/signals.js';
 import { stderr, stdout } from '../src/os/print.js';
 import { version } from '../src/version.js';
