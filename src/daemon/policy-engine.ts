@@ -19,7 +19,8 @@ import {
   vmTable,
   type VmTable,
 } from '../policy/inputs.js';
-import { plan } from '../policy/plan.js';
+import { BandPlanner } from '../policy/plan.js';
+import type { Planner } from '../policy/planner.js';
 import {
   Column,
   emptyState,
@@ -59,6 +60,7 @@ export class PolicyEngine {
   /** What was advised to a VM at the tick before: only news are told. */
   #advised = new Map<string, string>();
   readonly #degraded = new Set<string>();
+  readonly #planner: Planner = new BandPlanner();
   #state: PolicyState = emptyState(0);
   #names: readonly string[] = [];
   #seen: HostReading | null = null;
@@ -137,7 +139,7 @@ export class PolicyEngine {
       availableBytes: host.availableBytes,
       pressurePercent: host.pressure?.some.avg10 ?? NaN,
     };
-    const { actions, next } = plan(reading, table, config, this.#state);
+    const { actions, next } = this.#planner.plan(reading, table, config, this.#state);
     if (this.#settings.mode === 'auto') {
       const since = actions.map(({ row }) => reading.nowSeconds - get(this.#state, Column.markSeconds, row));
       this.#state = next;

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Output } from '../control/cli/output.js';
 import { PolicySettings, type PolicyFile } from '../policy/settings.js';
-import { POLICY_NAMES, type PolicyName } from './policies.js';
+import { POLICY_NAMES, type PolicyName } from './planners.js';
 import { capacityTable, plotCapacities, type CapacityRow } from './capacities.js';
 import { plotOutcomes, reportTable, sparkLines } from './report.js';
 import { capacity, simulateSynthetic, type Outcome, type SyntheticFleet } from './simulation.js';

@@ -5,7 +5,7 @@
 import type { TraceLine, TraceVm } from '../../protocol/policy-trace.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { HostModel } from './host-model.js';
-import { POLICIES, type PolicyName } from './policies.js';
+import { SimulatedGovernor, type PolicyName } from './planners.js';
 import { Tally, type Outcome } from './simulation.js';
 
 /** The file is not a trace; the message says which line is wrong. */
@@ -70,7 +70,7 @@ export function simulateTrace(
   const lasts = lines.map(({ t }, n) => Math.max(0, t - (lines[n - 1]?.t ?? t)));
   const allSeconds = lasts.reduce((sum, seconds) => sum + seconds, 0);
   const tally = new Tally(policy, settings.bands.length, Math.max(1, allSeconds));
-  const decide = POLICIES[policy](host, settings.config(first.totalBytes));
+  const governor = new SimulatedGovernor(policy, host, settings.config(first.totalBytes));
   let elapsed = 0;
   for (const [n, { vms }] of lines.entries()) {
     const seconds = lasts[n] ?? 0;
@@ -82,7 +82,7 @@ export function simulateTrace(
       demand.wantBytes[rows.get(name) ?? 0] = Math.max(0, Math.min(usable, used));
     }
     host.step(Math.min(3600, Math.max(0.001, seconds)));
-    tally.step(host, elapsed, decide(first.t + elapsed));
+    tally.step(host, elapsed, governor.tick(first.t + elapsed));
   }
   tally.end(host);
   return tally.outcome();

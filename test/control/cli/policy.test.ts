@@ -6,7 +6,7 @@ import t from 'tap';
 import { Check } from 'typebox/schema';
 import { SCHEMAS, type PolicyState } from '../../../protocol/control/schema.js';
 import type { TraceLine } from '../../../protocol/policy-trace.js';
-import { POLICY_NAMES } from '../../../src/simulate/policies.js';
+import { POLICY_NAMES } from '../../../src/simulate/planners.js';
 import { GIB, serveFleet, temporaryFolder } from '../../support/fleet.js';
 
 const BALLOONCTL = fileURLToPath(new URL('../../../bin/balloonctl.js', import.meta.url));
