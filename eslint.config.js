@@ -6,7 +6,7 @@ const rows = [
   ['bin', 'src/manual'],
   ['src/main'],
   ['src/daemon'],
-  ['src/simulate'],
+  ['src/governor', 'src/simulate'],
   ['src/control', 'src/policy', 'src/ops'],
   ['src/vhost-user', 'src/balloon', 'src/host'],
   ['src/virtqueue'],

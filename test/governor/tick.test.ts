@@ -2,9 +2,10 @@
 import { rmSync, symlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { GovernedDevices, type GovernedVm } from '../../src/daemon/governed-vm.js';
-import { PolicyEngine } from '../../src/daemon/policy-engine.js';
+import { GovernedDevices } from '../../src/daemon/governed-vm.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
+import type { GovernedVm } from '../../src/governor/governed-vm.js';
+import { PolicyEngine } from '../../src/governor/tick.js';
 import { monotonicNow } from '../../src/os/clock.js';
 import { PolicySettings, type PolicyFile } from '../../src/policy/settings.js';
 import type { BalloonDriver } from '../support/balloon-driver.js';

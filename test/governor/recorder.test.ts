@@ -5,11 +5,11 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import type { TraceLine } from '../../protocol/policy-trace.js';
-import { PolicyRecorder } from '../../src/daemon/policy-recorder.js';
+import { PolicyRecorder } from '../../src/governor/recorder.js';
 import { parseTrace } from '../../src/simulate/trace.js';
 
 const run = promisify(execFile);
-const RECORDER = join(import.meta.dirname, '../../src/daemon/policy-recorder.js');
+const RECORDER = join(import.meta.dirname, '../../src/governor/recorder.js');
 
 const line = (t: number): TraceLine => ({ t, totalBytes: 1000, availableBytes: 500, vms: [] });
 
