@@ -28,14 +28,13 @@ export class TableReader {
     this.#troubles = troubles;
   }
 
-  /** The table of these VMs, one row each in their order. `paused`: none may be moved. */
-  read(vms: readonly GovernedVm[], settings: PolicySettings, paused: boolean): VmTable {
+  /** The table of these VMs, one row each in their order. */
+  read(vms: readonly GovernedVm[], settings: PolicySettings): VmTable {
     const table = vmTable(vms.length);
     vms.forEach((vm, row) => {
       this.#readEntitlement(table, row, vm, settings);
       readSizes(table, row, vm);
       this.#readUse(table, row, vm);
-      if (paused) table.flags[row] = (table.flags[row] ?? 0) & ~MOVABLE;
     });
     return table;
   }
@@ -93,6 +92,11 @@ export class TableReader {
     }
     return readings;
   }
+}
+
+/** Leaves all VMs of the table as they are. */
+export function pauseAll({ flags }: VmTable): void {
+  flags.forEach((bits, row) => (flags[row] = bits & ~MOVABLE));
 }
 
 function readSizes(table: VmTable, row: number, { ramBytes, allocatedBytes, figures }: GovernedVm): void {

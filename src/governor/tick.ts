@@ -6,7 +6,7 @@
  */
 import type { PolicyChange, PolicyState as PolicyDocument, VmView } from '../../protocol/control/schema.js';
 import { RefusedError } from '../control/fleet.js';
-import { HOST_PATHS } from '../host/host-paths.js';
+import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import type { HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
@@ -22,18 +22,25 @@ import { explained, vmPolicy, type Standing } from './explain.js';
 import type { GovernedVm } from './governed-vm.js';
 import { HostView } from './host-view.js';
 import { Roster } from './roster.js';
-import { TableReader } from './table.js';
+import { pauseAll, TableReader } from './table.js';
 import { traceOf, type Trace } from './trace.js';
 import { Troubles } from './troubles.js';
 
 /** Pressure wakes the policy at most that often. */
 const WAKE_MS = 1000;
 
+export interface EngineOptions {
+  readonly paths?: HostPaths;
+  /** Seconds of any one clock. */
+  readonly now?: () => number;
+  /** The policy; without one, that of balloond. */
+  readonly planner?: Planner;
+}
+
 export class PolicyEngine {
   #settings: PolicySettings;
   readonly #vms: () => readonly GovernedVm[];
   readonly #emit: Emit;
-  /** Seconds of any one clock. */
   readonly #now: () => number;
   readonly #planner: Planner;
   readonly #troubles: Troubles;
@@ -51,13 +58,13 @@ export class PolicyEngine {
     settings: PolicySettings,
     vms: () => readonly GovernedVm[],
     emit: Emit,
-    { paths = HOST_PATHS, now = () => performance.now() / 1000, planner = new BandPlanner() as Planner } = {},
+    { paths = HOST_PATHS, now = () => performance.now() / 1000, planner }: EngineOptions = {},
   ) {
     this.#settings = settings;
     this.#vms = vms;
     this.#emit = emit;
     this.#now = now;
-    this.#planner = planner;
+    this.#planner = planner ?? new BandPlanner();
     this.#troubles = new Troubles(emit);
     this.#host = new HostView(paths, this.#troubles);
     this.#reader = new TableReader(paths, () => this.#wake(), this.#troubles);
@@ -94,8 +101,9 @@ export class PolicyEngine {
       this.#reader.forget(gone);
       this.#actor.forget(gone);
     }
-    const table = this.#reader.read(vms, this.#settings, this.#paused);
+    const table = this.#reader.read(vms, this.#settings);
     this.#trace?.write(host, table, vms, this.#settings);
+    if (this.#paused) pauseAll(table);
     const planned = this.#plan(host, table);
     const deeds = this.#deeds(planned, vms, table);
     if (this.#settings.mode === 'auto') {

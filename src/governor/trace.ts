@@ -1,8 +1,8 @@
 /** The lines that the governor records of each tick, for the simulator. */
-import type { TraceVm } from '../../protocol/policy-trace.js';
+import { TRACE_FLAGS, TRACE_VERSION, type TraceVm } from '../../protocol/policy-trace.js';
 import type { HostReading } from '../host/meminfo.js';
 import { monotonicNow, msSince, wallNow } from '../os/clock.js';
-import type { VmTable } from '../policy/inputs.js';
+import { FLAGS, type TableColumn, type VmTable } from '../policy/inputs.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { bandName } from './explain.js';
 import type { GovernedVm } from './governed-vm.js';
@@ -35,6 +35,7 @@ export class Trace {
   /** Writes a line behind, where there is room for it. */
   write(host: HostReading, table: VmTable, vms: readonly GovernedVm[], settings: PolicySettings): void {
     this.#recorder.write({
+      version: TRACE_VERSION,
       t: (this.#begunWall + msSince(this.#begun)) / 1000,
       totalBytes: host.totalBytes,
       availableBytes: host.availableBytes,
@@ -48,22 +49,32 @@ export class Trace {
   }
 }
 
+/** The field of a line for each column of a table, so that no column can be left out; the weight is in the settings. */
+const FIELDS = {
+  ramBytes: 'ramBytes',
+  minBytes: 'minBytes',
+  maxBytes: 'maxBytes',
+  targetBytes: 'targetBytes',
+  actualBytes: 'actualBytes',
+  cacheLimitBytes: 'cacheLimitBytes',
+  cachedBytes: 'cachedBytes',
+  availableBytes: 'guestAvailableBytes',
+  freeBytes: 'guestFreeBytes',
+  stallPercent: 'stallPercent',
+  currentBytes: 'currentBytes',
+  overheadBytes: 'overheadBytes',
+} as const satisfies Record<Exclude<TableColumn, 'weight'>, keyof TraceVm>;
+type Figures = Omit<TraceVm, 'name' | 'band' | 'flags'>;
+
 function traceVm({ name }: GovernedVm, table: VmTable, row: number, settings: PolicySettings): TraceVm {
-  const known = (column: Float64Array): number | null => {
-    const value = column[row] ?? NaN;
-    return Number.isNaN(value) ? null : value;
-  };
+  const figures = Object.entries(FIELDS).map(([column, field]) => {
+    const value = table[column as keyof typeof FIELDS][row] ?? NaN;
+    return [field, Number.isNaN(value) ? null : value] as const;
+  });
   return {
     name,
     band: bandName(settings, table.band[row] ?? 0),
-    ramBytes: table.ramBytes[row] ?? 0,
-    minBytes: table.minBytes[row] ?? 0,
-    maxBytes: table.maxBytes[row] ?? 0,
-    targetBytes: table.targetBytes[row] ?? 0,
-    actualBytes: table.actualBytes[row] ?? 0,
-    guestAvailableBytes: known(table.availableBytes),
-    guestFreeBytes: known(table.freeBytes),
-    stallPercent: known(table.stallPercent),
-    currentBytes: known(table.currentBytes),
+    flags: TRACE_FLAGS.filter((flag) => ((table.flags[row] ?? 0) & FLAGS[flag]) !== 0),
+    ...(Object.fromEntries(figures) as unknown as Figures),
   };
 }

@@ -48,6 +48,7 @@ export class SimulatedGovernor {
     let changed = 0;
     for (const action of actions) {
       this.#seen(action);
+      if (action.kind === 'cache-limit') table.cacheLimitBytes[action.row] = action.toBytes;
       if (action.kind !== 'target') continue;
       table.targetBytes[action.row] = action.toBytes;
       changed++;

@@ -11,7 +11,7 @@ import { parseTrace } from '../../src/simulate/trace.js';
 const run = promisify(execFile);
 const RECORDER = join(import.meta.dirname, '../../src/governor/recorder.js');
 
-const line = (t: number): TraceLine => ({ t, totalBytes: 1000, availableBytes: 500, vms: [] });
+const line = (t: number): TraceLine => ({ version: 2, t, totalBytes: 1000, availableBytes: 500, vms: [] });
 
 void t.test('it takes up no more than it may, and keeps the newest', async (t) => {
   const path = join(t.testdir(), 'trace.ndjson');
