@@ -1,6 +1,6 @@
 import t from 'tap';
-import { sizeBars } from '../../demo/size-bars.js';
-import { plain } from '../../demo/terminal.js';
+import { sizeBars } from '../../../bench/demo/size-bars.js';
+import { plain } from '../../../bench/demo/terminal.js';
 
 void t.test('bars are as long as the memory, and never longer than all of it', (t) => {
   const point = { streamMibPerSecond: 1, damagedPages: 0 };

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { valueAt } from '../../demo/recording.js';
+import { valueAt } from '../../../bench/demo/recording.js';
 import { GIVING, MIB } from './recordings.js';
 
 void t.test('between two samples on their line, outside of all the nearest', (t) => {

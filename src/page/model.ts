@@ -1,5 +1,5 @@
 /** What the page shows of what it is told: everything but the elements. */
-import { LIVE_TICKS, type LiveTick, type LiveVm } from '../protocol/control/live.js';
+import { LIVE_TICKS, type LiveTick, type LiveVm } from '../../protocol/control/live.js';
 
 export interface Point {
   readonly time: number;

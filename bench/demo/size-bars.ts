@@ -1,5 +1,5 @@
 /** A run as bars on the terminal, one a working set: what it works with, what the host has when it rests, and when it reads. */
-import type { Run } from '../bench/working-sets.js';
+import type { Run } from '../working-sets.js';
 import type { Paint } from './terminal.js';
 
 const COLUMNS = 52;

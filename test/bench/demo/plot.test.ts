@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { plot, PLOT_COLUMNS } from '../../demo/plot.js';
-import { coloured, plain } from '../../demo/terminal.js';
+import { plot, PLOT_COLUMNS } from '../../../bench/demo/plot.js';
+import { coloured, plain } from '../../../bench/demo/terminal.js';
 import { anyRecording, GIVING } from './recordings.js';
 
 const LEFT = 7;

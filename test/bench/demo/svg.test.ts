@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { svg } from '../../demo/svg.js';
+import { svg } from '../../../bench/demo/svg.js';
 import { anyRecording, GIVING } from './recordings.js';
 
 /** Throws unless every tag is closed and nothing is left unescaped. */

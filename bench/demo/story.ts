@@ -1,7 +1,7 @@
 /** What the demo does, in order, and tells on the terminal. It only begins things: the stage ends them. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DaemonProcess } from '../test/support/daemon.js';
-import type { Guest } from '../test/support/lab/guest.js';
+import type { DaemonProcess } from '../../test/support/daemon.js';
+import type { Guest } from '../../test/support/lab/guest.js';
 import { sentence, type Outcome } from './outcome.js';
 import { plot } from './plot.js';
 import type { Recording, Sample } from './recording.js';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { memoryScale, timeScale } from '../../demo/scale.js';
+import { memoryScale, timeScale } from '../../../bench/demo/scale.js';
 
 const MIB = 2 ** 20;
 

@@ -1,9 +1,9 @@
 /** `npm run demo -- --cache-balloon [--svg FILE]`: what a guest costs the host, by what it works with, without and with the balloon. */
 import { writeFileSync } from 'node:fs';
-import { fitLine } from '../bench/fit.js';
-import { nearLinearPlot } from '../bench/near-linear-plot.js';
-import { measure, type Contender, type Run } from '../bench/working-sets.js';
-import { buildCacheModule } from '../test/support/lab/cache-module.js';
+import { fitLine } from '../fit.js';
+import { nearLinearPlot } from '../near-linear-plot.js';
+import { measure, type Contender, type Run } from '../working-sets.js';
+import { buildCacheModule } from '../../test/support/lab/cache-module.js';
 import { sizeBars } from './size-bars.js';
 import type { Terminal } from './terminal.js';
 

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { failing, sentence } from '../../demo/outcome.js';
+import { failing, sentence } from '../../../bench/demo/outcome.js';
 
 const GIB = 2 ** 30;
 

@@ -1,6 +1,6 @@
 /** Looks at a guest a few times a second, from the inside and from the outside, until it is stopped. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Guest } from '../test/support/lab/guest.js';
+import type { Guest } from '../../test/support/lab/guest.js';
 import type { Mark, Recording, Sample } from './recording.js';
 
 const PAUSE_MS = 120;

@@ -1,7 +1,7 @@
-import type { DaemonEvent } from '../protocol/control/events.js';
-import { EVENT_NAMES } from '../protocol/control/events.js';
-import type { LiveTick, LiveVm } from '../protocol/control/live.js';
-import { formatSize } from '../protocol/control/size.js';
+import type { DaemonEvent } from '../../protocol/control/events.js';
+import { EVENT_NAMES } from '../../protocol/control/events.js';
+import type { LiveTick, LiveVm } from '../../protocol/control/live.js';
+import { formatSize } from '../../protocol/control/size.js';
 import { History, hostLayers, sparkline } from './model.js';
 
 const SVG = 'http://www.w3.org/2000/svg';

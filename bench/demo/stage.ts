@@ -1,6 +1,6 @@
 /** The daemon and the VM of the demo. Whatever was begun, however far it came, clear() ends it. */
-import { DaemonProcess } from '../test/support/daemon.js';
-import { Guest } from '../test/support/lab/guest.js';
+import { DaemonProcess } from '../../test/support/daemon.js';
+import { Guest } from '../../test/support/lab/guest.js';
 
 export const VM = 'demo';
 export const MEMORY_MIB = 2048;

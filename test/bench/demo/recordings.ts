@@ -1,6 +1,6 @@
 // Recordings to draw.
 import fc from 'fast-check';
-import type { Recording } from '../../demo/recording.js';
+import type { Recording } from '../../../bench/demo/recording.js';
 
 export const MIB = 2 ** 20;
 
