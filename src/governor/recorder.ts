@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { open, rename, type FileHandle } from 'node:fs/promises';
 import type { TraceLine } from '../../protocol/policy-trace.js';
 
-/** What may wait for a slow disk; what comes beyond that is left out. */
+/** Lines that may wait for a slow disk; lines beyond that are dropped. */
 const BACKLOG_LIMIT_BYTES = 4 * 2 ** 20;
 /** A disk that was full is tried again after so long. */
 const RETRY_MS = 60_000;
@@ -49,7 +49,7 @@ export class PolicyRecorder {
     this.#writing ??= this.#drain().finally(() => (this.#writing = null));
   }
 
-  /** Resolves when all that was given is written, or is not going to be. */
+  /** Resolves when all lines are written, or are not going to be. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#writing;

@@ -1,5 +1,5 @@
 /**
- * What plan() is given. VMs are rows of a table of arrays, since one function serves a daemon with a few VMs and a
+ * The arguments of plan(). VMs are rows of a table of arrays, since one function serves a daemon with a few VMs and a
  * simulator with ten thousand. Sizes are bytes, times seconds of any one clock, NaN is "not known".
  */
 import type { TraceFlag } from '../../protocol/policy-trace.js';
