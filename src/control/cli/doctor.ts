@@ -122,7 +122,10 @@ export function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
     return [versions, { ...bad('daemon', 'holder', 'unknown, it is too old to say', mend), level: 'note' }];
   }
   if (problem === null) {
-    return [versions, good('daemon', 'holder', `${holder ?? 'somebody'} holds the VMs while no daemon runs`)];
+    return [
+      versions,
+      good('daemon', 'holder', `${holder ?? 'a process'} holds the VMs while no daemon runs`),
+    ];
   }
   const finding = bad('daemon', 'holder', problem.found, problem.remedy);
   return [versions, holder === null ? finding : { ...finding, level: 'note' }];
@@ -195,12 +198,12 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
   if (limits.problem !== null) {
     const mend = limits.problem.includes('EACCES')
       ? 'systemctl start balloond-limits.socket'
-      : 'do as it says, or nothing where it is to have no limits; LIMITS in balloond(8) has more on each';
+      : 'take the step that this reason names, or leave the VM without limits; LIMITS in balloond(8) explains each reason';
     findings.push({ ...bad(name, 'limits', limits.problem, mend), level: 'note' });
   }
   // What stands above already is not said twice.
   if (verdict !== null && inhibited === null && !refused && tooFew === undefined) {
-    findings.push(bad(name, 'verdict', verdict, 'do as it says'));
+    findings.push(bad(name, 'verdict', verdict, 'take the step that the verdict names'));
   }
   return findings;
 }

@@ -243,7 +243,10 @@ void t.test('doctor', async (t) => {
   fleet.put(vmView('web1', { verdict: 'reload the driver' }));
   const human = await balloonctl('--control', socketPath, 'doctor');
   t.match(human, { code: 1, stderr: /^balloonctl: \d+ to mend: [^\n]+\n$/ });
-  t.match(human.stdout, /mend {2}web1: verdict: reload the driver\n {6}-> do as it says/);
+  t.match(
+    human.stdout,
+    /mend {2}web1: verdict: reload the driver\n {6}-> take the step that the verdict names/,
+  );
   t.ok(human.stdout.split('\n').every((line) => line.length <= 80));
   const { stdout } = await balloonctl('--control', '/nonexistent', 'doctor', '--json');
   const findings = JSON.parse(stdout) as { subject: string; mend: string | null }[];

@@ -68,7 +68,7 @@ void t.test('each thing that is wrong with a VM is named with what mends it', (t
   t.same(wrong(limited('its cgroup holds others')), ['limits note']);
   const mendOf = (findings: readonly Finding[], which: string): unknown =>
     findings.find(({ check }) => check === which)?.mend;
-  t.match(mendOf(limited('boot the host with x'), 'limits'), /^do as it says/);
+  t.match(mendOf(limited('boot the host with x'), 'limits'), /^take the step that this reason names/);
   t.match(mendOf(limited('it cannot be written (EACCES)'), 'limits'), /^systemctl start/);
   t.same(wrong(examineVm(vmView('web1', { inhibited: '/dev/vfio/1' }), QEMU, [])), ['pinned mend']);
   const queues = examineVm(vmView('web1', { verdict: 'set num_vqs=5 on it' }), QEMU, []);
