@@ -21,7 +21,7 @@ import { peerCredentials } from '../os/socket.js';
 import { GovernedDevices } from './governed-vm.js';
 import { LimitError } from './limits.js';
 import { PinWatch } from './pin-watch.js';
-import { PolicyEngine } from './policy-engine.js';
+import { PolicyEngine } from '../governor/tick.js';
 import { PolicySettings } from '../policy/settings.js';
 import {
   deviceOptions,

@@ -1,45 +1,5 @@
-import type { VmView } from '../../protocol/control/schema.js';
-import type { Monotonic } from '../os/clock.js';
+import type { GovernedVm, VmFigures } from '../governor/governed-vm.js';
 import type { Vm } from './vm.js';
-
-/** A guest's last statistics by their names, not copied. */
-export interface StatsFigures {
-  readonly values: ReadonlyMap<string, number>;
-  readonly ageSeconds: number;
-  /** When they came: others came at another moment. */
-  readonly receivedAt: Monotonic;
-}
-
-/** What the policy goes by, read of every device every few seconds. */
-export interface DeviceFigures extends Pick<VmView, 'state' | 'inhibited'>, Sizes {
-  readonly stats: StatsFigures | null;
-}
-type Sizes = Pick<VmView['balloon'], 'targetBytes' | 'actualBytes'>;
-
-export interface VmFigures extends DeviceFigures {
-  /** Of its page cache balloon, where its guest runs one. */
-  readonly cache: Sizes | null;
-  /** False: its guest runs that and no other, so that it gives by itself or not at all. */
-  readonly askable: boolean;
-}
-
-/** A VM as the policy governs it. */
-export interface GovernedVm {
-  readonly name: string;
-  readonly pid: number;
-  readonly ramBytes: number;
-  /** What its guest's memory takes up on the host. */
-  readonly allocatedBytes: number;
-  /** Its limits can be set, as far as is known. */
-  readonly limitable: boolean;
-  /** An operator has taken it in hand. */
-  manual: boolean;
-  readonly figures: VmFigures;
-  setPolicyTarget(balloonBytes: number): void;
-  setCacheLimit(cacheBytes: number): void;
-  /** Holds its cgroup to these; null: to what it was before. Rejects with a sentence. */
-  force(highBytes: number | null, maxBytes: number | null): Promise<void>;
-}
 
 /** The devices of one VMM: a traditional balloon, a page cache balloon, or both. */
 export class GovernedDevices implements GovernedVm {

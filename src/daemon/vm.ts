@@ -27,7 +27,7 @@ import { offeredBits, type DeviceKind, type DeviceOptions } from './settings.js'
 import { MAX_REASON } from '../vhost-user/session-record.js';
 import { encodeVmRecord, momentOf, type ForcedFrom, type VmRecord } from './vm-record.js';
 import type { Look } from './pin-watch.js';
-import type { DeviceFigures } from './governed-vm.js';
+import type { DeviceFigures } from '../governor/governed-vm.js';
 import { verdict } from './verdict.js';
 
 /** A target that cannot be: the message says why and what to do. */

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { decodeVmRecord, momentOf } from '../../src/daemon/vm-record.js';
-import { VmReadings } from '../../src/daemon/policy-readings.js';
+import { VmReadings } from '../../src/governor/readings.js';
 import { EventLog } from '../../src/ops/event-log.js';
 import { fromWall, monotonicNow, msAgo, msSince, toBoot, toWall, wallNow } from '../../src/os/clock.js';
 import { HostTree } from '../support/host-tree.js';
