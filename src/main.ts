@@ -17,6 +17,7 @@ import { configSchemaText } from './daemon/config/json-schema.js';
 import { KeptConfiguration } from './daemon/config/kept.js';
 import { readConfiguration, withoutFiles, type Configuration } from './daemon/config/read.js';
 import { configChanges, readAddress, SettingsError, type ConfigFile } from './daemon/settings.js';
+import { OrderFiles, stateFolder } from './daemon/order-files.js';
 import { startupFailure } from './daemon/startup-failure.js';
 import { VmmSockets } from './daemon/vmm-sockets.js';
 import { systemdVersion } from './host/service-manager.js';
@@ -116,7 +117,10 @@ export async function runDaemon(args: DaemonArguments, signals: Signals): Promis
   onPriorityRefused((error) => {
     events.emit('priority-refused', `discards compete with rings for the processor: ${error.message}`);
   });
-  const fleet = new VmFleet(configuration.config, events, store ?? NO_KEEPER, { version: version() });
+  const fleet = new VmFleet(configuration.config, events, store ?? NO_KEEPER, {
+    version: version(),
+    orders: new OrderFiles(store, stateFolder(process.env)),
+  });
   const sockets = new VmmSockets(
     configuration.sockets,
     store,

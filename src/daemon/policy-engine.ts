@@ -3,7 +3,7 @@ import type { PolicyChange, PolicyState as PolicyDocument, VmView } from '../../
 import type { TraceVm } from '../../protocol/policy-trace.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { RefusedError } from '../control/fleet.js';
-import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
+import { HOST_PATHS } from '../host/host-paths.js';
 import { HostMemory, type HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
@@ -48,7 +48,6 @@ export class PolicyEngine {
   #settings: PolicySettings;
   readonly #vms: () => readonly GovernedVm[];
   readonly #emit: Emit;
-  readonly #paths: HostPaths;
   readonly #host: HostMemory;
   readonly #now: () => number;
   readonly #recorder: PolicyRecorder | null;
@@ -81,7 +80,6 @@ export class PolicyEngine {
     this.#settings = settings;
     this.#vms = vms;
     this.#emit = emit;
-    this.#paths = paths;
     this.#host = new HostMemory(paths.proc);
     this.#now = now;
     const { record, recordMaxBytes: maxBytes } = settings;
@@ -275,7 +273,7 @@ export class PolicyEngine {
   #readingsOf(vm: GovernedVm): VmReadings {
     let readings = this.#readings.get(vm.name);
     if (readings === undefined) {
-      readings = new VmReadings(vm.pid, () => this.#wake(), this.#paths);
+      readings = new VmReadings(vm.cgroup, () => this.#wake());
       this.#readings.set(vm.name, readings);
     }
     return readings;

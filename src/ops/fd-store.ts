@@ -12,9 +12,10 @@ const PREFIXES: Readonly<Record<FdKind, string>> = {
   state: 's',
   events: 'e',
   config: 'g',
+  orders: 'o',
   other: 'f',
 };
-const OUR_NAME = /^([lcsefg])(\d{1,6})$/;
+const OUR_NAME = /^([lcsefgo])(\d{1,6})$/;
 
 /** Whether the name is that of a VM's connection. */
 export function isConnection(name: string): boolean {

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { decodeVmRecord, encodeVmRecord, identifyVm } from '../../src/daemon/vm-record.js';
+import { decodeVmRecord, encodeVmRecord, identifyVm } from '../../src/vm/record.js';
 import { StateError } from '../../src/memory/state-file.js';
 import { msAgo, toWall } from '../../src/os/clock.js';
 import { PAGE_BYTES } from '../support/guest-ram.js';
@@ -28,16 +28,15 @@ for (const [name, left] of frozen) {
   void t.test(name, async (t) => {
     const { before, offered } = left;
     const thawed = new ThawedVm(left);
-    const { vm } = thawed;
     const guests = thawed.page(offered.keptPfn);
     t.ok(guests.every((byte) => byte !== 0));
     t.ok(thawed.signalled() > 0, 'drivers are interrupted once');
 
     // What the guest had offered when nobody served it.
     const deflated = before.deflatedBytesTotal + offered.deflateBytes;
-    await until(() => vm.view().balloon.deflatedBytesTotal === deflated, 'what was offered is taken');
-    await until(() => vm.view().balloon.pendingBytes === 0, 'what was given up is discarded');
-    const { balloon, state, verdict, stats, features } = vm.view();
+    await until(() => thawed.view.balloon.deflatedBytesTotal === deflated, 'what was offered is taken');
+    await until(() => thawed.view.balloon.pendingBytes === 0, 'what was given up is discarded');
+    const { balloon, state, verdict, stats, features } = thawed.view;
     t.match(balloon, {
       targetBytes: before.targetBytes,
       actualBytes: before.actualBytes,
@@ -68,7 +67,7 @@ void t.test('what was wrong stays so, and statistics get no younger', async (t) 
   if (left === undefined) throw new Error('nothing is kept');
   const before = new ThawedVm(left);
   await turns(20);
-  const { stats, balloon } = before.vm.view();
+  const { stats, balloon } = before.view;
   const { ageSeconds, ...values } = stats ?? { ageSeconds: Infinity };
   t.ok(ageSeconds < 60 && Object.keys(values).length > 0);
   before.close();
@@ -82,15 +81,22 @@ void t.test('what was wrong stays so, and statistics get no younger', async (t) 
       vrings: record.session.vrings.map((vring, n) => (n === 0 ? { ...vring, broken: 'bad chain' } : vring)),
     },
   }));
-  const { vm } = thawed;
   const deflated = left.before.deflatedBytesTotal + left.offered.deflateBytes;
-  await until(() => vm.view().balloon.deflatedBytesTotal === deflated, 'the other rings are served');
+  await until(() => thawed.view.balloon.deflatedBytesTotal === deflated, 'the other rings are served');
   await turns(20);
-  t.equal(vm.view().balloon.inflatedBytesTotal, left.before.inflatedBytesTotal, 'the one that broke is not');
+  t.equal(
+    thawed.view.balloon.inflatedBytesTotal,
+    left.before.inflatedBytesTotal,
+    'the one that broke is not',
+  );
   t.ok(balloon.inflatedBytesTotal > left.before.inflatedBytesTotal, 'as it would be');
-  t.equal(vm.view().verdict, 'ring 0 is stopped');
+  t.same(thawed.view.diagnosis, {
+    code: 'earlier-build',
+    text: 'ring 0 is stopped',
+    remedy: 'see balloond(8)',
+  });
   t.match(decodeVmRecord(thawed.record).session.vrings[0], { broken: 'bad chain' }, 'it is handed on');
-  t.ok((vm.view().stats?.ageSeconds ?? 0) >= 3600, 'the same buffer is seen once more');
+  t.ok((thawed.view.stats?.ageSeconds ?? 0) >= 3600, 'the same buffer is seen once more');
   thawed.close();
   await until(() => thawed.ended, 'the VM ends');
 });

@@ -48,6 +48,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
     cache: null,
     inhibited: null,
     verdict: null,
+    diagnosis: null,
     features: ['VIRTIO_BALLOON_F_MUST_TELL_HOST', 'VIRTIO_BALLOON_F_STATS_VQ', 'VIRTIO_F_VERSION_1'],
     stats: {
       ageSeconds: 3.2,
@@ -57,8 +58,9 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
       'tag-16': 5,
     },
     cgroup: null,
-    limits: { high: null, max: null, mayUseBytes: 4 * GIB, problem: null },
+    limits: { high: null, max: null, mayUseBytes: 4 * GIB, problem: null, diagnosis: null },
     policy: null,
+    orders: [],
     statsIntervalSeconds: 10,
     ...change,
   };
@@ -98,7 +100,13 @@ export class MemoryFleet implements Fleet {
     return this.#vms.get(name);
   }
 
-  setTarget(name: string, target: TargetRequest): VmView {
+  names(): readonly string[] {
+    this.onFind('');
+    return [...this.#vms.keys()];
+  }
+
+  async setTarget(name: string, target: TargetRequest): Promise<VmView> {
+    await Promise.resolve();
     const vm = this.#get(name);
     if ('cacheLimitBytes' in target) {
       return this.#replace({ ...vm, cache: { ...vm.balloon, targetBytes: target.cacheLimitBytes } });
@@ -115,7 +123,8 @@ export class MemoryFleet implements Fleet {
     return this.#replace({ ...vm, limits: { ...vm.limits, high: kept(high), max: kept(max) } });
   }
 
-  setStatsInterval(name: string, statsIntervalSeconds: number): VmView {
+  async setStatsInterval(name: string, statsIntervalSeconds: number): Promise<VmView> {
+    await Promise.resolve();
     return this.#replace({ ...this.#get(name), statsIntervalSeconds });
   }
 
@@ -167,7 +176,8 @@ export class MemoryFleet implements Fleet {
     return this.policyState;
   }
 
-  changePolicy({ paused, vm }: PolicyChange): PolicyState {
+  async changePolicy({ paused, vm }: PolicyChange): Promise<PolicyState> {
+    await Promise.resolve();
     if (vm !== undefined) this.#get(vm);
     this.policyState = { ...this.policyState, paused };
     return this.policyState;

@@ -11,7 +11,11 @@ export class HostTree {
 
   constructor(t: Test) {
     this.#folder = temporaryFolder(t);
-    this.paths = { proc: join(this.#folder, 'proc'), cgroup: join(this.#folder, 'cgroup') };
+    this.paths = {
+      proc: join(this.#folder, 'proc'),
+      cgroup: join(this.#folder, 'cgroup'),
+      limitsHelper: join(this.#folder, 'limits.sock'),
+    };
     this.write('cgroup/cgroup.controllers', 'cpu memory\n');
     this.process('self', '/system.slice/balloond.service');
   }

@@ -64,6 +64,7 @@ export function renderVm(vm: VmView, output: Output): string {
     ...section('Page cache', vm.cache === null ? [] : cacheLines(vm.cache)),
     ...section('Cgroup', cgroupLines(vm)),
     ...section('Policy', policyLines(vm.policy)),
+    ...section('Orders', orderLines(vm)),
     ...section(
       'Features',
       vm.features.length === 0 ? ['none acknowledged'] : vm.features.map((name) => printable(name)),
@@ -128,6 +129,14 @@ export function cgroupLines({ cgroup, limits }: VmView): string[] {
     ...(following === '' ? [] : [`${following} ${formatSize(limits.mayUseBytes)} that the guest may use`]),
     ...problem,
   ];
+}
+
+/** Each order with its time and the way to take it back. A daemon of an earlier build tells of none. */
+function orderLines({ orders = [] }: Partial<Pick<VmView, 'orders'>>): string[] {
+  return orders.flatMap(({ says, by, since, undo }) => {
+    const when = since === null ? '' : ` since ${since}`;
+    return [`${printable(says)}, by the ${by}${when}`, `  until: ${printable(undo)}`];
+  });
 }
 
 function policyLines(policy: VmView['policy']): string[] {
