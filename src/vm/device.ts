@@ -14,80 +14,26 @@ import type { BalloonObserver } from '../balloon/balloon.js';
 import { mapsPrivately } from '../host/peer.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
-import type { StateFile } from '../memory/state-file.js';
 import type { Emit } from '../ops/event-log.js';
 import { VmMeters } from '../ops/vm-meters.js';
-import { monotonicNow, msSince, msUntilNext, toBoot, toWall, type Monotonic } from '../os/clock.js';
+import { monotonicNow, msSince, toBoot, toWall, type Monotonic } from '../os/clock.js';
 import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
-import type { Turns } from '../vhost-user/turns.js';
+import type { DeviceHandOver, DeviceIdentity, DeviceOwner, TargetBy } from './device-owner.js';
 import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
 import type { DeviceFigures } from './figures.js';
-import {
-  KINDS,
-  offeredBits,
-  type AnyBalloon,
-  type DeviceKind,
-  type DeviceOptions,
-  type Kind,
-} from './kinds.js';
+import { KINDS, offeredBits, type AnyBalloon, type DeviceKind, type Kind } from './kinds.js';
 import type { GuestUse } from './limits-plan.js';
 import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
+import { StatsAsker } from './stats-asker.js';
 import { Troubles } from './troubles.js';
-
-/** VMs that are asked for statistics within that time are asked together. */
-const STATS_BEGIN_MS = 250;
-
-/** The VM's part of what is written down of a device. */
-export type VmWords = Pick<
-  VmRecord,
-  'inhibited' | 'manual' | 'forcedFrom' | 'wantedMemoryBytes' | 'booked' | 'limits'
->;
-
-/** What a device asks of its VM, and tells it. */
-export interface DeviceOwner {
-  readonly name: string;
-  readonly pid: number;
-  /** Why nothing may be discarded; null: pages are discarded. */
-  readonly inhibited: string | null;
-  readonly pinnedBy: string | null;
-  words(): VmWords;
-  /** The guest is about to be allowed more. */
-  allow(why: string, targetBytes?: number): void;
-  /** The guest may use less. */
-  settle(): void;
-  /** A target is about to rise. */
-  rises(): void;
-  /** The guest's memory is known, or another. `first`: it was not before. */
-  memoryChanged(first: boolean): void;
-  driverStarted(device: VmDevice): void;
-  closed(device: VmDevice): void;
-}
-
-/** How a device is connected, and what it is served with. */
-export interface DeviceIdentity {
-  /** Path of the socket that the VMM connected to, where the configuration has something for it. */
-  socketPath: string | null;
-  options: DeviceOptions;
-}
-
-/** Where a device is written down, and what a daemon before this one wrote. */
-export interface DeviceHandOver {
-  keeper: FdKeeper;
-  state: StateFile;
-  found: VmRecord | null;
-  /** Those it shares the event loop with, if not all of the process. */
-  turns?: Turns;
-}
-
-export type TargetBy = 'operator' | 'configuration' | 'policy';
 
 export class VmDevice implements SessionObserver, BalloonObserver {
   readonly meters = new VmMeters();
   readonly kind: DeviceKind;
   readonly #kind: Kind;
-  readonly #owner: DeviceOwner;
+  readonly #owner: DeviceOwner<VmDevice>;
   readonly #identity: DeviceIdentity;
   readonly #keeper: FdKeeper;
   readonly #fd: number;
@@ -96,12 +42,10 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   readonly #troubles = new Troubles();
   readonly #connectedAt: Monotonic;
   #balloon!: AnyBalloon;
-  #statsTimer: NodeJS.Timeout | null = null;
-  #statsIntervalSeconds: number;
+  readonly #asker: StatsAsker;
   #ramBytes = 0;
   #reached = true;
   #movedAt = monotonicNow();
-  #startedAt = monotonicNow();
   /** Bytes that went in or out of the balloon until the target was set. */
   #movedBytes = 0;
   #outsideReported = false;
@@ -115,7 +59,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
    */
   constructor(
     fd: number,
-    owner: DeviceOwner,
+    owner: DeviceOwner<VmDevice>,
     identity: DeviceIdentity,
     { keeper, state, found, ...shared }: DeviceHandOver,
     emit: Emit,
@@ -125,7 +69,6 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#kind = KINDS[options.kind];
     this.#owner = owner;
     this.#identity = identity;
-    this.#statsIntervalSeconds = options.statsIntervalSeconds;
     this.#keeper = keeper;
     this.#fd = fd;
     this.#emit = emit;
@@ -140,7 +83,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       },
       { ...shared, state, keeper, found: found?.session ?? null, pid: owner.pid },
     );
-    this.#askForStats();
+    this.#asker = new StatsAsker(this.#balloon.stats, options.statsIntervalSeconds);
     if (found !== null) this.#restore(found);
   }
 
@@ -172,7 +115,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       connectedAt: toWall(this.#connectedAt),
       connectedBootMs: toBoot(this.#connectedAt),
       ...this.#troubles.record(),
-      stats: this.#statsRecord(),
+      stats: this.#asker.record(),
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
       session: this.#session.record(),
     });
@@ -197,17 +140,14 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   }
 
   get statsIntervalSeconds(): number {
-    return this.#statsIntervalSeconds;
+    return this.#asker.intervalSeconds;
   }
 
   /** 0: the guest is not asked any more. */
   set statsIntervalSeconds(seconds: number) {
-    if (seconds === this.#statsIntervalSeconds) return;
-    const before = this.#statsIntervalSeconds;
-    this.#statsIntervalSeconds = seconds;
-    // None are missing yet.
-    this.#startedAt = monotonicNow();
-    this.#askForStats();
+    const before = this.#asker.intervalSeconds;
+    if (seconds === before) return;
+    this.#asker.intervalSeconds = seconds;
     const often = seconds === 0 ? 'no longer' : `every ${seconds} s`;
     this.#emit('stats-interval-changed', `the guest is asked for statistics ${often}`, { before, seconds });
   }
@@ -274,7 +214,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   diagnosis(ofLimits: Diagnosis | null): Diagnosis | null {
     const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
     const { targetBytes, actualBytes } = this.#balloon;
-    const { memory, seat, state } = this.#session;
+    const { memory, seat, state, features } = this.#session;
     return diagnose({
       problem: this.#troubles.gravest(memory) ?? ofLimits,
       state,
@@ -287,8 +227,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       heldBytes: memory.balloonedPages * PAGE_BYTES,
       guestFreeBytes: free ?? null,
       answered: this.#inAndOut() !== this.#movedBytes,
-      statsAgeMs: this.#statsAgeMs(),
-      statsIntervalMs: this.#statsIntervalSeconds * 1000,
+      statsAgeMs: this.#asker.ageMs(features),
+      statsIntervalMs: this.#asker.intervalSeconds * 1000,
       throttled: seat.throttled,
       pinnedBy: this.#owner.pinnedBy,
       silentRings: this.#silentRings(),
@@ -363,7 +303,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
         this.#emit('vm-stopped', `the guest driver stopped or reset the ${this.words}`);
       return;
     }
-    this.#startedAt = monotonicNow();
+    this.#asker.restart();
     if (this.#resuming) return;
     this.#outsideReported = false;
     this.#owner.driverStarted(this);
@@ -414,7 +354,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   closed(error: Error | null): void {
     this.#ended = true;
-    if (this.#statsTimer !== null) clearTimeout(this.#statsTimer);
+    this.#asker.close();
     if (error !== null) this.meters.errors[error instanceof SystemError ? 'system' : 'frontend']++;
     if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
     else this.#emit('vm-dropped', error.message);
@@ -466,26 +406,9 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     });
   }
 
-  /** Begins when others do, so that the daemon is woken once for many of them. */
-  #askForStats(): void {
-    clearTimeout(this.#statsTimer ?? undefined);
-    this.#statsTimer = null;
-    const periodMs = this.#statsIntervalSeconds * 1000;
-    if (periodMs === 0) return;
-    const ask = (): void => this.#balloon.stats.request();
-    const first = (): void => {
-      ask();
-      this.#statsTimer = setInterval(ask, periodMs).unref();
-    };
-    this.#statsTimer = setTimeout(first, periodMs + msUntilNext(STATS_BEGIN_MS)).unref();
-  }
-
   #restore(found: VmRecord): void {
     this.#troubles.restore(found);
-    if (found.stats !== null) {
-      const { values, receivedAt, receivedBootMs } = found.stats;
-      this.#balloon.stats.resume(new Map(Object.entries(values)), momentOf(receivedBootMs, receivedAt));
-    }
+    this.#asker.restore(found.stats);
     this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
   }
@@ -503,31 +426,9 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     return this.#named.names;
   }
 
-  /** Those that have names: a guest may send any number of others. */
-  #statsRecord(): VmRecord['stats'] {
-    const { values, receivedAt } = this.#balloon.stats;
-    if (values === null || receivedAt === null) return null;
-    const named = [...values].filter(([name]) => (STAT_NAMES as readonly string[]).includes(name));
-    return {
-      receivedAt: toWall(receivedAt),
-      receivedBootMs: toBoot(receivedAt),
-      values: Object.fromEntries(named),
-    };
-  }
-
   #inAndOut(): number {
     const { inflated, deflated } = this.#balloon.totals;
     return inflated + deflated;
-  }
-
-  #statsAgeMs(): number | null {
-    const asked =
-      this.#statsIntervalSeconds > 0 &&
-      hasFeature(this.#session.features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
-    if (!asked) return null;
-    const { receivedAt } = this.#balloon.stats;
-    const startedMs = msSince(this.#startedAt);
-    return receivedAt === null ? startedMs : Math.min(startedMs, msSince(receivedAt));
   }
 
   /** Kicks alone say nothing: each kick eventfd starts at 1. A driver with statistics primes their queue. */

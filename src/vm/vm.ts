@@ -8,16 +8,9 @@ import { formatSize } from '../../protocol/control/size.js';
 import type { HostPaths } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
 import { msSince, monotonicNow, wallNow, type Monotonic } from '../os/clock.js';
-import { amountOf } from '../policy/settings.js';
 import { VmCgroup } from './cgroup.js';
-import {
-  VmDevice,
-  type DeviceHandOver,
-  type DeviceIdentity,
-  type DeviceOwner,
-  type TargetBy,
-  type VmWords,
-} from './device.js';
+import { VmDevice } from './device.js';
+import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
 import type { Diagnosis } from './diagnosis.js';
 import type { VmFigures } from './figures.js';
 import { DEVICE_KINDS, KINDS, type DeviceKind } from './kinds.js';
@@ -37,6 +30,7 @@ import {
 } from './orders.js';
 import { Pins, type Look } from './pins.js';
 import type { VmRecord } from './record.js';
+import { askedTarget, MISSING, wantedTarget } from './targets.js';
 import { ordersOfRecord } from './taken-over.js';
 
 /** Something that was asked of a VM and cannot be: the message says why and what to do. */
@@ -57,7 +51,7 @@ export interface VmContext {
   readonly left: (vm: Vm, device: VmDevice) => void;
 }
 
-export class Vm implements DeviceOwner {
+export class Vm implements DeviceOwner<VmDevice> {
   readonly name: string;
   readonly pid: number;
   readonly cgroup: VmCgroup;
@@ -257,19 +251,13 @@ export class Vm implements DeviceOwner {
 
   /** The operator's word: the policy leaves the VM alone from now on. Throws VmRefusal. */
   setTarget(target: TargetRequest): void {
-    const kind = 'cacheLimitBytes' in target ? 'cache-balloon' : 'balloon';
+    const { kind, bytes } = askedTarget(target);
     const device = this.#devices.get(kind);
     if (device === undefined) throw new VmRefusal(`${this.name} ${MISSING[kind]}`);
-    const asked =
-      'memoryBytes' in target
-        ? target.memoryBytes
-        : 'balloonBytes' in target
-          ? target.balloonBytes
-          : target.cacheLimitBytes;
     const ram = device.ramBytes;
-    if (ram > 0 && asked > ram) {
+    if (ram > 0 && bytes > ram) {
       throw new VmRefusal(
-        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(asked)} is too much: ask for ${formatSize(ram)} at most`,
+        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(bytes)} is too much: ask for ${formatSize(ram)} at most`,
       );
     }
     this.#order(withTarget(this.#orders, target, wallNow()));
@@ -437,29 +425,16 @@ export class Vm implements DeviceOwner {
 
   /** Brings the target of a device to what is ordered, where anything is and it can be told. */
   #settleTarget(device: VmDevice): void {
-    const { ramBytes } = device;
-    const wanted = this.#wantedBytes(device);
+    const { kind, ramBytes } = device;
+    const wanted = wantedTarget(kind, ramBytes, this.#orders, this.#wishes);
     if (wanted === null) return;
-    const { bytes, by } = wanted;
-    if (ramBytes > 0 && bytes > ramBytes) {
-      this.#emit('target-clamped', `the guest has only ${formatSize(ramBytes)}`, { askedBytes: bytes });
+    const { bytes, by, tooMuchBytes } = wanted;
+    if (tooMuchBytes !== null) {
+      this.#emit('target-clamped', `the guest has only ${formatSize(ramBytes)}`, {
+        askedBytes: tooMuchBytes,
+      });
     }
-    device.setTarget(ramBytes > 0 ? Math.min(bytes, ramBytes) : bytes, by);
-  }
-
-  #wantedBytes({ kind, ramBytes }: VmDevice): { bytes: number; by: TargetBy } | null {
-    const { target, cacheLimit } = this.#orders;
-    if (KINDS[kind].sizesItself) {
-      return cacheLimit === undefined ? null : { bytes: cacheLimit.bytes, by: 'operator' };
-    }
-    if (target?.of === 'balloon') return { bytes: target.bytes, by: 'operator' };
-    const keeps = target?.bytes ?? (this.#wishes.target && amountOf(this.#wishes.target, ramBytes));
-    if (keeps === null || ramBytes === 0) return null;
-    if (target !== undefined && keeps > ramBytes) {
-      this.#emit('target-clamped', `the guest has only ${formatSize(ramBytes)}`, { askedBytes: keeps });
-    }
-    const bytes = Math.max(0, ramBytes - Math.round(keeps));
-    return { bytes, by: target === undefined ? 'configuration' : 'operator' };
+    device.setTarget(bytes, by);
   }
 
   /** Sets the limits that were ordered for this VM when it had another process. */
@@ -474,9 +449,3 @@ export class Vm implements DeviceOwner {
     });
   }
 }
-
-const MISSING: Readonly<Record<DeviceKind, string>> = {
-  balloon: 'has a page cache balloon only: set its --cache-limit, or give the VM a balloon too (virtio-id=5)',
-  'cache-balloon':
-    'has no page cache balloon: connect one (virtio-id=13) to a socket with device = "cache-balloon"',
-};

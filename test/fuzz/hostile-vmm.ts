@@ -2,7 +2,8 @@
 import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { FrontendRequest } from '../../protocol/vhost-user/requests.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
-import type { DeviceHandOver, VmDevice } from '../../src/vm/device.js';
+import type { DeviceHandOver } from '../../src/vm/device-owner.js';
+import type { VmDevice } from '../../src/vm/device.js';
 import { vmView } from '../../src/vm/view.js';
 import { VmRefusal, type Vm } from '../../src/vm/vm.js';
 import { serveDevice } from '../support/served-vm.js';

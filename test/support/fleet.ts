@@ -4,6 +4,7 @@ import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
+import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
@@ -64,6 +65,15 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
     statsIntervalSeconds: 10,
     ...change,
   };
+}
+
+/** A verdict as a daemon gives it, for people and for programs. */
+export function verdict(
+  code: DiagnosisCode,
+  text: string,
+  remedy: string,
+): Pick<VmView, 'verdict' | 'diagnosis'> {
+  return { verdict: `${text}: ${remedy}`, diagnosis: { code, text, remedy } };
 }
 
 export class MemoryFleet implements Fleet {

@@ -208,6 +208,9 @@ function verdictOf({ diagnosis, verdict }: Older<VmView, 'diagnosis'>): VmDiagno
 
 function limitsOf({ limits }: VmView): VmDiagnosis | null {
   const { diagnosis, problem }: Older<VmView['limits'], 'diagnosis'> = limits;
+  if (diagnosis?.code === 'limits-denied') {
+    return { ...diagnosis, remedy: 'systemctl start balloond-limits.socket' };
+  }
   if (diagnosis !== undefined) return diagnosis;
   const remedy =
     'do as it says, or nothing where it is to have no limits; LIMITS in balloond(8) has more on each';

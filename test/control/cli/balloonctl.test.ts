@@ -9,7 +9,7 @@ import { Check } from 'typebox/schema';
 import { SCHEMAS, type VmView } from '../../../protocol/control/schema.js';
 import { closeFd } from '../../../src/os/fd.js';
 import { listenUnix } from '../../../src/os/socket.js';
-import { GIB, MemoryFleet, serveFleet, temporaryFolder, vmView } from '../../support/fleet.js';
+import { GIB, MemoryFleet, serveFleet, temporaryFolder, verdict, vmView } from '../../support/fleet.js';
 
 const BALLOONCTL = fileURLToPath(new URL('../../../bin/balloonctl.js', import.meta.url));
 
@@ -240,10 +240,10 @@ void t.test('a reader that has seen enough is no failure', async (t) => {
 
 void t.test('doctor', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
-  fleet.put(vmView('web1', { verdict: 'reload the driver' }));
+  fleet.put(vmView('web1', verdict('ring-stopped', 'a ring is stopped', 'reload the driver')));
   const human = await balloonctl('--control', socketPath, 'doctor');
   t.match(human, { code: 1, stderr: /^balloonctl: \d+ to mend: [^\n]+\n$/ });
-  t.match(human.stdout, /mend {2}web1: verdict: reload the driver\n {6}-> do as it says/);
+  t.match(human.stdout, /mend {2}web1: verdict: a ring is stopped\n {6}-> reload the driver/);
   t.ok(human.stdout.split('\n').every((line) => line.length <= 80));
   const { stdout } = await balloonctl('--control', '/nonexistent', 'doctor', '--json');
   const findings = JSON.parse(stdout) as { subject: string; mend: string | null }[];
