@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { passedFds } from '../../protocol/systemd.js';
 import { ControlClient } from '../../src/control/client.js';
+import type { DaemonSaid } from '../../src/control/cli/daemon-notes.js';
 import { startControlServer } from '../../src/control/server.js';
 import { VmFleet } from '../../src/daemon/fleet.js';
 import { findHolder } from '../../src/daemon/holder.js';
@@ -76,7 +77,7 @@ export class SmallDaemon {
 
   /** Resolves when the next one serves. */
   async kill(): Promise<void> {
-    const { pid } = await this.control.daemon();
+    const { pid = 0 }: DaemonSaid = await this.control.daemon();
     process.kill(pid, 'SIGKILL');
     await this.#answers(pid);
   }
@@ -90,7 +91,7 @@ export class SmallDaemon {
   async #answers(than: number): Promise<void> {
     const pid = (): Promise<number> =>
       this.control.daemon().then(
-        (view) => view.pid,
+        (view: DaemonSaid) => view.pid ?? than,
         () => than,
       );
     await eventually(
