@@ -178,7 +178,7 @@ export class VmFleet implements Fleet {
     const vm = change.vm === undefined ? undefined : this.#vms.get(change.vm);
     if (vm !== undefined && !change.paused && vm.wishes.manual && !inHand(vm.orders)) {
       throw new RefusedError(
-        `the configuration keeps the policy away from ${vm.name}: take policy and target out of its [[vm]], then run balloonctl reload`,
+        `the configuration keeps the policy away from ${vm.name}: set no policy and no target in its [[vm]], then run balloonctl reload`,
       );
     }
     const state = this.#policy.change(change);

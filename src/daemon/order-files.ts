@@ -19,9 +19,9 @@ const FILE = 'orders.json';
 const PATIENCE_MS = 2000;
 
 const REMEDIES: Readonly<Record<string, string>> = {
-  EROFS: 'mount the state directory read-write',
-  ENOSPC: 'make room on its file system',
-  EDQUOT: 'make room on its file system',
+  EROFS: 'let the daemon write to the state directory',
+  ENOSPC: 'move something else off its file system',
+  EDQUOT: 'move something else off its file system',
   EACCES: 'give the state directory to the user of the daemon',
   EPERM: 'give the state directory to the user of the daemon',
 };
@@ -168,7 +168,7 @@ export class OrderFiles {
 
   #cannot(error: unknown): void {
     const code = codeOf(error);
-    const remedy = REMEDIES[code] ?? 'see to the state directory';
+    const remedy = REMEDIES[code] ?? 'look at the state directory';
     this.#say(
       `orders for VMs are not on disk and end with the host (${this.#folder ?? ''}: ${code}): ${remedy}, then give any order again`,
     );

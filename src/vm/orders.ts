@@ -98,6 +98,9 @@ export function limitWords({ limits = {} }: Orders): LimitRequest | null {
   return words.length === 0 ? null : Object.fromEntries(words);
 }
 
+/** The options that take a limit back. */
+const RESTORE: Readonly<Record<LimitName, string>> = { high: '--high restore', max: '--max restore' };
+
 /** The orders in words, for `show`. `ramBytes`: of the VM. */
 export function orderViews(name: string, orders: Orders, wishes: Wishes, ramBytes: number): VmOrder[] {
   const mend = 'take the key out of [[vm]], then run balloonctl reload';
@@ -139,7 +142,7 @@ export function orderViews(name: string, orders: Orders, wishes: Wishes, ramByte
     const order = limits[limit];
     if (order === undefined) continue;
     const word = typeof order.word === 'number' ? formatSize(order.word) : order.word;
-    const undo = `balloonctl limit ${name} --${limit} restore`;
+    const undo = `balloonctl limit ${name} ${RESTORE[limit]}`;
     views.push(ordered(`limit-${limit}`, `${LIMITS[limit].file} ${word}`, order.since, undo));
   }
   if (paused !== undefined)

@@ -269,7 +269,7 @@ export class Vm implements DeviceOwner<VmDevice> {
     const { inhibit, ...others } = this.#orders;
     if (reason === null && inhibit === undefined && this.#wishes.inhibit !== null) {
       throw new VmRefusal(
-        `the configuration inhibits ${this.name} (${this.#wishes.inhibit}): take inhibit out of [[vm]], then run balloonctl reload`,
+        `the configuration inhibits ${this.name} (${this.#wishes.inhibit}): set no inhibit in its [[vm]], then run balloonctl reload`,
       );
     }
     if (reason !== (inhibit?.reason ?? null)) {

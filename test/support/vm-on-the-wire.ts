@@ -79,11 +79,14 @@ export function wire(t: Test, config: ConfigFile = {}): Wire {
       await frontend.connect();
       if (cache) {
         const driver = await CacheDriver.start(frontend);
+        await frontend.getConfig();
         const give = (count: number): Promise<void> =>
           driver.add(Array.from({ length: count }, (_, n) => ({ pfn: 8192 + n, order: 0 })));
         return { frontend, give };
       }
       const driver = await BalloonDriver.start(frontend);
+      // Nothing answers the start itself: an answer to what comes after it says that it was seen.
+      await frontend.getConfig();
       return { frontend, give: (count) => driver.inflate(pfns(4096, count)) };
     },
   };

@@ -20,7 +20,7 @@ void t.test('a VM that connects is as the configuration says, and an operator go
   t.match(fleet.find(NAME), asConfigured);
   await t.rejects(
     fleet.setInhibited(NAME, null),
-    /configuration inhibits web \(it migrates\): take inhibit out/,
+    /configuration inhibits web \(it migrates\): set no inhibit in/,
   );
   await t.rejects(fleet.changePolicy({ paused: false, vm: NAME }), /configuration keeps the policy away/);
   await fleet.setTarget(NAME, { memoryBytes: RAM_BYTES });

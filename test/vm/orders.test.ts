@@ -65,7 +65,7 @@ void t.test('a state directory that takes nothing is said once, and orders hold 
   const file = join(temporaryFolder(t), 'file');
   writeFileSync(file, '');
   for (const [folder, code] of [
-    [full, /ENOSPC.*make room/],
+    [full, /ENOSPC.*move something else off/],
     [none, /ENOENT/],
     [file, /ENOTDIR/],
   ] as const) {
