@@ -79,14 +79,15 @@ export function withTarget(orders: Orders, target: TargetRequest, since: WallMs)
   return { ...orders, target: { of, bytes, since } };
 }
 
+/** The orders with limits in place of those before; `restore` takes one back. */
 export function withLimits({ limits = {}, ...others }: Orders, asked: LimitRequest, since: WallMs): Orders {
-  const next = { ...limits };
-  for (const name of LIMIT_NAMES) {
+  const next = LIMIT_NAMES.flatMap((name) => {
     const word = asked[name];
-    if (word === 'restore') delete next[name];
-    else if (word !== undefined) next[name] = { word, since };
-  }
-  return Object.keys(next).length === 0 ? others : { ...others, limits: next };
+    if (word === 'restore') return [];
+    const order = word === undefined ? limits[name] : { word, since };
+    return order === undefined ? [] : [[name, order] as const];
+  });
+  return next.length === 0 ? others : { ...others, limits: Object.fromEntries(next) };
 }
 
 /** The limits that are ordered, as a request. */

@@ -30,10 +30,11 @@ export function ordersOfRecord(
       orders.cacheLimit = known.cacheLimit;
     } else orders.paused = known.paused ?? { since: UNKNOWN };
   }
+  const forced = forcedFrom ?? null;
   const words: NonNullable<Orders['limits']> = {};
   for (const name of LIMIT_NAMES) {
     const knob = limits?.[LIMITS[name].field];
-    const word = forcedFrom != null ? forcedFrom[name] : knob === undefined ? null : (knob.wanted ?? 'max');
+    const word = forced !== null ? forced[name] : knob === undefined ? null : (knob.wanted ?? 'max');
     if (word !== null) words[name] = { word, since: known.limits?.[name]?.since ?? UNKNOWN };
   }
   if (Object.keys(words).length > 0) orders.limits = words;

@@ -20,9 +20,9 @@ export class Troubles {
   restore({ problem, diagnosis }: Pick<VmRecord, 'problem' | 'diagnosis'>): void {
     if (problem === null) return;
     this.#found =
-      diagnosis == null || !isCode(diagnosis.code)
-        ? inTwo('earlier-build', problem)
-        : { ...diagnosis, code: diagnosis.code };
+      diagnosis && isCode(diagnosis.code)
+        ? { ...diagnosis, code: diagnosis.code }
+        : inTwo('earlier-build', problem);
   }
 
   record(): Pick<VmRecord, 'problem' | 'diagnosis'> {

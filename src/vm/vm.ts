@@ -135,7 +135,7 @@ export class Vm implements DeviceOwner<VmDevice> {
     this.limits.check();
     this.#settleTarget(device);
     // The policy of this daemon begins anew.
-    if (found.forcedFrom != null) {
+    if ((found.forcedFrom ?? null) !== null) {
       this.#forced = true;
       void this.force(null, null).catch(() => undefined);
     } else this.#orderLimits();

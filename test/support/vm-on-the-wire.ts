@@ -32,9 +32,9 @@ export interface Wire {
   readonly fleet: VmFleet;
   readonly tree: HostTree;
   readonly events: DaemonEvent[];
-  connect(kind: keyof typeof SOCKETS): Promise<RunningDevice>;
-  limit(name: 'high' | 'max'): string;
-  gone(): Promise<void>;
+  readonly connect: (kind: keyof typeof SOCKETS) => Promise<RunningDevice>;
+  readonly limit: (name: 'high' | 'max') => string;
+  readonly gone: () => Promise<void>;
 }
 
 function ignore(): void {

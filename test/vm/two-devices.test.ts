@@ -76,7 +76,7 @@ const high = (): string => tree.read(`cgroup${CGROUP}/memory.high`);
 const viewOf = (vm: VmView, kind: Kind): VmView['cache'] => (kind === 'balloon' ? vm.balloon : vm.cache);
 
 interface Order {
-  give(kinds: readonly Kind[]): Promise<unknown>;
+  readonly give: (kinds: readonly Kind[]) => Promise<unknown>;
   /** That it holds for these devices. */
   holds(t: Test, devices: readonly Wired[]): Promise<void>;
   takeBack(): Promise<unknown>;

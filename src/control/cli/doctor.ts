@@ -189,7 +189,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
         },
   ];
   if (cache !== null) findings.push(examineCache(name, cache, features));
-  const ofLimits = limitsOf(vm);
+  const ofLimits = limitsOf(vm.limits);
   if (ofLimits !== null) {
     findings.push({ ...bad(name, 'limits', ofLimits.text, ofLimits.remedy), level: 'note' });
   }
@@ -206,8 +206,7 @@ function verdictOf({ diagnosis, verdict }: Older<VmView, 'diagnosis'>): VmDiagno
   return verdict === null ? null : { code: 'earlier-build', text: verdict, remedy: 'do as it says' };
 }
 
-function limitsOf({ limits }: VmView): VmDiagnosis | null {
-  const { diagnosis, problem }: Older<VmView['limits'], 'diagnosis'> = limits;
+function limitsOf({ diagnosis, problem }: Older<VmView['limits'], 'diagnosis'>): VmDiagnosis | null {
   if (diagnosis?.code === 'limits-denied') {
     return { ...diagnosis, remedy: 'systemctl start balloond-limits.socket' };
   }
