@@ -127,6 +127,20 @@ export default tseslint.config(
     },
   },
   {
+    // tap gives a file 30 s, unless the program that runs the file says more: a check that is run by name takes longer.
+    files: ['test/**/*.check.ts'],
+    rules: {
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector:
+            "Program:not(:has(ExpressionStatement > CallExpression[callee.property.name='setTimeout']))",
+          message: 'a check has no time limit of its own: say t.setTimeout(0) below the imports',
+        },
+      ],
+    },
+  },
+  {
     files: ['test/**/*.ts', 'bench/**/*.ts', 'demo/**/*.ts'],
     rules: { '@typescript-eslint/no-floating-promises': ['error', { ignoreVoid: true }] },
   },

@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 /** balloonctl: parses the command line, runs one command, sets the exit code. Commands load on use. */
-import { readFileSync } from 'node:fs';
 import type { LimitWord, TargetRequest } from '../protocol/control/schema.js';
 import { formatSize, parseSize } from '../protocol/control/size.js';
 import { parseCommandLine, type CommandSpec, type OptionValues } from '../src/control/cli/command-line.js';
@@ -16,6 +15,7 @@ import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
 import { openOutput, type Output } from '../src/control/cli/output.js';
 import type { ControlClient } from '../src/control/client.js';
 import { stderr, stdout } from '../src/os/print.js';
+import { version } from '../src/version.js';
 
 const SUMMARY = 'Shows and sets the memory balloons of the VMs that balloond serves.';
 const CONTROL_SOCKET = '/run/balloond/control.sock';
@@ -403,12 +403,6 @@ function seconds(values: OptionValues, name: string): number | undefined {
   if (value === undefined) return undefined;
   if (!/^\d+(\.\d+)?$/.test(value)) throw new UsageError(`--${name}: write seconds, such as 60 or 0.5`);
   return Number(value);
-}
-
-function version(): string {
-  const file = new URL('../../package.json', import.meta.url);
-  const { version: number } = JSON.parse(readFileSync(file, 'utf8')) as { version: string };
-  return number;
 }
 
 async function main(args: readonly string[]): Promise<void> {

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
-import type { DaemonArguments } from '../src/main.js';
+import type { DaemonArguments } from '../src/daemon/options.js';
 import { Signals } from '../src/ops/signals.js';
 import { stderr, stdout } from '../src/os/print.js';
+import { version } from '../src/version.js';
 
 const signals = new Signals();
 
@@ -14,7 +15,7 @@ interface Options extends DaemonArguments {
 
 async function run(main: typeof import('../src/main.js')): Promise<void> {
   const { daemonProgram } = await import('../src/daemon/options.js');
-  const program = daemonProgram(main.version());
+  const program = daemonProgram(version());
   const options = program.parse().opts<Options>();
   if (options.printCapabilities) {
     stdout.write(`${main.capabilities()}\n`);

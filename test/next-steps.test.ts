@@ -32,9 +32,6 @@ const PASSED_ON = new Set([
     '{printable(vm.verdict)}',
     '{hint}',
     '{REMEDIES[code]}',
-    // A mistake of the configuration: tried in daemon/config/read.test.ts.
-    '{startupFailure(error)}; all stays as it was',
-    '{error.brief}; all stays as it was',
     // Tried in control/http-matrix.test.ts and control/server.test.ts.
     ...['{fault}', '{choice(name, Object.keys(known))}'],
   ],

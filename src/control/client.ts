@@ -15,8 +15,8 @@ import type {
   VmView,
 } from '../../protocol/control/schema.js';
 
-/** Longer than the slowest operation (statistics with refresh, 5 s). */
-const REPLY_TIMEOUT_MS = 10_000;
+/** A busy host is not a daemon that is stuck: that one the watchdog ends after 10 s, which ends the connection. */
+const REPLY_TIMEOUT_MS = 60_000;
 
 /** No answer from a daemon at this socket; the message says why and what to do. */
 export class UnreachableError extends Error {

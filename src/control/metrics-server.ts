@@ -29,10 +29,10 @@ const HEADERS = {
 const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
 const OF_THE_UNIT =
-  'the unit forbids the network, let it in with the drop-in of METRICS ON TCP in balloond(8), or read /metrics on the control socket';
+  'allow the unit its network by the drop-in of METRICS ON TCP in balloond(8), or read /metrics on the control socket';
 const REMEDIES: Readonly<Record<string, string>> = {
   EACCES: 'choose a port above 1023',
-  EADDRINUSE: 'somebody listens there already, choose a port that is free',
+  EADDRINUSE: 'choose another port, or stop the program that listens on this one',
   EADDRNOTAVAIL: 'choose an address of this host',
   // What RestrictAddressFamilies= and SystemCallFilter= of systemd make of a socket that they do not allow.
   EAFNOSUPPORT: OF_THE_UNIT,

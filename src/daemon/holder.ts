@@ -56,6 +56,12 @@ export function findHolder(environment: Environment, systemdVersion: () => numbe
   );
 }
 
+/** The message of hand-over-failed: why the holder takes no more of this daemon, and what to do. */
+export function handOverFailure({ by }: Pick<Holder, 'by'>, reason: string): string {
+  const more = by === 'systemd' ? 'raise FileDescriptorStoreMax= in the unit, or ' : '';
+  return `VMs that connect from now on cannot be handed over to the next daemon (${reason}): ${more}end this daemon only when none of those VMs runs`;
+}
+
 /** What becomes of this many VMs, for the last line of a daemon that a signal ends. */
 export function partingWords(holder: Holder, signal: string, vms: number): string {
   if (vms === 0) return signal;

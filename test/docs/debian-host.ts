@@ -75,6 +75,11 @@ export interface Ask {
   readonly timeoutSeconds: number;
 }
 
+interface HostOptions {
+  readonly base?: string;
+  readonly layOut?: (stage: string) => Promise<void>;
+}
+
 export class DebianHost {
   readonly #child: ChildProcess;
   readonly #folder: string;
@@ -89,11 +94,11 @@ export class DebianHost {
     this.#environment = environment;
   }
 
-  /** Resolves when its systemd answers. */
-  static async start(): Promise<DebianHost> {
-    const base = execFileSync('sh', [join(ROOT, 'scripts/debian-root'), ...PACKAGES], {
-      encoding: 'utf8',
-    }).trim();
+  /**
+   * Resolves when its systemd answers. `base` is the folder of another Debian; `layOut` puts below a folder what is to be in the
+   * host besides.
+   */
+  static async start({ base = debian13(), layOut }: HostOptions = {}): Promise<DebianHost> {
     const lab = await ensureLab();
     const folder = mkdtempSync(join(tmpdir(), 'balloond-docs-'));
     const stage = join(folder, 'stage');
@@ -105,6 +110,7 @@ export class DebianHost {
     cpSync('/etc/resolv.conf', join(stage, 'etc/resolv.conf'), { dereference: true });
     cpSync(lab.kernel, join(stage, GUEST, 'vmlinux'));
     cpSync(lab.initramfs, join(stage, GUEST, 'initramfs.cpio'));
+    await layOut?.(stage);
     const { env, authorities } = npmEnvironment('/etc/npm-authorities');
     if (authorities !== '') cpSync(authorities, join(stage, 'etc/npm-authorities'));
 
@@ -188,6 +194,10 @@ export class DebianHost {
 
 function existsInside(pid: number): boolean {
   return readFileSync(`/proc/${pid}/comm`, 'latin1').trim() === 'systemd';
+}
+
+function debian13(): string {
+  return execFileSync('sh', [join(ROOT, 'scripts/debian-root'), ...PACKAGES], { encoding: 'utf8' }).trim();
 }
 
 /** Files of the working tree that git knows, or would. */

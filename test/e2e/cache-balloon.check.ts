@@ -5,6 +5,8 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import t from 'tap';
 
+t.setTimeout(0);
+
 const TEST = join(import.meta.dirname, 'cache-balloon.test.js');
 
 for (const suite of ['bookworm', 'trixie-backports']) {

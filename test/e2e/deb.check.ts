@@ -8,6 +8,8 @@ import type { VmView } from '../../protocol/control/schema.js';
 import { MIB } from '../support/e2e.js';
 import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
 
+t.setTimeout(0);
+
 const DEB = '/opt/balloond.deb';
 const DEB_BEFORE = '/opt/balloond-before.deb';
 /** Everything on disk but the tests' own and what dpkg keeps of itself, what is left in /run, and all accounts. */

@@ -19,8 +19,8 @@ import { MIB } from '../support/e2e.js';
 const TRACES = `{ find / -xdev -path ${TESTS} -prune -o -print; find /run -name '*balloon*';
   cut -d: -f1 /etc/passwd /etc/group /etc/shadow /etc/gshadow; } | sort`;
 const EXPOSURE_MAX = 2.5;
-/** What the service manager holds for a daemon without VMs: the memory of its events. */
-const HELD_ALWAYS = 1;
+/** What the service manager holds for a daemon without VMs: its events, and its configuration. */
+const HELD_ALWAYS = 2;
 const SYS_PROCESS_MADVISE = 440;
 
 const startedMs = Date.now();
@@ -286,10 +286,18 @@ void t.test('stuck, it is ended by the watchdog', async (t) => {
   await host.ok('balloonctl set web --balloon 18M --wait');
 });
 
-void t.test('stopped and started again, as for an upgrade', async (t) => {
-  await host.ok('systemctl stop balloond.service && systemctl start balloond.service');
-  t.match(await host.json('balloonctl --json show web'), { balloon: { actualBytes: 18 * MIB } });
+void t.test('stopped and started again, as for an upgrade, with a mistake in its file by then', async (t) => {
+  await host.ok(`systemctl stop balloond.service
+    sed --in-place=.good '1i log-levle = "info"' /etc/balloond.toml
+    systemctl start balloond.service`);
+  const shown = await host.json('balloonctl --json show web 2>/tmp/note');
+  t.match(shown, { balloon: { actualBytes: 18 * MIB } });
+  t.match(
+    await host.ok('cat /tmp/note'),
+    /log-levle is unknown: did you mean .*: mend the mistake, then run /,
+  );
   await host.ok('balloonctl set web --balloon 16M --wait');
+  await host.ok('mv /etc/balloond.toml.good /etc/balloond.toml && systemctl reload balloond.service');
   await host.ok('balloonctl limit web --high restore --max restore');
   t.equal(
     await host.ok(`cd ${WEB} && cat memory.high memory.max`),

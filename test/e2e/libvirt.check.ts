@@ -12,6 +12,8 @@ import { commandsOf } from '../docs/commands.js';
 import { invocationsIn } from '../docs/invocations.js';
 import { readPage } from '../docs/page.js';
 
+t.setTimeout(0);
+
 const SOCKET = '/run/balloond/balloond.sock';
 const DOMAIN = '/run/balloond/domain.xml';
 const START_MS = 120_000;

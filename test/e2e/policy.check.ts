@@ -10,6 +10,8 @@ import { boot, MIB, startDaemon } from '../support/e2e.js';
 import type { DaemonProcess } from '../support/daemon.js';
 import type { Guest } from '../support/lab/guest.js';
 
+t.setTimeout(0);
+
 const LONG = process.env['BALLOOND_LONG_TESTS'] === '1';
 const RAM_MIB = 384;
 /** What a guest takes up that does nothing. */

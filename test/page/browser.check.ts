@@ -14,6 +14,8 @@ import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { pfns } from '../support/served-vm.js';
 
+t.setTimeout(0);
+
 const program = process.env['BALLOOND_BROWSER'];
 const picture = process.env['BALLOOND_PICTURE'];
 const options = program === undefined ? { skip: 'BALLOOND_BROWSER names no browser' } : {};

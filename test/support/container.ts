@@ -3,13 +3,11 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
 import type { VmView } from '../../protocol/control/schema.js';
+import { eventually } from './deadline.js';
 import { execIn } from './image.js';
 import { ROOT } from './kubernetes.js';
-
-const TIMEOUT_MS = 60_000;
 
 /** A daemon, under its keeper, in a root. */
 export class Container {
@@ -29,8 +27,9 @@ export class Container {
   }
 
   async started(daemons: number): Promise<void> {
-    await until(() => this.daemons.length >= daemons || this.#child.exitCode !== null);
-    if (this.daemons.length < daemons) throw new Error(`no daemon number ${daemons}: ${this.log}`);
+    const failure = (): string => `daemon number ${daemons} of the container starts: ${this.log}`;
+    await eventually(() => this.daemons.length >= daemons || this.#child.exitCode !== null, failure);
+    if (this.daemons.length < daemons) throw new Error(`never: ${failure()}`);
   }
 
   exec(...command: string[]): string {
@@ -41,16 +40,19 @@ export class Container {
     return JSON.parse(this.exec('balloonctl', '--json', 'list')) as VmView[];
   }
 
+  /** Waits for a VM of the container's list. */
+  async vm(condition: (vm: VmView) => boolean, what: string): Promise<void> {
+    await eventually(
+      () => this.list().some(condition),
+      () => `${what}: ${this.log}`,
+      100,
+    );
+  }
+
   async stop(): Promise<void> {
     if (this.#child.exitCode !== null) return;
     this.#child.kill();
     await once(this.#child, 'exit');
-  }
-}
-
-export async function until(condition: () => boolean): Promise<void> {
-  for (const end = performance.now() + TIMEOUT_MS; !condition(); await sleep(100)) {
-    if (performance.now() > end) throw new Error(`never: ${condition.toString()}`);
   }
 }
 

@@ -125,7 +125,10 @@ export function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
     return [versions, { ...bad('daemon', 'holder', 'unknown, it is too old to say', mend), level: 'note' }];
   }
   if (problem === null) {
-    return [versions, good('daemon', 'holder', `${holder ?? 'somebody'} holds the VMs while no daemon runs`)];
+    return [
+      versions,
+      good('daemon', 'holder', `${holder ?? 'a process'} holds the VMs while no daemon runs`),
+    ];
   }
   const finding = bad('daemon', 'holder', problem.found, problem.remedy);
   return [versions, holder === null ? finding : { ...finding, level: 'note' }];
@@ -203,7 +206,9 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
 /** The verdict of a VM; a daemon that is too old to give a code gives a sentence alone. */
 function verdictOf({ diagnosis, verdict }: Older<VmView, 'diagnosis'>): VmDiagnosis | null {
   if (diagnosis !== undefined) return diagnosis;
-  return verdict === null ? null : { code: 'earlier-build', text: verdict, remedy: 'do as it says' };
+  return verdict === null
+    ? null
+    : { code: 'earlier-build', text: verdict, remedy: 'take the step that the verdict names' };
 }
 
 function limitsOf({ diagnosis, problem }: Older<VmView['limits'], 'diagnosis'>): VmDiagnosis | null {
@@ -212,7 +217,7 @@ function limitsOf({ diagnosis, problem }: Older<VmView['limits'], 'diagnosis'>):
   }
   if (diagnosis !== undefined) return diagnosis;
   const remedy =
-    'do as it says, or nothing where it is to have no limits; LIMITS in balloond(8) has more on each';
+    'take the step that this reason names, or leave the VM without limits; LIMITS in balloond(8) explains each reason';
   return problem === null ? null : { code: 'earlier-build', text: problem, remedy };
 }
 

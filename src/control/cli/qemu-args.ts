@@ -84,20 +84,15 @@ export function vmmArguments(kind: Exclude<(typeof VMMS)[number], 'libvirt'>, ar
     throw new UsageError('--cache-balloon: only QEMU can have one, give --for qemu or --for libvirt');
   }
   if (kind === 'crosvm') {
-    // Its own balloon would be a second one. Guest memory is always shared.
-    return [
-      '--mem',
-      `size=${mib}`,
-      '--no-balloon',
-      'true',
-      '--vhost-user',
-      `balloon,socket=${args.socketPath}`,
-    ];
+    // Its own balloon would be a second one: a switch, after which a value would be the path of the kernel. Guest memory is
+    // always shared.
+    return ['--mem', `size=${mib}`, '--vhost-user', `balloon,socket=${args.socketPath}`, '--no-balloon'];
   }
+  // Version 52 has no other word for it than virtio_id, and later ones, which call it device_type, take both.
   return [
     ...['--memory', `size=${mib}M,shared=on`],
     '--generic-vhost-user',
-    `socket=${args.socketPath},device_type=5,queue_sizes=[256,256,256,256,256]`,
+    `socket=${args.socketPath},virtio_id=5,queue_sizes=[256,256,256,256,256]`,
   ];
 }
 

@@ -29,6 +29,6 @@ function restartWords({ holder, pid }: DaemonSaid): string {
     return `kill ${pid ?? 'PID'}; the keeper holds the VMs meanwhile and starts the next daemon`;
   }
   return holder === null
-    ? 'restart it when no VM runs, since nobody holds the VMs meanwhile (balloonctl doctor says more)'
-    : 'it is too old to say whether somebody holds the VMs meanwhile (balloonctl doctor says more)';
+    ? 'restart the daemon when no VM runs, since no process holds the VMs meanwhile (balloonctl doctor says more)'
+    : 'the daemon is too old to say whether a process holds the VMs meanwhile (balloonctl doctor says more)';
 }

@@ -16,7 +16,7 @@ const PAYLOAD_PORT = '/dev/vport0p2';
 /** Where in the VM the tests' own programs are. */
 export const TESTS = '/opt/balloond-tests';
 /** Where in the VM the folder is that balloond was built in, less what installing does not take. */
-const BUILT = `${TESTS}/balloond`;
+export const BUILT = `${TESTS}/balloond`;
 const COMMAND_TIMEOUT_MS = 300_000;
 
 export class HostVm {
@@ -109,9 +109,15 @@ export class HostVm {
 async function pack(folder: string, lay: (stage: string) => Promise<void>): Promise<string> {
   const stage = join(folder, 'stage');
   const payload = join(folder, 'payload.tar');
-  const tests = join(stage, TESTS);
   mkdirSync(stage);
   await lay(stage);
+  await layOutBuilt(stage);
+  await run('tar', ['-cf', payload, '--owner=0', '--group=0', '--mode=go=rX,u+rw', '-C', stage, '.']);
+  return payload;
+}
+
+/** Lays out below a folder, at `TESTS`, what was built in the working tree and the tests' own programs. */
+export async function layOutBuilt(stage: string): Promise<void> {
   await run('sh', [
     '-ec',
     `mkdir -p "$2/out/test" "$2/balloond"
@@ -122,9 +128,7 @@ async function pack(folder: string, lay: (stage: string) => Promise<void>): Prom
     cp -R "$1/out/src" "$1/out/protocol" "$2/out/"
     find "$2" -name '*.map' -delete
     printf '{"type":"module","imports":{"#native":"./native.node"}}' >"$2/package.json"
-    ln -s balloond/src/native/build/Release/balloond_native.node "$2/native.node"
-    tar -cf "$4" --owner=0 --group=0 --mode=go=rX,u+rw -C "$3" .`,
-    ...['sh', ROOT, tests, stage, payload],
+    ln -s balloond/src/native/build/Release/balloond_native.node "$2/native.node"`,
+    ...['sh', ROOT, join(stage, TESTS)],
   ]);
-  return payload;
 }

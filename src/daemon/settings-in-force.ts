@@ -1,0 +1,110 @@
+import { defaultFormat, type LogFormat, type LogLevel } from '../ops/log.js';
+import { SystemError } from '../os/errors.js';
+import type { KeptConfiguration } from './config/kept.js';
+import { ConfigError } from './config/mistakes.js';
+import { readConfiguration, withoutFiles, type Configuration } from './config/read.js';
+import type { DaemonArguments } from './options.js';
+import { configChanges, SettingsError, type ConfigFile } from './settings.js';
+import { startupFailure } from './startup-failure.js';
+
+/** The settings that the daemon goes by, from its start over each reload. Flags win over files. */
+export class SettingsInForce {
+  /** The settings in force in place of those of the files, in words; null where the files had no mistake at the start. */
+  readonly instead: string | null;
+  readonly #args: DaemonArguments;
+  readonly #kept: KeptConfiguration;
+  #configuration: Configuration;
+  #mistake: string | null = null;
+
+  /**
+   * Reads the files. A mistake in them is thrown (SettingsError), unless VMs of the daemon before this one wait: then the
+   * settings of that daemon are in force.
+   */
+  constructor(args: DaemonArguments, kept: KeptConfiguration, vmsWait: boolean) {
+    this.#args = args;
+    this.#kept = kept;
+    try {
+      this.#configuration = wantedConfiguration(args);
+      this.instead = null;
+    } catch (error) {
+      if (!vmsWait || !(error instanceof SettingsError)) throw error;
+      const before = kept.read();
+      const which = before === null ? 'the default settings' : 'the settings of the daemon before it';
+      this.#configuration = before ?? withoutFiles(args);
+      this.#mistake = inALine(error);
+      this.instead = `this daemon serves the VMs that wait, with ${which}`;
+    }
+  }
+
+  get configuration(): Configuration {
+    return this.#configuration;
+  }
+
+  /** The first mistake of the files, as they were when they were last read, in a line; null: the files are in force. */
+  get mistake(): string | null {
+    return this.#mistake;
+  }
+
+  get logLevel(): LogLevel {
+    return this.#args.logLevel ?? this.#configuration.config['log-level'] ?? 'info';
+  }
+
+  get logFormat(): LogFormat {
+    return this.#args.logFormat ?? this.#configuration.config['log-format'] ?? defaultFormat();
+  }
+
+  /**
+   * Reads all files again, and returns the changes. `take` puts the new settings in force. Throws SettingsError or
+   * SystemError with the mistake in a line; then nothing has changed.
+   */
+  reread(take: (next: Configuration) => void): ReturnType<typeof configChanges> {
+    const before = this.#configuration;
+    try {
+      const next = wantedConfiguration(this.#args);
+      if (next.files.length === 0 && before.files.length === 0) {
+        throw new SettingsError(
+          `there is no configuration file to read again: create ${before.file}, or start balloond with --config FILE`,
+        );
+      }
+      take(next);
+      this.#configuration = next;
+      this.#mistake = null;
+      return configChanges(ofFiles(this.#args, before), ofFiles(this.#args, next));
+    } catch (error) {
+      if (error instanceof SettingsError || error instanceof SystemError) this.#mistake = inALine(error);
+      throw error;
+    }
+  }
+
+  /** Keeps what is in force for the daemon after this one. Throws SystemError. */
+  keep(): void {
+    this.#kept.write(this.#configuration);
+  }
+}
+
+/** Throws SettingsError, also where there is nothing to serve. */
+function wantedConfiguration(args: DaemonArguments): Configuration {
+  const configuration = readConfiguration(args);
+  if (configuration.sockets.length > 0 || args.fd !== undefined) return configuration;
+  throw new SettingsError(
+    `there is nothing to serve: give --socket-path PATH or --fd N, or add a [[socket]] to ${configuration.file}`,
+  );
+}
+
+/** Why settings cannot be in force: the first mistake, and how many more there are. */
+export function inALine(error: Error): string {
+  return error instanceof ConfigError ? error.brief : startupFailure(error);
+}
+
+/** The settings of the files, without those that flags win over. */
+function ofFiles(args: DaemonArguments, { config }: Configuration): ConfigFile {
+  const flags: Partial<Record<keyof ConfigFile, boolean>> = {
+    control: args.control !== undefined,
+    metrics: args.metrics !== undefined,
+    'log-level': args.logLevel !== undefined,
+    'log-format': args.logFormat !== undefined,
+    socket: args.socketPath !== undefined || args.cacheSocketPath !== undefined,
+  };
+  const keys = Object.keys(config) as (keyof ConfigFile)[];
+  return Object.fromEntries(keys.filter((key) => flags[key] !== true).map((key) => [key, config[key]]));
+}
