@@ -87,7 +87,21 @@ export function withLimits({ limits = {}, ...others }: Orders, asked: LimitReque
     const order = word === undefined ? limits[name] : { word, since };
     return order === undefined ? [] : [[name, order] as const];
   });
-  return next.length === 0 ? others : { ...others, limits: Object.fromEntries(next) };
+  return withLimitOrders(others, next.length === 0 ? undefined : Object.fromEntries(next));
+}
+
+/** The orders with these for limits; undefined: with none. */
+export function withLimitOrders(
+  { inhibit, target, cacheLimit, paused }: Orders,
+  limits: Orders['limits'],
+): Orders {
+  return {
+    ...(inhibit !== undefined && { inhibit }),
+    ...(target !== undefined && { target }),
+    ...(cacheLimit !== undefined && { cacheLimit }),
+    ...(limits !== undefined && { limits }),
+    ...(paused !== undefined && { paused }),
+  };
 }
 
 /** The limits that are ordered, as a request. */

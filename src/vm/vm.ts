@@ -16,13 +16,14 @@ import type { VmFigures } from './figures.js';
 import { DEVICE_KINDS, KINDS, type DeviceKind } from './kinds.js';
 import { VmLimits } from './limits.js';
 import { LimitError } from './limits-words.js';
-import type { GuestUse } from './limits-plan.js';
+import { NOTHING_USED } from './limits-plan.js';
 import type { OrderBook } from './order-book.js';
 import {
   handedBack,
   inHand,
   isEmpty,
   limitWords,
+  withLimitOrders,
   withLimits,
   withTarget,
   type Orders,
@@ -40,7 +41,6 @@ export class VmRefusal extends Error {
 
 /** Limits that were ordered for an earlier process and do not hold for this one are tried again after so long. */
 const LIMITS_AGAIN_MS = 60_000;
-const NOTHING_USED: GuestUse = { ramBytes: 0, targetBytes: 0, discardedBytes: 0, tellsFirst: false };
 
 export interface VmContext {
   readonly emit: Emit;
@@ -109,7 +109,7 @@ export class Vm implements DeviceOwner<VmDevice> {
     if (!isEmpty(orders) && this.#devices.size === 1) {
       const which = Object.keys(orders).join(', ');
       this.#emit('orders-applied', `orders that were given for this VM before hold again: ${which}`, {
-        orders,
+        orders: which,
       });
     }
     void this.#inhibit();
@@ -126,7 +126,7 @@ export class Vm implements DeviceOwner<VmDevice> {
       const told = ordersOfRecord(found, device.figures.targetBytes, this.#known);
       book.change(this.name, { ...others, ...told });
     }
-    this.#inhibitedNow = this.#ordered;
+    if (this.#devices.size === 1) this.#inhibitedNow = this.#ordered;
     void device.setInhibited(this.inhibited);
     // Before a ring is served: a guest may wait for an answer to its deflate.
     this.limits.resume(found.limits ?? null);
@@ -281,13 +281,12 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** The operator's word. Resolves when the kernel has taken the limits; rejects with LimitError. */
   async setLimits(asked: LimitRequest): Promise<void> {
-    const before = this.#orders;
-    const after = withLimits(before, asked, wallNow());
-    this.#order(after);
+    const { limits: before } = this.#orders;
+    this.#order(withLimits(this.#orders, asked, wallNow()));
     try {
       await this.limits.request(asked);
     } catch (error) {
-      if (this.#orders === after) this.#order(before);
+      this.#order(withLimitOrders(this.#orders, before));
       throw error;
     }
   }
