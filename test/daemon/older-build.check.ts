@@ -7,6 +7,8 @@ import { BIN, DaemonProcess } from '../support/daemon.js';
 import { ModelGuest } from '../support/model-guest.js';
 import { Installation } from '../support/next-build.js';
 
+t.setTimeout(0);
+
 const MIB = 2 ** 20;
 const [older = ''] = process.argv.slice(2);
 const newer = join(BIN, 'balloond.js');

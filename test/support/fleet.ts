@@ -111,7 +111,6 @@ export class MemoryFleet implements Fleet {
   }
 
   names(): readonly string[] {
-    this.onFind('');
     return [...this.#vms.keys()];
   }
 
@@ -139,6 +138,7 @@ export class MemoryFleet implements Fleet {
   }
 
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
+    this.onFind(name);
     await Promise.resolve();
     const vm = this.#get(name);
     return this.#replace({ ...vm, stats: { ...vm.stats, ageSeconds: 0, 'tag-timeout': timeoutMs } });

@@ -88,9 +88,7 @@ void t.test('the policy sees a shared cgroup where it is allowed', async (t) => 
 void t.test('a request for a VM looks at the whole of it once', async (t) => {
   const memory = new MemoryFleet(vmView('web1'));
   let views = 0;
-  memory.onFind = (name) => {
-    if (name !== '') views++;
-  };
+  memory.onFind = () => views++;
   const { socketPath } = await serveFleet(t, memory);
   await new ControlClient(socketPath).setTarget('web1', { balloonBytes: MIB });
   t.equal(views, 0, 'the answer is the one view');

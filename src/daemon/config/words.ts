@@ -85,8 +85,8 @@ export const VM_WORDS: Words<Table<'vm'>> = {
     example: '"1G"',
   },
   policy: {
-    text: 'With `manual` the policy leaves the VM alone, with `auto` it governs the VM. A VM with a `target` is left alone in any case.',
-    default: '"auto"',
+    text: 'With `manual` the policy leaves the VM alone; with `auto`, as without the key, it governs the VM. A VM with a `target` is left alone in any case.',
+    example: '"manual"',
   },
   inhibit: {
     text: 'Reason to discard nothing for the VM. Without the key, memory that the guest gives up is discarded.',

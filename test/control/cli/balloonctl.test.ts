@@ -104,10 +104,9 @@ void t.test('set --wait', async (t) => {
   fleet.put(vmView('web1', { state: 'connected' }));
   t.match(await failureOf(t, 4, ...set, '--timeout', '0'), /no guest driver is running/);
 
-  // A change looks twice: before it reads its body, and after.
   looks = 0;
   fleet.onFind = (name) => {
-    if (++looks === 3) fleet.setTarget(name, { balloonBytes: 2 * GIB });
+    if (++looks === 3) void fleet.setTarget(name, { balloonBytes: 2 * GIB });
   };
   t.match(await failureOf(t, 1, ...set), /changed to 2 GiB by someone else/);
 
@@ -130,8 +129,8 @@ void t.test('set --wait before the VMM shares memory waits for the driver', asyn
   fleet.onFind = (name) => {
     looks++;
     if (looks === 3) {
-      fleet.put(vmView(name, { state: 'running', ramBytes: 4 * GIB }));
-      fleet.setTarget(name, { balloonBytes: 3 * GIB });
+      const balloon = { ...vmView(name).balloon, targetBytes: 3 * GIB };
+      fleet.put(vmView(name, { state: 'running', ramBytes: 4 * GIB, balloon }));
     }
     if (looks === 5) fleet.inflate(name, 3 * GIB);
   };
