@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CapacityRow } from '../src/simulate/capacities.js';
-import type { PolicyName } from '../src/simulate/policies.js';
+import type { PolicyName } from '../src/simulate/planners.js';
 
 const ROOT = join(import.meta.dirname, '../..');
 const HOSTS = 4;

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import type { DaemonArguments } from '../src/daemon/options.js';
 import { Signals } from '../src/ops/signals.js';
 import { stderr, stdout } from '../src/os/print.js';
@@ -41,7 +40,7 @@ async function run(main: typeof import('../src/main.js')): Promise<void> {
 }
 
 // Not before: without the native helper no module of the daemon can be loaded, and that is to be one line as well.
-await import('../src/main.js').then(run, (error: unknown) => {
+void import('../src/main.js').then(run, (error: unknown) => {
   if (!(error instanceof Error) || error.name !== 'HelperError') throw error;
   stderr.write(`balloond: ${error.message}\n`);
   process.exitCode = 1;

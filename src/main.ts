@@ -13,7 +13,6 @@ import type { DaemonArguments } from './daemon/options.js';
 import { SettingsError } from './daemon/settings.js';
 import { startupFailure } from './daemon/startup-failure.js';
 import { EventLog, type Emit } from './ops/event-log.js';
-import { Keeper } from './ops/keeper.js';
 import { ownLastWords } from './ops/last-words.js';
 import { createLogger, defaultFormat } from './ops/log.js';
 import type { Signals } from './ops/signals.js';
@@ -93,6 +92,7 @@ async function warnOfInspector(emit: Emit): Promise<void> {
 /** Keeps a daemon with these arguments running until a signal ends it; resolves with the exit code. */
 export async function superviseDaemon(args: DaemonArguments, signals: Signals): Promise<number> {
   const ending = signals.ending();
+  const { Keeper } = await import('./ops/keeper.js');
   const format = args.logFormat ?? defaultFormat();
   const stderr = new LineWriter(STDERR);
   const events = new EventLog(createLogger(args.logLevel ?? 'info', format, stderr));

@@ -10,7 +10,7 @@ import { OPERATIONS } from '../protocol/control/operations.js';
 import { NEXT_STEP } from './support/next-step.js';
 
 const ROOT = join(import.meta.dirname, '../..');
-const FOLDERS = ['bin', 'src/control', 'src/daemon', 'src/ops', 'src/simulate'];
+const FOLDERS = ['bin', 'src/control', 'src/daemon', 'src/governor', 'src/ops', 'src/simulate'];
 /** Errors whose message an operator reads as it is, and which argument that is. balloonctl adds help to a UsageError. */
 const SENTENCE_AT: Readonly<Record<string, number>> = {
   ControlError: 1,

@@ -2,7 +2,6 @@
  * The traditional memory balloon (virtio 1.3, section 5.5; Linux include/uapi/linux/virtio_balloon.h):
  * features, virtqueues, configuration space and statistics.
  */
-export const VIRTIO_ID_BALLOON = 5;
 
 export const BalloonFeature = {
   VIRTIO_BALLOON_F_MUST_TELL_HOST: 0,
@@ -26,11 +25,7 @@ export const PFN_BYTES = 4;
 export const CONFIG_BYTES = 16;
 export const CONFIG_NUM_PAGES = 0;
 export const CONFIG_ACTUAL = 4;
-export const CONFIG_FREE_PAGE_HINT_CMD_ID = 8;
 export const CONFIG_POISON_VAL = 12;
-
-/** free_page_hint_cmd_id: "the driver should stop"; 1 is DONE; real commands start at 2. */
-export const VIRTIO_BALLOON_CMD_ID_STOP = 0;
 
 /** struct virtio_balloon_stat, packed: le16 tag, le64 val. */
 export const STAT_BYTES = 10;

@@ -1,10 +1,7 @@
-import { featureMask, type FeatureBits } from './features.js';
-
 /**
  * The page cache balloon (docs/cache-balloon.md): features, virtqueues, configuration space and entries. Without any
  * feature bit of its own it is the device of 2012.
  */
-export const VIRTIO_ID_CACHE_BALLOON = 13;
 
 /** None of them is a bit of the traditional balloon, so that a driver at the wrong device acks none. */
 export const CacheBalloonFeature = {
@@ -13,8 +10,6 @@ export const CacheBalloonFeature = {
   VIRTIO_CACHE_BALLOON_F_LOCK: 18,
 } as const;
 export type CacheBalloonFeatureName = keyof typeof CacheBalloonFeature;
-
-export const CACHE_BALLOON_FEATURES: FeatureBits = featureMask(...Object.values(CacheBalloonFeature));
 
 /** Numbers of the virtqueues. */
 export const CACHEQ = 0;

@@ -1,9 +1,5 @@
 /** Layout of a packed virtqueue (virtio 1.3, section 2.8): one ring of descriptors that both sides write. */
 export const PACKED_DESC_BYTES = 16;
-export const PACKED_DESC_ADDR = 0;
-export const PACKED_DESC_LEN = 8;
-export const PACKED_DESC_ID = 12;
-export const PACKED_DESC_FLAGS = 14;
 
 export const VIRTQ_DESC_F_AVAIL = 1 << 7;
 export const VIRTQ_DESC_F_USED = 1 << 15;

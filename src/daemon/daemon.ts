@@ -6,13 +6,7 @@
 import type { DaemonChange, DaemonView, ReloadReport } from '../../protocol/control/schema.js';
 import { RefusedError, type DaemonControl } from '../control/fleet.js';
 import type { Refusal } from '../control/http.js';
-import {
-  metricsFailure,
-  startMetricsServer,
-  type MetricsAddress,
-  type PageFiles,
-} from '../control/metrics-server.js';
-import { startControlServer } from '../control/server.js';
+import type { MetricsAddress, PageFiles } from '../control/metrics-server.js';
 import { systemdVersion } from '../host/service-manager.js';
 import type { EventLog } from '../ops/event-log.js';
 import { createLogger, type LevelledLog, type LogLevel } from '../ops/log.js';
@@ -190,6 +184,8 @@ export class Daemon implements DaemonControl {
 
   async #serveControl(): Promise<void> {
     const path = this.#settings.configuration.controlPath;
+    // Not before: guests wait, and do not need what answers people.
+    const { startControlServer } = await import('../control/server.js');
     const serve = async (): Promise<void> => {
       const { version } = this.#program;
       this.#control = await startControlServer(path, this.#fleet, this.events, version, this, this.#refused);
@@ -210,6 +206,7 @@ export class Daemon implements DaemonControl {
     const { metrics } = this.#settings.configuration;
     const address: MetricsAddress | null = metrics === null ? null : readAddress(metrics);
     if (address === null) return;
+    const { metricsFailure, startMetricsServer } = await import('../control/metrics-server.js');
     try {
       const pages = this.#program.pageFiles();
       const server = await startMetricsServer(address, this.#fleet, this.events, pages, this.#refused);

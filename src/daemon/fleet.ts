@@ -10,6 +10,7 @@ import type {
 } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
+import { PolicyEngine } from '../governor/tick.js';
 import { mayPin } from '../host/pinned.js';
 import type { EventLog } from '../ops/event-log.js';
 import { Metrics, type MeteredVm } from '../ops/metrics.js';
@@ -25,7 +26,6 @@ import { vmView } from '../vm/view.js';
 import { VmRefusal, type Vm } from '../vm/vm.js';
 import { OrderFiles } from './order-files.js';
 import { PinWatch } from './pin-watch.js';
-import { PolicyEngine } from './policy-engine.js';
 import { policyAfterReload, type ConfigFile, type SocketSettings } from './settings.js';
 import { VmMap, type LeftAlone } from './vm-map.js';
 

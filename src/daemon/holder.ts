@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { DaemonView } from '../../protocol/control/schema.js';
-import { KEEPER_STOPS } from '../ops/keeper.js';
+import { KEEPER_STOPS } from '../ops/fd-store.js';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 

@@ -9,7 +9,6 @@
  * A record begins at a multiple of 8 bytes with MARK, which UTF-8 cannot contain: no text in an event can be taken for
  * a record.
  */
-import { randomBytes } from 'node:crypto';
 import { fstatSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { Check } from 'typebox/schema';
@@ -42,7 +41,7 @@ export const EVENT_BYTES_MAX = 16 * 1024;
 
 /** A new name for a row of numbers: that of events which no daemon before this one has numbered. */
 export function newEpoch(): string {
-  return randomBytes(EPOCH_BYTES / 2).toString('hex');
+  return Buffer.from(crypto.getRandomValues(new Uint8Array(EPOCH_BYTES / 2))).toString('hex');
 }
 
 interface Found {

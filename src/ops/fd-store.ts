@@ -17,6 +17,9 @@ const PREFIXES: Readonly<Record<FdKind, string>> = {
 };
 const OUR_NAME = /^([lcsefgo])(\d{1,6})$/;
 
+/** A file of this name beside the keeper's socket says that the keeper ends, and not the daemon alone. */
+export const KEEPER_STOPS = 'stops';
+
 /** Whether the name is that of a VM's connection. */
 export function isConnection(name: string): boolean {
   return name.startsWith(PREFIXES.connection);

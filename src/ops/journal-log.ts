@@ -13,7 +13,6 @@ import { monotonicNow, msSince } from '../os/clock.js';
 import { closeFd } from '../os/fd.js';
 import { createMemfd, sealMemfd } from '../os/memfd.js';
 import { connectDatagram, sendDescriptor } from '../os/socket.js';
-import { emitterOf } from './code-location.js';
 import { DatagramSender } from './datagram.js';
 import type { LevelledLog, LogLevel } from './log.js';
 import type { LoggedFields } from './event-log.js';
@@ -127,7 +126,6 @@ function journalEntry(
   { event, vm, ...fields }: LoggedFields,
   message: string,
 ): JournalEntry {
-  const at = emitterOf();
   const own = Object.entries(fields).map(([name, value]) => [
     journalFieldName(name),
     typeof value === 'string' || typeof value === 'number' ? value : JSON.stringify(value ?? null),
@@ -140,8 +138,6 @@ function journalEntry(
     MESSAGE_ID: EVENT_IDS[event],
     BALLOOND_EVENT: event,
     ...(vm !== undefined && { BALLOOND_VM: vm }),
-    ...(at !== null && { CODE_FILE: at.file, CODE_LINE: at.line }),
-    ...(at !== null && at.function !== null && { CODE_FUNC: at.function }),
   };
 }
 

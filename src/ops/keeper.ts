@@ -7,14 +7,12 @@ import { closeFd } from '../os/fd.js';
 import { Poller, READABLE } from '../os/poller.js';
 import { bindDatagram, receive } from '../os/socket.js';
 import type { Emit } from './event-log.js';
-import { isConnection } from './fd-store.js';
+import { isConnection, KEEPER_STOPS } from './fd-store.js';
 
 /** As many as systemd is asked to keep (systemd/balloond.service). */
 const MOST_FDS = 16384;
 const WATCHDOG_MS = 10_000;
-/** A file of this name beside its socket says that the keeper ends, and not the daemon alone. */
-export const KEEPER_STOPS = 'stops';
-/** Between the end of one daemon and the start of the next; doubled while they end before they are ready. */
+/** Between the end of a daemon that was not ready and the start of the next; doubled while they end so. After another it is 0. */
 const RESTART_MS = 20;
 const RESTART_MS_MAX = 2000;
 
@@ -89,6 +87,7 @@ export class Keeper {
         ...process.env,
         NOTIFY_SOCKET: this.#path,
         BALLOOND_KEEPER: String(process.pid),
+        CACHE_DIRECTORY: process.env['CACHE_DIRECTORY'] ?? this.#folder,
         FDSTORE: String(MOST_FDS),
         WATCHDOG_USEC: String(WATCHDOG_MS * 1000),
         LISTEN_FDS: String(names.length),
@@ -120,7 +119,7 @@ export class Keeper {
       signal,
       kept,
     });
-    this.#restart = setTimeout(() => this.#start(), this.#restartMs);
+    this.#restart = setTimeout(() => this.#start(), this.#ready ? 0 : this.#restartMs);
     if (!this.#ready) this.#restartMs = Math.min(2 * this.#restartMs, RESTART_MS_MAX);
   }
 

@@ -24,6 +24,9 @@ export type Cause =
   /** Force undone, and the target taken back: all that may be done did not help. */
   | 'withstood';
 
+/** The row of a counterpart that is the host and no VM. */
+export const HOST = -1;
+
 export interface Reason {
   readonly cause: Cause;
   readonly hostAvailableBytes: number;
@@ -31,12 +34,12 @@ export interface Reason {
   readonly reserveBytes: number;
   /** What the VM did without, as far as the host believes it. */
   readonly idleBytes: number;
-  /** What its guest gave by itself, or is about to: taken along, that brings the host nothing. */
-  readonly selfGivenBytes: number;
+  /** The memory that its guest shed, or is about to: taken along, that brings the host nothing. */
+  readonly shedBytes: number;
   readonly stallPercent: number;
   /** What it owes its balloon. */
   readonly missingBytes: number;
-  /** The row that it was taken for, or of which most came; -1: the host. */
+  /** The row that memory was taken for, or that most of it came from; or HOST. */
   readonly counterpart: number;
 }
 

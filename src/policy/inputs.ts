@@ -1,15 +1,25 @@
 /**
- * What plan() is given. VMs are rows of a table of arrays, since one function serves a daemon with a few VMs and a
+ * The arguments of plan(). VMs are rows of a table of arrays, since one function serves a daemon with a few VMs and a
  * simulator with ten thousand. Sizes are bytes, times seconds of any one clock, NaN is "not known".
  */
+import type { TraceFlag } from '../../protocol/policy-trace.js';
 
-/** Of a row: its target may be changed; what it gives up reaches the host; its cgroup may be limited. */
-export const MOVABLE = 1;
-export const TAKEABLE = 2;
-export const LIMITABLE = 4;
-/** It has a page cache balloon, by which its guest gives and takes by itself; and no other, so that it cannot be asked. */
-export const SELF_SIZED = 8;
-export const UNASKABLE = 16;
+/** The bits of a row's flags, by their names in a trace. */
+export const FLAGS = {
+  movable: 1,
+  takeable: 2,
+  limitable: 4,
+  'self-sized': 8,
+  unaskable: 16,
+} as const satisfies Record<TraceFlag, number>;
+
+/** The target may be changed; memory that the VM gives up reaches the host; its cgroup may be limited. */
+export const MOVABLE = FLAGS.movable;
+export const TAKEABLE = FLAGS.takeable;
+export const LIMITABLE = FLAGS.limitable;
+/** The VM has a page cache balloon, by which its guest gives and takes by itself; it has no other, so it cannot be asked. */
+export const SELF_SIZED = FLAGS['self-sized'];
+export const UNASKABLE = FLAGS.unaskable;
 
 export interface HostReading {
   readonly nowSeconds: number;
@@ -87,7 +97,8 @@ const COLUMNS = [
   'overheadBytes',
 ] as const;
 
-type Column = (typeof COLUMNS)[number];
+/** The columns of sizes, shares and weights. */
+export type TableColumn = (typeof COLUMNS)[number];
 
 /** A table of rows that are all zero. */
 export function vmTable(count: number): VmTable {
@@ -96,6 +107,6 @@ export function vmTable(count: number): VmTable {
     count,
     band: new Uint8Array(count),
     flags: new Uint8Array(count),
-    ...(columns as Record<Column, Float64Array>),
+    ...(columns as Record<TableColumn, Float64Array>),
   };
 }

@@ -1,57 +1,60 @@
+import type { Columns } from './columns.js';
+
+/** Whether a whole quantum too much is handed out in the end rather than a part of one, or nothing beyond the amount. */
+export type Rounding = 'at least' | 'at most';
+
 /**
- * Divides `amount` over `rows` in proportion to `weight`, to nobody more than its `cap`, and adds it to `out`. Returns
- * what was handed out. Where there is too little to give everybody a quantum, those with the largest caps get theirs:
- * few large changes are better than many small ones. `beyond`: rather a whole quantum too much than a part of one.
+ * Divides `amount` bytes over `rows` in proportion to their `weight`, to none more than its `cap`, and adds them to `to`.
+ * Returns the bytes that were handed out. Where there is too little to give each row a quantum, those with the largest
+ * caps get theirs: few large changes are better than many small ones.
  */
 export function share(
   amount: number,
   rows: readonly number[],
-  cap: Float64Array,
-  weight: Float64Array,
-  quantum: Float64Array,
-  out: Float64Array,
-  beyond: boolean,
+  { cap, weight, quantum }: Pick<Columns, 'cap' | 'weight' | 'quantum'>,
+  to: Float64Array,
+  rounding: Rounding,
 ): number {
-  let left = amount;
+  let rest = amount;
   let whole = 0;
   for (const row of rows) whole += quantum[row] ?? 0;
-  if (left < whole) return largestFirst(left, rows, cap, quantum, out, beyond);
+  if (rest < whole) return largestFirst(rest, rows, { cap, quantum }, to, rounding);
   let open = rows;
-  while (left > 1 && open.length > 0) {
+  while (rest > 1 && open.length > 0) {
     let weights = 0;
     for (const row of open) weights += weight[row] ?? 0;
     if (weights <= 0) break;
-    const each = left / weights;
+    const each = rest / weights;
     const next: number[] = [];
     for (const row of open) {
-      const room = (cap[row] ?? 0) - (out[row] ?? 0);
+      const room = (cap[row] ?? 0) - (to[row] ?? 0);
       const part = Math.min(room, each * (weight[row] ?? 0));
-      out[row] = (out[row] ?? 0) + part;
-      left -= part;
+      to[row] = (to[row] ?? 0) + part;
+      rest -= part;
       if (part < room) next.push(row);
     }
     if (next.length === open.length) break;
     open = next;
   }
-  return amount - Math.max(0, left);
+  return amount - Math.max(0, rest);
 }
 
 function largestFirst(
   amount: number,
   rows: readonly number[],
-  cap: Float64Array,
-  quantum: Float64Array,
-  out: Float64Array,
-  beyond: boolean,
+  { cap, quantum }: Pick<Columns, 'cap' | 'quantum'>,
+  to: Float64Array,
+  rounding: Rounding,
 ): number {
-  const room = (row: number): number => (cap[row] ?? 0) - (out[row] ?? 0);
-  let left = amount;
+  const room = (row: number): number => (cap[row] ?? 0) - (to[row] ?? 0);
+  let rest = amount;
   for (const row of [...rows].sort((a, b) => room(b) - room(a) || a - b)) {
-    if (left <= 0) break;
-    const part = Math.min(room(row), beyond ? Math.max(left, quantum[row] ?? 0) : left);
-    if (!beyond && part < Math.min(room(row), quantum[row] ?? 0)) continue;
-    out[row] = (out[row] ?? 0) + part;
-    left -= part;
+    if (rest <= 0) break;
+    const least = quantum[row] ?? 0;
+    const part = Math.min(room(row), rounding === 'at least' ? Math.max(rest, least) : rest);
+    if (rounding === 'at most' && part < Math.min(room(row), least)) continue;
+    to[row] = (to[row] ?? 0) + part;
+    rest -= part;
   }
-  return amount - left;
+  return amount - rest;
 }

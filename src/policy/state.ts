@@ -1,5 +1,5 @@
 /**
- * What plan() has to remember of each VM from one call to the next. It never changes one that it was given. All columns
+ * The memory that a policy has of each VM from one plan to the next. plan() changes no earlier state. All columns
  * lie in one array, since copying them is most of what a call that changes something costs.
  */
 export const HIGH_STEPS = 3;

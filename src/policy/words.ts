@@ -50,15 +50,15 @@ function because(
   availableIs: string,
 ): string {
   const { hostAvailableBytes, hostTotalBytes, reserveBytes, stallPercent, counterpart } = reason;
-  const { selfGivenBytes } = reason;
+  const { shedBytes } = reason;
   const available = `${availableIs} ${percent(hostAvailableBytes / hostTotalBytes)}`;
   const reserve = percent(reserveBytes / hostTotalBytes);
   const host =
     hostAvailableBytes < reserveBytes
       ? `${available} < reserve ${reserve}`
       : `${available}, reserve ${reserve}`;
-  const given = selfGivenBytes > 0 ? `, ${formatSize(selfGivenBytes)} given by itself` : '';
-  const idle = `${percent(reason.idleBytes / ramBytes)} of its memory idle${given}`;
+  const shed = shedBytes > 0 ? `, ${formatSize(shedBytes)} given by itself` : '';
+  const idle = `${percent(reason.idleBytes / ramBytes)} of its memory idle${shed}`;
   const stalls = stallPercent >= 1 ? `, stalled ${Math.round(stallPercent)} % of the time` : '';
   const missing = `it owes ${formatSize(reason.missingBytes)}`;
   switch (reason.cause) {

@@ -1,6 +1,6 @@
 /** How many VMs fit a host under each policy, over several fleets: as a table and as a picture. */
 import { COLOURS, columns } from './report.js';
-import type { PolicyName } from './policies.js';
+import type { PolicyName } from './planners.js';
 import type { MixtureName } from './workload.js';
 
 export interface CapacityRow {

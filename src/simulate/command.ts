@@ -1,8 +1,12 @@
-/** `balloonctl policy simulate`. */
+/**
+ * The simulator: policies over fleets of modelled guests. `balloonctl policy simulate` calls simulate(), which makes a
+ * demand for memory (workload: synthetic, trace: recorded), runs it (simulation) on hosts (host-model) that a policy
+ * governs (planners: balloond's own, baselines: those it is compared with), and prints the outcome (report, capacities).
+ */
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Output } from '../control/cli/output.js';
 import { PolicySettings, type PolicyFile } from '../policy/settings.js';
-import { POLICY_NAMES, type PolicyName } from './policies.js';
+import { POLICY_NAMES, type PolicyName } from './planners.js';
 import { capacityTable, plotCapacities, type CapacityRow } from './capacities.js';
 import { plotOutcomes, reportTable, sparkLines } from './report.js';
 import { capacity, simulateSynthetic, type Outcome, type SyntheticFleet } from './simulation.js';
@@ -83,7 +87,7 @@ function trial(
   options: SimulateOptions,
   fleet: SyntheticFleet,
   settings: PolicySettings,
-  found: Partial<Record<PolicyName, number>>,
+  vmsPerHost: Partial<Record<PolicyName, number>>,
 ): (policy: PolicyName) => Outcome {
   if (options.trace !== undefined) {
     const lines = parseTrace(readFileSync(options.trace, 'utf8'));
@@ -91,8 +95,8 @@ function trial(
   }
   if (!options.capacity) return (policy) => simulateSynthetic(fleet, policy, settings);
   return (policy) => {
-    const { vmsPerHost, outcome } = capacity(fleet, fleet.vms, policy, settings, STALL_SHARE);
-    found[policy] = vmsPerHost;
-    return outcome;
+    const fits = capacity(fleet, fleet.vms, policy, settings, STALL_SHARE);
+    vmsPerHost[policy] = fits.vmsPerHost;
+    return fits.outcome;
   };
 }

@@ -1,9 +1,11 @@
 /**
- * One host and its guests, as simply as keeps what matters: a guest uses what its workload wants as far as it may, fills
- * the rest with page cache in time, follows its target at once, but keeps the hot part of what it uses; what it has
- * touched stays on the host until the balloon takes it. There is no swap: a host that has nothing left stops everybody.
+ * One host and its guests, as simply as keeps what matters: a guest uses the memory that its workload wants as far as it
+ * may, fills the rest with page cache in time, follows its target at once, but keeps the hot part of the memory in use;
+ * memory that it has touched stays on the host until the balloon takes it. A page cache balloon holds all memory that its
+ * guest has no use for, up to its limit. There is no swap: a host that has nothing left stops everybody. No force is
+ * modelled.
  */
-import { MOVABLE, TAKEABLE, vmTable, type VmTable } from '../policy/inputs.js';
+import { MOVABLE, SELF_SIZED, TAKEABLE, UNASKABLE, vmTable, type VmTable } from '../policy/inputs.js';
 import type { PolicySettings } from '../policy/settings.js';
 
 /** What the host itself needs. */
@@ -69,12 +71,18 @@ export class HostModel {
   /** Guests live on for `stepSeconds` with the targets they have. */
   step(stepSeconds: number): void {
     const { table } = this;
-    const { count, ramBytes, targetBytes, actualBytes, currentBytes, availableBytes, freeBytes } = table;
+    const { count, flags, ramBytes, targetBytes, actualBytes, cacheLimitBytes, cachedBytes } = table;
+    const { currentBytes, overheadBytes, availableBytes, freeBytes } = table;
     const { wantBytes } = this.#demand;
     const cacheShare = CACHE_SHARE * (stepSeconds / 10);
     let used = 0;
     for (let row = 0; row < count; row++) {
       const ram = ramBytes[row] ?? 0;
+      // In a trace, a VM that is not there yet, or no more.
+      if (ram === 0) {
+        currentBytes[row] = 0;
+        continue;
+      }
       const want = Math.min(ram, wantBytes[row] ?? 0);
       const keeps = HOT_SHARE * want;
       const target = targetBytes[row] ?? 0;
@@ -82,13 +90,19 @@ export class HostModel {
         target > ram - keeps ? Math.max(Math.min(actualBytes[row] ?? 0, target), ram - keeps) : target;
       const usable = ram - actual;
       const uses = want < usable ? want : usable;
-      const before = currentBytes[row] ?? 0;
-      const touched = Math.min(usable, Math.max(uses, before + cacheShare * ram));
+      const overhead = overheadBytes[row] ?? 0;
+      const before = (currentBytes[row] ?? 0) - overhead;
+      const flagged = flags[row] ?? 0;
+      const limit = (flagged & SELF_SIZED) === 0 ? 0 : (cacheLimitBytes[row] ?? 0);
+      const cached = Math.min(limit, usable - uses);
+      const touched = Math.min(usable - cached, Math.max(uses, before + cacheShare * ram));
+      const tells = (flagged & UNASKABLE) === 0;
       actualBytes[row] = actual;
-      currentBytes[row] = touched;
-      availableBytes[row] = usable - uses;
-      freeBytes[row] = usable - touched;
-      used += touched;
+      cachedBytes[row] = cached;
+      currentBytes[row] = touched + overhead;
+      availableBytes[row] = tells ? usable - uses : NaN;
+      freeBytes[row] = tells ? usable - touched - cached : NaN;
+      used += touched + overhead;
       const stall = want > usable ? Math.min(1, (STALL_SLOPE * (want - usable)) / want) : 0;
       table.stallPercent[row] = 100 * stall;
       const band = table.band[row] ?? 0;
@@ -100,6 +114,7 @@ export class HostModel {
     this.availableBytes = 0;
     this.oomSeconds += stepSeconds;
     for (let row = 0; row < count; row++) {
+      if (ramBytes[row] === 0) continue;
       const band = table.band[row] ?? 0;
       const rest = 1 - (table.stallPercent[row] ?? 0) / 100;
       this.stallSeconds[band] = (this.stallSeconds[band] ?? 0) + rest * stepSeconds;

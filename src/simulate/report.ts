@@ -1,4 +1,4 @@
-/** What simulations found, in words and as a picture. */
+/** Outcomes of simulations, in words and as a picture. */
 import { POINTS, type Outcome } from './simulation.js';
 
 const PERCENT = 100;

@@ -1,7 +1,7 @@
 import type { Action } from '../policy/action.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { HostModel } from './host-model.js';
-import { POLICIES, type PolicyName } from './policies.js';
+import { SimulatedGovernor, type PolicyName } from './planners.js';
 import { Workload, type MixtureName } from './workload.js';
 
 export interface SyntheticFleet {
@@ -53,13 +53,12 @@ export function simulateSynthetic(
     const bandOf = (row: number): number => bandOfRank(workload.rank[row] ?? 1, settings.bands.length);
     const host = new HostModel(workload, fleet.hostBytes, names, bandOf, settings);
     let now = 0;
-    const decide = POLICIES[policy](host, settings.config(fleet.hostBytes), (action) =>
-      seen?.(host, now, action),
-    );
+    const config = settings.config(fleet.hostBytes);
+    const governor = new SimulatedGovernor(policy, host, config, (action) => seen?.(host, now, action));
     for (; now < fleet.hours * 3600; now += fleet.stepSeconds) {
       workload.step(now, fleet.stepSeconds);
       host.step(fleet.stepSeconds);
-      tally.step(host, now, decide(now));
+      tally.step(host, now, governor.tick(now));
     }
     tally.end(host);
   }

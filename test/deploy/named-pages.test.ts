@@ -8,7 +8,7 @@ import t from 'tap';
 import ts from 'typescript';
 import { ROOT } from '../support/kubernetes.js';
 
-const SOURCES = ['bin', 'src', 'protocol', 'page'];
+const SOURCES = ['bin', 'src', 'protocol'];
 const folder = mkdtempSync(join(tmpdir(), 'balloond-pages-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 execFileSync('sh', [join(ROOT, 'scripts/install-system')], { env: { ...process.env, DESTDIR: folder } });

@@ -70,7 +70,7 @@ void t.test('each option is told of in a page', (t) => {
 
 /** Files whose text operators read: messages, events, manual pages, units, alerts, dashboards, manifests. */
 function textsOfPrograms(): [path: string, text: string][] {
-  const folders = ['src', 'bin', 'protocol', 'deploy', 'systemd', 'scripts', 'page', 'guest'];
+  const folders = ['src', 'bin', 'protocol', 'deploy', 'systemd', 'scripts', 'guest'];
   return folders.flatMap((folder) =>
     readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
       .map((path) => join(folder, path))

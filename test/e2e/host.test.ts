@@ -83,7 +83,6 @@ void t.test('installed and enabled, it says when it is ready', async (t) => {
     PRIORITY: '6',
     SYSLOG_IDENTIFIER: 'balloond',
     BALLOOND_CONTROL: '/run/balloond/control.sock',
-    CODE_FUNC: 'runDaemon',
     _TRANSPORT: 'journal',
   });
 });

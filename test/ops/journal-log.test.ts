@@ -54,10 +54,7 @@ void t.test('each event has an id of its own, and an entry in the catalog', (t) 
 
 void t.test('events are entries that can be searched by VM', (t) => {
   const { log, entries } = journal(t);
-  function somebody(): void {
-    log.emit('target-reached', 'the balloon holds 1 GiB', { actualBytes: 7, list: ['a'] }, 'web-1');
-  }
-  somebody();
+  log.emit('target-reached', 'the balloon holds 1 GiB', { actualBytes: 7, list: ['a'] }, 'web-1');
   log.emit('stats-received', 'not at this level');
   log.emit('vm-dropped', 'x'.repeat(3_000_000), {}, 'web-2');
   const [first, second, ...more] = entries();
@@ -70,9 +67,6 @@ void t.test('events are entries that can be searched by VM', (t) => {
     BALLOOND_VM: 'web-1',
     BALLOOND_ACTUAL_BYTES: '7',
     BALLOOND_LIST: '["a"]',
-    CODE_FUNC: 'somebody',
-    CODE_FILE: /journal-log\.test\./,
-    CODE_LINE: /^\d+$/,
   });
   t.equal(second?.['MESSAGE']?.length, 'web-2: '.length + 3_000_000, 'through a file');
   t.match(second, { PRIORITY: '3', BALLOOND_VM: 'web-2' });

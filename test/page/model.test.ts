@@ -1,6 +1,6 @@
 import t from 'tap';
 import { LIVE_TICKS, type LiveTick, type LiveVm } from '../../protocol/control/live.js';
-import { History, hostLayers, sparkline } from '../../page/model.js';
+import { History, hostLayers, sparkline } from '../../src/page/model.js';
 
 function vm(name: string, allocatedBytes: number, band: string | null = null): LiveVm {
   return {

@@ -1,9 +1,8 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { Column, get, MAX_RUNG } from '../../src/policy/state.js';
-import { plan } from '../../src/policy/plan.js';
 import type { Action } from '../../src/policy/action.js';
-import { CONFIG, MIB, World, vm, type WorldVm } from './world.js';
+import { CONFIG, MIB, plan, vm, World, type WorldVm } from './world.js';
 
 const worldVm: fc.Arbitrary<WorldVm> = fc
   .record({
@@ -282,9 +281,10 @@ void t.test('what a guest gave by itself is taken along with more, or left alone
         for (const action of actions) {
           if (action.kind !== 'target') continue;
           if (w.vms[action.row]?.cache === 'alone') throw new Error('asks who cannot be asked');
-          const { cause, selfGivenBytes } = action.reason;
+          const { cause, shedBytes } = action.reason;
           if (cause === 'above-ceiling' || action.toBytes <= action.fromBytes) continue;
-          if (action.toBytes - action.fromBytes < selfGivenBytes) throw new Error('takes what is given');
+          if (action.toBytes - action.fromBytes < shedBytes)
+            throw new Error('takes memory that the guest shed');
         }
       });
     }),

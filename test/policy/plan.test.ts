@@ -1,8 +1,7 @@
 // What real guests taught: test/e2e/policy.check.ts has the run in which each of these went wrong.
 import t from 'tap';
 import type { TargetAction } from '../../src/policy/action.js';
-import { plan } from '../../src/policy/plan.js';
-import { MIB, vm, World } from './world.js';
+import { MIB, plan, vm, World } from './world.js';
 
 const RAM_BYTES = 1000 * MIB;
 

@@ -2,9 +2,8 @@
 import t from 'tap';
 import type { Action, TargetAction } from '../../src/policy/action.js';
 import { SELF_SIZED, type PolicyConfig } from '../../src/policy/inputs.js';
-import { plan } from '../../src/policy/plan.js';
 import { Column, get, put } from '../../src/policy/state.js';
-import { CONFIG, MIB, vm, World } from './world.js';
+import { CONFIG, MIB, plan, vm, World } from './world.js';
 
 /** In MiB. What is left out: all touched, nothing in the balloon, none of it idle, no stall. */
 interface Row {
@@ -260,7 +259,7 @@ void t.test('what a guest gave by itself is not taken again, and to take more go
   const [taken = 0] = moved(scene(40, [gave]));
   t.ok(taken > 600 && taken < 700, `${taken} MiB, with the 600 that it gave`);
   const [first] = targets(scene(40, [gave]));
-  t.match(first, { reason: { selfGivenBytes: 600 * MIB, idleBytes: 20 * MIB } });
+  t.match(first, { reason: { shedBytes: 600 * MIB, idleBytes: 20 * MIB } });
   t.same(moved(scene(40, [{ ...gave, min: 400 }])), [0], 'it is at its floor by itself');
   const busy: Row = { min: 1000 };
   const [charged = 0] = moved(scene(95, [{ ...gave, current: 1000 }]));

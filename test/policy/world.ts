@@ -9,10 +9,15 @@ import {
   type PolicyConfig,
   type VmTable,
 } from '../../src/policy/inputs.js';
-import { plan, type Plan } from '../../src/policy/plan.js';
+import { BandPlanner } from '../../src/policy/plan.js';
+import type { Plan } from '../../src/policy/planner.js';
 import { Column, emptyState, get, type PolicyState } from '../../src/policy/state.js';
 
 export const MIB = 2 ** 20;
+
+/** One for all hosts: a plan leaves nothing behind in it. */
+const PLANNER = new BandPlanner();
+export const plan = PLANNER.plan.bind(PLANNER);
 
 export interface WorldVm {
   readonly band: number;

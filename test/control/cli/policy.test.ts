@@ -6,7 +6,7 @@ import t from 'tap';
 import { Check } from 'typebox/schema';
 import { SCHEMAS, type PolicyState } from '../../../protocol/control/schema.js';
 import type { TraceLine } from '../../../protocol/policy-trace.js';
-import { POLICY_NAMES } from '../../../src/simulate/policies.js';
+import { POLICY_NAMES } from '../../../src/simulate/planners.js';
 import { GIB, serveFleet, temporaryFolder } from '../../support/fleet.js';
 
 const BALLOONCTL = fileURLToPath(new URL('../../../bin/balloonctl.js', import.meta.url));
@@ -66,17 +66,22 @@ void t.test('explain says what was last decided, and what holds now', async (t) 
 /** What a daemon with two VMs would record in ten minutes: the host is short from the fifth on. */
 function trace(): TraceLine[] {
   return Array.from({ length: 60 }, (_, n) => ({
+    version: 2,
     t: 1_800_000_000 + 10 * n,
     totalBytes: 8 * GIB,
     availableBytes: n < 30 ? 4 * GIB : GIB / 2,
     vms: ['gold-1', 'bronze-1'].map((name) => ({
       name,
       band: name.replace(/-1$/, ''),
+      flags: ['movable', 'takeable'],
       ramBytes: 4 * GIB,
       minBytes: GIB,
       maxBytes: 4 * GIB,
       targetBytes: 0,
       actualBytes: 0,
+      cacheLimitBytes: 0,
+      cachedBytes: 0,
+      overheadBytes: 0,
       guestAvailableBytes: n < 30 ? 3 * GIB : GIB / 2,
       guestFreeBytes: GIB / 4,
       stallPercent: 0,

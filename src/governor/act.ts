@@ -1,0 +1,125 @@
+/** Does what a policy decided, or says what the policy would do. */
+import type { EventName } from '../../protocol/control/events.js';
+import type { Emit } from '../ops/event-log.js';
+import type { PolicyCount } from '../ops/policy-families.js';
+import { wallTime } from '../os/clock.js';
+import type { Action, Cause, LimitAction } from '../policy/action.js';
+import type { GovernedVm } from './governed-vm.js';
+import { messageOf, type Troubles } from './troubles.js';
+
+/** The last sentence about a VM, and its wall time. */
+export interface Said {
+  readonly text: string;
+  readonly at: string;
+}
+
+/** An action with the VM that it is about, the name at its other end (`host` where that is no VM), and its sentence. */
+export interface Deed {
+  readonly action: Action;
+  readonly vm: GovernedVm;
+  readonly other: string;
+  readonly text: string;
+  /** How long ago the VM was last asked for memory or forced, by the clock that the policy goes by. */
+  readonly sinceSeconds: number;
+}
+
+export class Actor {
+  readonly #emit: Emit;
+  readonly #troubles: Troubles;
+  readonly #said = new Map<string, Said>();
+  /** The kinds of advice at the tick before: only news are told. */
+  #advised = new Map<string, string>();
+  readonly #counts: { action: string; reason: Cause; count: number }[] = [];
+
+  constructor(emit: Emit, troubles: Troubles) {
+    this.#emit = emit;
+    this.#troubles = troubles;
+  }
+
+  /** The actions since the daemon began, by `took`, `gave`, `forced` or `released`, and their causes. */
+  get counts(): readonly PolicyCount[] {
+    return this.#counts;
+  }
+
+  said(name: string): Said | undefined {
+    return this.#said.get(name);
+  }
+
+  forget(name: string): void {
+    this.#said.delete(name);
+  }
+
+  do(deed: Deed): void {
+    const { action, vm, other } = deed;
+    this.#say(vm.name, deed.text);
+    switch (action.kind) {
+      case 'target': {
+        const bytes = Math.abs(action.toBytes - action.fromBytes);
+        if (action.toBytes > action.fromBytes)
+          this.#tell(deed, 'policy-took', { donor: vm.name, receiver: other, bytes });
+        else this.#tell(deed, 'policy-gave', { donor: other, receiver: vm.name, bytes });
+        vm.setPolicyTarget(action.toBytes);
+        return;
+      }
+      case 'cache-limit': {
+        const { fromBytes, toBytes } = action;
+        this.#tell(deed, 'policy-cache-limit', { fromBytes, toBytes });
+        vm.setCacheLimit(toBytes);
+        return;
+      }
+      case 'limit':
+        this.#limit(deed, action);
+        return;
+      case 'kill':
+        this.#tell(deed, 'policy-forced', { killed: vm.pid, graceSeconds: deed.sinceSeconds });
+        this.#kill(vm);
+    }
+  }
+
+  /** Says what the policy would do where it only observes. */
+  advise(deeds: readonly Deed[]): void {
+    const advised = new Map<string, string>();
+    for (const { action, vm, text } of deeds) {
+      const kind = `${action.kind} ${action.reason.cause}`;
+      advised.set(vm.name, kind);
+      const words = `would have ${text.replace(/^took/, 'taken').replace(/^gave/, 'given')}`;
+      this.#say(vm.name, words);
+      if (this.#advised.get(vm.name) !== kind)
+        this.#emit('policy-advice', words, { cause: action.reason.cause }, vm.name);
+    }
+    this.#advised = advised;
+  }
+
+  #limit(deed: Deed, { highBytes, maxBytes, rung, reason }: LimitAction): void {
+    const { vm, sinceSeconds } = deed;
+    const fields = { highBytes, maxBytes, rung };
+    if (reason.cause === 'not-yielding')
+      this.#tell(deed, 'policy-forced', { ...fields, graceSeconds: sinceSeconds });
+    else this.#tell(deed, 'policy-released', fields);
+    vm.force(highBytes, maxBytes).catch((error: unknown) => {
+      const why = messageOf(error);
+      this.#troubles.tell(`force on ${vm.name}`, `${vm.name} cannot be held to less: ${why}`);
+    });
+  }
+
+  #kill({ name, pid }: GovernedVm): void {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch (error) {
+      this.#troubles.tell(`kill of ${name}`, `${name} cannot be killed: ${messageOf(error)}`);
+    }
+  }
+
+  #tell({ action, vm, text }: Deed, event: EventName, fields: Record<string, unknown>): void {
+    const { cause, hostAvailableBytes } = action.reason;
+    this.#emit(event, text, { cause, hostAvailableBytes, ...fields }, vm.name);
+    const name = event.replace('policy-', '');
+    const entry = this.#counts.find((known) => known.action === name && known.reason === cause);
+    if (entry === undefined) this.#counts.push({ action: name, reason: cause, count: 1 });
+    else entry.count++;
+  }
+
+  #say(name: string, text: string): void {
+    this.#said.set(name, { text, at: wallTime() });
+  }
+}

@@ -1,0 +1,98 @@
+/** The governor in words and documents: `policy show`, `policy explain` and the policy of `show`. */
+import type { PolicyState as PolicyDocument, VmView } from '../../protocol/control/schema.js';
+import { formatSize } from '../../protocol/control/size.js';
+import type { PolicySettings } from '../policy/settings.js';
+import { Column, HIGH_STEPS, MAX_RUNG } from '../policy/state.js';
+import { availableWords } from '../policy/words.js';
+import type { Said } from './act.js';
+import type { GovernedVm } from './governed-vm.js';
+import type { HostView } from './host-view.js';
+import type { Roster } from './roster.js';
+
+/** The standing of the governor that explanations go by. */
+export interface Standing {
+  readonly settings: PolicySettings;
+  readonly paused: boolean;
+  readonly host: HostView;
+  readonly roster: Roster;
+  readonly said: (name: string) => Said | undefined;
+}
+
+type Explained = PolicyDocument['vms'][number];
+
+/** The entry of a VM in `policy show`, which `policy explain` shows. */
+export function explained(vm: GovernedVm, standing: Standing): Explained {
+  const { settings, roster } = standing;
+  const { band, minBytes, maxBytes, weight } = settings.entitlement(vm.name, vm.ramBytes);
+  const said = standing.said(vm.name);
+  return {
+    name: vm.name,
+    band: bandName(settings, band),
+    minBytes,
+    maxBytes,
+    weight,
+    mode: modeOf(vm, standing),
+    force: forceWord(roster.remembered(vm.name, Column.rung)),
+    said: said?.text ?? null,
+    saidAt: said?.at ?? null,
+    now: nowWords(vm, standing),
+  };
+}
+
+/** The policy of one VM in `show`. */
+export function vmPolicy(vm: GovernedVm, standing: Pick<Standing, 'settings' | 'paused'>): VmView['policy'] {
+  const { band, minBytes, maxBytes } = standing.settings.entitlement(vm.name, vm.ramBytes);
+  return { band: bandName(standing.settings, band), minBytes, maxBytes, mode: modeOf(vm, standing) };
+}
+
+/** Who decides about the VM. */
+function modeOf(
+  vm: GovernedVm,
+  { settings, paused }: Pick<Standing, 'settings' | 'paused'>,
+): NonNullable<VmView['policy']>['mode'] {
+  if (settings.mode === 'off') return 'off';
+  if (vm.manual) return 'manual';
+  return paused ? 'paused' : settings.mode;
+}
+
+function forceWord(rung: number): Explained['force'] {
+  if (rung === 0) return 'none';
+  if (rung <= HIGH_STEPS) return 'high';
+  return rung === MAX_RUNG ? 'max' : 'kill';
+}
+
+/** The sentence on what may be expected for the VM now. */
+function nowWords(vm: GovernedVm, standing: Standing): string {
+  const { settings, paused, host } = standing;
+  if (settings.mode === 'off') return 'the policy is off (mode in [policy])';
+  if (vm.manual)
+    return `the policy leaves this VM alone: an operator set its target or cache limit, or paused the policy for it (balloonctl policy resume ${vm.name})`;
+  if (paused)
+    return 'the policy leaves this VM alone: an operator paused the policy (balloonctl policy resume)';
+  if (vm.figures.state !== 'running') return 'the policy leaves this VM alone: no guest driver runs';
+  if (host.last === null) return 'the policy leaves this VM alone: the memory of the host cannot be read';
+  const { totalBytes, availableBytes } = host.last;
+  const reserve = settings.config(totalBytes).reserveShare * totalBytes;
+  const figures = `${availableWords(host.isPart)} ${formatSize(availableBytes)}`;
+  if (availableBytes < reserve)
+    return `the policy looks for memory, idle memory first and lower bands first: ${figures} < reserve ${formatSize(reserve)}${holdings(vm, standing)}`;
+  return `the policy asks this VM for nothing more, because the reserve is there: ${figures}, reserve ${formatSize(reserve)}${holdings(vm, standing)}`;
+}
+
+/** The memory that the VM does without, as the end of a sentence. */
+function holdings({ name, figures }: GovernedVm, { roster }: Standing): string {
+  const { targetBytes, cache, askable } = figures;
+  const expected = askable ? 0 : roster.remembered(name, Column.expectedBytes);
+  const parts = [
+    targetBytes > 0 ? `${formatSize(targetBytes)} of this VM stay taken` : '',
+    expected > 0 ? `this VM is to give ${formatSize(expected)} by itself` : '',
+    cache === null
+      ? ''
+      : `its page cache balloon holds ${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`,
+  ];
+  return parts.map((part) => (part === '' ? '' : `; ${part}`)).join('');
+}
+
+export function bandName({ bands }: PolicySettings, band: number): string {
+  return bands[band]?.name ?? '';
+}

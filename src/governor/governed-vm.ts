@@ -1,0 +1,31 @@
+import type { CgroupUsage } from '../host/cgroup.js';
+import type { VmFigures } from '../vm/figures.js';
+
+export type { StatsFigures, VmFigures } from '../vm/figures.js';
+
+/** The cgroup of a VM as the governor sees it. Nothing throws: a VM without a cgroup tells nothing. */
+export interface GovernedCgroup {
+  usage(): CgroupUsage | null;
+  /** Calls back when the VM's tasks wait for memory, until unwatch(). Returns the errno name where that cannot be yet. */
+  watch(listener: () => void): string | null;
+  unwatch(listener: () => void): void;
+}
+
+/** A VM as the governor sees it, and the ways in which the governor moves it. */
+export interface GovernedVm {
+  readonly name: string;
+  readonly pid: number;
+  readonly ramBytes: number;
+  /** The memory that the guest takes up on the host. */
+  readonly allocatedBytes: number;
+  /** Its limits can be set, as far as is known. */
+  readonly limitable: boolean;
+  readonly cgroup: GovernedCgroup;
+  /** An operator has taken it in hand. */
+  manual: boolean;
+  readonly figures: VmFigures;
+  setPolicyTarget(balloonBytes: number): void;
+  setCacheLimit(cacheBytes: number): void;
+  /** Holds its cgroup to these; null: to the limits before. Rejects with a sentence. */
+  force(highBytes: number | null, maxBytes: number | null): Promise<void>;
+}

@@ -1,0 +1,68 @@
+import type { HostPaths } from '../host/host-paths.js';
+import { HostMemory, type HostReading } from '../host/meminfo.js';
+import type { PressureTrigger } from '../host/pressure.js';
+import type { PolicySettings } from '../policy/settings.js';
+import { messageOf, type Troubles } from './troubles.js';
+
+/** The memory of the host, or the part of it that VMs may have. */
+export class HostView {
+  readonly #host: HostMemory;
+  readonly #troubles: Troubles;
+  #last: HostReading | null = null;
+  #isPart = false;
+
+  constructor({ proc }: HostPaths, troubles: Troubles) {
+    this.#host = new HostMemory(proc);
+    this.#troubles = troubles;
+  }
+
+  /** The reading of the last look; null: the host could not be read since the daemon began. */
+  get last(): HostReading | null {
+    return this.#last;
+  }
+
+  /** Whether VMs may have a part of the host's memory only, which is then what a reading tells of. */
+  get isPart(): boolean {
+    return this.#isPart;
+  }
+
+  /** Reads the host; `usedBytes` says what the guests take up. Null: it cannot be read, which is told. */
+  look(settings: PolicySettings, usedBytes: () => number): HostReading | null {
+    try {
+      const read = this.#host.read();
+      const misfit = settings.misfit(read.totalBytes);
+      if (misfit !== null) this.#troubles.tell('misfit', misfit);
+      const totalBytes = settings.memoryBytes(read.totalBytes);
+      this.#isPart = totalBytes < read.totalBytes;
+      this.#last = this.#isPart ? partOf(read, totalBytes, usedBytes()) : read;
+      return this.#last;
+    } catch (error) {
+      const why = messageOf(error);
+      this.#troubles.tell(
+        'host',
+        `the policy does nothing, because the host's memory cannot be read: ${why}`,
+      );
+      return null;
+    }
+  }
+
+  /** Calls back when tasks of the host wait for memory. Null: that cannot be waited for, which is told. */
+  watchPressure(onPressure: () => void): PressureTrigger | null {
+    try {
+      return this.#host.watchPressure(onPressure);
+    } catch (error) {
+      const why = messageOf(error);
+      this.#troubles.tell(
+        'psi',
+        `the policy looks by time alone, because it cannot wait for memory pressure: ${why}`,
+      );
+      return null;
+    }
+  }
+}
+
+/** The memory that VMs may have and do not use is available to them, as far as the host can give it. */
+function partOf(read: HostReading, totalBytes: number, usedBytes: number): HostReading {
+  const availableBytes = Math.max(0, Math.min(read.availableBytes, totalBytes - usedBytes));
+  return { ...read, totalBytes, availableBytes };
+}

@@ -1,0 +1,62 @@
+import type { Monotonic } from '../os/clock.js';
+import type { GovernedCgroup, StatsFigures } from './governed-vm.js';
+
+/** Statistics older than this are of the past. */
+const STALE_SECONDS = 60;
+/** What a guest that had to wait for memory since its last statistics is taken to stall. */
+const COUNTED_STALL_PERCENT = 20;
+const STALL_COUNTERS = ['VIRTIO_BALLOON_S_ALLOC_STALL', 'VIRTIO_BALLOON_S_OOM_KILL'] as const;
+
+export interface CgroupMemory {
+  readonly currentBytes: number;
+  readonly overheadBytes: number;
+  /** PSI some avg10; NaN where the kernel counts none. */
+  readonly pressurePercent: number;
+}
+
+/** What the policy looks at of one VM beyond its view: its cgroup, and whether its counters moved. */
+export class VmReadings {
+  readonly cgroup: GovernedCgroup;
+  readonly #onPressure: () => void;
+  #counted: number | null = null;
+  #countedAt: Monotonic | null = null;
+  #stalling = false;
+
+  /** `onPressure`: its tasks wait for memory. Until that can be waited for, it is looked at by time. */
+  constructor(cgroup: GovernedCgroup, onPressure: () => void) {
+    this.cgroup = cgroup;
+    this.#onPressure = onPressure;
+    cgroup.watch(onPressure);
+  }
+
+  /** Null when it has no cgroup of its own, or one that may not be read. */
+  memory(): CgroupMemory | null {
+    const usage = this.cgroup.usage();
+    if (usage === null) return null;
+    const { currentBytes, stat, pressure } = usage;
+    // Guest memory is shmem (on hugetlbfs it is charged elsewhere).
+    const overheadBytes = Math.min(currentBytes, (stat['anon'] ?? 0) + (stat['kernel'] ?? 0));
+    return { currentBytes, overheadBytes, pressurePercent: pressure?.some.avg10 ?? NaN };
+  }
+
+  /** By what the guest counted since its statistics before these: a claim. */
+  stallPercent(stats: StatsFigures | null): number {
+    if (stats === null || stats.ageSeconds > STALE_SECONDS) return NaN;
+    const counted = STALL_COUNTERS.reduce((sum, name) => sum + (stats.values.get(name) ?? 0), 0);
+    // The same statistics seen again say the same again.
+    if (stats.receivedAt === this.#countedAt) return this.#stalling ? COUNTED_STALL_PERCENT : 0;
+    this.#stalling = this.#counted !== null && counted > this.#counted;
+    this.#counted = counted;
+    this.#countedAt = stats.receivedAt;
+    return this.#stalling ? COUNTED_STALL_PERCENT : 0;
+  }
+
+  close(): void {
+    this.cgroup.unwatch(this.#onPressure);
+  }
+}
+
+/** A statistic that is there and not of the past; else NaN. */
+export function freshStat(stats: StatsFigures | null, name: string): number {
+  return stats === null || stats.ageSeconds > STALE_SECONDS ? NaN : (stats.values.get(name) ?? NaN);
+}

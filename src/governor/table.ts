@@ -1,0 +1,109 @@
+/** Reads VMs into the table that a policy plans for. */
+import {
+  LIMITABLE,
+  MOVABLE,
+  SELF_SIZED,
+  TAKEABLE,
+  UNASKABLE,
+  vmTable,
+  type VmTable,
+} from '../policy/inputs.js';
+import type { Entitlement, PolicySettings } from '../policy/settings.js';
+import type { GovernedVm } from './governed-vm.js';
+import { freshStat, VmReadings } from './readings.js';
+import type { Troubles } from './troubles.js';
+
+/** Fills tables, and keeps a VM's cgroup and counters at hand from one table to the next. */
+export class TableReader {
+  readonly #onPressure: () => void;
+  readonly #troubles: Troubles;
+  readonly #readings = new Map<string, VmReadings>();
+
+  /** `onPressure` is called when tasks of some VM wait for memory. */
+  constructor(onPressure: () => void, troubles: Troubles) {
+    this.#onPressure = onPressure;
+    this.#troubles = troubles;
+  }
+
+  /** The table of these VMs, one row each in their order. */
+  read(vms: readonly GovernedVm[], settings: PolicySettings): VmTable {
+    const table = vmTable(vms.length);
+    vms.forEach((vm, row) => {
+      this.#readEntitlement(table, row, vm, settings);
+      readSizes(table, row, vm);
+      this.#readUse(table, row, vm);
+    });
+    return table;
+  }
+
+  forget(name: string): void {
+    this.#readings.get(name)?.close();
+    this.#readings.delete(name);
+  }
+
+  close(): void {
+    for (const name of [...this.#readings.keys()]) this.forget(name);
+  }
+
+  #readEntitlement(table: VmTable, row: number, { name, ramBytes }: GovernedVm, settings: PolicySettings) {
+    const entitlement: Entitlement = settings.entitlement(name, ramBytes);
+    if (entitlement.contradictory) {
+      this.#troubles.tell(
+        `floor of ${name}`,
+        `the min of ${name} is above its max, so the policy takes the max for both: mend [[vm]]`,
+      );
+    }
+    table.band[row] = entitlement.band;
+    table.ramBytes[row] = ramBytes;
+    table.minBytes[row] = entitlement.minBytes;
+    table.maxBytes[row] = entitlement.maxBytes;
+    table.weight[row] = entitlement.weight;
+  }
+
+  /** The memory that the VM uses, by the host and by its guest, and the flags that follow from what can be read. */
+  #readUse(table: VmTable, row: number, vm: GovernedVm): void {
+    const { state, inhibited, stats, cache, askable } = vm.figures;
+    const readings = this.#readingsOf(vm);
+    const cgroup = readings.memory();
+    table.flags[row] =
+      (state === 'running' && !vm.manual ? MOVABLE : 0) |
+      (inhibited === null ? TAKEABLE : 0) |
+      (cgroup !== null && vm.limitable ? LIMITABLE : 0) |
+      (cache === null ? 0 : SELF_SIZED) |
+      (askable ? 0 : UNASKABLE);
+    // The cgroup may be charged for more, such as page cache, or for less: memory on hugetlbfs, or touched by others.
+    const overheadBytes = cgroup?.overheadBytes ?? 0;
+    table.overheadBytes[row] = overheadBytes;
+    table.currentBytes[row] = Math.max(cgroup?.currentBytes ?? 0, vm.allocatedBytes + overheadBytes);
+    table.availableBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_AVAIL');
+    table.freeBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_MEMFREE');
+    const stalls = [cgroup?.pressurePercent ?? NaN, readings.stallPercent(stats)];
+    table.stallPercent[row] = Math.max(...stalls.filter((share) => share >= 0), 0);
+  }
+
+  #readingsOf({ name, cgroup }: GovernedVm): VmReadings {
+    let readings = this.#readings.get(name);
+    // A VM that was switched off and on between two ticks has another cgroup.
+    if (readings?.cgroup !== cgroup) {
+      readings?.close();
+      readings = new VmReadings(cgroup, this.#onPressure);
+      this.#readings.set(name, readings);
+    }
+    return readings;
+  }
+}
+
+/** Leaves all VMs of the table as they are. */
+export function pauseAll({ flags }: VmTable): void {
+  flags.forEach((bits, row) => (flags[row] = bits & ~MOVABLE));
+}
+
+function readSizes(table: VmTable, row: number, { ramBytes, allocatedBytes, figures }: GovernedVm): void {
+  const { targetBytes, actualBytes, cache } = figures;
+  table.targetBytes[row] = targetBytes;
+  table.actualBytes[row] = actualBytes;
+  table.cacheLimitBytes[row] = cache?.targetBytes ?? 0;
+  // The amount that the guest says to hold, as far as it is not on the host.
+  const absent = Math.max(0, ramBytes - allocatedBytes - actualBytes);
+  table.cachedBytes[row] = Math.min(cache?.actualBytes ?? 0, absent);
+}
