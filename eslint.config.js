@@ -7,6 +7,7 @@ const rows = [
   ['src/main'],
   ['src/daemon'],
   ['src/governor', 'src/simulate'],
+  ['src/vm'],
   ['src/control', 'src/policy', 'src/ops'],
   ['src/vhost-user', 'src/balloon', 'src/host'],
   ['src/virtqueue'],

@@ -19,9 +19,9 @@ const SENTENCE_AT: Readonly<Record<string, number>> = {
   Problem: 1,
   RefusedError: 0,
   SettingsError: 0,
-  TargetError: 0,
   TraceError: 0,
   UnreachableError: 0,
+  VmRefusal: 0,
   WaitTimeoutError: 0,
 };
 /** What is known at run time only, and was a sentence already. */

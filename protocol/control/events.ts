@@ -47,6 +47,21 @@ export const EVENTS = {
     help: 'This daemon cannot read events that the daemon before it remembered: another build wrote these events, or they are damaged. VMs are not affected.',
     action: 'Read these events in the log (`journalctl --unit balloond`).',
   },
+  'orders-applied': {
+    level: 'info',
+    help: 'A VM connected for which an operator gave orders before (a target, an inhibit, limits, a pause of the policy): they hold again. The event names them.',
+    action: 'Nothing, if the VM should have them; `balloonctl show` says how each order is taken back.',
+  },
+  'orders-set-aside': {
+    level: 'warn',
+    help: 'This daemon cannot read the orders for VMs that a daemon before it wrote down: the copy is damaged, or a newer build wrote it. A file in the state directory is moved aside. VMs that run keep the orders that their records hold.',
+    action: 'Do what the event says; give the orders again that `balloonctl show` no longer lists.',
+  },
+  'orders-not-kept': {
+    level: 'warn',
+    help: 'The daemon cannot write down the orders for VMs, on disk or for the next daemon. The orders hold all the same, until the host or the daemon ends. The event comes once for each reason.',
+    action: 'Mend the cause that the event names, then give any order again.',
+  },
   'daemon-ended': {
     level: 'warn',
     help: 'The daemon ended; its keeper (--supervise) holds its VMs meanwhile and starts the daemon again.',

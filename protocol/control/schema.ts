@@ -4,7 +4,9 @@
  * Field names are a stable interface. Every `...Bytes` is a whole number of bytes.
  */
 import type { XStatic } from 'typebox/schema';
+import { DIAGNOSIS_CODES } from './diagnosis.js';
 import { EVENT_NAMES, type EventName } from './events.js';
+import type { LimitName } from './limits.js';
 
 const BYTES = { type: 'integer', minimum: 0, maximum: Number.MAX_SAFE_INTEGER } as const;
 
@@ -62,6 +64,19 @@ const CGROUP = {
   },
 } as const;
 
+const NULL = { type: 'null' } as const;
+
+const DIAGNOSIS = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['code', 'text', 'remedy'],
+  properties: {
+    code: { enum: DIAGNOSIS_CODES, description: 'A stable name for programs to go by.' },
+    text: { type: 'string', description: 'The words for what is wrong. They may change with any version.' },
+    remedy: { type: 'string', description: 'The next step.' },
+  },
+} as const;
+
 const LIMIT = {
   anyOf: [BYTES, { enum: ['max', 'follow'] }, { type: 'null' }],
   description: 'The limit that an operator asked for; null: none.',
@@ -70,15 +85,15 @@ const LIMIT = {
 const LIMITS = {
   type: 'object',
   additionalProperties: false,
-  required: ['high', 'max', 'mayUseBytes', 'problem'],
+  required: ['high', 'max', 'mayUseBytes', 'problem', 'diagnosis'],
   properties: {
-    high: LIMIT,
-    max: LIMIT,
+    ...({ high: LIMIT, max: LIMIT } satisfies Record<LimitName, object>),
     mayUseBytes: { ...BYTES, description: 'Memory that the guest may have in use now.' },
     problem: {
       type: ['string', 'null'],
       description: 'The reason why the limits that an operator asked for do not hold; null: none.',
     },
+    diagnosis: { anyOf: [DIAGNOSIS, NULL], description: 'The same reason for programs; null: none.' },
   },
 } as const;
 
@@ -188,7 +203,26 @@ const POLICY_CHANGE = {
   },
 } as const;
 
-const NULL = { type: 'null' } as const;
+const ORDER = {
+  type: 'object',
+  description: 'An order that holds for the VM by its name until it is taken back.',
+  additionalProperties: false,
+  required: ['order', 'says', 'by', 'since', 'undo'],
+  properties: {
+    order: { enum: ['inhibit', 'target', 'cache-limit', 'limit-high', 'limit-max', 'policy'] },
+    says: { type: 'string', description: 'The order in words.' },
+    by: {
+      enum: ['operator', 'configuration'],
+      description: 'operator: a command or a request. configuration: a [[vm]] table.',
+    },
+    since: {
+      anyOf: [{ type: 'string', format: 'date-time' }, NULL],
+      description:
+        'The time of the order; null: it is in the configuration, or an earlier build did not note the time.',
+    },
+    undo: { type: 'string', description: 'The command, or the step, that takes the order back.' },
+  },
+} as const;
 
 const VM = {
   type: 'object',
@@ -202,11 +236,13 @@ const VM = {
     'cache',
     'inhibited',
     'verdict',
+    'diagnosis',
     'features',
     'stats',
     'cgroup',
     'limits',
     'policy',
+    'orders',
     'statsIntervalSeconds',
   ],
   properties: {
@@ -227,6 +263,7 @@ const VM = {
       type: ['string', 'null'],
       description: 'A sentence that says what is wrong and what to do next; null: nothing is wrong.',
     },
+    diagnosis: { anyOf: [DIAGNOSIS, NULL], description: 'The verdict for programs; null: nothing is wrong.' },
     features: {
       type: 'array',
       items: { type: 'string' },
@@ -236,6 +273,7 @@ const VM = {
     cgroup: { anyOf: [CGROUP, NULL] },
     limits: LIMITS,
     policy: { anyOf: [POLICY, NULL] },
+    orders: { type: 'array', items: ORDER, description: 'The orders that hold for this VM.' },
     statsIntervalSeconds: {
       type: 'number',
       minimum: 0,
@@ -283,7 +321,7 @@ const LIMIT_REQUEST = {
   description: 'Limits of the cgroup of the VM: memory.high, memory.max, or both.',
   additionalProperties: false,
   minProperties: 1,
-  properties: { high: LIMIT_WORD, max: LIMIT_WORD },
+  properties: { high: LIMIT_WORD, max: LIMIT_WORD } satisfies Record<LimitName, object>,
 } as const;
 
 const LIMITS_BODY = {
@@ -475,6 +513,8 @@ export const SCHEMAS = {
 
 export type SchemaName = keyof typeof SCHEMAS;
 export type VmView = XStatic<typeof VM>;
+export type VmDiagnosis = XStatic<typeof DIAGNOSIS>;
+export type VmOrder = XStatic<typeof ORDER>;
 export type BalloonView = XStatic<typeof BALLOON>;
 export type VmStats = XStatic<typeof STATS>;
 export type LimitWord = XStatic<typeof LIMIT_WORD>;

@@ -14,13 +14,16 @@ import type {
 
 export interface Fleet {
   list(): VmView[];
+  /** The whole of a VM, which costs more than to know that there is one. */
   find(name: string): VmView | undefined;
-  /** Bytes, whole and not negative. Throws RefusedError. */
-  setTarget(name: string, target: TargetRequest): VmView;
+  /** The names of all VMs. */
+  names(): readonly string[];
+  /** Bytes, whole and not negative. Rejects with RefusedError. */
+  setTarget(name: string, target: TargetRequest): Promise<VmView>;
   /** Resolves once the kernel took them. Rejects with RefusedError. */
   setLimits(name: string, limits: LimitRequest): Promise<VmView>;
   /** How often the guest is asked for statistics, until the daemon restarts or its configuration says otherwise. 0: never. */
-  setStatsInterval(name: string, seconds: number): VmView;
+  setStatsInterval(name: string, seconds: number): Promise<VmView>;
   /** Resolves once the guest sent statistics younger than the call. Rejects with RefusedError. */
   refreshStats(name: string, timeoutMs: number): Promise<VmView>;
   /** What GET /metrics answers, in Prometheus' text format and in UTF-8. */
@@ -30,8 +33,8 @@ export interface Fleet {
   /** `null` resumes discarding; else resolves when none is under way any more. Rejects with RefusedError. */
   setInhibited(name: string, reason: string | null): Promise<VmView>;
   policy(): PolicyState;
-  /** Throws RefusedError. */
-  changePolicy(change: PolicyChange): PolicyState;
+  /** Rejects with RefusedError. */
+  changePolicy(change: PolicyChange): Promise<PolicyState>;
 }
 
 /** The daemon itself, as the control API shows and changes it. */

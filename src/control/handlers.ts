@@ -24,12 +24,12 @@ type Handler = (call: Call) => unknown;
 /** Streams take over the response, so the server answers them itself. */
 export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
   listVms: ({ fleet }) => fleet.list(),
-  showVm: (call) => findVm(call),
+  showVm: (call) => viewOf(call),
   setTarget: async (call) => {
     // First, so that a path without a VM is 404 whatever the body is; and again, since the VM may go meanwhile.
-    findVm(call);
+    nameOf(call);
     const change = await readChange(call.request);
-    const { name } = findVm(call);
+    const name = nameOf(call);
     if ('limits' in change) return call.fleet.setLimits(name, change.limits);
     if ('statsIntervalSeconds' in change) {
       return call.fleet.setStatsInterval(name, change.statsIntervalSeconds);
@@ -37,10 +37,9 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     return call.fleet.setTarget(name, change);
   },
   showStats: async (call) => {
-    const found = findVm(call);
     const vm = call.route.query.refresh
-      ? await call.fleet.refreshStats(found.name, REFRESH_TIMEOUT_MS)
-      : found;
+      ? await call.fleet.refreshStats(nameOf(call), REFRESH_TIMEOUT_MS)
+      : viewOf(call);
     if (vm.stats !== null) return vm.stats;
     throw new RefusedError(
       vm.features.includes('VIRTIO_BALLOON_F_STATS_VQ')
@@ -49,11 +48,11 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     );
   },
   inhibit: async (call) => {
-    findVm(call);
+    nameOf(call);
     const { reason } = await readInhibit(call.request);
-    return call.fleet.setInhibited(findVm(call).name, reason ?? 'inhibited by the operator');
+    return call.fleet.setInhibited(nameOf(call), reason ?? 'inhibited by the operator');
   },
-  allow: (call) => call.fleet.setInhibited(findVm(call).name, null),
+  allow: (call) => call.fleet.setInhibited(nameOf(call), null),
   showDaemon: ({ daemon }) => daemon.view(),
   changeDaemon: async ({ daemon, request }) => daemon.change(await readDaemonChange(request)),
   reload: ({ daemon }) => daemon.reload(),
@@ -61,22 +60,32 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
   showPolicy: ({ fleet }) => fleet.policy(),
   changePolicy: async (call) => {
     const change = await readPolicyChange(call.request);
-    if (change.vm !== undefined) findVm(call, change.vm);
+    if (change.vm !== undefined) nameOf(call, change.vm);
     return call.fleet.changePolicy(change);
   },
   health: ({ version }) => ({ status: 'ok', version }),
   openApi: ({ version }) => openApiDocument(version),
 };
 
-/** Of the path, where no other name is given. Throws Problem 404. */
-function findVm({ fleet, route }: Call, name = route.vm): VmView {
-  const vm = fleet.find(name);
+/** The whole VM of the path. Throws Problem 404. */
+function viewOf(call: Call): VmView {
+  const vm = call.fleet.find(call.route.vm);
   if (vm !== undefined) return vm;
-  const names = fleet.list().map(({ name }) => name);
+  throw noVm(call.route.vm, call.fleet.names());
+}
+
+/** The name of the VM of the path, or of another, where there is such a VM. Throws Problem 404. */
+function nameOf({ fleet, route }: Call, name = route.vm): string {
+  const names = fleet.names();
+  if (names.includes(name)) return name;
+  throw noVm(name, names);
+}
+
+function noVm(name: string, names: readonly string[]): Problem {
   const more = names.length > NAMES_LISTED ? `, and ${names.length - NAMES_LISTED} more` : '';
   const known =
     names.length === 0
       ? 'connect one first (balloonctl qemu-args)'
       : `choose one of ${names.slice(0, NAMES_LISTED).join(', ')}${more}`;
-  throw new Problem(404, `no VM is called ${JSON.stringify(name)}: ${known}`);
+  return new Problem(404, `no VM is called ${JSON.stringify(name)}: ${known}`);
 }

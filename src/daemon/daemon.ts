@@ -23,6 +23,7 @@ import { VmFleet } from './fleet.js';
 import { HandOver } from './hand-over.js';
 import { findHolder, handOverFailure, partingWords, type Holder } from './holder.js';
 import type { DaemonArguments } from './options.js';
+import { OrderFiles, stateFolder } from './order-files.js';
 import { readAddress, SettingsError } from './settings.js';
 import { inALine, SettingsInForce } from './settings-in-force.js';
 import { startupFailure } from './startup-failure.js';
@@ -72,7 +73,8 @@ export class Daemon implements DaemonControl {
     onPriorityRefused((error) => {
       events.emit('priority-refused', `discards compete with rings for the processor: ${error.message}`);
     });
-    this.#fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version: program.version });
+    const orders = new OrderFiles(store, stateFolder(process.env));
+    this.#fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version: program.version, orders });
     const adopt = this.#fleet.adopt.bind(this.#fleet);
     this.#sockets = new VmmSockets(sockets, store, adopt, events.emit);
   }

@@ -1,3 +1,5 @@
+import type { Look } from '../vm/pins.js';
+
 /** How often each VM is looked at. */
 const PERIOD_MS = 4000;
 /** What is done in one go: a glance takes some microseconds, to be woken for it takes more. */
@@ -6,9 +8,6 @@ const AT_ONCE_MS = 0.3;
 const PART_PAUSE_MS = 9;
 /** How long it is believed that the kernel has no driver that pins memory. */
 const DRIVERS_MS = 1000;
-
-/** What was done: nothing had changed, some of a look that is to be gone on with, or all of it. */
-export type Look = 'glance' | 'part' | 'whole';
 
 interface Watched {
   /** `mayPin`: as far as the kernel's drivers are concerned. */

@@ -1,39 +1,24 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Type, type Static } from 'typebox';
-import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
-import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
-import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
 import { globMatches } from '../policy/glob.js';
-import { POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';
+import { AMOUNT, parseAmount, POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';
+import {
+  DEVICE_KINDS,
+  KINDS,
+  OFFERABLE,
+  type DeviceKind,
+  type DeviceOptions,
+  type OfferableFeature,
+} from '../vm/kinds.js';
+import type { Wishes } from '../vm/orders.js';
 
 /** A file or flag that cannot be honoured; the message is one line that says what to do. */
 export class SettingsError extends Error {
   override readonly name = 'SettingsError';
 }
 
-/**
- * Features that may be named, and those offered where nothing is said. A packed ring has no used index in guest
- * memory from which a daemon that was killed could resume, so it is offered only where asked for.
- */
-export type OfferableFeature = BalloonFeatureName | CacheBalloonFeatureName | 'VIRTIO_F_RING_PACKED';
-const BALLOON_FEATURES = Object.keys(BalloonFeature) as BalloonFeatureName[];
-const CACHE_FEATURES = Object.keys(CacheBalloonFeature) as CacheBalloonFeatureName[];
-const OFFERABLE: readonly OfferableFeature[] = [
-  ...BALLOON_FEATURES,
-  ...CACHE_FEATURES,
-  'VIRTIO_F_RING_PACKED',
-];
-
-/** What connections to a socket are served: vhost-user does not say what the VMM shows its guest. */
-const DEVICE_KINDS = ['balloon', 'cache-balloon'] as const;
-export type DeviceKind = (typeof DEVICE_KINDS)[number];
-
 const NO_NUL = '^[^\\u0000]*$';
-
-export function isOfferable(name: string): name is OfferableFeature {
-  return (OFFERABLE as readonly string[]).includes(name);
-}
 
 /** Sockets have at most 107 bytes, which is as many letters or fewer. */
 const SOCKET_PATH = Type.String({
@@ -49,6 +34,18 @@ const DeviceSettings = {
   ),
   'discard-delay': Type.Optional(Type.Number({ minimum: 0, maximum: 0.05 })),
   'shared-cgroup': Type.Optional(Type.Boolean()),
+};
+
+/** What an operator may order of a VM for good. */
+const VmOrders = {
+  target: Type.Optional(AMOUNT),
+  policy: Type.Optional(Type.Union([Type.Literal('auto'), Type.Literal('manual')])),
+  inhibit: Type.Optional(
+    Type.String({
+      pattern: '^[^\\u0000-\\u001f\\u007f]{1,200}$',
+      title: 'a reason of 1 to 200 letters, without control characters',
+    }),
+  ),
 };
 
 export const ConfigFile = Type.Object(
@@ -78,7 +75,12 @@ export const ConfigFile = Type.Object(
     vm: Type.Optional(
       Type.Array(
         Type.Object(
-          { match: Type.String({ minLength: 1, pattern: NO_NUL }), ...DeviceSettings, ...VM_POLICY },
+          {
+            match: Type.String({ minLength: 1, pattern: NO_NUL }),
+            ...DeviceSettings,
+            ...VM_POLICY,
+            ...VmOrders,
+          },
           { additionalProperties: false },
         ),
       ),
@@ -88,18 +90,6 @@ export const ConfigFile = Type.Object(
   { additionalProperties: false },
 );
 export type ConfigFile = Static<typeof ConfigFile>;
-
-/**
- * What a device offers, how often it asks its guest for statistics (seconds; 0: never), and how long a discard behind
- * the ack waits for more to be given up (seconds), and whether a cgroup that holds others as well may be limited.
- */
-export interface DeviceOptions {
-  kind: DeviceKind;
-  features: readonly OfferableFeature[];
-  statsIntervalSeconds: number;
-  discardDelaySeconds: number;
-  sharedCgroup: boolean;
-}
 
 export interface SocketSettings {
   path: string;
@@ -122,8 +112,8 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
   const matching = (config.vm ?? []).filter(({ match }) => globMatches(match, vm)).at(-1);
   const kind = socket?.device ?? 'balloon';
   // A VM with both devices may be matched by one table: each of them offers what is its own.
-  const others: readonly OfferableFeature[] = kind === 'balloon' ? CACHE_FEATURES : BALLOON_FEATURES;
-  const own = kind === 'balloon' ? BALLOON_FEATURES : CACHE_FEATURES;
+  const others = DEVICE_KINDS.filter((other) => other !== kind).flatMap((other) => KINDS[other].features);
+  const own = KINDS[kind].features;
   return {
     kind,
     features: (matching?.features ?? socket?.features ?? own).filter((name) => !others.includes(name)),
@@ -135,19 +125,15 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
   };
 }
 
-/** The bits that are offered for these features, with what every split ring can be served with. */
-export function offeredBits(features: readonly OfferableFeature[]): FeatureBits {
-  const bits = {
-    ...BalloonFeature,
-    ...CacheBalloonFeature,
-    VIRTIO_F_RING_PACKED: VirtioFeature.VIRTIO_F_RING_PACKED,
+/** What the last matching `[[vm]]` orders of a VM for good. */
+export function vmWishes(config: ConfigFile, vm: string): Wishes {
+  const matching = (config.vm ?? []).filter(({ match }) => globMatches(match, vm)).at(-1);
+  const target = matching?.target === undefined ? null : parseAmount(matching.target);
+  return {
+    inhibit: matching?.inhibit ?? null,
+    target,
+    manual: target !== null || matching?.policy === 'manual',
   };
-  return featureMask(
-    ...features.map((name) => bits[name]),
-    VirtioFeature.VIRTIO_F_INDIRECT_DESC,
-    VirtioFeature.VIRTIO_F_EVENT_IDX,
-    VirtioFeature.VIRTIO_F_VERSION_1,
-  );
 }
 
 export const ADDRESS_FORM = 'give HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797';
@@ -181,6 +167,9 @@ export function policyAfterReload(started: ConfigFile, next: ConfigFile): Policy
   return { vm: next.vm, policy: { ...policyParts(next).later, ...policyParts(started).atStart } };
 }
 
+/** Keys of [[vm]] that take effect at once. */
+const VM_NOW = ['stats-interval', 'min', 'max', 'weight', 'target', 'policy', 'inhibit'] as const;
+
 /** Parts of the file that take effect together. Sockets take effect one by one. */
 const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => unknown][] = [
   ['control', 'restart', ({ control }) => control],
@@ -190,7 +179,7 @@ const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => 
   [
     'vm',
     'next-connection',
-    ({ vm }) => vm?.map((one) => ({ ...one, 'stats-interval': null, min: null, max: null, weight: null })),
+    ({ vm }) => vm?.map((one) => ({ ...one, ...Object.fromEntries(VM_NOW.map((key) => [key, null])) })),
   ],
   [
     'vm stats-interval',
@@ -204,6 +193,14 @@ const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => 
     'vm min, max and weight',
     'now',
     ({ vm }) => vm?.map(({ match, min, max, weight }) => ({ match, min, max, weight })),
+  ],
+  [
+    'vm target, policy and inhibit',
+    'now',
+    ({ vm = [] }) => {
+      const all = vm.map(({ match, target, policy, inhibit }) => ({ match, target, policy, inhibit }));
+      return all.filter((one) => Object.values(one).filter((value) => value !== undefined).length > 1);
+    },
   ],
   ['policy', 'now', (config) => policyParts(config).later],
   ['policy mode, interval, record and record-max', 'restart', (config) => policyParts(config).atStart],

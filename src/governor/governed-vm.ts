@@ -1,27 +1,14 @@
-import type { VmView } from '../../protocol/control/schema.js';
-import type { Monotonic } from '../os/clock.js';
+import type { CgroupUsage } from '../host/cgroup.js';
+import type { VmFigures } from '../vm/figures.js';
 
-/** A guest's last statistics by their names, not copied. */
-export interface StatsFigures {
-  readonly values: ReadonlyMap<string, number>;
-  readonly ageSeconds: number;
-  /** The moment at which they came: others came at another moment. */
-  readonly receivedAt: Monotonic;
-}
+export type { StatsFigures, VmFigures } from '../vm/figures.js';
 
-type Sizes = Pick<VmView['balloon'], 'targetBytes' | 'actualBytes'>;
-
-/** The figures of one device, read every few seconds. */
-export interface DeviceFigures extends Pick<VmView, 'state' | 'inhibited'>, Sizes {
-  readonly stats: StatsFigures | null;
-}
-
-/** The figures of a VM that the policy goes by. */
-export interface VmFigures extends DeviceFigures {
-  /** The sizes of the page cache balloon, where the guest runs one. */
-  readonly cache: Sizes | null;
-  /** False: the guest runs a page cache balloon and no other, so that it gives by itself or not at all. */
-  readonly askable: boolean;
+/** The cgroup of a VM as the governor sees it. Nothing throws: a VM without a cgroup tells nothing. */
+export interface GovernedCgroup {
+  usage(): CgroupUsage | null;
+  /** Calls back when the VM's tasks wait for memory, until unwatch(). Returns the errno name where that cannot be yet. */
+  watch(listener: () => void): string | null;
+  unwatch(listener: () => void): void;
 }
 
 /** A VM as the governor sees it, and the ways in which the governor moves it. */
@@ -33,6 +20,7 @@ export interface GovernedVm {
   readonly allocatedBytes: number;
   /** Its limits can be set, as far as is known. */
   readonly limitable: boolean;
+  readonly cgroup: GovernedCgroup;
   /** An operator has taken it in hand. */
   manual: boolean;
   readonly figures: VmFigures;

@@ -1,9 +1,5 @@
-import { VmCgroup } from '../host/cgroup.js';
-import { findVmCgroup } from '../host/find-cgroup.js';
-import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
-import type { PressureTrigger } from '../host/pressure.js';
 import type { Monotonic } from '../os/clock.js';
-import type { StatsFigures } from './governed-vm.js';
+import type { GovernedCgroup, StatsFigures } from './governed-vm.js';
 
 /** Statistics older than this are of the past. */
 const STALE_SECONDS = 60;
@@ -20,48 +16,27 @@ export interface CgroupMemory {
 
 /** What the policy looks at of one VM beyond its view: its cgroup, and whether its counters moved. */
 export class VmReadings {
-  readonly #cgroup: VmCgroup | null;
+  readonly cgroup: GovernedCgroup;
   readonly #onPressure: () => void;
-  #trigger: PressureTrigger | null = null;
-  #closed = false;
   #counted: number | null = null;
   #countedAt: Monotonic | null = null;
   #stalling = false;
 
-  /** `onPressure`: its tasks wait for memory. Whatever cannot be had is done without. */
-  constructor(pid: number, onPressure: () => void, paths: HostPaths = HOST_PATHS) {
-    this.#cgroup = findVmCgroup(pid, { paths }).cgroup;
+  /** `onPressure`: its tasks wait for memory. Until that can be waited for, it is looked at by time. */
+  constructor(cgroup: GovernedCgroup, onPressure: () => void) {
+    this.cgroup = cgroup;
     this.#onPressure = onPressure;
-    this.#watch();
-  }
-
-  /** Its file is opened to the daemon with its limits (balloond-limits.socket): until then it is looked at by time. */
-  #watch(): void {
-    if (this.#trigger !== null || this.#closed) return;
-    try {
-      const watched = this.#cgroup?.watchPressure((pressure) => {
-        if (pressure === null) this.#trigger = null;
-        else this.#onPressure();
-      });
-      this.#trigger = watched ?? null;
-    } catch {
-      // The next look sees it, a few seconds later.
-    }
+    cgroup.watch(onPressure);
   }
 
   /** Null when it has no cgroup of its own, or one that may not be read. */
   memory(): CgroupMemory | null {
-    try {
-      const usage = this.#cgroup?.usage() ?? null;
-      if (usage === null) return null;
-      this.#watch();
-      const { currentBytes, stat, pressure } = usage;
-      // Guest memory is shmem (on hugetlbfs it is charged elsewhere).
-      const overheadBytes = Math.min(currentBytes, (stat['anon'] ?? 0) + (stat['kernel'] ?? 0));
-      return { currentBytes, overheadBytes, pressurePercent: pressure?.some.avg10 ?? NaN };
-    } catch {
-      return null;
-    }
+    const usage = this.cgroup.usage();
+    if (usage === null) return null;
+    const { currentBytes, stat, pressure } = usage;
+    // Guest memory is shmem (on hugetlbfs it is charged elsewhere).
+    const overheadBytes = Math.min(currentBytes, (stat['anon'] ?? 0) + (stat['kernel'] ?? 0));
+    return { currentBytes, overheadBytes, pressurePercent: pressure?.some.avg10 ?? NaN };
   }
 
   /** By what the guest counted since its statistics before these: a claim. */
@@ -77,8 +52,7 @@ export class VmReadings {
   }
 
   close(): void {
-    this.#closed = true;
-    this.#trigger?.close();
+    this.cgroup.unwatch(this.#onPressure);
   }
 }
 

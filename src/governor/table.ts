@@ -1,5 +1,4 @@
 /** Reads VMs into the table that a policy plans for. */
-import type { HostPaths } from '../host/host-paths.js';
 import {
   LIMITABLE,
   MOVABLE,
@@ -16,14 +15,12 @@ import type { Troubles } from './troubles.js';
 
 /** Fills tables, and keeps a VM's cgroup and counters at hand from one table to the next. */
 export class TableReader {
-  readonly #paths: HostPaths;
   readonly #onPressure: () => void;
   readonly #troubles: Troubles;
   readonly #readings = new Map<string, VmReadings>();
 
   /** `onPressure` is called when tasks of some VM wait for memory. */
-  constructor(paths: HostPaths, onPressure: () => void, troubles: Troubles) {
-    this.#paths = paths;
+  constructor(onPressure: () => void, troubles: Troubles) {
     this.#onPressure = onPressure;
     this.#troubles = troubles;
   }
@@ -84,10 +81,12 @@ export class TableReader {
     table.stallPercent[row] = Math.max(...stalls.filter((share) => share >= 0), 0);
   }
 
-  #readingsOf({ name, pid }: GovernedVm): VmReadings {
+  #readingsOf({ name, cgroup }: GovernedVm): VmReadings {
     let readings = this.#readings.get(name);
-    if (readings === undefined) {
-      readings = new VmReadings(pid, this.#onPressure, this.#paths);
+    // A VM that was switched off and on between two ticks has another cgroup.
+    if (readings?.cgroup !== cgroup) {
+      readings?.close();
+      readings = new VmReadings(cgroup, this.#onPressure);
       this.#readings.set(name, readings);
     }
     return readings;

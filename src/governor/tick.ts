@@ -67,7 +67,7 @@ export class PolicyEngine {
     this.#planner = planner ?? new BandPlanner();
     this.#troubles = new Troubles(emit);
     this.#host = new HostView(paths, this.#troubles);
-    this.#reader = new TableReader(paths, () => this.#wake(), this.#troubles);
+    this.#reader = new TableReader(() => this.#wake(), this.#troubles);
     this.#actor = new Actor(emit, this.#troubles);
     this.#trace = traceOf(settings, this.#troubles);
   }

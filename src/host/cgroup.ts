@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync, promises, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { LIMIT_NAMES, LIMITS, type LimitField } from '../../protocol/control/limits.js';
 import { HOST_PATHS } from './host-paths.js';
 import { DEFAULT_THRESHOLD, PressureTrigger, readPressure, type Pressure } from './pressure.js';
 
@@ -7,32 +8,25 @@ import { DEFAULT_THRESHOLD, PressureTrigger, readPressure, type Pressure } from 
 export type Limit = number | null;
 
 /** What is to be changed; what is left out stays. */
-export interface Limits {
-  highBytes?: Limit | undefined;
-  maxBytes?: Limit | undefined;
-}
+export type Limits = { readonly [Field in LimitField]?: Limit | undefined };
+
+/** The limits of a cgroup as they are. */
+export type LimitsNow = { readonly [Field in LimitField]: Limit };
 
 /** One look at a cgroup's memory, as Documentation/admin-guide/cgroup-v2.rst names it. */
-export interface CgroupReading {
-  currentBytes: number;
-  /** Null before Linux 5.19. */
-  peakBytes: number | null;
-  highBytes: Limit;
-  maxBytes: Limit;
-  minBytes: Limit;
-  lowBytes: Limit;
+export interface CgroupReading extends LimitsNow {
+  readonly currentBytes: number;
   /** memory.stat: bytes or counts by name. */
-  stat: Readonly<Record<string, number>>;
-  /** memory.events: how often each happened: `low`, `high`, `max`, `oom`, `oom_kill`, … */
-  events: Readonly<Record<string, number>>;
+  readonly stat: Readonly<Record<string, number>>;
   /** Null: PSI is switched off. */
-  pressure: Pressure | null;
+  readonly pressure: Pressure | null;
 }
 
-const FILES = { highBytes: 'memory.high', maxBytes: 'memory.max' } as const;
+/** The part of a reading that tells how much is used, for what, and who waits for memory. */
+export type CgroupUsage = Pick<CgroupReading, 'currentBytes' | 'stat' | 'pressure'>;
 
 /** The memory of one cgroup (v2). It may vanish at any time. */
-export class VmCgroup {
+export class Cgroup {
   /** Below the mount point, as in /proc/PID/cgroup: `/machine.slice/…`. */
   readonly path: string;
   readonly folder: string;
@@ -47,23 +41,13 @@ export class VmCgroup {
   /** Null when the cgroup is gone. Throws an error with `code` when it may not be read. */
   read(): CgroupReading | null {
     const usage = this.usage();
-    const highBytes = this.#limit('memory.high');
-    const maxBytes = this.#limit('memory.max');
-    if (usage === null || highBytes === undefined || maxBytes === undefined) return null;
-    return {
-      ...usage,
-      peakBytes: this.#limit('memory.peak') ?? null,
-      highBytes,
-      maxBytes,
-      minBytes: this.#limit('memory.min') ?? null,
-      lowBytes: this.#limit('memory.low') ?? null,
-      events: parseCounts(this.#text('memory.events') ?? ''),
-    };
+    const limits = this.#limits();
+    return usage === null || limits === null ? null : { ...usage, ...limits };
   }
 
   /** What is used, for what, and who waits for it, at a third of the cost of read(), and with its errors. */
-  usage(): Pick<CgroupReading, 'currentBytes' | 'stat' | 'pressure'> | null {
-    const currentBytes = this.#limit('memory.current');
+  usage(): CgroupUsage | null {
+    const currentBytes = this.#value('memory.current');
     if (currentBytes === undefined) return null;
     const stat = parseCounts(this.#text('memory.stat') ?? '');
     return { currentBytes: currentBytes ?? 0, stat, pressure: this.pressure() };
@@ -74,35 +58,23 @@ export class VmCgroup {
     return readPressure(join(this.folder, 'memory.pressure'));
   }
 
-  /** What is used and the two limits, at a third of the cost of read(); null when the cgroup is gone. */
-  limits(): { currentBytes: number; highBytes: Limit; maxBytes: Limit } | null {
-    const currentBytes = this.#limit('memory.current') ?? 0;
-    const highBytes = this.#limit('memory.high');
-    const maxBytes = this.#limit('memory.max');
-    return highBytes === undefined || maxBytes === undefined ? null : { currentBytes, highBytes, maxBytes };
-  }
-
-  /**
-   * Raises at once, before it returns: raising never waits. Throws an error with `code` (ENOENT or ENODEV: gone;
-   * EACCES, EROFS) and has then perhaps raised one of the two. What would be lowered is left.
-   */
-  raise(limits: Limits): void {
-    const now = this.limits();
-    for (const name of ['maxBytes', 'highBytes'] as const) {
-      const wanted = limits[name];
-      if (wanted !== undefined && (now === null || isAbove(wanted, now[name]))) this.put({ [name]: wanted });
-    }
+  /** The memory that is used, and the limits, at a third of the cost of read(); null when the cgroup is gone. */
+  limits(): ({ currentBytes: number } & LimitsNow) | null {
+    const currentBytes = this.#value('memory.current') ?? 0;
+    const limits = this.#limits();
+    return limits === null ? null : { currentBytes, ...limits };
   }
 
   /**
    * Sets at once, before it returns; for values above what is charged, where the kernel has nothing to reclaim.
-   * Throws as raise() does.
+   * Throws an error with `code`: ENOENT or ENODEV (gone), EACCES, EROFS.
    */
   put(limits: Limits): void {
-    for (const name of ['maxBytes', 'highBytes'] as const) {
-      const wanted = limits[name];
+    for (const name of LIMIT_NAMES.toReversed()) {
+      const { file, field } = LIMITS[name];
+      const wanted = limits[field];
       if (wanted === undefined) continue;
-      const fd = openSync(join(this.folder, FILES[name]), constants.O_WRONLY | constants.O_TRUNC);
+      const fd = openSync(join(this.folder, file), constants.O_WRONLY | constants.O_TRUNC);
       try {
         writeSync(fd, limitText(wanted));
       } finally {
@@ -113,15 +85,15 @@ export class VmCgroup {
 
   /**
    * Sets, on a thread: lowering makes the kernel reclaim, below `max` even kill, before the write returns. High goes
-   * first, so that reclaim is tried before it is forced. Rejects with an error with `code`, as raise() throws.
+   * first, so that reclaim is tried before it is forced. Rejects with an error with `code`, as put() throws.
    */
   set(limits: Limits): Promise<void> {
     const done = this.#last.then(async () => {
-      for (const name of ['highBytes', 'maxBytes'] as const) {
-        const wanted = limits[name];
+      for (const name of LIMIT_NAMES) {
+        const wanted = limits[LIMITS[name].field];
         if (wanted === undefined) continue;
         const file = await promises.open(
-          join(this.folder, FILES[name]),
+          join(this.folder, LIMITS[name].file),
           // Linux 6.16 leaves the reclaim to those who allocate next, when the file is opened like this.
           constants.O_WRONLY | constants.O_TRUNC | constants.O_NONBLOCK,
         );
@@ -144,8 +116,18 @@ export class VmCgroup {
     return new PressureTrigger(join(this.folder, 'memory.pressure'), threshold, onPressure);
   }
 
+  #limits(): LimitsNow | null {
+    const limits: Partial<Record<LimitField, Limit>> = {};
+    for (const name of LIMIT_NAMES) {
+      const limit = this.#value(LIMITS[name].file);
+      if (limit === undefined) return null;
+      limits[LIMITS[name].field] = limit;
+    }
+    return limits as LimitsNow;
+  }
+
   /** Undefined when there is no such file. */
-  #limit(file: string): Limit | undefined {
+  #value(file: string): Limit | undefined {
     const text = this.#text(file);
     if (text === undefined) return undefined;
     return text.trim() === 'max' ? null : Number(text);

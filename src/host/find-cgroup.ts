@@ -1,10 +1,10 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { VmCgroup } from './cgroup.js';
+import { Cgroup } from './cgroup.js';
 import { codeOf, HOST_PATHS, type HostPaths } from './host-paths.js';
 
 /** The cgroup of a VM, or a sentence that says why it has none that may be limited, and what to do. */
-export type CgroupSearch = { cgroup: VmCgroup; reason: null } | { cgroup: null; reason: string };
+export type CgroupSearch = { cgroup: Cgroup; reason: null } | { cgroup: null; reason: string };
 
 /** Processes that are looked at to tell whose a cgroup is. */
 const MAX_PROCESSES = 4096;
@@ -59,7 +59,7 @@ export function findVmCgroup(pid: number, { shared = false, paths = HOST_PATHS }
       );
     }
   }
-  return { cgroup: new VmCgroup(path, paths.cgroup), reason: null };
+  return { cgroup: new Cgroup(path, paths.cgroup), reason: null };
 }
 
 /** The cgroup to limit if all in it is the VM's. */

@@ -2,9 +2,15 @@
 export interface HostPaths {
   readonly proc: string;
   readonly cgroup: string;
+  /** The socket of the helper that opens the limits of a cgroup to the daemon (balloond-limits.socket). */
+  readonly limitsHelper: string;
 }
 
-export const HOST_PATHS: HostPaths = { proc: '/proc', cgroup: '/sys/fs/cgroup' };
+export const HOST_PATHS: HostPaths = {
+  proc: '/proc',
+  cgroup: '/sys/fs/cgroup',
+  limitsHelper: '/run/balloond-limits.sock',
+};
 
 /** The errno name of what node:fs throws. */
 export function codeOf(error: unknown): string {

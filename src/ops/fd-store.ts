@@ -12,9 +12,10 @@ const PREFIXES: Readonly<Record<FdKind, string>> = {
   state: 's',
   events: 'e',
   config: 'g',
+  orders: 'o',
   other: 'f',
 };
-const OUR_NAME = /^([lcsefg])(\d{1,6})$/;
+const OUR_NAME = /^([lcsefgo])(\d{1,6})$/;
 
 /** A file of this name beside the keeper's socket says that the keeper ends, and not the daemon alone. */
 export const KEEPER_STOPS = 'stops';

@@ -74,6 +74,7 @@ export class Metrics {
     const families = VM_FAMILIES.map(({ name, type, help }) => new Family(`balloond_vm_${name}`, type, help));
     const kicks = new Family('balloond_vm_kick_to_ack_seconds', 'histogram', KICKS_HELP);
     const discards = new Family('balloond_vm_discard_seconds', 'histogram', DISCARDS_HELP);
+    const diagnoses = new Family('balloond_vm_diagnosis', 'gauge', DIAGNOSIS_HELP);
     const errors = new Family('balloond_vm_errors_total', 'counter', ERRORS_HELP);
     const sums = VM_FAMILIES.map(({ type }, at) => (type === 'counter' ? (this.#goneCounters[at] ?? 0) : 0));
     const meters = new VmMeters();
@@ -92,6 +93,7 @@ export class Metrics {
         families[at]?.add(own, value);
         if (total) sums[at] = (sums[at] ?? 0) + value;
       });
+      if (view.diagnosis !== null) diagnoses.add(`${own},${label('code', view.diagnosis.code)}`, 1);
       const { kickToAck, discards: batches } = vm.meters;
       kicks.addHistogram(own, kickToAck.boundsSeconds, kickToAck.cumulative(), kickToAck.sumSeconds);
       discards.addHistogram(own, batches.boundsSeconds, batches.cumulative(), batches.sumSeconds);
@@ -104,6 +106,7 @@ export class Metrics {
       ...families,
       kicks,
       discards,
+      diagnoses,
       errors,
       ...totals(sums, meters, states),
       ...policyFamilies(this.#policy()),
@@ -135,6 +138,7 @@ export class Metrics {
 const KICKS_HELP =
   "Time from the daemon's wake-up by a guest's kick until its buffers were given back, waiting for a turn or a discard included";
 const DISCARDS_HELP = 'CPU time that the system calls of one batch of discards took';
+const DIAGNOSIS_HELP = 'Always 1, while something is wrong with the VM; its label is the code of the verdict';
 const ERRORS_HELP = 'Requests refused, rings stopped and system calls failed, by the culprit';
 
 function totals(sums: readonly number[], meters: VmMeters, states: Record<string, number>): Family[] {

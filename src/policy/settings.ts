@@ -8,7 +8,7 @@ export type PolicyMode = 'observe' | 'auto' | 'off';
 const SIZE_PATTERN = '\\d+ ?[Bb]?|\\d+(\\.\\d+)? ?[KMGTkmgt]([Ii][Bb])?';
 const PERCENT_PATTERN = '0*(100(\\.0+)?|\\d{1,2}(\\.\\d+)?) ?%';
 const NAME_PATTERN = Type.String({ minLength: 1, pattern: '^[^\\u0000]*$' });
-const AMOUNT = Type.String({
+export const AMOUNT = Type.String({
   pattern: `^\\s*(${PERCENT_PATTERN}|${SIZE_PATTERN})\\s*$`,
   title: `a percentage such as "25%", or a size (${SIZE_FORMS})`,
 });
@@ -314,7 +314,8 @@ function overlaps(bands: readonly Static<typeof BandTable>[]): Mistake[] {
   return [...mistakes.values()];
 }
 
-function amountOrNull(text: string | undefined): Amount | null {
+/** The amount of a text; null: there is none, or the text is no amount. */
+export function amountOrNull(text: string | undefined): Amount | null {
   try {
     return text === undefined ? null : parseAmount(text);
   } catch {

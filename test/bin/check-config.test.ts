@@ -45,6 +45,20 @@ const BAD: readonly (readonly [text: string | Buffer, ...lines: RegExp[]])[] = [
     /:4:1: policy\.default-band/,
     /:5:1: .*move it to/,
   ],
+  [`${SOCKET}[[vm]]\nmatch = "*"\ntarget = "lots"\n`, /:5:1: vm\.0\.target must be a percentage/],
+  [`${SOCKET}[[vm]]\nmatch = "*"\ntarget = "120%"\n`, /:5:1: vm\.0\.target /],
+  [
+    `${SOCKET}[[vm]]\nmatch = "*"\ntarget = "1G"\nmin = "2G"\nmax = "512M"\npolicy = "auto"\n`,
+    /:5:1: vm\.0\.target \(1G\) is below min \(2G\): raise/,
+    /:5:1: vm\.0\.target \(1G\) is above max \(512M\): lower/,
+    /:6:1: vm\.0\.min /,
+    /:8:1: vm\.0\.policy "auto" contradicts target/,
+  ],
+  [`${SOCKET}[[vm]]\nmatch = "*"\ninhibit = ""\n`, /:5:1: vm\.0\.inhibit must be a reason of 1 to 200/],
+  [
+    `${SOCKET}[[vm]]\nmatch = "*"\npolicy = "by hand"\n`,
+    /:5:1: vm\.0\.policy must be one of auto, manual, and is "by hand"/,
+  ],
 ];
 
 void t.test('what is refused, is refused by both in the same words', async (t) => {

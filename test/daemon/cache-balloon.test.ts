@@ -1,9 +1,9 @@
 // The rules that protect a VM with a page cache balloon, seen from a VMM and a guest that stand in for QEMU and Linux.
 import t from 'tap';
 import { VmFleet } from '../../src/daemon/fleet.js';
-import { deviceOptions, type DeviceOptions, type SocketSettings } from '../../src/daemon/settings.js';
-import { decodeVmRecord } from '../../src/daemon/vm-record.js';
-import { Vm } from '../../src/daemon/vm.js';
+import { deviceOptions, type SocketSettings } from '../../src/daemon/settings.js';
+import { decodeVmRecord } from '../../src/vm/record.js';
+import type { DeviceOptions } from '../../src/vm/kinds.js';
 import { StateFile } from '../../src/memory/state-file.js';
 import { EventLog } from '../../src/ops/event-log.js';
 import { closeFd, duplicateFd } from '../../src/os/fd.js';
@@ -28,7 +28,7 @@ import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { HostTree } from '../support/host-tree.js';
 import { F_VERSION_1 } from '../support/guest-ring.js';
 import { parseMetrics } from '../support/metric-samples.js';
-import { pfns, ServedVm } from '../support/served-vm.js';
+import { pfns, serveDevice, ServedVm } from '../support/served-vm.js';
 import { bits } from '../support/wire.js';
 
 const FIRST = 4096;
@@ -110,13 +110,13 @@ void t.test('what is told as reclaimed is counted, and touches nothing', async (
 
 void t.test('of 2012: the limit, `actual` and statistics go through the config space', async (t) => {
   const { served, frontend, driver } = await running(NO_CACHE_FEATURES);
-  served.vm.setTarget({ balloonBytes: 1000 * PAGE_BYTES });
+  served.vm.setTarget({ cacheLimitBytes: 1000 * PAGE_BYTES });
   await frontend.waitConfigChanges(1);
   t.equal(await driver.read(CACHE_CONFIG.numPages), 1000);
   await driver.add(pages(FIRST, 256));
   await driver.write(CACHE_CONFIG.actual, 256);
   await served.until(({ balloon }) => balloon.actualBytes === 256 * PAGE_BYTES, 'actual is taken');
-  const asked = served.vm.refreshStats(5000);
+  const asked = served.device.refreshStats(5000);
   await frontend.waitConfigChanges(2);
   t.equal(await driver.read(CACHE_CONFIG.needStats), 1);
   await driver.write(CACHE_CONFIG.pagesTotal, RAM_PAGES);
@@ -203,33 +203,32 @@ for (const stops of [false, true]) {
     const [ours, theirs] = socketPair();
     fds.keep(ours);
     const left = StateFile.create();
-    const identity = { name: 'vm', pid: 2 ** 22 + 1, socketPath: null, options: OPTIONS };
+    const identity = { name: 'vm', pid: 2 ** 22 + 1, options: OPTIONS };
     let ends = 0;
     const ended = (): number => ends++;
-    const before = new Vm(ours, identity, { keeper: fds, state: left, found: null }, nothing, ended);
+    const handOver = { keeper: fds, state: left, found: null };
+    const before = serveDevice(ours, identity, handOver, nothing, ended);
     const frontend = new Frontend({ socket: theirs, timeoutMs: 5000, ...SPACE });
     await frontend.connect();
     const driver = await CacheDriver.start(frontend);
     await driver.add([{ pfn: FIRST, order: 9 }]);
     // As a pin does: what is written down as inhibiting is the operator's word alone.
-    await before.setInhibited('a device');
+    await before.vm.setInhibited('a device');
     await frontend.waitConfigChanges(1);
     t.equal(await driver.read(CACHE_CONFIG.lock), 1);
     await driver.write(CACHE_CONFIG.locked, 1);
     if (stops) await driver.reset();
     const state = StateFile.open(duplicateFd(left.fd));
-    const found = { ...decodeVmRecord(before.record()), inhibited: null };
+    const found = { ...decodeVmRecord(before.device.record()), inhibited: null };
     t.equal(found.device, 'cache-balloon');
     // The process before it does nothing from here on, as one that was killed.
     const next = fds.next(new Map());
     const connection = next.claim(found.connection) ?? -1;
-    const after = new Vm(connection, identity, { keeper: next, state, found }, nothing, ended);
-    after.checkPinned();
-    after.resume();
-    t.equal(after.view().inhibited, null);
+    const after = serveDevice(connection, identity, { keeper: next, state, found }, nothing, ended);
+    t.equal(after.vm.inhibited, null);
     t.equal(state.words[CACHE_CONFIG.lock / 4], 0);
-    t.equal(after.view().balloon.actualBytes, stops ? 0 : 512 * PAGE_BYTES);
-    before.close();
+    t.equal(after.device.balloonView().actualBytes, stops ? 0 : 512 * PAGE_BYTES);
+    before.vm.close();
     frontend.close();
     await until(() => ends === 2, 'both end');
     fds.close();
@@ -304,10 +303,12 @@ void t.test(
     await until(() => fleet.find('cached')?.state === 'stopped', 'the guest reboots');
     const again = await CacheDriver.start(frontend);
     t.equal(await again.read(CACHE_CONFIG.numPages), limit() / PAGE_BYTES, 'also for the next driver');
-    t.match(fleet.setTarget('cached', { cacheLimitBytes: 5 * PAGE_BYTES }), { policy: { mode: 'manual' } });
+    t.match(await fleet.setTarget('cached', { cacheLimitBytes: 5 * PAGE_BYTES }), {
+      policy: { mode: 'manual' },
+    });
     await new Promise((resolve) => setTimeout(resolve, 200));
     t.equal(limit(), 5 * PAGE_BYTES);
-    fleet.changePolicy({ paused: false, vm: 'cached' });
+    await fleet.changePolicy({ paused: false, vm: 'cached' });
     t.match(fleet.find('cached'), { policy: { mode: 'auto' } });
     await until(() => limit() > 5 * PAGE_BYTES, 'governed again');
     frontend.close();

@@ -7,7 +7,7 @@ import {
   ownBytes,
   STEP_BYTES,
   type GuestUse,
-} from '../../src/daemon/limit-plan.js';
+} from '../../src/vm/limits-plan.js';
 
 const bytes = fc.integer({ min: 0, max: 2 ** 42 });
 const uses = fc

@@ -1,7 +1,8 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { VmLimits } from '../../src/daemon/limits.js';
+import { VmCgroup } from '../../src/vm/cgroup.js';
+import { VmLimits } from '../../src/vm/limits.js';
 import { HostTree } from '../support/host-tree.js';
 import { pfns, ServedVm, type SeenEvent } from '../support/served-vm.js';
 import { GuestRam } from '../support/guest-ram.js';
@@ -49,7 +50,7 @@ void t.test('fixed limits are taken as they are, and put back when the VM leaves
     verdict: /memory.max is 600 MiB and the guest may use 1 GiB/,
   });
   await t.rejects(served.vm.limits.request({ max: 99 * MIB }), /the kernel would kill it/);
-  t.match(JSON.parse(served.vm.record()), {
+  t.match(JSON.parse(served.device.record()), {
     limits: { path: '/vms/web', highBytes: { found: 2048 * MIB }, maxBytes: { found: null } },
   });
   await served.vm.limits.request({ high: 'restore', max: 'max' });
@@ -151,14 +152,15 @@ void t.test('what was found outlives the daemon that found it', async (t) => {
   tree.memory('/vms/web', { high: String(700 * MIB), stat: 'anon 4096' });
   const use = () => ({ ramBytes: RAM_BYTES, targetBytes: 0, discardedBytes: 0, tellsFirst: true });
   const records: string[] = [];
-  const context = { pid: PID, shared: false, emit: () => undefined, use, paths: tree.paths };
-  const first = new VmLimits({ ...context, save: () => records.push(JSON.stringify(first.record())) }, null);
+  const emit = (): undefined => undefined;
+  const context = () => ({ cgroup: new VmCgroup({ pid: PID, paths: tree.paths, emit }), emit, use });
+  const first = new VmLimits({ ...context(), save: () => records.push(JSON.stringify(first.record())) });
   await first.request({ high: 'follow', max: 2048 * MIB });
   t.match(JSON.parse(records[0] ?? ''), { highBytes: { found: 700 * MIB } }, 'before it was changed');
   // Killed here; the next one knows nothing else.
   tree.memory('/vms/web', { high: '4096', max: String(2048 * MIB), stat: 'anon 4096' });
-  const second = new VmLimits({ ...context, save: () => undefined }, first.record());
-  second.resume();
+  const second = new VmLimits({ ...context(), save: () => undefined });
+  second.resume(first.record());
   t.ok(Number(tree.read('cgroup/vms/web/memory.high')) > RAM_BYTES, 'goes on following');
   second.close();
   await new Promise((resolve) => setTimeout(resolve, 50));

@@ -312,7 +312,7 @@ void t.test('rule 9: every set of offered features works with every numbering of
         if (!frontend.ram.pageIsZero(FIRST + 30)) t.fail(`${what}: reporting`);
       }
       if (features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
-        if (!(await served.vm.refreshStats(5000))) t.fail(`${what}: statistics`);
+        if (!(await served.device.refreshStats(5000))) t.fail(`${what}: statistics`);
       }
       if (served.saw('driver-error').length > 0) t.fail(`${what}: a ring was stopped`);
       await served.close();
@@ -335,7 +335,7 @@ void t.test('rule 10: rings start at used->idx, whatever base the VMM names', as
   const driver = await BalloonDriver.start(frontend, { stats: () => [[4, 12345n]] });
   await served.until((view) => view.stats !== null, 'the primed statistics are seen');
   t.equal(served.view.stats?.['VIRTIO_BALLOON_S_MEMFREE'], 12345);
-  t.ok(await served.vm.refreshStats(5000), 'and the buffer goes round');
+  t.ok(await served.device.refreshStats(5000), 'and the buffer goes round');
   t.equal(driver.statsRequests, 1);
   await served.close();
 });
@@ -414,7 +414,7 @@ for (const ring of ['split', 'packed'] as const) {
     await served.until((view) => view.state === 'running', 'runs again');
     t.equal(served.view.balloon.actualBytes, 2 ** 20);
     t.equal(served.view.balloon.pendingBytes, 2 ** 20, 'and the ledger was kept');
-    t.ok(await served.vm.refreshStats(5000), 'the held statistics buffer was not lost');
+    t.ok(await served.device.refreshStats(5000), 'the held statistics buffer was not lost');
     await driver.deflate(pfns(FIRST, 256));
     t.equal(served.view.balloon.pendingBytes, 0);
     await served.close();
@@ -440,7 +440,7 @@ void t.test('every combination of ring features carries the balloon', async (t) 
     await driver.inflate(pages);
     await driver.deflate(pages.slice(0, 1000));
     await driver.report([{ gpa: FIRST * PAGE_BYTES, len: 8 * PAGE_BYTES }]);
-    for (let n = 0; n < 20; n++) if (!(await served.vm.refreshStats(5000))) t.fail('statistics');
+    for (let n = 0; n < 20; n++) if (!(await served.device.refreshStats(5000))) t.fail('statistics');
     t.equal(served.view.balloon.actualBytes, 4000 * PAGE_BYTES, `bits ${chosen.join(' ')}`);
     t.same(served.saw('driver-error'), []);
     t.same(frontend.protocolViolations, []);

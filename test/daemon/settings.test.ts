@@ -2,7 +2,8 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { readConfigFile } from '../../src/daemon/config/read.js';
-import { deviceOptions, offeredBits } from '../../src/daemon/settings.js';
+import { deviceOptions } from '../../src/daemon/settings.js';
+import { offeredBits } from '../../src/vm/kinds.js';
 import { globMatches } from '../../src/policy/glob.js';
 
 void t.test('a configuration file is read, and the most particular setting wins', (t) => {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { verdict, type Symptoms } from '../../src/daemon/verdict.js';
+import { diagnose, sentence, type Symptoms } from '../../src/vm/diagnosis.js';
 import { NEXT_STEP } from '../support/next-step.js';
 import { ServedVm } from '../support/served-vm.js';
 
@@ -24,8 +24,14 @@ const healthy: Symptoms = {
   pinnedBy: null,
   silentRings: false,
 };
+const STOPPED = { code: 'ring-stopped', text: 'ring 0 is stopped', remedy: 'reload' } as const;
 /** Half of what it should give. */
 const short: Symptoms = { ...healthy, actualBytes: 256 * MIB, heldBytes: 256 * MIB };
+
+function verdict(symptoms: Symptoms): string | null {
+  const diagnosis = diagnose(symptoms);
+  return diagnosis && sentence(diagnosis);
+}
 
 /** How the verdicts begin that docs/operating.md explains, or what stands in their middle. */
 const [, TABLE = ''] = readFileSync(join(import.meta.dirname, '../../../docs/operating.md'), 'utf8').split(
@@ -59,7 +65,7 @@ void t.test('nothing is said of a VM that is well, or has had little time', (t) 
 });
 
 void t.test('each trouble has a sentence that says what to do', (t) => {
-  says({ problem: 'ring 0 is stopped' }, /^ring 0 is stopped$/);
+  says({ problem: STOPPED }, /^ring 0 is stopped: reload$/);
   says({ state: 'connected' }, /no guest driver.*has virtio_balloon /);
   says({ state: 'connected', driver: 'virtio_cache_balloon' }, /no guest driver.*has virtio_cache_balloon /);
   says({ silentRings: true }, /share=on/);
@@ -78,9 +84,10 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
 
 void t.test('what docs/operating.md explains is said somewhere', (t) => {
   const sources = [
-    'src/daemon/verdict.ts',
-    'src/daemon/vm.ts',
-    'src/daemon/limits.ts',
+    'src/vm/diagnosis.ts',
+    'src/vm/troubles.ts',
+    'src/vm/device.ts',
+    'src/vm/limits-words.ts',
     'src/vhost-user/vring.ts',
   ]
     .map((path) => readFileSync(join(import.meta.dirname, '../../..', path), 'utf8'))
@@ -91,7 +98,7 @@ void t.test('what docs/operating.md explains is said somewhere', (t) => {
 });
 
 void t.test('what is wrong with the VM comes before what follows from it', (t) => {
-  says({ problem: 'memory is gone', statsAgeMs: 60_000 }, /^memory is gone$/, short);
+  says({ problem: STOPPED, statsAgeMs: 60_000 }, /^ring 0 is stopped: reload$/, short);
   says({ pinnedBy: '/dev/vfio/12', statsAgeMs: 60_000 }, /pins/, short);
   says({ answered: false, statsAgeMs: 60_000 }, /never answered/, short);
   t.end();
@@ -117,9 +124,9 @@ void t.test('a device with too few queues', async (t) => {
 
 void t.test('a VMM that is slow to name its queues has enough in the end', async (t) => {
   const { served } = await ServedVm.running();
-  served.vm.queuesSettled(1, 5);
+  served.device.queuesSettled(1, 5);
   t.match(served.view.verdict, 'num_vqs=5');
-  served.vm.queuesSettled(5, 5);
+  served.device.queuesSettled(5, 5);
   t.equal(served.view.verdict, null);
   await served.close();
 });

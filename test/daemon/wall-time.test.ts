@@ -1,11 +1,10 @@
 // Somebody sets the host's time by hours, forth and back: nothing that is a duration, an age or a turn notices.
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
-import { decodeVmRecord, momentOf } from '../../src/daemon/vm-record.js';
 import { VmReadings } from '../../src/governor/readings.js';
+import { decodeVmRecord, momentOf } from '../../src/vm/record.js';
 import { EventLog } from '../../src/ops/event-log.js';
 import { fromWall, monotonicNow, msAgo, msSince, toBoot, toWall, wallNow } from '../../src/os/clock.js';
-import { HostTree } from '../support/host-tree.js';
 import { ServedVm } from '../support/served-vm.js';
 import { wallClock } from '../support/wall-clock.js';
 
@@ -36,7 +35,7 @@ void t.test('the next daemon knows how old things are', async (t) => {
   const step = wallClock(t);
   const { served, driver } = await ServedVm.running({ statsIntervalSeconds: 0.1 });
   await driver.waitStatsRequests(2);
-  const { stats, connectedAt, connectedBootMs } = decodeVmRecord(served.vm.record());
+  const { stats, connectedAt, connectedBootMs } = decodeVmRecord(served.device.record());
   if (stats === null) throw new Error('no statistics are written down');
   for (const hours of STEPS_HOURS) {
     step(hours);
@@ -64,7 +63,10 @@ void t.test('a record of a build that knew wall time alone', (t) => {
 
 void t.test('a guest stalls only while it says so', (t) => {
   const step = wallClock(t);
-  const readings = new VmReadings(1, () => undefined, new HostTree(t).paths);
+  const readings = new VmReadings(
+    { usage: () => null, watch: () => null, unwatch: () => undefined },
+    () => undefined,
+  );
   const say = (stalls: number): number =>
     readings.stallPercent({
       ageSeconds: 0,

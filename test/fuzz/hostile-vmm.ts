@@ -2,7 +2,11 @@
 import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { FrontendRequest } from '../../protocol/vhost-user/requests.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
-import { TargetError, Vm, type VmHandOver } from '../../src/daemon/vm.js';
+import type { DeviceHandOver } from '../../src/vm/device-owner.js';
+import type { VmDevice } from '../../src/vm/device.js';
+import { vmView } from '../../src/vm/view.js';
+import { VmRefusal, type Vm } from '../../src/vm/vm.js';
+import { serveDevice } from '../support/served-vm.js';
 import { createEventFd, signalEvent } from '../../src/os/eventfd.js';
 import { StateFile } from '../../src/memory/state-file.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
@@ -68,6 +72,7 @@ export class HostileVmm {
   readonly #odd: number[];
   readonly #peer: RawPeer;
   readonly #vm: Vm;
+  readonly #device: VmDevice;
   /** Takes from the time that there is for all, which passes quickly then. */
   readonly #neighbour: Seat | null = null;
   #time = 0;
@@ -86,19 +91,21 @@ export class HostileVmm {
     const defaults = deviceOptions({}, null, 'hostile');
     const features = [...defaults.features, 'VIRTIO_F_RING_PACKED' as const];
     const options = { ...defaults, features, statsIntervalSeconds: 0 };
-    const identity = { name: 'hostile', pid: NOBODY, socketPath: null, options };
-    const handOver: VmHandOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null };
+    const identity = { name: 'hostile', pid: NOBODY, options };
+    const handOver: DeviceHandOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null };
     if (dice.chance(15)) {
       handOver.turns = new Turns(() => (this.#time += dice.below(12)));
       this.#neighbour = handOver.turns.seat();
     }
-    this.#vm = new Vm(
+    const { vm, device } = serveDevice(
       ours,
       identity,
       handOver,
       () => undefined,
       () => (this.#ended = true),
     );
+    this.#vm = vm;
+    this.#device = device;
   }
 
   get over(): boolean {
@@ -198,17 +205,17 @@ export class HostileVmm {
           const bytes = dice.below(2 * RAM_BYTES);
           this.#vm.setTarget(dice.chance(50) ? { balloonBytes: bytes } : { memoryBytes: bytes });
         } catch (error) {
-          if (!(error instanceof TargetError)) throw error;
+          if (!(error instanceof VmRefusal)) throw error;
         }
         break;
       case 1:
         void this.#vm.setInhibited(dice.chance(50) ? 'fuzz' : null);
         break;
       case 2:
-        void this.#vm.refreshStats(1);
+        void this.#device.refreshStats(1);
         break;
       default:
-        JSON.stringify(this.#vm.view());
+        JSON.stringify(vmView(this.#vm, null));
     }
   }
 

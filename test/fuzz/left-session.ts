@@ -1,7 +1,7 @@
 // What a daemon that was killed leaves of a session: its state file and its file descriptors.
 import { fstatSync, readSync } from 'node:fs';
-import { deviceOptions, type OfferableFeature } from '../../src/daemon/settings.js';
-import { Vm, type VmIdentity } from '../../src/daemon/vm.js';
+import { deviceOptions } from '../../src/daemon/settings.js';
+import type { DeviceOptions, OfferableFeature } from '../../src/vm/kinds.js';
 import { StateFile } from '../../src/memory/state-file.js';
 import { fileOffset } from '../../src/os/fd.js';
 import { socketPair } from '../../src/os/socket.js';
@@ -9,7 +9,7 @@ import { BALLOON_F, BalloonDriver, LINUX_FEATURES } from '../support/balloon-dri
 import { Frontend, QEMU_PROTOCOL_FEATURES } from '../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { F_RING_PACKED } from '../support/guest-ring.js';
-import { pfns } from '../support/served-vm.js';
+import { pfns, serveDevice } from '../support/served-vm.js';
 import { bits, PROTOCOL_F, REQUEST, u64s } from '../support/wire.js';
 import { createMemfd } from '../../src/os/memfd.js';
 import { closeFd } from '../../src/os/fd.js';
@@ -26,10 +26,9 @@ const RAM_BYTES = 8 * 2 ** 20;
 const FIRST_PFN = 1024;
 const PAGES = 512;
 
-export const IDENTITY: VmIdentity = {
+export const IDENTITY: { name: string; pid: number; options: DeviceOptions } = {
   name: 'left',
   pid: NOBODY,
-  socketPath: null,
   options: {
     ...deviceOptions({}, null, 'left'),
     features: [
@@ -56,7 +55,8 @@ export async function leaveSession(stage: Stage): Promise<LeftSession> {
   fds.keep(ours);
   const connection = fds.nameOf(ours) ?? '';
   let ended = false;
-  const vm = new Vm(ours, IDENTITY, { keeper: fds, state, found: null }, nothing, () => (ended = true));
+  const handOver = { keeper: fds, state, found: null };
+  const { vm } = serveDevice(ours, IDENTITY, handOver, nothing, () => (ended = true));
   const frontend = new Frontend({
     socket: theirs,
     ram: GuestRam.likeQemu(RAM_BYTES, { lowBytes: RAM_BYTES / 2 }),

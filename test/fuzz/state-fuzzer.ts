@@ -1,5 +1,7 @@
-import { Vm } from '../../src/daemon/vm.js';
-import { decodeVmRecord } from '../../src/daemon/vm-record.js';
+import { vmView } from '../../src/vm/view.js';
+import type { Vm } from '../../src/vm/vm.js';
+import { serveDevice } from '../support/served-vm.js';
+import { decodeVmRecord } from '../../src/vm/record.js';
 import { FrontendError } from '../../src/memory/errors.js';
 import { StateError, StateFile } from '../../src/memory/state-file.js';
 import { probeDiscard } from '../../src/os/discard.js';
@@ -84,7 +86,7 @@ async function serve(dice: Dice, fd: number, fds: NamedFds, peer: RawPeer): Prom
     const connection = fds.claim(found.connection);
     if (connection === null) throw new StateError('its connection is not there');
     const handOver = { keeper: fds, state, found };
-    vm = new Vm(connection, IDENTITY, handOver, nothing, () => (life.ended = true));
+    ({ vm } = serveDevice(connection, IDENTITY, handOver, nothing, () => (life.ended = true)));
   } catch (error) {
     if (!isRefusal(error)) throw error;
     // Everything is left as it was, for a daemon that understands it.
@@ -93,13 +95,12 @@ async function serve(dice: Dice, fd: number, fds: NamedFds, peer: RawPeer): Prom
     closeFd(fd);
     return;
   }
-  vm.resume();
   for (let n = dice.below(6); n > 0 && !life.ended; n--) {
     const request = dice.pick([REQUEST.GET_FEATURES, REQUEST.SET_OWNER, REQUEST.GET_PROTOCOL_FEATURES]);
     peer.send(encodeMessage(request, VERSION | NEED_REPLY_FLAG, u64s()), []);
     await turns(2);
     peer.read();
-    JSON.stringify(vm.view());
+    JSON.stringify(vmView(vm, null));
   }
   vm.close();
   await until(() => life.ended, 'the VM ends');

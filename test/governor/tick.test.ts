@@ -2,7 +2,6 @@
 import { rmSync, symlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { GovernedDevices } from '../../src/daemon/governed-vm.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
 import type { GovernedVm } from '../../src/governor/governed-vm.js';
 import { PolicyEngine } from '../../src/governor/tick.js';
@@ -113,8 +112,8 @@ class Scene {
       }),
       () =>
         [...this.guests.keys()].flatMap((name) => {
-          const [first, ...others] = this.devices(name).map(({ vm }) => vm);
-          return first === undefined ? [] : new GovernedDevices(name, [first, ...others]);
+          const [first] = this.devices(name).map(({ vm }) => vm);
+          return first === undefined ? [] : first;
         }),
       (event, message, fields = {}, vm = '') =>
         this.events.push({ event, message, fields, vm, tick: this.tick }),
@@ -142,7 +141,7 @@ class Scene {
       if (caches[name] !== undefined) {
         const space = { queueCount: 2, configBytes: CACHE_CONFIG_BYTES };
         const options = deviceOptions({}, { path: '/cache', device: 'cache-balloon' }, name);
-        const shared = { ...options, statsIntervalSeconds: 0, pid, paths };
+        const shared = { ...options, statsIntervalSeconds: 0, pid, paths, name };
         const served = new ServedVm({ ...shared, frontend: { ram, ...space } });
         await served.frontend.connect();
         guest.cache = await CacheDriver.start(served.frontend);
@@ -151,7 +150,9 @@ class Scene {
       }
       if (caches[name] === 'alone') continue;
       const driver = { stats: () => guest.stats(), areaGpa: BALLOON_AREA_GPA };
-      const running = await ServedVm.running({ pid, paths, frontend: { ram }, driver });
+      const beside = scene.caches.get(name)?.vm;
+      const both = beside === undefined ? {} : { beside };
+      const running = await ServedVm.running({ pid, paths, name, frontend: { ram }, driver, ...both });
       guest.driver = running.driver;
       running.driver.followTarget();
       scene.served.set(name, running.served);
@@ -189,7 +190,7 @@ class Scene {
       guest.live();
       await guest.size();
       this.tree.write(`cgroup/vms/${name}/memory.current`, `${Math.round(guest.touchedBytes)}\n`);
-      await this.served.get(name)?.vm.refreshStats(2000);
+      await this.served.get(name)?.device.refreshStats(2000);
     }
     this.#meminfo();
     this.engine.tick();
@@ -492,7 +493,7 @@ void t.test(
     t.match(observing.explained('bronze-1')?.said, /^would have let the page cache balloon of bronze-1/);
 
     const acting = await Scene.open(t, 600 * MIB, ['bronze-1'], {}, { 'bronze-1': 'beside' });
-    acting.caches.get('bronze-1')?.vm.setTarget({ balloonBytes: 8 * MIB });
+    acting.caches.get('bronze-1')?.vm.setTarget({ cacheLimitBytes: 8 * MIB });
     for (let second = 0; second < 3; second++) await acting.second();
     t.equal(acting.caches.get('bronze-1')?.view.balloon.targetBytes, 8 * MIB);
     t.match(acting.explained('bronze-1'), { mode: 'manual', now: /policy resume bronze-1/ });
@@ -511,6 +512,7 @@ void t.test('a guest is not believed to hold what the host has', (t) => {
     ramBytes: RAM_BYTES,
     allocatedBytes: RAM_BYTES,
     limitable: false,
+    cgroup: { usage: () => null, watch: () => null, unwatch: () => undefined },
     manual: false,
     figures: {
       state: 'running',

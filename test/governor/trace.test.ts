@@ -31,6 +31,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
     ramBytes: RAM_BYTES,
     allocatedBytes: allocatedBytes ?? USED_BYTES,
     limitable: false,
+    cgroup: { usage: () => null, watch: () => null, unwatch: () => undefined },
     manual: manual ?? false,
     figures: {
       state: 'running',

@@ -4,6 +4,7 @@ import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
+import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
 import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
@@ -48,6 +49,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
     cache: null,
     inhibited: null,
     verdict: null,
+    diagnosis: null,
     features: ['VIRTIO_BALLOON_F_MUST_TELL_HOST', 'VIRTIO_BALLOON_F_STATS_VQ', 'VIRTIO_F_VERSION_1'],
     stats: {
       ageSeconds: 3.2,
@@ -57,11 +59,21 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
       'tag-16': 5,
     },
     cgroup: null,
-    limits: { high: null, max: null, mayUseBytes: 4 * GIB, problem: null },
+    limits: { high: null, max: null, mayUseBytes: 4 * GIB, problem: null, diagnosis: null },
     policy: null,
+    orders: [],
     statsIntervalSeconds: 10,
     ...change,
   };
+}
+
+/** A verdict as a daemon gives it, for people and for programs. */
+export function verdict(
+  code: DiagnosisCode,
+  text: string,
+  remedy: string,
+): Pick<VmView, 'verdict' | 'diagnosis'> {
+  return { verdict: `${text}: ${remedy}`, diagnosis: { code, text, remedy } };
 }
 
 export class MemoryFleet implements Fleet {
@@ -98,7 +110,12 @@ export class MemoryFleet implements Fleet {
     return this.#vms.get(name);
   }
 
-  setTarget(name: string, target: TargetRequest): VmView {
+  names(): readonly string[] {
+    return [...this.#vms.keys()];
+  }
+
+  async setTarget(name: string, target: TargetRequest): Promise<VmView> {
+    await Promise.resolve();
     const vm = this.#get(name);
     if ('cacheLimitBytes' in target) {
       return this.#replace({ ...vm, cache: { ...vm.balloon, targetBytes: target.cacheLimitBytes } });
@@ -115,11 +132,13 @@ export class MemoryFleet implements Fleet {
     return this.#replace({ ...vm, limits: { ...vm.limits, high: kept(high), max: kept(max) } });
   }
 
-  setStatsInterval(name: string, statsIntervalSeconds: number): VmView {
+  async setStatsInterval(name: string, statsIntervalSeconds: number): Promise<VmView> {
+    await Promise.resolve();
     return this.#replace({ ...this.#get(name), statsIntervalSeconds });
   }
 
   async refreshStats(name: string, timeoutMs: number): Promise<VmView> {
+    this.onFind(name);
     await Promise.resolve();
     const vm = this.#get(name);
     return this.#replace({ ...vm, stats: { ...vm.stats, ageSeconds: 0, 'tag-timeout': timeoutMs } });
@@ -167,7 +186,8 @@ export class MemoryFleet implements Fleet {
     return this.policyState;
   }
 
-  changePolicy({ paused, vm }: PolicyChange): PolicyState {
+  async changePolicy({ paused, vm }: PolicyChange): Promise<PolicyState> {
+    await Promise.resolve();
     if (vm !== undefined) this.#get(vm);
     this.policyState = { ...this.policyState, paused };
     return this.policyState;

@@ -7,33 +7,37 @@ import { temporaryFolder } from './fleet.js';
 
 export class HostTree {
   readonly paths: HostPaths;
-  readonly #folder: string;
+  readonly folder: string;
 
   constructor(t: Test) {
-    this.#folder = temporaryFolder(t);
-    this.paths = { proc: join(this.#folder, 'proc'), cgroup: join(this.#folder, 'cgroup') };
+    this.folder = temporaryFolder(t);
+    this.paths = {
+      proc: join(this.folder, 'proc'),
+      cgroup: join(this.folder, 'cgroup'),
+      limitsHelper: join(this.folder, 'limits.sock'),
+    };
     this.write('cgroup/cgroup.controllers', 'cpu memory\n');
     this.process('self', '/system.slice/balloond.service');
   }
 
   write(path: string, text: string): void {
-    mkdirSync(dirname(join(this.#folder, path)), { recursive: true });
-    writeFileSync(join(this.#folder, path), text);
+    mkdirSync(dirname(join(this.folder, path)), { recursive: true });
+    writeFileSync(join(this.folder, path), text);
   }
 
   link(path: string, target: string): void {
-    symlinkSync(target, join(this.#folder, path));
+    symlinkSync(target, join(this.folder, path));
   }
 
   read(path: string): string {
-    return readFileSync(join(this.#folder, path), 'latin1').trim();
+    return readFileSync(join(this.folder, path), 'latin1').trim();
   }
 
   process(pid: number | 'self', cgroup: string, { parent = 1, v1 = '' } = {}): void {
     this.write(`proc/${pid}/cgroup`, `${v1}0::${cgroup}\n`);
     this.write(`proc/${pid}/stat`, `${pid} (a ) name) S ${parent} 1 1 0`);
     const procs = `cgroup${cgroup}/cgroup.procs`;
-    const before = existsSync(join(this.#folder, procs)) ? this.read(procs) + '\n' : '';
+    const before = existsSync(join(this.folder, procs)) ? this.read(procs) + '\n' : '';
     this.write(procs, `${before}${pid === 'self' ? process.pid : pid}\n`);
   }
 

@@ -35,7 +35,7 @@ export async function buildNext(): Promise<string> {
       {
         name: 'next',
         setup: (bundling) => {
-          bundling.onLoad({ filter: /\/daemon\/vm-record\.ts$/ }, ({ path }) => {
+          bundling.onLoad({ filter: /\/vm\/record\.ts$/ }, ({ path }) => {
             let contents = readFileSync(path, 'utf8');
             for (const [where, change] of CHANGES) {
               if (!where.test(contents)) throw new Error(`nothing matches ${String(where)}`);

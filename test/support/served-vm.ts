@@ -1,13 +1,20 @@
 // One VM of the daemon, served in this process to a frontend in this process.
 import type { EventName } from '../../protocol/control/events.js';
 import type { VmView } from '../../protocol/control/schema.js';
-import { Vm } from '../../src/daemon/vm.js';
-import { deviceOptions, type DeviceOptions } from '../../src/daemon/settings.js';
-import type { HostPaths } from '../../src/host/host-paths.js';
+import { deviceOptions } from '../../src/daemon/settings.js';
+import { HOST_PATHS, type HostPaths } from '../../src/host/host-paths.js';
 import { StateFile } from '../../src/memory/state-file.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { socketPair } from '../../src/os/socket.js';
 import type { Turns } from '../../src/vhost-user/turns.js';
+import type { DeviceHandOver } from '../../src/vm/device-owner.js';
+import type { VmDevice } from '../../src/vm/device.js';
+import type { DeviceOptions } from '../../src/vm/kinds.js';
+import { OrderBook } from '../../src/vm/order-book.js';
+import { NO_WISHES, type Wishes } from '../../src/vm/orders.js';
+import { vmView } from '../../src/vm/view.js';
+import { Vm, type VmContext } from '../../src/vm/vm.js';
+import type { Emit } from '../../src/ops/event-log.js';
 import { BalloonDriver, type BalloonDriverOptions } from './balloon-driver.js';
 import { Frontend, type FrontendOptions } from './frontend.js';
 
@@ -20,8 +27,37 @@ export interface SeenEvent {
   fields: Record<string, unknown>;
 }
 
+/** A VM with one device, served as the fleet does it; `ended` is called when the device is gone. */
+export function serveDevice(
+  fd: number,
+  { name, pid, options }: { name: string; pid: number; options: DeviceOptions },
+  handOver: DeviceHandOver,
+  emit: Emit,
+  ended: () => void,
+  { paths = HOST_PATHS, wishes = NO_WISHES, book = new OrderBook(), beside }: ServeOptions = {},
+): { vm: Vm; device: VmDevice } {
+  const left: VmContext['left'] = (_, device) => ENDINGS.get(device)?.();
+  const vm = beside ?? new Vm(name, pid, { emit, book, wishes, paths, left });
+  const device = vm.attach(fd, { socketPath: handOver.found?.socket ?? null, options }, handOver);
+  ENDINGS.set(device, ended);
+  if (handOver.found === null) vm.greet(device);
+  else vm.takeOver(device, handOver.found);
+  return { vm, device };
+}
+
+const ENDINGS = new WeakMap<VmDevice, () => void>();
+
+export interface ServeOptions {
+  /** The VM that the device is of, if it has one already. */
+  beside?: Vm;
+  paths?: HostPaths;
+  wishes?: Wishes;
+  book?: OrderBook;
+}
+
 export class ServedVm {
   readonly vm: Vm;
+  readonly device: VmDevice;
   readonly frontend: Frontend;
   readonly events: SeenEvent[] = [];
   closed = false;
@@ -31,21 +67,26 @@ export class ServedVm {
       frontend?: Partial<FrontendOptions>;
       pid?: number;
       turns?: Turns;
+      name?: string;
       paths?: HostPaths;
+      beside?: Vm;
     } = {},
   ) {
-    const { frontend, pid = NOBODY, turns, paths, ...device } = options;
+    const { frontend, pid = NOBODY, turns, paths, beside, name = 'vm', ...settings } = options;
     const [ours, theirs] = socketPair();
-    const settings = { ...deviceOptions({}, null, 'vm'), statsIntervalSeconds: 0, ...device };
-    const shared = { ...(turns !== undefined && { turns }), ...(paths !== undefined && { paths }) };
+    const all = { ...deviceOptions({}, null, 'vm'), statsIntervalSeconds: 0, ...settings };
+    const shared = turns === undefined ? {} : { turns };
     const handOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null, ...shared };
-    this.vm = new Vm(
+    const { vm, device } = serveDevice(
       ours,
-      { name: 'vm', pid, socketPath: null, options: settings },
+      { name, pid, options: all },
       handOver,
       (event, message, fields = {}) => this.events.push({ event, message, fields }),
       () => (this.closed = true),
+      { ...(paths !== undefined && { paths }), ...(beside !== undefined && { beside }) },
     );
+    this.vm = vm;
+    this.device = device;
     this.frontend = new Frontend({ socket: theirs, timeoutMs: 5000, ...frontend });
   }
 
@@ -61,8 +102,10 @@ export class ServedVm {
     return { served, frontend: served.frontend, driver };
   }
 
+  /** The VM with this device alone, as `balloon` whichever it is. */
   get view(): VmView {
-    return this.vm.view();
+    const { device } = this;
+    return { ...vmView(this.vm, null, [device]), balloon: device.balloonView() };
   }
 
   saw(event: EventName): SeenEvent[] {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { FrontendRequest, type FrontendRequestName } from '../../protocol/vhost-user/requests.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
-import { Vm } from '../../src/daemon/vm.js';
+import type { Vm } from '../../src/vm/vm.js';
 import { createEventFd } from '../../src/os/eventfd.js';
 import { StateFile } from '../../src/memory/state-file.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
@@ -17,7 +17,7 @@ import { BalloonDriver } from '../support/balloon-driver.js';
 import { Bystander, resources } from '../support/bystander.js';
 import { Nack } from '../support/frontend.js';
 import { describeRegion, GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
-import { pfns, ServedVm } from '../support/served-vm.js';
+import { pfns, serveDevice, ServedVm } from '../support/served-vm.js';
 import {
   bits,
   concat,
@@ -242,10 +242,10 @@ void t.test('a frontend that does not read its replies is cut off', async (t) =>
   const vms: Vm[] = [];
   const ended = new Promise<void>((resolve) => {
     const options = { ...deviceOptions({}, null, 'vm'), statsIntervalSeconds: 0 };
-    const identity = { name: 'vm', pid: 2 ** 22 + 1, socketPath: null, options };
+    const identity = { name: 'vm', pid: 2 ** 22 + 1, options };
     const handOver = { keeper: NO_KEEPER, state: StateFile.create(), found: null };
     const emit = (event: string, message: string): unknown => events.push(`${event}: ${message}`);
-    vms.push(new Vm(ours, identity, handOver, emit, resolve));
+    vms.push(serveDevice(ours, identity, handOver, emit, resolve).vm);
   });
   const question = encodeMessage(REQUEST.GET_CONFIG, VERSION, encodeConfig(0, new Uint8Array(256)));
   await new Promise<void>((resolve) => {
@@ -612,7 +612,7 @@ contained('the same table again keeps rings and ledger', TABLE, async (t, { serv
   t.equal(served.view.balloon.pendingBytes, 201 * PAGE_BYTES);
   await frontend.removeRegion(added);
   t.equal(served.view.balloon.pendingBytes, 200 * PAGE_BYTES, 'with the region goes what it owed');
-  t.ok(await served.vm.refreshStats(5000), 'the held statistics buffer is seen again');
+  t.ok(await served.device.refreshStats(5000), 'the held statistics buffer is seen again');
   t.same(served.saw('driver-error'), []);
 });
 

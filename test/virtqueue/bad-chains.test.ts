@@ -106,7 +106,7 @@ async function contained(
   driver.ring(role).kick({ force: true });
   await driver.tellPfns(role === 'deflate' ? 'inflate' : 'deflate', [FIRST]);
   await driver.tellPfns(role === 'inflate' ? 'deflate' : 'inflate', [FIRST]);
-  if (role !== 'stats') t.ok(await served.vm.refreshStats(5000));
+  if (role !== 'stats') t.ok(await served.device.refreshStats(5000));
   await bystander.works();
   t.equal(served.saw('driver-error').length, 1, 'once');
   t.match(served.view.verdict, new RegExp(`^ring ${index} is stopped`));
@@ -115,7 +115,7 @@ async function contained(
   await again.inflate(pfns(FIRST, 20));
   await again.deflate(pfns(FIRST, 10));
   await again.report([{ gpa: FIRST * PAGE_BYTES, len: PAGE_BYTES }]);
-  t.ok(await served.vm.refreshStats(5000));
+  t.ok(await served.device.refreshStats(5000));
   t.equal(served.view.verdict, null);
 }
 

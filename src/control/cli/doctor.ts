@@ -1,6 +1,6 @@
 /** `balloonctl doctor`: what on this host, and in each VM, keeps memory from coming back, and what mends it. */
 import type { DaemonEvent } from '../../../protocol/control/events.js';
-import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
+import type { BalloonView, VmDiagnosis, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
@@ -30,6 +30,9 @@ const FDS_OF_VM = 32;
 const STATS_AGE_MAX_SECONDS = 60;
 const WIDTH = 78;
 const NEWER_QEMU = 'apt install -t trixie-backports qemu-system-x86 (11.1 or newer)';
+
+/** A document in which a daemon of an earlier build leaves some fields out. */
+type Older<Document, Field extends keyof Document> = Omit<Document, Field> & Partial<Pick<Document, Field>>;
 
 /** Prints all findings. `own`: the version of balloonctl. Throws FoundError when one is to be mended. */
 export async function doctor(client: ControlClient, output: Output, own: string): Promise<void> {
@@ -153,30 +156,24 @@ export function examineFiles(most: number | null, vms: number): Finding {
 }
 
 export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEvent[]): Finding[] {
-  const { name, state, ramBytes, verdict, inhibited, features, stats, limits, cache } = vm;
-  const refused = verdict?.includes('share=on') === true;
+  const { name, state, ramBytes, inhibited, features, stats, cache } = vm;
+  const wrong = verdictOf(vm);
+  const refused = wrong?.code === 'private-memory' || wrong?.code === 'rings-silent';
   const mapped = events.findLast((one) => one.vm === name && one.event === 'memory-mapped');
   const pageBytes = mapped?.fields['backingPageBytes'];
-  const tooFew = /\bnum_vqs=\d+/.exec(verdict ?? '')?.[0];
+  const tooFew = wrong?.code === 'too-few-queues';
   const pages = typeof pageBytes === 'number' ? `, pages of ${formatSize(pageBytes)}` : '';
   const asksStats = features.includes('VIRTIO_BALLOON_F_STATS_VQ');
   const silent = asksStats && (stats === null || stats.ageSeconds > STATS_AGE_MAX_SECONDS);
   const findings = [
     good(name, 'VMM', `${vmm.kind}${vmm.version === null ? '' : ` ${vmm.version}`}, pid ${vm.pid}`),
     refused
-      ? bad(
-          name,
-          'memory',
-          'private: the daemon sees a copy',
-          'add share=on to the memory backend, restart the VM',
-        )
+      ? bad(name, 'memory', 'private: the daemon sees a copy', wrong.remedy)
       : good(name, 'memory', ramBytes === 0 ? 'not shared yet' : `${formatSize(ramBytes)} shared${pages}`),
     inhibited === null
       ? good(name, 'pinned', 'no, pages that the guest gives up are discarded')
-      : bad(name, 'pinned', inhibited, `balloonctl allow ${name}, or detach the device that it names`),
-    tooFew === undefined
-      ? good(name, 'queues', 'enough')
-      : bad(name, 'queues', verdict ?? '', `set ${tooFew} on the device, restart the VM`),
+      : bad(name, 'pinned', inhibited, inhibitedUntil(vm)),
+    tooFew ? bad(name, 'queues', wrong.text, wrong.remedy) : good(name, 'queues', 'enough'),
     good(
       name,
       'features',
@@ -195,17 +192,41 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
         },
   ];
   if (cache !== null) findings.push(examineCache(name, cache, features));
-  if (limits.problem !== null) {
-    const mend = limits.problem.includes('EACCES')
-      ? 'systemctl start balloond-limits.socket'
-      : 'take the step that this reason names, or leave the VM without limits; LIMITS in balloond(8) explains each reason';
-    findings.push({ ...bad(name, 'limits', limits.problem, mend), level: 'note' });
+  const ofLimits = limitsOf(vm.limits);
+  if (ofLimits !== null) {
+    findings.push({ ...bad(name, 'limits', ofLimits.text, ofLimits.remedy), level: 'note' });
   }
   // What stands above already is not said twice.
-  if (verdict !== null && inhibited === null && !refused && tooFew === undefined) {
-    findings.push(bad(name, 'verdict', verdict, 'take the step that the verdict names'));
+  if (wrong !== null && inhibited === null && !refused && !tooFew) {
+    findings.push(bad(name, 'verdict', wrong.text, wrong.remedy));
   }
   return findings;
+}
+
+/** The verdict of a VM; a daemon that is too old to give a code gives a sentence alone. */
+function verdictOf({ diagnosis, verdict }: Older<VmView, 'diagnosis'>): VmDiagnosis | null {
+  if (diagnosis !== undefined) return diagnosis;
+  return verdict === null
+    ? null
+    : { code: 'earlier-build', text: verdict, remedy: 'take the step that the verdict names' };
+}
+
+function limitsOf({ diagnosis, problem }: Older<VmView['limits'], 'diagnosis'>): VmDiagnosis | null {
+  if (diagnosis?.code === 'limits-denied') {
+    return { ...diagnosis, remedy: 'systemctl start balloond-limits.socket' };
+  }
+  if (diagnosis !== undefined) return diagnosis;
+  const remedy =
+    'take the step that this reason names, or leave the VM without limits; LIMITS in balloond(8) explains each reason';
+  return problem === null ? null : { code: 'earlier-build', text: problem, remedy };
+}
+
+/** The step that ends an inhibit, by the order or the device behind it. */
+function inhibitedUntil({ name, orders, diagnosis }: Older<VmView, 'orders' | 'diagnosis'>): string {
+  const order = orders?.find((one) => one.order === 'inhibit');
+  if (order !== undefined) return order.undo;
+  if (diagnosis?.code === 'memory-pinned') return diagnosis.remedy;
+  return `balloonctl allow ${name}, or detach the device that it names`;
 }
 
 /** A driver that runs acks features of its own, or, where it is as old as the proposal, has told of pages. */

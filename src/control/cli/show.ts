@@ -64,6 +64,7 @@ export function renderVm(vm: VmView, output: Output): string {
     ...section('Page cache', vm.cache === null ? [] : cacheLines(vm.cache)),
     ...section('Cgroup', cgroupLines(vm)),
     ...section('Policy', policyLines(vm.policy)),
+    ...section('Orders', orderLines(vm, width)),
     ...section(
       'Features',
       vm.features.length === 0 ? ['none acknowledged'] : vm.features.map((name) => printable(name)),
@@ -128,6 +129,17 @@ export function cgroupLines({ cgroup, limits }: VmView): string[] {
     ...(following === '' ? [] : [`${following} ${formatSize(limits.mayUseBytes)} that the guest may use`]),
     ...problem,
   ];
+}
+
+/** Each order with its time and the way to take it back. A daemon of an earlier build tells of none. */
+function orderLines({ orders = [] }: Partial<Pick<VmView, 'orders'>>, width: number): string[] {
+  return orders.flatMap(({ says, by, since, undo }) => {
+    const when = since === null ? '' : ` since ${since.replace(/\.\d+Z$/, 'Z')}`;
+    return [
+      ...wrap(`${printable(says)}, by the ${by}${when}`, width),
+      ...wrap(`to take it back: ${printable(undo)}`, width - 2).map((line) => `  ${line}`),
+    ];
+  });
 }
 
 function policyLines(policy: VmView['policy']): string[] {

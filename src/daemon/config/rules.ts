@@ -2,7 +2,7 @@
 import { dirname, resolve } from 'node:path';
 import type { Standing } from '../../os/errors.js';
 import { standingAt } from '../../os/socket.js';
-import { policyMistakes } from '../../policy/settings.js';
+import { amountOf, amountOrNull, policyMistakes, type Amount } from '../../policy/settings.js';
 import { ADDRESS_FORM, readAddress, type ConfigFile } from '../settings.js';
 import type { ShapeMistake } from './shape.js';
 
@@ -25,7 +25,39 @@ export function documentMistakes(config: ConfigFile): ShapeMistake[] {
   if (config.metrics !== undefined && readAddress(config.metrics) === null) {
     mistakes.push({ where: ['metrics'], what: `is no address: ${ADDRESS_FORM}` });
   }
-  return mistakes;
+  return [...mistakes, ...orderMistakes(config)];
+}
+
+/** Orders of [[vm]] that contradict each other, or what else the same table says. */
+function orderMistakes({ vm = [] }: ConfigFile): ShapeMistake[] {
+  return vm.flatMap(({ target, policy, min, max }, n) => {
+    const mistake = (key: string, what: string): ShapeMistake => ({ where: ['vm', String(n), key], what });
+    if (target === undefined) return [];
+    const amount = amountOrNull(target);
+    if (amount === null)
+      return [mistake('target', `"${target}" is no amount: write a size, or a percentage of RAM`)];
+    if ('share' in amount && amount.share > 1)
+      return [mistake('target', `"${target}" is more than 100%: lower it`)];
+    const mistakes: ShapeMistake[] = [];
+    if (policy === 'auto') {
+      mistakes.push(
+        mistake('policy', '"auto" contradicts target, which keeps the policy away: take one of the two out'),
+      );
+    }
+    if (isLess(amount, amountOrNull(min))) {
+      mistakes.push(mistake('target', `(${target}) is below min (${min ?? ''}): raise target or lower min`));
+    }
+    if (isLess(amountOrNull(max), amount)) {
+      mistakes.push(mistake('target', `(${target}) is above max (${max ?? ''}): lower target or raise max`));
+    }
+    return mistakes;
+  });
+}
+
+/** Whether this is so for every VM: a size and a share cannot be compared before there is one. */
+function isLess(a: Amount | null, b: Amount | null): boolean {
+  if (a === null || b === null || 'share' in a !== 'share' in b) return false;
+  return amountOf(a, 1) < amountOf(b, 1);
 }
 
 /** Mistakes of paths that are to be listened on, as far as they show without listening. */

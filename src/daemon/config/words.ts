@@ -80,6 +80,18 @@ export const VM_WORDS: Words<Table<'vm'>> = {
   },
   ...DEVICE_WORDS,
   ...SHARE_WORDS,
+  target: {
+    text: 'Memory that the guest keeps, whatever the policy would do: a size, or a share of its RAM. `balloonctl set` goes before it.',
+    example: '"1G"',
+  },
+  policy: {
+    text: 'With `manual` the policy leaves the VM alone; with `auto`, as without the key, it governs the VM. A VM with a `target` is left alone in any case.',
+    example: '"manual"',
+  },
+  inhibit: {
+    text: 'Reason to discard nothing for the VM. Without the key, memory that the guest gives up is discarded.',
+    example: '"it migrates by postcopy"',
+  },
 };
 
 export const POLICY_WORDS: Words<Omit<Table<'policy'>, 'band'>> = {

@@ -9,7 +9,7 @@ import { Check } from 'typebox/schema';
 import { SCHEMAS, type VmView } from '../../../protocol/control/schema.js';
 import { closeFd } from '../../../src/os/fd.js';
 import { listenUnix } from '../../../src/os/socket.js';
-import { GIB, MemoryFleet, serveFleet, temporaryFolder, vmView } from '../../support/fleet.js';
+import { GIB, MemoryFleet, serveFleet, temporaryFolder, verdict, vmView } from '../../support/fleet.js';
 
 const BALLOONCTL = fileURLToPath(new URL('../../../bin/balloonctl.js', import.meta.url));
 
@@ -104,10 +104,9 @@ void t.test('set --wait', async (t) => {
   fleet.put(vmView('web1', { state: 'connected' }));
   t.match(await failureOf(t, 4, ...set, '--timeout', '0'), /no guest driver is running/);
 
-  // A change looks twice: before it reads its body, and after.
   looks = 0;
   fleet.onFind = (name) => {
-    if (++looks === 3) fleet.setTarget(name, { balloonBytes: 2 * GIB });
+    if (++looks === 3) void fleet.setTarget(name, { balloonBytes: 2 * GIB });
   };
   t.match(await failureOf(t, 1, ...set), /changed to 2 GiB by someone else/);
 
@@ -130,8 +129,8 @@ void t.test('set --wait before the VMM shares memory waits for the driver', asyn
   fleet.onFind = (name) => {
     looks++;
     if (looks === 3) {
-      fleet.put(vmView(name, { state: 'running', ramBytes: 4 * GIB }));
-      fleet.setTarget(name, { balloonBytes: 3 * GIB });
+      const balloon = { ...vmView(name).balloon, targetBytes: 3 * GIB };
+      fleet.put(vmView(name, { state: 'running', ramBytes: 4 * GIB, balloon }));
     }
     if (looks === 5) fleet.inflate(name, 3 * GIB);
   };
@@ -240,13 +239,10 @@ void t.test('a reader that has seen enough is no failure', async (t) => {
 
 void t.test('doctor', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
-  fleet.put(vmView('web1', { verdict: 'reload the driver' }));
+  fleet.put(vmView('web1', verdict('ring-stopped', 'a ring is stopped', 'reload the driver')));
   const human = await balloonctl('--control', socketPath, 'doctor');
   t.match(human, { code: 1, stderr: /^balloonctl: \d+ to mend: [^\n]+\n$/ });
-  t.match(
-    human.stdout,
-    /mend {2}web1: verdict: reload the driver\n {6}-> take the step that the verdict names/,
-  );
+  t.match(human.stdout, /mend {2}web1: verdict: a ring is stopped\n {6}-> reload the driver/);
   t.ok(human.stdout.split('\n').every((line) => line.length <= 80));
   const { stdout } = await balloonctl('--control', '/nonexistent', 'doctor', '--json');
   const findings = JSON.parse(stdout) as { subject: string; mend: string | null }[];

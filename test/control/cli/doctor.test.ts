@@ -10,7 +10,8 @@ import {
   vmmFacts,
   type HostFacts,
 } from '../../../src/control/cli/host-facts.js';
-import { vmView } from '../../support/fleet.js';
+import type { DiagnosisCode } from '../../../protocol/control/diagnosis.js';
+import { verdict, vmView } from '../../support/fleet.js';
 
 const HEALTHY: HostFacts = {
   discardMethod: 'process_madvise',
@@ -61,17 +62,27 @@ void t.test('each thing that is wrong with a VM is named with what mends it', (t
   t.same(wrong(examineVm(vmView('web1'), QEMU, [])), []);
   const memory = examineVm(vmView('web1'), QEMU, [event('memory-mapped', { backingPageBytes: 2 ** 21 })]);
   t.match(memory.find(({ check }) => check === 'memory')?.found, '4 GiB shared, pages of 2 MiB');
-  t.same(wrong(examineVm(vmView('web1', { verdict: 'add share=on' }), QEMU, [])), ['memory mend']);
-  t.same(wrong(examineVm(vmView('web1', { verdict: 'out of puff' }), QEMU, [])), ['verdict mend']);
-  const limited = (problem: string): Finding[] =>
-    examineVm(vmView('web1', { limits: { ...vmView('web1').limits, problem } }), QEMU, []);
-  t.same(wrong(limited('its cgroup holds others')), ['limits note']);
+  t.same(wrong(examineVm(vmView('web1', verdict('private-memory', 'it is private', 'share it')), QEMU, [])), [
+    'memory mend',
+  ]);
+  t.same(wrong(examineVm(vmView('web1', verdict('out-of-puff', 'out of puff', 'share=on')), QEMU, [])), [
+    'verdict mend',
+  ]);
+  const limited = (code: DiagnosisCode): Finding[] => {
+    const { verdict: problem, diagnosis } = verdict(code, 'no limits', 'mend it');
+    return examineVm(vmView('web1', { limits: { ...vmView('web1').limits, problem, diagnosis } }), QEMU, []);
+  };
+  t.same(wrong(limited('no-cgroup')), ['limits note']);
   const mendOf = (findings: readonly Finding[], which: string): unknown =>
     findings.find(({ check }) => check === which)?.mend;
-  t.match(mendOf(limited('boot the host with x'), 'limits'), /^take the step that this reason names/);
-  t.match(mendOf(limited('it cannot be written (EACCES)'), 'limits'), /^systemctl start/);
+  t.match(mendOf(limited('no-cgroup'), 'limits'), /^mend it$/);
+  t.match(mendOf(limited('limits-denied'), 'limits'), /^systemctl start/);
   t.same(wrong(examineVm(vmView('web1', { inhibited: '/dev/vfio/1' }), QEMU, [])), ['pinned mend']);
-  const queues = examineVm(vmView('web1', { verdict: 'set num_vqs=5 on it' }), QEMU, []);
+  const queues = examineVm(
+    vmView('web1', verdict('too-few-queues', 'there are 3', 'set num_vqs=5 on the device')),
+    QEMU,
+    [],
+  );
   t.same(wrong(queues), ['queues mend']);
   t.match(queues.find(({ check }) => check === 'queues')?.mend, 'set num_vqs=5 on the device');
   const away = examineVm(vmView('web1', { state: 'connected' }), QEMU, []);

@@ -56,6 +56,15 @@ void t.test('a VM with everything', (t) => {
       cache: { ...busy.balloon, targetBytes: 2 * GIB, actualBytes: 2 * GIB },
       cgroup: { path: '/machine.slice/web1', currentBytes: GIB, highBytes: 2 * GIB, maxBytes: null },
       policy: { band: 'silver', minBytes: GIB, maxBytes: 4 * GIB, mode: 'auto' },
+      orders: [
+        {
+          order: 'target',
+          says: 'the guest keeps 1 GiB',
+          by: 'operator',
+          since: '2025-01-01T12:00:00.123Z',
+          undo: 'balloonctl policy resume web1',
+        },
+      ],
     },
     plain,
   );
@@ -64,6 +73,8 @@ void t.test('a VM with everything', (t) => {
   t.match(text, /^Memory +4 GiB RAM, the guest has 1 GiB$/m, 'less what either balloon holds');
   t.match(text, /^Cgroup +\/machine\.slice\/web1\n +1 GiB now, high 2 GiB, max max$/m);
   t.match(text, /^Policy +band silver, 1 GiB to 4 GiB, auto$/m);
+  t.match(text, /^Orders +the guest keeps 1 GiB, by the operator since 2025-01-01T12:00:00Z\n/m);
+  t.match(text, /^ +to take it back: balloonctl policy resume web1$/m);
   t.end();
 });
 

@@ -5,9 +5,10 @@
 import { fstatSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { brotliCompressSync } from 'node:zlib';
-import { deviceOptions, type OfferableFeature } from '../../../src/daemon/settings.js';
-import { Vm } from '../../../src/daemon/vm.js';
-import { decodeVmRecord } from '../../../src/daemon/vm-record.js';
+import { deviceOptions } from '../../../src/daemon/settings.js';
+import type { OfferableFeature } from '../../../src/vm/kinds.js';
+import { vmView } from '../../../src/vm/view.js';
+import { decodeVmRecord } from '../../../src/vm/record.js';
 import { StateFile } from '../../../src/memory/state-file.js';
 import { fileOffset } from '../../../src/os/fd.js';
 import { socketPair } from '../../../src/os/socket.js';
@@ -16,7 +17,7 @@ import { BALLOON_F, BalloonDriver, LINUX_FEATURES } from '../../support/balloon-
 import { Frontend } from '../../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../../support/guest-ram.js';
 import { F_RING_PACKED } from '../../support/guest-ring.js';
-import { pfns } from '../../support/served-vm.js';
+import { pfns, serveDevice } from '../../support/served-vm.js';
 import { bits, u32s } from '../../support/wire.js';
 import { STATES, type FrozenVm } from './frozen-vm.js';
 
@@ -42,8 +43,8 @@ async function freeze(format: 'split' | 'packed'): Promise<FrozenVm> {
   const packed: readonly OfferableFeature[] = format === 'packed' ? ['VIRTIO_F_RING_PACKED'] : [];
   const defaults = deviceOptions({}, null, 'frozen');
   const options = { ...defaults, features: [...defaults.features, ...packed], statsIntervalSeconds: 0 };
-  const identity = { name: 'frozen', pid: NOBODY, socketPath: null, options };
-  const vm = new Vm(
+  const identity = { name: 'frozen', pid: NOBODY, options };
+  const { vm } = serveDevice(
     ours,
     identity,
     { keeper: fds, state, found: null },
@@ -63,7 +64,7 @@ async function freeze(format: 'split' | 'packed'): Promise<FrozenVm> {
   vm.setTarget({ balloonBytes: TARGET_BYTES });
   await driver.inflate(INFLATED);
   await driver.deflate(DEFLATED);
-  while (vm.view().balloon.pendingBytes > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (vmView(vm, null).balloon.pendingBytes > 0) await new Promise((resolve) => setTimeout(resolve, 5));
   ram.fillPage(GIVEN_PFN, 1);
   ram.fillPage(KEPT_PFN, 1);
   for (const [n, role] of (['inflate', 'deflate'] as const).entries()) {
@@ -73,7 +74,7 @@ async function freeze(format: 'split' | 'packed'): Promise<FrozenVm> {
   }
   const bytes = new Uint8Array(fstatSync(state.fd).size);
   readSync(state.fd, bytes, 0, bytes.length, 0);
-  const { balloon, features } = vm.view();
+  const { balloon, features } = vmView(vm, null);
   const { version, connection, session } = decodeVmRecord(state.record());
   const frozen: FrozenVm = {
     version,

@@ -1,8 +1,12 @@
 import { readSync, writeSync } from 'node:fs';
 import { brotliDecompressSync } from 'node:zlib';
-import { deviceOptions, isOfferable } from '../../../src/daemon/settings.js';
-import { Vm } from '../../../src/daemon/vm.js';
-import { decodeVmRecord, encodeVmRecord, type VmRecord } from '../../../src/daemon/vm-record.js';
+import type { VmView } from '../../../protocol/control/schema.js';
+import { deviceOptions } from '../../../src/daemon/settings.js';
+import { isOfferable } from '../../../src/vm/kinds.js';
+import type { OrderBook } from '../../../src/vm/order-book.js';
+import { vmView } from '../../../src/vm/view.js';
+import type { Vm } from '../../../src/vm/vm.js';
+import { decodeVmRecord, encodeVmRecord, type VmRecord } from '../../../src/vm/record.js';
 import { StateFile } from '../../../src/memory/state-file.js';
 import { createEventFd, drainEvent } from '../../../src/os/eventfd.js';
 import { closeFd, duplicateFd, setFileOffset } from '../../../src/os/fd.js';
@@ -11,6 +15,7 @@ import { socketPair } from '../../../src/os/socket.js';
 import { NamedFds } from '../../fuzz/named-fds.js';
 import { RawPeer } from '../../fuzz/raw-peer.js';
 import { PAGE_BYTES } from '../../support/guest-ram.js';
+import { serveDevice } from '../../support/served-vm.js';
 import { encodeConfig, encodeMessage, REQUEST, VERSION } from '../../support/wire.js';
 import type { FrozenVm } from './frozen-vm.js';
 
@@ -28,7 +33,11 @@ export class ThawedVm {
   ended = false;
 
   /** `change`: what else was written down of it. Throws StateError when it cannot be gone on with. */
-  constructor(frozen: FrozenVm, change: (record: VmRecord) => VmRecord = (record) => record) {
+  constructor(
+    frozen: FrozenVm,
+    change: (record: VmRecord) => VmRecord = (record) => record,
+    book?: OrderBook,
+  ) {
     const connections = socketPair();
     const channel = socketPair();
     this.#peer = new RawPeer(connections[1]);
@@ -53,14 +62,19 @@ export class ThawedVm {
     }
     const defaults = deviceOptions({}, null, found.name);
     const options = { ...defaults, features: found.features.filter(isOfferable), statsIntervalSeconds: 0 };
-    this.vm = new Vm(
+    const { vm } = serveDevice(
       this.#fds.claim(found.connection) ?? -1,
-      { name: found.name, pid: found.pid, socketPath: found.socket, options },
+      { name: found.name, pid: found.pid, options },
       { keeper: this.#fds, state: this.#state, found },
       () => undefined,
       () => (this.ended = true),
+      book === undefined ? {} : { book },
     );
-    this.vm.resume();
+    this.vm = vm;
+  }
+
+  get view(): VmView {
+    return vmView(this.vm, null);
   }
 
   /** What is written down of it now. */

@@ -2,10 +2,12 @@
 // `force.js CONTROL VM COMMAND OTHER BYTES PATIENCE` runs COMMAND, waits until the memory.max of the VM is set, runs PATIENCE
 // and has the daemon reload, gives the balloon of OTHER so many bytes, waits until VM is released, and prints a ForceReport.
 import { execFileSync, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent, VmView } from '../../../protocol/control/schema.js';
 import { ControlClient } from '../../../src/control/client.js';
-import { VmCgroup, type Limit } from '../../../src/host/cgroup.js';
+import { Cgroup, type Limit } from '../../../src/host/cgroup.js';
 
 const LOOK_MS = 10;
 /** Less than the host VM waits for a command, so that this program says how far it came. */
@@ -26,7 +28,7 @@ export interface ForceReport {
 const [, , control = '', name = '', command = '', other = '', bytes = '', patience = ''] = process.argv;
 const client = new ControlClient(control);
 const { cgroup: found } = await client.show(name);
-const cgroup = new VmCgroup(found?.path ?? '/');
+const cgroup = new Cgroup(found?.path ?? '/');
 const steps: ForceReport['steps'] = [];
 let triggered = 0;
 const trigger = cgroup.watchPressure(() => triggered++);
@@ -53,12 +55,13 @@ await client.reload();
 await client.setTarget(other, { balloonBytes: Number(bytes) });
 await watch(({ highBytes, maxBytes }) => highBytes === null && maxBytes === null);
 trigger.close();
-const end = cgroup.read();
+/** What the cgroup counts and the daemon has no use for. */
+const file = (name: string): string => readFileSync(join(cgroup.folder, name), 'latin1');
 const report: ForceReport = {
   steps,
   triggered,
-  oomKills: end?.events['oom_kill'] ?? NaN,
-  peakBytes: end?.peakBytes ?? NaN,
+  oomKills: Number(/^oom_kill (\d+)$/m.exec(file('memory.events'))?.[1] ?? NaN),
+  peakBytes: Number(file('memory.peak')),
   events: await client.events(),
   vm: await client.show(name),
 };

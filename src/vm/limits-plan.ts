@@ -11,6 +11,14 @@ export interface GuestUse {
   tellsFirst: boolean;
 }
 
+/** The use of a guest that has no device. */
+export const NOTHING_USED: GuestUse = {
+  ramBytes: 0,
+  targetBytes: 0,
+  discardedBytes: 0,
+  tellsFirst: false,
+};
+
 /** Limits are multiples of this: a guest that takes back page by page does not cost a system call each. */
 export const STEP_BYTES = 16 * 2 ** 20;
 /** A guest that runs with RAM of its own size needs page tables here, at most 1/512 of it twice (VMM and KVM). */

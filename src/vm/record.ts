@@ -24,6 +24,13 @@ export type ForcedFrom = Static<typeof ForcedFrom>;
 const Wall = Type.Unsafe<WallMs>(Type.Number());
 const Boot = Type.Unsafe<BootMs>(Type.Number());
 
+const Trouble = Type.Object({
+  /** Other builds may know others. */
+  code: Type.String({ maxLength: 64 }),
+  text: Type.String({ maxLength: MAX_REASON }),
+  remedy: Type.String({ maxLength: MAX_REASON }),
+});
+
 const VmRecord = Type.Object({
   version: Type.Literal(VERSION),
   name: Type.String({ minLength: 1, maxLength: 128 }),
@@ -43,8 +50,14 @@ const VmRecord = Type.Object({
   /** By wall time, for daemons that know nothing else; those that do go by the boot clock. */
   connectedAt: Wall,
   connectedBootMs: Type.Optional(Boot),
-  /** What was found wrong with it, for its verdict. */
+  /** The trouble that was found, for the verdict: in words for builds that know no codes, and as a diagnosis. */
   problem: Type.Union([Type.String({ maxLength: MAX_REASON }), Type.Null()]),
+  diagnosis: Type.Optional(Type.Union([Trouble, Type.Null()])),
+  /**
+   * The book of orders is what counts, and `inhibited`, `manual` and `wantedMemoryBytes` are for builds that have none. A
+   * record without it was written by such a build, and its words are the operator's last.
+   */
+  booked: Type.Optional(Type.Boolean()),
   /** The last that the guest sent. */
   stats: Type.Union([
     Type.Object({

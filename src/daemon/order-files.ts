@@ -1,0 +1,197 @@
+/**
+ * Where the book of orders is written down: in a file in memory that outlives this process, for the next daemon, and in the
+ * state directory, for the host's next boot. A copy that cannot be read is set aside, one that cannot be written is said
+ * once; VMs are served all the same.
+ */
+import { readFileSync, renameSync, writeSync } from 'node:fs';
+import { open, rename, type FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
+import { codeOf } from '../host/host-paths.js';
+import type { Emit } from '../ops/event-log.js';
+import type { FdStore } from '../ops/fd-store.js';
+import { SystemError } from '../os/errors.js';
+import { closeFd } from '../os/fd.js';
+import { createMemfd } from '../os/memfd.js';
+import { OrderBook, readBook, type BookDocument } from '../vm/order-book.js';
+
+const FILE = 'orders.json';
+/** So long may an answer wait for the disk; the disk goes on behind it. */
+const PATIENCE_MS = 2000;
+
+const REMEDIES: Readonly<Record<string, string>> = {
+  EROFS: 'let the daemon write to the state directory',
+  ENOSPC: 'move something else off its file system',
+  EDQUOT: 'move something else off its file system',
+  EACCES: 'give the state directory to the user of the daemon',
+  EPERM: 'give the state directory to the user of the daemon',
+};
+
+/** What is said while the files are opened, before anybody listens. */
+export interface OrderWarning {
+  readonly event: 'orders-set-aside' | 'orders-not-kept';
+  readonly message: string;
+}
+
+export class OrderFiles {
+  readonly book: OrderBook;
+  readonly warnings: readonly OrderWarning[];
+  readonly #store: FdStore | null;
+  /** Null: there is none, or a file in it may not be touched. */
+  #folder: string | null;
+  #onDisk: string | null = null;
+  #emit: Emit = () => undefined;
+  #fds: number[];
+  #failed: string | null = null;
+  #wanted: string | null = null;
+  #writing: Promise<void> | null = null;
+
+  /** `store`: null where nobody keeps anything. `folder`: the state directory, or null. */
+  constructor(store: FdStore | null, folder: string | null) {
+    this.#store = store;
+    this.#folder = folder;
+    const warnings: OrderWarning[] = [];
+    const names = store?.left('orders') ?? [];
+    this.#fds = names.flatMap((name) => store?.claim(name) ?? []);
+    const copies = this.#fds.map((fd) => this.#readMemory(fd, warnings));
+    copies.push(this.#readDisk(warnings));
+    const newest = copies.reduce(
+      (best, copy) => ((copy?.revision ?? -1) > (best?.revision ?? -1) ? copy : best),
+      null,
+    );
+    this.warnings = warnings;
+    this.book = new OrderBook(newest, (text) => this.#write(text));
+    this.#write(this.book.text());
+  }
+
+  /** Says from now on what cannot be written. */
+  listen(emit: Emit): void {
+    this.#emit = emit;
+    for (const { event, message } of this.warnings) emit(event, message);
+    if (this.#failed !== null) emit('orders-not-kept', this.#failed);
+  }
+
+  /** Resolves when all orders are on disk, or cannot be, or the disk takes long. */
+  async kept(): Promise<void> {
+    if (this.#writing === null) return;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, PATIENCE_MS)));
+    await Promise.race([this.#writing, late]);
+    clearTimeout(timer);
+  }
+
+  #readMemory(fd: number, warnings: OrderWarning[]): BookDocument | null {
+    // Not from where the reader before this one stopped.
+    const read = readBook(readFileSync(`/proc/self/fd/${fd}`, 'utf8'));
+    if ('document' in read) return read.document;
+    warnings.push({
+      event: 'orders-set-aside',
+      message: `the copy of the orders for VMs that the daemon before this one left ${read.unreadable}`,
+    });
+    return null;
+  }
+
+  #readDisk(warnings: OrderWarning[]): BookDocument | null {
+    if (this.#folder === null) return null;
+    const path = join(this.#folder, FILE);
+    let text: string;
+    try {
+      text = readFileSync(path, 'utf8');
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') this.#cannot(error);
+      return null;
+    }
+    const read = readBook(text);
+    if ('document' in read) {
+      this.#onDisk = text;
+      return read.document;
+    }
+    const aside = `${path}.set-aside`;
+    let where = `is left as ${aside}`;
+    try {
+      renameSync(path, aside);
+    } catch (error) {
+      where = `cannot be moved away (${codeOf(error)})`;
+      this.#folder = null;
+    }
+    warnings.push({
+      event: 'orders-set-aside',
+      message: `the file of orders for VMs ${path} ${where}, because it ${read.unreadable}`,
+    });
+    return null;
+  }
+
+  #write(text: string): void {
+    this.#writeMemory(text);
+    if (this.#folder === null || text === this.#onDisk) return;
+    this.#onDisk = null;
+    this.#wanted = text;
+    this.#writing ??= this.#writeDisk(this.#folder).finally(() => (this.#writing = null));
+  }
+
+  /** Takes the place of the copy that was kept before. */
+  #writeMemory(text: string): void {
+    if (this.#store === null) return;
+    const bytes = new TextEncoder().encode(text);
+    try {
+      const fd = createMemfd('balloond-orders', bytes.length);
+      for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at, bytes.length - at, at);
+      this.#store.keep(fd, 'orders');
+      for (const old of this.#fds) closeFd(old);
+      this.#fds = [fd];
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      this.#say(`orders for VMs cannot be handed over to the next daemon: ${error.message}`);
+    }
+  }
+
+  /** Whole or not at all: another file is written, and takes the name. What comes meanwhile is written next. */
+  async #writeDisk(folder: string): Promise<void> {
+    const path = join(folder, FILE);
+    while (this.#wanted !== null) {
+      const text = this.#wanted;
+      this.#wanted = null;
+      try {
+        const file = await open(`${path}.new`, 'w', 0o640);
+        await finish(file, async () => {
+          await file.writeFile(text);
+          await file.sync();
+        });
+        await rename(`${path}.new`, path);
+        const directory = await open(folder, 'r');
+        await finish(directory, () => directory.sync());
+        this.#failed = null;
+      } catch (error) {
+        this.#cannot(error);
+      }
+    }
+  }
+
+  #cannot(error: unknown): void {
+    const code = codeOf(error);
+    const remedy = REMEDIES[code] ?? 'look at the state directory';
+    this.#say(
+      `orders for VMs are not on disk and end with the host (${this.#folder ?? ''}: ${code}): ${remedy}, then give any order again`,
+    );
+  }
+
+  /** Once until it works again. */
+  #say(message: string): void {
+    if (this.#failed === message) return;
+    this.#failed = message;
+    this.#emit('orders-not-kept', message);
+  }
+}
+
+async function finish(file: FileHandle, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } finally {
+    await file.close();
+  }
+}
+
+/** The state directory of the unit; the first, where it has several. Null: there is none. */
+export function stateFolder({ STATE_DIRECTORY: folders = '' }: NodeJS.ProcessEnv): string | null {
+  const [first = ''] = folders.split(':');
+  return first === '' ? null : first;
+}

@@ -1,0 +1,442 @@
+/**
+ * One device of a VM: the connection that its VMM made, the session in it, and the balloon that is served. A device knows
+ * no operator: its Vm says what may be discarded and what its target is. The order of calls: the constructor; resume()
+ * where a daemon before served it; what the observers say while it lives; closed(), once.
+ */
+import type { BalloonView } from '../../protocol/control/schema.js';
+import { formatSize } from '../../protocol/control/size.js';
+import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
+import { CacheBalloonFeature } from '../../protocol/virtio/cache-balloon.js';
+import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
+import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
+import { VhostFeature } from '../../protocol/vhost-user/requests.js';
+import type { BalloonObserver } from '../balloon/balloon.js';
+import { mapsPrivately } from '../host/peer.js';
+import { FrontendError } from '../memory/errors.js';
+import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
+import type { Emit } from '../ops/event-log.js';
+import { VmMeters } from '../ops/vm-meters.js';
+import { monotonicNow, msSince, toBoot, toWall, type Monotonic } from '../os/clock.js';
+import { SystemError } from '../os/errors.js';
+import type { FdKeeper } from '../os/fd-keeper.js';
+import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
+import type { DeviceHandOver, DeviceIdentity, DeviceOwner, TargetBy } from './device-owner.js';
+import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
+import type { DeviceFigures } from './figures.js';
+import { KINDS, offeredBits, type AnyBalloon, type DeviceKind, type Kind } from './kinds.js';
+import type { GuestUse } from './limits-plan.js';
+import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
+import { StatsAsker } from './stats-asker.js';
+import { Troubles } from './troubles.js';
+
+export class VmDevice implements SessionObserver, BalloonObserver {
+  readonly meters = new VmMeters();
+  readonly kind: DeviceKind;
+  readonly #kind: Kind;
+  readonly #owner: DeviceOwner<VmDevice>;
+  readonly #identity: DeviceIdentity;
+  readonly #keeper: FdKeeper;
+  readonly #fd: number;
+  readonly #emit: Emit;
+  readonly #session: Session;
+  readonly #troubles = new Troubles();
+  readonly #connectedAt: Monotonic;
+  #balloon!: AnyBalloon;
+  readonly #asker: StatsAsker;
+  #ramBytes = 0;
+  #reached = true;
+  #movedAt = monotonicNow();
+  /** Bytes that went in or out of the balloon until the target was set. */
+  #movedBytes = 0;
+  #outsideReported = false;
+  #resuming = false;
+  #ended = false;
+  #named: { bits: FeatureBits; names: string[] } | null = null;
+
+  /**
+   * Owns the connected socket `fd` and the state file. One that was found waits for resume(); throws StateError or
+   * SystemError when it cannot be gone on with.
+   */
+  constructor(
+    fd: number,
+    owner: DeviceOwner<VmDevice>,
+    identity: DeviceIdentity,
+    { keeper, state, found, ...shared }: DeviceHandOver,
+    emit: Emit,
+  ) {
+    const { options } = identity;
+    this.kind = options.kind;
+    this.#kind = KINDS[options.kind];
+    this.#owner = owner;
+    this.#identity = identity;
+    this.#keeper = keeper;
+    this.#fd = fd;
+    this.#emit = emit;
+    this.#connectedAt = found === null ? monotonicNow() : momentOf(found.connectedBootMs, found.connectedAt);
+    const delayMs = options.discardDelaySeconds * 1000;
+    this.#session = new Session(
+      fd,
+      this,
+      (memory, host) => {
+        this.#balloon = this.#kind.make(memory, host, this, offeredBits(options.features), delayMs);
+        return this.#balloon;
+      },
+      { ...shared, state, keeper, found: found?.session ?? null, pid: owner.pid },
+    );
+    this.#asker = new StatsAsker(this.#balloon.stats, options.statsIntervalSeconds);
+    if (found !== null) this.#restore(found);
+  }
+
+  /** Goes on where the daemon before this one ended. */
+  resume(): void {
+    this.#resuming = true;
+    try {
+      this.#session.resume();
+    } finally {
+      this.#resuming = false;
+    }
+    const { targetBytes, actualBytes } = this.#balloon;
+    this.#emit('vm-resumed', 'the VM is served again, from where the daemon before this one ended', {
+      state: this.#session.state,
+      targetBytes,
+      actualBytes,
+    });
+  }
+
+  record(): string {
+    const { socketPath, options } = this.#identity;
+    return encodeVmRecord({
+      name: this.#owner.name,
+      pid: this.#owner.pid,
+      socket: socketPath,
+      ...(options.kind === 'balloon' ? {} : { device: options.kind }),
+      features: [...options.features],
+      ...this.#owner.words(),
+      connectedAt: toWall(this.#connectedAt),
+      connectedBootMs: toBoot(this.#connectedAt),
+      ...this.#troubles.record(),
+      stats: this.#asker.record(),
+      connection: this.#keeper.nameOf(this.#fd) ?? '-',
+      session: this.#session.record(),
+    });
+  }
+
+  /** Writes record() down. */
+  save(): void {
+    if (!this.#ended) this.#session.save();
+  }
+
+  get socketPath(): string | null {
+    return this.#identity.socketPath;
+  }
+
+  /** The name of the device in messages. A VM may have one of each kind. */
+  get words(): string {
+    return this.#kind.words;
+  }
+
+  get features(): readonly string[] {
+    return this.#featureNames(this.#session.features);
+  }
+
+  get statsIntervalSeconds(): number {
+    return this.#asker.intervalSeconds;
+  }
+
+  /** 0: the guest is not asked any more. */
+  set statsIntervalSeconds(seconds: number) {
+    const before = this.#asker.intervalSeconds;
+    if (seconds === before) return;
+    this.#asker.intervalSeconds = seconds;
+    const often = seconds === 0 ? 'no longer' : `every ${seconds} s`;
+    this.#emit('stats-interval-changed', `the guest is asked for statistics ${often}`, { before, seconds });
+  }
+
+  /** How long the discard that is under way has been, in milliseconds; 0 when there is none. */
+  get discardingMs(): number {
+    return this.#balloon.discardingMs;
+  }
+
+  /** The memory that the files of guest memory take up on the host now. */
+  get allocatedBytes(): number {
+    return this.#session.memory.allocatedBytes;
+  }
+
+  /** The memory of the guest, the balloon included; 0 until the VMM shares it. */
+  get ramBytes(): number {
+    return this.#ramBytes;
+  }
+
+  /** The part of a view that costs little. */
+  get figures(): DeviceFigures {
+    const { targetBytes, actualBytes, inhibited } = this.#balloon;
+    const { values, receivedAt } = this.#balloon.stats;
+    const { state } = this.#session;
+    const stats =
+      values === null || receivedAt === null
+        ? null
+        : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt };
+    return { state, targetBytes, actualBytes, inhibited, stats };
+  }
+
+  /** The device in the control API. */
+  balloonView(): BalloonView {
+    const { targetBytes, actualBytes, totals } = this.#balloon;
+    const pending = this.#session.state === 'running' ? this.#session.memory.pendingPages : 0;
+    return {
+      targetBytes,
+      actualBytes,
+      pendingBytes: pending * PAGE_BYTES,
+      discardedBytesTotal: totals.discarded,
+      inflatedBytesTotal: totals.inflated,
+      deflatedBytesTotal: totals.deflated,
+      reportedBytesTotal: totals.reported,
+      discardSecondsTotal: totals.discardSeconds,
+    };
+  }
+
+  /** A page that owes its discard is still the guest's, as far as the host's memory goes. */
+  guestUse(): GuestUse {
+    const { memory, features, state } = this.#session;
+    // What a device that sizes itself holds is the guest's whenever it wants it.
+    if (this.#kind.sizesItself) {
+      return { ramBytes: this.#ramBytes, targetBytes: 0, discardedBytes: 0, tellsFirst: false };
+    }
+    return {
+      ramBytes: this.#ramBytes,
+      targetBytes: this.#balloon.targetBytes,
+      discardedBytes: Math.max(0, memory.balloonedPages - memory.pendingPages) * PAGE_BYTES,
+      tellsFirst: state === 'running' && hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST),
+    };
+  }
+
+  /** `ofLimits`: what is wrong with the limits of the VM; null: nothing. */
+  diagnosis(ofLimits: Diagnosis | null): Diagnosis | null {
+    const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
+    const { targetBytes, actualBytes } = this.#balloon;
+    const { memory, seat, state, features } = this.#session;
+    return diagnose({
+      problem: this.#troubles.gravest(memory) ?? ofLimits,
+      state,
+      driver: this.#kind.driver,
+      connectedMs: msSince(this.#connectedAt),
+      stillMs: msSince(this.#movedAt),
+      targetBytes: this.#kind.sizesItself ? actualBytes : targetBytes,
+      actualBytes,
+      ramBytes: this.#ramBytes,
+      heldBytes: memory.balloonedPages * PAGE_BYTES,
+      guestFreeBytes: free ?? null,
+      answered: this.#inAndOut() !== this.#movedBytes,
+      statsAgeMs: this.#asker.ageMs(features),
+      statsIntervalMs: this.#asker.intervalSeconds * 1000,
+      throttled: seat.throttled,
+      pinnedBy: this.#owner.pinnedBy,
+      silentRings: this.#silentRings(),
+    });
+  }
+
+  setTarget(bytes: number, by: TargetBy): void {
+    const before = this.#balloon.targetBytes;
+    if (bytes > before) this.#owner.rises();
+    if (!this.#kind.sizesItself) this.#owner.allow('target', bytes);
+    this.#balloon.setTarget(bytes);
+    const after = this.#balloon.targetBytes;
+    if (after === before) return;
+    this.#movedAt = monotonicNow();
+    this.#movedBytes = this.#inAndOut();
+    this.#reached = false;
+    const change = `${this.#kind.targetWords} ${formatSize(before)} -> ${formatSize(after)}, by the ${by}`;
+    this.#emit('target-changed', change, { by, fromBytes: before, toBytes: after });
+  }
+
+  /** Resolves when it is in effect, and no discard under way if it is to stop them. */
+  setInhibited(reason: string | null): Promise<void> {
+    return this.#balloon.setInhibited(reason);
+  }
+
+  refreshStats(timeoutMs: number): Promise<boolean> {
+    return this.#balloon.stats.refresh(timeoutMs);
+  }
+
+  close(): void {
+    this.#session.close();
+  }
+
+  /** So many milliseconds of the event loop went into serving it at all. */
+  charge(ms: number): void {
+    this.#session.seat.charge(ms);
+  }
+
+  inspectRegion({ gpa, userAddr }: RegionDescription): string | null {
+    if (mapsPrivately(this.#owner.pid, userAddr) !== true) return null;
+    const reason =
+      'the VMM maps guest memory privately: add share=on to its memory backend and restart the VM';
+    this.#privateMemory(reason, { gpa: `0x${gpa.toString(16)}` });
+    return reason;
+  }
+
+  memoryChanged(): void {
+    const first = this.#ramBytes === 0;
+    const { regions, sizeBytes } = this.#session.memory;
+    this.#ramBytes = sizeBytes;
+    this.#owner.memoryChanged(first);
+    this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory, regions: ${regions.length}`, {
+      regions: regions.length,
+      bytes: sizeBytes,
+      backingPageBytes: Math.max(0, ...regions.map((region) => region.file.pageBytes)),
+    });
+  }
+
+  featuresAcked(features: FeatureBits): void {
+    const names = this.#featureNames(features);
+    this.#emit('features-negotiated', `the guest driver of the ${this.words} acked its features`, {
+      features: names,
+    });
+  }
+
+  stateChanged(state: SessionState): void {
+    this.#movedAt = monotonicNow();
+    if (!this.#resuming) this.#owner.allow(state);
+    if (state !== 'running') {
+      this.#troubles.forget();
+      if (this.#session.intact())
+        this.#emit('vm-stopped', `the guest driver stopped or reset the ${this.words}`);
+      return;
+    }
+    this.#asker.restart();
+    if (this.#resuming) return;
+    this.#outsideReported = false;
+    this.#owner.driverStarted(this);
+    this.#reached = this.#balloon.targetBytes === 0;
+    this.#emit('vm-ready', `the guest driver of the ${this.words} runs`, {
+      targetBytes: this.#balloon.targetBytes,
+    });
+  }
+
+  kickAcked(ms: number): void {
+    this.meters.kickToAck.observe(ms / 1000);
+  }
+
+  requestRefused(request: string, error: Error): void {
+    this.meters.errors.frontend++;
+    this.#emit('frontend-error', error.message, { request });
+  }
+
+  ringFailed(index: number, error: Error): void {
+    this.meters.errors[error instanceof FrontendError ? 'frontend' : 'driver']++;
+    if (error instanceof FrontendError) {
+      this.#privateMemory(error.message, { ring: index });
+      return;
+    }
+    this.#troubles.ringStopped(index, error);
+    this.#emit('driver-error', error.message, { ring: index });
+  }
+
+  throttled(): void {
+    this.#emit('vm-throttled', 'the VM keeps the event loop busy, so other VMs go first', {
+      tookMsPerSecond: Math.round(this.#session.seat.taken()),
+    });
+  }
+
+  memoryLost(region: GuestRegion): void {
+    const lost = this.#troubles.lostMemory(region);
+    this.#emit('memory-lost', sentence(lost), { gpa: `0x${region.gpa.toString(16)}` });
+  }
+
+  queuesSettled(present: number, needed: number): void {
+    const tooFew = this.#troubles.queues(this.words, present, needed);
+    if (tooFew !== null) this.#emit('too-few-queues', sentence(tooFew), { present, needed });
+  }
+
+  configChangeSent(): void {
+    this.#emit('config-change-sent', 'the VMM was told of a new target');
+  }
+
+  closed(error: Error | null): void {
+    this.#ended = true;
+    this.#asker.close();
+    if (error !== null) this.meters.errors[error instanceof SystemError ? 'system' : 'frontend']++;
+    if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
+    else this.#emit('vm-dropped', error.message);
+    this.#owner.closed(this);
+  }
+
+  actualChanged(): void {
+    const { actualBytes, targetBytes } = this.#balloon;
+    this.#movedAt = monotonicNow();
+    if (this.#reached || actualBytes !== targetBytes) return;
+    this.#reached = true;
+    this.#emit('target-reached', `the ${this.words} holds ${formatSize(actualBytes)}`, { actualBytes });
+  }
+
+  tookBack(): void {
+    this.#owner.allow('deflated');
+  }
+
+  statsReceived(): void {
+    this.#emit('stats-received', 'the guest sent statistics');
+    this.#session.changed();
+  }
+
+  pagesOutside(count: number): void {
+    if (this.#outsideReported) return;
+    this.#outsideReported = true;
+    this.#emit('pfn-outside-memory', `${count} pages are in no shared memory region`, { pages: count });
+  }
+
+  discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void {
+    this.meters.discards.observe(seconds);
+    this.meters.errors.system += failedRanges;
+    if (error === null) {
+      if (this.#session.memory.pendingPages === 0) this.#troubles.discarded();
+      this.#owner.settle();
+      return;
+    }
+    const { code, syscall, message } = error;
+    if (code === 'ENXIO') this.#session.memory.findLost();
+    if (!this.#session.intact()) return;
+    if (this.#troubles.discardsFailed(error, failedRanges)) {
+      this.#emit('discard-failed', message, { code, syscall, ranges: failedRanges });
+    }
+  }
+
+  poisonActive(poisonVal: number): void {
+    this.#emit('page-poison-active', 'reported pages are kept: the guest relies on their poison', {
+      poisonVal,
+    });
+  }
+
+  #restore(found: VmRecord): void {
+    this.#troubles.restore(found);
+    this.#asker.restore(found.stats);
+    this.#ramBytes = this.#session.memory.sizeBytes;
+    this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
+  }
+
+  #privateMemory(reason: string, fields: Record<string, unknown>): void {
+    if (this.#troubles.privateMemory(reason)) this.#emit('private-memory', reason, fields);
+  }
+
+  /** Made once: it is most of what a view costs, and they are looked at again and again. */
+  #featureNames(bits: FeatureBits): string[] {
+    if (this.#named?.bits !== bits) {
+      const names = featureNames(bits, BalloonFeature, CacheBalloonFeature, VirtioFeature, VhostFeature);
+      this.#named = { bits, names };
+    }
+    return this.#named.names;
+  }
+
+  #inAndOut(): number {
+    const { inflated, deflated } = this.#balloon.totals;
+    return inflated + deflated;
+  }
+
+  /** Kicks alone say nothing: each kick eventfd starts at 1. A driver with statistics primes their queue. */
+  #silentRings(): boolean {
+    const { vrings, features } = this.#session;
+    const { targetBytes, actualBytes } = this.#balloon;
+    const expected =
+      targetBytes !== actualBytes || hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
+    return expected && vrings.some(({ kicks }) => kicks > 0) && vrings.every(({ served }) => served === 0);
+  }
+}

@@ -1,0 +1,162 @@
+import { formatSize } from '../../protocol/control/size.js';
+import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
+import type { VmDiagnosis } from '../../protocol/control/schema.js';
+import type { SessionState } from '../vhost-user/session.js';
+import type { Kind } from './kinds.js';
+
+/** One thing that is wrong with a VM: a stable code, a sentence without its end, and the next step. */
+export type Diagnosis = VmDiagnosis;
+
+/** The verdict in words: what is wrong, and after a colon what to do. */
+export function sentence({ text, remedy }: Diagnosis): string {
+  return `${text}: ${remedy}`;
+}
+
+/** The diagnosis of a sentence that says after its first colon what to do; `otherwise` is the step where it has none. */
+export function inTwo(code: DiagnosisCode, said: string, otherwise = 'see balloond(8)'): Diagnosis {
+  const at = said.indexOf(': ');
+  if (at < 0) return { code, text: said, remedy: otherwise };
+  return { code, text: said.slice(0, at), remedy: said.slice(at + 2) };
+}
+
+/** How long nothing may move before that is worth a sentence. */
+const PATIENCE_MS = 30_000;
+/** So many answers in a row may be missing. */
+const STATS_MISSED = 3;
+/** No Linux guest runs with less, nor with much less than this part of what it was booted with. */
+const LEAST_GUEST_BYTES = 64 * 2 ** 20;
+const LEAST_GUEST_PART = 1 / 64;
+/** With less than this of its memory free, a guest can give none. */
+const LEAST_FREE_PART = 1 / 32;
+
+export interface Symptoms {
+  /** Something that was found wrong and stands until the driver starts anew. */
+  problem: Diagnosis | null;
+  state: SessionState;
+  /** The guest's driver for the device, by the name of its module. */
+  driver: Kind['driver'];
+  /** Milliseconds since the VMM connected, and since target, balloon or driver last moved. */
+  connectedMs: number;
+  stillMs: number;
+  ramBytes: number;
+  targetBytes: number;
+  actualBytes: number;
+  /** What is in the balloon by the pages it was told of. */
+  heldBytes: number;
+  guestFreeBytes: number | null;
+  /** The driver gave or took back pages since the target was set. */
+  answered: boolean;
+  /** Milliseconds since statistics came, or since the driver that owes them started; null: none are asked for. */
+  statsAgeMs: number | null;
+  statsIntervalMs: number;
+  /** It waits for its turns on the event loop, and has done so for a while. */
+  throttled: boolean;
+  /** A file that the VMM has open and that pins guest memory. */
+  pinnedBy: string | null;
+  /** The driver should have used a ring by now, kicked, and no ring ever moved. */
+  silentRings: boolean;
+}
+
+/** What is wrong with a device and what to do; null when nothing is. */
+export function diagnose(symptoms: Symptoms): Diagnosis | null {
+  const { problem, state, pinnedBy } = symptoms;
+  if (problem !== null) return problem;
+  if (state === 'connected' && symptoms.connectedMs > PATIENCE_MS) {
+    return {
+      code: 'no-driver',
+      text: 'no guest driver has started yet',
+      remedy: `check that the guest has ${symptoms.driver} (lsmod) and has booted`,
+    };
+  }
+  const waited = symptoms.stillMs > PATIENCE_MS;
+  if (state === 'running' && symptoms.silentRings && waited) {
+    return {
+      code: 'rings-silent',
+      text: 'the guest kicks but its rings never move here, because guest memory is probably not shared',
+      remedy: 'add share=on to the memory backend and restart the VM',
+    };
+  }
+  if (pinnedBy !== null) {
+    return {
+      code: 'memory-pinned',
+      text: `the VMM has ${pinnedBy} open, which pins guest memory`,
+      remedy:
+        'nothing is discarded until the device is detached; set no balloon target for this VM, or give it an emulated device',
+    };
+  }
+  if (state !== 'running') return null;
+  if (symptoms.throttled) {
+    return {
+      code: 'throttled',
+      text: 'the guest or the VMM keeps the daemon so busy that other VMs go first',
+      remedy:
+        'look in the guest for the program or driver that kicks, reports or reads its configuration all the time, and restart the VM if the load does not end',
+    };
+  }
+  return (waited ? stuck(symptoms) : null) ?? deadStatistics(symptoms);
+}
+
+/** Why the balloon stays where it is, which is not where it should be. */
+function stuck(symptoms: Symptoms): Diagnosis | null {
+  const { targetBytes, actualBytes, heldBytes } = symptoms;
+  if (actualBytes === targetBytes) return null;
+  const actual = formatSize(actualBytes);
+  if (!symptoms.answered) {
+    return {
+      code: 'target-not-answered',
+      text: `the guest driver never answered the target of ${formatSize(targetBytes)}`,
+      remedy: 'check that the VM is not paused and the guest not hung, then reload its balloon driver',
+    };
+  }
+  if (heldBytes === targetBytes) {
+    return {
+      code: 'actual-not-written',
+      text: `the guest holds ${formatSize(heldBytes)} in its balloon but never acks that (actual stays ${actual})`,
+      remedy: 'update its balloon driver',
+    };
+  }
+  if (actualBytes > targetBytes) {
+    return {
+      code: 'not-deflating',
+      text: `the guest does not take back its memory; the balloon stays at ${actual}`,
+      remedy: "check the guest's kernel log",
+    };
+  }
+  return short(symptoms);
+}
+
+/** Why the balloon is smaller than it should be. */
+function short({ ramBytes, targetBytes, actualBytes, guestFreeBytes }: Symptoms): Diagnosis {
+  const actual = formatSize(actualBytes);
+  const target = formatSize(targetBytes);
+  const least = Math.max(LEAST_GUEST_BYTES, ramBytes * LEAST_GUEST_PART);
+  if (ramBytes - targetBytes < least) {
+    return {
+      code: 'target-too-large',
+      text: `a target of ${target} would leave the guest ${formatSize(ramBytes - targetBytes)} of ${formatSize(ramBytes)}, too little for any guest to run`,
+      remedy: `set a balloon of ${formatSize(Math.max(0, ramBytes - least))} at most`,
+    };
+  }
+  if (guestFreeBytes !== null && guestFreeBytes >= ramBytes * LEAST_FREE_PART) {
+    return {
+      code: 'inflate-stopped',
+      text: `the guest stopped at ${actual} of ${target} with ${formatSize(guestFreeBytes)} free`,
+      remedy: "look for its balloon driver in the guest's kernel log, or set a smaller balloon",
+    };
+  }
+  const free = guestFreeBytes === null ? '' : ` (it has ${formatSize(guestFreeBytes)} free)`;
+  return {
+    code: 'out-of-puff',
+    text: `the guest is out of puff at ${actual} of ${target}${free}`,
+    remedy: 'the guest cannot give more; set a smaller balloon',
+  };
+}
+
+function deadStatistics({ statsAgeMs, statsIntervalMs }: Symptoms): Diagnosis | null {
+  if (statsAgeMs === null || statsAgeMs <= STATS_MISSED * statsIntervalMs) return null;
+  return {
+    code: 'no-statistics',
+    text: `the guest sent no statistics for ${Math.round(statsAgeMs / 1000)} s, although the daemon asks for them every ${statsIntervalMs / 1000} s`,
+    remedy: 'check that the guest is not hung, then reload its balloon driver',
+  };
+}

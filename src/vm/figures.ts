@@ -1,0 +1,25 @@
+/** The figures of a VM that the policy goes by, read of every device every few seconds. */
+import type { VmView } from '../../protocol/control/schema.js';
+import type { Monotonic } from '../os/clock.js';
+
+/** A guest's last statistics by their names, not copied. */
+export interface StatsFigures {
+  readonly values: ReadonlyMap<string, number>;
+  readonly ageSeconds: number;
+  /** The moment at which they came: others came at another moment. */
+  readonly receivedAt: Monotonic;
+}
+
+type Sizes = Pick<VmView['balloon'], 'targetBytes' | 'actualBytes'>;
+
+/** The figures of one device. */
+export interface DeviceFigures extends Pick<VmView, 'state' | 'inhibited'>, Sizes {
+  readonly stats: StatsFigures | null;
+}
+
+export interface VmFigures extends DeviceFigures {
+  /** The sizes of the page cache balloon, where the guest runs one. */
+  readonly cache: Sizes | null;
+  /** False: the guest runs a page cache balloon and no other, so that it gives by itself or not at all. */
+  readonly askable: boolean;
+}

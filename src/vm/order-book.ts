@@ -1,0 +1,83 @@
+/**
+ * The orders of all VMs by name, also of VMs that are not there, in one document with a version. The book writes itself
+ * down through `written` whenever it changes; reading it back takes the newest of several copies.
+ */
+import { Type, type Static } from 'typebox';
+import { Value } from 'typebox/value';
+import { isEmpty, Orders } from './orders.js';
+
+/** Of the document below. A change of its meaning is a new version. */
+const VERSION = 1;
+/** Names that nobody gives a VM: the daemon made them up of a process, and they end with it. */
+const MADE_UP = /^pid-\d+(-\d+)?$/;
+
+const Document = Type.Object({
+  version: Type.Literal(VERSION),
+  /** Counts changes: the copy with the higher number is the newer one. */
+  revision: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+  vms: Type.Record(Type.String({ minLength: 1, maxLength: 128 }), Orders),
+});
+export type BookDocument = Static<typeof Document>;
+
+/** A document of the book, or why it cannot be read: a sentence without its subject, and the next step. */
+export type ReadBook = { document: BookDocument } | { unreadable: string };
+
+/** Reads the text of one copy. */
+export function readBook(text: string): ReadBook {
+  let found: unknown;
+  try {
+    found = JSON.parse(text);
+  } catch {
+    return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists' };
+  }
+  const version = typeof found === 'object' && found !== null && 'version' in found ? found.version : null;
+  if (typeof version === 'number' && version > VERSION) {
+    return {
+      unreadable: `is of version ${version}, and this balloond knows ${VERSION}: start the newer balloond again, or order again what \`balloonctl show\` no longer lists`,
+    };
+  }
+  if (!Value.Check(Document, found)) {
+    return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists' };
+  }
+  return { document: found };
+}
+
+export class OrderBook {
+  /** Whether no copy was found, so that orders are known by the records of VMs alone. */
+  readonly isNew: boolean;
+  readonly #vms: Map<string, Orders>;
+  readonly #written: (text: string) => void;
+  #revision: number;
+
+  /** `found`: the newest copy, or null. `written` is called with the whole document after each change. */
+  constructor(found: BookDocument | null = null, written: (text: string) => void = () => undefined) {
+    this.isNew = found === null;
+    this.#vms = new Map(Object.entries(found?.vms ?? {}));
+    this.#revision = found?.revision ?? 0;
+    this.#written = written;
+  }
+
+  of(name: string): Orders {
+    return this.#vms.get(name) ?? {};
+  }
+
+  /** Replaces the orders of a VM, and writes the book down. */
+  change(name: string, orders: Orders): void {
+    if (isEmpty(orders)) {
+      if (!this.#vms.delete(name)) return;
+    } else this.#vms.set(name, orders);
+    this.#revision++;
+    this.#written(this.text());
+  }
+
+  /** The VM is gone: orders of a name that the daemon made up go with it. */
+  left(name: string): void {
+    if (MADE_UP.test(name)) this.change(name, {});
+  }
+
+  /** The whole document. */
+  text(): string {
+    const vms = Object.fromEntries(this.#vms);
+    return JSON.stringify({ version: VERSION, revision: this.#revision, vms });
+  }
+}

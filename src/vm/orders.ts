@@ -1,0 +1,167 @@
+/**
+ * What an operator ordered of a VM, by the VM's name: it holds until it is taken back, whichever devices and daemons come
+ * and go. The configuration can say the same for good; the order of an operator goes before it.
+ */
+import { Type, type Static } from 'typebox';
+import type { LimitRequest, LimitWord, TargetRequest, VmOrder } from '../../protocol/control/schema.js';
+import { LIMIT_NAMES, LIMITS, type LimitName } from '../../protocol/control/limits.js';
+import { formatSize } from '../../protocol/control/size.js';
+import type { WallMs } from '../os/clock.js';
+import { amountOf, type Amount } from '../policy/settings.js';
+
+/** Wall time of the order; 0: an earlier build did not note it. */
+const Since = Type.Unsafe<WallMs>(Type.Number({ minimum: 0, maximum: 8.64e15 }));
+const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+const Word = Type.Object({
+  word: Type.Union([Bytes, Type.Literal('max'), Type.Literal('follow')]),
+  since: Since,
+});
+const LIMIT_ORDERS = { high: Type.Optional(Word), max: Type.Optional(Word) } satisfies Record<
+  LimitName,
+  unknown
+>;
+
+export const Orders = Type.Object(
+  {
+    inhibit: Type.Optional(Type.Object({ reason: Type.String({ maxLength: 500 }), since: Since })),
+    /** Memory that the guest keeps, or gives up to its balloon. */
+    target: Type.Optional(
+      Type.Object({
+        of: Type.Union([Type.Literal('guest'), Type.Literal('balloon')]),
+        bytes: Bytes,
+        since: Since,
+      }),
+    ),
+    cacheLimit: Type.Optional(Type.Object({ bytes: Bytes, since: Since })),
+    limits: Type.Optional(Type.Object(LIMIT_ORDERS, { additionalProperties: false })),
+    /** The policy was paused for the VM. */
+    paused: Type.Optional(Type.Object({ since: Since })),
+  },
+  { additionalProperties: false },
+);
+export type Orders = Static<typeof Orders>;
+
+/** What the configuration says of a VM for good. */
+export interface Wishes {
+  readonly inhibit: string | null;
+  /** Memory that the guest keeps, of its RAM. */
+  readonly target: Amount | null;
+  /** The policy leaves the VM alone. */
+  readonly manual: boolean;
+}
+
+export const NO_WISHES: Wishes = { inhibit: null, target: null, manual: false };
+
+/** Whether nothing is ordered. */
+export function isEmpty(orders: Orders): boolean {
+  return Object.keys(orders).length === 0;
+}
+
+/** Whether an operator took the VM in hand, so that the policy leaves it alone. */
+export function inHand({ target, cacheLimit, paused }: Orders): boolean {
+  return target !== undefined || cacheLimit !== undefined || paused !== undefined;
+}
+
+/** The orders without those that keep the policy away. */
+export function handedBack({ inhibit, limits }: Orders): Orders {
+  return { ...(inhibit !== undefined && { inhibit }), ...(limits !== undefined && { limits }) };
+}
+
+/** The orders with a target in place of the one before. */
+export function withTarget(orders: Orders, target: TargetRequest, since: WallMs): Orders {
+  if ('cacheLimitBytes' in target) {
+    return { ...orders, cacheLimit: { bytes: target.cacheLimitBytes, since } };
+  }
+  const [of, bytes] =
+    'memoryBytes' in target
+      ? (['guest', target.memoryBytes] as const)
+      : (['balloon', target.balloonBytes] as const);
+  return { ...orders, target: { of, bytes, since } };
+}
+
+/** The orders with limits in place of those before; `restore` takes one back. */
+export function withLimits({ limits = {}, ...others }: Orders, asked: LimitRequest, since: WallMs): Orders {
+  const next = LIMIT_NAMES.flatMap((name) => {
+    const word = asked[name];
+    if (word === 'restore') return [];
+    const order = word === undefined ? limits[name] : { word, since };
+    return order === undefined ? [] : [[name, order] as const];
+  });
+  return withLimitOrders(others, next.length === 0 ? undefined : Object.fromEntries(next));
+}
+
+/** The orders with these for limits; undefined: with none. */
+export function withLimitOrders(
+  { inhibit, target, cacheLimit, paused }: Orders,
+  limits: Orders['limits'],
+): Orders {
+  return {
+    ...(inhibit !== undefined && { inhibit }),
+    ...(target !== undefined && { target }),
+    ...(cacheLimit !== undefined && { cacheLimit }),
+    ...(limits !== undefined && { limits }),
+    ...(paused !== undefined && { paused }),
+  };
+}
+
+/** The limits that are ordered, as a request. */
+export function limitWords({ limits = {} }: Orders): LimitRequest | null {
+  const words = LIMIT_NAMES.flatMap((name): [LimitName, LimitWord][] => {
+    const word = limits[name]?.word;
+    return word === undefined ? [] : [[name, word]];
+  });
+  return words.length === 0 ? null : Object.fromEntries(words);
+}
+
+/** The options that take a limit back. */
+const RESTORE: Readonly<Record<LimitName, string>> = { high: '--high restore', max: '--max restore' };
+
+/** The orders in words, for `show`. `ramBytes`: of the VM. */
+export function orderViews(name: string, orders: Orders, wishes: Wishes, ramBytes: number): VmOrder[] {
+  const mend = 'take the key out of [[vm]], then run balloonctl reload';
+  const resume = `balloonctl policy resume ${name}`;
+  const ordered = (order: VmOrder['order'], says: string, since: WallMs, undo: string): VmOrder => ({
+    order,
+    says,
+    by: 'operator',
+    since: since === 0 ? null : new Date(since).toISOString(),
+    undo,
+  });
+  const wished = (order: VmOrder['order'], says: string): VmOrder => ({
+    order,
+    says,
+    by: 'configuration',
+    since: null,
+    undo: mend,
+  });
+  const views: VmOrder[] = [];
+  const { inhibit, target, cacheLimit, limits = {}, paused } = orders;
+  if (inhibit !== undefined) {
+    views.push(
+      ordered('inhibit', `discard nothing: ${inhibit.reason}`, inhibit.since, `balloonctl allow ${name}`),
+    );
+  }
+  if (wishes.inhibit !== null) views.push(wished('inhibit', `discard nothing: ${wishes.inhibit}`));
+  if (target !== undefined) {
+    const size = formatSize(target.bytes);
+    const says = target.of === 'guest' ? `the guest keeps ${size}` : `the guest gives up ${size}`;
+    views.push(ordered('target', says, target.since, resume));
+  } else if (wishes.target !== null) {
+    views.push(wished('target', `the guest keeps ${formatSize(amountOf(wishes.target, ramBytes))}`));
+  }
+  if (cacheLimit !== undefined) {
+    const says = `the page cache balloon holds ${formatSize(cacheLimit.bytes)} at most`;
+    views.push(ordered('cache-limit', says, cacheLimit.since, resume));
+  }
+  for (const limit of LIMIT_NAMES) {
+    const order = limits[limit];
+    if (order === undefined) continue;
+    const word = typeof order.word === 'number' ? formatSize(order.word) : order.word;
+    const undo = `balloonctl limit ${name} ${RESTORE[limit]}`;
+    views.push(ordered(`limit-${limit}`, `${LIMITS[limit].file} ${word}`, order.since, undo));
+  }
+  if (paused !== undefined)
+    views.push(ordered('policy', 'the policy leaves the VM alone', paused.since, resume));
+  if (wishes.manual) views.push(wished('policy', 'the policy leaves the VM alone'));
+  return views;
+}

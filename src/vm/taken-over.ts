@@ -1,0 +1,42 @@
+import type { WallMs } from '../os/clock.js';
+import { LIMIT_NAMES, LIMITS } from '../../protocol/control/limits.js';
+import type { Orders } from './orders.js';
+import type { VmRecord } from './record.js';
+
+/** Nobody noted when the order was given. */
+const UNKNOWN = 0 as WallMs;
+
+/**
+ * The orders that a record of a device speaks of, for a book that does not have them: the record is of a build without
+ * a book, or the book was lost. `targetBytes`: of the device. `known`: orders of the book, which may be older and lend their
+ * times.
+ */
+export function ordersOfRecord(
+  { inhibited, manual, wantedMemoryBytes, forcedFrom, limits, device }: VmRecord,
+  targetBytes: number,
+  known: Orders,
+): Orders {
+  const orders: Orders = {};
+  if (inhibited !== null) {
+    const same = known.inhibit?.reason === inhibited ? known.inhibit.since : UNKNOWN;
+    orders.inhibit = { reason: inhibited, since: same };
+  }
+  if (wantedMemoryBytes !== null) {
+    orders.target = { of: 'guest', bytes: wantedMemoryBytes, since: UNKNOWN };
+  } else if (manual === true) {
+    if (device === undefined && known.target?.of === 'balloon' && known.target.bytes === targetBytes) {
+      orders.target = known.target;
+    } else if (device !== undefined && known.cacheLimit?.bytes === targetBytes) {
+      orders.cacheLimit = known.cacheLimit;
+    } else orders.paused = known.paused ?? { since: UNKNOWN };
+  }
+  const forced = forcedFrom ?? null;
+  const words: NonNullable<Orders['limits']> = {};
+  for (const name of LIMIT_NAMES) {
+    const knob = limits?.[LIMITS[name].field];
+    const word = forced !== null ? forced[name] : knob === undefined ? null : (knob.wanted ?? 'max');
+    if (word !== null) words[name] = { word, since: known.limits?.[name]?.since ?? UNKNOWN };
+  }
+  if (Object.keys(words).length > 0) orders.limits = words;
+  return orders;
+}

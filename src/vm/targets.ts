@@ -1,0 +1,50 @@
+/** The target of a device by the orders for its VM, by numbers alone. */
+import type { TargetRequest } from '../../protocol/control/schema.js';
+import { amountOf } from '../policy/settings.js';
+import type { TargetBy } from './device-owner.js';
+import { KINDS, type DeviceKind } from './kinds.js';
+import type { Orders, Wishes } from './orders.js';
+
+export interface WantedTarget {
+  readonly bytes: number;
+  readonly by: TargetBy;
+  /** The size that was ordered, where the VM has less memory; null: it has enough. */
+  readonly tooMuchBytes: number | null;
+}
+
+/** The kind of device that a request is for, and its size. */
+export function askedTarget(target: TargetRequest): { kind: DeviceKind; bytes: number } {
+  if ('cacheLimitBytes' in target) return { kind: 'cache-balloon', bytes: target.cacheLimitBytes };
+  return { kind: 'balloon', bytes: 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes };
+}
+
+/** Null: nothing is ordered, or the guest's memory is not known yet (`ramBytes` 0) and the order depends on it. */
+export function wantedTarget(
+  kind: DeviceKind,
+  ramBytes: number,
+  { target, cacheLimit }: Orders,
+  wishes: Wishes,
+): WantedTarget | null {
+  const most = ramBytes > 0 ? ramBytes : Infinity;
+  const clamped = (asked: number): WantedTarget => {
+    const bytes = Math.min(asked, most);
+    return { bytes, by: 'operator', tooMuchBytes: asked > most ? asked : null };
+  };
+  if (KINDS[kind].sizesItself) return cacheLimit === undefined ? null : clamped(cacheLimit.bytes);
+  if (target?.of === 'balloon') return clamped(target.bytes);
+  if (ramBytes === 0) return null;
+  if (target !== undefined) {
+    const kept = clamped(target.bytes);
+    return { ...kept, bytes: ramBytes - kept.bytes };
+  }
+  if (wishes.target === null) return null;
+  const bytes = Math.max(0, ramBytes - Math.round(amountOf(wishes.target, ramBytes)));
+  return { bytes, by: 'configuration', tooMuchBytes: null };
+}
+
+/** What is said of a VM without a device of this kind. */
+export const MISSING: Readonly<Record<DeviceKind, string>> = {
+  balloon: 'has a page cache balloon only: set its --cache-limit, or give the VM a balloon too (virtio-id=5)',
+  'cache-balloon':
+    'has no page cache balloon: connect one (virtio-id=13) to a socket with device = "cache-balloon"',
+};

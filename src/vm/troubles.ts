@@ -1,0 +1,122 @@
+/** The troubles of a device that were found, as far as they stand: the verdict's memory. */
+import { DIAGNOSIS_CODES, type DiagnosisCode } from '../../protocol/control/diagnosis.js';
+import { formatSize } from '../../protocol/control/size.js';
+import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
+import type { GuestMemory } from '../memory/guest-memory.js';
+import type { SystemError } from '../os/errors.js';
+import { MAX_REASON } from '../vhost-user/session-record.js';
+import { inTwo, sentence, type Diagnosis } from './diagnosis.js';
+import type { VmRecord } from './record.js';
+
+export class Troubles {
+  /** It stands until the driver starts anew. */
+  #found: Diagnosis | null = null;
+  #memoryLost: Diagnosis | null = null;
+  #tooFewQueues: Diagnosis | null = null;
+  #discardError: SystemError | null = null;
+  #failedRanges = 0;
+
+  /** Goes on with what the daemon before this one wrote down. */
+  restore({ problem, diagnosis }: Pick<VmRecord, 'problem' | 'diagnosis'>): void {
+    if (problem === null) return;
+    this.#found =
+      diagnosis && isCode(diagnosis.code)
+        ? { ...diagnosis, code: diagnosis.code }
+        : inTwo('earlier-build', problem);
+  }
+
+  record(): Pick<VmRecord, 'problem' | 'diagnosis'> {
+    if (this.#found === null) return { problem: null };
+    const { code, text, remedy } = this.#found;
+    const cut = (words: string): string => words.slice(0, MAX_REASON);
+    return {
+      problem: cut(sentence(this.#found)),
+      diagnosis: { code, text: cut(text), remedy: cut(remedy) },
+    };
+  }
+
+  /** The gravest of those that stand; null: there is none. */
+  gravest(memory: GuestMemory): Diagnosis | null {
+    return (memory.lost === null ? null : this.#memoryLost) ?? this.#found ?? this.#discards(memory);
+  }
+
+  /** A driver starts anew, or there is none any more. */
+  forget(): void {
+    this.#found = null;
+  }
+
+  /** False: it was known already. */
+  privateMemory(said: string): boolean {
+    const diagnosis = inTwo('private-memory', said);
+    if (this.#found !== null && sentence(this.#found) === sentence(diagnosis)) return false;
+    this.#found = diagnosis;
+    return true;
+  }
+
+  ringStopped(index: number, error: Error): void {
+    this.#found = {
+      code: 'ring-stopped',
+      text: `ring ${index} is stopped, since ${error.message}`,
+      remedy: "reload the guest's balloon driver",
+    };
+  }
+
+  lostMemory(region: GuestRegion): Diagnosis {
+    const where = `${formatSize(region.sizeBytes)} of guest memory at 0x${region.gpa.toString(16)}`;
+    this.#memoryLost = region.checkFile()
+      ? {
+          code: 'memory-unavailable',
+          text: `${where} cannot be had, its huge pages ran out or the hardware failed, and the balloon is stopped`,
+          remedy:
+            "look into the host's kernel log, reserve more huge pages (vm.nr_hugepages) and restart the VM",
+        }
+      : {
+          code: 'memory-cut',
+          text: `the VMM cut the file with ${where} short, and the balloon is stopped`,
+          remedy: "keep everything from truncating the VM's memory file and restart the VM",
+        };
+    return this.#memoryLost;
+  }
+
+  /** Null: there are enough. */
+  queues(device: string, present: number, needed: number): Diagnosis | null {
+    if (present >= needed) {
+      // It had not named all of them when it was looked at.
+      if (this.#found === this.#tooFewQueues) this.#found = null;
+      return null;
+    }
+    this.#tooFewQueues = {
+      code: 'too-few-queues',
+      text: `the VMM has ${present} virtqueues for the ${device}, the offered features need ${needed}`,
+      remedy: `set num_vqs=${needed} on that device and restart the VM`,
+    };
+    this.#found = this.#tooFewQueues;
+    return this.#found;
+  }
+
+  discarded(): void {
+    this.#discardError = null;
+  }
+
+  /** False: an error of this code is known already. */
+  discardsFailed(error: SystemError, ranges: number): boolean {
+    const known = this.#discardError?.code === error.code;
+    this.#failedRanges += ranges;
+    this.#discardError = error;
+    return !known;
+  }
+
+  #discards(memory: GuestMemory): Diagnosis | null {
+    if (this.#discardError === null) return null;
+    const owed = formatSize(memory.pendingPages * PAGE_BYTES);
+    return {
+      code: 'discards-failed',
+      text: `${this.#failedRanges} discards failed, the last with ${this.#discardError.message}; ${owed} given up by the guest is still in use`,
+      remedy: 'see discard-failed in balloond(8)',
+    };
+  }
+}
+
+function isCode(code: string): code is DiagnosisCode {
+  return (DIAGNOSIS_CODES as readonly string[]).includes(code);
+}

@@ -1,0 +1,450 @@
+/**
+ * A virtual machine as operators know it: its name, its process, its devices, and the orders that were given for it. Orders
+ * are kept once, by name, and each device gets them as it comes. The fleet makes a Vm when a first device connects, calls
+ * attach() and greet() for each, or takeOver() for those of the daemon before this one; the Vm ends with its last device.
+ */
+import type { LimitRequest, TargetRequest } from '../../protocol/control/schema.js';
+import { formatSize } from '../../protocol/control/size.js';
+import type { HostPaths } from '../host/host-paths.js';
+import type { Emit } from '../ops/event-log.js';
+import { msSince, monotonicNow, wallNow, type Monotonic } from '../os/clock.js';
+import { VmCgroup } from './cgroup.js';
+import { VmDevice } from './device.js';
+import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
+import type { Diagnosis } from './diagnosis.js';
+import type { VmFigures } from './figures.js';
+import { DEVICE_KINDS, KINDS, type DeviceKind } from './kinds.js';
+import { VmLimits } from './limits.js';
+import { LimitError } from './limits-words.js';
+import { NOTHING_USED } from './limits-plan.js';
+import type { OrderBook } from './order-book.js';
+import {
+  handedBack,
+  inHand,
+  isEmpty,
+  limitWords,
+  withLimitOrders,
+  withLimits,
+  withTarget,
+  type Orders,
+  type Wishes,
+} from './orders.js';
+import { Pins, type Look } from './pins.js';
+import type { VmRecord } from './record.js';
+import { askedTarget, MISSING, wantedTarget } from './targets.js';
+import { ordersOfRecord } from './taken-over.js';
+
+/** Something that was asked of a VM and cannot be: the message says why and what to do. */
+export class VmRefusal extends Error {
+  override readonly name = 'VmRefusal';
+}
+
+/** Limits that were ordered for an earlier process and do not hold for this one are tried again after so long. */
+const LIMITS_AGAIN_MS = 60_000;
+
+export interface VmContext {
+  readonly emit: Emit;
+  readonly book: OrderBook;
+  readonly wishes: Wishes;
+  readonly paths: HostPaths;
+  /** A device is gone; the VM is, too, when it has none left. */
+  readonly left: (vm: Vm, device: VmDevice) => void;
+}
+
+export class Vm implements DeviceOwner<VmDevice> {
+  readonly name: string;
+  readonly pid: number;
+  readonly cgroup: VmCgroup;
+  readonly limits: VmLimits;
+  readonly #context: VmContext;
+  readonly #emit: Emit;
+  readonly #pins: Pins;
+  readonly #devices = new Map<DeviceKind, VmDevice>();
+  #wishes: Wishes;
+  #inhibitedNow: string | null = null;
+  #quiet: Promise<unknown> = Promise.resolve();
+  /** The policy holds the cgroup to less than was ordered. */
+  #forced = false;
+  /** An operator's interval of statistics, which devices get that come later; null: each has its own. */
+  #statsInterval: number | null = null;
+  #limitsTriedAt: Monotonic | null = null;
+  /** Orders of the book, which a build without one may have changed. */
+  #known: Orders | null = null;
+
+  constructor(name: string, pid: number, context: VmContext) {
+    this.name = name;
+    this.pid = pid;
+    this.#context = context;
+    this.#wishes = context.wishes;
+    this.#emit = (event, message, fields) => context.emit(event, message, fields, name);
+    const { paths } = context;
+    this.cgroup = new VmCgroup({ pid, paths, emit: this.#emit });
+    this.limits = new VmLimits({
+      cgroup: this.cgroup,
+      emit: this.#emit,
+      // The driver of one device may never start, and then knows of no memory.
+      use: () => ({ ...(this.#lead?.guestUse() ?? NOTHING_USED), ramBytes: this.ramBytes }),
+      save: () => this.#save(),
+    });
+    this.#pins = new Pins(pid, paths.proc, this.#emit, () => void this.#inhibit());
+  }
+
+  /**
+   * Serves a device, with the orders that hold. One that was found waits for takeOver(); throws StateError or SystemError
+   * when it cannot be gone on with.
+   */
+  attach(fd: number, identity: DeviceIdentity, handOver: DeviceHandOver): VmDevice {
+    this.cgroup.shared ||= identity.options.sharedCgroup;
+    const device = new VmDevice(fd, this, identity, handOver, this.#emit);
+    this.#devices.set(device.kind, device);
+    if (this.#statsInterval !== null) device.statsIntervalSeconds = this.#statsInterval;
+    void device.setInhibited(this.inhibited);
+    if (handOver.found === null) device.save();
+    return device;
+  }
+
+  /** A device connected that no daemon served before. */
+  greet(device: VmDevice): void {
+    const orders = this.#orders;
+    if (!isEmpty(orders) && this.#devices.size === 1) {
+      const which = Object.keys(orders).join(', ');
+      this.#emit('orders-applied', `orders that were given for this VM before hold again: ${which}`, {
+        orders: which,
+      });
+    }
+    void this.#inhibit();
+    this.#settleTarget(device);
+    this.#orderLimits();
+  }
+
+  /** Goes on with a device where the daemon before this one ended. */
+  takeOver(device: VmDevice, found: VmRecord): void {
+    const { book } = this.#context;
+    if (found.booked !== true || book.isNew) {
+      const others = found.booked === true || this.#known !== null ? this.#orders : {};
+      this.#known ??= this.#orders;
+      const told = ordersOfRecord(found, device.figures.targetBytes, this.#known);
+      book.change(this.name, { ...others, ...told });
+    }
+    if (this.#devices.size === 1) this.#inhibitedNow = this.#ordered;
+    void device.setInhibited(this.inhibited);
+    // Before a ring is served: a guest may wait for an answer to its deflate.
+    this.limits.resume(found.limits ?? null);
+    this.#pins.look();
+    device.resume();
+    this.limits.check();
+    this.#settleTarget(device);
+    // The policy of this daemon begins anew.
+    if ((found.forcedFrom ?? null) !== null) {
+      this.#forced = true;
+      void this.force(null, null).catch(() => undefined);
+    } else this.#orderLimits();
+  }
+
+  get devices(): readonly VmDevice[] {
+    return DEVICE_KINDS.flatMap((kind) => this.#devices.get(kind) ?? []);
+  }
+
+  device(kind: DeviceKind): VmDevice | undefined {
+    return this.#devices.get(kind);
+  }
+
+  /** The memory of the guest. A device whose driver has not started yet knows of none. */
+  get ramBytes(): number {
+    return Math.max(0, ...this.devices.map(({ ramBytes }) => ramBytes));
+  }
+
+  get allocatedBytes(): number {
+    return Math.max(0, ...this.devices.map(({ allocatedBytes }) => allocatedBytes));
+  }
+
+  /** The longest discard that is under way, in milliseconds. */
+  get discardingMs(): number {
+    return Math.max(0, ...this.devices.map(({ discardingMs }) => discardingMs));
+  }
+
+  get orders(): Orders {
+    return this.#orders;
+  }
+
+  get wishes(): Wishes {
+    return this.#wishes;
+  }
+
+  /** Why nothing is discarded: the word of an operator or of the configuration, or a file that pins guest memory. */
+  get inhibited(): string | null {
+    return this.#ordered ?? this.#pins.reason;
+  }
+
+  get pinnedBy(): string | null {
+    return this.#pins.by;
+  }
+
+  /** The verdict: of the device that speaks for the VM where that has something to say. */
+  get diagnosis(): Diagnosis | null {
+    const ofLimits = this.limits.problem();
+    for (const device of this.devices) {
+      const diagnosis = device.diagnosis(ofLimits);
+      if (diagnosis !== null) return diagnosis;
+    }
+    return null;
+  }
+
+  get limitable(): boolean {
+    return this.limits.writable;
+  }
+
+  /** Whether the policy leaves the VM alone. False takes back the orders by which it does. */
+  get manual(): boolean {
+    return inHand(this.#orders) || this.#wishes.manual;
+  }
+
+  set manual(manual: boolean) {
+    if (manual && !inHand(this.#orders)) {
+      this.#order({ ...this.#orders, paused: { since: wallNow() } });
+    } else if (!manual && inHand(this.#orders)) {
+      this.#order(handedBack(this.#orders));
+      for (const device of this.devices) this.#settleTarget(device);
+    }
+  }
+
+  get figures(): VmFigures {
+    const all = this.devices.map((device) => ({ device, figures: device.figures }));
+    const balloon = all.find(({ device }) => !KINDS[device.kind].sizesItself)?.figures;
+    const cache = all.find(({ device }) => KINDS[device.kind].sizesItself)?.figures;
+    const runs = cache?.state === 'running';
+    return {
+      state: runs ? 'running' : (balloon?.state ?? cache?.state ?? 'connected'),
+      inhibited: this.inhibited,
+      stats: balloon?.stats ?? cache?.stats ?? null,
+      targetBytes: balloon?.targetBytes ?? 0,
+      actualBytes: balloon?.actualBytes ?? 0,
+      cache: runs ? cache : null,
+      askable: !runs || balloon?.state === 'running',
+    };
+  }
+
+  /** The policy's word. Never beyond what there is. */
+  setPolicyTarget(balloonBytes: number): void {
+    this.#devices.get('balloon')?.setTarget(Math.min(balloonBytes, this.ramBytes), 'policy');
+  }
+
+  /** The policy's word. */
+  setCacheLimit(cacheBytes: number): void {
+    this.#devices.get('cache-balloon')?.setTarget(Math.min(cacheBytes, this.ramBytes), 'policy');
+  }
+
+  /** The policy's word: holds the cgroup to these; null: to what was ordered. Rejects with LimitError. */
+  async force(highBytes: number | null, maxBytes: number | null): Promise<void> {
+    if (!this.#forced) {
+      if (highBytes === null) return;
+      this.#forced = true;
+      this.#save();
+    }
+    const ordered = limitWords(this.#orders) ?? {};
+    const over = highBytes === null && maxBytes === null;
+    if (over) this.#forced = false;
+    const high = highBytes ?? ordered.high ?? 'restore';
+    await this.limits.request({ high, max: maxBytes ?? ordered.max ?? 'restore' }, 'policy');
+    if (over) this.#save();
+  }
+
+  /** The operator's word: the policy leaves the VM alone from now on. Throws VmRefusal. */
+  setTarget(target: TargetRequest): void {
+    const { kind, bytes } = askedTarget(target);
+    const device = this.#devices.get(kind);
+    if (device === undefined) throw new VmRefusal(`${this.name} ${MISSING[kind]}`);
+    const ram = device.ramBytes;
+    if (ram > 0 && bytes > ram) {
+      throw new VmRefusal(
+        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(bytes)} is too much: ask for ${formatSize(ram)} at most`,
+      );
+    }
+    this.#order(withTarget(this.#orders, target, wallNow()));
+    this.#settleTarget(device);
+  }
+
+  /** The operator's word. Resolves when it is in effect, and no discard under way if it is to stop them. */
+  async setInhibited(reason: string | null): Promise<void> {
+    const { inhibit, ...others } = this.#orders;
+    if (reason === null && inhibit === undefined && this.#wishes.inhibit !== null) {
+      throw new VmRefusal(
+        `the configuration inhibits ${this.name} (${this.#wishes.inhibit}): set no inhibit in its [[vm]], then run balloonctl reload`,
+      );
+    }
+    if (reason !== (inhibit?.reason ?? null)) {
+      this.#order(reason === null ? others : { ...others, inhibit: { reason, since: wallNow() } });
+    }
+    if (reason === null) this.#pins.look();
+    await this.#inhibit();
+  }
+
+  /** The operator's word. Resolves when the kernel has taken the limits; rejects with LimitError. */
+  async setLimits(asked: LimitRequest): Promise<void> {
+    const { limits: before } = this.#orders;
+    this.#order(withLimits(this.#orders, asked, wallNow()));
+    try {
+      await this.limits.request(asked);
+    } catch (error) {
+      this.#order(withLimitOrders(this.#orders, before));
+      throw error;
+    }
+  }
+
+  get statsIntervalSeconds(): number {
+    return this.#lead?.statsIntervalSeconds ?? 0;
+  }
+
+  set statsIntervalSeconds(seconds: number) {
+    this.#statsInterval = seconds;
+    for (const device of this.devices) device.statsIntervalSeconds = seconds;
+  }
+
+  /** Throws VmRefusal when the guest can send none, or sends none in time. */
+  async refreshStats(timeoutMs: number): Promise<void> {
+    const device = this.#lead;
+    if (device?.kind === 'balloon' && !device.features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
+      throw new VmRefusal(
+        `${this.name} has no statistics: load a driver in the guest that acks VIRTIO_BALLOON_F_STATS_VQ, or offer that feature in the configuration`,
+      );
+    }
+    if (!((await device?.refreshStats(timeoutMs)) ?? false)) {
+      throw new VmRefusal(
+        `${this.name} did not send statistics within ${timeoutMs / 1000} s: see \`balloonctl show ${this.name}\` for its state`,
+      );
+    }
+  }
+
+  /** What the configuration says of the VM from now on. */
+  configure(wishes: Wishes): void {
+    this.#statsInterval = null;
+    this.#wishes = wishes;
+    this.#save();
+    void this.#inhibit();
+    for (const device of this.devices) this.#settleTarget(device);
+  }
+
+  /** To be called now and then: looks whether a device pins guest memory, and at the limits. */
+  recheckPinned(mayPin: boolean): Look {
+    this.limits.check();
+    if (this.#limitsTriedAt !== null && msSince(this.#limitsTriedAt) > LIMITS_AGAIN_MS) this.#orderLimits();
+    return this.#pins.lookAgain(mayPin);
+  }
+
+  /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
+  checkPinned(): void {
+    this.#pins.look();
+  }
+
+  close(): void {
+    for (const device of this.devices) device.close();
+  }
+
+  words(): VmWords {
+    const { target } = this.#orders;
+    const { high = null, max = null } = limitWords(this.#orders) ?? {};
+    const word = <W>(each: W): Exclude<W, 'restore'> | null =>
+      each === 'restore' ? null : (each as Exclude<W, 'restore'>);
+    return {
+      inhibited: this.#ordered,
+      manual: this.manual,
+      forcedFrom: this.#forced ? { high: word(high), max: word(max) } : null,
+      wantedMemoryBytes: target?.of === 'guest' && this.ramBytes === 0 ? target.bytes : null,
+      booked: true,
+      limits: this.limits.record(),
+    };
+  }
+
+  allow(why: string, targetBytes?: number): void {
+    this.limits.allow(why, targetBytes);
+  }
+
+  settle(): void {
+    this.limits.settle();
+  }
+
+  rises(): void {
+    this.#pins.look();
+  }
+
+  memoryChanged(first: boolean): void {
+    if (first) this.#pins.look();
+    this.limits.allow('memory-mapped');
+  }
+
+  driverStarted(device: VmDevice): void {
+    this.#settleTarget(device);
+  }
+
+  closed(device: VmDevice): void {
+    this.#devices.delete(device.kind);
+    if (this.#devices.size === 0) {
+      this.#pins.close();
+      this.limits.close();
+      this.cgroup.close();
+    }
+    this.#context.left(this, device);
+  }
+
+  /** The device that speaks for the VM. */
+  get #lead(): VmDevice | undefined {
+    return this.devices[0];
+  }
+
+  get #orders(): Orders {
+    return this.#context.book.of(this.name);
+  }
+
+  get #ordered(): string | null {
+    return this.#orders.inhibit?.reason ?? this.#wishes.inhibit;
+  }
+
+  /** Writes an order down, before anything follows from it. */
+  #order(orders: Orders): void {
+    this.#context.book.change(this.name, orders);
+    this.#save();
+  }
+
+  #save(): void {
+    for (const device of this.devices) device.save();
+  }
+
+  async #inhibit(): Promise<void> {
+    const reason = this.inhibited;
+    if (reason === this.#inhibitedNow) {
+      await this.#quiet;
+      return;
+    }
+    this.#inhibitedNow = reason;
+    this.#quiet = Promise.all(this.devices.map((device) => device.setInhibited(reason)));
+    await this.#quiet;
+    if (reason !== null) this.#emit('inhibited', `discarding stopped: ${reason}`, { reason });
+    else this.#emit('allowed', 'discarding resumed');
+  }
+
+  /** Brings the target of a device to what is ordered, where anything is and it can be told. */
+  #settleTarget(device: VmDevice): void {
+    const { kind, ramBytes } = device;
+    const wanted = wantedTarget(kind, ramBytes, this.#orders, this.#wishes);
+    if (wanted === null) return;
+    const { bytes, by, tooMuchBytes } = wanted;
+    if (tooMuchBytes !== null) {
+      this.#emit('target-clamped', `the guest has only ${formatSize(ramBytes)}`, {
+        askedBytes: tooMuchBytes,
+      });
+    }
+    device.setTarget(bytes, by);
+  }
+
+  /** Sets the limits that were ordered for this VM when it had another process. */
+  #orderLimits(): void {
+    const words = limitWords(this.#orders);
+    if (words === null || this.limits.touched || this.#forced) return;
+    this.#limitsTriedAt = null;
+    this.limits.request(words).catch((error: unknown) => {
+      if (!(error instanceof LimitError)) throw error;
+      this.limits.failed(error.diagnosis);
+      this.#limitsTriedAt = monotonicNow();
+    });
+  }
+}

@@ -1,0 +1,49 @@
+// What the configuration orders of VMs for good, beside what operators order.
+import t from 'tap';
+import type { ConfigFile } from '../../src/daemon/settings.js';
+import { NAME, wire } from '../support/vm-on-the-wire.js';
+
+const MIB = 2 ** 20;
+/** Of the VMMs of these tests. */
+const RAM_BYTES = 64 * MIB;
+const config: ConfigFile = { vm: [{ match: NAME, target: '25%', inhibit: 'it migrates' }] };
+
+void t.test('a VM that connects is as the configuration says, and an operator goes before it', async (t) => {
+  const { fleet, connect, gone } = wire(t, config);
+  await connect('balloon');
+  const asConfigured = {
+    inhibited: 'it migrates',
+    balloon: { targetBytes: 0.75 * RAM_BYTES },
+    policy: { mode: 'manual' },
+    orders: [{ by: 'configuration' }, { by: 'configuration' }, { by: 'configuration' }],
+  };
+  t.match(fleet.find(NAME), asConfigured);
+  await t.rejects(
+    fleet.setInhibited(NAME, null),
+    /configuration inhibits web \(it migrates\): set no inhibit in/,
+  );
+  await t.rejects(fleet.changePolicy({ paused: false, vm: NAME }), /configuration keeps the policy away/);
+  await fleet.setTarget(NAME, { memoryBytes: RAM_BYTES });
+  await fleet.setInhibited(NAME, 'backup');
+  const ordered = { inhibited: 'backup', balloon: { targetBytes: 0 } };
+  t.match(fleet.find(NAME), ordered);
+  await gone();
+  await connect('balloon');
+  t.match(fleet.find(NAME), ordered);
+  await fleet.setInhibited(NAME, null);
+  await fleet.changePolicy({ paused: false, vm: NAME });
+  t.match(fleet.find(NAME), asConfigured, 'what is taken back leaves what is configured');
+});
+
+void t.test('a configuration that is read again takes effect at once', async (t) => {
+  const { fleet, connect } = wire(t);
+  const device = await connect('balloon');
+  await device.give(64);
+  t.match(fleet.find(NAME), { inhibited: null, orders: [], policy: { mode: 'observe' } });
+  fleet.configure(config, []);
+  t.match(fleet.find(NAME), { inhibited: 'it migrates', balloon: { targetBytes: 0.75 * RAM_BYTES } });
+  fleet.configure({ vm: [{ match: '*', policy: 'manual' }] }, []);
+  t.match(fleet.find(NAME), { inhibited: null, policy: { mode: 'manual' } });
+  fleet.configure({}, []);
+  t.match(fleet.find(NAME), { inhibited: null, orders: [], policy: { mode: 'observe' } });
+});
