@@ -23,6 +23,9 @@ const VMM_SOCKET = '/run/balloond/balloond.sock';
 const CACHE_SOCKET = '/run/balloond/cache-balloon.sock';
 const WAIT_SECONDS = 60;
 const GUEST_BYTES = 2 * 1024 ** 3;
+const PAGE_BYTES = 4096;
+/** Of seconds between statistics that the daemon takes, besides 0. */
+const STATS_SECONDS = [0.1, 86_400] as const;
 
 /** What a command gets. */
 interface Call {
@@ -135,6 +138,10 @@ const COMMANDS: readonly Command[] = [
     },
     run: async ({ client, output, vm, values }) => {
       const interval = seconds(values, 'interval');
+      const [least, most] = STATS_SECONDS;
+      if (interval !== undefined && interval !== 0 && (interval < least || interval > most)) {
+        throw new UsageError(`--interval: write 0, or seconds from ${least} to ${most}`);
+      }
       const refresh = values['refresh'] === true;
       if (interval !== undefined && refresh) throw new UsageError('--interval cannot be used with --refresh');
       const [cli, connected] = await Promise.all([import('../src/control/cli/show.js'), client()]);
@@ -350,8 +357,8 @@ const COMMANDS: readonly Command[] = [
 ];
 
 function targetOf(values: OptionValues): TargetRequest {
-  const memoryBytes = size(values, 'memory');
-  const balloonBytes = size(values, 'balloon');
+  const memoryBytes = notBytes(values, 'memory');
+  const balloonBytes = notBytes(values, 'balloon');
   const cacheLimitBytes = size(values, 'cache-limit');
   if (memoryBytes !== undefined && balloonBytes !== undefined) {
     throw new UsageError('--memory cannot be used with --balloon: one is the RAM less the other');
@@ -389,6 +396,16 @@ function size(values: OptionValues, name: string): number | undefined {
   } catch (error) {
     throw new UsageError(`--${name}: ${(error as Error).message}`);
   }
+}
+
+/** A size for a guest. Refuses a number whose unit was forgotten, with which the guest would have no memory left. */
+function notBytes(values: OptionValues, name: string): number | undefined {
+  const bytes = size(values, name);
+  const given = text(values, name) ?? '';
+  if (bytes === undefined || bytes >= PAGE_BYTES || (bytes === 0 && name !== 'memory')) return bytes;
+  throw new UsageError(
+    `--${name}: ${given} means ${formatSize(bytes)}: write a unit, such as ${given === '0' ? 64 : given}M`,
+  );
 }
 
 function whole(values: OptionValues, name: string): number | undefined {

@@ -212,7 +212,7 @@ export class ControlClient {
         return new UnreachableError(this.#says('does not exist: start balloond, or give --control PATH'));
       case 'ECONNREFUSED':
         return new UnreachableError(
-          this.#says('has no daemon behind it: start balloond, or give --control PATH'),
+          this.#says('has no daemon behind it: look at systemctl status balloond, start balloond, or give --control PATH'),
         );
       case 'EACCES':
         return new UnreachableError(

@@ -165,7 +165,7 @@ export class Daemon implements DaemonControl {
   #sayStarted(): void {
     const { version } = this.#program;
     const control = this.#settings.configuration.controlPath;
-    this.events.emit('daemon-started', `balloond ${version}, with its control socket at ${control}, serves`, {
+    this.events.emit('daemon-started', `balloond ${version} serves VMs; its control socket is ${control}`, {
       pid: process.pid,
       control,
     });

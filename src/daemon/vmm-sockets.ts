@@ -36,7 +36,8 @@ export class VmmSockets {
     }
     this.#passedPath = boundPath(fd);
     this.#passed = this.#listener({ fd }, null);
-    this.#emit('listening', `waiting for VMMs at file descriptor ${fd}`, { fd });
+    const path = this.#passedPath;
+    this.#emit('listening', `waiting for VMMs at ${path}, which is open as file descriptor ${fd}`, { fd, path });
   }
 
   /**

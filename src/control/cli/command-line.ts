@@ -3,6 +3,7 @@
  * would do, but loading it takes as long as everything else that `balloonctl list` loads together.
  */
 import { parseArgs } from 'node:util';
+import { nearest } from '../nearest.js';
 import { UsageError } from './exit.js';
 
 export interface OptionSpec {
@@ -51,8 +52,10 @@ export function parseCommandLine<Command extends CommandSpec>(
   if (name === undefined) return { help: null, asked: asked || first === 'help' };
   const command = commands.find((candidate) => candidate.name === name);
   if (command === undefined) {
-    const names = commands.map((candidate) => candidate.name).join(', ');
-    throw new UsageError(`unknown command '${name}': commands are ${names}`);
+    const names = commands.map((candidate) => candidate.name);
+    const meant = nearest(name, names);
+    const step = meant === null ? `commands are ${names.join(', ')}` : `did you mean ${meant}?`;
+    throw new UsageError(`unknown command '${name}': ${step}`);
   }
   if (asked || first === 'help') return { help: command, asked: true };
   for (const option of Object.keys(values)) {
@@ -115,7 +118,15 @@ function parse(
       const command = commands.find(({ name }) => args.includes(name));
       throw unknownOption(word, behindDashes(command, args, word));
     }
-    throw new UsageError(message);
+    // It names the option in quotes, with its value where that is wanted.
+    const option = /'(--[a-z-]+)/.exec(message)?.[1];
+    if (code !== 'ERR_PARSE_ARGS_INVALID_OPTION_VALUE' || option === undefined) throw new UsageError(message);
+    const takes = known[option.slice(2)]?.value;
+    throw new UsageError(
+      takes === undefined
+        ? `${option} takes no value: write ${option} alone`
+        : `${option} needs a value that does not begin with '-': write ${option} ${takes.toUpperCase()}`,
+    );
   }
 }
 

@@ -46,11 +46,13 @@ export function renderList(vms: readonly VmView[], output: Output): string {
 
 function row(vm: VmView, nameColumns: number, cached: boolean): string[] {
   const availableBytes = vm.stats?.['VIRTIO_BALLOON_S_AVAIL'];
+  // Until the VMM has shared its memory, nothing is known of it.
+  const known = vm.ramBytes > 0;
   return [
     shorten(printable(vm.name), nameColumns),
     vm.state,
-    formatSize(vm.ramBytes),
-    formatSize(guestBytes(vm)),
+    known ? formatSize(vm.ramBytes) : '-',
+    known ? formatSize(guestBytes(vm)) : '-',
     formatSize(vm.balloon.actualBytes),
     formatSize(vm.balloon.targetBytes),
     ...(cached ? [vm.cache === null ? '-' : formatSize(vm.cache.actualBytes)] : []),

@@ -1,5 +1,5 @@
 /** What a JSON Schema cannot say of a configuration: what belongs together, and what this machine has. */
-import { dirname, resolve } from 'node:path';
+import { dirname, isAbsolute, resolve } from 'node:path';
 import type { Standing } from '../../os/errors.js';
 import { standingAt } from '../../os/socket.js';
 import { amountOf, amountOrNull, policyMistakes, type Amount } from '../../policy/settings.js';
@@ -64,8 +64,13 @@ function isLess(a: Amount | null, b: Amount | null): boolean {
 export function pathMistakes(wanted: readonly WantedPath[]): ShapeMistake[] {
   return wanted.flatMap(({ path, where }, n) => {
     const twin = wanted.slice(0, n).find((other) => resolve(other.path) === resolve(path));
-    const what =
-      twin === undefined ? pathMistake(path) : `is the path of ${nameOf(twin)} as well: give each its own`;
+    // A shell's folder is not the service's.
+    const relative = !where[0]?.startsWith('--') && !isAbsolute(path);
+    const what = relative
+      ? 'is relative, and the folder of a service is /: give a path that begins with /'
+      : twin === undefined
+        ? pathMistake(path)
+        : `is the path of ${nameOf(twin)} as well: give each its own`;
     return what === null ? [] : [{ where, what }];
   });
 }

@@ -83,11 +83,17 @@ function readSource(path: string, mayBeAbsent: boolean, report: Report): ConfigS
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
     const [reason = 'not TOML'] = error.message.replace(/^Invalid TOML document: /, '').split('\n');
-    const what = `is not TOML here (${reason}): see balloond.toml(5) for examples`;
+    const what = `is not TOML here (${PLAINER[reason] ?? reason}): see balloond.toml(5) for examples`;
     report({ file: path, place: { line: error.line, column: error.column }, what });
     return { path, text, document: {} };
   }
 }
+
+/** The parser's reasons that tell its own view of a mistake, and the mistake that people make. */
+const PLAINER: Readonly<Record<string, string>> = {
+  'control characters are not allowed in strings': 'a string has no closing quote on its line',
+  'trying to redefine an already defined table or value': 'the same key or table stands further up',
+};
 
 /** Of bytes that are not UTF-8. */
 function firstNotUtf8(bytes: Buffer): { line: number; column: number } {

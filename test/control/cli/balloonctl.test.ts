@@ -282,7 +282,8 @@ void t.test('qemu-args needs no daemon', async (t) => {
 void t.test('bad usage is exit 2 before anybody is asked', async (t) => {
   const nowhere = ['--control', '/nonexistent/control.sock'];
   const cases: [string[], RegExp][] = [
-    [['lst'], /unknown command 'lst': commands are list, show, /],
+    [['lst'], /unknown command 'lst': did you mean list\?/],
+    [['frobnicate'], /unknown command 'frobnicate': commands are list, show, /],
     [['list', 'extra'], /too many arguments/],
     [['list', '--bogus'], /unknown option '--bogus'/],
     [['show', 'web1', '--wait'], /unknown option '--wait'/],
@@ -291,7 +292,12 @@ void t.test('bad usage is exit 2 before anybody is asked', async (t) => {
     [['set', 'web1', '--cache-limit', '1G', '--wait'], /--wait cannot be used with --cache-limit/],
     [['set', 'web1', '--cache-limit', '1G', '--balloon', '1G'], /another device/],
     [['set', 'web1', '--memory', '1G', '--balloon', '1G'], /cannot be used with/],
-    [['set', 'web1', '--memory'], /argument missing/],
+    [['set', 'web1', '--memory'], /--memory needs a value [^:]+: write --memory SIZE/],
+    [['set', 'web1', '--memory', '-5M'], /--memory needs a value that does not begin with '-'/],
+    [['set', 'web1', '--memory', '10'], /--memory: 10 means 10 B: write a unit, such as 10M/],
+    [['set', 'web1', '--memory', '0'], /--memory: 0 means 0 B: write a unit/],
+    [['stats', 'web1', '--interval', '0.01'], /--interval: write 0, or seconds from 0\.1 to 86400/],
+    [['stats', 'web1', '--refresh=1'], /--refresh takes no value: write --refresh alone/],
     [['set', 'web1', '--memory', '1.5GB'], /512M, 2G, 1\.5GiB, 1TiB or plain bytes/],
     [['set', 'web1', '--balloon', 'a\nb'], /512M/],
     [['set', 'web1', '--balloon=-1'], /512M/],
