@@ -124,6 +124,7 @@ void t.test('paths that cannot be listened on are found before anybody listens',
       /:3:1: socket\.0\.path lies in .*file, which is no folder: give another path/,
     ],
     [socket(at('file')), /:3:1: socket\.0\.path is a file and no socket: move it away, or give/],
+    [socket('a.sock'), /:3:1: socket\.0\.path is relative, .*: give a path that begins with \//],
     [socket(at('folder')), /:3:1: socket\.0\.path is a folder: give the path of a file in it/],
     [socket(`/${'ü'.repeat(60)}`), /:3:1: socket\.0\.path has 121 bytes: give a path of at most 107 bytes/],
   ];
