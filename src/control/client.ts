@@ -21,6 +21,13 @@ const REPLY_TIMEOUT_MS = 60_000;
 /** No answer from a daemon at this socket; the message says why and what to do. */
 export class UnreachableError extends Error {
   override readonly name = 'UnreachableError';
+  /** A daemon was there: the next one may be on its way. */
+  readonly mayComeBack: boolean;
+
+  constructor(message: string, mayComeBack = false) {
+    super(message);
+    this.mayComeBack = mayComeBack;
+  }
 }
 
 /** The daemon refused or failed; the message is the problem's detail. */
@@ -212,7 +219,10 @@ export class ControlClient {
         return new UnreachableError(this.#says('does not exist: start balloond, or give --control PATH'));
       case 'ECONNREFUSED':
         return new UnreachableError(
-          this.#says('has no daemon behind it: look at systemctl status balloond, start balloond, or give --control PATH'),
+          this.#says(
+            'has no daemon behind it: look at systemctl status balloond, start balloond, or give --control PATH',
+          ),
+          true,
         );
       case 'EACCES':
         return new UnreachableError(
@@ -224,6 +234,7 @@ export class ControlClient {
           this.#says(
             'was closed by the daemon: try again; the log of the daemon says daemon-stopping, daemon-ended or control-busy',
           ),
+          true,
         );
       default:
         return new UnreachableError(this.#says(`cannot be used (${code}): is balloond running there?`));

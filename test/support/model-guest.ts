@@ -108,6 +108,8 @@ export class ModelGuest {
     try {
       await guest.#frontend.connect();
       await guest.#startDriver();
+      // An order for the VM of that name before this one holds for this one.
+      await control.allow(name);
     } catch (error) {
       guest.close();
       throw error;

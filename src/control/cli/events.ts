@@ -1,7 +1,7 @@
 /** `balloonctl events`: one line an event. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent, EventLevel } from '../../../protocol/control/events.js';
-import type { ControlClient, EventsWanted } from '../client.js';
+import { UnreachableError, type ControlClient, type EventsWanted } from '../client.js';
 import { UsageError } from './exit.js';
 import { printable, type Output, type Style } from './output.js';
 
@@ -50,7 +50,13 @@ export async function events(
       say(`note: ${printable(error.message)}; events are followed until there is one`);
     });
   }
-  await reader.read();
+  try {
+    await reader.read();
+  } catch (error) {
+    // Whoever begins to follow while a daemon is started again waits for it, as others do.
+    if (follow !== true || !(error instanceof UnreachableError && error.mayComeBack)) throw error;
+    await reader.comeBack();
+  }
   // Nothing happened to it, or there is no such VM: the daemon says which there are.
   if (vm !== undefined && !follow && reader.printed === 0) await client.show(vm);
   while (wanted.follow) await reader.comeBack();
