@@ -37,7 +37,10 @@ export class VmmSockets {
     this.#passedPath = boundPath(fd);
     this.#passed = this.#listener({ fd }, null);
     const path = this.#passedPath;
-    this.#emit('listening', `waiting for VMMs at ${path}, which is open as file descriptor ${fd}`, { fd, path });
+    this.#emit('listening', `waiting for VMMs at ${path}, which is open as file descriptor ${fd}`, {
+      fd,
+      path,
+    });
   }
 
   /**
