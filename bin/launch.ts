@@ -19,7 +19,7 @@ const SUFFIX = '.v8code';
 type Run = (require: NodeJS.Require, module: { exports: unknown }, filename: string, dirname: string) => void;
 
 const file = fileURLToPath(new URL('balloond.cjs', import.meta.url));
-const folder = process.env['CACHE_DIRECTORY'];
+const [folder] = process.env['CACHE_DIRECTORY']?.split(':') ?? [];
 const bytes = fs.readFileSync(file);
 // V8 itself looks at its version, its flags and the length of the source.
 const name = `${crc32(bytes).toString(16)}${SUFFIX}`;
@@ -51,7 +51,9 @@ function keep(into: string): void {
     fs.writeFileSync(coming, script.createCachedData());
     fs.renameSync(coming, path.join(into, name));
     for (const other of fs.readdirSync(into)) {
-      if (other.endsWith(SUFFIX) && other !== name) fs.rmSync(path.join(into, other), { force: true });
+      // Also what a start left that was killed while it wrote.
+      if (/\.(v8code|coming)$/.test(other) && other !== name)
+        fs.rmSync(path.join(into, other), { force: true });
     }
   } catch {
     return;

@@ -208,8 +208,10 @@ export class VmFleet implements Fleet {
 
 /** What is measured of a VM, or of one of its devices. */
 function metered(vm: Vm, devices: readonly VmDevice[] = vm.devices): MeteredVm {
-  const meters = new VmMeters();
-  for (const device of devices) meters.add(device.meters);
+  const [first, ...others] = devices;
+  // Nearly all VMs have one device, and a scrape reads a thousand of them.
+  const meters = first !== undefined && others.length === 0 ? first.meters : new VmMeters();
+  if (meters !== first?.meters) for (const device of devices) meters.add(device.meters);
   return {
     name: vm.name,
     meters,

@@ -3,15 +3,14 @@
  * state directory, for the host's next boot. A copy that cannot be read is set aside, one that cannot be written is said
  * once; VMs are served all the same.
  */
-import { readFileSync, renameSync, writeSync } from 'node:fs';
+import { readFileSync, renameSync } from 'node:fs';
 import { open, rename, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { codeOf } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
 import type { FdStore } from '../ops/fd-store.js';
+import { KeptText } from '../ops/kept-text.js';
 import { SystemError } from '../os/errors.js';
-import { closeFd } from '../os/fd.js';
-import { createMemfd } from '../os/memfd.js';
 import { OrderBook, readBook, type BookDocument } from '../vm/order-book.js';
 
 const FILE = 'orders.json';
@@ -35,24 +34,21 @@ export interface OrderWarning {
 export class OrderFiles {
   readonly book: OrderBook;
   readonly warnings: readonly OrderWarning[];
-  readonly #store: FdStore | null;
+  readonly #memory: KeptText;
   /** Null: there is none, or a file in it may not be touched. */
   #folder: string | null;
   #onDisk: string | null = null;
   #emit: Emit = () => undefined;
-  #fds: number[];
   #failed: string | null = null;
   #wanted: string | null = null;
   #writing: Promise<void> | null = null;
 
   /** `store`: null where nobody keeps anything. `folder`: the state directory, or null. */
   constructor(store: FdStore | null, folder: string | null) {
-    this.#store = store;
+    this.#memory = new KeptText(store, 'orders');
     this.#folder = folder;
     const warnings: OrderWarning[] = [];
-    const names = store?.left('orders') ?? [];
-    this.#fds = names.flatMap((name) => store?.claim(name) ?? []);
-    const copies = this.#fds.map((fd) => this.#readMemory(fd, warnings));
+    const copies = this.#memory.left.map((text) => this.#readMemory(text, warnings));
     copies.push(this.#readDisk(warnings));
     const newest = copies.reduce(
       (best, copy) => ((copy?.revision ?? -1) > (best?.revision ?? -1) ? copy : best),
@@ -79,9 +75,8 @@ export class OrderFiles {
     clearTimeout(timer);
   }
 
-  #readMemory(fd: number, warnings: OrderWarning[]): BookDocument | null {
-    // Not from where the reader before this one stopped.
-    const read = readBook(readFileSync(`/proc/self/fd/${fd}`, 'utf8'));
+  #readMemory(text: string, warnings: OrderWarning[]): BookDocument | null {
+    const read = readBook(text);
     if ('document' in read) return read.document;
     warnings.push({
       event: 'orders-set-aside',
@@ -128,16 +123,9 @@ export class OrderFiles {
     this.#writing ??= this.#writeDisk(this.#folder).finally(() => (this.#writing = null));
   }
 
-  /** Takes the place of the copy that was kept before. */
   #writeMemory(text: string): void {
-    if (this.#store === null) return;
-    const bytes = new TextEncoder().encode(text);
     try {
-      const fd = createMemfd('balloond-orders', bytes.length);
-      for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at, bytes.length - at, at);
-      this.#store.keep(fd, 'orders');
-      for (const old of this.#fds) closeFd(old);
-      this.#fds = [fd];
+      this.#memory.write(text);
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       this.#say(`orders for VMs cannot be handed over to the next daemon: ${error.message}`);

@@ -1,5 +1,5 @@
 /** Compares a document with a JSON Schema and names every mistake, in words for an operator. */
-import { nearest } from './near.js';
+import { nearest } from '../../control/nearest.js';
 
 /** The part of JSON Schema that the configuration file uses. */
 export interface Schema {
