@@ -14,6 +14,7 @@ import {
 import { exitCode, EXIT, UsageError } from '../src/control/cli/exit.js';
 import { openOutput, type Output } from '../src/control/cli/output.js';
 import type { ControlClient } from '../src/control/client.js';
+import { outliveTerminals } from '../src/os/lost-terminal.js';
 import { stderr, stdout } from '../src/os/print.js';
 import { version } from '../src/version.js';
 
@@ -468,6 +469,7 @@ function fail(error: unknown, args: readonly string[]): void {
   stderr.write(`balloonctl: ${line}${step}${hint}\n`);
 }
 
+outliveTerminals();
 // Node would open its inspector.
 process.on('SIGUSR1', () => undefined);
 

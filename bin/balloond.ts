@@ -1,9 +1,11 @@
 import type { DaemonArguments } from '../src/daemon/options.js';
 import { Signals } from '../src/ops/signals.js';
+import { outliveTerminals } from '../src/os/lost-terminal.js';
 import { stderr, stdout } from '../src/os/print.js';
 import { version } from '../src/version.js';
 
 const signals = new Signals();
+outliveTerminals();
 
 interface Options extends DaemonArguments {
   printCapabilities?: true;

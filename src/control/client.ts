@@ -1,6 +1,7 @@
 /** The client of the control API. It loads nothing but node:http and node:net, so that balloonctl starts fast. */
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent } from '../../protocol/control/events.js';
 import type {
   DaemonChange,
@@ -17,16 +18,20 @@ import type {
 
 /** A busy host is not a daemon that is stuck: that one the watchdog ends after 10 s, which ends the connection. */
 const REPLY_TIMEOUT_MS = 60_000;
+/** The time in which a daemon that ended is started again, also on a busy host. */
+const RESTART_MS = 5000;
+const RETRY_MS = 50;
 
 /** No answer from a daemon at this socket; the message says why and what to do. */
 export class UnreachableError extends Error {
   override readonly name = 'UnreachableError';
-  /** A daemon was there: the next one may be on its way. */
-  readonly mayComeBack: boolean;
 
-  constructor(message: string, mayComeBack = false) {
+  /** The next daemon may be there within `comesBackMs`; 0: nothing says that one is on its way. */
+  constructor(
+    message: string,
+    readonly comesBackMs = 0,
+  ) {
     super(message);
-    this.mayComeBack = mayComeBack;
   }
 }
 
@@ -144,7 +149,9 @@ export class ControlClient {
   async *stream(wanted: EventsWanted): AsyncGenerator<StreamMessage> {
     const query = new URLSearchParams();
     for (const [name, value] of Object.entries(wanted)) query.set(name, String(value));
-    const response = await this.#send('GET', `/v1/events?${query.toString()}`);
+    const open = (): Promise<IncomingMessage> => this.#send('GET', `/v1/events?${query.toString()}`);
+    // A follower has its own way to wait, which tells its user.
+    const response = await (wanted.follow ? open() : overRestart(open));
     if (response.statusCode !== 200) throw this.#refusal(response, await this.#text(response));
     // A stream may be silent for as long as nothing happens.
     response.setTimeout(0);
@@ -160,9 +167,12 @@ export class ControlClient {
     }
   }
 
+  /** Each request says a state and not a step, so that one may be sent again when a daemon ended without an answer. */
   async #call(method: string, path: string, body?: unknown): Promise<unknown> {
-    const response = await this.#send(method, path, body);
-    const text = await this.#text(response);
+    const [response, text] = await overRestart(async () => {
+      const begun = await this.#send(method, path, body);
+      return [begun, await this.#text(begun)];
+    });
     if (response.statusCode !== 200) throw this.#refusal(response, text);
     return this.#parse(text);
   }
@@ -217,12 +227,13 @@ export class ControlClient {
     switch (code) {
       case 'ENOENT':
         return new UnreachableError(this.#says('does not exist: start balloond, or give --control PATH'));
+      // A daemon that was killed, or handed its VMs over, leaves its socket.
       case 'ECONNREFUSED':
         return new UnreachableError(
           this.#says(
             'has no daemon behind it: look at systemctl status balloond, start balloond, or give --control PATH',
           ),
-          true,
+          RESTART_MS,
         );
       case 'EACCES':
         return new UnreachableError(
@@ -234,7 +245,7 @@ export class ControlClient {
           this.#says(
             'was closed by the daemon: try again; the log of the daemon says daemon-stopping, daemon-ended or control-busy',
           ),
-          true,
+          RESTART_MS,
         );
       default:
         return new UnreachableError(this.#says(`cannot be used (${code}): is balloond running there?`));
@@ -243,6 +254,20 @@ export class ControlClient {
 
   #says(what: string): string {
     return `control socket ${this.socketPath} ${what}`;
+  }
+}
+
+/** What `attempt` resolves to; tried again while the next daemon may be on its way. Throws what the last one threw. */
+async function overRestart<Result>(attempt: () => Promise<Result>): Promise<Result> {
+  const begun = performance.now();
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      const lastsMs = performance.now() - begun;
+      if (!(error instanceof UnreachableError) || lastsMs >= error.comesBackMs) throw error;
+    }
+    await sleep(RETRY_MS);
   }
 }
 

@@ -14,10 +14,14 @@ import { findRoute, methodsOf, type Query } from './route.js';
 
 const SOCKET_MODE = 0o660;
 
+export interface ControlServer {
+  close(stays?: boolean): Promise<void>;
+}
+
 /**
  * Listens on `path`, taking over a stale socket there but never a live one (SystemError EADDRINUSE).
- * `version` is the daemon's; `onRefused` hears of each 4xx and 5xx. `close` ends the event streams, lets replies under way
- * go out, and unlinks.
+ * `version` is the daemon's; `onRefused` hears of each 4xx and 5xx. `close` ends the event streams and lets replies under
+ * way go out; `stays` keeps the socket in its folder, by which clients tell that the next daemon is on its way.
  */
 export async function startControlServer(
   path: string,
@@ -26,7 +30,7 @@ export async function startControlServer(
   version: string,
   daemon: DaemonControl,
   onRefused: (refusal: Refusal) => void = () => undefined,
-): Promise<{ close(): Promise<void> }> {
+): Promise<ControlServer> {
   const fd = listenUnix(path, SOCKET_MODE);
   let http: HttpServer;
   try {
@@ -51,9 +55,9 @@ export async function startControlServer(
     throw error;
   }
   return {
-    close: () => {
+    close: (stays = false) => {
       // While this listens nobody else takes the path over, so it is still ours to remove.
-      rmSync(path, { force: true });
+      if (!stays) rmSync(path, { force: true });
       return http.close();
     },
   };

@@ -7,6 +7,7 @@ import type { DaemonChange, DaemonView, ReloadReport } from '../../protocol/cont
 import { RefusedError, type DaemonControl } from '../control/fleet.js';
 import type { Refusal } from '../control/http.js';
 import type { MetricsAddress, PageFiles } from '../control/metrics-server.js';
+import type { ControlServer } from '../control/server.js';
 import { systemdVersion } from '../host/service-manager.js';
 import type { EventLog } from '../ops/event-log.js';
 import { createLogger, type LevelledLog, type LogLevel } from '../ops/log.js';
@@ -52,7 +53,7 @@ export class Daemon implements DaemonControl {
   readonly #log: LevelledLog;
   readonly #fleet: VmFleet;
   readonly #sockets: VmmSockets;
-  #control: { close(): Promise<void> } | null = null;
+  #control: ControlServer | null = null;
   #metrics: { close(): Promise<void> } | null = null;
 
   /** The log goes to `stderr`, or to the journal. Throws SettingsError or SystemError. */
@@ -109,7 +110,7 @@ export class Daemon implements DaemonControl {
     this.events.emit('daemon-stopping', partingWords(this.#holder, signal, size), { vms: size });
     if (this.#handOver.store !== null) {
       // As if it were killed: that way of ending is the one that is tried all the time.
-      await this.#control?.close();
+      await this.#control?.close(size > 0);
       process.exit(0);
     }
     await this.#close();

@@ -1,12 +1,14 @@
 // A daemon that comes back while VMs wait for it, on a machine where somebody changed something meanwhile.
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { DaemonEvent } from '../../protocol/control/events.js';
 import type { Finding } from '../../src/control/cli/doctor.js';
 import { eventually } from '../support/deadline.js';
+import { CONFIG_ACTUAL } from '../support/balloon-driver.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { Frontend } from '../support/frontend.js';
+import { PAGE_BYTES } from '../support/guest-ram.js';
 
 const SOCKET = (name: string, more = ''): string => `[[socket]]\npath = "{folder}/${name}"\n${more}`;
 const CONFIG = `log-level = "debug"\n${SOCKET('vm.sock', 'name = "web"\nstats-interval = 7\n')}${SOCKET('run/more.sock')}`;
@@ -52,6 +54,12 @@ async function host(t: Test): Promise<Host> {
       return events.filter((one) => one.event === event).map(({ message }) => message);
     },
   };
+}
+
+/** Connections to the socket at `path` that nobody accepted yet. */
+function waiting(path: string): number {
+  const lines = readFileSync('/proc/net/unix', 'utf8').split('\n');
+  return lines.filter((line) => line.endsWith(` ${path}`)).length - 1;
 }
 
 const names = async (daemon: DaemonProcess): Promise<string[]> =>
@@ -165,4 +173,46 @@ void t.test('where no VM waits, a start is refused until the mistake is mended',
   writeFileSync(file, config.replaceAll('{folder}', daemon.folder));
   await back;
   t.same(await names(daemon), []);
+});
+
+void t.test('commands that meet a restart get their answer from the next daemon', async (t) => {
+  const daemon = await DaemonProcess.start({ supervise: true });
+  t.teardown(() => daemon.stop());
+  const vm = new Frontend({ socket: daemon.socketPath });
+  await vm.connect();
+  t.teardown(() => vm.close());
+  const name = (await daemon.list())[0]?.name ?? '';
+  const waits = daemon.ctl('set', name, '--balloon', '1M', '--wait', '--timeout', '600');
+  await daemon.until(name, ({ balloon }) => balloon.targetBytes > 0, 'the target is set');
+
+  for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
+    const { pid } = daemon;
+    // Nobody answers from here on.
+    process.kill(pid, 'SIGSTOP');
+    const asked = [
+      ['list'],
+      ['show', name],
+      ['set', name, '--balloon', '1M'],
+      ['inhibit', name],
+      ['allow', name],
+      ['policy'],
+      ['events'],
+      ['doctor'],
+      ['reload'],
+    ].map(async (command) => ({ command, ...(await daemon.ctl(...command)) }));
+    // And the one that waits for the guest.
+    await eventually(
+      () => waiting(daemon.controlPath) > asked.length,
+      () => `all of them wait, not ${waiting(daemon.controlPath)}`,
+    );
+    const back = daemon.crash(signal);
+    if (signal === 'SIGTERM') process.kill(pid, 'SIGCONT');
+    await back;
+    for (const { command, code, stderr } of await Promise.all(asked)) {
+      t.not(code, 3, `${signal}: ${command.join(' ')}: ${stderr}`);
+    }
+  }
+
+  await vm.writeConfigField(CONFIG_ACTUAL, 2 ** 20 / PAGE_BYTES);
+  t.match(await waits, { code: 0, stdout: /reached/ });
 });

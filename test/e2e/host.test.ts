@@ -170,6 +170,21 @@ END
   t.equal(await host.ok(`${found} | tr -d '\\n' | wc -c`), '500000');
 });
 
+void t.test('a journal that is frozen, and one that is stopped, stop no VM', async (t) => {
+  const journal = 'systemd-journald.service';
+  const units = `systemd-journald.socket systemd-journald-dev-log.socket ${journal}`;
+  const pid = await host.service('MainPID');
+  await host.ok(`systemctl kill --signal=STOP ${journal} && balloonctl set web --balloon 17M --wait
+    systemctl kill --signal=CONT ${journal}`);
+  await host.ok(
+    `systemctl stop ${units} && balloonctl set web --balloon 18M --wait; systemctl start ${units}`,
+  );
+  await host.ok('balloonctl set web --balloon 16M --wait && journalctl --sync');
+  const said = 'journalctl --unit=balloond BALLOOND_EVENT=target-changed --output=cat';
+  t.match((await host.ok(said)).split('\n').at(-1), /16 MiB/, 'the journal goes on');
+  t.equal(await host.service('MainPID'), pid, 'the same daemon');
+});
+
 void t.test('its sandbox allows what it needs and nothing else', async (t) => {
   const checks: [command: string, works: boolean, why: string][] = [
     ['cat /proc/$VMM/maps', true, 'private memory is told from shared memory'],
@@ -186,6 +201,7 @@ void t.test('its sandbox allows what it needs and nothing else', async (t) => {
     ['test -w /proc/$VMM/mem', false, 'memory of processes'],
     ['kill -0 $VMM', false, 'signals'],
     ['touch /var/tmp/../x || touch /usr/x || touch /etc/x', false, 'the file system'],
+    ['touch /run/x || touch /run/systemd/x', false, 'files that others keep until the next boot'],
     ["ls -A /root/ /home/ | grep -q '^[.]'", false, 'homes'],
     ['test -e /dev/nvme0n1', false, 'devices'],
     ['mkdir /sys/fs/cgroup/x', false, 'cgroups'],

@@ -1,8 +1,11 @@
 // The page in a real browser, which takes 300 MB to install: BALLOOND_BROWSER=chromium-headless-shell npm test -- out/test/page/browser.check.js
 // BALLOOND_PICTURE=docs/page.png leaves a picture of it, with Linux guests; that takes two minutes and 6 GiB.
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { STREAMS_MAX } from '../../src/control/places.js';
 import { startMetricsServer } from '../../src/control/metrics-server.js';
 import { pageFiles } from '../../src/main.js';
 import { BalloonDriver } from '../support/balloon-driver.js';
@@ -75,6 +78,30 @@ void t.test('VMs, their lines, the host and the events are shown, live', options
   t.match(await browser.evaluate(`document.querySelector('#vms tr').textContent`), /^web-1running64 MiB/);
   t.same(browser.complaints, []);
 });
+
+void t.test(
+  'a page that was turned away says why, and comes back when there is a place',
+  options,
+  async (t) => {
+    const fleet = new MemoryFleet(vmView('web'));
+    const server = await startMetricsServer(
+      { host: '127.0.0.1', port: 0 },
+      fleet,
+      new MemoryEvents(),
+      pageFiles(),
+    );
+    t.teardown(() => server.close());
+    const { host, port } = server.address;
+    const streams = Array.from({ length: STREAMS_MAX }, () => request({ host, port, path: '/live' }).end());
+    for (const stream of streams) stream.on('error', () => undefined);
+    await Promise.all(streams.map((stream) => once(stream, 'response')));
+    const browser = await open(t, `http://${host}:${port}/`);
+    const summary = `document.getElementById('summary').textContent`;
+    await browser.until(`/has no place for this page: close others/.test(${summary})`);
+    for (const stream of streams) stream.destroy();
+    await browser.until(`/^1 VM, 1 running/.test(${summary})`);
+  },
+);
 
 /** By band, and what each takes for itself. */
 const GUESTS_MIB = { 'db-1': 1500, 'web-1': 900, 'web-2': 1100, 'build-7': 1300 } as const;

@@ -165,6 +165,31 @@ function stoppedJournal(folder: string): LogChannel {
   };
 }
 
+/** Opens a terminal, writes the process that holds it to the first argument, and execs the rest with stderr on it. */
+const ON_A_TERMINAL = `import os, sys
+terminal, stderr = os.openpty()
+between = os.fork()
+if between == 0:
+    holder = os.fork()
+    if holder == 0:
+        os.close(stderr)
+        while os.read(terminal, 4096): pass
+    with open(sys.argv[1], "w") as file: file.write(str(holder))
+    os._exit(0)
+os.waitpid(between, 0)
+os.close(terminal)
+os.dup2(stderr, 2)
+os.execvp(sys.argv[2], sys.argv[2:])`;
+
+/** A window or an SSH connection that is closed: writes fail with EIO. */
+function closedTerminal(folder: string): LogChannel {
+  const holder = join(folder, 'holder');
+  return {
+    ...unmendable(`exec python3 -c '${ON_A_TERMINAL}' '${holder}' "$@"`),
+    break: () => process.kill(Number(readFileSync(holder, 'utf8')), 'SIGKILL'),
+  };
+}
+
 /** One that fails from the start, whatever happens, and that nothing comes out of. */
 export function unmendable(shell: string): LogChannel {
   return {
@@ -183,5 +208,6 @@ export const LOG_CHANNELS: Readonly<Record<string, Opened>> = {
   'a pipe nobody reads': stalledPipe,
   'a pipe that was closed': closedPipe,
   'nothing, fd 2 is closed': () => unmendable('exec "$@" 2>&-'),
+  'a terminal that was closed': closedTerminal,
   'a journal that was stopped': stoppedJournal,
 };

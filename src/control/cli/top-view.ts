@@ -86,63 +86,104 @@ export interface Table {
   legend: string | null;
 }
 
+/** A column of the table, besides the name and the history. */
+interface Column {
+  title: string;
+  align: '<' | '>';
+  /** Where a terminal is too narrow, the columns with the least go first. */
+  worth: number;
+  cell(vm: VmView): string;
+}
+
+const sizeColumn = (title: string, worth: number, bytes: (vm: VmView) => number | undefined): Column => ({
+  title,
+  align: '>',
+  worth,
+  cell: (vm) => {
+    const size = bytes(vm);
+    return size === undefined ? '-' : formatSize(size);
+  },
+});
+
+const COLUMNS: readonly Column[] = [
+  {
+    title: 'STATE',
+    align: '<',
+    worth: 4,
+    cell: ({ verdict, state }) => (verdict === null ? state : `! ${state}`),
+  },
+  sizeColumn('RAM', 2, ({ ramBytes }) => ramBytes),
+  sizeColumn('GUEST', 6, guestBytes),
+  sizeColumn('BALLOON', 3, ({ balloon }) => balloon.actualBytes),
+  sizeColumn('CACHE', 1, ({ cache }) => cache?.actualBytes),
+  sizeColumn('AVAIL', 5, ({ stats }) => stats?.['VIRTIO_BALLOON_S_AVAIL']),
+];
+
+/** Cells are as wide as the widest of their column. */
+interface Fitted extends Column {
+  cells: string[];
+  width: number;
+}
+
+function fitted(column: Column, vms: readonly VmView[]): Fitted {
+  const cells = vms.map((vm) => column.cell(vm));
+  const width = cells.reduce((most, cell) => Math.max(most, columnsOf(cell)), column.title.length);
+  return { ...column, cells, width };
+}
+
 export function vmTable(
   vms: readonly VmView[],
   policy: PolicyState,
   samples: Samples,
   columns: number,
 ): Table {
-  const cached = vms.some(({ cache }) => cache !== null);
   const forced = new Set(policy.vms.filter(({ force }) => force !== 'none').map(({ name }) => name));
-  const marks = vms.map((vm) => marksOf(vm, forced.has(vm.name)));
-  const marked = marks.some((own) => own.length > 0);
-  const cells = vms.map((vm, n) => {
-    const available = vm.stats?.['VIRTIO_BALLOON_S_AVAIL'];
-    return [
-      vm.verdict === null ? vm.state : `! ${vm.state}`,
-      ...(marked ? [(marks[n] ?? []).join('')] : []),
-      formatSize(vm.ramBytes),
-      formatSize(guestBytes(vm)),
-      formatSize(vm.balloon.actualBytes),
-      ...(cached ? [vm.cache === null ? '-' : formatSize(vm.cache.actualBytes)] : []),
-      available === undefined ? '-' : formatSize(available),
-    ];
-  });
-  const titles = [
-    'STATE',
-    ...(marked ? ['MARK'] : []),
-    ...['RAM', 'GUEST', 'BALLOON'],
-    ...(cached ? ['CACHE'] : []),
-    'AVAIL',
-  ];
-  const widths = titles.map((title, column) =>
-    cells.reduce((most, row) => Math.max(most, columnsOf(row[column] ?? '')), title.length),
-  );
-  const free = columns - widths.reduce((sum, width) => sum + width + GAP, 0) - GAP;
+  const markColumn: Column = {
+    title: 'MARK',
+    align: '<',
+    worth: 7,
+    cell: (vm) => marksOf(vm, forced.has(vm.name)).join(''),
+  };
+  const [state, ...sizes] = COLUMNS.map((column) => fitted(column, vms));
+  const marks = fitted(markColumn, vms);
+  let shown = [state, marks, ...sizes].filter((column) => column !== undefined);
+  if (marks.cells.every((cell) => cell === '')) shown = shown.filter((column) => column !== marks);
+  if (vms.every(({ cache }) => cache === null)) shown = shown.filter(({ title }) => title !== 'CACHE');
+
   const names = vms.map(({ name }) => printable(name));
   const longest = names.reduce((most, name) => Math.max(most, columnsOf(name)), NAME_COLUMNS_LEAST);
-  const nameColumns = Math.max(NAME_COLUMNS_LEAST, Math.min(longest, free - HISTORY_COLUMNS.least));
-  const historyColumns = Math.max(HISTORY_COLUMNS.least, Math.min(HISTORY_COLUMNS.most, free - nameColumns));
-  const shown = shortenNames(names, nameColumns);
-  const align = `<${marked ? '<' : ''}>>>${cached ? '>' : ''}><`;
-  const history = 'GUEST HAD'.length > historyColumns ? 'HAD' : 'GUEST HAD';
-  const [head = '', ...rests] = alignColumns(
-    [
-      [...titles, history],
-      ...cells.map((row, n) => {
-        const vm = vms[n];
-        return [...row, vm === undefined ? '' : samples.sparkline(vm, historyColumns)];
-      }),
-    ],
-    align,
+  const free = (): number => columns - shown.reduce((sum, { width }) => sum + GAP + width, 0);
+  const historyLeast = GAP + HISTORY_COLUMNS.least;
+  const hasHistory = free() >= NAME_COLUMNS_LEAST + historyLeast;
+  while (shown.length > 1 && free() < NAME_COLUMNS_LEAST) {
+    const least = shown.reduce((worst, column) => (column.worth < worst.worth ? column : worst));
+    shown = shown.filter((column) => column !== least);
+  }
+  const nameColumns = Math.max(
+    NAME_COLUMNS_LEAST,
+    Math.min(longest, free() - (hasHistory ? historyLeast : 0)),
   );
+  const historyColumns = Math.min(HISTORY_COLUMNS.most, free() - nameColumns - GAP);
+  const lines = alignColumns(
+    [shown.map(({ title }) => title), ...vms.map((_, n) => shown.map(({ cells }) => cells[n] ?? ''))].map(
+      (row, n) => {
+        if (!hasHistory) return row;
+        const vm = vms[n - 1];
+        const title = 'GUEST HAD'.length > historyColumns ? 'HAD' : 'GUEST HAD';
+        return [...row, vm === undefined ? title : samples.sparkline(vm, historyColumns)];
+      },
+    ),
+    `${shown.map(({ align }) => align).join('')}${hasHistory ? '<' : ''}`,
+  );
+  const [head = '', ...rests] = lines;
+  const short = shortenNames(names, nameColumns);
   const fit = (line: string): string => shorten(line, columns);
   const rows = rests.map((rest, n) => {
-    const name = shorten(shown[n] ?? '', columns);
+    const name = fit(short[n] ?? '');
     const blanks = ' '.repeat(Math.max(0, Math.min(columns, nameColumns) - columnsOf(name)));
     return { name: name + blanks, rest: shorten(rest, columns - nameColumns - GAP) };
   });
-  const used = (Object.keys(MARKS) as Mark[]).filter((mark) => marks.some((own) => own.includes(mark)));
+  const used = (Object.keys(MARKS) as Mark[]).filter((mark) => marks.cells.join('').includes(mark));
   const legend = used.map((mark) => `${mark} ${MARKS[mark]}`).join(', ');
   return {
     nameColumns,

@@ -41,6 +41,27 @@ void t.test('it sorts, sums up, and draws what was', (t) => {
   t.end();
 });
 
+void t.test('a terminal that is too narrow for a column goes without it, and cuts no size', (t) => {
+  const vms = [
+    sized('web-1', GIB, { inhibited: 'backup' }),
+    sized('web-2', GIB, { verdict: 'it is slow' }),
+    vmView('db', { cache: vmView('db').balloon }),
+  ];
+  const samples = new Samples();
+  samples.add(vms);
+  const headAt = (columns: number): string[] => {
+    const [, , head = '', ...rows] = renderTop({ vms, policy: POLICY }, samples, 'name', columns, output);
+    for (const row of rows.slice(0, vms.length)) t.notMatch(row, '…', `${columns} columns`);
+    return head.split(/ +/);
+  };
+  t.same(headAt(80), ['VM', 'STATE', 'MARK', 'RAM', 'GUEST', 'BALLOON', 'CACHE', 'AVAIL', 'GUEST', 'HAD']);
+  t.same(headAt(60), ['VM', 'STATE', 'MARK', 'RAM', 'GUEST', 'BALLOON', 'CACHE', 'AVAIL']);
+  t.same(headAt(50), ['VM', 'STATE', 'MARK', 'GUEST', 'BALLOON', 'AVAIL']);
+  t.same(headAt(40), ['VM', 'STATE', 'MARK', 'GUEST', 'AVAIL']);
+  t.same(headAt(20), ['VM', 'MARK', 'GUEST']);
+  t.end();
+});
+
 const bytes = fc.maxSafeNat();
 const anyVm = fc
   .record({
