@@ -41,6 +41,8 @@ interface Call {
 }
 
 interface Command extends CommandSpec {
+  /** Whether requests wait for a daemon that is started again; false: the command has its own way to wait. */
+  waits?: false;
   run(call: Call): Promise<void>;
 }
 
@@ -285,6 +287,7 @@ const COMMANDS: readonly Command[] = [
   },
   {
     name: 'top',
+    waits: false,
     operands: [],
     summary: 'all VMs, live',
     details:
@@ -452,7 +455,10 @@ async function main(args: readonly string[]): Promise<void> {
     output: openOutput(stdout, process.env, values['json'] === true),
     client: async () => {
       const { ControlClient } = await import('../src/control/client.js');
-      return new ControlClient(text(values, 'control') ?? CONTROL_SOCKET);
+      return new ControlClient(text(values, 'control') ?? CONTROL_SOCKET, {
+        ...(command.waits === false && { restartMs: 0 }),
+        onAway: (message) => stderr.write(`balloonctl: waiting for the daemon: ${message}\n`),
+      });
     },
   });
 }

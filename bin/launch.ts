@@ -10,8 +10,9 @@ const { createRequire } = process.getBuiltinModule('node:module');
 const path = process.getBuiltinModule('node:path');
 const { fileURLToPath } = process.getBuiltinModule('node:url');
 const { Script } = process.getBuiltinModule('node:vm');
-const { crc32 } = process.getBuiltinModule('node:zlib');
 
+/** The first digits of the bundle's SHA-256; scripts/bundle writes them here, so that no start has to count them. */
+declare const BUNDLE: string;
 /** By then the daemon serves, and what serving takes has been compiled. */
 const KEEP_AFTER_MS = 500;
 const SUFFIX = '.v8code';
@@ -20,12 +21,11 @@ type Run = (require: NodeJS.Require, module: { exports: unknown }, filename: str
 
 const file = fileURLToPath(new URL('balloond.cjs', import.meta.url));
 const [folder] = process.env['CACHE_DIRECTORY']?.split(':') ?? [];
-const bytes = fs.readFileSync(file);
 // V8 itself looks at its version, its flags and the length of the source.
-const name = `${crc32(bytes).toString(16)}${SUFFIX}`;
+const name = `${BUNDLE}${SUFFIX}`;
 const kept = folder === undefined ? undefined : readKept(path.join(folder, name));
 const script = new Script(
-  `(function (require, module, __filename, __dirname) {${bytes.toString('latin1')}\n})`,
+  `(function (require, module, __filename, __dirname) {${fs.readFileSync(file, 'latin1')}\n})`,
   {
     filename: file,
     ...(kept !== undefined && { cachedData: kept }),

@@ -1,4 +1,5 @@
 /** The client of the control API. It loads nothing but node:http and node:net, so that balloonctl starts fast. */
+import { statSync } from 'node:fs';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -19,17 +20,19 @@ import type {
 /** A busy host is not a daemon that is stuck: that one the watchdog ends after 10 s, which ends the connection. */
 const REPLY_TIMEOUT_MS = 60_000;
 /** The time in which a daemon that ended is started again, also on a busy host. */
-const RESTART_MS = 5000;
+const RESTART_MS = 20_000;
+/** A restart that takes longer is told of. */
+const AWAY_MS = 1000;
 const RETRY_MS = 50;
 
 /** No answer from a daemon at this socket; the message says why and what to do. */
 export class UnreachableError extends Error {
   override readonly name = 'UnreachableError';
 
-  /** The next daemon may be there within `comesBackMs`; 0: nothing says that one is on its way. */
+  /** `mayComeBack`: a daemon was there, and the next one may be on its way. */
   constructor(
     message: string,
-    readonly comesBackMs = 0,
+    readonly mayComeBack = false,
   ) {
     super(message);
   }
@@ -64,14 +67,31 @@ export interface StreamMessage {
   readonly notice: string | null;
 }
 
+export interface ClientOptions {
+  /** How long a daemon may take for an answer (default 60 s). */
+  readonly replyTimeoutMs?: number;
+  /** How long requests wait for a daemon that is started again (default 20 s). */
+  readonly restartMs?: number;
+  /** Hears of a request that waits for the daemon, after a second; the message says why. */
+  readonly onAway?: (message: string) => void;
+}
+
 export class ControlClient {
   readonly #replyTimeoutMs: number;
+  readonly #restartMs: number;
+  readonly #onAway: (message: string) => void;
 
   constructor(
     readonly socketPath: string,
-    replyTimeoutMs = REPLY_TIMEOUT_MS,
+    {
+      replyTimeoutMs = REPLY_TIMEOUT_MS,
+      restartMs = RESTART_MS,
+      onAway = () => undefined,
+    }: ClientOptions = {},
   ) {
     this.#replyTimeoutMs = replyTimeoutMs;
+    this.#restartMs = restartMs;
+    this.#onAway = onAway;
   }
 
   async list(): Promise<VmView[]> {
@@ -151,7 +171,7 @@ export class ControlClient {
     for (const [name, value] of Object.entries(wanted)) query.set(name, String(value));
     const open = (): Promise<IncomingMessage> => this.#send('GET', `/v1/events?${query.toString()}`);
     // A follower has its own way to wait, which tells its user.
-    const response = await (wanted.follow ? open() : overRestart(open));
+    const response = await (wanted.follow ? open() : this.#overRestart(open));
     if (response.statusCode !== 200) throw this.#refusal(response, await this.#text(response));
     // A stream may be silent for as long as nothing happens.
     response.setTimeout(0);
@@ -169,12 +189,32 @@ export class ControlClient {
 
   /** Each request says a state and not a step, so that one may be sent again when a daemon ended without an answer. */
   async #call(method: string, path: string, body?: unknown): Promise<unknown> {
-    const [response, text] = await overRestart(async () => {
+    const [response, text] = await this.#overRestart(async () => {
       const begun = await this.#send(method, path, body);
       return [begun, await this.#text(begun)];
     });
     if (response.statusCode !== 200) throw this.#refusal(response, text);
     return this.#parse(text);
+  }
+
+  /** The result of `attempt`, which is made again while the next daemon may be on its way. Throws the last error. */
+  async #overRestart<Result>(attempt: () => Promise<Result>): Promise<Result> {
+    const begun = performance.now();
+    let told = false;
+    for (;;) {
+      try {
+        return await attempt();
+      } catch (error) {
+        const awayMs = performance.now() - begun;
+        if (!(error instanceof UnreachableError && error.mayComeBack) || awayMs >= this.#restartMs)
+          throw error;
+        if (!told && awayMs >= AWAY_MS) {
+          told = true;
+          this.#onAway(error.message);
+        }
+      }
+      await sleep(RETRY_MS);
+    }
   }
 
   #send(method: string, path: string, body?: unknown): Promise<IncomingMessage> {
@@ -229,11 +269,14 @@ export class ControlClient {
         return new UnreachableError(this.#says('does not exist: start balloond, or give --control PATH'));
       // A daemon that was killed, or handed its VMs over, leaves its socket.
       case 'ECONNREFUSED':
+        if (!statSync(this.socketPath, { throwIfNoEntry: false })?.isSocket()) {
+          return new UnreachableError(this.#says('is no socket: start balloond, or give --control PATH'));
+        }
         return new UnreachableError(
           this.#says(
             'has no daemon behind it: look at systemctl status balloond, start balloond, or give --control PATH',
           ),
-          RESTART_MS,
+          true,
         );
       case 'EACCES':
         return new UnreachableError(
@@ -245,7 +288,7 @@ export class ControlClient {
           this.#says(
             'was closed by the daemon: try again; the log of the daemon says daemon-stopping, daemon-ended or control-busy',
           ),
-          RESTART_MS,
+          true,
         );
       default:
         return new UnreachableError(this.#says(`cannot be used (${code}): is balloond running there?`));
@@ -254,20 +297,6 @@ export class ControlClient {
 
   #says(what: string): string {
     return `control socket ${this.socketPath} ${what}`;
-  }
-}
-
-/** What `attempt` resolves to; tried again while the next daemon may be on its way. Throws what the last one threw. */
-async function overRestart<Result>(attempt: () => Promise<Result>): Promise<Result> {
-  const begun = performance.now();
-  for (;;) {
-    try {
-      return await attempt();
-    } catch (error) {
-      const lastsMs = performance.now() - begun;
-      if (!(error instanceof UnreachableError) || lastsMs >= error.comesBackMs) throw error;
-    }
-    await sleep(RETRY_MS);
   }
 }
 

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { Type, type Static } from 'typebox';
+import * as Type from 'typebox';
 import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
 import { globMatches } from '../policy/glob.js';
 import { AMOUNT, parseAmount, POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';
@@ -89,7 +89,7 @@ export const ConfigFile = Type.Object(
   },
   { additionalProperties: false },
 );
-export type ConfigFile = Static<typeof ConfigFile>;
+export type ConfigFile = Type.Static<typeof ConfigFile>;
 
 export interface SocketSettings {
   path: string;

@@ -16,6 +16,9 @@ const WATCHDOG_MS = 10_000;
 const RESTART_MS = 20;
 const RESTART_MS_MAX = 2000;
 
+/** Node reads all of these certificates at each start, used or not: a fifth of the time until VMs are served again. */
+const WITHOUT = { NODE_EXTRA_CA_CERTS: undefined } as const;
+
 /**
  * Keeps a daemon running where there is no service manager to do it: starts it, starts it again whenever it ends, and
  * holds meanwhile what it was given. It speaks the part of systemd's notification protocol that the daemon does.
@@ -85,6 +88,7 @@ export class Keeper {
       stdio: ['inherit', 'inherit', 'inherit', ...this.#fds.values()],
       env: {
         ...process.env,
+        ...WITHOUT,
         NOTIFY_SOCKET: this.#path,
         BALLOOND_KEEPER: String(process.pid),
         CACHE_DIRECTORY: process.env['CACHE_DIRECTORY'] ?? this.#folder,

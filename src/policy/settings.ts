@@ -1,4 +1,4 @@
-import { Type, type Static } from 'typebox';
+import * as Type from 'typebox';
 import { formatSize, parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
 import type { Band, PolicyConfig } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
@@ -66,7 +66,7 @@ interface VmOverride {
 
 /** The part of the configuration file that the policy is made from. */
 export interface PolicyFile {
-  policy?: Static<typeof POLICY_TABLE> | undefined;
+  policy?: Type.Static<typeof POLICY_TABLE> | undefined;
   vm?: readonly VmOverride[] | undefined;
 }
 
@@ -146,7 +146,7 @@ export class PolicySettings {
         max = '100%',
         weight = 1,
         kill = false,
-      }: Static<typeof BandTable>) => ({
+      }: Type.Static<typeof BandTable>) => ({
         name,
         match,
         min: parseAmount(min),
@@ -296,7 +296,7 @@ function bandMistakes(policy: PolicyTable): Mistake[] {
 }
 
 /** Of each two bands the first name that is in both. */
-function overlaps(bands: readonly Static<typeof BandTable>[]): Mistake[] {
+function overlaps(bands: readonly Type.Static<typeof BandTable>[]): Mistake[] {
   const patterns = bands.flatMap(({ name, match = [] }, n) => match.map((pattern) => ({ name, n, pattern })));
   const mistakes = new Map<string, Mistake>();
   for (const a of patterns) {

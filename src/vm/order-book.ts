@@ -2,8 +2,8 @@
  * The orders of all VMs by name, also of VMs that are not there, in one document with a version. The book writes itself
  * down through `written` whenever it changes; reading it back takes the newest of several copies.
  */
-import { Type, type Static } from 'typebox';
-import { Value } from 'typebox/value';
+import * as Type from 'typebox';
+import { Check } from 'typebox/schema';
 import { isEmpty, Orders } from './orders.js';
 
 /** Of the document below. A change of its meaning is a new version. */
@@ -17,7 +17,7 @@ const Document = Type.Object({
   revision: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
   vms: Type.Record(Type.String({ minLength: 1, maxLength: 128 }), Orders),
 });
-export type BookDocument = Static<typeof Document>;
+export type BookDocument = Type.Static<typeof Document>;
 
 /** A document of the book, or why it cannot be read: a sentence without its subject, and the next step. */
 export type ReadBook = { document: BookDocument } | { unreadable: string };
@@ -36,7 +36,7 @@ export function readBook(text: string): ReadBook {
       unreadable: `is of version ${version}, and this balloond knows ${VERSION}: start the newer balloond again, or order again what \`balloonctl show\` no longer lists`,
     };
   }
-  if (!Value.Check(Document, found)) {
+  if (!Check(Document, found)) {
     return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists' };
   }
   return { document: found };

@@ -1,5 +1,5 @@
-import { Type, type Static } from 'typebox';
-import { Value } from 'typebox/value';
+import * as Type from 'typebox';
+import { Check, Errors } from 'typebox/schema';
 import { StateError } from '../memory/state-file.js';
 import { fromBoot, fromWall, type BootMs, type Monotonic, type WallMs } from '../os/clock.js';
 import { LimitsRecord } from './limits.js';
@@ -19,7 +19,7 @@ const Word = Type.Union([
   Type.Null(),
 ]);
 const ForcedFrom = Type.Object({ high: Word, max: Word });
-export type ForcedFrom = Static<typeof ForcedFrom>;
+export type ForcedFrom = Type.Static<typeof ForcedFrom>;
 
 const Wall = Type.Unsafe<WallMs>(Type.Number());
 const Boot = Type.Unsafe<BootMs>(Type.Number());
@@ -72,7 +72,7 @@ const VmRecord = Type.Object({
   limits: Type.Optional(LimitsRecord),
   session: SessionRecord,
 });
-export type VmRecord = Static<typeof VmRecord>;
+export type VmRecord = Type.Static<typeof VmRecord>;
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -113,8 +113,8 @@ export function decodeVmRecord(text: string): VmRecord {
     );
   }
   for (const upgrade of UPGRADES.slice(version - 1)) current = upgrade(current);
-  if (!Value.Check(VmRecord, current)) {
-    const [first] = Value.Errors(VmRecord, current);
+  if (!Check(VmRecord, current)) {
+    const [, [first]] = Errors(VmRecord, current);
     throw new StateError(`its record: ${first?.instancePath ?? ''} ${first?.message ?? 'is wrong'}`);
   }
   return current;

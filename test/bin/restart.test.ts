@@ -214,5 +214,15 @@ void t.test('commands that meet a restart get their answer from the next daemon'
   }
 
   await vm.writeConfigField(CONFIG_ACTUAL, 2 ** 20 / PAGE_BYTES);
-  t.match(await waits, { code: 0, stdout: /reached/ });
+  const { code, stdout, stderr } = await waits;
+  t.match(stdout, /reached/, `${code}: ${stderr}`);
+});
+
+void t.test('a daemon starts without certificates that it would read and not use', async (t) => {
+  t.intercept(process, 'env', { value: { ...process.env, NODE_EXTRA_CA_CERTS: '/dev/null' } });
+  const daemon = await DaemonProcess.start({ supervise: true });
+  t.teardown(() => daemon.stop());
+  const environment = (pid: number | undefined): string => readFileSync(`/proc/${pid ?? 0}/environ`, 'utf8');
+  t.match(environment(daemon.child.pid), /\0NODE_EXTRA_CA_CERTS=/, 'the keeper has them');
+  t.notMatch(environment(daemon.pid), /NODE_EXTRA_CA_CERTS/);
 });

@@ -1,8 +1,12 @@
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
 import { ControlClient, ControlError, UnreachableError } from '../../src/control/client.js';
+import { closeFd } from '../../src/os/fd.js';
+import { listenUnix } from '../../src/os/socket.js';
 import { GIB, serveFleet, temporaryFolder, vmView } from '../support/fleet.js';
 
 void t.test('a daemon that accepts but never answers is given up', async (t) => {
@@ -11,9 +15,30 @@ void t.test('a daemon that accepts but never answers is given up', async (t) => 
   t.teardown(() => new Promise((resolve) => server.close(resolve)));
   server.listen(path);
   await once(server, 'listening');
-  const client = new ControlClient(path, 50);
+  const client = new ControlClient(path, { replyTimeoutMs: 50 });
   await t.rejects(client.list(), UnreachableError);
   await t.rejects(client.list(), { message: /does not answer/ });
+});
+
+void t.test('a request waits for a daemon that is started again, and tells of it', async (t) => {
+  const path = join(temporaryFolder(t), 'control.sock');
+  closeFd(listenUnix(path));
+  await t.rejects(new ControlClient(path, { restartMs: 0 }).list(), { message: /has no daemon behind it/ });
+  const told: string[] = [];
+  let heard = (): void => undefined;
+  const away = new Promise<void>((resolve) => (heard = resolve));
+  const onAway = (message: string): void => {
+    told.push(message);
+    heard();
+  };
+  const vms = new ControlClient(path, { onAway }).list();
+  await away;
+  t.match(told, [/has no daemon behind it/]);
+  const next = createHttpServer((_, response) => response.end('[]'));
+  t.teardown(() => next.close());
+  rmSync(path);
+  next.listen(path);
+  t.same(await vms, []);
 });
 
 void t.test('refusals carry the status and the detail', async (t) => {

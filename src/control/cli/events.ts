@@ -54,7 +54,7 @@ export async function events(
     await reader.read();
   } catch (error) {
     // Whoever begins to follow while a daemon is started again waits for it, as others do.
-    if (!follow || !(error instanceof UnreachableError && error.comesBackMs > 0)) throw error;
+    if (!follow || !(error instanceof UnreachableError && error.mayComeBack)) throw error;
     await reader.comeBack();
   }
   // Nothing happened to it, or there is no such VM: the daemon says which there are.

@@ -333,7 +333,7 @@ void t.test('an unreachable daemon is exit 3', async (t) => {
 
   const stale = join(folder, 'stale.sock');
   closeFd(listenUnix(stale));
-  t.match(await failureOf(t, 3, '--control', stale, 'show', 'web1'), /has no daemon behind it/);
+  t.match(await failureOf(t, 3, '--control', stale, 'top', '--once'), /has no daemon behind it/);
 
   const file = join(folder, 'file');
   writeFileSync(file, '');
@@ -342,14 +342,14 @@ void t.test('an unreachable daemon is exit 3', async (t) => {
   await failureOf(t, 3, '--control', join(folder, 'x'.repeat(120)), 'list');
 
   const closing = await serveRaw(t, join(folder, 'closing.sock'), null);
-  t.match(await failureOf(t, 3, '--control', closing, 'events'), /closed by the daemon/);
+  t.match(await failureOf(t, 3, '--control', closing, 'top', '--once'), /closed by the daemon/);
   const babble = await serveRaw(t, join(folder, 'babble.sock'), 'SSH-2.0-x\r\n');
   await failureOf(t, 3, '--control', babble, 'list');
   const page = 'HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>';
   const other = await serveRaw(t, join(folder, 'other.sock'), page);
   t.match(await failureOf(t, 3, '--control', other, 'list'), /is not the control socket of balloond/);
   const cut = await serveRaw(t, join(folder, 'cut.sock'), page.replace('6', '60'));
-  t.match(await failureOf(t, 3, '--control', cut, 'list'), /closed by the daemon/);
+  t.match(await failureOf(t, 3, '--control', cut, 'top', '--once'), /closed by the daemon/);
 });
 
 /** A server that answers everything with these bytes and hangs up. */

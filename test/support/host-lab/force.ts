@@ -1,8 +1,9 @@
 // What becomes of a VM whose guest does not yield, in one program, as each takes long to start in the host VM:
-// `force.js CONTROL VM COMMAND OTHER BYTES PATIENCE` runs COMMAND, waits until the memory.max of the VM is set, runs PATIENCE
-// and has the daemon reload, gives the balloon of OTHER so many bytes, waits until VM is released, and prints a ForceReport.
-import { execFileSync, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+// `force.js CONTROL VM COMMAND OTHER BYTES FILE SECONDS` runs COMMAND, waits until the memory.max of the VM is set, has the daemon
+// reload FILE with a force-grace of SECONDS (by itself: starting another program may take longer than the grace before),
+// gives the balloon of OTHER so many bytes, waits until VM is released, and prints a ForceReport.
+import { spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonEvent, VmView } from '../../../protocol/control/schema.js';
@@ -25,7 +26,17 @@ export interface ForceReport {
   vm: VmView;
 }
 
-const [, , control = '', name = '', command = '', other = '', bytes = '', patience = ''] = process.argv;
+const [
+  ,
+  ,
+  control = '',
+  name = '',
+  command = '',
+  other = '',
+  bytes = '',
+  configFile = '',
+  graceSeconds = '',
+] = process.argv;
 const client = new ControlClient(control);
 const { cgroup: found } = await client.show(name);
 const cgroup = new Cgroup(found?.path ?? '/');
@@ -50,7 +61,8 @@ async function watch(until: (limits: ForceReport['steps'][number]) => boolean): 
 
 spawn('sh', ['-ec', command], { stdio: ['ignore', 'ignore', 'inherit'] });
 await watch(({ maxBytes }) => maxBytes !== null);
-execFileSync('sh', ['-ec', patience]);
+const patient = readFileSync(configFile, 'utf8').replace(/^force-grace.*/m, `force-grace = ${graceSeconds}`);
+writeFileSync(configFile, patient);
 await client.reload();
 await client.setTarget(other, { balloonBytes: Number(bytes) });
 await watch(({ highBytes, maxBytes }) => highBytes === null && maxBytes === null);
