@@ -2,7 +2,6 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DaemonEvent } from '../../protocol/control/events.js';
 import type {
   DaemonChange,
   DaemonView,
@@ -14,6 +13,7 @@ import type {
   TargetRequest,
   VmStats,
   VmView,
+  DaemonEvent,
 } from '../../protocol/control/schema.js';
 
 /** A busy host is not a daemon that is stuck: that one the watchdog ends after 10 s, which ends the connection. */

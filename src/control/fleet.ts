@@ -1,5 +1,4 @@
 /** What the control server needs of the daemon; main implements it. The server holds no state of VMs. */
-import type { DaemonEvent } from '../../protocol/control/events.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
   DaemonChange,
@@ -10,6 +9,7 @@ import type {
   ReloadReport,
   TargetRequest,
   VmView,
+  DaemonEvent,
 } from '../../protocol/control/schema.js';
 
 export interface Fleet {

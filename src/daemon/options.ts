@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from '../ops/log.js';
+import { LOG_LEVELS, type LogLevel } from '../ops/levelled-log.js';
+import { LOG_FORMATS, type LogFormat } from '../ops/log.js';
 import { stderr, stdout } from '../os/print.js';
 
 export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';

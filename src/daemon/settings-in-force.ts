@@ -1,4 +1,5 @@
-import { defaultFormat, type LogFormat, type LogLevel } from '../ops/log.js';
+import type { LogLevel } from '../ops/levelled-log.js';
+import { defaultFormat, type LogFormat } from '../ops/log.js';
 import { SystemError } from '../os/errors.js';
 import type { KeptConfiguration } from './config/kept.js';
 import { ConfigError } from './config/mistakes.js';

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Type, type Static } from 'typebox';
-import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
+import { LOG_LEVELS } from '../ops/levelled-log.js';
+import { LOG_FORMATS } from '../ops/log.js';
 import { globMatches } from '../policy/glob.js';
 import { AMOUNT, parseAmount, POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';
 import {

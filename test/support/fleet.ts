@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
-import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
+import { EVENTS, type EventName } from '../../protocol/control/events.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
   DaemonChange,
@@ -16,6 +16,7 @@ import type {
   ReloadReport,
   TargetRequest,
   VmView,
+  DaemonEvent,
 } from '../../protocol/control/schema.js';
 import { RefusedError, type DaemonControl, type EventSource, type Fleet } from '../../src/control/fleet.js';
 import { Metrics } from '../../src/ops/metrics.js';

@@ -1,6 +1,5 @@
 /** `balloonctl doctor`: what on this host, and in each VM, keeps memory from coming back, and what mends it. */
-import type { DaemonEvent } from '../../../protocol/control/events.js';
-import type { BalloonView, VmDiagnosis, VmView } from '../../../protocol/control/schema.js';
+import type { BalloonView, VmDiagnosis, VmView, DaemonEvent } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
