@@ -190,7 +190,14 @@ export class Daemon implements DaemonControl {
     const { startControlServer } = await import('../control/server.js');
     const serve = async (): Promise<void> => {
       const { version } = this.#program;
-      this.#control = await startControlServer(path, this.#fleet, this.events, version, this, this.#refused);
+      this.#control = await startControlServer(
+        path,
+        this.#fleet.control,
+        this.events,
+        version,
+        this,
+        this.#refused,
+      );
     };
     try {
       await serve();
@@ -211,7 +218,13 @@ export class Daemon implements DaemonControl {
     const { metricsFailure, startMetricsServer } = await import('../control/metrics-server.js');
     try {
       const pages = this.#program.pageFiles();
-      const server = await startMetricsServer(address, this.#fleet, this.events, pages, this.#refused);
+      const server = await startMetricsServer(
+        address,
+        this.#fleet.control,
+        this.events,
+        pages,
+        this.#refused,
+      );
       this.#metrics = server;
       const { host, port } = server.address;
       const at = `${host.includes(':') ? `[${host}]` : host}:${port}`;
