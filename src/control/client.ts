@@ -1,4 +1,11 @@
 /** The client of the control API. It loads nothing but node:http and node:net, so that balloonctl starts fast. */
+import {
+  passedOn,
+  refusal,
+  RefusingError,
+  type NextStep,
+  type RefusalText,
+} from '../../protocol/control/refusal.js';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -23,25 +30,25 @@ const RESTART_MS = 5000;
 const RETRY_MS = 50;
 
 /** No answer from a daemon at this socket; the message says why and what to do. */
-export class UnreachableError extends Error {
+export class UnreachableError extends RefusingError {
   override readonly name = 'UnreachableError';
 
   /** The next daemon may be there within `comesBackMs`; 0: nothing says that one is on its way. */
   constructor(
-    message: string,
+    text: RefusalText,
     readonly comesBackMs = 0,
   ) {
-    super(message);
+    super(text);
   }
 }
 
 /** The daemon refused or failed; the message is the problem's detail. */
-export class ControlError extends Error {
+export class ControlError extends RefusingError {
   override readonly name = 'ControlError';
 
   constructor(
     readonly status: number,
-    detail: string,
+    detail: RefusalText,
   ) {
     super(detail);
   }
@@ -190,7 +197,7 @@ export class ControlClient {
         resolve,
       );
       request.setTimeout(this.#replyTimeoutMs, () => {
-        request.destroy(new UnreachableError(this.#says('does not answer: is balloond stopped or stuck?')));
+        request.destroy(new UnreachableError(this.#says('does not answer', 'is balloond stopped or stuck?')));
       });
       request.on('error', (error) => reject(this.#unreachable(error)));
       request.end(body === undefined ? undefined : JSON.stringify(body));
@@ -212,13 +219,13 @@ export class ControlClient {
     try {
       return JSON.parse(text) as unknown;
     } catch {
-      throw new UnreachableError(this.#says('is not the control socket of balloond: give --control PATH'));
+      throw new UnreachableError(this.#says('is not the control socket of balloond', 'give --control PATH'));
     }
   }
 
   #refusal(response: IncomingMessage, text: string): Error {
     const { detail } = (this.#parse(text) ?? {}) as Partial<ProblemDocument>;
-    return new ControlError(response.statusCode ?? 0, detail ?? text.trim());
+    return new ControlError(response.statusCode ?? 0, passedOn(detail ?? text.trim()));
   }
 
   #unreachable(error: unknown): Error {
@@ -226,34 +233,36 @@ export class ControlClient {
     const code = (error as NodeJS.ErrnoException).code ?? String(error);
     switch (code) {
       case 'ENOENT':
-        return new UnreachableError(this.#says('does not exist: start balloond, or give --control PATH'));
+        return new UnreachableError(this.#says('does not exist', 'start balloond, or give --control PATH'));
       // A daemon that was killed, or handed its VMs over, leaves its socket.
       case 'ECONNREFUSED':
         return new UnreachableError(
           this.#says(
-            'has no daemon behind it: look at systemctl status balloond, start balloond, or give --control PATH',
+            'has no daemon behind it',
+            'look at systemctl status balloond, start balloond, or give --control PATH',
           ),
           RESTART_MS,
         );
       case 'EACCES':
         return new UnreachableError(
-          this.#says("is not yours to open: run as root or join the socket's group"),
+          this.#says('is not yours to open', "run as root or join the socket's group"),
         );
       case 'ECONNRESET':
       case 'EPIPE':
         return new UnreachableError(
           this.#says(
-            'was closed by the daemon: try again; the log of the daemon says daemon-stopping, daemon-ended or control-busy',
+            'was closed by the daemon',
+            'try again; the log of the daemon says daemon-stopping, daemon-ended or control-busy',
           ),
           RESTART_MS,
         );
       default:
-        return new UnreachableError(this.#says(`cannot be used (${code}): is balloond running there?`));
+        return new UnreachableError(this.#says(`cannot be used (${code})`, 'is balloond running there?'));
     }
   }
 
-  #says(what: string): string {
-    return `control socket ${this.socketPath} ${what}`;
+  #says(what: string, step: NextStep): RefusalText {
+    return refusal(`control socket ${this.socketPath} ${what}`, step);
   }
 }
 

@@ -4,6 +4,7 @@
  * (fleet.ts), which is served by the sockets (vmm-sockets.ts) and asked by the control server (../control/server.ts).
  */
 import type { DaemonChange, DaemonView, ReloadReport } from '../../protocol/control/schema.js';
+import { refusal } from '../../protocol/control/refusal.js';
 import { RefusedError, type DaemonControl } from '../control/fleet.js';
 import type { Refusal } from '../control/http.js';
 import type { MetricsAddress, PageFiles } from '../control/metrics-server.js';
@@ -31,9 +32,6 @@ import { inALine, SettingsInForce } from './settings-in-force.js';
 import { startupFailure } from './startup-failure.js';
 import { VmmSockets } from './vmm-sockets.js';
 
-/** Where a reload is refused, behind the reason. */
-const KEEPS_ITS_OWN =
-  'the daemon keeps its present configuration: mend the cause and run balloonctl reload again';
 const LISTEN_AGAIN_MS = 2000;
 
 /** What the program is, whichever way it is installed. */
@@ -158,9 +156,12 @@ export class Daemon implements DaemonControl {
       return { file, files: [...files], changes };
     } catch (error) {
       if (!(error instanceof SettingsError || error instanceof SystemError)) throw error;
-      const refusal = `${inALine(error)}; ${KEEPS_ITS_OWN}`;
-      this.events.emit('config-refused', refusal, { file });
-      throw new RefusedError(refusal);
+      const why = refusal(
+        `${inALine(error)}; the daemon keeps its present configuration`,
+        'mend the cause and run balloonctl reload again',
+      );
+      this.events.emit('config-refused', why, { file });
+      throw new RefusedError(why);
     }
   }
 

@@ -1,4 +1,5 @@
 /** The fleet as the control server, the metrics server and the page see it: all VMs and the policy, and orders for them. */
+import { refusal } from '../../protocol/control/refusal.js';
 import { freemem, totalmem } from 'node:os';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
@@ -12,11 +13,10 @@ import { RefusedError, type Fleet } from '../control/fleet.js';
 import type { PolicyEngine } from '../governor/tick.js';
 import type { Metrics } from '../ops/metrics.js';
 import { wallNow } from '../os/clock.js';
-import { LimitError } from '../vm/limits-words.js';
 import { liveView } from '../vm/live-view.js';
 import { inHand } from '../vm/orders.js';
 import { vmView } from '../vm/view.js';
-import { VmRefusal, type Vm } from '../vm/vm.js';
+import type { Vm } from '../vm/vm.js';
 import type { OrderFiles } from './order-files.js';
 import type { VmMap } from './vm-map.js';
 
@@ -87,7 +87,10 @@ export class FleetControl implements Fleet {
     const vm = change.vm === undefined ? undefined : this.#vms.get(change.vm);
     if (vm !== undefined && !change.paused && vm.wishes.manual && !inHand(vm.orders)) {
       throw new RefusedError(
-        `the configuration keeps the policy away from ${vm.name}: set no policy and no target in its [[vm]], then run balloonctl reload`,
+        refusal(
+          `the configuration keeps the policy away from ${vm.name}`,
+          'set no policy and no target in its [[vm]], then run balloonctl reload',
+        ),
       );
     }
     const state = this.#policy.change(change);
@@ -102,15 +105,10 @@ export class FleetControl implements Fleet {
   /** Resolves with the VM as it is then, when what it was ordered is kept. */
   async #order(name: string, order: (vm: Vm) => unknown): Promise<VmView> {
     const vm = this.#vms.get(name);
-    try {
-      if (vm !== undefined) await order(vm);
-    } catch (error) {
-      if (error instanceof VmRefusal || error instanceof LimitError) throw new RefusedError(error.message);
-      throw error;
-    }
+    if (vm !== undefined) await order(vm);
     await this.#orders.kept();
     const now = this.#vms.get(name);
-    if (now === undefined) throw new RefusedError(`there is no VM ${name}: see balloonctl list`);
+    if (now === undefined) throw new RefusedError(refusal(`there is no VM ${name}`, 'see balloonctl list'));
     return this.#view(now);
   }
 }

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Type, type Static } from 'typebox';
+import { RefusingError } from '../../protocol/control/refusal.js';
 import { LOG_LEVELS } from '../ops/levelled-log.js';
 import { LOG_FORMATS } from '../ops/log.js';
 import { globMatches } from '../policy/glob.js';
@@ -15,7 +16,7 @@ import {
 import type { Wishes } from '../vm/orders.js';
 
 /** A file or flag that cannot be honoured; the message is one line that says what to do. */
-export class SettingsError extends Error {
+export class SettingsError extends RefusingError {
   override readonly name = 'SettingsError';
 }
 

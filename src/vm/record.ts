@@ -18,7 +18,7 @@ const Word = Type.Union([
   Type.Literal('follow'),
   Type.Null(),
 ]);
-const ForcedFrom = Type.Object({ high: Word, max: Word });
+export const ForcedFrom = Type.Object({ high: Word, max: Word });
 export type ForcedFrom = Static<typeof ForcedFrom>;
 
 const Wall = Type.Unsafe<WallMs>(Type.Number());

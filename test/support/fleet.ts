@@ -18,6 +18,7 @@ import type {
   VmView,
   DaemonEvent,
 } from '../../protocol/control/schema.js';
+import { passedOn } from '../../protocol/control/refusal.js';
 import { RefusedError, type DaemonControl, type EventSource, type Fleet } from '../../src/control/fleet.js';
 import { Metrics } from '../../src/ops/metrics.js';
 import type { Refusal } from '../../src/control/http.js';
@@ -195,7 +196,7 @@ export class MemoryFleet implements Fleet {
   }
 
   #get(name: string): VmView {
-    if (this.refusal !== null) throw new RefusedError(this.refusal);
+    if (this.refusal !== null) throw new RefusedError(passedOn(this.refusal));
     const vm = this.#vms.get(name);
     if (vm === undefined) throw new Error(`no VM ${name}`);
     return vm;

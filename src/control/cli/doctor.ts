@@ -1,4 +1,5 @@
 /** `balloonctl doctor`: what on this host, and in each VM, keeps memory from coming back, and what mends it. */
+import { refusal } from '../../../protocol/control/refusal.js';
 import type { BalloonView, VmDiagnosis, VmView, DaemonEvent } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { UnreachableError, type ControlClient } from '../client.js';
@@ -52,7 +53,8 @@ export async function doctor(client: ControlClient, output: Output, own: string)
   if (output.json) output.document(findings);
   else output.print(findings.map((finding) => render(finding, output)).join('\n'));
   const toMend = findings.filter(({ level }) => level === 'mend').length;
-  if (toMend > 0) throw new FoundError(`${toMend} to mend: do what stands behind each arrow above`);
+  if (toMend > 0)
+    throw new FoundError(refusal(`${toMend} to mend`, 'do what stands behind each arrow above'));
 }
 
 export function examineHost(host: HostFacts): Finding[] {
