@@ -8,7 +8,6 @@ export interface Schema {
   readonly type?: string | readonly string[];
   readonly properties?: Readonly<Record<string, Schema>>;
   readonly required?: readonly string[];
-  readonly minProperties?: number;
   readonly anyOf?: readonly Schema[];
   readonly enum?: readonly unknown[];
   readonly minLength?: number;

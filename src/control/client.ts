@@ -63,7 +63,7 @@ export interface EventsWanted {
 }
 
 /** One block of the stream of events. */
-export interface StreamMessage {
+interface StreamMessage {
   /** Where to go on from. */
   readonly id: string | null;
   readonly event: DaemonEvent | null;

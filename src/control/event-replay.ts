@@ -12,7 +12,7 @@ export interface EventFilter {
   readonly level?: EventLevel | undefined;
 }
 
-export interface Replay {
+interface Replay {
   readonly events: readonly DaemonEvent[];
   /** One line: what is missing, or why more comes than was asked for; null: it is just what was asked for. */
   readonly notice: string | null;

@@ -12,7 +12,7 @@ import type { Route } from './route.js';
 const REFRESH_TIMEOUT_MS = 5000;
 const NAMES_LISTED = 20;
 
-export interface Call {
+interface Call {
   readonly route: Route;
   readonly request: IncomingMessage;
   readonly fleet: Fleet;

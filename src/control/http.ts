@@ -42,7 +42,7 @@ export type Answer =
   | { stream: (response: ServerResponse) => void; ends: boolean };
 
 /** Throws Problem or RefusedError for what cannot be answered. */
-export type Answering = (request: IncomingMessage, response: ServerResponse) => Answer | Promise<Answer>;
+type Answering = (request: IncomingMessage, response: ServerResponse) => Answer | Promise<Answer>;
 
 export interface HttpServer {
   readonly server: Server;

@@ -22,7 +22,7 @@ export interface LeftAlone {
   connection: string | null;
 }
 
-export interface ArrivalOptions {
+interface ArrivalOptions {
   readonly events: EventLog;
   readonly keeper: FdKeeper;
   readonly book: OrderBook;

@@ -35,7 +35,7 @@ import { VmmSockets } from './vmm-sockets.js';
 const LISTEN_AGAIN_MS = 2000;
 
 /** What the program is, whichever way it is installed. */
-export interface Program {
+interface Program {
   readonly version: string;
   /** Of the metrics address; read when that is served. */
   readonly pageFiles: () => PageFiles;

@@ -15,7 +15,7 @@ import { PinWatch } from './pin-watch.js';
 import { policyAfterReload, type ConfigFile, type SocketSettings } from './settings.js';
 import { VmMap } from './vm-map.js';
 
-export interface FleetOptions {
+interface FleetOptions {
   /** Of the daemon. */
   version?: string;
   pinCheckMs?: number;

@@ -6,7 +6,7 @@ import { stderr, stdout } from '../os/print.js';
 export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
 /** The file that is read when no other is named. It need not exist. */
 export const DEFAULT_CONFIG_PATH = '/etc/balloond.toml';
-export const DAEMON_SUMMARY =
+const DAEMON_SUMMARY =
   'Serves vhost-user memory balloons to VMMs and gives unused guest memory back to the host.';
 
 /** The command line, parsed. Flags win over the configuration file. */

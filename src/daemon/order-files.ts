@@ -27,7 +27,7 @@ const REMEDIES: Readonly<Record<string, Instruction>> = {
 };
 
 /** What is said while the files are opened, before anybody listens. */
-export interface OrderWarning {
+interface OrderWarning {
   readonly event: 'orders-set-aside' | 'orders-not-kept';
   readonly message: string;
 }

@@ -148,7 +148,7 @@ export function readAddress(text: string): { host: string; port: number } | null
 }
 
 /** When a setting that was changed in the file takes effect, if it is not to interrupt anybody. */
-export type Effect = 'now' | 'next-connection' | 'restart';
+type Effect = 'now' | 'next-connection' | 'restart';
 
 type PolicyTable = NonNullable<ConfigFile['policy']>;
 
@@ -208,7 +208,7 @@ const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => 
   ['policy mode, interval, record and record-max', 'restart', (config) => policyParts(config).atStart],
 ];
 
-export interface ConfigChange {
+interface ConfigChange {
   /** The section, or a socket by its path. */
   key: string;
   effect: Effect;

@@ -30,7 +30,7 @@ import { Troubles } from './troubles.js';
 /** Pressure wakes the policy at most that often. */
 const WAKE_MS = 1000;
 
-export interface EngineOptions {
+interface EngineOptions {
   readonly paths?: HostPaths;
   /** Seconds of any one clock. */
   readonly now?: () => number;

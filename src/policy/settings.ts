@@ -4,7 +4,7 @@ import { formatSize, parseSize, SIZE_FORMS } from '../../protocol/control/size.j
 import type { Band, PolicyConfig } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
 
-export type PolicyMode = 'observe' | 'auto' | 'off';
+type PolicyMode = 'observe' | 'auto' | 'off';
 
 const SIZE_PATTERN = '\\d+ ?[Bb]?|\\d+(\\.\\d+)? ?[KMGTkmgt]([Ii][Bb])?';
 const PERCENT_PATTERN = '0*(100(\\.0+)?|\\d{1,2}(\\.\\d+)?) ?%';
@@ -227,7 +227,7 @@ export class PolicySettings {
   }
 }
 
-export interface Mistake {
+interface Mistake {
   /** The key, as `policy.band.0.min`. */
   readonly where: string;
   readonly what: RefusalText;

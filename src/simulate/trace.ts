@@ -12,7 +12,7 @@ import { SimulatedGovernor, type PolicyName } from './planners.js';
 import { Tally, type Outcome } from './simulation.js';
 
 /** The file is not a trace; the message says which line is wrong. */
-export class TraceError extends RefusingError {
+class TraceError extends RefusingError {
   override readonly name = 'TraceError';
 }
 

@@ -69,7 +69,7 @@ export interface RequestContext {
 }
 
 /** What became of a request. With no reply and no error it is acknowledged where the frontend asked for that. */
-export interface Outcome {
+interface Outcome {
   name: string;
   reply: Uint8Array | null;
   error: Error | null;

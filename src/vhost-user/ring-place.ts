@@ -10,7 +10,7 @@ import type { Queue, RingLayout } from '../virtqueue/queue.js';
 import { SplitQueue } from '../virtqueue/split-queue.js';
 
 /** What the frontend said of a ring. */
-export interface RingPlace {
+interface RingPlace {
   readonly size: number;
   readonly address: VringAddress | null;
   /** Of a packed ring (RingLayout.position). */

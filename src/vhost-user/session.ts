@@ -51,7 +51,7 @@ export interface SessionObserver extends RequestObserver {
 }
 
 /** What outlives the process, and what a process before this one left. */
-export interface HandOver {
+interface HandOver {
   state: StateFile;
   keeper: FdKeeper;
   found: SessionRecord | null;

@@ -18,8 +18,8 @@ const Word = Type.Union([
   Type.Literal('follow'),
   Type.Null(),
 ]);
-export const ForcedFrom = Type.Object({ high: Word, max: Word });
-export type ForcedFrom = Static<typeof ForcedFrom>;
+const ForcedFrom = Type.Object({ high: Word, max: Word });
+type ForcedFrom = Static<typeof ForcedFrom>;
 
 const Wall = Type.Unsafe<WallMs>(Type.Number());
 const Boot = Type.Unsafe<BootMs>(Type.Number());

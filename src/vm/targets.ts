@@ -5,7 +5,7 @@ import type { TargetBy } from './device-owner.js';
 import { KINDS, type DeviceKind } from './kinds.js';
 import type { Orders, Wishes } from './orders.js';
 
-export interface WantedTarget {
+interface WantedTarget {
   readonly bytes: number;
   readonly by: TargetBy;
   /** The size that was ordered, where the VM has less memory; null: it has enough. */

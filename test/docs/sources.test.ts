@@ -27,6 +27,29 @@ void t.test('a file of the native helper is short', (t) => {
   t.end();
 });
 
+void t.test('what a file exports is named in another one', (t) => {
+  const others = ['test', 'bench', 'scripts'].flatMap((folder) =>
+    readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
+      .filter((name) => /\.[jt]s$/.test(name) && !name.includes('node_modules'))
+      .map((name) => join(folder, name)),
+  );
+  const named = new Map<string, number>();
+  for (const file of [...files, ...others])
+    for (const word of new Set(read(file).match(/\w+/g))) named.set(word, (named.get(word) ?? 0) + 1);
+  let count = 0;
+  for (const file of files) {
+    const exported =
+      /^export (?:abstract |async )?(?:const|let|function\*?|class|interface|type|enum) (\w+)/gm;
+    for (const [, name = ''] of read(file).matchAll(exported)) {
+      count++;
+      if (named.get(name) === 1)
+        t.fail(`${file} exports ${name}, which no other file names: do not export it`);
+    }
+  }
+  t.ok(count > 500, `${count} exports`);
+  t.end();
+});
+
 /** Files that import each other, also by way of others: each group once. Types count, and so does what loads on use. */
 function circles(imports: ReadonlyMap<string, readonly string[]>): string[][] {
   const reached = new Map<string, Set<string>>();

@@ -10,7 +10,7 @@ import { printable, type Output, type Style } from './output.js';
 import { count, wrap } from './text.js';
 
 /** `mend`: something does not work until it is mended. `note`: it works, and could be better. */
-export type Level = 'ok' | 'note' | 'mend';
+type Level = 'ok' | 'note' | 'mend';
 
 export interface Finding {
   /** `host`, `daemon`, or the name of a VM. */
@@ -113,7 +113,7 @@ export function examineHost(host: HostFacts): Finding[] {
 }
 
 /** Of which version the daemon is, and who holds its VMs while none runs. */
-export function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
+function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
   const { version, holder } = daemon;
   const other = otherVersion(daemon, own);
   const versions: Finding =
@@ -135,7 +135,7 @@ export function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
   return [versions, holder === null ? finding : { ...finding, level: 'note' }];
 }
 
-export function examineConfiguration(daemon: DaemonSaid): Finding {
+function examineConfiguration(daemon: DaemonSaid): Finding {
   const mistake = mistaken(daemon);
   if (mistake !== null) return bad('daemon', 'configuration', mistake.found, mistake.remedy);
   const files = daemon.configFiles ?? [];

@@ -14,7 +14,7 @@ export interface ConfigMistake {
 }
 
 /** `FILE:LINE:COLUMN: KEY is wrong: what to do`. */
-export function mistakeLine({ file, place, key, what }: ConfigMistake): RefusalText {
+function mistakeLine({ file, place, key, what }: ConfigMistake): RefusalText {
   if (file === null) return refusalOf(key ?? 'the command line', what);
   const at = place === null ? file : `${file}:${place.line}:${place.column}`;
   if (key !== undefined) return refusalOf(`${at}: ${key}`, what);

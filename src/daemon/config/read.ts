@@ -9,7 +9,7 @@ import { compareShape, type Schema } from './shape.js';
 import { readSources } from './sources.js';
 
 /** The flags that have a say in what the configuration means. Flags win over files. */
-export interface ConfigFlags {
+interface ConfigFlags {
   readonly config?: string | undefined;
   readonly control?: string | undefined;
   readonly metrics?: string | undefined;

@@ -28,7 +28,7 @@ export interface ShapeMistake {
   readonly what: RefusalText;
 }
 
-export interface ShapeReport {
+interface ShapeReport {
   readonly mistakes: ShapeMistake[];
   /** The document without what is wrong in it; arrays of tables keep their indices. */
   readonly rest: unknown;

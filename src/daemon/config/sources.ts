@@ -14,14 +14,14 @@ export interface ConfigSource {
   readonly document: Readonly<Record<string, unknown>>;
 }
 
-export interface ConfigSources {
+interface ConfigSources {
   /** In the order in which later files win over earlier ones. */
   readonly sources: readonly ConfigSource[];
   readonly mistakes: readonly ConfigMistake[];
 }
 
 /** The folder of files that are read after `path`. */
-export function dropInFolder(path: string): string {
+function dropInFolder(path: string): string {
   return `${path}.d`;
 }
 
