@@ -80,10 +80,35 @@ const onePlace = {
   },
 };
 
+// Whatever an operator reads as it is has a next step, which the type of such errors asks for. A UsageError gets the help.
+const nextStep = {
+  files: ['bin', 'src/control', 'src/daemon', 'src/governor', 'src/ops', 'src/simulate', 'src/vm'].map(
+    (folder) => `${folder}/**/*.ts`,
+  ),
+  rules: {
+    'no-restricted-syntax': [
+      'error',
+      ...onePlace.rules['no-restricted-syntax'].slice(1),
+      {
+        selector: 'ClassDeclaration[superClass.name="Error"][id.name!="UsageError"]',
+        message: 'an error that refuses something is a RefusingError (protocol/control/refusal.ts)',
+      },
+    ],
+  },
+};
+
+// One noun a file. test/docs/sources.test.ts counts the lines of the C files.
+const short = {
+  files: ['src/**/*.ts', 'bin/**/*.ts', 'protocol/**/*.ts'],
+  rules: { 'max-lines': ['error', 450], 'max-lines-per-function': ['error', 80] },
+};
+
 export default tseslint.config(
   { ignores: ['out/**', '.tap/**', 'src/native/build/**', 'node_modules/**'] },
   ...tseslint.configs.strictTypeChecked,
   {
+    // An exception is made here or not at all.
+    linterOptions: { noInlineConfig: true },
     languageOptions: {
       parserOptions: {
         projectService: { allowDefaultProject: ['eslint.config.js', 'scripts/*.js'] },
@@ -108,6 +133,8 @@ export default tseslint.config(
   { files: ['**/*.js'], ...tseslint.configs.disableTypeChecked },
   ...direction,
   onePlace,
+  nextStep,
+  short,
   { files: ['src/os/print.ts'], rules: { 'no-restricted-properties': 'off' } },
   {
     files: ['src/os/clock.ts'],

@@ -64,7 +64,12 @@ async function measure(vms: number): Promise<Row> {
     players.push(player);
     await player.ask('connect', { socketPath: path, vms: Math.min(left, VMS_PER_PROCESS), mib: 1 });
   }
-  const { address, close } = await startMetricsServer({ host: '127.0.0.1', port: 0 }, fleet, events, {});
+  const { address, close } = await startMetricsServer(
+    { host: '127.0.0.1', port: 0 },
+    fleet.control,
+    events,
+    {},
+  );
   const url = `http://127.0.0.1:${address.port}`;
   await pause(SETTLE_MS);
 
@@ -75,7 +80,7 @@ async function measure(vms: number): Promise<Row> {
     const start = performance.now();
     text = await (await fetch(`${url}/metrics`)).text();
     millis.push(performance.now() - start);
-    turns.push(await longestTurn(fleet.metrics()));
+    turns.push(await longestTurn(fleet.control.metrics()));
   }
   const unwatched = await cpuPercent();
   const page = new AbortController();

@@ -2,7 +2,6 @@
  * The catalog of events: every line that the daemon logs carries one of these names in `event`, and `vm` where the
  * event is about one VM. Names are stable: scripts match on them. docs/events.md shows the same table.
  */
-export type { DaemonEvent } from './schema.js';
 
 export type EventLevel = 'debug' | 'info' | 'warn' | 'error';
 

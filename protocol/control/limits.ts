@@ -2,7 +2,7 @@
  * The limits of a cgroup that the daemon sets, in one table: the schema, the record, the cgroup's reader and balloonctl go
  * by its rows. CONTRIBUTING.md says what a further row takes.
  */
-export interface LimitRow {
+interface LimitRow {
   /** The file of the cgroup. */
   readonly file: string;
   /** The field of a reading, of a record and of `cgroup` in the control API. */

@@ -2,6 +2,7 @@
  * Every operation of the control API, one row each: the server dispatches by this table and the OpenAPI
  * document is built from it, so neither can know a path that the other does not.
  */
+import type { NextStep } from './refusal.js';
 import type { SchemaName } from './schema.js';
 
 export interface Operation {
@@ -10,7 +11,7 @@ export interface Operation {
   readonly path: string;
   readonly summary: string;
   readonly query?: Readonly<Record<string, QueryParameter>>;
-  readonly body?: { readonly schema: SchemaName; readonly required: boolean; readonly hint: string };
+  readonly body?: { readonly schema: SchemaName; readonly required: boolean; readonly hint: NextStep };
   readonly reply: SchemaName;
   /** The reply is a stream of server-sent events, each with one `reply` document as its data. */
   readonly streams?: true;

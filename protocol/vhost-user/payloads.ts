@@ -109,11 +109,11 @@ export const memoryTable: Codec<RegionDescription[]> = {
 };
 
 /** "Maximum length of the config space"; frontends allocate this much. */
-export const MAX_CONFIG_BYTES = 256;
-export const CONFIG_HEADER_BYTES = 12;
+const MAX_CONFIG_BYTES = 256;
+const CONFIG_HEADER_BYTES = 12;
 
 /** GET_CONFIG, SET_CONFIG: le32 offset, le32 size, le32 flags, bytes. */
-export interface ConfigAccess {
+interface ConfigAccess {
   offset: number;
   sizeBytes: number;
   flags: number;

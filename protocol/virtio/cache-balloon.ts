@@ -29,7 +29,7 @@ export const CACHE_CONFIG_LOCKED = 24;
 /** An entry of a buffer: le32 page frame number, or with RANGES le64 address | order. */
 export const RANGE_BYTES = 8;
 /** Orders up to 1 GiB. */
-export const MAX_RANGE_ORDER = 18;
+const MAX_RANGE_ORDER = 18;
 
 /** The block of 2^order pages of 4 KiB that an entry names; null when it is none. */
 export function decodeRange(low: number, high: number): { firstPfn: number; pages: number } | null {

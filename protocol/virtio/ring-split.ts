@@ -3,10 +3,6 @@
  * not negotiated they are guest-native, which is the same on every host this daemon runs on.
  */
 export const DESC_BYTES = 16;
-export const DESC_ADDR = 0;
-export const DESC_LEN = 8;
-export const DESC_FLAGS = 12;
-export const DESC_NEXT = 14;
 
 export const VIRTQ_DESC_F_NEXT = 1;
 export const VIRTQ_DESC_F_WRITE = 2;
@@ -18,7 +14,7 @@ export const VIRTQ_USED_F_NO_NOTIFY = 1;
 /** "Queue Size is always a power of 2. The maximum Queue Size value is 32768." */
 export const MAX_QUEUE_SIZE = 32768;
 
-export const USED_ELEM_BYTES = 8;
+const USED_ELEM_BYTES = 8;
 
 export function descTableBytes(size: number): number {
   return size * DESC_BYTES;

@@ -5,9 +5,10 @@ import {
   type BalloonQueue,
 } from '../../protocol/virtio/balloon.js';
 import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { deflatePages, Discarder, inflatePages, type DiscardResult } from '../memory/discard.js';
+import { Discarder, type DiscardResult } from '../memory/discard.js';
 import { DriverError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
+import { deflatePages, inflatePages } from '../memory/owed-pages.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { SystemError } from '../os/errors.js';
 import { readChain, type Chain } from '../virtqueue/chain.js';

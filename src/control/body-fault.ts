@@ -1,4 +1,5 @@
 /** What is wrong with a document that a schema does not allow: the field, and the rule that it breaks. */
+import { refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
 import { Check } from 'typebox/schema';
 import { choice } from './nearest.js';
 
@@ -7,7 +8,6 @@ export interface Schema {
   readonly type?: string | readonly string[];
   readonly properties?: Readonly<Record<string, Schema>>;
   readonly required?: readonly string[];
-  readonly minProperties?: number;
   readonly anyOf?: readonly Schema[];
   readonly enum?: readonly unknown[];
   readonly minLength?: number;
@@ -19,32 +19,35 @@ export interface Schema {
 const SHOWN_CHARACTERS = 60;
 
 /** One sentence, such as `limits.high: write bytes as …`; null when nothing is wrong. `hint` says what a whole body may be. */
-export function bodyFault(schema: Schema, document: unknown, hint: string): string | null {
+export function bodyFault(schema: Schema, document: unknown, hint: NextStep): RefusalText | null {
   if (Check(schema, document)) return null;
-  return fault(schema, document, [], hint) ?? `the body cannot be read: ${hint}`;
+  return fault(schema, document, [], hint) ?? refusal('the body cannot be read', hint);
 }
 
-function fault(schema: Schema, value: unknown, path: readonly string[], hint: string): string | null {
+function fault(schema: Schema, value: unknown, path: readonly string[], hint: NextStep): RefusalText | null {
   const where = path.length === 0 ? 'the body' : path.join('.');
   const branches = (schema.anyOf ?? [schema]).filter(({ properties }) => properties !== undefined);
-  if (branches.length === 0) return `${where}: ${rule(schema)}`;
+  if (branches.length === 0) return refusal(where, rule(schema));
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    return path.length === 0 ? `the body is no JSON object: ${hint}` : `${where}: write an object`;
+    return path.length === 0
+      ? refusal('the body is no JSON object', hint)
+      : refusal(where, 'write an object');
   }
   const known = [...new Set(branches.flatMap(({ properties }) => Object.keys(properties ?? {})))];
   const given = Object.keys(value);
   const unknown = given.find((key) => !known.includes(key));
   if (unknown !== undefined) {
     const key = JSON.stringify([...path, unknown.slice(0, SHOWN_CHARACTERS)].join('.'));
-    return `${key} is no field: ${choice(unknown, known)}`;
+    return refusal(`${key} is no field`, choice(unknown, known));
   }
   const fitting = branches.find(({ properties }) =>
     given.every((key) => Object.hasOwn(properties ?? {}, key)),
   );
-  if (fitting === undefined) return `${given.join(' and ')} exclude each other: ${hint}`;
-  if (given.length === 0) return `${where} has no field: ${path.length === 0 ? hint : choice('', known)}`;
+  if (fitting === undefined) return refusal(`${given.join(' and ')} exclude each other`, hint);
+  if (given.length === 0)
+    return refusal(`${where} has no field`, path.length === 0 ? hint : choice('', known));
   const missing = fitting.required?.find((key) => !given.includes(key));
-  if (missing !== undefined) return `${[...path, missing].join('.')} is missing: ${hint}`;
+  if (missing !== undefined) return refusal(`${[...path, missing].join('.')} is missing`, hint);
   for (const [key, own] of Object.entries(fitting.properties ?? {})) {
     const part = (value as Record<string, unknown>)[key];
     if (given.includes(key) && !Check(own, part)) return fault(own, part, [...path, key], hint);
@@ -53,7 +56,7 @@ function fault(schema: Schema, value: unknown, path: readonly string[], hint: st
 }
 
 /** What a value has to be, as an order. */
-function rule(schema: Schema): string {
+function rule(schema: Schema): NextStep {
   const { maxLength } = schema;
   if (schema.type === 'string' && maxLength !== undefined) {
     return `write one line of ${schema.minLength ?? 0} to ${maxLength} characters`;

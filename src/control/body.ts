@@ -1,4 +1,5 @@
 /** Reads one JSON request body, never more than BODY_LIMIT_BYTES of it. */
+import { refusal, type NextStep } from '../../protocol/control/refusal.js';
 import type { IncomingMessage } from 'node:http';
 import {
   SCHEMAS,
@@ -30,7 +31,7 @@ export async function readPolicyChange(request: IncomingMessage): Promise<Policy
   return checked(SCHEMAS.PolicyChange, parse(await readText(request), hint), hint) as PolicyChange;
 }
 
-function checked(schema: Schema, document: unknown, hint: string): unknown {
+function checked(schema: Schema, document: unknown, hint: NextStep): unknown {
   const fault = bodyFault(schema, document, hint);
   if (fault !== null) throw new Problem(400, fault);
   return document;
@@ -41,11 +42,11 @@ export async function readDaemonChange(request: IncomingMessage): Promise<Daemon
   return checked(SCHEMAS.DaemonChange, parse(await readText(request), hint), hint) as DaemonChange;
 }
 
-function parse(text: string, hint: string): unknown {
+function parse(text: string, hint: NextStep): unknown {
   try {
     return JSON.parse(text) as unknown;
   } catch {
-    throw new Problem(400, `the request body is not JSON: ${hint}`);
+    throw new Problem(400, refusal('the request body is not JSON', hint));
   }
 }
 
@@ -57,15 +58,19 @@ async function readText(request: IncomingMessage): Promise<string> {
   for await (const chunk of body) {
     lenBytes += chunk.length;
     if (lenBytes > BODY_LIMIT_BYTES) {
-      throw new Problem(413, `the request body is larger than ${BODY_LIMIT_BYTES} bytes: send less`, {
-        connection: 'close',
-      });
+      throw new Problem(
+        413,
+        refusal(`the request body is larger than ${BODY_LIMIT_BYTES} bytes`, 'send less'),
+        {
+          connection: 'close',
+        },
+      );
     }
     chunks.push(chunk);
   }
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks));
   } catch {
-    throw new Problem(400, 'the request body is not UTF-8: send JSON in UTF-8');
+    throw new Problem(400, refusal('the request body is not UTF-8', 'send JSON in UTF-8'));
   }
 }

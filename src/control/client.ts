@@ -1,9 +1,15 @@
 /** The client of the control API. It loads nothing but node:http and node:net, so that balloonctl starts fast. */
 import { statSync } from 'node:fs';
+import {
+  passedOn,
+  refusal,
+  RefusingError,
+  type NextStep,
+  type RefusalText,
+} from '../../protocol/control/refusal.js';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DaemonEvent } from '../../protocol/control/events.js';
 import type {
   DaemonChange,
   DaemonView,
@@ -15,6 +21,7 @@ import type {
   TargetRequest,
   VmStats,
   VmView,
+  DaemonEvent,
 } from '../../protocol/control/schema.js';
 
 /** A busy host is not a daemon that is stuck: that one the watchdog ends after 10 s, which ends the connection. */
@@ -26,25 +33,25 @@ const AWAY_MS = 1000;
 const RETRY_MS = 50;
 
 /** No answer from a daemon at this socket; the message says why and what to do. */
-export class UnreachableError extends Error {
+export class UnreachableError extends RefusingError {
   override readonly name = 'UnreachableError';
 
   /** `mayComeBack`: a daemon was there, and the next one may be on its way. */
   constructor(
-    message: string,
+    text: RefusalText,
     readonly mayComeBack = false,
   ) {
-    super(message);
+    super(text);
   }
 }
 
 /** The daemon refused or failed; the message is the problem's detail. */
-export class ControlError extends Error {
+export class ControlError extends RefusingError {
   override readonly name = 'ControlError';
 
   constructor(
     readonly status: number,
-    detail: string,
+    detail: RefusalText,
   ) {
     super(detail);
   }
@@ -59,7 +66,7 @@ export interface EventsWanted {
 }
 
 /** One block of the stream of events. */
-export interface StreamMessage {
+interface StreamMessage {
   /** Where to go on from. */
   readonly id: string | null;
   readonly event: DaemonEvent | null;
@@ -230,7 +237,7 @@ export class ControlClient {
         resolve,
       );
       request.setTimeout(this.#replyTimeoutMs, () => {
-        request.destroy(new UnreachableError(this.#says('does not answer: is balloond stopped or stuck?')));
+        request.destroy(new UnreachableError(this.#says('does not answer', 'is balloond stopped or stuck?')));
       });
       request.on('error', (error) => reject(this.#unreachable(error)));
       request.end(body === undefined ? undefined : JSON.stringify(body));
@@ -252,13 +259,13 @@ export class ControlClient {
     try {
       return JSON.parse(text) as unknown;
     } catch {
-      throw new UnreachableError(this.#says('is not the control socket of balloond: give --control PATH'));
+      throw new UnreachableError(this.#says('is not the control socket of balloond', 'give --control PATH'));
     }
   }
 
   #refusal(response: IncomingMessage, text: string): Error {
     const { detail } = (this.#parse(text) ?? {}) as Partial<ProblemDocument>;
-    return new ControlError(response.statusCode ?? 0, detail ?? text.trim());
+    return new ControlError(response.statusCode ?? 0, passedOn(detail ?? text.trim()));
   }
 
   #unreachable(error: unknown): Error {
@@ -266,37 +273,39 @@ export class ControlClient {
     const code = (error as NodeJS.ErrnoException).code ?? String(error);
     switch (code) {
       case 'ENOENT':
-        return new UnreachableError(this.#says('does not exist: start balloond, or give --control PATH'));
+        return new UnreachableError(this.#says('does not exist', 'start balloond, or give --control PATH'));
       // A daemon that was killed, or handed its VMs over, leaves its socket.
       case 'ECONNREFUSED':
         if (!statSync(this.socketPath, { throwIfNoEntry: false })?.isSocket()) {
-          return new UnreachableError(this.#says('is no socket: start balloond, or give --control PATH'));
+          return new UnreachableError(this.#says('is no socket', 'start balloond, or give --control PATH'));
         }
         return new UnreachableError(
           this.#says(
-            'has no daemon behind it: look at systemctl status balloond, start balloond, or give --control PATH',
+            'has no daemon behind it',
+            'look at systemctl status balloond, start balloond, or give --control PATH',
           ),
           true,
         );
       case 'EACCES':
         return new UnreachableError(
-          this.#says("is not yours to open: run as root or join the socket's group"),
+          this.#says('is not yours to open', "run as root or join the socket's group"),
         );
       case 'ECONNRESET':
       case 'EPIPE':
         return new UnreachableError(
           this.#says(
-            'was closed by the daemon: try again; the log of the daemon says daemon-stopping, daemon-ended or control-busy',
+            'was closed by the daemon',
+            'try again; the log of the daemon says daemon-stopping, daemon-ended or control-busy',
           ),
           true,
         );
       default:
-        return new UnreachableError(this.#says(`cannot be used (${code}): is balloond running there?`));
+        return new UnreachableError(this.#says(`cannot be used (${code})`, 'is balloond running there?'));
     }
   }
 
-  #says(what: string): string {
-    return `control socket ${this.socketPath} ${what}`;
+  #says(what: string, step: NextStep): RefusalText {
+    return refusal(`control socket ${this.socketPath} ${what}`, step);
   }
 }
 

@@ -1,5 +1,6 @@
 /** Which of the remembered events a client gets, and what it has to be told about those that it does not get. */
-import type { DaemonEvent, EventLevel } from '../../protocol/control/events.js';
+import type { EventLevel } from '../../protocol/control/events.js';
+import type { DaemonEvent } from '../../protocol/control/schema.js';
 import type { EventSource } from './fleet.js';
 
 /** Where a client wants to go on: behind the event of a number, or at a moment in milliseconds since 1970. */
@@ -11,7 +12,7 @@ export interface EventFilter {
   readonly level?: EventLevel | undefined;
 }
 
-export interface Replay {
+interface Replay {
   readonly events: readonly DaemonEvent[];
   /** One line: what is missing, or why more comes than was asked for; null: it is just what was asked for. */
   readonly notice: string | null;

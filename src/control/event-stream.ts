@@ -3,7 +3,7 @@
  * come is dropped, because the daemon must not grow for it.
  */
 import type { ServerResponse } from 'node:http';
-import type { DaemonEvent } from '../../protocol/control/events.js';
+import type { DaemonEvent } from '../../protocol/control/schema.js';
 import { passes, replay, type EventFilter, type Since } from './event-replay.js';
 import type { EventSource } from './fleet.js';
 

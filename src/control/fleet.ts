@@ -1,5 +1,5 @@
 /** What the control server needs of the daemon; main implements it. The server holds no state of VMs. */
-import type { DaemonEvent } from '../../protocol/control/events.js';
+import { RefusingError } from '../../protocol/control/refusal.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
   DaemonChange,
@@ -10,6 +10,7 @@ import type {
   ReloadReport,
   TargetRequest,
   VmView,
+  DaemonEvent,
 } from '../../protocol/control/schema.js';
 
 export interface Fleet {
@@ -57,6 +58,6 @@ export interface EventSource {
 }
 
 /** The VM's present state does not allow it (HTTP 409). The message is a sentence that says what to do. */
-export class RefusedError extends Error {
-  override readonly name = 'RefusedError';
+export class RefusedError extends RefusingError {
+  override readonly name: string = 'RefusedError';
 }

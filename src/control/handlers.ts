@@ -1,4 +1,5 @@
 /** What each operation of the table does. A handler returns the reply document or throws. */
+import { refusal, type NextStep } from '../../protocol/control/refusal.js';
 import type { IncomingMessage } from 'node:http';
 import { openApiDocument } from '../../protocol/control/openapi.js';
 import type { OperationId } from '../../protocol/control/operations.js';
@@ -11,7 +12,7 @@ import type { Route } from './route.js';
 const REFRESH_TIMEOUT_MS = 5000;
 const NAMES_LISTED = 20;
 
-export interface Call {
+interface Call {
   readonly route: Route;
   readonly request: IncomingMessage;
   readonly fleet: Fleet;
@@ -43,8 +44,11 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     if (vm.stats !== null) return vm.stats;
     throw new RefusedError(
       vm.features.includes('VIRTIO_BALLOON_F_STATS_VQ')
-        ? 'the guest has not sent statistics yet: try again with refresh'
-        : 'the guest driver did not accept VIRTIO_BALLOON_F_STATS_VQ: load virtio_balloon in the guest',
+        ? refusal('the guest has not sent statistics yet', 'try again with refresh')
+        : refusal(
+            'the guest driver did not accept VIRTIO_BALLOON_F_STATS_VQ',
+            'load virtio_balloon in the guest',
+          ),
     );
   },
   inhibit: async (call) => {
@@ -83,9 +87,9 @@ function nameOf({ fleet, route }: Call, name = route.vm): string {
 
 function noVm(name: string, names: readonly string[]): Problem {
   const more = names.length > NAMES_LISTED ? `, and ${names.length - NAMES_LISTED} more` : '';
-  const known =
+  const known: NextStep =
     names.length === 0
       ? 'connect one first (balloonctl qemu-args)'
       : `choose one of ${names.slice(0, NAMES_LISTED).join(', ')}${more}`;
-  return new Problem(404, `no VM is called ${JSON.stringify(name)}: ${known}`);
+  return new Problem(404, refusal(`no VM is called ${JSON.stringify(name)}`, known));
 }

@@ -2,6 +2,7 @@
  * What the HTTP servers of the daemon have in common. No request can grow memory without bound, hold a connection for
  * ever, or end the process.
  */
+import { refusal } from '../../protocol/control/refusal.js';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { STREAM_HEADERS } from './event-stream.js';
@@ -41,7 +42,7 @@ export type Answer =
   | { stream: (response: ServerResponse) => void; ends: boolean };
 
 /** Throws Problem or RefusedError for what cannot be answered. */
-export type Answering = (request: IncomingMessage, response: ServerResponse) => Answer | Promise<Answer>;
+type Answering = (request: IncomingMessage, response: ServerResponse) => Answer | Promise<Answer>;
 
 export interface HttpServer {
   readonly server: Server;
@@ -73,11 +74,13 @@ export async function startHttpServer(
   server.on('connection', (socket) => front.connected(socket));
   server.on('drop', () => front.full({ method: '', url: '' }));
   server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
-    const problem = new Problem(417, 'no such expectation is met here: send no Expect header');
+    const problem = new Problem(417, refusal('no such expectation is met here', 'send no Expect header'));
     front.refuse(request, response, problem);
   });
   server.on('connect', ({ method = '', url = '' }: IncomingMessage, socket: Socket) => {
-    const problem = new Problem(405, `${method} is not served: this is no proxy, use GET`, { allow: 'GET' });
+    const problem = new Problem(405, refusal(`${method} is not served`, 'this is no proxy, use GET'), {
+      allow: 'GET',
+    });
     front.refuseOn(socket, problem, { method, url });
   });
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
@@ -199,21 +202,24 @@ class Front {
 
 const NO_CONNECTION = new Problem(
   503,
-  `all ${CONNECTIONS_MAX} connections are in use: try again, or end clients that hold one`,
+  refusal(`all ${CONNECTIONS_MAX} connections are in use`, 'try again, or end clients that hold one'),
   { 'retry-after': '1', connection: 'close' },
 );
 const NO_STREAM = new Problem(
   503,
-  `all ${STREAMS_MAX} places for streams are taken: end a client that follows events or shows the page, or read events with follow=false`,
+  refusal(
+    `all ${STREAMS_MAX} places for streams are taken`,
+    'end a client that follows events or shows the page, or read events with follow=false',
+  ),
   { 'retry-after': '5' },
 );
 
 /** RFC 9112, 3.2. Its value means nothing here. */
 function checkHost({ httpVersion, rawHeaders }: IncomingMessage): void {
   const hosts = rawHeaders.filter((name, at) => at % 2 === 0 && name.toLowerCase() === 'host').length;
-  if (hosts > 1) throw new Problem(400, `there are ${hosts} Host headers: send one`);
+  if (hosts > 1) throw new Problem(400, refusal(`there are ${hosts} Host headers`, 'send one'));
   if (hosts === 0 && httpVersion === '1.1') {
-    throw new Problem(400, 'the Host header is missing: send one, such as Host: localhost');
+    throw new Problem(400, refusal('the Host header is missing', 'send one, such as Host: localhost'));
   }
 }
 
@@ -228,7 +234,10 @@ function originForm(url: string): string {
 function asProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof RefusedError) return new Problem(409, error.message);
-  const detail = 'the daemon failed on this request: see its log for why (event control-request-failed)';
+  const detail = refusal(
+    'the daemon failed on this request',
+    'see its log for why (event control-request-failed)',
+  );
   return new Problem(500, detail, {}, { cause: error });
 }
 

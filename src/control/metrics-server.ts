@@ -2,6 +2,7 @@
  * What is served on TCP where that is asked for: metrics, and a page to look at. Nothing can be changed through it, and
  * nothing that a VM is called, or an event says, becomes part of the page but as text.
  */
+import { refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
 import type { AddressInfo } from 'node:net';
 import type { EventSource, Fleet } from './fleet.js';
 import { lastEventId } from './event-replay.js';
@@ -30,7 +31,7 @@ const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
 const OF_THE_UNIT =
   'allow the unit its network by the drop-in of METRICS ON TCP in balloond(8), or read /metrics on the control socket';
-const REMEDIES: Readonly<Record<string, string>> = {
+const REMEDIES: Readonly<Record<string, NextStep>> = {
   EACCES: 'choose a port above 1023',
   EADDRINUSE: 'choose another port, or stop the program that listens on this one',
   EADDRNOTAVAIL: 'choose an address of this host',
@@ -40,10 +41,13 @@ const REMEDIES: Readonly<Record<string, string>> = {
 };
 
 /** One line: why metrics are not served on TCP, and what to do. */
-export function metricsFailure(error: unknown): string {
+export function metricsFailure(error: unknown): RefusalText {
   const reason = error instanceof Error ? error.message : String(error);
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  return `metrics cannot be served: ${reason}: ${REMEDIES[code] ?? 'give --metrics an address of this host'}`;
+  return refusal(
+    `metrics cannot be served: ${reason}`,
+    REMEDIES[code] ?? 'give --metrics an address of this host',
+  );
 }
 
 /** `address` of what listens has the port that was given for 0. Rejects when it cannot listen. */
@@ -62,7 +66,9 @@ export async function startMetricsServer(
         for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
         const path = request.url?.split('?')[0] ?? '';
         if (request.method !== 'GET' && request.method !== 'HEAD') {
-          throw new Problem(405, 'nothing can be changed here: use balloonctl', { allow: 'GET, HEAD' });
+          throw new Problem(405, refusal('nothing can be changed here', 'use balloonctl'), {
+            allow: 'GET, HEAD',
+          });
         }
         const file = Object.hasOwn(files, path) ? files[path] : undefined;
         if (file !== undefined) return file;
@@ -77,7 +83,7 @@ export async function startMetricsServer(
             ends: false,
           };
         }
-        throw new Problem(404, 'no such path: see / or /metrics');
+        throw new Problem(404, refusal('no such path', 'see / or /metrics'));
       },
       onRefused,
     );

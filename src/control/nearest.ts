@@ -1,3 +1,6 @@
+/** Words that were mistyped: the word that was most likely meant. */
+import type { NextStep } from '../../protocol/control/refusal.js';
+
 /** The word of `known` that `word` was most likely meant to be, or null when it is like none of them. */
 export function nearest(word: string, known: readonly string[]): string | null {
   const wanted = word.slice(0, LONGEST).toLowerCase();
@@ -11,7 +14,7 @@ export function nearest(word: string, known: readonly string[]): string | null {
 }
 
 /** `": did you mean X?"`, or the whole choice, where it is like nothing that there is. */
-export function choice(word: string, known: readonly string[]): string {
+export function choice(word: string, known: readonly string[]): NextStep {
   const meant = nearest(word, known);
   if (meant !== null) return `did you mean ${meant}?`;
   return known.length === 0 ? 'give none' : `give ${known.join(', ')}`;

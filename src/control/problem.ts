@@ -1,14 +1,14 @@
 /** An error on its way to a client as application/problem+json (RFC 9457). */
 import { STATUS_CODES } from 'node:http';
+import { RefusingError, type RefusalText } from '../../protocol/control/refusal.js';
 import type { ProblemDocument } from '../../protocol/control/schema.js';
 
-export class Problem extends Error {
+export class Problem extends RefusingError {
   override readonly name = 'Problem';
 
-  /** `detail` is a sentence that says what to do. */
   constructor(
     readonly status: number,
-    readonly detail: string,
+    readonly detail: RefusalText,
     readonly headers: Readonly<Record<string, string>> = {},
     options?: ErrorOptions,
   ) {

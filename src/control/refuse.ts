@@ -1,4 +1,5 @@
 /** Answers to what never becomes a request with a response object of its own. */
+import { refusal } from '../../protocol/control/refusal.js';
 import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { Problem } from './problem.js';
@@ -24,15 +25,18 @@ export function refuseRaw(socket: Duplex, problem: Problem): void {
 export function unreadable(code: string | undefined): Problem {
   switch (code) {
     case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return new Problem(408, 'the request did not arrive in time: send it in one go');
+      return new Problem(408, refusal('the request did not arrive in time', 'send it in one go'));
     case 'HPE_HEADER_OVERFLOW':
-      return new Problem(431, 'the request line and headers are too large: send less than 16 KiB of them');
+      return new Problem(
+        431,
+        refusal('the request line and headers are too large', 'send less than 16 KiB of them'),
+      );
     case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
-      return new Problem(413, 'the chunk extensions are too large: send none');
+      return new Problem(413, refusal('the chunk extensions are too large', 'send none'));
     default:
       return new Problem(
         400,
-        'this is not an HTTP/1.1 request: use curl, or balloonctl on the control socket',
+        refusal('this is not an HTTP/1.1 request', 'use curl, or balloonctl on the control socket'),
       );
   }
 }

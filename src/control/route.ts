@@ -1,4 +1,5 @@
 /** Finds the operation a request line means. Refuses before anything of the body is read. */
+import { refusal } from '../../protocol/control/refusal.js';
 import {
   OPERATIONS,
   type Operation,
@@ -49,7 +50,7 @@ export function findRoute(method: string, url: string): Route {
   const row = candidates.find((candidate) => candidate.operation.method === wanted);
   if (row === undefined) {
     const allow = allowedMethods(candidates);
-    throw new Problem(405, `${method} is not for this path: use ${allow}`, { allow });
+    throw new Problem(405, refusal(`${method} is not for this path`, `use ${allow}`), { allow });
   }
   const encoded = segments[row.segments.indexOf('{vm}')] ?? '';
   const query = parseQuery(row.operation, text);
@@ -70,7 +71,8 @@ function parts(url: string): { path: string; query: string } {
 function rowsOf(path: string): readonly Row[] {
   const segments = path.split('/');
   const rows = ROWS.filter((row) => matches(row.segments, segments));
-  if (rows.length === 0) throw new Problem(404, 'no such path: see GET /openapi.json for all there are');
+  if (rows.length === 0)
+    throw new Problem(404, refusal('no such path', 'see GET /openapi.json for all there are'));
   return rows;
 }
 
@@ -92,7 +94,10 @@ function decode(segment: string): string {
   try {
     return decodeURIComponent(segment);
   } catch {
-    throw new Problem(400, 'the VM name in the path cannot be read: send it as percent-encoded UTF-8');
+    throw new Problem(
+      400,
+      refusal('the VM name in the path cannot be read', 'send it as percent-encoded UTF-8'),
+    );
   }
 }
 
@@ -103,9 +108,9 @@ function parseQuery(operation: Operation, text: string): Query {
     const parameter = Object.hasOwn(known, name) ? known[name] : undefined;
     if (parameter === undefined) {
       const shown = JSON.stringify(name.slice(0, SHOWN_CHARACTERS));
-      throw new Problem(400, `unknown query parameter ${shown}: ${choice(name, Object.keys(known))}`);
+      throw new Problem(400, refusal(`unknown query parameter ${shown}`, choice(name, Object.keys(known))));
     }
-    if (Object.hasOwn(query, name)) throw new Problem(400, `${name} is there twice: give it once`);
+    if (Object.hasOwn(query, name)) throw new Problem(400, refusal(`${name} is there twice`, 'give it once'));
     query[name] = parseValue(name, parameter, value);
   }
   return query;
@@ -118,14 +123,14 @@ function parseValue(
 ): boolean | string {
   const words = type === 'boolean' ? ['true', 'false'] : choices;
   if (words?.includes(value) === false) {
-    throw new Problem(400, `${name} cannot be read: give ${words.join(' or ')}`);
+    throw new Problem(400, refusal(`${name} cannot be read`, `give ${words.join(' or ')}`));
   }
   if (type === 'boolean') return value === 'true';
   // A + that was not encoded.
   const text = pattern === undefined ? value : value.replace(' ', '+');
   if (pattern !== undefined && !new RegExp(pattern).test(text)) {
-    throw new Problem(400, `${name} cannot be read: give ${form ?? pattern}`);
+    throw new Problem(400, refusal(`${name} cannot be read`, `give ${form ?? pattern}`));
   }
-  if (text === '') throw new Problem(400, `${name} is empty: give a value, or leave it out`);
+  if (text === '') throw new Problem(400, refusal(`${name} is empty`, 'give a value, or leave it out'));
   return text;
 }

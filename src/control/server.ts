@@ -1,4 +1,5 @@
 /** The control API: HTTP/1.1 with JSON on a Unix socket that only its owner and group may open. */
+import { refusal } from '../../protocol/control/refusal.js';
 import { rmSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { OPERATIONS } from '../../protocol/control/operations.js';
@@ -67,7 +68,10 @@ function streamOptions(request: IncomingMessage, { since, follow, vm, level }: Q
   const last = request.headers['last-event-id'];
   const given = since === undefined ? null : parseSince(since);
   if (since !== undefined && given === null) {
-    throw new Problem(400, `since cannot be read: give ${OPERATIONS.streamEvents.query.since.form}`);
+    throw new Problem(
+      400,
+      refusal('since cannot be read', `give ${OPERATIONS.streamEvents.query.since.form}`),
+    );
   }
   return {
     // Browsers send the first query again when they come back.

@@ -4,13 +4,15 @@
  * (fleet.ts), which is served by the sockets (vmm-sockets.ts) and asked by the control server (../control/server.ts).
  */
 import type { DaemonChange, DaemonView, ReloadReport } from '../../protocol/control/schema.js';
+import { refusal } from '../../protocol/control/refusal.js';
 import { RefusedError, type DaemonControl } from '../control/fleet.js';
 import type { Refusal } from '../control/http.js';
 import type { MetricsAddress, PageFiles } from '../control/metrics-server.js';
 import type { ControlServer } from '../control/server.js';
 import { systemdVersion } from '../host/service-manager.js';
 import type { EventLog } from '../ops/event-log.js';
-import { createLogger, type LevelledLog, type LogLevel } from '../ops/log.js';
+import type { LevelledLog, LogLevel } from '../ops/levelled-log.js';
+import { createLogger } from '../ops/log.js';
 import { ownLastWords } from '../ops/last-words.js';
 import { notify } from '../ops/notify.js';
 import { startWatchdog } from '../ops/watchdog.js';
@@ -30,13 +32,10 @@ import { inALine, SettingsInForce } from './settings-in-force.js';
 import { startupFailure } from './startup-failure.js';
 import { VmmSockets } from './vmm-sockets.js';
 
-/** Where a reload is refused, behind the reason. */
-const KEEPS_ITS_OWN =
-  'the daemon keeps its present configuration: mend the cause and run balloonctl reload again';
 const LISTEN_AGAIN_MS = 2000;
 
 /** What the program is, whichever way it is installed. */
-export interface Program {
+interface Program {
   readonly version: string;
   /** Of the metrics address; read when that is served. */
   readonly pageFiles: () => PageFiles;
@@ -157,9 +156,12 @@ export class Daemon implements DaemonControl {
       return { file, files: [...files], changes };
     } catch (error) {
       if (!(error instanceof SettingsError || error instanceof SystemError)) throw error;
-      const refusal = `${inALine(error)}; ${KEEPS_ITS_OWN}`;
-      this.events.emit('config-refused', refusal, { file });
-      throw new RefusedError(refusal);
+      const why = refusal(
+        `${inALine(error)}; the daemon keeps its present configuration`,
+        'mend the cause and run balloonctl reload again',
+      );
+      this.events.emit('config-refused', why, { file });
+      throw new RefusedError(why);
     }
   }
 
@@ -189,7 +191,14 @@ export class Daemon implements DaemonControl {
     const { startControlServer } = await import('../control/server.js');
     const serve = async (): Promise<void> => {
       const { version } = this.#program;
-      this.#control = await startControlServer(path, this.#fleet, this.events, version, this, this.#refused);
+      this.#control = await startControlServer(
+        path,
+        this.#fleet.control,
+        this.events,
+        version,
+        this,
+        this.#refused,
+      );
     };
     try {
       await serve();
@@ -210,7 +219,13 @@ export class Daemon implements DaemonControl {
     const { metricsFailure, startMetricsServer } = await import('../control/metrics-server.js');
     try {
       const pages = this.#program.pageFiles();
-      const server = await startMetricsServer(address, this.#fleet, this.events, pages, this.#refused);
+      const server = await startMetricsServer(
+        address,
+        this.#fleet.control,
+        this.events,
+        pages,
+        this.#refused,
+      );
       this.#metrics = server;
       const { host, port } = server.address;
       const at = `${host.includes(':') ? `[${host}]` : host}:${port}`;

@@ -4,7 +4,8 @@ import { takeOverEvents } from '../ops/event-memory.js';
 import { FdStore } from '../ops/fd-store.js';
 import { SystemError } from '../os/errors.js';
 import { boundPath } from '../os/socket.js';
-import type { LeftAlone, VmFleet } from './fleet.js';
+import type { LeftAlone } from './arrivals.js';
+import type { VmFleet } from './fleet.js';
 import type { Holder } from './holder.js';
 import type { VmmSockets } from './vmm-sockets.js';
 

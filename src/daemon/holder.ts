@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { NextStep } from '../../protocol/control/refusal.js';
 import type { DaemonView } from '../../protocol/control/schema.js';
 import { KEEPER_STOPS } from '../ops/fd-store.js';
 
@@ -10,7 +11,7 @@ export interface Holder {
   by: DaemonView['holder'];
   heldOver: DaemonView['heldOver'];
   /** Why the end of the daemon puts VMs at risk, and what to do; null: it does not. */
-  problem: { found: string; remedy: string } | null;
+  problem: { found: string; remedy: NextStep } | null;
   /** Where it is spoken to. */
   socket: string;
   /** File descriptors that it takes. */
@@ -28,7 +29,7 @@ const NOBODY =
  */
 export function findHolder(environment: Environment, systemdVersion: () => number | null): Holder {
   const { NOTIFY_SOCKET: socket, FDSTORE: most, BALLOOND_KEEPER, BALLOOND_FDSTORE } = environment;
-  const nobody = (remedy: string): Holder => {
+  const nobody = (remedy: NextStep): Holder => {
     return { by: null, heldOver: 'nothing', problem: { found: NOBODY, remedy }, socket: '', most: 0 };
   };
   if (socket === undefined || socket === '') {
@@ -44,7 +45,7 @@ export function findHolder(environment: Environment, systemdVersion: () => numbe
     return nobody('give its unit FileDescriptorStoreMax=16384, or start it with --supervise');
   }
   if (Number(BALLOOND_FDSTORE) > 0) {
-    const problem = {
+    const problem: Holder['problem'] = {
       found: `systemd ${version} holds the VMs over a restart of this daemon, and not over a stop`,
       remedy: 'stop balloond.service only when no VM runs, or upgrade to systemd 254',
     };

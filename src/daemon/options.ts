@@ -1,11 +1,12 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from '../ops/log.js';
+import { LOG_LEVELS, type LogLevel } from '../ops/levelled-log.js';
+import { LOG_FORMATS, type LogFormat } from '../ops/log.js';
 import { stderr, stdout } from '../os/print.js';
 
 export const DEFAULT_CONTROL_PATH = '/run/balloond/control.sock';
 /** The file that is read when no other is named. It need not exist. */
 export const DEFAULT_CONFIG_PATH = '/etc/balloond.toml';
-export const DAEMON_SUMMARY =
+const DAEMON_SUMMARY =
   'Serves vhost-user memory balloons to VMMs and gives unused guest memory back to the host.';
 
 /** The command line, parsed. Flags win over the configuration file. */

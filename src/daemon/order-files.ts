@@ -6,6 +6,7 @@
 import { readFileSync, renameSync } from 'node:fs';
 import { open, rename, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { refusal, type Instruction } from '../../protocol/control/refusal.js';
 import { codeOf } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
 import type { FdStore } from '../ops/fd-store.js';
@@ -17,7 +18,7 @@ const FILE = 'orders.json';
 /** So long may an answer wait for the disk; the disk goes on behind it. */
 const PATIENCE_MS = 2000;
 
-const REMEDIES: Readonly<Record<string, string>> = {
+const REMEDIES: Readonly<Record<string, Instruction>> = {
   EROFS: 'let the daemon write to the state directory',
   ENOSPC: 'move something else off its file system',
   EDQUOT: 'move something else off its file system',
@@ -26,7 +27,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
 };
 
 /** What is said while the files are opened, before anybody listens. */
-export interface OrderWarning {
+interface OrderWarning {
   readonly event: 'orders-set-aside' | 'orders-not-kept';
   readonly message: string;
 }
@@ -158,7 +159,10 @@ export class OrderFiles {
     const code = codeOf(error);
     const remedy = REMEDIES[code] ?? 'look at the state directory';
     this.#say(
-      `orders for VMs are not on disk and end with the host (${this.#folder ?? ''}: ${code}): ${remedy}, then give any order again`,
+      refusal(
+        `orders for VMs are not on disk and end with the host (${this.#folder ?? ''}: ${code})`,
+        `${remedy}, then give any order again`,
+      ),
     );
   }
 

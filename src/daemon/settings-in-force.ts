@@ -1,11 +1,13 @@
-import { defaultFormat, type LogFormat, type LogLevel } from '../ops/log.js';
+import { refusal, type RefusalText } from '../../protocol/control/refusal.js';
+import type { LogLevel } from '../ops/levelled-log.js';
+import { defaultFormat, type LogFormat } from '../ops/log.js';
 import { SystemError } from '../os/errors.js';
 import type { KeptConfiguration } from './config/kept.js';
 import { ConfigError } from './config/mistakes.js';
 import { readConfiguration, withoutFiles, type Configuration } from './config/read.js';
 import type { DaemonArguments } from './options.js';
 import { configChanges, SettingsError, type ConfigFile } from './settings.js';
-import { startupFailure } from './startup-failure.js';
+import { startRefusal } from './startup-failure.js';
 
 /** The settings that the daemon goes by, from its start over each reload. Flags win over files. */
 export class SettingsInForce {
@@ -63,7 +65,10 @@ export class SettingsInForce {
       const next = wantedConfiguration(this.#args);
       if (next.files.length === 0 && before.files.length === 0) {
         throw new SettingsError(
-          `there is no configuration file to read again: create ${before.file}, or start balloond with --config FILE`,
+          refusal(
+            'there is no configuration file to read again',
+            `create ${before.file}, or start balloond with --config FILE`,
+          ),
         );
       }
       take(next);
@@ -87,13 +92,16 @@ function wantedConfiguration(args: DaemonArguments): Configuration {
   const configuration = readConfiguration(args);
   if (configuration.sockets.length > 0 || args.fd !== undefined) return configuration;
   throw new SettingsError(
-    `there is nothing to serve: give --socket-path PATH or --fd N, or add a [[socket]] to ${configuration.file}`,
+    refusal(
+      'there is nothing to serve',
+      `give --socket-path PATH or --fd N, or add a [[socket]] to ${configuration.file}`,
+    ),
   );
 }
 
 /** Why settings cannot be in force: the first mistake, and how many more there are. */
-export function inALine(error: Error): string {
-  return error instanceof ConfigError ? error.brief : startupFailure(error);
+export function inALine(error: SettingsError | SystemError): RefusalText {
+  return error instanceof ConfigError ? error.brief : startRefusal(error);
 }
 
 /** The settings of the files, without those that flags win over. */

@@ -1,6 +1,8 @@
 import { isDeepStrictEqual } from 'node:util';
 import * as Type from 'typebox';
-import { LOG_FORMATS, LOG_LEVELS } from '../ops/log.js';
+import { RefusingError } from '../../protocol/control/refusal.js';
+import { LOG_LEVELS } from '../ops/levelled-log.js';
+import { LOG_FORMATS } from '../ops/log.js';
 import { globMatches } from '../policy/glob.js';
 import { AMOUNT, parseAmount, POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';
 import {
@@ -14,7 +16,7 @@ import {
 import type { Wishes } from '../vm/orders.js';
 
 /** A file or flag that cannot be honoured; the message is one line that says what to do. */
-export class SettingsError extends Error {
+export class SettingsError extends RefusingError {
   override readonly name = 'SettingsError';
 }
 
@@ -146,7 +148,7 @@ export function readAddress(text: string): { host: string; port: number } | null
 }
 
 /** When a setting that was changed in the file takes effect, if it is not to interrupt anybody. */
-export type Effect = 'now' | 'next-connection' | 'restart';
+type Effect = 'now' | 'next-connection' | 'restart';
 
 type PolicyTable = NonNullable<ConfigFile['policy']>;
 
@@ -206,7 +208,7 @@ const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => 
   ['policy mode, interval, record and record-max', 'restart', (config) => policyParts(config).atStart],
 ];
 
-export interface ConfigChange {
+interface ConfigChange {
   /** The section, or a socket by its path. */
   key: string;
   effect: Effect;

@@ -1,6 +1,8 @@
+import { refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
 import { PathTakenError, SystemError, type Standing } from '../os/errors.js';
+import { SettingsError } from './settings.js';
 
-const REMEDIES: Readonly<Record<string, string>> = {
+const REMEDIES: Readonly<Record<string, NextStep>> = {
   EACCES: 'run as a user who may write there',
   EPERM: 'run as a user who may write there',
   EBADF: 'give the number of an open socket',
@@ -13,7 +15,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
 };
 
 /** By what is at a path that cannot be listened on. */
-const TAKEN_REMEDIES: Readonly<Record<Standing, string>> = {
+const TAKEN_REMEDIES: Readonly<Record<Standing, NextStep>> = {
   socket: 'stop the process that listens there (another balloond?), or give another path',
   folder: 'a folder is there, give the path of a file in it',
   file: 'a file is there, move it away, or give another path',
@@ -23,9 +25,14 @@ const TAKEN_REMEDIES: Readonly<Record<Standing, string>> = {
 };
 
 /** One line for each mistake: why the daemon could not start, and what to do. */
+export function startRefusal(error: SettingsError | SystemError): RefusalText {
+  if (error instanceof SettingsError) return error.message;
+  const step = error instanceof PathTakenError ? TAKEN_REMEDIES[error.standing] : REMEDIES[error.code];
+  return refusal(error.message, step ?? 'see the kernel log for more (journalctl -k)');
+}
+
+/** The same of any error; of a fault of the program, nobody knows what to do. */
 export function startupFailure(error: unknown): string {
-  const reason = error instanceof Error ? error.message : String(error);
-  if (error instanceof PathTakenError) return `${reason}: ${TAKEN_REMEDIES[error.standing]}`;
-  if (!(error instanceof SystemError)) return reason;
-  return `${reason}: ${REMEDIES[error.code] ?? 'see the kernel log for more (journalctl -k)'}`;
+  if (error instanceof SettingsError || error instanceof SystemError) return startRefusal(error);
+  return error instanceof Error ? error.message : String(error);
 }

@@ -7,7 +7,7 @@ import { boundPath, isListening } from '../os/socket.js';
 import { Listener } from './listener.js';
 import type { SocketSettings } from './settings.js';
 
-export type Adopt = (fd: number, socket: SocketSettings | null) => void;
+type Adopt = (fd: number, socket: SocketSettings | null) => void;
 
 /** The sockets that VMMs connect to: those of flags or of the configuration, and the one that --fd passed. */
 export class VmmSockets {

@@ -7,7 +7,7 @@ const STALE_SECONDS = 60;
 const COUNTED_STALL_PERCENT = 20;
 const STALL_COUNTERS = ['VIRTIO_BALLOON_S_ALLOC_STALL', 'VIRTIO_BALLOON_S_OOM_KILL'] as const;
 
-export interface CgroupMemory {
+interface CgroupMemory {
   readonly currentBytes: number;
   readonly overheadBytes: number;
   /** PSI some avg10; NaN where the kernel counts none. */

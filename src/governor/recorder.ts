@@ -11,7 +11,7 @@ const RETRY_MS = 60_000;
 const FLAGS =
   constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK | constants.O_NOFOLLOW;
 
-export interface RecorderOptions {
+interface RecorderOptions {
   /** Of the file and of the part before it (`.1`) together. */
   readonly maxBytes: number;
   /** Called for each failure after which the recorder pauses. */

@@ -4,6 +4,7 @@
  * table (readings of each VM) are read, trace records them, the planner of src/policy decides, act does it or says what it
  * would be. roster remembers VMs from one tick to the next; explain puts all of it into words.
  */
+import { refusal } from '../../protocol/control/refusal.js';
 import type { PolicyChange, PolicyState as PolicyDocument, VmView } from '../../protocol/control/schema.js';
 import { RefusedError } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
@@ -29,7 +30,7 @@ import { Troubles } from './troubles.js';
 /** Pressure wakes the policy at most that often. */
 const WAKE_MS = 1000;
 
-export interface EngineOptions {
+interface EngineOptions {
   readonly paths?: HostPaths;
   /** Seconds of any one clock. */
   readonly now?: () => number;
@@ -171,7 +172,7 @@ export class PolicyEngine {
       return this.view();
     }
     const vm = this.#vms().find((candidate) => candidate.name === name);
-    if (vm === undefined) throw new RefusedError(`there is no VM ${name}: see balloonctl list`);
+    if (vm === undefined) throw new RefusedError(refusal(`there is no VM ${name}`, 'see balloonctl list'));
     if (vm.manual !== paused) {
       const words = paused ? 'paused for this VM' : 'resumed for this VM';
       this.#emit('policy-changed', words, { paused }, name);

@@ -8,7 +8,7 @@ import { DEFAULT_THRESHOLD, PressureTrigger, readPressure, type Pressure } from 
 export type Limit = number | null;
 
 /** What is to be changed; what is left out stays. */
-export type Limits = { readonly [Field in LimitField]?: Limit | undefined };
+type Limits = { readonly [Field in LimitField]?: Limit | undefined };
 
 /** The limits of a cgroup as they are. */
 export type LimitsNow = { readonly [Field in LimitField]: Limit };

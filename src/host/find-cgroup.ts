@@ -4,7 +4,7 @@ import { Cgroup } from './cgroup.js';
 import { codeOf, HOST_PATHS, type HostPaths } from './host-paths.js';
 
 /** The cgroup of a VM, or a sentence that says why it has none that may be limited, and what to do. */
-export type CgroupSearch = { cgroup: Cgroup; reason: null } | { cgroup: null; reason: string };
+type CgroupSearch = { cgroup: Cgroup; reason: null } | { cgroup: null; reason: string };
 
 /** Processes that are looked at to tell whose a cgroup is. */
 const MAX_PROCESSES = 4096;

@@ -2,11 +2,9 @@ import { closeSync, constants, openSync, readFileSync, readSync, writeSync } fro
 import { Poller, PRIORITIZED } from '../os/poller.js';
 import { codeOf } from './host-paths.js';
 
-/** Documentation/accounting/psi.rst: shares of time in percent, and what was lost in all, in microseconds. */
-export interface PressureLine {
+/** Documentation/accounting/psi.rst: a share of time in percent, and what was lost in all, in microseconds. */
+interface PressureLine {
   avg10: number;
-  avg60: number;
-  avg300: number;
   totalUs: number;
 }
 
@@ -17,7 +15,7 @@ export interface Pressure {
 }
 
 /** How much must be lost within which time for a trigger to say so. */
-export interface PressureThreshold {
+interface PressureThreshold {
   kind: 'some' | 'full';
   stallUs: number;
   /** A multiple of 2 s: whoever lacks CAP_SYS_RESOURCE may ask for no other. */
@@ -45,13 +43,12 @@ export function readPressure(path: string): Pressure | null {
 }
 
 function line(text: string, kind: string): PressureLine | null {
-  const found = new RegExp(
-    `^${kind} avg10=([\\d.]+) avg60=([\\d.]+) avg300=([\\d.]+) total=(\\d+)$`,
-    'm',
-  ).exec(text);
+  const found = new RegExp(`^${kind} avg10=([\\d.]+) avg60=[\\d.]+ avg300=[\\d.]+ total=(\\d+)$`, 'm').exec(
+    text,
+  );
   if (found === null) return null;
-  const [avg10 = 0, avg60 = 0, avg300 = 0, totalUs = 0] = found.slice(1).map(Number);
-  return { avg10, avg60, avg300, totalUs };
+  const [avg10 = 0, totalUs = 0] = found.slice(1).map(Number);
+  return { avg10, totalUs };
 }
 
 /**

@@ -1,22 +1,11 @@
 import { constants } from 'node:os';
 import { BackgroundDiscard, NOT_ATTEMPTED, probeDiscard } from '../os/discard.js';
 import { SystemError } from '../os/errors.js';
-import type { PageSet } from './page-set.js';
+import { rangeBytes, RangeList, takeBlocks, wholeBlocksAwaited } from './batch-ranges.js';
 import { PAGE_BYTES, type GuestRegion } from './region.js';
 
-/** Handed to a thread at once: some milliseconds of work. */
-const BATCH_RANGES = 2048;
-const BATCH_BYTES = 64 * 2 ** 20;
-/** Longer ranges are handed over in parts, since one of them cannot be cut short. */
-const RANGE_BYTES = 4 * 2 ** 20;
-/** Whole blocks that are awaited before a thread is woken up for them, or the next sweep: waking it up costs as much as one. */
-const WHOLE_BLOCKS = 4;
-/**
- * Of huge pages, discarding costs next to nothing, and interrupting the VMM's cores once for each range most of it. So
- * ranges may be longer, and more blocks are awaited.
- */
-const HUGE_RANGE_BYTES = 16 * 2 ** 20;
-const HUGE_WHOLE_BLOCKS = HUGE_RANGE_BYTES / (2 * 2 ** 20);
+/** Batches are put together here, one at a time. */
+const building = new RangeList();
 
 /** Errors that may go away by themselves, and how long to wait before the first and the next tries. */
 const PASSING_ERRORS: readonly string[] = ['ENOMEM', 'EBUSY', 'EAGAIN', 'EINTR'];
@@ -263,7 +252,7 @@ export class Discarder {
       const region = regions[sweep.region];
       if (region === undefined || region.ledger.fresh.size === 0) continue;
       building.clear();
-      sweep.block = takeBlocks(region, region.ledger.fresh, sweep.block);
+      sweep.block = takeBlocks(building, region, region.ledger.fresh, sweep.block);
       if (building.count === 0) continue;
       this.#start(region, null);
       return true;
@@ -273,9 +262,9 @@ export class Discarder {
 
   #startWhole(): boolean {
     for (const region of this.#memory.regions) {
-      if (region.ledger.whole.size < (mayBeHuge(region) ? HUGE_WHOLE_BLOCKS : WHOLE_BLOCKS)) continue;
+      if (region.ledger.whole.size < wholeBlocksAwaited(region)) continue;
       building.clear();
-      takeBlocks(region, region.ledger.whole, 0);
+      takeBlocks(building, region, region.ledger.whole, 0);
       if (building.count === 0) continue;
       this.#behindBytes = Math.max(0, this.#behindBytes - building.bytes);
       this.#start(region, null);
@@ -408,136 +397,5 @@ export class Discarder {
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#timer = null;
     this.#retry = null;
-  }
-}
-
-/** A list of ranges in one mapping. */
-class RangeList {
-  readonly #ranges = new Float64Array(2 * BATCH_RANGES);
-  count = 0;
-  bytes = 0;
-
-  get full(): boolean {
-    return this.count === BATCH_RANGES || this.bytes >= BATCH_BYTES;
-  }
-
-  clear(): void {
-    this.count = 0;
-    this.bytes = 0;
-  }
-
-  /** Not when it is full. */
-  add(offset: number, lenBytes: number): void {
-    this.#ranges[2 * this.count] = offset;
-    this.#ranges[2 * this.count + 1] = lenBytes;
-    this.count++;
-    this.bytes += lenBytes;
-  }
-
-  /** As part of the last range where that ends at `offset` and does not get longer than `most`. */
-  merge(offset: number, lenBytes: number, most: number): void {
-    const at = 2 * this.count - 2;
-    const end = (this.#ranges[at] ?? 0) + (this.#ranges[at + 1] ?? 0);
-    const merged = (this.#ranges[at + 1] ?? 0) + lenBytes;
-    if (this.count === 0 || end !== offset || merged > most) {
-      this.add(offset, lenBytes);
-    } else {
-      this.#ranges[at + 1] = merged;
-      this.bytes += lenBytes;
-    }
-  }
-
-  take(): Float64Array {
-    return this.#ranges.slice(0, 2 * this.count);
-  }
-}
-
-function mayBeHuge({ file }: GuestRegion): boolean {
-  return file.shmemHugePages || file.pageBytes > PAGE_BYTES;
-}
-
-/** The longest range that is discarded at once. */
-function rangeBytes(region: GuestRegion): number {
-  return mayBeHuge(region) ? HUGE_RANGE_BYTES : RANGE_BYTES;
-}
-
-/** Batches are put together here, one at a time. */
-const building = new RangeList();
-
-/**
- * Adds what is owed of the blocks in `set` from `from` on, and takes those away that were added whole. Returns the
- * block to go on with.
- */
-function takeBlocks(region: GuestRegion, set: PageSet, from: number): number {
-  const { ledger } = region;
-  for (const run of set.runs(from)) {
-    for (let block = run.first; block < run.first + run.count; block++) {
-      if (!addOwed(region, block)) return block;
-      ledger.fresh.remove(block, 1);
-      ledger.whole.remove(block, 1);
-    }
-  }
-  return set.pages;
-}
-
-/** False when the list is full before all of the block is in it. */
-function addOwed(region: GuestRegion, block: number): boolean {
-  const { ledger, lead } = region;
-  const { first, count } = ledger.block(block);
-  const owed =
-    region.file.pageBytes === PAGE_BYTES
-      ? ledger.pending.runs(first, first + count)
-      : owedBackingPages(region, first, count);
-  for (const run of owed) {
-    if (building.full) return false;
-    building.merge(lead + run.first * PAGE_BYTES, run.count * PAGE_BYTES, rangeBytes(region));
-  }
-  return true;
-}
-
-/** The backing pages larger than 4 KiB that the pages touch and that owe their discard as a whole, as runs. */
-function* owedBackingPages(
-  region: GuestRegion,
-  first: number,
-  count: number,
-): Generator<{ first: number; count: number }> {
-  const { lead, ledger, sizeBytes } = region;
-  const unit = region.file.pageBytes;
-  const from = Math.floor((lead + first * PAGE_BYTES) / unit) * unit;
-  const to = lead + (first + count) * PAGE_BYTES;
-  for (let at = from; at < to; at += unit) {
-    const start = at - lead;
-    if (start < 0 || start + unit > sizeBytes) continue;
-    const pages = { first: start / PAGE_BYTES, count: unit / PAGE_BYTES };
-    if (ledger.pending.covers(pages.first, pages.count)) yield pages;
-  }
-}
-
-/** The guest gives up pages first to first + count - 1: they are in the balloon and owe their discard. */
-export function inflatePages(region: GuestRegion, first: number, count: number): void {
-  // One that was given up already may have been touched all the same, which brought its whole backing page back.
-  if (region.ledger.inflate(first, count) < count) oweBackingPages(region, first, count);
-}
-
-/**
- * The guest takes back pages first to first + count - 1: they leave the balloon, and pages that shared a larger
- * backing page with them owe their discard again, since the guest's next touch brings the whole of it back.
- * Returns how many pages were in the balloon.
- */
-export function deflatePages(region: GuestRegion, first: number, count: number): number {
-  const removed = region.ledger.deflate(first, count);
-  if (removed > 0) oweBackingPages(region, first, count);
-  return removed;
-}
-
-/** What is in the balloon of the larger backing pages that these pages touch owes its discard. */
-function oweBackingPages(region: GuestRegion, first: number, count: number): void {
-  const unit = region.file.pageBytes;
-  if (unit === PAGE_BYTES) return;
-  const from = Math.floor((region.lead + first * PAGE_BYTES) / unit) * unit - region.lead;
-  const to = Math.ceil((region.lead + (first + count) * PAGE_BYTES) / unit) * unit - region.lead;
-  const end = Math.min(to, region.sizeBytes) / PAGE_BYTES;
-  for (const run of region.ledger.ballooned.runs(Math.max(0, from / PAGE_BYTES), end)) {
-    region.ledger.pending.add(run.first, run.count);
   }
 }

@@ -18,7 +18,7 @@ export interface GuestSlice {
 }
 
 /** A region as a process that is gone had it. */
-export interface FoundRegion {
+interface FoundRegion {
   description: RegionDescription;
   fd: number;
   pages: FoundPages;

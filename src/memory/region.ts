@@ -12,7 +12,7 @@ export const PAGE_BYTES = 4096;
 /** Guest addresses stay below this, so that they are exact as numbers (x86-64 and arm64 end at 2^52). */
 const MAX_GPA = 2 ** 52;
 /** Largest region served: its ledger is two views of 512 MiB. */
-export const MAX_REGION_BYTES = 2 ** 44;
+const MAX_REGION_BYTES = 2 ** 44;
 
 /** What a process that is gone knew of a region. */
 export interface FoundPages {

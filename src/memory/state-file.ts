@@ -12,7 +12,7 @@ export class StateError extends Error {
 
 const MAGIC = 0x6e6c6162; // "baln"
 /** Of the layout below. That of the record is its owner's business. */
-export const LAYOUT_VERSION = 1;
+const LAYOUT_VERSION = 1;
 
 const COMMIT = 64;
 const SLOT = 128;

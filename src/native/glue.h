@@ -1,5 +1,5 @@
 /*
- * What the files of glue share: taking arguments apart and handing results back. The first bad argument marks the
+ * What the files of glue share (glue.c): taking arguments apart and handing results back. The first bad argument marks the
  * call; glue_result() then throws instead of returning.
  */
 #ifndef BALLOOND_GLUE_H
@@ -41,8 +41,13 @@ int glue_fd(struct call *call, size_t index);
 void *glue_handle(struct call *call, size_t index, uint32_t kind);
 /* Memory of a typed array of the given type; `length` in elements. */
 void *glue_array(struct call *call, size_t index, napi_typedarray_type wanted, size_t *length);
+/* Part of a Uint8Array: the array, an offset and a length in consecutive arguments. */
+uint8_t *glue_bytes(struct call *call, size_t index, size_t *length);
+/* Copies a string to `text`, which has `size` bytes; 0, or a negative errno where it does not fit or has a NUL in it. */
+int glue_text(struct call *call, size_t index, char *text, size_t size);
 /* NULL, and a bad call, unless it is one that is still mapped. */
 struct mapping *glue_mapping(struct call *call, size_t index);
+struct bd_mapping *glue_memory(struct call *call, size_t index);
 /* `count` pairs of offset and length that lie inside the mapping. */
 int glue_ranges_inside(const struct bd_mapping *mapping, const double *ranges, size_t count);
 napi_value glue_result(struct call *call, int64_t value);
@@ -54,7 +59,12 @@ napi_value glue_result(struct call *call, int64_t value);
 void glue_call_back(napi_env env, napi_async_context context, napi_ref callback, size_t count,
 		    const double *numbers);
 
-/* watch.c, behind.c and writer.c: add their functions. */
+/* js-*.c, watch.c, behind.c and writer.c: add their functions. */
+napi_status glue_export_socket(napi_env env, napi_value exports);
+napi_status glue_export_fd(napi_env env, napi_value exports);
+napi_status glue_export_mapping(napi_env env, napi_value exports);
+napi_status glue_export_discard(napi_env env, napi_value exports);
+napi_status glue_export_event(napi_env env, napi_value exports);
 napi_status glue_export_watch(napi_env env, napi_value exports);
 napi_status glue_export_behind(napi_env env, napi_value exports);
 napi_status glue_export_writer(napi_env env, napi_value exports);

@@ -1,7 +1,7 @@
 /*
- * The contract between the glue (binding.c) and the system calls. Every function returns a value >= 0 or a
- * negative errno; none keeps state but what it is handed, except sigbus.c. File descriptors that they make are
- * close-on-exec and non-blocking.
+ * The contract between the glue (js-*.c, watch.c, behind.c and writer.c) and the system calls. Every function returns
+ * a value >= 0 or a negative errno; none keeps state but what it is handed, except sigbus.c. File descriptors that
+ * they make are close-on-exec and non-blocking.
  */
 #ifndef BALLOOND_NATIVE_H
 #define BALLOOND_NATIVE_H

@@ -20,7 +20,7 @@ interface AddonSocket {
   on(event: 'error', listener: (error: Error) => void): void;
 }
 /** The package unix-dgram. */
-export interface DatagramAddon {
+interface DatagramAddon {
   createSocket(type: 'unix_dgram'): AddonSocket;
 }
 let addon: DatagramAddon | null | undefined;

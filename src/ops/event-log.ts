@@ -1,4 +1,5 @@
-import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
+import { EVENTS, type EventName } from '../../protocol/control/events.js';
+import type { DaemonEvent } from '../../protocol/control/schema.js';
 import { monotonicNow, msAgo, msSince, wallTime, type Monotonic } from '../os/clock.js';
 import { EVENT_BYTES_MAX, EVENTS_KEPT, newEpoch, numbered, type EventMemory } from './event-memory.js';
 

@@ -185,7 +185,7 @@ export class EventMemory {
 }
 
 /** The memory that goes on, and why what a daemon before this one left does not, or not all of it: sentences. */
-export interface HandedOver {
+interface HandedOver {
   readonly memory: EventMemory;
   readonly setAside: readonly string[];
 }

@@ -2,7 +2,7 @@
  * Families of samples in Prometheus' text format (exposition formats, 0.0.4). Written here, since the libraries that do it
  * make objects of every sample: a thousand VMs took prom-client more than ten times as long.
  */
-export type FamilyType = 'gauge' | 'counter' | 'histogram';
+type FamilyType = 'gauge' | 'counter' | 'histogram';
 
 /** Text is made bytes before there is much of it: long strings in parts are what collecting garbage takes longest for. */
 const CHUNK_CHARACTERS = 4096;

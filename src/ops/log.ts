@@ -3,14 +3,12 @@ import { pino, type Logger } from 'pino';
 import { isJournalStream } from '../../protocol/journal.js';
 import type { LineWriter } from '../os/line-writer.js';
 import { stderrIsTerminal } from '../os/print.js';
-import type { LogSink } from './event-log.js';
 import { JournalLog } from './journal-log.js';
+import type { LevelledLog, LogLevel } from './levelled-log.js';
 import { prettyLine } from './pretty-line.js';
 
 const STDERR = 2;
 
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
 export const LOG_FORMATS = ['json', 'pretty', 'journal'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
@@ -18,11 +16,6 @@ export type LogFormat = (typeof LOG_FORMATS)[number];
 export function defaultFormat(environment = process.env): LogFormat {
   if (isJournalStream(environment['JOURNAL_STREAM'], fstatSync(STDERR, { bigint: true }))) return 'journal';
   return stderrIsTerminal() ? 'pretty' : 'json';
-}
-
-export interface LevelledLog extends LogSink {
-  /** The least level that is logged; may be changed. */
-  level: string;
 }
 
 /**

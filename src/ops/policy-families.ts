@@ -9,7 +9,7 @@ export interface PolicyCount {
 }
 
 /** How the policy stands to one VM. */
-export interface PolicyVm {
+interface PolicyVm {
   readonly name: string;
   /** Steps of force that the VM is under. */
   readonly force: number;

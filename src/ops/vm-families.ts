@@ -7,7 +7,7 @@ import { wallNow } from '../os/clock.js';
  * One fact of a VM that is measured. Its family is `balloond_vm_NAME`; where `total` is set there is also `balloond_NAME`,
  * the sum over all VMs. Counters in such a sum keep what VMs counted that are gone.
  */
-export interface VmFamily {
+interface VmFamily {
   readonly name: string;
   readonly type: 'gauge' | 'counter';
   readonly help: string;

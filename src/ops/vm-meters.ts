@@ -2,7 +2,7 @@ import { DISCARD_BOUNDS, Histogram, KICK_BOUNDS } from './histogram.js';
 
 /** Whose fault an error was (docs/development/architecture.md, "Whose fault"). */
 export const CULPRITS = ['frontend', 'driver', 'system'] as const;
-export type Culprit = (typeof CULPRITS)[number];
+type Culprit = (typeof CULPRITS)[number];
 
 /** What is counted of one VM, or of all, and is not kept in a state file: it starts again with the daemon. */
 export class VmMeters {

@@ -20,8 +20,8 @@ export interface WriterHandle {
 }
 
 /**
- * The native helper (src/native/binding.c, watch.c, behind.c and writer.c). Numbers below zero are -errno; wrong arguments, also offsets
- * outside a buffer or a mapping, throw TypeError (ERR_INVALID_ARG_VALUE).
+ * The native helper (src/native/binding.c). Numbers below zero are -errno; wrong arguments, also offsets outside a buffer
+ * or a mapping, throw TypeError (ERR_INVALID_ARG_VALUE).
  * Everything else in src/os wraps one part of it, and nobody outside src/os loads it.
  */
 interface Native {

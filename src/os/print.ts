@@ -1,6 +1,7 @@
 // What commands print, on stdout and stderr. A command waits for its reader, as every filter does, and a signal ends it
 // meanwhile; the daemon and its keeper have LineWriter instead, which waits for nobody. No other module touches
 // process.stdout, process.stderr or console: the linter sees to it.
+import type { NextStep } from '../../protocol/control/refusal.js';
 import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { isatty } from 'node:tty';
@@ -11,7 +12,7 @@ const STDERR = 2;
 const RETRY_MS = 5;
 const FAILED = 1;
 
-const REMEDIES: Readonly<Record<string, string>> = {
+const REMEDIES: Readonly<Record<string, NextStep>> = {
   ENOSPC: 'free space there, or send it elsewhere',
   EDQUOT: 'free space there, or send it elsewhere',
   EFBIG: 'allow larger files (ulimit -f), or send it elsewhere',
@@ -44,7 +45,7 @@ export const stdout = {
     if (error === null) return;
     if (error.code === 'EPIPE') process.exit(0);
     const code = error.code ?? error.message;
-    const step = REMEDIES[code] ?? 'send it elsewhere';
+    const step: NextStep = REMEDIES[code] ?? 'send it elsewhere';
     stderr.write(`${program()}: what was asked for cannot be written to stdout (${code}): ${step}\n`);
     process.exit(FAILED);
   },

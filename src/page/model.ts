@@ -1,7 +1,7 @@
 /** What the page shows of what it is told: everything but the elements. */
 import { LIVE_TICKS, type LiveTick, type LiveVm } from '../../protocol/control/live.js';
 
-export interface Point {
+interface Point {
   readonly time: number;
   readonly value: number;
 }
@@ -37,7 +37,7 @@ export class History {
 }
 
 /** What is in a moment of the host's memory, from the bottom up. */
-export interface Layer {
+interface Layer {
   readonly label: string;
   /** A colour by its number; null: what is not in VMs. */
   readonly colour: number | null;
@@ -46,7 +46,7 @@ export interface Layer {
   readonly path: string;
 }
 
-export const BOX = { width: 1000, height: 160 } as const;
+const BOX = { width: 1000, height: 160 } as const;
 
 /** Memory of the host in use: of VMs by their band, then the rest. Free memory is what is above. */
 export function hostLayers(ticks: readonly LiveTick[]): Layer[] {

@@ -1,4 +1,4 @@
-import type { DaemonEvent } from '../../protocol/control/events.js';
+import type { DaemonEvent } from '../../protocol/control/schema.js';
 import { EVENT_NAMES } from '../../protocol/control/events.js';
 import type { LiveTick, LiveVm } from '../../protocol/control/live.js';
 import { formatSize } from '../../protocol/control/size.js';

@@ -62,7 +62,7 @@ export interface TargetAction {
 }
 
 /** How much its page cache balloon may hold. */
-export interface CacheLimitAction {
+interface CacheLimitAction {
   readonly kind: 'cache-limit';
   readonly row: number;
   readonly fromBytes: number;
@@ -70,7 +70,7 @@ export interface CacheLimitAction {
   readonly reason: Reason;
 }
 
-export interface KillAction {
+interface KillAction {
   readonly kind: 'kill';
   readonly row: number;
   readonly reason: Reason;

@@ -1,9 +1,10 @@
+import { refusal, type RefusalText } from '../../protocol/control/refusal.js';
 import * as Type from 'typebox';
 import { formatSize, parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
 import type { Band, PolicyConfig } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
 
-export type PolicyMode = 'observe' | 'auto' | 'off';
+type PolicyMode = 'observe' | 'auto' | 'off';
 
 const SIZE_PATTERN = '\\d+ ?[Bb]?|\\d+(\\.\\d+)? ?[KMGTkmgt]([Ii][Bb])?';
 const PERCENT_PATTERN = '0*(100(\\.0+)?|\\d{1,2}(\\.\\d+)?) ?%';
@@ -192,7 +193,10 @@ export class PolicySettings {
     }
     if (this.#reserveShare(memory) <= MAX_RESERVE_SHARE) return null;
     const reserve = amountOf(this.reserve, memory);
-    return `the policy keeps ${MAX_RESERVE_SHARE * 100} % in reserve, because reserve (${formatSize(reserve)}) leaves VMs next to nothing of ${formatSize(memory)}: lower reserve`;
+    return refusal(
+      `the policy keeps ${MAX_RESERVE_SHARE * 100} % in reserve, because reserve (${formatSize(reserve)}) leaves VMs next to nothing of ${formatSize(memory)}`,
+      'lower reserve',
+    );
   }
 
   #reserveShare(totalBytes: number): number {
@@ -223,10 +227,10 @@ export class PolicySettings {
   }
 }
 
-export interface Mistake {
+interface Mistake {
   /** The key, as `policy.band.0.min`. */
   readonly where: string;
-  readonly what: string;
+  readonly what: RefusalText;
 }
 
 /** Everything in the file that cannot be meant, as far as that shows before there are VMs. */
@@ -255,17 +259,23 @@ function amountMistakes(policy: PolicyTable): Mistake[] {
   if (memory !== null && amountOf(memory, 1) <= 0) {
     mistakes.push({
       where: 'policy.memory',
-      what: 'must be more than 0, since it is all that VMs may have: raise it',
+      what: refusal('must be more than 0, since it is all that VMs may have', 'raise it'),
     });
   }
   const reserve = amountOrNull(policy.reserve);
   if (reserve !== null && 'share' in reserve && reserve.share > MAX_RESERVE_SHARE && reserve.share <= 1) {
-    const what = `is more than ${MAX_RESERVE_SHARE * 100}%, which leaves VMs next to nothing: lower it`;
+    const what = refusal(
+      `is more than ${MAX_RESERVE_SHARE * 100}%, which leaves VMs next to nothing`,
+      'lower it',
+    );
     mistakes.push({ where: 'policy.reserve', what });
   }
   const record = amountOrNull(policy['record-max']);
   if (policy['record-max'] !== undefined && (record === null || amountOf(record, 0) < LEAST_RECORD_BYTES)) {
-    const what = `must be a size from ${formatSize(LEAST_RECORD_BYTES)} to 8191 TiB: give such a size`;
+    const what = refusal(
+      `must be a size from ${formatSize(LEAST_RECORD_BYTES)} to 8191 TiB`,
+      'give such a size',
+    );
     mistakes.push({ where: 'policy.record-max', what });
   }
   return mistakes;
@@ -277,7 +287,9 @@ function shareMistakes(where: string, min: string | undefined, max: string | und
   if (mistakes.length > 0 || min === undefined || max === undefined) return mistakes;
   const [floor, ceiling] = [parseAmount(min), parseAmount(max)];
   if ('share' in floor !== 'share' in ceiling || amountOf(floor, 1) <= amountOf(ceiling, 1)) return [];
-  return [{ where: `${where}.min`, what: `(${min}) is above max (${max}): lower min or raise max` }];
+  return [
+    { where: `${where}.min`, what: refusal(`(${min}) is above max (${max})`, 'lower min or raise max') },
+  ];
 }
 
 function bandMistakes(policy: PolicyTable): Mistake[] {
@@ -285,11 +297,19 @@ function bandMistakes(policy: PolicyTable): Mistake[] {
   const mistakes = names.flatMap((name, n) =>
     names.indexOf(name) === n
       ? []
-      : [{ where: `policy.band.${n}.name`, what: `is that of another band (${name}): give each its own` }],
+      : [
+          {
+            where: `policy.band.${n}.name`,
+            what: refusal(`is that of another band (${name})`, 'give each its own'),
+          },
+        ],
   );
   const wanted = policy['default-band'];
   if (wanted !== undefined && !names.includes(wanted)) {
-    const what = `names no band: choose one of ${names.join(', ')}, or add [[policy.band]] with this name`;
+    const what = refusal(
+      'names no band',
+      `choose one of ${names.join(', ')}, or add [[policy.band]] with this name`,
+    );
     mistakes.push({ where: 'policy.default-band', what });
   }
   return mistakes;
@@ -307,7 +327,10 @@ function overlaps(bands: readonly Type.Static<typeof BandTable>[]): Mistake[] {
       if (both === null) continue;
       mistakes.set(pair, {
         where: `policy.band.${b.n}.match`,
-        what: `has "${b.pattern}", and a VM called "${both}" is in ${a.name} already by "${a.pattern}": make one of them narrower`,
+        what: refusal(
+          `has "${b.pattern}", and a VM called "${both}" is in ${a.name} already by "${a.pattern}"`,
+          'make one of them narrower',
+        ),
       });
     }
   }
@@ -329,12 +352,16 @@ function amountMistake(where: string, text: string | undefined, share: boolean):
   try {
     amount = parseAmount(text);
   } catch {
-    return { where, what: `"${text}" is no amount: write a percentage such as 25%, or ${SIZE_FORMS}` };
+    return {
+      where,
+      what: refusal(`"${text}" is no amount`, `write a percentage such as 25%, or ${SIZE_FORMS}`),
+    };
   }
-  if ('share' in amount && amount.share > 1) return { where, what: `"${text}" is more than 100%: lower it` };
+  if ('share' in amount && amount.share > 1)
+    return { where, what: refusal(`"${text}" is more than 100%`, 'lower it') };
   if (share && !('share' in amount)) {
-    return { where, what: `"${text}" is no percentage of RAM a second: write one such as 1%` };
+    return { where, what: refusal(`"${text}" is no percentage of RAM a second`, 'write one such as 1%') };
   }
-  if (share && amountOf(amount, 1) <= 0) return { where, what: 'must be more than 0%: raise it' };
+  if (share && amountOf(amount, 1) <= 0) return { where, what: refusal('must be more than 0%', 'raise it') };
   return null;
 }

@@ -1,7 +1,7 @@
 import type { Columns } from './columns.js';
 
 /** Whether a whole quantum too much is handed out in the end rather than a part of one, or nothing beyond the amount. */
-export type Rounding = 'at least' | 'at most';
+type Rounding = 'at least' | 'at most';
 
 /**
  * Divides `amount` bytes over `rows` in proportion to their `weight`, to none more than its `cap`, and adds them to `to`.

@@ -16,7 +16,7 @@ import { MIXTURE_NAMES } from './workload.js';
 /** Bands are compared where gold waits for memory one second in a thousand, at most. */
 const STALL_SHARE = 0.001;
 
-export interface SimulateOptions extends Omit<SyntheticFleet, 'stepSeconds'> {
+interface SimulateOptions extends Omit<SyntheticFleet, 'stepSeconds'> {
   readonly trace: string | undefined;
   readonly compare: boolean;
   readonly capacity: boolean;

@@ -18,7 +18,7 @@ const CACHE_SHARE = 0.002;
 const STALL_SLOPE = 4;
 
 /** Where demand comes from: a workload, or a trace. */
-export interface Demand {
+interface Demand {
   readonly ramBytes: Float64Array;
   readonly wantBytes: Float64Array;
 }

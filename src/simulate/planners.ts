@@ -8,7 +8,7 @@ import { BASELINES } from './baselines.js';
 import type { HostModel } from './host-model.js';
 
 /** The policies by their names: the first is balloond's. */
-export const PLANNERS = {
+const PLANNERS = {
   balloond: () => new BandPlanner(),
   ...BASELINES,
 } as const satisfies Record<string, () => Planner>;

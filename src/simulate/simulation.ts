@@ -32,7 +32,7 @@ export const POINTS = 144;
 const MOST_VMS = 1024;
 
 /** A fifth is gold, three tenths silver; the rest is bronze, or whatever the bands in the middle and below are called. */
-export function bandOfRank(rank: number, bands: number): number {
+function bandOfRank(rank: number, bands: number): number {
   if (bands === 1) return 0;
   if (rank < 0.2) return 0;
   return Math.min(bands - 1, rank < 0.5 ? 1 : bands - 1);

@@ -2,6 +2,7 @@
  * Replays the readings that a daemon recorded: each guest wants the memory that it used then, and a policy decides anew.
  * Memory that a guest would have wanted beyond that is in no trace.
  */
+import { refusal, RefusingError } from '../../protocol/control/refusal.js';
 import { TRACE_FLAGS, TRACE_VERSION, type TraceLine, type TraceVm } from '../../protocol/policy-trace.js';
 import type { Action } from '../policy/action.js';
 import { FLAGS, LIMITABLE, MOVABLE, type VmTable } from '../policy/inputs.js';
@@ -11,7 +12,7 @@ import { SimulatedGovernor, type PolicyName } from './planners.js';
 import { Tally, type Outcome } from './simulation.js';
 
 /** The file is not a trace; the message says which line is wrong. */
-export class TraceError extends Error {
+class TraceError extends RefusingError {
   override readonly name = 'TraceError';
 }
 
@@ -19,18 +20,21 @@ export class TraceError extends Error {
 export function parseTrace(text: string): TraceLine[] {
   const lines = text.split('\n').filter((line) => line.trim() !== '');
   if (lines.length < 2)
-    throw new TraceError('a trace has at least two lines: let the daemon record for longer');
+    throw new TraceError(refusal('a trace has at least two lines', 'let the daemon record for longer'));
   return lines.map((line, n) => {
     let value: Line | null;
     try {
       value = JSON.parse(line) as Line | null;
     } catch {
-      throw new TraceError(`line ${n + 1} is not JSON: give a file that a daemon recorded`);
+      throw new TraceError(refusal(`line ${n + 1} is not JSON`, 'give a file that a daemon recorded'));
     }
     const version = value?.version ?? 1;
     if (typeof version !== 'number' || version > TRACE_VERSION)
       throw new TraceError(
-        `line ${n + 1} has version ${JSON.stringify(version)} of the format, and this program knows ${TRACE_VERSION} at most: run the balloonctl of the daemon that recorded it`,
+        refusal(
+          `line ${n + 1} has version ${JSON.stringify(version)} of the format, and this program knows ${TRACE_VERSION} at most`,
+          'run the balloonctl of the daemon that recorded it',
+        ),
       );
     const whole =
       typeof value?.t === 'number' &&
@@ -40,7 +44,9 @@ export function parseTrace(text: string): TraceLine[] {
       Array.isArray(value.vms) &&
       value.vms.every((vm) => (version === 1 ? isTraceVm(vm) : isTraceVm(vm) && isWhole(vm)));
     if (!whole)
-      throw new TraceError(`line ${n + 1} is no line of a trace: give a file that a daemon recorded`);
+      throw new TraceError(
+        refusal(`line ${n + 1} is no line of a trace`, 'give a file that a daemon recorded'),
+      );
     return version === 1 ? upgraded(value as TraceLine) : (value as TraceLine);
   });
 }
@@ -101,7 +107,8 @@ export function simulateTrace(
   const bandOf = (row: number): number =>
     settings.entitlement(names[row] ?? '', demand.ramBytes[row] ?? 0).band;
   const [first] = lines;
-  if (first === undefined) throw new TraceError('the trace is empty: let the daemon record for longer');
+  if (first === undefined)
+    throw new TraceError(refusal('the trace is empty', 'let the daemon record for longer'));
   const host = new HostModel(demand, first.totalBytes, names, bandOf, settings);
   // The host's time may have been set back where one daemon recorded after another.
   const lasts = lines.map(({ t }, n) => Math.max(0, t - (lines[n - 1]?.t ?? t)));

@@ -42,7 +42,7 @@ const HELD_OUT: readonly Kind[] = [
 ];
 
 /** `held-out` is for figures only: nothing was tuned on it. */
-export const MIXTURES = {
+const MIXTURES = {
   mixed: { kinds: MIXED, ramBytes: [2, 4, 4, 8, 8, 16].map((gib) => gib * GIB) },
   'held-out': { kinds: HELD_OUT, ramBytes: [1, 2, 2, 4, 8, 32].map((gib) => gib * GIB) },
 } as const satisfies Record<string, Mixture>;

@@ -34,7 +34,7 @@ export interface Message {
   fds: FdBag;
 }
 
-export interface ConnectionHandler {
+interface ConnectionHandler {
   /** False: nothing is read until resume() is called. */
   mayRead(): boolean;
   /** Does the reading, which may cost more than what is read. */

@@ -25,18 +25,51 @@ import {
   VhostFeature,
   type FrontendRequestName,
 } from '../../protocol/vhost-user/requests.js';
-import { featureMask, featureNames, hasFeature } from '../../protocol/virtio/features.js';
+import { featureMask, featureNames, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { closeFd } from '../os/fd.js';
 import { FrontendError } from '../memory/errors.js';
-import { MAX_MEM_SLOTS } from '../memory/guest-memory.js';
+import { MAX_MEM_SLOTS, type GuestMemory } from '../memory/guest-memory.js';
+import type { Device } from '../virtqueue/device.js';
 import type { Message } from './connection.js';
 import { DirtyLog } from './dirty-log.js';
 import type { FdBag } from './fd-bag.js';
 import { PROTOCOL_FEATURES } from './offered.js';
-import type { Session } from './session.js';
+import type { Vring } from './vring.js';
+
+/** What requests tell the owner of their session. None of these may throw. */
+export interface RequestObserver {
+  /** Why the region cannot be served, or null. */
+  inspectRegion(description: RegionDescription): string | null;
+  memoryChanged(): void;
+  featuresAcked(features: FeatureBits): void;
+}
+
+/** What requests need of their session. */
+export interface RequestContext {
+  readonly memory: GuestMemory;
+  readonly device: Device;
+  readonly observer: RequestObserver;
+  readonly vrings: readonly Vring[];
+  readonly running: boolean;
+  /** What GET_FEATURES answers. */
+  readonly offeredFeatures: FeatureBits;
+  features: FeatureBits;
+  protocolFeatures: FeatureBits;
+  status: number;
+  negotiated(protocolFeature: number): boolean;
+  /** Throws FrontendError where there is no such ring. */
+  ring(index: number): Vring;
+  start(): void;
+  stop(): void;
+  reset(): void;
+  setChannel(fd: number): void;
+  setDirtyLog(log: DirtyLog): void;
+  changeMemory(change: () => void): void;
+  queueSeen(): void;
+}
 
 /** What became of a request. With no reply and no error it is acknowledged where the frontend asked for that. */
-export interface Outcome {
+interface Outcome {
   name: string;
   reply: Uint8Array | null;
   error: Error | null;
@@ -55,14 +88,14 @@ interface Expectation {
 
 /** A request whose answer has a payload: it cannot be refused but by `refusal`, or by ending the connection. */
 interface Question<T> extends Expectation {
-  answer(session: Session, payload: T, fds: FdBag): Uint8Array;
+  answer(session: RequestContext, payload: T, fds: FdBag): Uint8Array;
   refusal?: () => Uint8Array;
 }
 
 /** A request that is acknowledged where the frontend asked for that; `then` is done after the acknowledgement. */
 interface Command<T> extends Expectation {
-  act(session: Session, payload: T, fds: FdBag): void;
-  then?(session: Session, payload: T): void;
+  act(session: RequestContext, payload: T, fds: FdBag): void;
+  then?(session: RequestContext, payload: T): void;
 }
 
 interface Row {
@@ -70,8 +103,8 @@ interface Row {
   expects: Expectation;
   refusal: Uint8Array | null;
   isQuestion: boolean;
-  serve(session: Session, message: Message): Uint8Array | null;
-  then(session: Session, message: Message): void;
+  serve(session: RequestContext, message: Message): Uint8Array | null;
+  then(session: RequestContext, message: Message): void;
 }
 
 function question<T>(name: FrontendRequestName, codec: Codec<T>, options: Question<T>): [number, Row] {
@@ -213,7 +246,11 @@ export function changesRecord(request: number): boolean {
  * Serves one message: `answer` is called once with what became of it, before what follows from it is begun.
  * Throws FrontendError when the frontend waits for an answer that cannot be given.
  */
-export function serveRequest(session: Session, message: Message, answer: (outcome: Outcome) => void): void {
+export function serveRequest(
+  session: RequestContext,
+  message: Message,
+  answer: (outcome: Outcome) => void,
+): void {
   const entry = REQUESTS.get(message.request);
   const name = NAMES.get(message.request) ?? `request ${message.request}`;
   if (entry === undefined) {
@@ -241,7 +278,7 @@ function asRefusal(name: string, error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
 
-function checkExpectation(session: Session, { name, expects }: Row, message: Message): void {
+function checkExpectation(session: RequestContext, { name, expects }: Row, message: Message): void {
   if (expects.needs !== undefined && !session.negotiated(expects.needs)) {
     const [feature] = featureNames(featureMask(expects.needs), ProtocolFeature);
     throw new FrontendError(`${name} without ${feature ?? 'its feature'}`);
@@ -253,7 +290,7 @@ function checkExpectation(session: Session, { name, expects }: Row, message: Mes
   }
 }
 
-function setFeatures(session: Session, features: bigint): void {
+function setFeatures(session: RequestContext, features: bigint): void {
   const unknown = features & ~session.offeredFeatures;
   if (unknown !== 0n) {
     throw new FrontendError(
@@ -277,7 +314,7 @@ function setFeatures(session: Session, features: bigint): void {
   }
 }
 
-function setProtocolFeatures(session: Session, features: bigint): void {
+function setProtocolFeatures(session: RequestContext, features: bigint): void {
   const unknown = features & ~PROTOCOL_FEATURES;
   if (unknown !== 0n) {
     throw new FrontendError(
@@ -287,7 +324,7 @@ function setProtocolFeatures(session: Session, features: bigint): void {
   session.protocolFeatures = features;
 }
 
-function setMemoryTable(session: Session, regions: RegionDescription[], fds: FdBag): void {
+function setMemoryTable(session: RequestContext, regions: RegionDescription[], fds: FdBag): void {
   if (fds.count !== regions.length) {
     throw new FrontendError(`SET_MEM_TABLE with ${regions.length} regions and ${fds.count} fds`);
   }
@@ -300,33 +337,33 @@ function setMemoryTable(session: Session, regions: RegionDescription[], fds: FdB
   });
 }
 
-function addRegion(session: Session, region: RegionDescription, fds: FdBag): void {
+function addRegion(session: RequestContext, region: RegionDescription, fds: FdBag): void {
   inspect(session, region);
   session.memory.add(region, fds.take());
   session.observer.memoryChanged();
 }
 
-function removeRegion(session: Session, region: RegionDescription): void {
+function removeRegion(session: RequestContext, region: RegionDescription): void {
   session.changeMemory(() => session.memory.remove(region));
 }
 
-function inspect(session: Session, region: RegionDescription): void {
+function inspect(session: RequestContext, region: RegionDescription): void {
   const reason = session.observer.inspectRegion(region);
   if (reason !== null) throw new FrontendError(reason);
 }
 
-function setLogBase(session: Session, region: LogRegion, fds: FdBag): Uint8Array {
+function setLogBase(session: RequestContext, region: LogRegion, fds: FdBag): Uint8Array {
   adopt(fds, (fd) => session.setDirtyLog(new DirtyLog(region, fd)));
   return encodeU64(0n);
 }
 
-function getVringBase(session: Session, { index }: VringState): Uint8Array {
+function getVringBase(session: RequestContext, { index }: VringState): Uint8Array {
   const vring = session.ring(index);
   session.stop();
   return encodeVringState({ index, num: vring.stop() });
 }
 
-function setKick(session: Session, { index, noFd }: VringFd, fds: FdBag): void {
+function setKick(session: RequestContext, { index, noFd }: VringFd, fds: FdBag): void {
   const vring = session.ring(index);
   if (noFd || fds.count === 0) {
     throw new FrontendError(`SET_VRING_KICK for ring ${index} without an fd: polling is not supported`);
@@ -334,18 +371,18 @@ function setKick(session: Session, { index, noFd }: VringFd, fds: FdBag): void {
   adopt(fds, (fd) => vring.setKick(fd));
 }
 
-function setCall(session: Session, payload: VringFd, fds: FdBag): void {
+function setCall(session: RequestContext, payload: VringFd, fds: FdBag): void {
   const vring = session.ring(payload.index);
   adoptOptional(payload, fds, (fd) => vring.setCall(fd));
   session.queueSeen();
 }
 
-function setErr(session: Session, payload: VringFd, fds: FdBag): void {
+function setErr(session: RequestContext, payload: VringFd, fds: FdBag): void {
   const vring = session.ring(payload.index);
   adoptOptional(payload, fds, (fd) => vring.setErr(fd));
 }
 
-function setEnable(session: Session, { index, num }: VringState): void {
+function setEnable(session: RequestContext, { index, num }: VringState): void {
   const vring = session.ring(index);
   if (num > 1) throw new FrontendError(`SET_VRING_ENABLE with ${num}, neither 0 nor 1`);
   if (!hasFeature(session.features, VhostFeature.VHOST_USER_F_PROTOCOL_FEATURES)) {
@@ -355,7 +392,7 @@ function setEnable(session: Session, { index, num }: VringState): void {
   if (num === 0) session.stop();
 }
 
-function setStatus(session: Session, status: bigint): void {
+function setStatus(session: RequestContext, status: bigint): void {
   if (status > 0xffn) throw new FrontendError(`device status 0x${status.toString(16)}`);
   session.status = Number(status);
   // virtio 1.3, 2.1: "The driver ... writes 0 to reset the device"

@@ -1,4 +1,4 @@
-import { encodeU64, type RegionDescription } from '../../protocol/vhost-user/payloads.js';
+import { encodeU64 } from '../../protocol/vhost-user/payloads.js';
 import { ProtocolFeature, VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { featureMask, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { FrontendError } from '../memory/errors.js';
@@ -12,7 +12,13 @@ import { BackendChannel } from './backend-channel.js';
 import { Connection, type Message } from './connection.js';
 import { DirtyLog } from './dirty-log.js';
 import { KeptOutbox } from './outbox.js';
-import { changesRecord, needsQuiet, serveRequest } from './requests.js';
+import {
+  changesRecord,
+  needsQuiet,
+  serveRequest,
+  type RequestContext,
+  type RequestObserver,
+} from './requests.js';
 import { hex, type SessionRecord } from './session-record.js';
 import { MESSAGE_MS, TURNS, type Seat, type Turns } from './turns.js';
 import { Vring, type VringContext } from './vring.js';
@@ -26,11 +32,7 @@ const QUEUES_SETTLE_MS = 1000;
 export type SessionState = 'connected' | 'running' | 'stopped';
 
 /** What a session tells its owner. None of these may throw. */
-export interface SessionObserver {
-  /** Why the region cannot be served, or null. */
-  inspectRegion(description: RegionDescription): string | null;
-  memoryChanged(): void;
-  featuresAcked(features: FeatureBits): void;
+export interface SessionObserver extends RequestObserver {
   stateChanged(state: SessionState): void;
   requestRefused(request: string, error: Error): void;
   ringFailed(index: number, error: Error): void;
@@ -49,7 +51,7 @@ export interface SessionObserver {
 }
 
 /** What outlives the process, and what a process before this one left. */
-export interface HandOver {
+interface HandOver {
   state: StateFile;
   keeper: FdKeeper;
   found: SessionRecord | null;
@@ -66,7 +68,7 @@ export interface HandOver {
  * Started means: from a configured ring's SET_VRING_ENABLE(1) until the first SET_VRING_ENABLE(0), GET_VRING_BASE,
  * reset or the end of the connection. Rings are served, and config changes announced, only then.
  */
-export class Session implements VringContext, DeviceHost {
+export class Session implements VringContext, RequestContext, DeviceHost {
   readonly memory: GuestMemory;
   readonly device: Device;
   readonly observer: SessionObserver;

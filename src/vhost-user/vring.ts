@@ -1,12 +1,5 @@
 import { VirtioFeature, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { EVENT_SUPPRESSION_BYTES, packedRingBytes } from '../../protocol/virtio/ring-packed.js';
-import {
-  availRingBytes,
-  DESC_BYTES,
-  descTableBytes,
-  MAX_QUEUE_SIZE,
-  usedRingBytes,
-} from '../../protocol/virtio/ring-split.js';
+import { DESC_BYTES, MAX_QUEUE_SIZE } from '../../protocol/virtio/ring-split.js';
 import { VHOST_VRING_F_LOG, type VringAddress } from '../../protocol/vhost-user/payloads.js';
 import { closeFd } from '../os/fd.js';
 import { EventWatch, isEventFd, signalEvent } from '../os/eventfd.js';
@@ -14,11 +7,10 @@ import { DriverError, FrontendError } from '../memory/errors.js';
 import type { GuestMemory, GuestSlice } from '../memory/guest-memory.js';
 import type { Chain } from '../virtqueue/chain.js';
 import type { Device } from '../virtqueue/device.js';
-import { PackedQueue } from '../virtqueue/packed-queue.js';
-import type { Queue, RingLayout } from '../virtqueue/queue.js';
-import { SplitQueue } from '../virtqueue/split-queue.js';
+import type { Queue } from '../virtqueue/queue.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { DirtyLog } from './dirty-log.js';
+import { openQueue } from './ring-place.js';
 import { hex, MAX_REASON, type VringRecord } from './session-record.js';
 import type { Seat } from './turns.js';
 
@@ -217,7 +209,11 @@ export class Vring {
   attach(): void {
     if (this.#queue !== null || this.#broken !== null || !this.configured) return;
     try {
-      this.#queue = this.#open();
+      const { memory, features } = this.#context;
+      const place = { size: this.size, address: this.#address, position: this.#position };
+      this.#queue = openQueue(place, memory, features, (slice, offset, lenBytes) =>
+        this.#logWrite(slice, offset, lenBytes),
+      );
       this.#context.intact();
     } catch (error) {
       this.#fail(error);
@@ -389,53 +385,6 @@ export class Vring {
   /** Of a packed ring (RingLayout.position). */
   get #position(): Uint32Array {
     return this.#context.memory.state.rings.subarray(2 * this.index, 2 * this.index + 2);
-  }
-
-  #open(): Queue {
-    const { memory, features } = this.#context;
-    const address = this.#address;
-    if (address === null) throw new DriverError('the ring has no addresses');
-    if (memory.regions.length === 0) {
-      // QEMU leaves out memory that it maps privately.
-      throw new FrontendError(
-        'the VMM shares no guest memory: add share=on to its memory backend and restart the VM',
-      );
-    }
-    const packed = hasFeature(features, VirtioFeature.VIRTIO_F_RING_PACKED);
-    const size = this.size;
-    // virtio 1.3, 2.7: "Queue Size is always a power of 2"; a packed ring has no such rule (2.8).
-    if (!packed && (size & (size - 1)) !== 0) throw new DriverError(`queue size ${size} is not a power of 2`);
-    const part = (name: string, userAddr: bigint, lenBytes: number, align: bigint): GuestSlice => {
-      const slice = userAddr % align === 0n ? memory.resolveUser(userAddr, lenBytes) : undefined;
-      if (slice === undefined) {
-        throw new DriverError(
-          `${name} of ${lenBytes} bytes at 0x${userAddr.toString(16)} is outside guest memory or not aligned to ${align}`,
-        );
-      }
-      return slice;
-    };
-    const layout: RingLayout = {
-      size,
-      memory,
-      position: this.#position,
-      eventIdx: hasFeature(features, VirtioFeature.VIRTIO_F_EVENT_IDX),
-      indirect: hasFeature(features, VirtioFeature.VIRTIO_F_INDIRECT_DESC),
-      descriptors: part(
-        'descriptors',
-        address.descriptor,
-        packed ? packedRingBytes(size) : descTableBytes(size),
-        16n,
-      ),
-      driver: part(
-        'driver area',
-        address.available,
-        packed ? EVENT_SUPPRESSION_BYTES : availRingBytes(size),
-        packed ? 4n : 2n,
-      ),
-      device: part('device area', address.used, packed ? EVENT_SUPPRESSION_BYTES : usedRingBytes(size), 4n),
-      onWrite: (area, offset, lenBytes) => this.#logWrite(layout[area], offset, lenBytes),
-    };
-    return packed ? new PackedQueue(layout) : new SplitQueue(layout);
   }
 
   #logWrite(slice: GuestSlice, offset: number, lenBytes: number): void {

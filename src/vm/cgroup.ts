@@ -16,7 +16,7 @@ import type { Emit } from '../ops/event-log.js';
 /** systemd starts a shell for the helper. */
 const HELPER_MS = 8000;
 
-export interface VmCgroupOptions {
+interface VmCgroupOptions {
   readonly pid: number;
   readonly paths: HostPaths;
   readonly emit: Emit;

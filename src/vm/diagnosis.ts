@@ -1,22 +1,23 @@
 import { formatSize } from '../../protocol/control/size.js';
 import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
+import { passedOnStep, refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
 import type { VmDiagnosis } from '../../protocol/control/schema.js';
 import type { SessionState } from '../vhost-user/session.js';
 import type { Kind } from './kinds.js';
 
 /** One thing that is wrong with a VM: a stable code, a sentence without its end, and the next step. */
-export type Diagnosis = VmDiagnosis;
+export type Diagnosis = Omit<VmDiagnosis, 'remedy'> & { readonly remedy: NextStep };
 
 /** The verdict in words: what is wrong, and after a colon what to do. */
-export function sentence({ text, remedy }: Diagnosis): string {
-  return `${text}: ${remedy}`;
+export function sentence({ text, remedy }: Diagnosis): RefusalText {
+  return refusal(text, remedy);
 }
 
 /** The diagnosis of a sentence that says after its first colon what to do; `otherwise` is the step where it has none. */
-export function inTwo(code: DiagnosisCode, said: string, otherwise = 'see balloond(8)'): Diagnosis {
+export function inTwo(code: DiagnosisCode, said: string, otherwise: NextStep = 'see balloond(8)'): Diagnosis {
   const at = said.indexOf(': ');
   if (at < 0) return { code, text: said, remedy: otherwise };
-  return { code, text: said.slice(0, at), remedy: said.slice(at + 2) };
+  return { code, text: said.slice(0, at), remedy: passedOnStep(said.slice(at + 2)) };
 }
 
 /** How long nothing may move before that is worth a sentence. */

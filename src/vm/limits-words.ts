@@ -1,12 +1,14 @@
 /** What is said of limits that do not hold, as diagnoses. */
+import type { NextStep } from '../../protocol/control/refusal.js';
 import { formatSize } from '../../protocol/control/size.js';
 import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
+import { RefusedError } from '../control/fleet.js';
 import type { CgroupReading, Limit } from '../host/cgroup.js';
 import { codeOf } from '../host/host-paths.js';
 import { inTwo, sentence, type Diagnosis } from './diagnosis.js';
 
 /** A limit that cannot be: the message says why and what to do. */
-export class LimitError extends Error {
+export class LimitError extends RefusedError {
   override readonly name = 'LimitError';
   readonly diagnosis: Diagnosis;
 
@@ -17,7 +19,7 @@ export class LimitError extends Error {
 }
 
 const DENIED = ['limits-denied', 'start balloond-limits.socket, or run the daemon as root'] as const;
-const REFUSALS: Readonly<Record<string, readonly [DiagnosisCode, string]>> = {
+const REFUSALS: Readonly<Record<string, readonly [DiagnosisCode, NextStep]>> = {
   EACCES: DENIED,
   EPERM: DENIED,
   EROFS: [

@@ -39,7 +39,7 @@ export type LimitsRecord = Type.Static<typeof LimitsRecord>;
 /** How long after a discard limits are lowered: an inflate is many discards. */
 const SETTLE_MS = 1000;
 
-export interface LimitsContext {
+interface LimitsContext {
   readonly cgroup: VmCgroup;
   readonly emit: Emit;
   readonly use: () => GuestUse;

@@ -20,7 +20,7 @@ const Document = Type.Object({
 export type BookDocument = Type.Static<typeof Document>;
 
 /** A document of the book, or why it cannot be read: a sentence without its subject, and the next step. */
-export type ReadBook = { document: BookDocument } | { unreadable: string };
+type ReadBook = { document: BookDocument } | { unreadable: string };
 
 /** Reads the text of one copy. */
 export function readBook(text: string): ReadBook {

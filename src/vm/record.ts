@@ -19,7 +19,7 @@ const Word = Type.Union([
   Type.Null(),
 ]);
 const ForcedFrom = Type.Object({ high: Word, max: Word });
-export type ForcedFrom = Type.Static<typeof ForcedFrom>;
+type ForcedFrom = Type.Static<typeof ForcedFrom>;
 
 const Wall = Type.Unsafe<WallMs>(Type.Number());
 const Boot = Type.Unsafe<BootMs>(Type.Number());

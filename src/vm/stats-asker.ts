@@ -8,7 +8,7 @@ import { momentOf, type VmRecord } from './record.js';
 const BEGIN_MS = 250;
 
 /** The part of a device that asks its guest for statistics, every so many seconds. */
-export interface AskedStats extends Pick<GuestStats, 'values' | 'receivedAt'> {
+interface AskedStats extends Pick<GuestStats, 'values' | 'receivedAt'> {
   request(): void;
   resume(values: ReadonlyMap<string, number>, receivedAt: Monotonic): void;
 }

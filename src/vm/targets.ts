@@ -5,7 +5,7 @@ import type { TargetBy } from './device-owner.js';
 import { KINDS, type DeviceKind } from './kinds.js';
 import type { Orders, Wishes } from './orders.js';
 
-export interface WantedTarget {
+interface WantedTarget {
   readonly bytes: number;
   readonly by: TargetBy;
   /** The size that was ordered, where the VM has less memory; null: it has enough. */
@@ -41,10 +41,3 @@ export function wantedTarget(
   const bytes = Math.max(0, ramBytes - Math.round(amountOf(wishes.target, ramBytes)));
   return { bytes, by: 'configuration', tooMuchBytes: null };
 }
-
-/** What is said of a VM without a device of this kind. */
-export const MISSING: Readonly<Record<DeviceKind, string>> = {
-  balloon: 'has a page cache balloon only: set its --cache-limit, or give the VM a balloon too (virtio-id=5)',
-  'cache-balloon':
-    'has no page cache balloon: connect one (virtio-id=13) to a socket with device = "cache-balloon"',
-};

@@ -1,4 +1,5 @@
 /** The troubles of a device that were found, as far as they stand: the verdict's memory. */
+import { passedOnStep } from '../../protocol/control/refusal.js';
 import { DIAGNOSIS_CODES, type DiagnosisCode } from '../../protocol/control/diagnosis.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
@@ -21,7 +22,7 @@ export class Troubles {
     if (problem === null) return;
     this.#found =
       diagnosis && isCode(diagnosis.code)
-        ? { ...diagnosis, code: diagnosis.code }
+        ? { ...diagnosis, code: diagnosis.code, remedy: passedOnStep(diagnosis.remedy) }
         : inTwo('earlier-build', problem);
   }
 

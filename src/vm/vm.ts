@@ -31,13 +31,9 @@ import {
 } from './orders.js';
 import { Pins, type Look } from './pins.js';
 import type { VmRecord } from './record.js';
-import { askedTarget, MISSING, wantedTarget } from './targets.js';
+import { inhibitedForGood, noDevice, noFreshStatistics, noStatistics, tooMuch } from './refused-orders.js';
+import { askedTarget, wantedTarget } from './targets.js';
 import { ordersOfRecord } from './taken-over.js';
-
-/** Something that was asked of a VM and cannot be: the message says why and what to do. */
-export class VmRefusal extends Error {
-  override readonly name = 'VmRefusal';
-}
 
 /** Limits that were ordered for an earlier process and do not hold for this one are tried again after so long. */
 const LIMITS_AGAIN_MS = 60_000;
@@ -249,16 +245,14 @@ export class Vm implements DeviceOwner<VmDevice> {
     if (over) this.#save();
   }
 
-  /** The operator's word: the policy leaves the VM alone from now on. Throws VmRefusal. */
+  /** The operator's word: the policy leaves the VM alone from now on. Throws RefusedError. */
   setTarget(target: TargetRequest): void {
     const { kind, bytes } = askedTarget(target);
     const device = this.#devices.get(kind);
-    if (device === undefined) throw new VmRefusal(`${this.name} ${MISSING[kind]}`);
+    if (device === undefined) throw noDevice(this.name, kind);
     const ram = device.ramBytes;
     if (ram > 0 && bytes > ram) {
-      throw new VmRefusal(
-        `${this.name} has ${formatSize(ram)} of memory, so ${formatSize(bytes)} is too much: ask for ${formatSize(ram)} at most`,
-      );
+      throw tooMuch(this.name, bytes, ram);
     }
     this.#order(withTarget(this.#orders, target, wallNow()));
     this.#settleTarget(device);
@@ -268,9 +262,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   async setInhibited(reason: string | null): Promise<void> {
     const { inhibit, ...others } = this.#orders;
     if (reason === null && inhibit === undefined && this.#wishes.inhibit !== null) {
-      throw new VmRefusal(
-        `the configuration inhibits ${this.name} (${this.#wishes.inhibit}): set no inhibit in its [[vm]], then run balloonctl reload`,
-      );
+      throw inhibitedForGood(this.name, this.#wishes.inhibit);
     }
     if (reason !== (inhibit?.reason ?? null)) {
       this.#order(reason === null ? others : { ...others, inhibit: { reason, since: wallNow() } });
@@ -300,18 +292,14 @@ export class Vm implements DeviceOwner<VmDevice> {
     for (const device of this.devices) device.statsIntervalSeconds = seconds;
   }
 
-  /** Throws VmRefusal when the guest can send none, or sends none in time. */
+  /** Throws RefusedError when the guest can send none, or sends none in time. */
   async refreshStats(timeoutMs: number): Promise<void> {
     const device = this.#lead;
     if (device?.kind === 'balloon' && !device.features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
-      throw new VmRefusal(
-        `${this.name} has no statistics: load a driver in the guest that acks VIRTIO_BALLOON_F_STATS_VQ, or offer that feature in the configuration`,
-      );
+      throw noStatistics(this.name);
     }
     if (!((await device?.refreshStats(timeoutMs)) ?? false)) {
-      throw new VmRefusal(
-        `${this.name} did not send statistics within ${timeoutMs / 1000} s: see \`balloonctl show ${this.name}\` for its state`,
-      );
+      throw noFreshStatistics(this.name, timeoutMs);
     }
   }
 

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import type { DaemonEvent } from '../../protocol/control/events.js';
+import type { DaemonEvent } from '../../protocol/control/schema.js';
 import { sinceOf } from '../../src/control/cli/events.js';
 import { ControlClient } from '../../src/control/client.js';
 import { BIN, DaemonProcess } from '../support/daemon.js';

@@ -2,7 +2,7 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import type { DaemonEvent } from '../../protocol/control/events.js';
+import type { DaemonEvent } from '../../protocol/control/schema.js';
 import type { Finding } from '../../src/control/cli/doctor.js';
 import { eventually } from '../support/deadline.js';
 import { CONFIG_ACTUAL } from '../support/balloon-driver.js';

@@ -254,22 +254,22 @@ void t.test('a VMM with both balloons is one VM, in metrics, too', async (t) => 
   const driver = await CacheDriver.start(frontend);
   await driver.add([{ pfn: FIRST, order: 6 }]);
   const bytes = 64 * PAGE_BYTES;
-  const [vm, ...others] = fleet.list();
+  const [vm, ...others] = fleet.control.list();
   t.same(others, []);
   t.match(vm, { state: 'connected', ramBytes: RAM_PAGES * PAGE_BYTES });
   t.match(vm, { balloon: { actualBytes: 0 }, cache: { actualBytes: bytes } });
-  const live = (): unknown => fleet.live().vms;
+  const live = (): unknown => fleet.control.live().vms;
   const onPage = [{ name: vm?.name, actualBytes: 0, cacheBytes: bytes }];
   t.match(live(), onPage);
   const sum = async (name: string): Promise<number[]> =>
-    parseMetrics(String(await fleet.metrics()))
+    parseMetrics(String(await fleet.control.metrics()))
       .filter((sample) => sample.name === name)
       .map(({ value }) => value);
   t.same(await sum('balloond_vm_cache_actual_bytes'), [bytes]);
   t.same(await sum('balloond_cache_inflated_bytes_total'), [bytes]);
   t.same(await sum('balloond_balloon_inflated_bytes_total'), [0]);
   closeFd(traditional);
-  await until(() => fleet.list()[0]?.state === 'running', 'the traditional one is gone');
+  await until(() => fleet.control.list()[0]?.state === 'running', 'the traditional one is gone');
   t.match(live(), onPage);
   t.same(await sum('balloond_vm_cache_actual_bytes'), [bytes]);
   frontend.close();
@@ -294,22 +294,22 @@ void t.test(
     const driver = await CacheDriver.start(frontend);
     fleet.startPolicy();
     const bytes = RAM_PAGES * PAGE_BYTES;
-    const limit = (): number => fleet.find('cached')?.cache?.targetBytes ?? -1;
+    const limit = (): number => fleet.control.find('cached')?.cache?.targetBytes ?? -1;
     await until(() => limit() === Math.floor(0.9 * RAM_PAGES) * PAGE_BYTES, 'all but its floor');
     t.equal(await driver.read(CACHE_CONFIG.numPages), limit() / PAGE_BYTES);
     const policy = { band: 'bronze', minBytes: Math.round(0.1 * bytes), maxBytes: bytes };
-    t.match(fleet.find('cached'), { policy: { ...policy, mode: 'auto' } });
+    t.match(fleet.control.find('cached'), { policy: { ...policy, mode: 'auto' } });
     await driver.reset();
-    await until(() => fleet.find('cached')?.state === 'stopped', 'the guest reboots');
+    await until(() => fleet.control.find('cached')?.state === 'stopped', 'the guest reboots');
     const again = await CacheDriver.start(frontend);
     t.equal(await again.read(CACHE_CONFIG.numPages), limit() / PAGE_BYTES, 'also for the next driver');
-    t.match(await fleet.setTarget('cached', { cacheLimitBytes: 5 * PAGE_BYTES }), {
+    t.match(await fleet.control.setTarget('cached', { cacheLimitBytes: 5 * PAGE_BYTES }), {
       policy: { mode: 'manual' },
     });
     await new Promise((resolve) => setTimeout(resolve, 200));
     t.equal(limit(), 5 * PAGE_BYTES);
-    await fleet.changePolicy({ paused: false, vm: 'cached' });
-    t.match(fleet.find('cached'), { policy: { mode: 'auto' } });
+    await fleet.control.changePolicy({ paused: false, vm: 'cached' });
+    t.match(fleet.control.find('cached'), { policy: { mode: 'auto' } });
     await until(() => limit() > 5 * PAGE_BYTES, 'governed again');
     frontend.close();
     await until(() => fleet.size === 0, 'it is gone');

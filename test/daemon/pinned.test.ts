@@ -99,7 +99,7 @@ void t.test('VMs are looked at every now and then', async (t) => {
   const events = new EventLog(log);
   const fleet = new VmFleet({}, events, NO_KEEPER, { pinCheckMs: 5, paths: vmm.tree.paths });
   const becomes = async (reason: string | null): Promise<void> => {
-    for (let turn = 0; fleet.list()[0]?.inhibited !== reason; turn++) {
+    for (let turn = 0; fleet.control.list()[0]?.inhibited !== reason; turn++) {
       if (turn > 2000) throw new Error(`never: ${String(reason)}`);
       await sleep(1);
     }

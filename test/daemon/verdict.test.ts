@@ -24,7 +24,7 @@ const healthy: Symptoms = {
   pinnedBy: null,
   silentRings: false,
 };
-const STOPPED = { code: 'ring-stopped', text: 'ring 0 is stopped', remedy: 'reload' } as const;
+const STOPPED = { code: 'ring-stopped', text: 'ring 0 is stopped', remedy: 'reload it' } as const;
 /** Half of what it should give. */
 const short: Symptoms = { ...healthy, actualBytes: 256 * MIB, heldBytes: 256 * MIB };
 
@@ -65,7 +65,7 @@ void t.test('nothing is said of a VM that is well, or has had little time', (t) 
 });
 
 void t.test('each trouble has a sentence that says what to do', (t) => {
-  says({ problem: STOPPED }, /^ring 0 is stopped: reload$/);
+  says({ problem: STOPPED }, /^ring 0 is stopped: reload it$/);
   says({ state: 'connected' }, /no guest driver.*has virtio_balloon /);
   says({ state: 'connected', driver: 'virtio_cache_balloon' }, /no guest driver.*has virtio_cache_balloon /);
   says({ silentRings: true }, /share=on/);
@@ -88,7 +88,7 @@ void t.test('what docs/operating.md explains is said somewhere', (t) => {
     'src/vm/troubles.ts',
     'src/vm/device.ts',
     'src/vm/limits-words.ts',
-    'src/vhost-user/vring.ts',
+    'src/vhost-user/ring-place.ts',
   ]
     .map((path) => readFileSync(join(import.meta.dirname, '../../..', path), 'utf8'))
     .join('\n');
@@ -98,7 +98,7 @@ void t.test('what docs/operating.md explains is said somewhere', (t) => {
 });
 
 void t.test('what is wrong with the VM comes before what follows from it', (t) => {
-  says({ problem: STOPPED, statsAgeMs: 60_000 }, /^ring 0 is stopped: reload$/, short);
+  says({ problem: STOPPED, statsAgeMs: 60_000 }, /^ring 0 is stopped: reload it$/, short);
   says({ pinnedBy: '/dev/vfio/12', statsAgeMs: 60_000 }, /pins/, short);
   says({ answered: false, statsAgeMs: 60_000 }, /never answered/, short);
   t.end();

@@ -5,7 +5,8 @@ import { deviceOptions } from '../../src/daemon/settings.js';
 import type { DeviceHandOver } from '../../src/vm/device-owner.js';
 import type { VmDevice } from '../../src/vm/device.js';
 import { vmView } from '../../src/vm/view.js';
-import { VmRefusal, type Vm } from '../../src/vm/vm.js';
+import { RefusedError } from '../../src/control/fleet.js';
+import type { Vm } from '../../src/vm/vm.js';
 import { serveDevice } from '../support/served-vm.js';
 import { createEventFd, signalEvent } from '../../src/os/eventfd.js';
 import { StateFile } from '../../src/memory/state-file.js';
@@ -205,7 +206,7 @@ export class HostileVmm {
           const bytes = dice.below(2 * RAM_BYTES);
           this.#vm.setTarget(dice.chance(50) ? { balloonBytes: bytes } : { memoryBytes: bytes });
         } catch (error) {
-          if (!(error instanceof VmRefusal)) throw error;
+          if (!(error instanceof RefusedError)) throw error;
         }
         break;
       case 1:

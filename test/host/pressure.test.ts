@@ -9,7 +9,7 @@ const FILE = '/proc/pressure/memory';
 
 void t.test('what the kernel writes, and what it does not', (t) => {
   const line = 'avg10=12.50 avg60=3.00 avg300=0.10 total=123456';
-  const parsed = { avg10: 12.5, avg60: 3, avg300: 0.1, totalUs: 123456 };
+  const parsed = { avg10: 12.5, totalUs: 123456 };
   t.same(parsePressure(`some ${line}\nfull ${line}\n`), { some: parsed, full: parsed });
   t.same(parsePressure(`some ${line}\n`), { some: parsed, full: null });
   for (const text of ['', 'full ' + line, 'some avg10=x', '\0']) t.equal(parsePressure(text), null);

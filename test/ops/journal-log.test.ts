@@ -8,7 +8,7 @@ import { EVENT_NAMES, EVENTS } from '../../protocol/control/events.js';
 import { messageCatalog } from '../../protocol/control/message-catalog.js';
 import { encodeJournalEntry, isJournalStream, journalFieldName } from '../../protocol/journal.js';
 import { EventLog, type LogSink } from '../../src/ops/event-log.js';
-import type { LevelledLog } from '../../src/ops/log.js';
+import type { LevelledLog } from '../../src/ops/levelled-log.js';
 import { JournalLog } from '../../src/ops/journal-log.js';
 import { closeFd } from '../../src/os/fd.js';
 import { bindDatagram, receive } from '../../src/os/socket.js';

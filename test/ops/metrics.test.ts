@@ -44,7 +44,7 @@ function everything(name: string): MeteredVm {
   };
   const cgroup = { path: '/a', currentBytes: 5, highBytes: 6, maxBytes: null };
   const stats = { ageSeconds: 3, VIRTIO_BALLOON_S_OOM_KILL: 2, VIRTIO_BALLOON_S_AVAIL: GIB, 'tag-99': 1 };
-  const line = { avg10: 1, avg60: 1, avg300: 1, totalUs: 2_500_000 };
+  const line = { avg10: 1, totalUs: 2_500_000 };
   const pressure = { some: line, full: { ...line, totalUs: 500_000 } };
   return {
     ...metered(name, { balloon, cache: { ...balloon, discardedBytesTotal: 1 }, cgroup, stats }),

@@ -5,8 +5,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DaemonEvent } from '../../protocol/control/events.js';
-import type { VmStats, VmView } from '../../protocol/control/schema.js';
+import type { VmStats, VmView, DaemonEvent } from '../../protocol/control/schema.js';
 import { ControlClient } from '../../src/control/client.js';
 import { PATIENCE_MS } from './deadline.js';
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
-import { EVENTS, type DaemonEvent, type EventName } from '../../protocol/control/events.js';
+import { EVENTS, type EventName } from '../../protocol/control/events.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
   DaemonChange,
@@ -16,7 +16,9 @@ import type {
   ReloadReport,
   TargetRequest,
   VmView,
+  DaemonEvent,
 } from '../../protocol/control/schema.js';
+import { passedOn } from '../../protocol/control/refusal.js';
 import { RefusedError, type DaemonControl, type EventSource, type Fleet } from '../../src/control/fleet.js';
 import { Metrics } from '../../src/ops/metrics.js';
 import type { Refusal } from '../../src/control/http.js';
@@ -194,7 +196,7 @@ export class MemoryFleet implements Fleet {
   }
 
   #get(name: string): VmView {
-    if (this.refusal !== null) throw new RefusedError(this.refusal);
+    if (this.refusal !== null) throw new RefusedError(passedOn(this.refusal));
     const vm = this.#vms.get(name);
     if (vm === undefined) throw new Error(`no VM ${name}`);
     return vm;

@@ -53,7 +53,7 @@ async function serve(folder: string): Promise<void> {
   sockets.listen();
   const daemon = new MemoryDaemon();
   daemon.state = daemonView({ pid: process.pid });
-  await startControlServer(join(folder, 'control.sock'), fleet, events, '0', daemon, ignore);
+  await startControlServer(join(folder, 'control.sock'), fleet.control, events, '0', daemon, ignore);
   notify({ READY: 1 });
   startWatchdog((withinMs) => fleet.discardsMove(withinMs));
 }

@@ -1,6 +1,6 @@
 // A fleet in this process, and VMMs in this process that connect devices of one VM to it, as often as a test wants.
 import type { Test } from 'tap';
-import type { DaemonEvent } from '../../protocol/control/events.js';
+import type { DaemonEvent } from '../../protocol/control/schema.js';
 import { VmFleet } from '../../src/daemon/fleet.js';
 import type { ConfigFile, SocketSettings } from '../../src/daemon/settings.js';
 import { EventLog } from '../../src/ops/event-log.js';

@@ -17,33 +17,36 @@ void t.test('a VM that connects is as the configuration says, and an operator go
     policy: { mode: 'manual' },
     orders: [{ by: 'configuration' }, { by: 'configuration' }, { by: 'configuration' }],
   };
-  t.match(fleet.find(NAME), asConfigured);
+  t.match(fleet.control.find(NAME), asConfigured);
   await t.rejects(
-    fleet.setInhibited(NAME, null),
+    fleet.control.setInhibited(NAME, null),
     /configuration inhibits web \(it migrates\): set no inhibit in/,
   );
-  await t.rejects(fleet.changePolicy({ paused: false, vm: NAME }), /configuration keeps the policy away/);
-  await fleet.setTarget(NAME, { memoryBytes: RAM_BYTES });
-  await fleet.setInhibited(NAME, 'backup');
+  await t.rejects(
+    fleet.control.changePolicy({ paused: false, vm: NAME }),
+    /configuration keeps the policy away/,
+  );
+  await fleet.control.setTarget(NAME, { memoryBytes: RAM_BYTES });
+  await fleet.control.setInhibited(NAME, 'backup');
   const ordered = { inhibited: 'backup', balloon: { targetBytes: 0 } };
-  t.match(fleet.find(NAME), ordered);
+  t.match(fleet.control.find(NAME), ordered);
   await gone();
   await connect('balloon');
-  t.match(fleet.find(NAME), ordered);
-  await fleet.setInhibited(NAME, null);
-  await fleet.changePolicy({ paused: false, vm: NAME });
-  t.match(fleet.find(NAME), asConfigured, 'what is taken back leaves what is configured');
+  t.match(fleet.control.find(NAME), ordered);
+  await fleet.control.setInhibited(NAME, null);
+  await fleet.control.changePolicy({ paused: false, vm: NAME });
+  t.match(fleet.control.find(NAME), asConfigured, 'what is taken back leaves what is configured');
 });
 
 void t.test('a configuration that is read again takes effect at once', async (t) => {
   const { fleet, connect } = wire(t);
   const device = await connect('balloon');
   await device.give(64);
-  t.match(fleet.find(NAME), { inhibited: null, orders: [], policy: { mode: 'observe' } });
+  t.match(fleet.control.find(NAME), { inhibited: null, orders: [], policy: { mode: 'observe' } });
   fleet.configure(config, []);
-  t.match(fleet.find(NAME), { inhibited: 'it migrates', balloon: { targetBytes: 0.75 * RAM_BYTES } });
+  t.match(fleet.control.find(NAME), { inhibited: 'it migrates', balloon: { targetBytes: 0.75 * RAM_BYTES } });
   fleet.configure({ vm: [{ match: '*', policy: 'manual' }] }, []);
-  t.match(fleet.find(NAME), { inhibited: null, policy: { mode: 'manual' } });
+  t.match(fleet.control.find(NAME), { inhibited: null, policy: { mode: 'manual' } });
   fleet.configure({}, []);
-  t.match(fleet.find(NAME), { inhibited: null, orders: [], policy: { mode: 'observe' } });
+  t.match(fleet.control.find(NAME), { inhibited: null, orders: [], policy: { mode: 'observe' } });
 });

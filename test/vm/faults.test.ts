@@ -16,12 +16,12 @@ const PAGE_BYTES = 4096;
 void t.test('an inhibit reaches a device that connects later', async (t) => {
   const { fleet, connect } = wire(t);
   await connect('cache-balloon');
-  await fleet.setInhibited(NAME, 'backup');
+  await fleet.control.setInhibited(NAME, 'backup');
   const late = await connect('balloon');
   await late.give(512);
   // A sweep is due after 10 ms.
   await sleep(100);
-  t.match(fleet.find(NAME), {
+  t.match(fleet.control.find(NAME), {
     inhibited: 'backup',
     balloon: { discardedBytesTotal: 0, pendingBytes: 512 * PAGE_BYTES },
   });
@@ -30,16 +30,16 @@ void t.test('an inhibit reaches a device that connects later', async (t) => {
 void t.test('limits belong to the VM, whichever of its devices comes or goes', async (t) => {
   const { fleet, connect, limit } = wire(t);
   const cache = await connect('cache-balloon');
-  await fleet.setLimits(NAME, { high: 512 * MIB });
+  await fleet.control.setLimits(NAME, { high: 512 * MIB });
   const balloon = await connect('balloon');
-  t.match(fleet.find(NAME), { limits: { high: 512 * MIB } });
+  t.match(fleet.control.find(NAME), { limits: { high: 512 * MIB } });
   cache.frontend.close();
   await eventually(
-    () => fleet.find(NAME)?.cache === null,
+    () => fleet.control.find(NAME)?.cache === null,
     () => 'one is gone',
   );
   t.equal(limit('high'), String(512 * MIB), 'the VM lives');
-  await fleet.setLimits(NAME, { high: 'restore' });
+  await fleet.control.setLimits(NAME, { high: 'restore' });
   t.equal(limit('high'), 'max');
   balloon.frontend.close();
 });
@@ -47,13 +47,13 @@ void t.test('limits belong to the VM, whichever of its devices comes or goes', a
 void t.test('the word of an operator outlives a power cycle of the VM', async (t) => {
   const { fleet, connect, gone, limit } = wire(t);
   await connect('balloon');
-  await fleet.setTarget(NAME, { balloonBytes: MIB });
-  await fleet.setInhibited(NAME, 'backup');
-  await fleet.setLimits(NAME, { high: 512 * MIB });
+  await fleet.control.setTarget(NAME, { balloonBytes: MIB });
+  await fleet.control.setInhibited(NAME, 'backup');
+  await fleet.control.setLimits(NAME, { high: 512 * MIB });
   await gone();
   t.equal(limit('high'), 'max', 'a VM that is gone leaves nothing');
   await connect('balloon');
-  t.match(fleet.find(NAME), {
+  t.match(fleet.control.find(NAME), {
     inhibited: 'backup',
     balloon: { targetBytes: MIB },
     policy: { mode: 'manual' },
@@ -62,7 +62,7 @@ void t.test('the word of an operator outlives a power cycle of the VM', async (t
     () => limit('high') === String(512 * MIB),
     () => 'the limit holds again',
   );
-  t.match(fleet.find(NAME), { limits: { high: 512 * MIB } });
+  t.match(fleet.control.find(NAME), { limits: { high: 512 * MIB } });
 });
 
 void t.test('the policy sees a shared cgroup where it is allowed', async (t) => {
@@ -75,7 +75,7 @@ void t.test('the policy sees a shared cgroup where it is allowed', async (t) => 
   tree.process(77, CGROUP);
   tree.memory(CGROUP, { current: 3 * MIB });
   await connect('balloon');
-  t.match(fleet.find(NAME)?.cgroup, { path: CGROUP });
+  t.match(fleet.control.find(NAME)?.cgroup, { path: CGROUP });
   fleet.startPolicy();
   const lines = (): string[] => (existsSync(record) ? readFileSync(record, 'utf8').split('\n') : []);
   await eventually(

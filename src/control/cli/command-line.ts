@@ -32,7 +32,7 @@ export type OptionValues = Readonly<Record<string, string | boolean | undefined>
  * What is asked for: a command, the version, or help (of one command, or of all), which is bad usage where nobody asked for
  * it.
  */
-export type CommandLine<Command> =
+type CommandLine<Command> =
   | { command: Command; operands: readonly string[]; values: OptionValues }
   | { version: true }
   | { help: Command | null; asked: boolean };

@@ -7,7 +7,7 @@ import { printable, type Output } from './output.js';
 export type DaemonSaid = Partial<DaemonView> & Pick<DaemonView, 'version'>;
 
 /** Something that is not as it should be, and what to do about it. */
-export interface Note {
+interface Note {
   found: string;
   remedy: string;
 }

@@ -1,6 +1,6 @@
 /** `balloonctl doctor`: what on this host, and in each VM, keeps memory from coming back, and what mends it. */
-import type { DaemonEvent } from '../../../protocol/control/events.js';
-import type { BalloonView, VmDiagnosis, VmView } from '../../../protocol/control/schema.js';
+import { refusal } from '../../../protocol/control/refusal.js';
+import type { BalloonView, VmDiagnosis, VmView, DaemonEvent } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
@@ -10,7 +10,7 @@ import { printable, type Output, type Style } from './output.js';
 import { count, wrap } from './text.js';
 
 /** `mend`: something does not work until it is mended. `note`: it works, and could be better. */
-export type Level = 'ok' | 'note' | 'mend';
+type Level = 'ok' | 'note' | 'mend';
 
 export interface Finding {
   /** `host`, `daemon`, or the name of a VM. */
@@ -53,7 +53,8 @@ export async function doctor(client: ControlClient, output: Output, own: string)
   if (output.json) output.document(findings);
   else output.print(findings.map((finding) => render(finding, output)).join('\n'));
   const toMend = findings.filter(({ level }) => level === 'mend').length;
-  if (toMend > 0) throw new FoundError(`${toMend} to mend: do what stands behind each arrow above`);
+  if (toMend > 0)
+    throw new FoundError(refusal(`${toMend} to mend`, 'do what stands behind each arrow above'));
 }
 
 export function examineHost(host: HostFacts): Finding[] {
@@ -112,7 +113,7 @@ export function examineHost(host: HostFacts): Finding[] {
 }
 
 /** Of which version the daemon is, and who holds its VMs while none runs. */
-export function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
+function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
   const { version, holder } = daemon;
   const other = otherVersion(daemon, own);
   const versions: Finding =
@@ -134,7 +135,7 @@ export function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
   return [versions, holder === null ? finding : { ...finding, level: 'note' }];
 }
 
-export function examineConfiguration(daemon: DaemonSaid): Finding {
+function examineConfiguration(daemon: DaemonSaid): Finding {
   const mistake = mistaken(daemon);
   if (mistake !== null) return bad('daemon', 'configuration', mistake.found, mistake.remedy);
   const files = daemon.configFiles ?? [];

@@ -1,6 +1,7 @@
 /** `balloonctl events`: one line an event. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DaemonEvent, EventLevel } from '../../../protocol/control/events.js';
+import type { EventLevel } from '../../../protocol/control/events.js';
+import type { DaemonEvent } from '../../../protocol/control/schema.js';
 import { UnreachableError, type ControlClient, type EventsWanted } from '../client.js';
 import { UsageError } from './exit.js';
 import { printable, type Output, type Style } from './output.js';

@@ -1,4 +1,6 @@
-/** The exit codes of balloonctl, which scripts rely on. */
+/** The exit codes of balloonctl, which scripts rely on, and the errors behind them. */
+import { RefusingError } from '../../../protocol/control/refusal.js';
+
 export const EXIT = { done: 0, refused: 1, usage: 2, unreachable: 3, timedOut: 4 } as const;
 
 /** What each of them means. */
@@ -10,18 +12,18 @@ export const EXIT_WORDS: Readonly<Record<(typeof EXIT)[keyof typeof EXIT], strin
   4: '`--wait` timed out; the target stands',
 };
 
-/** The command line makes no sense; the message is one line. */
+/** The command line makes no sense; the message is one line. The next step is the help, which balloonctl adds. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
 /** `--wait` ran out of time; the message says how far it got. */
-export class WaitTimeoutError extends Error {
+export class WaitTimeoutError extends RefusingError {
   override readonly name = 'WaitTimeoutError';
 }
 
 /** `doctor` found something to mend; the message says how much. */
-export class FoundError extends Error {
+export class FoundError extends RefusingError {
   override readonly name = 'FoundError';
 }
 

@@ -7,7 +7,7 @@ const DISCOVERY = '/usr/share/qemu/vhost-user/50-balloond.json';
 const DEVICE = 'vhost-user-test-device-pci';
 const RUN_TIMEOUT_MS = 10_000;
 
-export interface QemuFacts {
+interface QemuFacts {
   path: string;
   version: string;
   /** Its `-device help` lists the device that qemu-args needs. */

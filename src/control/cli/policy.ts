@@ -1,4 +1,5 @@
 /** `balloonctl policy show, pause, resume, explain`. */
+import { refusal } from '../../../protocol/control/refusal.js';
 import type { PolicyState } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { ControlError, type ControlClient } from '../client.js';
@@ -26,7 +27,7 @@ export async function pausePolicy(
 export async function explainPolicy(client: ControlClient, output: Output, name: string): Promise<void> {
   const vm = (await client.policy()).vms.find((candidate) => candidate.name === name);
   if (vm === undefined)
-    throw new ControlError(404, `no VM is called ${printable(name)}: see balloonctl list`);
+    throw new ControlError(404, refusal(`no VM is called ${printable(name)}`, 'see balloonctl list'));
   if (output.json) {
     output.document(vm);
     return;

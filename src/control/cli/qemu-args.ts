@@ -4,7 +4,7 @@ import { UsageError } from './exit.js';
 
 const MIB = 1024 ** 2;
 
-export interface QemuArgs {
+interface QemuArgs {
   /** Guest RAM; QEMU wants whole MiB. */
   readonly memoryBytes: number;
   /** The guest's name, by which the daemon then knows the VM. */

@@ -13,7 +13,7 @@ export async function reload(client: ControlClient, output: Output): Promise<voi
   else output.print(renderReload(report, await client.daemon()));
 }
 
-export function renderReload({ file, changes }: ReloadReport, daemon: DaemonSaid): string {
+function renderReload({ file, changes }: ReloadReport, daemon: DaemonSaid): string {
   if (changes.length === 0) return `${printable(file)}: nothing changed`;
   const when: Record<Effect, string> = {
     now: 'in effect now',

@@ -1,4 +1,11 @@
 /** `balloonctl set`: sends a target and, with `--wait`, watches until the guest has followed it. */
+import {
+  passedOn,
+  refusal,
+  refusalOf,
+  type NextStep,
+  type RefusalText,
+} from '../../../protocol/control/refusal.js';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { TargetRequest, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
@@ -58,17 +65,21 @@ function overruled(vm: VmView): ControlError {
   const target = formatSize(vm.balloon.targetBytes);
   return new ControlError(
     409,
-    `the target of ${printable(vm.name)} was changed to ${target} by someone else while waiting: see balloonctl events`,
+    refusal(
+      `the target of ${printable(vm.name)} was changed to ${target} by someone else while waiting`,
+      'see balloonctl events',
+    ),
   );
 }
 
-function explain(vm: VmView, waitSeconds: number): string {
+function explain(vm: VmView, waitSeconds: number): RefusalText {
   const { targetBytes, actualBytes } = vm.balloon;
   const name = printable(vm.name);
-  const guess =
+  const held = `${name} holds ${formatSize(actualBytes)} of ${formatSize(targetBytes)} after ${waitSeconds} s`;
+  if (vm.verdict !== null) return refusalOf(`${held}:`, passedOn(printable(vm.verdict)));
+  const step: NextStep =
     vm.state === 'running'
       ? `the guest may have no more to give; the target stands, see balloonctl show ${name}`
       : 'no guest driver is running, load virtio_balloon in the guest';
-  const why = vm.verdict === null ? guess : printable(vm.verdict);
-  return `${name} holds ${formatSize(actualBytes)} of ${formatSize(targetBytes)} after ${waitSeconds} s: ${why}`;
+  return refusal(held, step);
 }

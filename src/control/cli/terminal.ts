@@ -14,7 +14,7 @@ const ROWS = 24;
 const SIGNALS = ['SIGTERM', 'SIGHUP', 'SIGINT', 'SIGQUIT'] as const;
 
 /** What shows the lines: src/os/print.ts's `stdout`. */
-export interface Screen {
+interface Screen {
   readonly columns: number | undefined;
   readonly rows: number | undefined;
   write(text: string): void;

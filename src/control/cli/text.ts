@@ -10,7 +10,7 @@ const ELLIPSIS = '…';
 let segmenter: Intl.Segmenter | null = null;
 
 /** What a reader takes for one letter each: marks and joined emoji stay with what they belong to. */
-export function lettersOf(text: string): string[] {
+function lettersOf(text: string): string[] {
   if (PLAIN.test(text)) return text.split('');
   segmenter ??= new Intl.Segmenter();
   return Array.from(segmenter.segment(text), ({ segment }) => segment);
@@ -81,7 +81,7 @@ export function shorten(text: string, width: number): string {
 }
 
 /** At most `width` columns of `text`: the first `head` of them, an ellipsis, and the end. */
-export function shortenMiddle(text: string, width: number, head = Math.floor((width - 1) / 2)): string {
+function shortenMiddle(text: string, width: number, head = Math.floor((width - 1) / 2)): string {
   if (columnsOf(text) <= width) return text;
   if (width < 1) return '';
   const letters = lettersOf(text);

@@ -23,7 +23,7 @@ const BY: Record<SortKey, (vm: VmView) => number> = {
 };
 
 /** What a row says of a VM by one letter. */
-export const MARKS = { I: 'inhibited', P: 'policy paused by hand', F: 'forced' } as const;
+const MARKS = { I: 'inhibited', P: 'policy paused by hand', F: 'forced' } as const;
 type Mark = keyof typeof MARKS;
 
 export interface Screen {
@@ -72,12 +72,12 @@ export function summaryLines({ vms, policy }: Seen, columns: number): string[] {
 }
 
 /** The name fills `nameColumns`; the rest begins two columns after it. */
-export interface Row {
+interface Row {
   name: string;
   rest: string;
 }
 
-export interface Table {
+interface Table {
   nameColumns: number;
   head: string;
   /** One for each VM, in their order. */

@@ -4,7 +4,7 @@ import type { ConfigSource } from './sources.js';
 
 type Table = Readonly<Record<string, unknown>>;
 
-export interface MergedConfig {
+interface MergedConfig {
   readonly document: Table;
   /** Where the value that `where` leads to was written; null where no file has it. */
   readonly placeOf: (where: readonly string[]) => { file: string; place: Place } | null;

@@ -1,3 +1,4 @@
+import { refusal, refusalLines, refusalOf, type RefusalText } from '../../../protocol/control/refusal.js';
 import type { Place } from '../toml-place.js';
 import { SettingsError } from '../settings.js';
 
@@ -9,33 +10,34 @@ export interface ConfigMistake {
   readonly place: Place | null;
   /** The key as `socket.0.path`, or the flag; without one, the file itself is meant. */
   readonly key?: string;
-  readonly what: string;
+  readonly what: RefusalText;
 }
 
 /** `FILE:LINE:COLUMN: KEY is wrong: what to do`. */
-export function mistakeLine({ file, place, key, what }: ConfigMistake): string {
-  if (file === null) return `${key ?? 'the command line'} ${what}`;
+function mistakeLine({ file, place, key, what }: ConfigMistake): RefusalText {
+  if (file === null) return refusalOf(key ?? 'the command line', what);
   const at = place === null ? file : `${file}:${place.line}:${place.column}`;
-  if (key !== undefined) return `${at}: ${key} ${what}`;
-  return place === null ? `${at} ${what}` : `${at}: the file ${what}`;
+  if (key !== undefined) return refusalOf(`${at}: ${key}`, what);
+  return refusalOf(place === null ? at : `${at}: the file`, what);
 }
 
 /** A configuration with mistakes; the message has one line for each. */
 export class ConfigError extends SettingsError {
-  readonly lines: readonly string[];
+  readonly lines: readonly RefusalText[];
 
   constructor(mistakes: readonly ConfigMistake[]) {
     const lines = inOrder(mistakes).map(mistakeLine);
-    super(lines.join('\n'));
+    super(refusalLines(lines));
     this.lines = lines;
   }
 
   /** The first mistake, and how many more there are. */
-  get brief(): string {
-    const [first = ''] = this.lines;
+  get brief(): RefusalText {
+    const first = this.lines[0] ?? this.message;
     const more = this.lines.length - 1;
     if (more === 0) return first;
-    return `${first}; there ${more === 1 ? 'is 1 more mistake' : `are ${more} more mistakes`}, see balloond --check-config`;
+    const others = more === 1 ? 'is 1 more mistake' : `are ${more} more mistakes`;
+    return refusal(first, `there ${others}, see balloond --check-config`, '; ');
   }
 }
 

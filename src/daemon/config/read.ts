@@ -1,4 +1,5 @@
 /** The one way from files and flags to a configuration: start-up, reload and --check-config all take it. */
+import { refusal, type RefusalText } from '../../../protocol/control/refusal.js';
 import { DEFAULT_CONFIG_PATH, DEFAULT_CONTROL_PATH } from '../options.js';
 import { ADDRESS_FORM, ConfigFile, readAddress, type SocketSettings } from '../settings.js';
 import { mergeSources } from './merge.js';
@@ -8,7 +9,7 @@ import { compareShape, type Schema } from './shape.js';
 import { readSources } from './sources.js';
 
 /** The flags that have a say in what the configuration means. Flags win over files. */
-export interface ConfigFlags {
+interface ConfigFlags {
   readonly config?: string | undefined;
   readonly control?: string | undefined;
   readonly metrics?: string | undefined;
@@ -39,7 +40,7 @@ export function readConfiguration(flags: ConfigFlags): Configuration {
   const usable = mistakes.some(({ key }) => key === 'control') ? wanted.slice(1) : wanted;
   for (const { where, what } of pathMistakes(usable)) mistakes.push(placed(where, what));
   if (flags.metrics !== undefined && readAddress(flags.metrics) === null) {
-    mistakes.push(placed(['--metrics'], `is no address: ${ADDRESS_FORM}`));
+    mistakes.push(placed(['--metrics'], refusal('is no address', ADDRESS_FORM)));
   }
   if (mistakes.length > 0) throw new ConfigError(mistakes);
   const metrics = flags.metrics ?? config.metrics ?? null;
@@ -70,7 +71,7 @@ interface ReadFiles {
   readonly config: ConfigFile;
   readonly files: readonly string[];
   readonly mistakes: ConfigMistake[];
-  readonly placed: (where: readonly string[], what: string) => ConfigMistake;
+  readonly placed: (where: readonly string[], what: RefusalText) => ConfigMistake;
 }
 
 function readFiles(path: string | undefined): ReadFiles {
@@ -89,7 +90,7 @@ function readFiles(path: string | undefined): ReadFiles {
   const merged = mergeSources(sources, documents);
   // Without what is wrong in it: what the rules look at is as the schema has it.
   const config = merged.document as ConfigFile;
-  const placed = (where: readonly string[], what: string): ConfigMistake => {
+  const placed = (where: readonly string[], what: RefusalText): ConfigMistake => {
     const at = where[0]?.startsWith('--') === true ? null : merged.placeOf(where);
     return { file: at?.file ?? null, place: at?.place ?? null, key: where.join('.'), what };
   };

@@ -1,4 +1,5 @@
 /** What a JSON Schema cannot say of a configuration: what belongs together, and what this machine has. */
+import { refusal, type RefusalText } from '../../../protocol/control/refusal.js';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import type { Standing } from '../../os/errors.js';
 import { standingAt } from '../../os/socket.js';
@@ -23,7 +24,7 @@ export function documentMistakes(config: ConfigFile): ShapeMistake[] {
     what,
   }));
   if (config.metrics !== undefined && readAddress(config.metrics) === null) {
-    mistakes.push({ where: ['metrics'], what: `is no address: ${ADDRESS_FORM}` });
+    mistakes.push({ where: ['metrics'], what: refusal('is no address', ADDRESS_FORM) });
   }
   return [...mistakes, ...orderMistakes(config)];
 }
@@ -31,24 +32,34 @@ export function documentMistakes(config: ConfigFile): ShapeMistake[] {
 /** Orders of [[vm]] that contradict each other, or what else the same table says. */
 function orderMistakes({ vm = [] }: ConfigFile): ShapeMistake[] {
   return vm.flatMap(({ target, policy, min, max }, n) => {
-    const mistake = (key: string, what: string): ShapeMistake => ({ where: ['vm', String(n), key], what });
+    const mistake = (key: string, what: RefusalText): ShapeMistake => ({
+      where: ['vm', String(n), key],
+      what,
+    });
     if (target === undefined) return [];
     const amount = amountOrNull(target);
     if (amount === null)
-      return [mistake('target', `"${target}" is no amount: write a size, or a percentage of RAM`)];
+      return [mistake('target', refusal(`"${target}" is no amount`, 'write a size, or a percentage of RAM'))];
     if ('share' in amount && amount.share > 1)
-      return [mistake('target', `"${target}" is more than 100%: lower it`)];
+      return [mistake('target', refusal(`"${target}" is more than 100%`, 'lower it'))];
     const mistakes: ShapeMistake[] = [];
     if (policy === 'auto') {
       mistakes.push(
-        mistake('policy', '"auto" contradicts target, which keeps the policy away: take one of the two out'),
+        mistake(
+          'policy',
+          refusal('"auto" contradicts target, which keeps the policy away', 'take one of the two out'),
+        ),
       );
     }
     if (isLess(amount, amountOrNull(min))) {
-      mistakes.push(mistake('target', `(${target}) is below min (${min ?? ''}): raise target or lower min`));
+      mistakes.push(
+        mistake('target', refusal(`(${target}) is below min (${min ?? ''})`, 'raise target or lower min')),
+      );
     }
     if (isLess(amountOrNull(max), amount)) {
-      mistakes.push(mistake('target', `(${target}) is above max (${max ?? ''}): lower target or raise max`));
+      mistakes.push(
+        mistake('target', refusal(`(${target}) is above max (${max ?? ''})`, 'lower target or raise max')),
+      );
     }
     return mistakes;
   });
@@ -67,10 +78,10 @@ export function pathMistakes(wanted: readonly WantedPath[]): ShapeMistake[] {
     // A shell's folder is not the service's.
     const relative = !where[0]?.startsWith('--') && !isAbsolute(path);
     const what = relative
-      ? 'is relative, and the folder of a service is /: give a path that begins with /'
+      ? refusal('is relative, and the folder of a service is /', 'give a path that begins with /')
       : twin === undefined
         ? pathMistake(path)
-        : `is the path of ${nameOf(twin)} as well: give each its own`;
+        : refusal(`is the path of ${nameOf(twin)} as well`, 'give each its own');
     return what === null ? [] : [{ where, what }];
   });
 }
@@ -79,19 +90,21 @@ function nameOf({ where: [key = '', ...more], path }: WantedPath): string {
   return more.length === 0 ? `${key} (${path})` : `another [[socket]] (${path})`;
 }
 
-function pathMistake(path: string): string | null {
+function pathMistake(path: string): RefusalText | null {
   const bytes = Buffer.byteLength(path);
-  if (bytes > MAX_PATH_BYTES) return `has ${bytes} bytes: give a path of at most ${MAX_PATH_BYTES} bytes`;
+  if (bytes > MAX_PATH_BYTES)
+    return refusal(`has ${bytes} bytes`, `give a path of at most ${MAX_PATH_BYTES} bytes`);
   const folder = dirname(path);
   const parent = standingAt(folder);
-  if (parent === 'nothing') return `lies in ${folder}, which does not exist: create its folder first`;
+  if (parent === 'nothing')
+    return refusal(`lies in ${folder}, which does not exist`, 'create its folder first');
   if (parent !== 'folder' && parent !== 'hidden')
-    return `lies in ${folder}, which is no folder: give another path`;
+    return refusal(`lies in ${folder}, which is no folder`, 'give another path');
   return TAKEN[standingAt(path)] ?? null;
 }
 
-const TAKEN: Readonly<Partial<Record<Standing, string>>> = {
-  folder: 'is a folder: give the path of a file in it',
-  link: 'is a symbolic link that leads nowhere: move it away, or give another path',
-  file: 'is a file and no socket: move it away, or give another path',
+const TAKEN: Readonly<Partial<Record<Standing, RefusalText>>> = {
+  folder: refusal('is a folder', 'give the path of a file in it'),
+  link: refusal('is a symbolic link that leads nowhere', 'move it away, or give another path'),
+  file: refusal('is a file and no socket', 'move it away, or give another path'),
 };

@@ -1,4 +1,5 @@
 /** Compares a document with a JSON Schema and names every mistake, in words for an operator. */
+import { refusal, type NextStep, type RefusalText } from '../../../protocol/control/refusal.js';
 import { nearest } from '../../control/nearest.js';
 
 /** The part of JSON Schema that the configuration file uses. */
@@ -24,10 +25,10 @@ export interface Schema {
 export interface ShapeMistake {
   readonly where: readonly string[];
   /** The rest of a sentence whose subject is the key. */
-  readonly what: string;
+  readonly what: RefusalText;
 }
 
-export interface ShapeReport {
+interface ShapeReport {
   readonly mistakes: ShapeMistake[];
   /** The document without what is wrong in it; arrays of tables keep their indices. */
   readonly rest: unknown;
@@ -68,20 +69,22 @@ interface Context {
 const WRONG = Symbol('wrong');
 
 function value(schema: Schema, found: unknown, where: readonly string[], context: Context): unknown {
-  const wrong = (what: string): typeof WRONG => {
+  const wrong = (what: RefusalText): typeof WRONG => {
     context.mistakes.push({ where, what });
     return WRONG;
   };
   if (schema.type === 'object') {
     if (isTable(found)) return table(schema, found, where, context);
-    return wrong(`must be a table, and is ${kindOf(found)}: write [${where.join('.')}] on a line of its own`);
+    return wrong(
+      refusal(`must be a table, and is ${kindOf(found)}`, `write [${where.join('.')}] on a line of its own`),
+    );
   }
   if (schema.type === 'array') {
     if (!Array.isArray(found)) {
       const tables = schema.items?.type === 'object';
       const name = where.filter((part) => !/^\d+$/.test(part)).join('.');
-      const form = tables ? `write [[${name}]] on a line of its own` : 'write it in [brackets]';
-      return wrong(`must be an array, and is ${kindOf(found)}: ${form}`);
+      const form: NextStep = tables ? `write [[${name}]] on a line of its own` : 'write it in [brackets]';
+      return wrong(refusal(`must be an array, and is ${kindOf(found)}`, form));
     }
     return array(schema, found, where, context);
   }
@@ -103,7 +106,10 @@ function table(schema: Schema, found: Table, where: readonly string[], context: 
   }
   for (const key of required) {
     if (Object.hasOwn(found, key)) continue;
-    context.mistakes.push({ where, what: `has no ${key}: add ${key} = ${example(properties[key] ?? {})}` });
+    context.mistakes.push({
+      where,
+      what: refusal(`has no ${key}`, `add ${key} = ${example(properties[key] ?? {})}`),
+    });
   }
   return rest;
 }
@@ -119,7 +125,7 @@ function array(
     const range = maxItems === Infinity ? `at least ${minItems}` : `${minItems} to ${maxItems}`;
     context.mistakes.push({
       where,
-      what: `must have ${range} entries, and has ${found.length}: add or remove some`,
+      what: refusal(`must have ${range} entries, and has ${found.length}`, 'add or remove some'),
     });
   }
   const rest = found.map((one, n) => value(items, one, [...where, String(n)], context));
@@ -142,26 +148,26 @@ function scalarFits(schema: Schema, found: unknown): boolean {
   return pattern === undefined || new RegExp(pattern, 'u').test(found);
 }
 
-function mustBe(schema: Schema, found: unknown): string {
+function mustBe(schema: Schema, found: unknown): RefusalText {
   const choices = (schema.anyOf ?? []).flatMap(({ const: only }) => (typeof only === 'string' ? [only] : []));
   const said = shown(found);
   if (typeof found === 'string' && found.length > (schema.maxLength ?? Infinity)) {
-    return `has ${Buffer.byteLength(found)} bytes: give ${kindWords(schema)}`;
+    return refusal(`has ${Buffer.byteLength(found)} bytes`, `give ${kindWords(schema)}`);
   }
   if (choices.length === 0)
-    return `must be ${kindWords(schema).replaceAll('`', '')}, and is ${said}: give such a value`;
+    return refusal(`must be ${kindWords(schema).replaceAll('`', '')}, and is ${said}`, 'give such a value');
   const meant = typeof found === 'string' ? nearest(found, choices) : null;
-  const guess = meant === null ? 'use one of them' : `did you mean ${meant}?`;
-  return `must be one of ${choices.join(', ')}, and is ${said}: ${guess}`;
+  const guess: NextStep = meant === null ? 'use one of them' : `did you mean ${meant}?`;
+  return refusal(`must be one of ${choices.join(', ')}, and is ${said}`, guess);
 }
 
 /** A key that is known elsewhere was most likely put into the wrong table. */
-function unknownKey(key: string, properties: Table, root: Schema): string {
+function unknownKey(key: string, properties: Table, root: Schema): RefusalText {
   const meant = nearest(key, Object.keys(properties));
-  if (meant !== null) return `is unknown: did you mean ${meant}?`;
+  if (meant !== null) return refusal('is unknown', `did you mean ${meant}?`);
   const homes = tablesWith(key, root, []);
-  if (homes.length > 0) return `is unknown here: move it to ${homes.join(' or ')}`;
-  return 'is unknown: see balloond.toml(5) for the keys there are';
+  if (homes.length > 0) return refusal('is unknown here', `move it to ${homes.join(' or ')}`);
+  return refusal('is unknown', 'see balloond.toml(5) for the keys there are');
 }
 
 function tablesWith(key: string, schema: Schema, where: readonly string[]): string[] {

@@ -1,4 +1,5 @@
 /** The files that a configuration consists of, as they are on disk. */
+import { refusal } from '../../../protocol/control/refusal.js';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse, TomlError } from 'smol-toml';
@@ -13,14 +14,14 @@ export interface ConfigSource {
   readonly document: Readonly<Record<string, unknown>>;
 }
 
-export interface ConfigSources {
+interface ConfigSources {
   /** In the order in which later files win over earlier ones. */
   readonly sources: readonly ConfigSource[];
   readonly mistakes: readonly ConfigMistake[];
 }
 
 /** The folder of files that are read after `path`. */
-export function dropInFolder(path: string): string {
+function dropInFolder(path: string): string {
   return `${path}.d`;
 }
 
@@ -51,7 +52,7 @@ function dropIns(folder: string, report: Report): string[] {
   } catch (error) {
     if (codeOf(error) === 'ENOENT' || (codeOf(error) === 'ENOTDIR' && !isThere(folder))) return [];
     const remedy = 'make it a folder that balloond may read, or move it away';
-    report({ file: folder, place: null, what: `cannot be read (${codeOf(error)}): ${remedy}` });
+    report({ file: folder, place: null, what: refusal(`cannot be read (${codeOf(error)})`, remedy) });
     return [];
   }
 }
@@ -67,14 +68,14 @@ function readSource(path: string, mayBeAbsent: boolean, report: Report): ConfigS
   } catch (error) {
     if (mayBeAbsent && codeOf(error) === 'ENOENT') return null;
     const remedy = 'give the path of a file that may be read';
-    report({ file: path, place: null, what: `cannot be read (${codeOf(error)}): ${remedy}` });
+    report({ file: path, place: null, what: refusal(`cannot be read (${codeOf(error)})`, remedy) });
     return null;
   }
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch {
-    const what = 'is not UTF-8: save the file in UTF-8, or remove the letters that are not';
+    const what = refusal('is not UTF-8', 'save the file in UTF-8, or remove the letters that are not');
     report({ file: path, place: firstNotUtf8(bytes), what });
     return null;
   }
@@ -83,7 +84,10 @@ function readSource(path: string, mayBeAbsent: boolean, report: Report): ConfigS
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
     const [reason = 'not TOML'] = error.message.replace(/^Invalid TOML document: /, '').split('\n');
-    const what = `is not TOML here (${PLAINER[reason] ?? reason}): see balloond.toml(5) for examples`;
+    const what = refusal(
+      `is not TOML here (${PLAINER[reason] ?? reason})`,
+      'see balloond.toml(5) for examples',
+    );
     report({ file: path, place: { line: error.line, column: error.column }, what });
     return { path, text, document: {} };
   }

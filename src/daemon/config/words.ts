@@ -15,10 +15,10 @@ export interface KeyWords {
 
 type Table<Key extends keyof ConfigFile> =
   NonNullable<ConfigFile[Key]> extends readonly (infer One)[] ? One : NonNullable<ConfigFile[Key]>;
-export type Words<Keys> = Readonly<Record<keyof Keys & string, KeyWords>>;
+type Words<Keys> = Readonly<Record<keyof Keys & string, KeyWords>>;
 type Band = NonNullable<Table<'policy'>['band']>[number];
 
-export const FILE_WORDS: Words<Omit<ConfigFile, 'socket' | 'vm' | 'policy'>> = {
+const FILE_WORDS: Words<Omit<ConfigFile, 'socket' | 'vm' | 'policy'>> = {
   control: { text: 'Path of the control socket.', default: '"/run/balloond/control.sock"' },
   metrics: {
     text: 'Address on which metrics, and a page to look at, are served on TCP as well. Without the key they are on the control socket alone.',
@@ -51,7 +51,7 @@ const DEVICE_WORDS = {
   },
 } as const satisfies Record<string, KeyWords>;
 
-export const SOCKET_WORDS: Words<Table<'socket'>> = {
+const SOCKET_WORDS: Words<Table<'socket'>> = {
   path: {
     text: 'Where the daemon listens for VMMs. With the path of the socket that `--fd` passes, the table says how the VMs of that socket are served.',
     example: '"/run/balloond/balloond.sock"',
@@ -73,7 +73,7 @@ const SHARE_WORDS = {
   },
 } as const satisfies Record<string, KeyWords>;
 
-export const VM_WORDS: Words<Table<'vm'>> = {
+const VM_WORDS: Words<Table<'vm'>> = {
   match: {
     text: 'Pattern for names of VMs: `*` stands for any letters, `?` for one. The last table that matches counts.',
     example: '"db-*"',
@@ -94,7 +94,7 @@ export const VM_WORDS: Words<Table<'vm'>> = {
   },
 };
 
-export const POLICY_WORDS: Words<Omit<Table<'policy'>, 'band'>> = {
+const POLICY_WORDS: Words<Omit<Table<'policy'>, 'band'>> = {
   mode: {
     text: 'With `observe` the policy says which action it would take, with `auto` it takes the action, with `off` it does not look.',
     default: '"observe"',
@@ -137,7 +137,7 @@ export const POLICY_WORDS: Words<Omit<Table<'policy'>, 'band'>> = {
   },
 };
 
-export const BAND_WORDS: Words<Band> = {
+const BAND_WORDS: Words<Band> = {
   name: { text: 'Name of the band.', example: '"bronze"' },
   match: { text: 'Patterns of the names of its VMs. No name may be in two bands.', example: '["batch-*"]' },
   kill: { text: 'Whether a VM that yields to nothing else may be killed.', default: 'false' },
@@ -147,7 +147,7 @@ export const BAND_WORDS: Words<Band> = {
 };
 
 /** Tables of the file in the order of the example, each with its header. */
-export interface TableWords {
+interface TableWords {
   /** The keys that lead to it in the schema; none for the top of the file. */
   readonly path: readonly string[];
   readonly header: string | null;

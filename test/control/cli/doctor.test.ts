@@ -1,7 +1,7 @@
 import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import type { DaemonEvent } from '../../../protocol/control/events.js';
+import type { DaemonEvent } from '../../../protocol/control/schema.js';
 import { examineFiles, examineHost, examineVm, type Finding } from '../../../src/control/cli/doctor.js';
 import {
   findQemu,

@@ -1,0 +1,357 @@
+/** The commands of balloonctl: their names, their words, and what carries each of them out, which loads on use. */
+import { formatSize } from '../protocol/control/size.js';
+import type { CommandSpec, OptionValues } from '../src/control/cli/command-line.js';
+import {
+  EVENT_LEVELS,
+  LOG_LEVELS,
+  POLICY_ACTIONS,
+  SHELLS,
+  SORT_KEYS,
+  VMMS,
+} from '../src/control/cli/choices.js';
+import { UsageError } from '../src/control/cli/exit.js';
+import { limitOf, oneOf, seconds, size, targetOf, text, whole } from '../src/control/cli/option-values.js';
+import type { Output } from '../src/control/cli/output.js';
+import type { ControlClient } from '../src/control/client.js';
+import { stderr } from '../src/os/print.js';
+import { version } from '../src/version.js';
+
+export const CONTROL_SOCKET = '/run/balloond/control.sock';
+const VMM_SOCKET = '/run/balloond/balloond.sock';
+const CACHE_SOCKET = '/run/balloond/cache-balloon.sock';
+const WAIT_SECONDS = 60;
+const GUEST_BYTES = 2 * 1024 ** 3;
+/** Of seconds between statistics that the daemon takes, besides 0. */
+const STATS_SECONDS = [0.1, 86_400] as const;
+
+/** What a command gets. */
+interface Call {
+  /** The first operand, where the table names one. */
+  vm: string;
+  /** The next one, where it may be left out. */
+  second: string | null;
+  values: OptionValues;
+  output: Output;
+  /** Connects to the daemon. */
+  client: () => Promise<ControlClient>;
+}
+
+interface Command extends CommandSpec {
+  /** Whether requests wait for a daemon that is started again; false: the command has its own way to wait. */
+  waits?: false;
+  run(call: Call): Promise<void>;
+}
+
+export const GLOBALS = {
+  control: { value: 'path', summary: `control socket (default ${CONTROL_SOCKET})` },
+  json: { summary: 'print one JSON document (events: one a line)' },
+  version: { summary: 'print the version of balloonctl' },
+};
+
+export const COMMANDS: readonly Command[] = [
+  {
+    name: 'list',
+    operands: [],
+    summary: 'one line a VM',
+    details:
+      'Prints one line a VM: its state, its RAM, the memory that the guest has of it, its balloon and target, and the memory that is available in the guest; then prints the verdicts.',
+    options: {},
+    run: async ({ client, output }) => {
+      const [{ list }, connected] = await Promise.all([import('../src/control/cli/list.js'), client()]);
+      await list(connected, output, version());
+    },
+  },
+  {
+    name: 'show',
+    operands: ['vm'],
+    summary: 'everything known of one VM',
+    options: {},
+    run: async ({ client, output, vm }) => {
+      const [{ show }, connected] = await Promise.all([import('../src/control/cli/show.js'), client()]);
+      await show(connected, output, vm, version());
+    },
+  },
+  {
+    name: 'limit',
+    operands: ['vm'],
+    summary: "limit the VM's cgroup on the host",
+    details:
+      'Limits the cgroup of the VM on the host. `follow` keeps a limit above the memory that the guest may use, `max` sets no limit, and `restore` sets the limit that the daemon found.',
+    options: {
+      high: {
+        value: 'size',
+        summary: 'memory.high: beyond it, the VM is slowed down (SIZE|max|follow|restore)',
+      },
+      max: { value: 'size', summary: 'memory.max: beyond it, the VM is killed (SIZE|max|follow|restore)' },
+    },
+    run: async ({ client, output, vm, values }) => {
+      const [high, max] = [limitOf(values, 'high'), limitOf(values, 'max')];
+      if (high === undefined && max === undefined) throw new UsageError('limit needs --high or --max');
+      const [{ limit }, connected] = await Promise.all([import('../src/control/cli/limit.js'), client()]);
+      await limit(connected, output, vm, {
+        ...(high !== undefined && { high }),
+        ...(max !== undefined && { max }),
+      });
+    },
+  },
+  {
+    name: 'set',
+    operands: ['vm'],
+    summary: 'set the balloon target',
+    details:
+      'Sets the memory that the guest keeps (`--memory`) or gives up (`--balloon`). The command returns at once; with `--wait` it returns when the guest has reached the target. The target stands in either case. `--balloon 0` gives everything back.',
+    options: {
+      memory: { value: 'size', summary: 'memory that the guest keeps' },
+      balloon: { value: 'size', summary: 'memory that the guest gives up' },
+      'cache-limit': { value: 'size', summary: 'the most memory that its page cache balloon may hold' },
+      wait: { summary: 'wait until the guest has reached the target' },
+      timeout: {
+        value: 'seconds',
+        summary: `with --wait: give up after this long (default ${WAIT_SECONDS})`,
+      },
+    },
+    run: async ({ client, output, vm, values }) => {
+      const target = targetOf(values);
+      const timeout = seconds(values, 'timeout');
+      const wait = values['wait'] === true;
+      if (timeout !== undefined && !wait) throw new UsageError('--timeout needs --wait');
+      if (wait && 'cacheLimitBytes' in target) {
+        throw new UsageError('--wait cannot be used with --cache-limit: the guest decides how much it holds');
+      }
+      const [{ setTarget }, connected] = await Promise.all([
+        import('../src/control/cli/set-target.js'),
+        client(),
+      ]);
+      await setTarget(connected, output, vm, target, wait ? (timeout ?? WAIT_SECONDS) : null);
+    },
+  },
+  {
+    name: 'stats',
+    operands: ['vm'],
+    summary: 'guest statistics, by their virtio names',
+    details:
+      'Prints the statistics of the guest by their virtio names. Without `--refresh` they are as old as the first line says. `--interval` sets how often the guest is asked for them, until the daemon restarts or reads its configuration again.',
+    options: {
+      refresh: { summary: 'ask the guest for fresh ones' },
+      interval: { value: 'seconds', summary: 'ask the guest so often; 0: never' },
+    },
+    run: async ({ client, output, vm, values }) => {
+      const interval = seconds(values, 'interval');
+      const [least, most] = STATS_SECONDS;
+      if (interval !== undefined && interval !== 0 && (interval < least || interval > most)) {
+        throw new UsageError(`--interval: write 0, or seconds from ${least} to ${most}`);
+      }
+      const refresh = values['refresh'] === true;
+      if (interval !== undefined && refresh) throw new UsageError('--interval cannot be used with --refresh');
+      const [cli, connected] = await Promise.all([import('../src/control/cli/show.js'), client()]);
+      if (interval !== undefined) return cli.setStatsInterval(connected, output, vm, interval);
+      await cli.stats(connected, output, vm, refresh);
+    },
+  },
+  {
+    name: 'inhibit',
+    operands: ['vm'],
+    summary: 'stop discarding for this VM',
+    details:
+      'Lets the balloon move but discards nothing, for as long as a program on the host must be able to rely on every page of the VM.',
+    options: { reason: { value: 'text', summary: 'the reason, for the next operator who looks' } },
+    run: async ({ client, output, vm, values }) => {
+      const [{ inhibit }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
+      await inhibit(connected, output, vm, text(values, 'reason'));
+    },
+  },
+  {
+    name: 'allow',
+    operands: ['vm'],
+    summary: 'resume discarding for this VM',
+    details: 'Ends the inhibition, and discards the pages that the guest gave up meanwhile.',
+    options: {},
+    run: async ({ client, output, vm }) => {
+      const [{ allow }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
+      await allow(connected, output, vm);
+    },
+  },
+  {
+    name: 'policy',
+    operands: ['action', 'vm?'],
+    choices: POLICY_ACTIONS,
+    summary: 'show | pause [VM] | resume [VM] | explain VM | simulate',
+    details:
+      'Shows the policy that decides which VM gets memory (`show`), shows its last decision about a VM and the reason (`explain`), stops and resumes the policy, for all VMs or one (`pause`, `resume`), or runs the policy over a recorded or a synthetic fleet (`simulate`).',
+    options: {
+      trace: { value: 'file', summary: 'simulate: a file that a daemon recorded' },
+      synthetic: { value: 'n', summary: 'simulate: a fleet of that many VMs' },
+      hours: { value: 'n', summary: 'simulate: for so long (default 24)' },
+      'vms-per-host': { value: 'n', summary: 'simulate: of the fleet (default 50)' },
+      'host-memory': { value: 'size', summary: 'simulate: of each host (default 256G)' },
+      seed: { value: 'n', summary: 'simulate: another number, another fleet (default 1)' },
+      compare: { summary: 'simulate: beside other policies' },
+      capacity: { summary: 'simulate: how many VMs fit a host; --synthetic is the number of hosts' },
+      seeds: { value: 'n', summary: 'simulate: with --capacity, over so many fleets of two mixtures' },
+      plot: { value: 'file', summary: 'simulate: draw it (SVG)' },
+      config: { value: 'file', summary: 'simulate: with the [policy] of this file' },
+    },
+    run: async ({ client, output, vm: action, second, values }) => {
+      if (action === 'simulate') {
+        const { simulate } = await import('../src/simulate/command.js');
+        const { readConfigFile } = await import('../src/daemon/config/read.js');
+        const config = text(values, 'config');
+        const number = (name: string, otherwise: number): number => whole(values, name) ?? otherwise;
+        const trace = text(values, 'trace');
+        const synthetic = whole(values, 'synthetic');
+        if ((trace === undefined) === (synthetic === undefined)) {
+          throw new UsageError('simulate needs --trace FILE or --synthetic N');
+        }
+        simulate(output, config === undefined ? {} : readConfigFile(config), {
+          trace,
+          vms: synthetic ?? 0,
+          hours: number('hours', 24),
+          vmsPerHost: number('vms-per-host', 50),
+          hostBytes: size(values, 'host-memory') ?? 256 * 1024 ** 3,
+          seed: number('seed', 1),
+          compare: values['compare'] === true,
+          capacity: values['capacity'] === true,
+          seeds: number('seeds', 1),
+          plot: text(values, 'plot'),
+        });
+        return;
+      }
+      const { showPolicy, pausePolicy, explainPolicy } = await import('../src/control/cli/policy.js');
+      if (action === 'show') return showPolicy(await client(), output);
+      if (action === 'pause' || action === 'resume') {
+        return pausePolicy(await client(), output, second, action === 'pause');
+      }
+      if (second === null) throw new UsageError('policy explain needs VM');
+      return explainPolicy(await client(), output, second);
+    },
+  },
+  {
+    name: 'events',
+    operands: [],
+    summary: 'what happened and why, newest last',
+    details:
+      'Prints the events that the daemon remembers, which say what happened and why, newest last. With `--follow` the command goes on with new events, also when the daemon is restarted meanwhile: a line on stderr says so, no event is printed twice, and no event is left out that the daemon remembers.',
+    options: {
+      follow: { summary: 'go on with what happens next' },
+      vm: { value: 'name', summary: 'only events of this VM' },
+      since: {
+        value: 'when',
+        summary: 'only events since then: 30m, 2h, 1d, 2026-11-27T10:00 or the id of an event',
+      },
+      level: { value: 'level', choices: EVENT_LEVELS, summary: 'only events of this level or a higher one' },
+    },
+    run: async ({ client, output, values }) => {
+      const [{ events, sinceOf }, connected] = await Promise.all([
+        import('../src/control/cli/events.js'),
+        client(),
+      ]);
+      const [vm, since, level] = ['vm', 'since', 'level'].map((name) => text(values, name));
+      const wanted = {
+        follow: values['follow'] === true,
+        since:
+          since === undefined ? '0' : sinceOf(since, new Date(performance.timeOrigin + performance.now())),
+        ...(vm !== undefined && { vm }),
+        ...(level !== undefined && { level }),
+      };
+      await events(connected, output, wanted, (line) => stderr.write(`balloonctl: ${line}\n`));
+    },
+  },
+  {
+    name: 'reload',
+    operands: [],
+    summary: 'have the daemon read its configuration file again',
+    details:
+      'Has the daemon read its configuration file again. A file with a mistake changes nothing. The answer names each change and when the change takes effect.',
+    options: {},
+    run: async ({ client, output }) => {
+      const [{ reload }, connected] = await Promise.all([import('../src/control/cli/reload.js'), client()]);
+      await reload(connected, output);
+    },
+  },
+  {
+    name: 'log-level',
+    operands: ['level?'],
+    choices: LOG_LEVELS,
+    summary: 'show or set how much the daemon logs',
+    details:
+      'Shows the least level that the daemon logs, or sets it until the daemon restarts or reads its configuration again.',
+    options: {},
+    run: async ({ client, output, vm: level }) => {
+      const [cli, connected] = await Promise.all([import('../src/control/cli/log-level.js'), client()]);
+      await cli.logLevel(connected, output, oneOf(LOG_LEVELS, level) ?? null);
+    },
+  },
+  {
+    name: 'top',
+    waits: false,
+    operands: [],
+    summary: 'all VMs, live',
+    details:
+      'Shows all VMs, every second anew, with what their guests had lately. Keys: n, m, b and a sort by name, memory, balloon and what is available; arrows (or j and k), PgUp, PgDn, Home and End select a VM, Enter shows all that is known of it, Esc or q goes back; / shows those whose names contain what is typed (Enter keeps it, Esc clears it); q quits.',
+    options: {
+      sort: { value: 'key', choices: SORT_KEYS, summary: 'the most first; default name' },
+      once: { summary: 'print it once, as where there is no terminal' },
+    },
+    run: async ({ client, output, values }) => {
+      const key = oneOf(SORT_KEYS, text(values, 'sort')) ?? 'name';
+      const [{ top }, connected] = await Promise.all([import('../src/control/cli/top.js'), client()]);
+      await top(connected, output, key, values['once'] === true);
+    },
+  },
+  {
+    name: 'doctor',
+    operands: [],
+    summary: 'check this host and each VM, say what to mend',
+    details:
+      'Checks this host and each VM. Each line says `ok`, `note` (it works, and could be better) or `mend`, with the command that mends the finding; the exit is 1 when there is something to mend. Run doctor as root: doctor takes a file that it may not read for missing.',
+    options: {},
+    run: async ({ client, output }) => {
+      const [{ doctor }, connected] = await Promise.all([import('../src/control/cli/doctor.js'), client()]);
+      await doctor(connected, output, version());
+    },
+  },
+  {
+    name: 'completion',
+    operands: ['shell'],
+    choices: SHELLS,
+    summary: 'a script that completes commands in a shell',
+    details:
+      'Prints a script that completes commands, options and VMs. bash: `eval "$(balloonctl completion bash)"`; zsh: `source <(balloonctl completion zsh)`; fish: `balloonctl completion fish | source`.',
+    options: {},
+    run: async ({ output, vm: shell }) => {
+      const { completionScript } = await import('../src/control/cli/completion.js');
+      const script = completionScript(oneOf(SHELLS, shell) ?? 'bash', COMMANDS, GLOBALS);
+      if (output.json) output.document(script);
+      else output.print(script);
+    },
+  },
+  {
+    name: 'qemu-args',
+    operands: [],
+    summary: 'the exact arguments to paste, for QEMU and others',
+    details:
+      'Prints the exact arguments with which a VMM gives its balloon to the daemon; for libvirt, prints a domain whose elements go into yours. The command needs no daemon.',
+    options: {
+      for: { value: 'vmm', choices: VMMS, summary: 'default qemu; libvirt: XML' },
+      memory: { value: 'size', summary: `RAM of the guest (default ${formatSize(GUEST_BYTES)})` },
+      name: { value: 'name', summary: 'name of the VM' },
+      'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
+      'cache-balloon': { summary: `a page cache balloon too, served at ${CACHE_SOCKET}` },
+      'cache-socket-path': { value: 'path', summary: 'the same, served elsewhere' },
+    },
+    run: async ({ output, values }) => {
+      const qemu = await import('../src/control/cli/qemu-args.js');
+      const kind = oneOf(VMMS, text(values, 'for')) ?? 'qemu';
+      const wanted = {
+        memoryBytes: size(values, 'memory') ?? GUEST_BYTES,
+        name: text(values, 'name'),
+        socketPath: text(values, 'socket-path') ?? VMM_SOCKET,
+        cacheSocketPath:
+          text(values, 'cache-socket-path') ?? (values['cache-balloon'] === true ? CACHE_SOCKET : undefined),
+      };
+      const args = kind === 'libvirt' ? qemu.libvirtXml(wanted) : qemu.vmmArguments(kind, wanted);
+      if (output.json) output.document(args);
+      else output.print(typeof args === 'string' ? args : qemu.renderQemuArguments(args));
+    },
+  },
+];

@@ -1,0 +1,100 @@
+/** The daemon itself as the control API shows and changes it. */
+import { NULL } from './schema-words.js';
+
+const LOG_LEVEL = {
+  enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],
+  description: 'The least level that the daemon logs.',
+} as const;
+
+export const DAEMON = {
+  type: 'object',
+  additionalProperties: false,
+  required: [
+    'version',
+    'pid',
+    'startedAt',
+    'holder',
+    'heldOver',
+    'holderProblem',
+    'holderRemedy',
+    'configFiles',
+    'configMistake',
+    'control',
+    'logLevel',
+  ],
+  properties: {
+    version: { type: 'string' },
+    pid: { type: 'integer', minimum: 1 },
+    startedAt: { type: 'string', format: 'date-time' },
+    holder: {
+      anyOf: [{ enum: ['systemd', 'keeper'] }, NULL],
+      description:
+        'The process that holds the sockets and the memory of VMs while no daemon runs; null: none does.',
+    },
+    heldOver: {
+      enum: ['stop', 'restart', 'nothing'],
+      description:
+        'The longest absence of the daemon that VMs outlive. stop: any. restart: one that the holder ends by itself. nothing: none.',
+    },
+    holderProblem: {
+      type: ['string', 'null'],
+      description: 'Why the end of the daemon puts VMs at risk; null: it does not.',
+    },
+    holderRemedy: {
+      type: ['string', 'null'],
+      description: 'The next step against that risk; null: none is needed.',
+    },
+    configFiles: {
+      type: 'array',
+      items: { type: 'string' },
+      description: 'The configuration files that the daemon read.',
+    },
+    configMistake: {
+      type: ['string', 'null'],
+      description:
+        'The first mistake of the files as they were when the daemon last read them: other settings are in force than those of the files. null: there is none.',
+    },
+    control: { type: 'string', description: 'The path of this socket.' },
+    logLevel: LOG_LEVEL,
+  },
+} as const;
+
+export const DAEMON_CHANGE = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['logLevel'],
+  properties: { logLevel: LOG_LEVEL },
+} as const;
+
+export const HEALTH = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['status', 'version'],
+  properties: { status: { const: 'ok' }, version: { type: 'string' } },
+} as const;
+
+export const RELOAD = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['file', 'files', 'changes'],
+  properties: {
+    file: { type: 'string' },
+    files: { type: 'array', items: { type: 'string' }, description: 'All files that were read, in order.' },
+    changes: {
+      type: 'array',
+      items: {
+        type: 'object',
+        additionalProperties: false,
+        required: ['key', 'effect'],
+        properties: {
+          key: { type: 'string', description: 'The key that changed in the file.' },
+          effect: {
+            enum: ['now', 'next-connection', 'restart'],
+            description:
+              'When the change takes effect: now, for VMs that connect from now on, or when the daemon restarts.',
+          },
+        },
+      },
+    },
+  },
+} as const;

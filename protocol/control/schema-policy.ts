@@ -1,0 +1,108 @@
+/** The policy as the control API shows and changes it. */
+import { BYTES } from './schema-words.js';
+
+export const POLICY = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['band', 'minBytes', 'maxBytes', 'mode'],
+  properties: {
+    band: { type: 'string' },
+    minBytes: BYTES,
+    maxBytes: BYTES,
+    mode: {
+      enum: ['observe', 'auto', 'off', 'paused', 'manual'],
+      description: 'paused: all VMs, by an operator. manual: this VM, by a target set by hand or a pause.',
+    },
+  },
+} as const;
+
+/** What the policy sees and last decided. */
+export const POLICY_STATE = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['mode', 'paused', 'problem', 'reserveBytes', 'host', 'bands', 'vms'],
+  properties: {
+    mode: { enum: ['observe', 'auto', 'off'] },
+    paused: { type: 'boolean' },
+    problem: {
+      type: ['string', 'null'],
+      description: 'The reason why the policy works with less than it needs; null: none.',
+    },
+    reserveBytes: BYTES,
+    host: {
+      anyOf: [
+        {
+          type: 'object',
+          additionalProperties: false,
+          required: ['totalBytes', 'availableBytes', 'pressurePercent', 'short'],
+          properties: {
+            totalBytes: {
+              ...BYTES,
+              description: 'Memory of the host, or the part of it that VMs may have (memory in [policy]).',
+            },
+            availableBytes: BYTES,
+            pressurePercent: {
+              type: ['number', 'null'],
+              description: 'PSI some avg10; null: the kernel does not count it.',
+            },
+            short: {
+              type: 'boolean',
+              description: 'Whether the host has less memory available than its reserve.',
+            },
+          },
+        },
+        { type: 'null' },
+      ],
+    },
+    bands: { type: 'array', items: { type: 'string' }, description: 'Highest first.' },
+    vms: {
+      type: 'array',
+      items: {
+        type: 'object',
+        additionalProperties: false,
+        required: [
+          'name',
+          'band',
+          'minBytes',
+          'maxBytes',
+          'weight',
+          'mode',
+          'force',
+          'said',
+          'saidAt',
+          'now',
+        ],
+        properties: {
+          name: { type: 'string' },
+          ...POLICY.properties,
+          weight: { type: 'number' },
+          force: { enum: ['none', 'high', 'max', 'kill'] },
+          said: {
+            type: ['string', 'null'],
+            description: 'The last decision about this VM and its reason, in words; null: none yet.',
+          },
+          saidAt: { type: ['string', 'null'], description: 'Time of the last decision; null: none yet.' },
+          now: {
+            type: 'string',
+            description:
+              'The amount that is asked of this VM at present, or the reason why none is, in words.',
+          },
+        },
+      },
+    },
+  },
+} as const;
+
+export const POLICY_CHANGE = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['paused'],
+  properties: {
+    paused: { type: 'boolean', description: 'true: the policy does nothing; false: the policy acts again.' },
+    vm: {
+      type: 'string',
+      minLength: 1,
+      description: 'The VM to pause or resume; without it, the whole policy.',
+    },
+  },
+} as const;

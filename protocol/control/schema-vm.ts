@@ -1,0 +1,169 @@
+/** A VM as the control API shows it. */
+import { DIAGNOSIS_CODES } from './diagnosis.js';
+import type { LimitName } from './limits.js';
+import { POLICY } from './schema-policy.js';
+import { BYTES, NULL } from './schema-words.js';
+
+export const BALLOON = {
+  type: 'object',
+  additionalProperties: false,
+  required: [
+    'targetBytes',
+    'actualBytes',
+    'pendingBytes',
+    'discardedBytesTotal',
+    'inflatedBytesTotal',
+    'deflatedBytesTotal',
+    'reportedBytesTotal',
+    'discardSecondsTotal',
+  ],
+  properties: {
+    targetBytes: { ...BYTES, description: 'Memory that the guest is asked to give up.' },
+    actualBytes: { ...BYTES, description: 'Memory that the guest has given up.' },
+    pendingBytes: {
+      ...BYTES,
+      description: 'Memory that the guest has given up and the host has not discarded yet.',
+    },
+    discardedBytesTotal: BYTES,
+    inflatedBytesTotal: BYTES,
+    deflatedBytesTotal: BYTES,
+    reportedBytesTotal: { ...BYTES, description: 'Free memory that the guest reported.' },
+    discardSecondsTotal: {
+      type: 'number',
+      minimum: 0,
+      description: 'CPU time of the system calls that discard.',
+    },
+  },
+} as const;
+
+export const STATS = {
+  type: 'object',
+  description: 'Guest statistics by their virtio names, in bytes or counts; an unknown tag is `tag-N`.',
+  required: ['ageSeconds'],
+  properties: {
+    ageSeconds: { type: 'number', minimum: 0, description: 'Time since the guest sent the statistics.' },
+  },
+  additionalProperties: { type: 'number' },
+} as const;
+
+const CGROUP = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['path', 'currentBytes', 'highBytes', 'maxBytes'],
+  properties: {
+    path: { type: 'string' },
+    currentBytes: BYTES,
+    highBytes: { anyOf: [BYTES, { type: 'null' }], description: 'null: no limit.' },
+    maxBytes: { anyOf: [BYTES, { type: 'null' }], description: 'null: no limit.' },
+  },
+} as const;
+
+export const DIAGNOSIS = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['code', 'text', 'remedy'],
+  properties: {
+    code: { enum: DIAGNOSIS_CODES, description: 'A stable name for programs to go by.' },
+    text: { type: 'string', description: 'The words for what is wrong. They may change with any version.' },
+    remedy: { type: 'string', description: 'The next step.' },
+  },
+} as const;
+
+const LIMIT = {
+  anyOf: [BYTES, { enum: ['max', 'follow'] }, { type: 'null' }],
+  description: 'The limit that an operator asked for; null: none.',
+} as const;
+
+const LIMITS = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['high', 'max', 'mayUseBytes', 'problem', 'diagnosis'],
+  properties: {
+    ...({ high: LIMIT, max: LIMIT } satisfies Record<LimitName, object>),
+    mayUseBytes: { ...BYTES, description: 'Memory that the guest may have in use now.' },
+    problem: {
+      type: ['string', 'null'],
+      description: 'The reason why the limits that an operator asked for do not hold; null: none.',
+    },
+    diagnosis: { anyOf: [DIAGNOSIS, NULL], description: 'The same reason for programs; null: none.' },
+  },
+} as const;
+
+export const ORDER = {
+  type: 'object',
+  description: 'An order that holds for the VM by its name until it is taken back.',
+  additionalProperties: false,
+  required: ['order', 'says', 'by', 'since', 'undo'],
+  properties: {
+    order: { enum: ['inhibit', 'target', 'cache-limit', 'limit-high', 'limit-max', 'policy'] },
+    says: { type: 'string', description: 'The order in words.' },
+    by: {
+      enum: ['operator', 'configuration'],
+      description: 'operator: a command or a request. configuration: a [[vm]] table.',
+    },
+    since: {
+      anyOf: [{ type: 'string', format: 'date-time' }, NULL],
+      description:
+        'The time of the order; null: it is in the configuration, or an earlier build did not note the time.',
+    },
+    undo: { type: 'string', description: 'The command, or the step, that takes the order back.' },
+  },
+} as const;
+
+export const VM = {
+  type: 'object',
+  additionalProperties: false,
+  required: [
+    'name',
+    'pid',
+    'state',
+    'ramBytes',
+    'balloon',
+    'cache',
+    'inhibited',
+    'verdict',
+    'diagnosis',
+    'features',
+    'stats',
+    'cgroup',
+    'limits',
+    'policy',
+    'orders',
+    'statsIntervalSeconds',
+  ],
+  properties: {
+    name: { type: 'string', minLength: 1 },
+    pid: { type: 'integer', minimum: 1 },
+    state: {
+      enum: ['connected', 'running', 'stopped'],
+      description: 'connected: the guest driver has not started yet.',
+    },
+    ramBytes: BYTES,
+    balloon: BALLOON,
+    cache: { anyOf: [BALLOON, NULL], description: 'The page cache balloon, if the VM has one.' },
+    inhibited: {
+      type: ['string', 'null'],
+      description: 'The reason why nothing is discarded; null: pages are discarded.',
+    },
+    verdict: {
+      type: ['string', 'null'],
+      description: 'A sentence that says what is wrong and what to do next; null: nothing is wrong.',
+    },
+    diagnosis: { anyOf: [DIAGNOSIS, NULL], description: 'The verdict for programs; null: nothing is wrong.' },
+    features: {
+      type: 'array',
+      items: { type: 'string' },
+      description: 'Features that the driver acknowledged, by their names in the specification.',
+    },
+    stats: { anyOf: [STATS, NULL] },
+    cgroup: { anyOf: [CGROUP, NULL] },
+    limits: LIMITS,
+    policy: { anyOf: [POLICY, NULL] },
+    orders: { type: 'array', items: ORDER, description: 'The orders that hold for this VM.' },
+    statsIntervalSeconds: {
+      type: 'number',
+      minimum: 0,
+      description: 'How often the guest is asked for statistics; 0: never.',
+    },
+  },
+} as const;

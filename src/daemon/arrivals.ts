@@ -1,0 +1,152 @@
+/**
+ * Connections that become devices of VMs: by adopt(), or by resume() where a daemon before this one served them. A VM is
+ * made for the first of its devices, and leaves by itself when its last one does.
+ */
+import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
+import { peerName, wellFormed } from '../host/peer.js';
+import { StateError, StateFile } from '../memory/state-file.js';
+import type { EventLog } from '../ops/event-log.js';
+import type { FdKeeper } from '../os/fd-keeper.js';
+import { peerCredentials } from '../os/socket.js';
+import type { VmDevice } from '../vm/device.js';
+import { DEVICE_KINDS, isOfferable, type DeviceKind } from '../vm/kinds.js';
+import type { OrderBook } from '../vm/order-book.js';
+import { decodeVmRecord, identifyVm } from '../vm/record.js';
+import { Vm } from '../vm/vm.js';
+import { deviceOptions, vmWishes, type ConfigFile, type SocketSettings } from './settings.js';
+import type { VmMap } from './vm-map.js';
+
+/** A VM that a daemon before this one served, and that waits for one that can go on with it. */
+export interface LeftAlone {
+  /** The name that its connection is kept by, where that can be told. */
+  connection: string | null;
+}
+
+interface ArrivalOptions {
+  readonly events: EventLog;
+  readonly keeper: FdKeeper;
+  readonly book: OrderBook;
+  readonly paths?: HostPaths;
+  /** A VM may be the first; a device, and perhaps its VM, is gone. */
+  readonly came: () => void;
+  readonly left: (vm: Vm, device: VmDevice) => void;
+}
+
+export class Arrivals {
+  readonly #vms: VmMap;
+  readonly #options: ArrivalOptions;
+  #config: ConfigFile;
+
+  constructor(config: ConfigFile, vms: VmMap, options: ArrivalOptions) {
+    this.#config = config;
+    this.#vms = vms;
+    this.#options = options;
+  }
+
+  /** What devices that connect from now on get, and what VMs that are there can be given. */
+  configure(config: ConfigFile, sockets: readonly SocketSettings[]): void {
+    this.#config = config;
+    for (const vm of this.#vms.all()) {
+      vm.configure(vmWishes(config, vm.name));
+      for (const device of vm.devices) {
+        const socket = sockets.find(({ path }) => path === device.socketPath);
+        if (socket === undefined && device.socketPath !== null) continue;
+        device.statsIntervalSeconds = deviceOptions(config, socket ?? null, vm.name).statsIntervalSeconds;
+      }
+    }
+  }
+
+  /** Serves the VMM at the other end of the connected socket `fd`, which belongs to the VM from then on. */
+  adopt(fd: number, socket: SocketSettings | null): void {
+    const begun = performance.now();
+    const { keeper, events } = this.#options;
+    keeper.keep(fd, 'connection');
+    const { pid } = peerCredentials(fd);
+    const kind = socket?.device ?? 'balloon';
+    const wanted = socket?.name ?? peerName(pid) ?? `pid-${pid}`;
+    const vm = this.#vms.lacking(kind, pid) ?? this.#make(this.#vms.freeName(wanted), pid);
+    const options = deviceOptions(this.#config, socket, vm.name);
+    const state = StateFile.create();
+    const device = vm.attach(
+      fd,
+      { socketPath: socket?.path ?? null, options },
+      { keeper, state, found: null },
+    );
+    this.#vms.put(vm);
+    // Now that it has a record.
+    keeper.keep(state.fd, 'state');
+    const connected = `a VMM connected its ${device.words} (pid ${pid})`;
+    events.emit('vm-connected', connected, { pid, features: options.features }, vm.name);
+    vm.greet(device);
+    this.#options.came();
+    device.charge(performance.now() - begun);
+  }
+
+  /**
+   * Goes on with the device whose state file a daemon before this one left in `fd`. When that cannot be, everything is left
+   * as it was, and what is known of it returned.
+   */
+  resume(fd: number): LeftAlone | null {
+    const { keeper, events } = this.#options;
+    let known: ReturnType<typeof identifyVm> = { name: null, connection: null };
+    let state: StateFile | null = null;
+    try {
+      state = StateFile.open(fd);
+      known = identifyVm(state.record());
+      const found = decodeVmRecord(state.record());
+      const connection = keeper.claim(found.connection);
+      if (connection === null) {
+        events.emit('vm-disconnected', 'the VMM ended while no daemon ran', {}, found.name);
+        state.close();
+        return null;
+      }
+      const kind = found.device ?? DEVICE_KINDS[0];
+      const socket = (this.#config.socket ?? []).find(({ path }) => path === found.socket) ?? null;
+      const options = {
+        ...deviceOptions(this.#config, socket, found.name),
+        kind,
+        features: found.features.filter(isOfferable),
+      };
+      const vm = this.#again(wellFormed(found.name), kind, found.pid);
+      const handOver = { keeper, state, found };
+      // It takes care of itself from here on.
+      state = null;
+      const device = vm.attach(connection, { socketPath: found.socket, options }, handOver);
+      this.#vms.put(vm);
+      vm.takeOver(device, found);
+      this.#options.came();
+      return null;
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      state?.letGo();
+      const wrong = error instanceof StateError ? error.message : (error.stack ?? error.message);
+      const message = `the daemon cannot go on with a VM: ${wrong}`;
+      events.emit('resume-failed', message, {}, known.name ?? undefined);
+      return { connection: known.connection };
+    }
+  }
+
+  #make(name: string, pid: number): Vm {
+    const { events, book, paths = HOST_PATHS } = this.#options;
+    return new Vm(name, pid, {
+      emit: events.emit,
+      book,
+      paths,
+      wishes: vmWishes(this.#config, name),
+      left: (vm, device) => this.#left(vm, device),
+    });
+  }
+
+  #left(vm: Vm, device: VmDevice): void {
+    this.#options.left(vm, device);
+    if (vm.devices.length > 0 || !this.#vms.remove(vm)) return;
+    this.#options.book.left(vm.name);
+    this.#options.events.forget(vm.name);
+  }
+
+  /** The VM of a device that is gone on with. Older builds cut names within a character. */
+  #again(name: string, kind: DeviceKind, pid: number): Vm {
+    const other = this.#vms.lacking(kind, pid);
+    return other?.name === name ? other : this.#make(this.#vms.freeName(name), pid);
+  }
+}

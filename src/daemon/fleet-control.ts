@@ -1,0 +1,114 @@
+/** The fleet as the control server, the metrics server and the page see it: all VMs and the policy, and orders for them. */
+import { refusal } from '../../protocol/control/refusal.js';
+import { freemem, totalmem } from 'node:os';
+import type { LiveTick } from '../../protocol/control/live.js';
+import type {
+  LimitRequest,
+  PolicyChange,
+  PolicyState,
+  TargetRequest,
+  VmView,
+} from '../../protocol/control/schema.js';
+import { RefusedError, type Fleet } from '../control/fleet.js';
+import type { PolicyEngine } from '../governor/tick.js';
+import type { Metrics } from '../ops/metrics.js';
+import { wallNow } from '../os/clock.js';
+import { liveView } from '../vm/live-view.js';
+import { inHand } from '../vm/orders.js';
+import { vmView } from '../vm/view.js';
+import type { Vm } from '../vm/vm.js';
+import type { OrderFiles } from './order-files.js';
+import type { VmMap } from './vm-map.js';
+
+export class FleetControl implements Fleet {
+  readonly #vms: VmMap;
+  readonly #policy: PolicyEngine;
+  readonly #orders: OrderFiles;
+  readonly #metrics: Metrics;
+
+  constructor(vms: VmMap, policy: PolicyEngine, orders: OrderFiles, metrics: Metrics) {
+    this.#vms = vms;
+    this.#policy = policy;
+    this.#orders = orders;
+    this.#metrics = metrics;
+  }
+
+  metrics(): Promise<Buffer> {
+    return this.#metrics.text();
+  }
+
+  live(): LiveTick {
+    return {
+      time: wallNow(),
+      hostTotalBytes: totalmem(),
+      hostAvailableBytes: freemem(),
+      vms: this.#vms.all().map((vm) => liveView(vm, this.#policy.vmView(vm)?.band ?? null)),
+    };
+  }
+
+  list(): VmView[] {
+    return this.#vms.all().map((vm) => this.#view(vm));
+  }
+
+  find(name: string): VmView | undefined {
+    const vm = this.#vms.get(name);
+    return vm && this.#view(vm);
+  }
+
+  names(): readonly string[] {
+    return this.#vms.all().map(({ name }) => name);
+  }
+
+  setTarget(name: string, target: TargetRequest): Promise<VmView> {
+    return this.#order(name, (vm) => vm.setTarget(target));
+  }
+
+  setLimits(name: string, limits: LimitRequest): Promise<VmView> {
+    return this.#order(name, (vm) => vm.setLimits(limits));
+  }
+
+  setInhibited(name: string, reason: string | null): Promise<VmView> {
+    return this.#order(name, (vm) => vm.setInhibited(reason));
+  }
+
+  setStatsInterval(name: string, seconds: number): Promise<VmView> {
+    return this.#order(name, (vm) => (vm.statsIntervalSeconds = seconds));
+  }
+
+  refreshStats(name: string, timeoutMs: number): Promise<VmView> {
+    return this.#order(name, (vm) => vm.refreshStats(timeoutMs));
+  }
+
+  policy(): PolicyState {
+    return this.#policy.view();
+  }
+
+  async changePolicy(change: PolicyChange): Promise<PolicyState> {
+    const vm = change.vm === undefined ? undefined : this.#vms.get(change.vm);
+    if (vm !== undefined && !change.paused && vm.wishes.manual && !inHand(vm.orders)) {
+      throw new RefusedError(
+        refusal(
+          `the configuration keeps the policy away from ${vm.name}`,
+          'set no policy and no target in its [[vm]], then run balloonctl reload',
+        ),
+      );
+    }
+    const state = this.#policy.change(change);
+    await this.#orders.kept();
+    return state;
+  }
+
+  #view(vm: Vm): VmView {
+    return vmView(vm, this.#policy.vmView(vm));
+  }
+
+  /** Resolves with the VM as it is then, when what it was ordered is kept. */
+  async #order(name: string, order: (vm: Vm) => unknown): Promise<VmView> {
+    const vm = this.#vms.get(name);
+    if (vm !== undefined) await order(vm);
+    await this.#orders.kept();
+    const now = this.#vms.get(name);
+    if (now === undefined) throw new RefusedError(refusal(`there is no VM ${name}`, 'see balloonctl list'));
+    return this.#view(now);
+  }
+}
