@@ -112,11 +112,33 @@ const POLICY = {
   },
 } as const;
 
+const ORDER = {
+  type: 'object',
+  description:
+    'An order that holds until it is taken back: for a VM by its name, or of the policy for all VMs.',
+  additionalProperties: false,
+  required: ['order', 'says', 'by', 'since', 'undo'],
+  properties: {
+    order: { enum: ['inhibit', 'target', 'cache-limit', 'limit-high', 'limit-max', 'policy'] },
+    says: { type: 'string', description: 'The order in words.' },
+    by: {
+      enum: ['operator', 'configuration'],
+      description: 'operator: a command or a request. configuration: a [[vm]] table.',
+    },
+    since: {
+      anyOf: [{ type: 'string', format: 'date-time' }, NULL],
+      description:
+        'The time of the order; null: it is in the configuration, or an earlier build did not note the time.',
+    },
+    undo: { type: 'string', description: 'The command, or the step, that takes the order back.' },
+  },
+} as const;
+
 /** What the policy sees and last decided. */
 const POLICY_STATE = {
   type: 'object',
   additionalProperties: false,
-  required: ['mode', 'paused', 'problem', 'reserveBytes', 'host', 'bands', 'vms'],
+  required: ['mode', 'paused', 'problem', 'reserveBytes', 'host', 'bands', 'vms', 'orders'],
   properties: {
     mode: { enum: ['observe', 'auto', 'off'] },
     paused: { type: 'boolean' },
@@ -151,6 +173,11 @@ const POLICY_STATE = {
       ],
     },
     bands: { type: 'array', items: { type: 'string' }, description: 'Highest first.' },
+    orders: {
+      type: 'array',
+      items: ORDER,
+      description: 'The orders for all VMs: the pause of the policy, while there is one.',
+    },
     vms: {
       type: 'array',
       items: {
@@ -200,27 +227,6 @@ const POLICY_CHANGE = {
       minLength: 1,
       description: 'The VM to pause or resume; without it, the whole policy.',
     },
-  },
-} as const;
-
-const ORDER = {
-  type: 'object',
-  description: 'An order that holds for the VM by its name until it is taken back.',
-  additionalProperties: false,
-  required: ['order', 'says', 'by', 'since', 'undo'],
-  properties: {
-    order: { enum: ['inhibit', 'target', 'cache-limit', 'limit-high', 'limit-max', 'policy'] },
-    says: { type: 'string', description: 'The order in words.' },
-    by: {
-      enum: ['operator', 'configuration'],
-      description: 'operator: a command or a request. configuration: a [[vm]] table.',
-    },
-    since: {
-      anyOf: [{ type: 'string', format: 'date-time' }, NULL],
-      description:
-        'The time of the order; null: it is in the configuration, or an earlier build did not note the time.',
-    },
-    undo: { type: 'string', description: 'The command, or the step, that takes the order back.' },
   },
 } as const;
 

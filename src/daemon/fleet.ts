@@ -65,7 +65,10 @@ export class VmFleet implements Fleet {
       came: () => pinWatch.wake(),
       left: (vm, device) => this.#metrics.forget(metered(vm, [device])),
     });
-    this.#policy = new PolicyEngine(new PolicySettings(config), all, events.emit, { paths });
+    this.#policy = new PolicyEngine(new PolicySettings(config), all, events.emit, {
+      paths,
+      book: orders.book,
+    });
     this.#metrics = new Metrics(
       () => all().map((vm) => metered(vm)),
       version,
@@ -182,6 +185,7 @@ export class VmFleet implements Fleet {
       );
     }
     const state = this.#policy.change(change);
+    for (const one of this.#vms.values()) one.pauseChanged();
     await this.#orders.kept();
     return state;
   }

@@ -1,10 +1,11 @@
 /**
- * The orders of all VMs by name, also of VMs that are not there, in one document with a version. The book writes itself
+ * The orders of all VMs by name, also of VMs that are not there, and the pause of the whole policy, in one document with a version. The book writes itself
  * down through `written` whenever it changes; reading it back takes the newest of several copies.
  */
 import { Type, type Static } from 'typebox';
 import { Value } from 'typebox/value';
-import { isEmpty, Orders } from './orders.js';
+import type { WallMs } from '../os/clock.js';
+import { isEmpty, Orders, Since } from './orders.js';
 
 /** Of the document below. A change of its meaning is a new version. */
 const VERSION = 1;
@@ -16,6 +17,8 @@ const Document = Type.Object({
   /** Counts changes: the copy with the higher number is the newer one. */
   revision: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
   vms: Type.Record(Type.String({ minLength: 1, maxLength: 128 }), Orders),
+  /** The policy was paused for all VMs. Builds that know of no such order leave the field out when they write. */
+  paused: Type.Optional(Type.Object({ since: Since })),
 });
 export type BookDocument = Static<typeof Document>;
 
@@ -48,12 +51,14 @@ export class OrderBook {
   readonly #vms: Map<string, Orders>;
   readonly #written: (text: string) => void;
   #revision: number;
+  #paused: WallMs | null;
 
   /** `found`: the newest copy, or null. `written` is called with the whole document after each change. */
   constructor(found: BookDocument | null = null, written: (text: string) => void = () => undefined) {
     this.isNew = found === null;
     this.#vms = new Map(Object.entries(found?.vms ?? {}));
     this.#revision = found?.revision ?? 0;
+    this.#paused = found?.paused?.since ?? null;
     this.#written = written;
   }
 
@@ -66,8 +71,19 @@ export class OrderBook {
     if (isEmpty(orders)) {
       if (!this.#vms.delete(name)) return;
     } else this.#vms.set(name, orders);
-    this.#revision++;
-    this.#written(this.text());
+    this.#changed();
+  }
+
+  /** The wall time at which an operator paused the policy for all VMs; null: it is not paused. */
+  get paused(): WallMs | null {
+    return this.#paused;
+  }
+
+  /** Notes that the policy was paused for all VMs at `since`, or takes that back, and writes the book down. */
+  pause(since: WallMs | null): void {
+    if (since === this.#paused) return;
+    this.#paused = since;
+    this.#changed();
   }
 
   /** The VM is gone: orders of a name that the daemon made up go with it. */
@@ -78,6 +94,12 @@ export class OrderBook {
   /** The whole document. */
   text(): string {
     const vms = Object.fromEntries(this.#vms);
-    return JSON.stringify({ version: VERSION, revision: this.#revision, vms });
+    const paused = this.#paused === null ? {} : { paused: { since: this.#paused } };
+    return JSON.stringify({ version: VERSION, revision: this.#revision, vms, ...paused });
+  }
+
+  #changed(): void {
+    this.#revision++;
+    this.#written(this.text());
   }
 }

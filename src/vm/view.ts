@@ -1,7 +1,7 @@
 /** A VM as the control API shows it. */
 import type { BalloonView, VmView } from '../../protocol/control/schema.js';
 import { sentence } from './diagnosis.js';
-import { orderViews } from './orders.js';
+import { orderViews, pauseView } from './orders.js';
 import type { Vm } from './vm.js';
 
 const NO_BALLOON: BalloonView = {
@@ -37,7 +37,10 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
     cgroup: vm.limits.view(),
     limits: vm.limits.limitsView(),
     policy,
-    orders: orderViews(vm.name, vm.orders, vm.wishes, ramBytes),
+    orders: [
+      ...orderViews(vm.name, vm.orders, vm.wishes, ramBytes),
+      ...(vm.policyPaused === null ? [] : [pauseView(vm.policyPaused)]),
+    ],
     statsIntervalSeconds: vm.statsIntervalSeconds,
   };
 }

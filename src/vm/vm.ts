@@ -7,7 +7,7 @@ import type { LimitRequest, TargetRequest } from '../../protocol/control/schema.
 import { formatSize } from '../../protocol/control/size.js';
 import type { HostPaths } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
-import { msSince, monotonicNow, wallNow, type Monotonic } from '../os/clock.js';
+import { msSince, monotonicNow, wallNow, type Monotonic, type WallMs } from '../os/clock.js';
 import { VmCgroup } from './cgroup.js';
 import { VmDevice } from './device.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
@@ -123,7 +123,8 @@ export class Vm implements DeviceOwner<VmDevice> {
     if (found.booked !== true || book.isNew) {
       const others = found.booked === true || this.#known !== null ? this.#orders : {};
       this.#known ??= this.#orders;
-      const told = ordersOfRecord(found, device.figures.targetBytes, this.#known);
+      const wholePause = book.paused !== null;
+      const told = ordersOfRecord(found, device.figures.targetBytes, this.#known, wholePause);
       book.change(this.name, { ...others, ...told });
     }
     if (this.#devices.size === 1) this.#inhibitedNow = this.#ordered;
@@ -165,6 +166,16 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   get orders(): Orders {
     return this.#orders;
+  }
+
+  /** The wall time at which the policy was paused for all VMs; null: it is not. */
+  get policyPaused(): WallMs | null {
+    return this.#context.book.paused;
+  }
+
+  /** The policy was paused for all VMs, or resumed: builds without a book go by the records of VMs. */
+  pauseChanged(): void {
+    this.#save();
   }
 
   get wishes(): Wishes {
@@ -347,7 +358,7 @@ export class Vm implements DeviceOwner<VmDevice> {
       each === 'restore' ? null : (each as Exclude<W, 'restore'>);
     return {
       inhibited: this.#ordered,
-      manual: this.manual,
+      manual: this.manual || this.#context.book.paused !== null,
       forcedFrom: this.#forced ? { high: word(high), max: word(max) } : null,
       wantedMemoryBytes: target?.of === 'guest' && this.ramBytes === 0 ? target.bytes : null,
       booked: true,
