@@ -74,8 +74,8 @@ void t.test('a state directory that takes nothing is said once, and orders hold 
   writeFileSync(file, '');
   for (const [folder, code] of [
     [full, /ENOSPC.*move something else off/],
-    [none, /ENOENT/],
-    [file, /ENOTDIR/],
+    [none, /ENOENT\): make the state directory again/],
+    [file, /ENOTDIR\): put a folder in the place of/],
   ] as const) {
     const files = new OrderFiles(null, folder);
     const lines = said(files);
@@ -84,7 +84,7 @@ void t.test('a state directory that takes nothing is said once, and orders hold 
       await files.kept();
     }
     t.equal(lines.length, 1, lines.join('\n'));
-    t.match(lines[0], /^orders-not-kept: .*end with the host/);
+    t.match(lines[0], /^orders-not-kept: .*end with this daemon/);
     t.match(lines[0], code);
     t.match(files.book.of('web'), { inhibit: { reason: 'reason 2' } });
   }
