@@ -132,7 +132,7 @@ export class VmFleet implements Fleet {
           ramBytes: vm.ramBytes,
           targetBytes,
           actualBytes,
-          cacheBytes: vm.device('cache-balloon')?.figures.actualBytes ?? null,
+          cacheBytes: vm.playing('cache')?.figures.actualBytes ?? null,
           allocatedBytes: vm.allocatedBytes,
           verdict: diagnosis && sentence(diagnosis),
         };

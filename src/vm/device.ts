@@ -23,7 +23,16 @@ import { Session, type SessionObserver, type SessionState } from '../vhost-user/
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, TargetBy } from './device-owner.js';
 import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
 import type { DeviceFigures } from './figures.js';
-import { KINDS, offeredBits, type AnyBalloon, type DeviceKind, type Kind } from './kinds.js';
+import {
+  DEVICE_KINDS,
+  KINDS,
+  offeredBits,
+  PARTS,
+  type AnyBalloon,
+  type DeviceKind,
+  type Kind,
+  type Part,
+} from './kinds.js';
 import type { GuestUse } from './limits-plan.js';
 import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
 import { StatsAsker } from './stats-asker.js';
@@ -109,7 +118,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       name: this.#owner.name,
       pid: this.#owner.pid,
       socket: socketPath,
-      ...(options.kind === 'balloon' ? {} : { device: options.kind }),
+      ...(options.kind === DEVICE_KINDS[0] ? {} : { device: options.kind }),
       features: [...options.features],
       ...this.#owner.words(),
       connectedAt: toWall(this.#connectedAt),
@@ -128,6 +137,10 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   get socketPath(): string | null {
     return this.#identity.socketPath;
+  }
+
+  get part(): Part {
+    return this.#kind.part;
   }
 
   /** The name of the device in messages. A VM may have one of each kind. */
@@ -199,7 +212,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   guestUse(): GuestUse {
     const { memory, features, state } = this.#session;
     // What a device that sizes itself holds is the guest's whenever it wants it.
-    if (this.#kind.sizesItself) {
+    if (this.#sizesItself) {
       return { ramBytes: this.#ramBytes, targetBytes: 0, discardedBytes: 0, tellsFirst: false };
     }
     return {
@@ -221,7 +234,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       driver: this.#kind.driver,
       connectedMs: msSince(this.#connectedAt),
       stillMs: msSince(this.#movedAt),
-      targetBytes: this.#kind.sizesItself ? actualBytes : targetBytes,
+      targetBytes: this.#sizesItself ? actualBytes : targetBytes,
       actualBytes,
       ramBytes: this.#ramBytes,
       heldBytes: memory.balloonedPages * PAGE_BYTES,
@@ -238,7 +251,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   setTarget(bytes: number, by: TargetBy): void {
     const before = this.#balloon.targetBytes;
     if (bytes > before) this.#owner.rises();
-    if (!this.#kind.sizesItself) this.#owner.allow('target', bytes);
+    if (!this.#sizesItself) this.#owner.allow('target', bytes);
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
@@ -404,6 +417,10 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#emit('page-poison-active', 'reported pages are kept: the guest relies on their poison', {
       poisonVal,
     });
+  }
+
+  get #sizesItself(): boolean {
+    return PARTS[this.#kind.part].sizesItself;
   }
 
   #restore(found: VmRecord): void {

@@ -1,5 +1,6 @@
 import type { WallMs } from '../os/clock.js';
 import { LIMIT_NAMES, LIMITS } from '../../protocol/control/limits.js';
+import { DEVICE_KINDS, KINDS, PARTS } from './kinds.js';
 import { inHand, type Orders } from './orders.js';
 import type { VmRecord } from './record.js';
 
@@ -18,6 +19,7 @@ export function ordersOfRecord(
   wholePause: boolean,
 ): Orders {
   const orders: Orders = {};
+  const { sizesItself } = PARTS[KINDS[device ?? DEVICE_KINDS[0]].part];
   if (inhibited !== null) {
     const same = known.inhibit?.reason === inhibited ? known.inhibit.since : UNKNOWN;
     orders.inhibit = { reason: inhibited, since: same };
@@ -25,9 +27,9 @@ export function ordersOfRecord(
   if (wantedMemoryBytes !== null) {
     orders.target = { of: 'guest', bytes: wantedMemoryBytes, since: UNKNOWN };
   } else if (manual === true) {
-    if (device === undefined && known.target?.of === 'balloon' && known.target.bytes === targetBytes) {
+    if (!sizesItself && known.target?.of === 'balloon' && known.target.bytes === targetBytes) {
       orders.target = known.target;
-    } else if (device !== undefined && known.cacheLimit?.bytes === targetBytes) {
+    } else if (sizesItself && known.cacheLimit?.bytes === targetBytes) {
       orders.cacheLimit = known.cacheLimit;
     } else if (!wholePause || inHand(known)) orders.paused = known.paused ?? { since: UNKNOWN };
   }

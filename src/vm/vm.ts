@@ -13,7 +13,7 @@ import { VmDevice } from './device.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
 import type { Diagnosis } from './diagnosis.js';
 import type { VmFigures } from './figures.js';
-import { DEVICE_KINDS, KINDS, type DeviceKind } from './kinds.js';
+import { DEVICE_KINDS, KINDS, PARTS, type DeviceKind, type Part } from './kinds.js';
 import { VmLimits } from './limits.js';
 import { LimitError } from './limits-words.js';
 import { NOTHING_USED } from './limits-plan.js';
@@ -31,7 +31,7 @@ import {
 } from './orders.js';
 import { Pins, type Look } from './pins.js';
 import type { VmRecord } from './record.js';
-import { askedTarget, MISSING, wantedTarget } from './targets.js';
+import { askedTarget, wantedTarget } from './targets.js';
 import { ordersOfRecord } from './taken-over.js';
 
 /** Something that was asked of a VM and cannot be: the message says why and what to do. */
@@ -150,6 +150,11 @@ export class Vm implements DeviceOwner<VmDevice> {
     return this.#devices.get(kind);
   }
 
+  /** The device that plays this part, the first where several do. */
+  playing(part: Part): VmDevice | undefined {
+    return this.devices.find((device) => device.part === part);
+  }
+
   /** The memory of the guest. A device whose driver has not started yet knows of none. */
   get ramBytes(): number {
     return Math.max(0, ...this.devices.map(({ ramBytes }) => ramBytes));
@@ -220,9 +225,8 @@ export class Vm implements DeviceOwner<VmDevice> {
   }
 
   get figures(): VmFigures {
-    const all = this.devices.map((device) => ({ device, figures: device.figures }));
-    const balloon = all.find(({ device }) => !KINDS[device.kind].sizesItself)?.figures;
-    const cache = all.find(({ device }) => KINDS[device.kind].sizesItself)?.figures;
+    const balloon = this.playing('balloon')?.figures;
+    const cache = this.playing('cache')?.figures;
     const runs = cache?.state === 'running';
     return {
       state: runs ? 'running' : (balloon?.state ?? cache?.state ?? 'connected'),
@@ -237,12 +241,12 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** The policy's word. Never beyond what there is. */
   setPolicyTarget(balloonBytes: number): void {
-    this.#devices.get('balloon')?.setTarget(Math.min(balloonBytes, this.ramBytes), 'policy');
+    this.playing('balloon')?.setTarget(Math.min(balloonBytes, this.ramBytes), 'policy');
   }
 
   /** The policy's word. */
   setCacheLimit(cacheBytes: number): void {
-    this.#devices.get('cache-balloon')?.setTarget(Math.min(cacheBytes, this.ramBytes), 'policy');
+    this.playing('cache')?.setTarget(Math.min(cacheBytes, this.ramBytes), 'policy');
   }
 
   /** The policy's word: holds the cgroup to these; null: to what was ordered. Rejects with LimitError. */
@@ -262,9 +266,9 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** The operator's word: the policy leaves the VM alone from now on. Throws VmRefusal. */
   setTarget(target: TargetRequest): void {
-    const { kind, bytes } = askedTarget(target);
-    const device = this.#devices.get(kind);
-    if (device === undefined) throw new VmRefusal(`${this.name} ${MISSING[kind]}`);
+    const { part, bytes } = askedTarget(target);
+    const device = this.playing(part);
+    if (device === undefined) throw new VmRefusal(`${this.name} ${PARTS[part].missing}`);
     const ram = device.ramBytes;
     if (ram > 0 && bytes > ram) {
       throw new VmRefusal(
@@ -314,9 +318,10 @@ export class Vm implements DeviceOwner<VmDevice> {
   /** Throws VmRefusal when the guest can send none, or sends none in time. */
   async refreshStats(timeoutMs: number): Promise<void> {
     const device = this.#lead;
-    if (device?.kind === 'balloon' && !device.features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
+    const needed = device === undefined ? null : KINDS[device.kind].statsFeature;
+    if (needed !== null && device?.features.includes(needed) === false) {
       throw new VmRefusal(
-        `${this.name} has no statistics: load a driver in the guest that acks VIRTIO_BALLOON_F_STATS_VQ, or offer that feature in the configuration`,
+        `${this.name} has no statistics: load a driver in the guest that acks ${needed}, or offer that feature in the configuration`,
       );
     }
     if (!((await device?.refreshStats(timeoutMs)) ?? false)) {
@@ -435,8 +440,8 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** Brings the target of a device to what is ordered, where anything is and it can be told. */
   #settleTarget(device: VmDevice): void {
-    const { kind, ramBytes } = device;
-    const wanted = wantedTarget(kind, ramBytes, this.#orders, this.#wishes);
+    const { part, ramBytes } = device;
+    const wanted = wantedTarget(part, ramBytes, this.#orders, this.#wishes);
     if (wanted === null) return;
     const { bytes, by, tooMuchBytes } = wanted;
     if (tooMuchBytes !== null) {
