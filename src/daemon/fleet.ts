@@ -63,7 +63,7 @@ export class VmFleet implements Fleet {
       paths,
       book: orders.book,
       came: () => pinWatch.wake(),
-      left: (vm, device) => this.#metrics.forget(metered(vm, [device])),
+      gone: (vm, device) => this.#metrics.forget(metered(vm, [device])),
     });
     this.#policy = new PolicyEngine(new PolicySettings(config), all, events.emit, {
       paths,

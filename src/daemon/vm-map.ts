@@ -28,7 +28,7 @@ export interface VmMapOptions {
   readonly paths?: HostPaths;
   /** A VM may be the first; a device, and perhaps its VM, is gone. */
   readonly came: () => void;
-  readonly left: (vm: Vm, device: VmDevice) => void;
+  readonly gone: (vm: Vm, device: VmDevice) => void;
 }
 
 export class VmMap {
@@ -143,15 +143,15 @@ export class VmMap {
       book,
       paths,
       wishes: vmWishes(this.#config, name),
-      left: (vm, device) => this.#left(vm, device),
+      gone: (vm, device) => this.#gone(vm, device),
     });
   }
 
-  #left(vm: Vm, device: VmDevice): void {
-    this.#options.left(vm, device);
+  #gone(vm: Vm, device: VmDevice): void {
+    this.#options.gone(vm, device);
     if (vm.devices.length > 0 || this.#vms.get(vm.name) !== vm) return;
     this.#vms.delete(vm.name);
-    this.#options.book.left(vm.name);
+    this.#options.book.forget(vm.name);
     this.#options.events.forget(vm.name);
   }
 

@@ -27,22 +27,23 @@ export type ReadBook = { document: BookDocument } | { unreadable: string };
 
 /** Reads the text of one copy. */
 export function readBook(text: string): ReadBook {
-  let found: unknown;
+  let parsed: unknown;
   try {
-    found = JSON.parse(text);
+    parsed = JSON.parse(text);
   } catch {
     return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists' };
   }
-  const version = typeof found === 'object' && found !== null && 'version' in found ? found.version : null;
+  const version =
+    typeof parsed === 'object' && parsed !== null && 'version' in parsed ? parsed.version : null;
   if (typeof version === 'number' && version > VERSION) {
     return {
       unreadable: `is of version ${version}, and this balloond knows ${VERSION}: start the newer balloond again, or order again what \`balloonctl show\` no longer lists`,
     };
   }
-  if (!Value.Check(Document, found)) {
+  if (!Value.Check(Document, parsed)) {
     return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists' };
   }
-  return { document: found };
+  return { document: parsed };
 }
 
 export class OrderBook {
@@ -87,7 +88,7 @@ export class OrderBook {
   }
 
   /** The VM is gone: orders of a name that the daemon made up go with it. */
-  left(name: string): void {
+  forget(name: string): void {
     if (MADE_UP.test(name)) this.change(name, {});
   }
 

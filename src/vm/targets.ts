@@ -34,8 +34,8 @@ export function wantedTarget(
   if (target?.of === 'balloon') return clamped(target.bytes);
   if (ramBytes === 0) return null;
   if (target !== undefined) {
-    const kept = clamped(target.bytes);
-    return { ...kept, bytes: ramBytes - kept.bytes };
+    const guest = clamped(target.bytes);
+    return { ...guest, bytes: ramBytes - guest.bytes };
   }
   if (wishes.target === null) return null;
   const bytes = Math.max(0, ramBytes - Math.round(amountOf(wishes.target, ramBytes)));

@@ -2,6 +2,8 @@
  * A virtual machine as operators know it: its name, its process, its devices, and the orders that were given for it. Orders
  * are kept once, by name, and each device gets them as it comes. The fleet makes a Vm when a first device connects, calls
  * attach() and greet() for each, or takeOver() for those of the daemon before this one; the Vm ends with its last device.
+ * order-book has the orders, kinds the table of devices, targets the target of a device by the orders; cgroup and limits are
+ * of the VMM's process, pins of its open files; record is for the next daemon, and view for the control API.
  */
 import type { LimitRequest, TargetRequest } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
@@ -48,7 +50,7 @@ export interface VmContext {
   readonly wishes: Wishes;
   readonly paths: HostPaths;
   /** A device is gone; the VM is, too, when it has none left. */
-  readonly left: (vm: Vm, device: VmDevice) => void;
+  readonly gone: (vm: Vm, device: VmDevice) => void;
 }
 
 export class Vm implements DeviceOwner<VmDevice> {
@@ -399,7 +401,7 @@ export class Vm implements DeviceOwner<VmDevice> {
       this.limits.close();
       this.cgroup.close();
     }
-    this.#context.left(this, device);
+    this.#context.gone(this, device);
   }
 
   /** The device that speaks for the VM. */

@@ -123,7 +123,7 @@ void t.test('a name that the daemon made up of a process takes its orders along'
   const book = new OrderBook();
   for (const name of ['web', 'pid-7', 'pid-7-2', 'pid-web']) {
     book.change(name, orders);
-    book.left(name);
+    book.forget(name);
   }
   t.same(Object.keys((JSON.parse(book.text()) as { vms: object }).vms), ['web', 'pid-web']);
   const odd = new OrderBook();
