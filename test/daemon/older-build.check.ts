@@ -61,7 +61,11 @@ void t.test('up, down and up again', async (t) => {
   await control.changePolicy({ paused: true });
   const [pause] = (await control.policy()).orders;
   await replace(older);
-  t.match(await control.show('web'), { policy: { mode: 'manual' } }, 'a build without such an order obeys it');
+  t.match(
+    await control.show('web'),
+    { policy: { mode: 'manual' } },
+    'a build without such an order obeys it',
+  );
   await replace(newer);
   t.match(await control.policy(), { paused: true, orders: [pause] });
   t.match(await control.show('web'), { orders: [pause] });
