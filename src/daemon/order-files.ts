@@ -18,8 +18,8 @@ const FILE = 'orders.json';
 const PATIENCE_MS = 2000;
 
 const REMEDIES: Readonly<Record<string, string>> = {
-  ENOENT: 'make the state directory again',
-  ENOTDIR: 'put a folder in the place of the state directory',
+  ENOENT: 'create the state directory again',
+  ENOTDIR: 'move the file away that is in the place of the state directory',
   EROFS: 'let the daemon write to the state directory',
   ENOSPC: 'move something else off its file system',
   EDQUOT: 'move something else off its file system',

@@ -69,7 +69,7 @@ const TROUBLES: Readonly<Record<string, Trouble>> = {
     mends: ({ folder }) => mkdirSync(folder),
     event: 'orders-not-kept',
     lasts: true,
-    says: /\(.*: ENOENT\): make the state directory again, then give any order again$/,
+    says: /\(.*: ENOENT\): create the state directory again, then give any order again$/,
   },
   'of a newer version': {
     before: (folder) => writeFileSync(join(folder, 'orders.json'), NEWER),

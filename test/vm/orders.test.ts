@@ -74,8 +74,8 @@ void t.test('a state directory that takes nothing is said once, and orders hold 
   writeFileSync(file, '');
   for (const [folder, code] of [
     [full, /ENOSPC.*move something else off/],
-    [none, /ENOENT\): make the state directory again/],
-    [file, /ENOTDIR\): put a folder in the place of/],
+    [none, /ENOENT\): create the state directory again/],
+    [file, /ENOTDIR\): move the file away that is in the place of/],
   ] as const) {
     const files = new OrderFiles(null, folder);
     const lines = said(files);
