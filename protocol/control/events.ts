@@ -48,7 +48,7 @@ export const EVENTS = {
   },
   'orders-applied': {
     level: 'info',
-    help: 'A VM connected for which an operator gave orders before (a target, an inhibit, limits, a pause of the policy): they hold again. The event names them.',
+    help: 'A VM connected for which an operator gave orders before (a target, an inhibit, limits, a pause of the policy), or the daemon started while the policy is paused for all VMs: these orders hold again. The event names them.',
     action: 'Nothing, if the VM should have them; `balloonctl show` says how each order is taken back.',
   },
   'orders-set-aside': {

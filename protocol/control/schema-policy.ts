@@ -1,4 +1,5 @@
 /** The policy as the control API shows and changes it. */
+import { ORDER } from './schema-order.js';
 import { BYTES } from './schema-words.js';
 
 export const POLICY = {
@@ -20,7 +21,7 @@ export const POLICY = {
 export const POLICY_STATE = {
   type: 'object',
   additionalProperties: false,
-  required: ['mode', 'paused', 'problem', 'reserveBytes', 'host', 'bands', 'vms'],
+  required: ['mode', 'paused', 'problem', 'reserveBytes', 'host', 'bands', 'vms', 'orders'],
   properties: {
     mode: { enum: ['observe', 'auto', 'off'] },
     paused: { type: 'boolean' },
@@ -55,6 +56,11 @@ export const POLICY_STATE = {
       ],
     },
     bands: { type: 'array', items: { type: 'string' }, description: 'Highest first.' },
+    orders: {
+      type: 'array',
+      items: ORDER,
+      description: 'The orders for all VMs: the pause of the policy, while there is one.',
+    },
     vms: {
       type: 'array',
       items: {

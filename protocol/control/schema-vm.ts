@@ -1,6 +1,7 @@
 /** A VM as the control API shows it. */
 import { DIAGNOSIS_CODES } from './diagnosis.js';
 import type { LimitName } from './limits.js';
+import { ORDER } from './schema-order.js';
 import { POLICY } from './schema-policy.js';
 import { BYTES, NULL } from './schema-words.js';
 
@@ -86,27 +87,6 @@ const LIMITS = {
       description: 'The reason why the limits that an operator asked for do not hold; null: none.',
     },
     diagnosis: { anyOf: [DIAGNOSIS, NULL], description: 'The same reason for programs; null: none.' },
-  },
-} as const;
-
-export const ORDER = {
-  type: 'object',
-  description: 'An order that holds for the VM by its name until it is taken back.',
-  additionalProperties: false,
-  required: ['order', 'says', 'by', 'since', 'undo'],
-  properties: {
-    order: { enum: ['inhibit', 'target', 'cache-limit', 'limit-high', 'limit-max', 'policy'] },
-    says: { type: 'string', description: 'The order in words.' },
-    by: {
-      enum: ['operator', 'configuration'],
-      description: 'operator: a command or a request. configuration: a [[vm]] table.',
-    },
-    since: {
-      anyOf: [{ type: 'string', format: 'date-time' }, NULL],
-      description:
-        'The time of the order; null: it is in the configuration, or an earlier build did not note the time.',
-    },
-    undo: { type: 'string', description: 'The command, or the step, that takes the order back.' },
   },
 } as const;
 

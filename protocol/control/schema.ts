@@ -6,9 +6,10 @@
 import type { XStatic } from 'typebox/schema';
 import { EVENT_NAMES, type EventName } from './events.js';
 import { DAEMON, DAEMON_CHANGE, HEALTH, RELOAD } from './schema-daemon.js';
+import { ORDER } from './schema-order.js';
 import { POLICY_STATE, POLICY_CHANGE } from './schema-policy.js';
 import { TARGET, LIMIT_WORD, LIMIT_REQUEST, VM_CHANGE, INHIBIT } from './schema-vm-change.js';
-import { BALLOON, STATS, DIAGNOSIS, ORDER, VM } from './schema-vm.js';
+import { BALLOON, STATS, DIAGNOSIS, VM } from './schema-vm.js';
 
 const PROBLEM = {
   type: 'object',

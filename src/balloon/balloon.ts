@@ -1,3 +1,9 @@
+/**
+ * The devices: balloon (this file) and cache-balloon. src/vm/kinds.ts makes one for a session, which calls, in this order:
+ * setFeatures(), start(), then for each drain handle() a chain at a time (page-runs and block-runs collect pages) and flush()
+ * (ledger, discards, acks), and stop(). config and cache-config are their config spaces, queue-roles says which queue is
+ * which, guest-stats and cache-stats hold statistics, totals count. A device never sees a ring or a socket.
+ */
 import {
   BALLOON_PAGE_BYTES,
   BalloonFeature,

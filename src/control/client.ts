@@ -74,7 +74,7 @@ interface StreamMessage {
   readonly notice: string | null;
 }
 
-export interface ClientOptions {
+interface ClientOptions {
   /** How long a daemon may take for an answer (default 60 s). */
   readonly replyTimeoutMs?: number;
   /** How long requests wait for a daemon that is started again (default 20 s). */

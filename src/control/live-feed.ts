@@ -6,14 +6,14 @@ import { BACKLOG_LIMIT_BYTES, STREAM_HEADERS } from './event-stream.js';
 const WATCHED_MS = 2000;
 const UNWATCHED_MS = 10_000;
 /** Of what is remembered, however many VMs there are. */
-const KEPT_BYTES = 4 * 2 ** 20;
+const TICKS_BYTES = 4 * 2 ** 20;
 
 /** Tells pages what there is, as server-sent events. What is sent is made once, however many watch. */
 export class LiveFeed {
   readonly #look: () => LiveTick;
   readonly #watchers = new Set<ServerResponse>();
-  #kept: string[] = [];
-  #keptBytes = 0;
+  #ticks: string[] = [];
+  #tickBytes = 0;
   #timer: NodeJS.Timeout;
 
   constructor(look: () => LiveTick) {
@@ -26,7 +26,7 @@ export class LiveFeed {
     response.writeHead(200, STREAM_HEADERS);
     // An idle stream is no stalled one.
     response.socket?.setTimeout(0);
-    response.write(this.#kept.join('') || ':\n\n');
+    response.write(this.#ticks.join('') || ':\n\n');
     this.#watchers.add(response);
     response.on('close', () => this.#watchers.delete(response));
     clearTimeout(this.#timer);
@@ -43,15 +43,15 @@ export class LiveFeed {
 
   #tick(): void {
     const text = `data: ${JSON.stringify(this.#look())}\n\n`;
-    this.#kept.push(text);
-    this.#keptBytes += text.length;
-    while (this.#kept.length > LIVE_TICKS || (this.#keptBytes > KEPT_BYTES && this.#kept.length > 1)) {
-      this.#keptBytes -= this.#kept.shift()?.length ?? 0;
+    this.#ticks.push(text);
+    this.#tickBytes += text.length;
+    while (this.#ticks.length > LIVE_TICKS || (this.#tickBytes > TICKS_BYTES && this.#ticks.length > 1)) {
+      this.#tickBytes -= this.#ticks.shift()?.length ?? 0;
     }
     for (const watcher of this.#watchers) {
       if (watcher.writableEnded) continue;
       watcher.write(text);
-      if (watcher.writableLength > KEPT_BYTES + BACKLOG_LIMIT_BYTES + text.length) watcher.destroy();
+      if (watcher.writableLength > TICKS_BYTES + BACKLOG_LIMIT_BYTES + text.length) watcher.destroy();
     }
     this.#timer = this.#later();
   }

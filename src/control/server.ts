@@ -1,4 +1,10 @@
-/** The control API: HTTP/1.1 with JSON on a Unix socket that only its owner and group may open. */
+/**
+ * The control API: HTTP/1.1 with JSON on a Unix socket that only its owner and group may open, its client, and the server of
+ * metrics. The daemon starts server (this file). A request goes through places (who may be served), http (limits of size and
+ * time), route (protocol/control/operations.ts), body (checked against the schema) and handlers, which call the Fleet
+ * (fleet.ts is its interface); a refusal is a problem document. event-stream and live-feed are streams that stay. balloonctl
+ * (cli/) goes through client.
+ */
 import { refusal } from '../../protocol/control/refusal.js';
 import { rmSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';

@@ -29,7 +29,7 @@ interface ArrivalOptions {
   readonly paths?: HostPaths;
   /** A VM may be the first; a device, and perhaps its VM, is gone. */
   readonly came: () => void;
-  readonly left: (vm: Vm, device: VmDevice) => void;
+  readonly gone: (vm: Vm, device: VmDevice) => void;
 }
 
 export class Arrivals {
@@ -133,14 +133,14 @@ export class Arrivals {
       book,
       paths,
       wishes: vmWishes(this.#config, name),
-      left: (vm, device) => this.#left(vm, device),
+      gone: (vm, device) => this.#gone(vm, device),
     });
   }
 
-  #left(vm: Vm, device: VmDevice): void {
-    this.#options.left(vm, device);
+  #gone(vm: Vm, device: VmDevice): void {
+    this.#options.gone(vm, device);
     if (vm.devices.length > 0 || !this.#vms.remove(vm)) return;
-    this.#options.book.left(vm.name);
+    this.#options.book.forget(vm.name);
     this.#options.events.forget(vm.name);
   }
 

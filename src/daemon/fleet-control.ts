@@ -94,6 +94,7 @@ export class FleetControl implements Fleet {
       );
     }
     const state = this.#policy.change(change);
+    for (const one of this.#vms.all()) one.pauseChanged();
     await this.#orders.kept();
     return state;
   }

@@ -47,9 +47,12 @@ export class VmFleet {
       paths,
       book: orders.book,
       came: () => pinWatch.wake(),
-      left: (vm, device) => metrics.forget(metered(vm, [device])),
+      gone: (vm, device) => metrics.forget(metered(vm, [device])),
     });
-    this.#policy = new PolicyEngine(new PolicySettings(config), all, events.emit, { paths });
+    this.#policy = new PolicyEngine(new PolicySettings(config), all, events.emit, {
+      paths,
+      book: orders.book,
+    });
     const metrics = new Metrics(
       () => all().map((vm) => metered(vm)),
       version,

@@ -19,6 +19,8 @@ const FILE = 'orders.json';
 const PATIENCE_MS = 2000;
 
 const REMEDIES: Readonly<Record<string, Instruction>> = {
+  ENOENT: 'create the state directory again',
+  ENOTDIR: 'move the file away that is in the place of the state directory',
   EROFS: 'let the daemon write to the state directory',
   ENOSPC: 'move something else off its file system',
   EDQUOT: 'move something else off its file system',
@@ -40,18 +42,23 @@ export class OrderFiles {
   #folder: string | null;
   #onDisk: string | null = null;
   #emit: Emit = () => undefined;
-  #failed: string | null = null;
+  /** The last failure of each place, which is said once until the place works again. */
+  readonly #failed = new Map<'disk' | 'memory', string>();
+  readonly #endsWith: 'the host' | 'this daemon';
   #wanted: string | null = null;
   #writing: Promise<void> | null = null;
 
   /** `store`: null where nobody keeps anything. `folder`: the state directory, or null. */
   constructor(store: FdStore | null, folder: string | null) {
     this.#memory = new KeptText(store, 'orders');
+    this.#endsWith = store === null ? 'this daemon' : 'the host';
     this.#folder = folder;
     const warnings: OrderWarning[] = [];
-    const copies = this.#memory.left.map((text) => this.#readMemory(text, warnings));
-    copies.push(this.#readDisk(warnings));
-    const newest = copies.reduce(
+    const copies = [
+      this.#readDisk(warnings),
+      ...this.#memory.left.map((text) => this.#readMemory(text, warnings)),
+    ];
+    const newest = copies.reduce<BookDocument | null>(
       (best, copy) => ((copy?.revision ?? -1) > (best?.revision ?? -1) ? copy : best),
       null,
     );
@@ -64,7 +71,7 @@ export class OrderFiles {
   listen(emit: Emit): void {
     this.#emit = emit;
     for (const { event, message } of this.warnings) emit(event, message);
-    if (this.#failed !== null) emit('orders-not-kept', this.#failed);
+    for (const message of this.#failed.values()) emit('orders-not-kept', message);
   }
 
   /** Resolves when all orders are on disk, or cannot be, or the disk takes long. */
@@ -89,31 +96,42 @@ export class OrderFiles {
   #readDisk(warnings: OrderWarning[]): BookDocument | null {
     if (this.#folder === null) return null;
     const path = join(this.#folder, FILE);
-    let text: string;
+    let why: string;
     try {
-      text = readFileSync(path, 'utf8');
+      const text = readFileSync(path, 'utf8');
+      const read = readBook(text);
+      if ('document' in read) {
+        this.#onDisk = text;
+        return read.document;
+      }
+      why = read.unreadable;
     } catch (error) {
-      if (codeOf(error) !== 'ENOENT') this.#cannot(error);
-      return null;
-    }
-    const read = readBook(text);
-    if ('document' in read) {
-      this.#onDisk = text;
-      return read.document;
-    }
-    const aside = `${path}.set-aside`;
-    let where = `is left as ${aside}`;
-    try {
-      renameSync(path, aside);
-    } catch (error) {
-      where = `cannot be moved away (${codeOf(error)})`;
-      this.#folder = null;
+      const code = codeOf(error);
+      if (code === 'ENOENT') return null;
+      if (code === 'ENOTDIR') {
+        this.#cannot(error);
+        return null;
+      }
+      // Another file would take its name, and its orders would be lost.
+      why = `cannot be read (${code}): order again what \`balloonctl show\` no longer lists`;
     }
     warnings.push({
       event: 'orders-set-aside',
-      message: `the file of orders for VMs ${path} ${where}, because it ${read.unreadable}`,
+      message: `the file of orders for VMs ${path} ${this.#setAside(path, why)}`,
     });
     return null;
+  }
+
+  /** Moves the file out of the way, or leaves it alone where that cannot be. Returns the end of a sentence on it. */
+  #setAside(path: string, why: string): string {
+    const aside = `${path}.set-aside`;
+    try {
+      renameSync(path, aside);
+      return `is left as ${aside}, because it ${why}`;
+    } catch (error) {
+      this.#folder = null;
+      return `cannot be moved away (${codeOf(error)}) and stays as it is, because it ${why}; orders are not on disk until the file is moved away and the daemon restarted`;
+    }
   }
 
   #write(text: string): void {
@@ -127,9 +145,10 @@ export class OrderFiles {
   #writeMemory(text: string): void {
     try {
       this.#memory.write(text);
+      this.#failed.delete('memory');
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
-      this.#say(`orders for VMs cannot be handed over to the next daemon: ${error.message}`);
+      this.#say('memory', `orders for VMs cannot be handed over to the next daemon: ${error.message}`);
     }
   }
 
@@ -148,7 +167,7 @@ export class OrderFiles {
         await rename(`${path}.new`, path);
         const directory = await open(folder, 'r');
         await finish(directory, () => directory.sync());
-        this.#failed = null;
+        this.#failed.delete('disk');
       } catch (error) {
         this.#cannot(error);
       }
@@ -159,17 +178,17 @@ export class OrderFiles {
     const code = codeOf(error);
     const remedy = REMEDIES[code] ?? 'look at the state directory';
     this.#say(
+      'disk',
       refusal(
-        `orders for VMs are not on disk and end with the host (${this.#folder ?? ''}: ${code})`,
+        `orders for VMs are not on disk and end with ${this.#endsWith} (${this.#folder ?? ''}: ${code})`,
         `${remedy}, then give any order again`,
       ),
     );
   }
 
-  /** Once until it works again. */
-  #say(message: string): void {
-    if (this.#failed === message) return;
-    this.#failed = message;
+  #say(place: 'disk' | 'memory', message: string): void {
+    if (this.#failed.get(place) === message) return;
+    this.#failed.set(place, message);
     this.#emit('orders-not-kept', message);
   }
 }

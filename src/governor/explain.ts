@@ -1,9 +1,11 @@
 /** The governor in words and documents: `policy show`, `policy explain` and the policy of `show`. */
 import type { PolicyState as PolicyDocument, VmView } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
+import type { WallMs } from '../os/clock.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { Column, HIGH_STEPS, MAX_RUNG } from '../policy/state.js';
 import { availableWords } from '../policy/words.js';
+import { pauseView } from '../vm/orders.js';
 import type { Said } from './act.js';
 import type { GovernedVm } from './governed-vm.js';
 import type { HostView } from './host-view.js';
@@ -12,7 +14,8 @@ import type { Roster } from './roster.js';
 /** The standing of the governor that explanations go by. */
 export interface Standing {
   readonly settings: PolicySettings;
-  readonly paused: boolean;
+  /** The wall time at which an operator paused the policy for all VMs; null: it is not paused. */
+  readonly paused: WallMs | null;
   readonly host: HostView;
   readonly roster: Roster;
   readonly said: (name: string) => Said | undefined;
@@ -52,7 +55,7 @@ function modeOf(
 ): NonNullable<VmView['policy']>['mode'] {
   if (settings.mode === 'off') return 'off';
   if (vm.manual) return 'manual';
-  return paused ? 'paused' : settings.mode;
+  return paused === null ? settings.mode : 'paused';
 }
 
 function forceWord(rung: number): Explained['force'] {
@@ -67,8 +70,11 @@ function nowWords(vm: GovernedVm, standing: Standing): string {
   if (settings.mode === 'off') return 'the policy is off (mode in [policy])';
   if (vm.manual)
     return `the policy leaves this VM alone: an operator set its target or cache limit, or paused the policy for it (balloonctl policy resume ${vm.name})`;
-  if (paused)
-    return 'the policy leaves this VM alone: an operator paused the policy (balloonctl policy resume)';
+  if (paused !== null) {
+    const { since, undo } = pauseView(paused);
+    const when = since === null ? '' : ` at ${since.replace(/\.\d+Z$/, 'Z')}`;
+    return `the policy leaves this VM alone: an operator paused the policy${when} (${undo})`;
+  }
   if (vm.figures.state !== 'running') return 'the policy leaves this VM alone: no guest driver runs';
   if (host.last === null) return 'the policy leaves this VM alone: the memory of the host cannot be read';
   const { totalBytes, availableBytes } = host.last;

@@ -12,12 +12,15 @@ import type { HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
 import type { PolicyMeasures } from '../ops/policy-families.js';
+import { wallNow } from '../os/clock.js';
 import type { VmTable } from '../policy/inputs.js';
 import { BandPlanner } from '../policy/plan.js';
 import type { Plan, Planner } from '../policy/planner.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { Column } from '../policy/state.js';
 import { describe } from '../policy/words.js';
+import { OrderBook } from '../vm/order-book.js';
+import { pauseView } from '../vm/orders.js';
 import { Actor, type Deed } from './act.js';
 import { explained, vmPolicy, type Standing } from './explain.js';
 import type { GovernedVm } from './governed-vm.js';
@@ -36,6 +39,8 @@ interface EngineOptions {
   readonly now?: () => number;
   /** The policy; without one, that of balloond. */
   readonly planner?: Planner;
+  /** Where a pause for all VMs is noted, and found again. */
+  readonly book?: OrderBook;
 }
 
 export class PolicyEngine {
@@ -50,7 +55,7 @@ export class PolicyEngine {
   readonly #actor: Actor;
   readonly #trace: Trace | null;
   readonly #roster = new Roster();
-  #paused = false;
+  readonly #book: OrderBook;
   #timer: NodeJS.Timeout | null = null;
   #trigger: PressureTrigger | null = null;
   #tickedAt = -Infinity;
@@ -59,12 +64,18 @@ export class PolicyEngine {
     settings: PolicySettings,
     vms: () => readonly GovernedVm[],
     emit: Emit,
-    { paths = HOST_PATHS, now = () => performance.now() / 1000, planner }: EngineOptions = {},
+    {
+      paths = HOST_PATHS,
+      now = () => performance.now() / 1000,
+      planner,
+      book = new OrderBook(),
+    }: EngineOptions = {},
   ) {
     this.#settings = settings;
     this.#vms = vms;
     this.#emit = emit;
     this.#now = now;
+    this.#book = book;
     this.#planner = planner ?? new BandPlanner();
     this.#troubles = new Troubles(emit);
     this.#host = new HostView(paths, this.#troubles);
@@ -81,6 +92,12 @@ export class PolicyEngine {
   /** Ticks until close(). */
   start(): void {
     if (this.#settings.mode === 'off') return;
+    const { paused } = this.#book;
+    if (paused !== null) {
+      const { since, undo } = pauseView(paused);
+      const message = `the policy stays paused for all VMs, as an operator ordered at ${since ?? 'a time that is not known'}: ${undo} ends the pause`;
+      this.#emit('orders-applied', message, { orders: 'policy' });
+    }
     this.#timer = setInterval(() => this.tick(), this.#settings.intervalSeconds * 1000).unref();
     this.#trigger = this.#host.watchPressure(() => this.#wake());
   }
@@ -104,7 +121,7 @@ export class PolicyEngine {
     }
     const table = this.#reader.read(vms, this.#settings);
     this.#trace?.write(host, table, vms, this.#settings);
-    if (this.#paused) pauseAll(table);
+    if (this.#book.paused !== null) pauseAll(table);
     const planned = this.#plan(host, table);
     const deeds = this.#deeds(planned, vms, table);
     if (this.#settings.mode === 'auto') {
@@ -118,7 +135,7 @@ export class PolicyEngine {
 
   /** The policy of a VM, as `show` has it. */
   vmView(vm: GovernedVm): VmView['policy'] {
-    return vmPolicy(vm, { settings: this.#settings, paused: this.#paused });
+    return vmPolicy(vm, { settings: this.#settings, paused: this.#book.paused });
   }
 
   view(): PolicyDocument {
@@ -126,7 +143,7 @@ export class PolicyEngine {
     const standing = this.#standing;
     return {
       mode: this.#settings.mode,
-      paused: this.#paused,
+      paused: standing.paused !== null,
       problem: this.#troubles.first,
       reserveBytes: host === null ? 0 : this.#reserveBytes(host),
       host:
@@ -140,6 +157,7 @@ export class PolicyEngine {
             },
       bands: this.#settings.bands.map(({ name }) => name),
       vms: this.#vms().map((vm) => explained(vm, standing)),
+      orders: standing.paused === null ? [] : [pauseView(standing.paused)],
     };
   }
 
@@ -150,7 +168,7 @@ export class PolicyEngine {
     return {
       acted: this.#actor.counts,
       mode: this.#settings.mode,
-      paused: this.#paused,
+      paused: this.#book.paused !== null,
       short: roster.state.short,
       reserveBytes: host === null ? null : this.#reserveBytes(host),
       availableBytes: host?.availableBytes ?? null,
@@ -166,9 +184,10 @@ export class PolicyEngine {
   /** Pauses the policy or lets it act again, for one VM or all. Throws RefusedError. */
   change({ paused, vm: name }: PolicyChange): PolicyDocument {
     if (name === undefined) {
-      if (paused !== this.#paused)
+      if (paused !== (this.#book.paused !== null)) {
+        this.#book.pause(paused ? wallNow() : null);
         this.#emit('policy-changed', paused ? 'paused for all VMs' : 'resumed', { paused });
-      this.#paused = paused;
+      }
       return this.view();
     }
     const vm = this.#vms().find((candidate) => candidate.name === name);
@@ -183,7 +202,13 @@ export class PolicyEngine {
 
   get #standing(): Standing {
     const said = this.#actor.said.bind(this.#actor);
-    return { settings: this.#settings, paused: this.#paused, host: this.#host, roster: this.#roster, said };
+    return {
+      settings: this.#settings,
+      paused: this.#book.paused,
+      host: this.#host,
+      roster: this.#roster,
+      said,
+    };
   }
 
   #wake(): void {

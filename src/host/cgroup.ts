@@ -1,3 +1,9 @@
+/**
+ * The host as the kernel's files in /proc and /sys/fs/cgroup show it: nothing here keeps state of VMs. src/daemon and src/vm call peer
+ * (name and mappings of a VMM) when a VM connects; src/vm calls find-cgroup and then cgroup (this file) for limits, and pinned for devices that
+ * pin memory; src/governor calls meminfo and pressure at each tick. host-paths says where the files are, so that tests can
+ * have others; service-manager asks systemd for its version.
+ */
 import { closeSync, constants, openSync, promises, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { LIMIT_NAMES, LIMITS, type LimitField } from '../../protocol/control/limits.js';

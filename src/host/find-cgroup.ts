@@ -106,11 +106,11 @@ function findStranger(path: string, vmm: number, paths: HostPaths): string | nul
     }
     return false;
   };
-  let left = MAX_PROCESSES;
+  let rest = MAX_PROCESSES;
   const folders = [join(paths.cgroup, path)];
   for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
     for (const pid of processesOf(folder)) {
-      if (left-- === 0) return `more than ${MAX_PROCESSES} processes`;
+      if (rest-- === 0) return `more than ${MAX_PROCESSES} processes`;
       if (pid === 0) return 'a process of another PID namespace';
       if (!isVmms(pid)) return `process ${pid}`;
     }

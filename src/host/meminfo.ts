@@ -43,7 +43,7 @@ export class HostMemory {
 }
 
 function bytesOf(text: string, name: string): number {
-  const found = new RegExp(`^${name}:\\s*(\\d+) kB$`, 'm').exec(text);
-  if (found === null) throw new Error(`/proc/meminfo has no ${name}`);
-  return Number(found[1]) * 1024;
+  const match = new RegExp(`^${name}:\\s*(\\d+) kB$`, 'm').exec(text);
+  if (match === null) throw new Error(`/proc/meminfo has no ${name}`);
+  return Number(match[1]) * 1024;
 }

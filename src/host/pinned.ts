@@ -21,12 +21,12 @@ const PINNING_DRIVER = /^ *\d+ (vfio|iommu|vhost-vdpa)/m;
 
 export interface PinSearch {
   /** What the process has open of that kind, as /proc names it; null: nothing. */
-  found: string | null;
+  file: string | null;
   /** Why it could not be told, as an errno name; null: it could. */
   unknown: string | null;
 }
 
-export const NOT_PINNED: PinSearch = { found: null, unknown: null };
+export const NOT_PINNED: PinSearch = { file: null, unknown: null };
 
 /**
  * Looks at the open files of a process, one after the other, as far as it is asked to. Threads with a file table of
@@ -42,14 +42,14 @@ export function* searchPinning(pid: number, proc = '/proc'): Generator<undefined
         const entry = files.readSync();
         if (entry === null) break;
         const path = link(`${folder}/${entry.name}`);
-        if (path !== null && PINNING.some((kind) => kind.test(path))) return { found: path, unknown: null };
+        if (path !== null && PINNING.some((kind) => kind.test(path))) return { file: path, unknown: null };
         yield;
       }
     } finally {
       files.closeSync();
     }
   } catch (error) {
-    return { found: null, unknown: codeOf(error) };
+    return { file: null, unknown: codeOf(error) };
   }
   return NOT_PINNED;
 }

@@ -43,11 +43,11 @@ export function readPressure(path: string): Pressure | null {
 }
 
 function line(text: string, kind: string): PressureLine | null {
-  const found = new RegExp(`^${kind} avg10=([\\d.]+) avg60=[\\d.]+ avg300=[\\d.]+ total=(\\d+)$`, 'm').exec(
+  const match = new RegExp(`^${kind} avg10=([\\d.]+) avg60=[\\d.]+ avg300=[\\d.]+ total=(\\d+)$`, 'm').exec(
     text,
   );
-  if (found === null) return null;
-  const [avg10 = 0, totalUs = 0] = found.slice(1).map(Number);
+  if (match === null) return null;
+  const [avg10 = 0, totalUs = 0] = match.slice(1).map(Number);
   return { avg10, totalUs };
 }
 

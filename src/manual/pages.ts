@@ -1,4 +1,8 @@
-/** The manual pages, made of what --help and the check of the configuration file are made of. */
+/**
+ * The manual pages, made of what --help and the check of the configuration file are made of, so that they cannot differ.
+ * scripts/generate.js calls pages (this file) when the programs are built: daemon-words (signals, exit codes, events), the
+ * command tables and the words of each key go in, and roff makes pages of them. Nothing that runs later loads this folder.
+ */
 import { EXIT_WORDS } from '../control/cli/exit.js';
 import type { CommandSpec, OptionSpec } from '../control/cli/command-line.js';
 import { daemonProgram } from '../daemon/options.js';

@@ -1,3 +1,9 @@
+/**
+ * Guest memory: the regions that a VMM shares, what of them is in the balloon, and how that is discarded. A session makes a
+ * GuestMemory (this file) and adds a region for each message of the VMM; a device turns page numbers into regions here, notes
+ * them in the region's page-ledger (bits in page-set), and has discard remove them. All of it lives in one state-file for
+ * the daemon after this one. errors says whose fault a failure is.
+ */
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import { allocatedBytes, describeFile } from '../os/file.js';
 import { closeFd } from '../os/fd.js';
@@ -136,13 +142,13 @@ export class GuestMemory {
         refuseOverlap(descriptions.slice(0, index), description);
         const fd = fds[index];
         if (fd === undefined) throw new FrontendError(`${describeRegion(description)} came without an fd`);
-        const kept = this.#regions.find(
+        const same = this.#regions.find(
           (region) =>
             samePlace(region.description, description) &&
             region.description.mmapOffset === description.mmapOffset &&
             sameFile(region, fd),
         );
-        if (kept !== undefined) return kept;
+        if (same !== undefined) return same;
         const region = new GuestRegion(description, fd, this.state);
         unused.delete(fd);
         made.push(region);

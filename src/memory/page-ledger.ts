@@ -128,7 +128,7 @@ export class PageLedger {
           this.area.offset + n * bytes + at,
           new Uint8Array(words.buffer, 0, words.byteLength),
         );
-        set.found(at / 4, words);
+        set.know(at / 4, words);
       }
     }
     // It ended between the two.

@@ -15,7 +15,7 @@ export class PageSet {
   readonly pages: number;
   size = 0;
 
-  /** What `bits` holds already is made known by found(). */
+  /** What `bits` holds already is made known by know(). */
   constructor(bits: ArrayBuffer, pages: number) {
     this.#words = new Uint32Array(bits, 0, Math.ceil(pages / 32));
     this.#index = new Uint32Array(Math.ceil(pages / BLOCK_PAGES / 32));
@@ -27,7 +27,7 @@ export class PageSet {
   }
 
   /** The memory holds `words`, from its word `at` on: pages that were in the set before it was made. */
-  found(at: number, words: Uint32Array): void {
+  know(at: number, words: Uint32Array): void {
     for (const [n, word] of words.entries()) {
       if (word === 0 || at + n >= this.#words.length) continue;
       // Beyond the last page there is nothing, whatever the memory says.
@@ -150,8 +150,8 @@ export class PageSet {
 /** The bits of page's word that belong to pages from `page` up to `end`. */
 function maskFrom(page: number, end: number): number {
   const low = -1 << (page & 31);
-  const left = end - (page - (page & 31));
-  return left >= 32 ? low : low & ~(-1 << left);
+  const rest = end - (page - (page & 31));
+  return rest >= 32 ? low : low & ~(-1 << rest);
 }
 
 function countBits(word: number): number {

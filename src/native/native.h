@@ -1,7 +1,11 @@
 /*
- * The contract between the glue (js-*.c, watch.c, behind.c and writer.c) and the system calls. Every function returns
- * a value >= 0 or a negative errno; none keeps state but what it is handed, except sigbus.c. File descriptors that
- * they make are close-on-exec and non-blocking.
+ * The helper: system calls that Node lacks. src/os/native.ts loads it and is its only caller. A call goes through
+ * a file of glue (js-*.c: arguments from JavaScript) to one file of a concern: socket.c, fd.c, eventfd.c, memfd.c, mapping.c,
+ * discard.c, watch.c; behind.c and writer.c do work on threads of their own, and sigbus.c catches memory that is gone.
+ *
+ * The contract between the glue (js-*.c, watch.c, behind.c and writer.c) and the system calls. Every function returns a value >= 0 or a
+ * negative errno; none keeps state but what it is handed, except sigbus.c. File descriptors that they make are
+ * close-on-exec and non-blocking.
  */
 #ifndef BALLOOND_NATIVE_H
 #define BALLOOND_NATIVE_H

@@ -94,10 +94,10 @@ export class EventLog {
 
   #remember(said: Omit<DaemonEvent, 'seq' | 'epoch' | 'id'>): void {
     const seq = this.#seq + 1;
-    const kept = bounded(said);
-    const entry: DaemonEvent = { ...numbered(this.epoch, seq), ...kept.event };
+    const short = bounded(said);
+    const entry: DaemonEvent = { ...numbered(this.epoch, seq), ...short.event };
     // Nobody hears of an event that the next daemon would not know.
-    this.#memory?.add(seq, kept.json);
+    this.#memory?.add(seq, short.json);
     this.#seq = seq;
     this.#recent.push(entry);
     if (this.#recent.length > EVENTS_KEPT) this.#recent.shift();

@@ -71,13 +71,13 @@ export class EventMemory {
     const view = mapping.view(0, FILE_BYTES);
     this.#bytes = new Uint8Array(view);
     this.#words = new Uint32Array(view);
-    const found = this.#find();
-    const last = found.at(-1);
+    const records = this.#find();
+    const last = records.at(-1);
     this.newest = last?.seq ?? 0;
     this.#next = last === undefined ? HEAD_BYTES : last.at + sizeOf(last.lenBytes);
-    const events = found.map((record) => this.#read(record)).filter((event) => event !== null);
+    const events = records.map((record) => this.#read(record)).filter((event) => event !== null);
     this.events = events;
-    this.unknown = found.length - events.length;
+    this.unknown = records.length - events.length;
   }
 
   /** An empty one. Throws SystemError. */
@@ -161,13 +161,13 @@ export class EventMemory {
       whole.set(seq, { seq, at, lenBytes });
       newest = Math.max(newest, seq);
     }
-    const found: Found[] = [];
+    const records: Found[] = [];
     for (let seq = newest; seq > newest - EVENTS_KEPT; seq--) {
       const record = whole.get(seq);
       if (record === undefined) break;
-      found.push(record);
+      records.push(record);
     }
-    return found.reverse();
+    return records.reverse();
   }
 
   #read({ seq, at, lenBytes }: Found): DaemonEvent | null {

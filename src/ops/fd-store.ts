@@ -1,3 +1,9 @@
+/**
+ * What an operator and a service manager see of a process, and what outlives it. The daemon (src/daemon) makes, in this
+ * order: the fd-store (this file; keeper is the process that stands in for systemd), log with journal-log or pretty-line,
+ * event-log with event-memory, kept-text for settings and orders; later metrics with its families, and at last notify and
+ * watchdog. signals and last-words are for the end of a process. All devices of a VM keep their files here through FdKeeper.
+ */
 import { fstatSync, readFileSync } from 'node:fs';
 import { encodeNotification, type Notification, type PassedFd } from '../../protocol/systemd.js';
 import { closeFd, duplicateFd, whenClosed } from '../os/fd.js';

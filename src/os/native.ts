@@ -1,3 +1,9 @@
+/**
+ * System calls that Node lacks, typed: the only folder that loads the helper (src/native). native (this file) loads it and
+ * types its exports; every other file wraps a few of these: socket, fd, eventfd, poller, mapping, memfd, file and discard for
+ * what is served; clock for all times; line-writer and print for all that a process says. Everybody calls this folder, which
+ * calls nobody. A call that fails is a SystemError (errors) with `code` and `syscall`.
+ */
 import { createRequire } from 'node:module';
 import { HelperError } from './errors.js';
 

@@ -24,12 +24,12 @@ export function listenUnix(path: string, mode = 0o600): number {
 /** What is at `path`; `hidden` where this process may not look, `link` for a symbolic link that leads nowhere. */
 export function standingAt(path: string): Standing {
   try {
-    const found = statSync(path, { throwIfNoEntry: false });
-    if (found === undefined) {
+    const entry = statSync(path, { throwIfNoEntry: false });
+    if (entry === undefined) {
       return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true ? 'link' : 'nothing';
     }
-    if (found.isDirectory()) return 'folder';
-    return found.isSocket() ? 'socket' : 'file';
+    if (entry.isDirectory()) return 'folder';
+    return entry.isSocket() ? 'socket' : 'file';
   } catch {
     return 'hidden';
   }
@@ -127,8 +127,8 @@ export function consume(fd: number, length: number): void {
 
 /** The bytes that a consume() of a process that is gone did not take; null when it was not begun. */
 export function unconsumed(fd: number): number | null {
-  const left = native.unconsumed(fd);
-  return left < 0 ? null : left;
+  const rest = native.unconsumed(fd);
+  return rest < 0 ? null : rest;
 }
 
 /** Whether the peer sends nothing any more. */

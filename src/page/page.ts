@@ -1,3 +1,9 @@
+/**
+ * The page that the daemon serves on its metrics address: VMs, host and events live. The browser loads page.js (this file)
+ * from index.html, with page.css; metrics-server (src/control) serves them. It follows the streams of live ticks and of
+ * events; each tick goes through model (history, sparklines, layers), and comes out as table rows and drawings here.
+ * The page imports protocol/ and nothing else, and changes nothing.
+ */
 import type { DaemonEvent } from '../../protocol/control/schema.js';
 import { EVENT_NAMES } from '../../protocol/control/events.js';
 import type { LiveTick, LiveVm } from '../../protocol/control/live.js';
@@ -22,9 +28,9 @@ interface Row {
 }
 
 function byId(id: string): Element {
-  const found = document.getElementById(id);
-  if (found === null) throw new Error(`the page has no ${id}`);
-  return found;
+  const element = document.getElementById(id);
+  if (element === null) throw new Error(`the page has no ${id}`);
+  return element;
 }
 
 function svg(name: 'svg' | 'path' | 'rect', attributes: Record<string, string | number>): SVGElement {

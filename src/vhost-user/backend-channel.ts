@@ -38,7 +38,7 @@ export class BackendChannel {
     this.#acknowledged = acknowledged;
     this.#onSent = onSent;
     const handler = {
-      mayRead: () => seat.may(this.#resume),
+      mayRead: () => seat.may(this.#readOn),
       measure: (work: () => void) => seat.measure(work),
       ready: () => true,
       message: (message: Message) => {
@@ -75,7 +75,7 @@ export class BackendChannel {
     this.#connection.close();
   }
 
-  readonly #resume = (): void => this.#connection.resume();
+  readonly #readOn = (): void => this.#connection.readOn();
 
   #answered(message: Message): void {
     if (!message.isReply || message.request !== BackendRequest.CONFIG_CHANGE_MSG) return;

@@ -35,11 +35,11 @@ export interface Message {
 }
 
 interface ConnectionHandler {
-  /** False: nothing is read until resume() is called. */
+  /** False: nothing is read until readOn() is called. */
   mayRead(): boolean;
   /** Does the reading, which may cost more than what is read. */
   measure(work: () => void): void;
-  /** False: this request has to wait, and all after it, until resume() is called. */
+  /** False: this request has to wait, and all after it, until readOn() is called. */
   ready(request: number): boolean;
   /** To be answered by answer(), once, before what follows from it is begun. */
   message(message: Message): void;
@@ -68,7 +68,7 @@ export class Connection {
   #waiting: boolean;
   #events: number;
 
-  /** Owns `fd` and `outbox` from then on. `waiting`: nothing is read before resume(). */
+  /** Owns `fd` and `outbox` from then on. `waiting`: nothing is read before readOn(). */
   constructor(fd: number, handler: ConnectionHandler, outbox: Outbox, keeper: FdKeeper, waiting = false) {
     this.#fd = fd;
     this.#handler = handler;
@@ -118,7 +118,7 @@ export class Connection {
   }
 
   /** Goes on with the request that had to wait. */
-  resume(): void {
+  readOn(): void {
     if (!this.#open || !this.#waiting) return;
     this.#waiting = false;
     this.#guard(() => {
@@ -159,7 +159,7 @@ export class Connection {
     for (const end = performance.now() + TURN_MS; this.#open && performance.now() < end;) {
       this.#next ??= this.#look();
       if (this.#next === null) return;
-      const again = (): void => this.resume();
+      const again = (): void => this.readOn();
       if (!this.#keeper.whenSafe(again) || !this.#handler.ready(this.#next.header.request)) {
         this.#wait();
         return;

@@ -65,8 +65,8 @@ export class KeptOutbox implements Outbox {
   constructor(state: StateFile, fd: number) {
     this.#state = state;
     if (state.untaken === 0) return;
-    const left = unconsumed(fd) ?? state.untaken;
-    if (left > 0) consume(fd, left);
+    const rest = unconsumed(fd) ?? state.untaken;
+    if (rest > 0) consume(fd, rest);
     state.messageTaken();
   }
 
@@ -83,10 +83,10 @@ export class KeptOutbox implements Outbox {
   }
 
   flush(fd: number): boolean {
-    for (let left = this.#state.unsentBytes; left > 0;) {
-      const sent = sendFile(fd, this.#state.fd, left);
+    for (let rest = this.#state.unsentBytes; rest > 0;) {
+      const sent = sendFile(fd, this.#state.fd, rest);
       if (sent < 0) return false;
-      left -= sent;
+      rest -= sent;
     }
     return true;
   }

@@ -1,3 +1,10 @@
+/**
+ * The vhost-user conversation about one device. A VmDevice (src/vm) makes a Session (this file), which makes, in this order:
+ * guest memory, the device, a Vring for each queue, and the Connection. A message goes through connection (looks at the
+ * socket), requests (the table of what is allowed, when, with which file descriptors), a method of the Session, and outbox
+ * (the reply). A kick goes through vring to the device. turns says whose turn it is; backend-channel tells the VMM of a new
+ * config space; session-record is what the next daemon goes on with.
+ */
 import { encodeU64 } from '../../protocol/vhost-user/payloads.js';
 import { ProtocolFeature, VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { featureMask, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
@@ -117,9 +124,9 @@ export class Session implements VringContext, RequestContext, DeviceHost {
       this.#connection = new Connection(
         fd,
         {
-          mayRead: () => this.seat.may(this.#resume),
+          mayRead: () => this.seat.may(this.#readOn),
           measure: (work) => this.seat.measure(work),
-          ready: (request) => !needsQuiet(request) || this.device.interrupt(this.#resume),
+          ready: (request) => !needsQuiet(request) || this.device.interrupt(this.#readOn),
           message: (message) => this.#serve(message),
           closed: (error) => this.#end(error),
         },
@@ -186,7 +193,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     else if (this.#wasRunning) this.device.stop();
     // It may have ended between a used index and its interrupt.
     for (const vring of this.vrings) vring.call();
-    this.#connection.resume();
+    this.#connection.readOn();
     if (this.#closed) return;
     this.queueSeen();
     this.configChanged();
@@ -337,7 +344,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.#end(error);
   }
 
-  readonly #resume = (): void => this.#connection.resume();
+  readonly #readOn = (): void => this.#connection.readOn();
 
   #serve(message: Message): void {
     this.seat.charge(MESSAGE_MS);

@@ -17,7 +17,7 @@ const MOST_MS = 400;
  * inflated being the most, and who sends more wakes the daemon, and keeps the machine busy, for nothing.
  */
 export const MESSAGE_MS = 0.05;
-/** What is kept of those who left. */
+/** What is remembered of VMs that are gone. */
 const FORGOTTEN_MS = 0.1;
 /** How long they all rest before it is looked at again. */
 const REST_MS = 2;
@@ -49,8 +49,8 @@ export class Turns {
   /** What those took who took more than a trifle. */
   readonly #heavy = new Fading();
   readonly #waiting = new Set<Seat>();
-  /** What those took who left, by their process: one that connects anew is no better for it. */
-  readonly #left = new Map<number, Fading>();
+  /** The time that VMs took that are gone, by their process: one that connects anew is no better for it. */
+  readonly #departed = new Map<number, Fading>();
   #due = false;
   #resting = false;
 
@@ -74,8 +74,8 @@ export class Turns {
    * more.
    */
   seat(throttled: () => void = () => undefined, pid = 0): Seat {
-    const taken = this.#left.get(pid);
-    this.#left.delete(pid);
+    const taken = this.#departed.get(pid);
+    this.#departed.delete(pid);
     return new Seat(this, throttled, pid, taken);
   }
 
@@ -106,10 +106,11 @@ export class Turns {
   leaves(seat: Seat, pid: number, taken: Fading): void {
     this.#waiting.delete(seat);
     const now = this.#clock();
-    for (const [other, value] of this.#left) if (value.value(now) <= FORGOTTEN_MS) this.#left.delete(other);
-    const before = this.#left.get(pid);
+    for (const [other, value] of this.#departed)
+      if (value.value(now) <= FORGOTTEN_MS) this.#departed.delete(other);
+    const before = this.#departed.get(pid);
     if (before !== undefined) taken.add(before.value(now), now);
-    if (pid !== 0) this.#left.set(pid, taken);
+    if (pid !== 0) this.#departed.set(pid, taken);
   }
 
   #give(): void {

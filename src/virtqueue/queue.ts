@@ -1,3 +1,9 @@
+/**
+ * Virtqueues in guest memory, split and packed, as the device sees them. A Vring (src/vhost-user) opens one when its driver
+ * starts, and calls, for each drain: pop() (split-queue or packed-queue, with ring-views and indirect tables; a chain comes
+ * out), then a device (device.ts is its interface, src/balloon has the devices) handles the chain, then the chain is given
+ * back and published. Nothing here knows of sockets, of balloons or of other rings.
+ */
 import type { GuestMemory, GuestSlice } from '../memory/guest-memory.js';
 import type { Chain } from './chain.js';
 

@@ -131,7 +131,7 @@ export class SplitQueue implements Queue {
 
   #collect(head: number, segments: Segment[]): void {
     let index = head;
-    for (let left = this.#size; left > 0; left--) {
+    for (let rest = this.#size; rest > 0; rest--) {
       const at = 4 * index;
       const low = this.#desc[at] ?? 0;
       const high = this.#desc[at + 1] ?? 0;
@@ -161,7 +161,7 @@ export class SplitQueue implements Queue {
     const count = readIndirectTable(this.#layout.memory, gpa, lenBytes, this.#size, table);
     const view = new DataView(table.buffer);
     let index = 0;
-    for (let left = count; left > 0; left--) {
+    for (let rest = count; rest > 0; rest--) {
       const at = index * DESC_BYTES;
       const flags = view.getUint16(at + 12, true);
       if ((flags & VIRTQ_DESC_F_INDIRECT) !== 0)

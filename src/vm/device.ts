@@ -6,10 +6,8 @@
 import type { BalloonView } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
-import { CacheBalloonFeature } from '../../protocol/virtio/cache-balloon.js';
-import { featureNames, hasFeature, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
+import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
-import { VhostFeature } from '../../protocol/vhost-user/requests.js';
 import type { BalloonObserver } from '../balloon/balloon.js';
 import { mapsPrivately } from '../host/peer.js';
 import { FrontendError } from '../memory/errors.js';
@@ -22,8 +20,18 @@ import type { FdKeeper } from '../os/fd-keeper.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, TargetBy } from './device-owner.js';
 import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
+import { FeatureNames } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
-import { KINDS, offeredBits, type AnyBalloon, type DeviceKind, type Kind } from './kinds.js';
+import {
+  DEVICE_KINDS,
+  KINDS,
+  offeredBits,
+  PARTS,
+  type AnyBalloon,
+  type DeviceKind,
+  type Kind,
+  type Part,
+} from './kinds.js';
 import type { GuestUse } from './limits-plan.js';
 import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
 import { StatsAsker } from './stats-asker.js';
@@ -51,7 +59,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   #outsideReported = false;
   #resuming = false;
   #ended = false;
-  #named: { bits: FeatureBits; names: string[] } | null = null;
+  readonly #featureNames = new FeatureNames();
 
   /**
    * Owns the connected socket `fd` and the state file. One that was found waits for resume(); throws StateError or
@@ -109,7 +117,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       name: this.#owner.name,
       pid: this.#owner.pid,
       socket: socketPath,
-      ...(options.kind === 'balloon' ? {} : { device: options.kind }),
+      ...(options.kind === DEVICE_KINDS[0] ? {} : { device: options.kind }),
       features: [...options.features],
       ...this.#owner.words(),
       connectedAt: toWall(this.#connectedAt),
@@ -130,13 +138,17 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     return this.#identity.socketPath;
   }
 
+  get part(): Part {
+    return this.#kind.part;
+  }
+
   /** The name of the device in messages. A VM may have one of each kind. */
   get words(): string {
     return this.#kind.words;
   }
 
   get features(): readonly string[] {
-    return this.#featureNames(this.#session.features);
+    return this.#featureNames.of(this.#session.features);
   }
 
   get statsIntervalSeconds(): number {
@@ -199,7 +211,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   guestUse(): GuestUse {
     const { memory, features, state } = this.#session;
     // What a device that sizes itself holds is the guest's whenever it wants it.
-    if (this.#kind.sizesItself) {
+    if (this.#sizesItself) {
       return { ramBytes: this.#ramBytes, targetBytes: 0, discardedBytes: 0, tellsFirst: false };
     }
     return {
@@ -221,7 +233,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       driver: this.#kind.driver,
       connectedMs: msSince(this.#connectedAt),
       stillMs: msSince(this.#movedAt),
-      targetBytes: this.#kind.sizesItself ? actualBytes : targetBytes,
+      targetBytes: this.#sizesItself ? actualBytes : targetBytes,
       actualBytes,
       ramBytes: this.#ramBytes,
       heldBytes: memory.balloonedPages * PAGE_BYTES,
@@ -238,7 +250,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   setTarget(bytes: number, by: TargetBy): void {
     const before = this.#balloon.targetBytes;
     if (bytes > before) this.#owner.rises();
-    if (!this.#kind.sizesItself) this.#owner.allow('target', bytes);
+    if (!this.#sizesItself) this.#owner.allow('target', bytes);
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
@@ -288,7 +300,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   }
 
   featuresAcked(features: FeatureBits): void {
-    const names = this.#featureNames(features);
+    const names = this.#featureNames.of(features);
     this.#emit('features-negotiated', `the guest driver of the ${this.words} acked its features`, {
       features: names,
     });
@@ -406,6 +418,10 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     });
   }
 
+  get #sizesItself(): boolean {
+    return PARTS[this.#kind.part].sizesItself;
+  }
+
   #restore(found: VmRecord): void {
     this.#troubles.restore(found);
     this.#asker.restore(found.stats);
@@ -415,15 +431,6 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   #privateMemory(reason: string, fields: Record<string, unknown>): void {
     if (this.#troubles.privateMemory(reason)) this.#emit('private-memory', reason, fields);
-  }
-
-  /** Made once: it is most of what a view costs, and they are looked at again and again. */
-  #featureNames(bits: FeatureBits): string[] {
-    if (this.#named?.bits !== bits) {
-      const names = featureNames(bits, BalloonFeature, CacheBalloonFeature, VirtioFeature, VhostFeature);
-      this.#named = { bits, names };
-    }
-    return this.#named.names;
   }
 
   #inAndOut(): number {

@@ -23,3 +23,21 @@ export interface VmFigures extends DeviceFigures {
   /** False: the guest runs a page cache balloon and no other, so that it gives by itself or not at all. */
   readonly askable: boolean;
 }
+
+/** The figures of a VM whose devices, where it has them, have these. */
+export function vmFigures(
+  balloon: DeviceFigures | undefined,
+  cache: DeviceFigures | undefined,
+  inhibited: string | null,
+): VmFigures {
+  const runs = cache?.state === 'running';
+  return {
+    state: runs ? 'running' : (balloon?.state ?? cache?.state ?? 'connected'),
+    inhibited,
+    stats: balloon?.stats ?? cache?.stats ?? null,
+    targetBytes: balloon?.targetBytes ?? 0,
+    actualBytes: balloon?.actualBytes ?? 0,
+    cache: runs ? cache : null,
+    askable: !runs || balloon?.state === 'running',
+  };
+}

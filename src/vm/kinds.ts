@@ -1,14 +1,17 @@
 /**
- * The kinds of device that a VM may have, in one table. The fleet, the configuration, verdicts and limits go by its rows
- * and name no kind themselves: a further kind is one more row here, and the class that serves it.
+ * The kinds of device that a VM may have, in one table, and the parts that devices play for a VM. The fleet, targets, views,
+ * records, the configuration, verdicts and limits go by rows and name no kind themselves: a further kind is one more row
+ * here, and the class that serves it. Only a further part, which is a field of a VM in the control API, takes more.
  */
+import { refusal, type RefusalText } from '../../protocol/control/refusal.js';
+import type { VmView } from '../../protocol/control/schema.js';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
 import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
 import { CacheBalloon } from '../balloon/cache-balloon.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
-import type { DeviceHost } from '../virtqueue/device.js';
+import type { Device, DeviceHost } from '../virtqueue/device.js';
 
 /** The kinds of device, the one that speaks for its VM first. */
 export const DEVICE_KINDS = ['balloon', 'cache-balloon'] as const;
@@ -30,11 +33,51 @@ export interface DeviceOptions {
   sharedCgroup: boolean;
 }
 
-/** A balloon of some kind, served in a session. */
-export type AnyBalloon = Balloon | CacheBalloon;
+/** A balloon of some kind, served in a session. Sizes are in bytes. */
+export interface AnyBalloon extends Device {
+  readonly targetBytes: number;
+  readonly actualBytes: number;
+  /** The reason why nothing is discarded; null: pages are discarded. */
+  readonly inhibited: string | null;
+  readonly totals: Balloon['totals'];
+  readonly stats: Balloon['stats'] | CacheBalloon['stats'];
+  /** How long the discard that is under way has been, in milliseconds; 0: there is none. */
+  readonly discardingMs: number;
+  setTarget(bytes: number): void;
+  setInhibited(reason: string | null): Promise<void>;
+}
+
+/** The part that a device plays for its VM: the field of a VM in the control API that has its figures. */
+export type Part = keyof Pick<VmView, 'balloon' | 'cache'>;
+
+/** What holds for all devices that play one part. */
+interface PartRules {
+  /** Its target is a limit: the guest fills and empties the device as it likes. */
+  readonly sizesItself: boolean;
+  /** The end of a sentence on a VM without such a device, for an operator who sets its target. */
+  readonly missing: RefusalText;
+}
+
+export const PARTS: Readonly<Record<Part, PartRules>> = {
+  balloon: {
+    sizesItself: false,
+    missing: refusal(
+      'has a page cache balloon only',
+      'set its --cache-limit, or give the VM a balloon too (virtio-id=5)',
+    ),
+  },
+  cache: {
+    sizesItself: true,
+    missing: refusal(
+      'has no page cache balloon',
+      'connect one (virtio-id=13) to a socket with device = "cache-balloon"',
+    ),
+  },
+};
 
 /** One row of the table. */
 export interface Kind {
+  readonly part: Part;
   /** The name of the device, and of its target, in messages. */
   readonly words: string;
   readonly targetWords: string;
@@ -42,8 +85,8 @@ export interface Kind {
   readonly driver: 'virtio_balloon' | 'virtio_cache_balloon';
   /** The features that devices of this kind alone have. */
   readonly features: readonly OfferableFeature[];
-  /** Its target is a limit: the guest fills and empties the device as it likes. */
-  readonly sizesItself: boolean;
+  /** The feature without which a guest sends no statistics; null: it sends them with any. */
+  readonly statsFeature: OfferableFeature | null;
   make(
     memory: GuestMemory,
     host: DeviceHost,
@@ -55,19 +98,21 @@ export interface Kind {
 
 export const KINDS: Readonly<Record<DeviceKind, Kind>> = {
   balloon: {
+    part: 'balloon',
     words: 'balloon',
     targetWords: 'balloon target',
     driver: 'virtio_balloon',
     features: Object.keys(BalloonFeature) as BalloonFeatureName[],
-    sizesItself: false,
+    statsFeature: 'VIRTIO_BALLOON_F_STATS_VQ',
     make: (memory, host, observer, offered, delayMs) => new Balloon(memory, host, observer, offered, delayMs),
   },
   'cache-balloon': {
+    part: 'cache',
     words: 'page cache balloon',
     targetWords: 'page cache balloon limit',
     driver: 'virtio_cache_balloon',
     features: Object.keys(CacheBalloonFeature) as CacheBalloonFeatureName[],
-    sizesItself: true,
+    statsFeature: null,
     make: (memory, host, observer, offered) => new CacheBalloon(memory, host, observer, offered),
   },
 };

@@ -14,7 +14,7 @@ export function liveView(vm: Vm, band: string | null): LiveTick['vms'][number] {
     ramBytes: vm.ramBytes,
     targetBytes,
     actualBytes,
-    cacheBytes: vm.device('cache-balloon')?.figures.actualBytes ?? null,
+    cacheBytes: vm.playing('cache')?.figures.actualBytes ?? null,
     allocatedBytes: vm.allocatedBytes,
     verdict: diagnosis && sentence(diagnosis),
   };

@@ -1,10 +1,11 @@
 /**
- * The orders of all VMs by name, also of VMs that are not there, in one document with a version. The book writes itself
+ * The orders of all VMs by name, also of VMs that are not there, and the pause of the whole policy, in one document with a version. The book writes itself
  * down through `written` whenever it changes; reading it back takes the newest of several copies.
  */
 import * as Type from 'typebox';
 import { Check } from 'typebox/schema';
-import { isEmpty, Orders } from './orders.js';
+import type { WallMs } from '../os/clock.js';
+import { isEmpty, Orders, Since } from './orders.js';
 
 /** Of the document below. A change of its meaning is a new version. */
 const VERSION = 1;
@@ -16,6 +17,8 @@ const Document = Type.Object({
   /** Counts changes: the copy with the higher number is the newer one. */
   revision: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
   vms: Type.Record(Type.String({ minLength: 1, maxLength: 128 }), Orders),
+  /** The policy was paused for all VMs. Builds that know of no such order leave the field out when they write. */
+  paused: Type.Optional(Type.Object({ since: Since })),
 });
 export type BookDocument = Type.Static<typeof Document>;
 
@@ -24,22 +27,23 @@ type ReadBook = { document: BookDocument } | { unreadable: string };
 
 /** Reads the text of one copy. */
 export function readBook(text: string): ReadBook {
-  let found: unknown;
+  let parsed: unknown;
   try {
-    found = JSON.parse(text);
+    parsed = JSON.parse(text);
   } catch {
     return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists' };
   }
-  const version = typeof found === 'object' && found !== null && 'version' in found ? found.version : null;
+  const version =
+    typeof parsed === 'object' && parsed !== null && 'version' in parsed ? parsed.version : null;
   if (typeof version === 'number' && version > VERSION) {
     return {
       unreadable: `is of version ${version}, and this balloond knows ${VERSION}: start the newer balloond again, or order again what \`balloonctl show\` no longer lists`,
     };
   }
-  if (!Check(Document, found)) {
+  if (!Check(Document, parsed)) {
     return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists' };
   }
-  return { document: found };
+  return { document: parsed };
 }
 
 export class OrderBook {
@@ -48,12 +52,14 @@ export class OrderBook {
   readonly #vms: Map<string, Orders>;
   readonly #written: (text: string) => void;
   #revision: number;
+  #paused: WallMs | null;
 
   /** `found`: the newest copy, or null. `written` is called with the whole document after each change. */
   constructor(found: BookDocument | null = null, written: (text: string) => void = () => undefined) {
     this.isNew = found === null;
     this.#vms = new Map(Object.entries(found?.vms ?? {}));
     this.#revision = found?.revision ?? 0;
+    this.#paused = found?.paused?.since ?? null;
     this.#written = written;
   }
 
@@ -66,18 +72,35 @@ export class OrderBook {
     if (isEmpty(orders)) {
       if (!this.#vms.delete(name)) return;
     } else this.#vms.set(name, orders);
-    this.#revision++;
-    this.#written(this.text());
+    this.#changed();
+  }
+
+  /** The wall time at which an operator paused the policy for all VMs; null: it is not paused. */
+  get paused(): WallMs | null {
+    return this.#paused;
+  }
+
+  /** Notes that the policy was paused for all VMs at `since`, or takes that back, and writes the book down. */
+  pause(since: WallMs | null): void {
+    if (since === this.#paused) return;
+    this.#paused = since;
+    this.#changed();
   }
 
   /** The VM is gone: orders of a name that the daemon made up go with it. */
-  left(name: string): void {
+  forget(name: string): void {
     if (MADE_UP.test(name)) this.change(name, {});
   }
 
   /** The whole document. */
   text(): string {
     const vms = Object.fromEntries(this.#vms);
-    return JSON.stringify({ version: VERSION, revision: this.#revision, vms });
+    const paused = this.#paused === null ? {} : { paused: { since: this.#paused } };
+    return JSON.stringify({ version: VERSION, revision: this.#revision, vms, ...paused });
+  }
+
+  #changed(): void {
+    this.#revision++;
+    this.#written(this.text());
   }
 }

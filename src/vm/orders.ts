@@ -10,7 +10,7 @@ import type { WallMs } from '../os/clock.js';
 import { amountOf, type Amount } from '../policy/settings.js';
 
 /** Wall time of the order; 0: an earlier build did not note it. */
-const Since = Type.Unsafe<WallMs>(Type.Number({ minimum: 0, maximum: 8.64e15 }));
+export const Since = Type.Unsafe<WallMs>(Type.Number({ minimum: 0, maximum: 8.64e15 }));
 const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 const Word = Type.Object({
   word: Type.Union([Bytes, Type.Literal('max'), Type.Literal('follow')]),
@@ -113,6 +113,19 @@ export function limitWords({ limits = {} }: Orders): LimitRequest | null {
   return words.length === 0 ? null : Object.fromEntries(words);
 }
 
+const noted = (since: WallMs): string | null => (since === 0 ? null : new Date(since).toISOString());
+
+/** The pause of the policy for all VMs, given at `since`, in words. */
+export function pauseView(since: WallMs): VmOrder {
+  return {
+    order: 'policy',
+    says: 'the policy leaves all VMs alone',
+    by: 'operator',
+    since: noted(since),
+    undo: 'balloonctl policy resume',
+  };
+}
+
 /** The options that take a limit back. */
 const RESTORE: Readonly<Record<LimitName, string>> = { high: '--high restore', max: '--max restore' };
 
@@ -124,7 +137,7 @@ export function orderViews(name: string, orders: Orders, wishes: Wishes, ramByte
     order,
     says,
     by: 'operator',
-    since: since === 0 ? null : new Date(since).toISOString(),
+    since: noted(since),
     undo,
   });
   const wished = (order: VmOrder['order'], says: string): VmOrder => ({

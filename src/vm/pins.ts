@@ -70,15 +70,15 @@ export class Pins {
     this.#search = null;
   }
 
-  #done({ found, unknown }: PinSearch): void {
+  #done({ file, unknown }: PinSearch): void {
     this.close();
     this.#lookedAt = performance.now();
     if (unknown !== null && !this.#unknownSaid) {
       this.#unknownSaid = true;
       this.#emit('pin-unknown', `the VMM's open files cannot be looked at: ${unknown}`, { code: unknown });
     }
-    if (found === this.#pinnedBy) return;
-    this.#pinnedBy = found;
+    if (file === this.#pinnedBy) return;
+    this.#pinnedBy = file;
     this.#changed();
   }
 }

@@ -2,6 +2,7 @@ import * as Type from 'typebox';
 import { Check, Errors } from 'typebox/schema';
 import { StateError } from '../memory/state-file.js';
 import { fromBoot, fromWall, type BootMs, type Monotonic, type WallMs } from '../os/clock.js';
+import { DEVICE_KINDS, type DeviceKind } from './kinds.js';
 import { LimitsRecord } from './limits.js';
 import { MAX_REASON, SessionRecord } from '../vhost-user/session-record.js';
 
@@ -37,8 +38,8 @@ const VmRecord = Type.Object({
   pid: Type.Integer({ minimum: 0 }),
   /** Path of the socket that it connected to, where the configuration has something for it. */
   socket: Type.Union([Type.String(), Type.Null()]),
-  /** What it is served with; nothing is said of the traditional balloon. */
-  device: Type.Optional(Type.Literal('cache-balloon')),
+  /** What it is served with; nothing is said of the first of DEVICE_KINDS. */
+  device: Type.Optional(Type.Unsafe<DeviceKind>(Type.Union(DEVICE_KINDS.map((kind) => Type.Literal(kind))))),
   /** What was offered: it stays so, whatever the configuration says now. */
   features: Type.Array(Type.String()),
   inhibited: Type.Union([Type.String(), Type.Null()]),

@@ -1,23 +1,11 @@
 /** Orders that are refused, and what is said then. */
-import { refusal, refusalOf, type RefusalText } from '../../protocol/control/refusal.js';
+import { refusal, refusalOf } from '../../protocol/control/refusal.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { RefusedError } from '../control/fleet.js';
-import type { DeviceKind } from './kinds.js';
+import { PARTS, type Part } from './kinds.js';
 
-/** Of a VM without a device of this kind. */
-const MISSING: Readonly<Record<DeviceKind, RefusalText>> = {
-  balloon: refusal(
-    'has a page cache balloon only',
-    'set its --cache-limit, or give the VM a balloon too (virtio-id=5)',
-  ),
-  'cache-balloon': refusal(
-    'has no page cache balloon',
-    'connect one (virtio-id=13) to a socket with device = "cache-balloon"',
-  ),
-};
-
-export function noDevice(name: string, kind: DeviceKind): RefusedError {
-  return new RefusedError(refusalOf(name, MISSING[kind]));
+export function noDevice(name: string, part: Part): RefusedError {
+  return new RefusedError(refusalOf(name, PARTS[part].missing));
 }
 
 export function tooMuch(name: string, bytes: number, ramBytes: number): RefusedError {
@@ -37,11 +25,12 @@ export function inhibitedForGood(name: string, reason: string): RefusedError {
   );
 }
 
-export function noStatistics(name: string): RefusedError {
+/** `needed`: the feature without which the driver of the guest sends none. */
+export function noStatistics(name: string, needed: string): RefusedError {
   return new RefusedError(
     refusal(
       `${name} has no statistics`,
-      'load a driver in the guest that acks VIRTIO_BALLOON_F_STATS_VQ, or offer that feature in the configuration',
+      `load a driver in the guest that acks ${needed}, or offer that feature in the configuration`,
     ),
   );
 }

@@ -1,6 +1,7 @@
 import type { WallMs } from '../os/clock.js';
 import { LIMIT_NAMES, LIMITS } from '../../protocol/control/limits.js';
-import type { Orders } from './orders.js';
+import { DEVICE_KINDS, KINDS, PARTS } from './kinds.js';
+import { inHand, type Orders } from './orders.js';
 import type { VmRecord } from './record.js';
 
 /** Nobody noted when the order was given. */
@@ -9,14 +10,16 @@ const UNKNOWN = 0 as WallMs;
 /**
  * The orders that a record of a device speaks of, for a book that does not have them: the record is of a build without
  * a book, or the book was lost. `targetBytes`: of the device. `known`: orders of the book, which may be older and lend their
- * times.
+ * times. `wholePause`: the book says that the policy is paused for all VMs, which is why such a build left this VM alone, too.
  */
 export function ordersOfRecord(
   { inhibited, manual, wantedMemoryBytes, forcedFrom, limits, device }: VmRecord,
   targetBytes: number,
   known: Orders,
+  wholePause: boolean,
 ): Orders {
   const orders: Orders = {};
+  const { sizesItself } = PARTS[KINDS[device ?? DEVICE_KINDS[0]].part];
   if (inhibited !== null) {
     const same = known.inhibit?.reason === inhibited ? known.inhibit.since : UNKNOWN;
     orders.inhibit = { reason: inhibited, since: same };
@@ -24,11 +27,11 @@ export function ordersOfRecord(
   if (wantedMemoryBytes !== null) {
     orders.target = { of: 'guest', bytes: wantedMemoryBytes, since: UNKNOWN };
   } else if (manual === true) {
-    if (device === undefined && known.target?.of === 'balloon' && known.target.bytes === targetBytes) {
+    if (!sizesItself && known.target?.of === 'balloon' && known.target.bytes === targetBytes) {
       orders.target = known.target;
-    } else if (device !== undefined && known.cacheLimit?.bytes === targetBytes) {
+    } else if (sizesItself && known.cacheLimit?.bytes === targetBytes) {
       orders.cacheLimit = known.cacheLimit;
-    } else orders.paused = known.paused ?? { since: UNKNOWN };
+    } else if (!wholePause || inHand(known)) orders.paused = known.paused ?? { since: UNKNOWN };
   }
   const forced = forcedFrom ?? null;
   const words: NonNullable<Orders['limits']> = {};

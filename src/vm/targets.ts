@@ -2,7 +2,7 @@
 import type { TargetRequest } from '../../protocol/control/schema.js';
 import { amountOf } from '../policy/settings.js';
 import type { TargetBy } from './device-owner.js';
-import { KINDS, type DeviceKind } from './kinds.js';
+import { PARTS, type Part } from './kinds.js';
 import type { Orders, Wishes } from './orders.js';
 
 interface WantedTarget {
@@ -12,15 +12,15 @@ interface WantedTarget {
   readonly tooMuchBytes: number | null;
 }
 
-/** The kind of device that a request is for, and its size. */
-export function askedTarget(target: TargetRequest): { kind: DeviceKind; bytes: number } {
-  if ('cacheLimitBytes' in target) return { kind: 'cache-balloon', bytes: target.cacheLimitBytes };
-  return { kind: 'balloon', bytes: 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes };
+/** The part of the device that a request is for, and its size in bytes. */
+export function askedTarget(target: TargetRequest): { part: Part; bytes: number } {
+  if ('cacheLimitBytes' in target) return { part: 'cache', bytes: target.cacheLimitBytes };
+  return { part: 'balloon', bytes: 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes };
 }
 
 /** Null: nothing is ordered, or the guest's memory is not known yet (`ramBytes` 0) and the order depends on it. */
 export function wantedTarget(
-  kind: DeviceKind,
+  part: Part,
   ramBytes: number,
   { target, cacheLimit }: Orders,
   wishes: Wishes,
@@ -30,12 +30,12 @@ export function wantedTarget(
     const bytes = Math.min(asked, most);
     return { bytes, by: 'operator', tooMuchBytes: asked > most ? asked : null };
   };
-  if (KINDS[kind].sizesItself) return cacheLimit === undefined ? null : clamped(cacheLimit.bytes);
+  if (PARTS[part].sizesItself) return cacheLimit === undefined ? null : clamped(cacheLimit.bytes);
   if (target?.of === 'balloon') return clamped(target.bytes);
   if (ramBytes === 0) return null;
   if (target !== undefined) {
-    const kept = clamped(target.bytes);
-    return { ...kept, bytes: ramBytes - kept.bytes };
+    const guest = clamped(target.bytes);
+    return { ...guest, bytes: ramBytes - guest.bytes };
   }
   if (wishes.target === null) return null;
   const bytes = Math.max(0, ramBytes - Math.round(amountOf(wishes.target, ramBytes)));

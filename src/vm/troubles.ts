@@ -11,7 +11,7 @@ import type { VmRecord } from './record.js';
 
 export class Troubles {
   /** It stands until the driver starts anew. */
-  #found: Diagnosis | null = null;
+  #standing: Diagnosis | null = null;
   #memoryLost: Diagnosis | null = null;
   #tooFewQueues: Diagnosis | null = null;
   #discardError: SystemError | null = null;
@@ -20,42 +20,42 @@ export class Troubles {
   /** Goes on with what the daemon before this one wrote down. */
   restore({ problem, diagnosis }: Pick<VmRecord, 'problem' | 'diagnosis'>): void {
     if (problem === null) return;
-    this.#found =
+    this.#standing =
       diagnosis && isCode(diagnosis.code)
         ? { ...diagnosis, code: diagnosis.code, remedy: passedOnStep(diagnosis.remedy) }
         : inTwo('earlier-build', problem);
   }
 
   record(): Pick<VmRecord, 'problem' | 'diagnosis'> {
-    if (this.#found === null) return { problem: null };
-    const { code, text, remedy } = this.#found;
+    if (this.#standing === null) return { problem: null };
+    const { code, text, remedy } = this.#standing;
     const cut = (words: string): string => words.slice(0, MAX_REASON);
     return {
-      problem: cut(sentence(this.#found)),
+      problem: cut(sentence(this.#standing)),
       diagnosis: { code, text: cut(text), remedy: cut(remedy) },
     };
   }
 
   /** The gravest of those that stand; null: there is none. */
   gravest(memory: GuestMemory): Diagnosis | null {
-    return (memory.lost === null ? null : this.#memoryLost) ?? this.#found ?? this.#discards(memory);
+    return (memory.lost === null ? null : this.#memoryLost) ?? this.#standing ?? this.#discards(memory);
   }
 
   /** A driver starts anew, or there is none any more. */
   forget(): void {
-    this.#found = null;
+    this.#standing = null;
   }
 
   /** False: it was known already. */
   privateMemory(said: string): boolean {
     const diagnosis = inTwo('private-memory', said);
-    if (this.#found !== null && sentence(this.#found) === sentence(diagnosis)) return false;
-    this.#found = diagnosis;
+    if (this.#standing !== null && sentence(this.#standing) === sentence(diagnosis)) return false;
+    this.#standing = diagnosis;
     return true;
   }
 
   ringStopped(index: number, error: Error): void {
-    this.#found = {
+    this.#standing = {
       code: 'ring-stopped',
       text: `ring ${index} is stopped, since ${error.message}`,
       remedy: "reload the guest's balloon driver",
@@ -83,7 +83,7 @@ export class Troubles {
   queues(device: string, present: number, needed: number): Diagnosis | null {
     if (present >= needed) {
       // It had not named all of them when it was looked at.
-      if (this.#found === this.#tooFewQueues) this.#found = null;
+      if (this.#standing === this.#tooFewQueues) this.#standing = null;
       return null;
     }
     this.#tooFewQueues = {
@@ -91,8 +91,8 @@ export class Troubles {
       text: `the VMM has ${present} virtqueues for the ${device}, the offered features need ${needed}`,
       remedy: `set num_vqs=${needed} on that device and restart the VM`,
     };
-    this.#found = this.#tooFewQueues;
-    return this.#found;
+    this.#standing = this.#tooFewQueues;
+    return this.#standing;
   }
 
   discarded(): void {

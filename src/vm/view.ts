@@ -1,7 +1,10 @@
 /** A VM as the control API shows it. */
 import type { BalloonView, VmView } from '../../protocol/control/schema.js';
+import type { VmDevice } from './device.js';
 import { sentence } from './diagnosis.js';
-import { orderViews } from './orders.js';
+import type { StatsFigures } from './figures.js';
+import type { Part } from './kinds.js';
+import { orderViews, pauseView } from './orders.js';
 import type { Vm } from './vm.js';
 
 const NO_BALLOON: BalloonView = {
@@ -18,17 +21,17 @@ const NO_BALLOON: BalloonView = {
 /** The whole of a VM. `policy`: what the policy says of it. `devices`: as if the VM had these alone. */
 export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): VmView {
   const [lead] = devices;
-  const balloon = devices.find(({ kind }) => kind === 'balloon');
-  const cache = devices.find(({ kind }) => kind === 'cache-balloon');
+  const viewOf = (part: Part): BalloonView | undefined =>
+    devices.find((device) => device.part === part)?.balloonView();
   const { diagnosis, ramBytes } = vm;
-  const stats = balloon?.figures.stats ?? cache?.figures.stats ?? null;
+  const stats = firstStats(devices);
   return {
     name: vm.name,
     pid: vm.pid,
     state: lead?.figures.state ?? 'connected',
     ramBytes,
-    balloon: balloon?.balloonView() ?? NO_BALLOON,
-    cache: cache?.balloonView() ?? null,
+    balloon: viewOf('balloon') ?? NO_BALLOON,
+    cache: viewOf('cache') ?? null,
     inhibited: vm.inhibited,
     verdict: diagnosis && sentence(diagnosis),
     diagnosis,
@@ -37,7 +40,16 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
     cgroup: vm.limits.view(),
     limits: vm.limits.limitsView(),
     policy,
-    orders: orderViews(vm.name, vm.orders, vm.wishes, ramBytes),
+    orders: [
+      ...orderViews(vm.name, vm.orders, vm.wishes, ramBytes),
+      ...(vm.policyPaused === null ? [] : [pauseView(vm.policyPaused)]),
+    ],
     statsIntervalSeconds: vm.statsIntervalSeconds,
   };
+}
+
+/** The statistics of the first device that has any. */
+function firstStats(devices: readonly VmDevice[]): StatsFigures | null {
+  for (const { figures } of devices) if (figures.stats !== null) return figures.stats;
+  return null;
 }

@@ -2,18 +2,20 @@
  * A virtual machine as operators know it: its name, its process, its devices, and the orders that were given for it. Orders
  * are kept once, by name, and each device gets them as it comes. The fleet makes a Vm when a first device connects, calls
  * attach() and greet() for each, or takeOver() for those of the daemon before this one; the Vm ends with its last device.
+ * order-book has the orders, kinds the table of devices, targets the target of a device by the orders; cgroup and limits are
+ * of the VMM's process, pins of its open files; record is for the next daemon, and view for the control API.
  */
 import type { LimitRequest, TargetRequest } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
 import type { HostPaths } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
-import { msSince, monotonicNow, wallNow, type Monotonic } from '../os/clock.js';
+import { msSince, monotonicNow, wallNow, type Monotonic, type WallMs } from '../os/clock.js';
 import { VmCgroup } from './cgroup.js';
 import { VmDevice } from './device.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
 import type { Diagnosis } from './diagnosis.js';
-import type { VmFigures } from './figures.js';
-import { DEVICE_KINDS, KINDS, type DeviceKind } from './kinds.js';
+import { vmFigures, type VmFigures } from './figures.js';
+import { DEVICE_KINDS, KINDS, type DeviceKind, type Part } from './kinds.js';
 import { VmLimits } from './limits.js';
 import { LimitError } from './limits-words.js';
 import { NOTHING_USED } from './limits-plan.js';
@@ -44,7 +46,7 @@ export interface VmContext {
   readonly wishes: Wishes;
   readonly paths: HostPaths;
   /** A device is gone; the VM is, too, when it has none left. */
-  readonly left: (vm: Vm, device: VmDevice) => void;
+  readonly gone: (vm: Vm, device: VmDevice) => void;
 }
 
 export class Vm implements DeviceOwner<VmDevice> {
@@ -119,7 +121,8 @@ export class Vm implements DeviceOwner<VmDevice> {
     if (found.booked !== true || book.isNew) {
       const others = found.booked === true || this.#known !== null ? this.#orders : {};
       this.#known ??= this.#orders;
-      const told = ordersOfRecord(found, device.figures.targetBytes, this.#known);
+      const wholePause = book.paused !== null;
+      const told = ordersOfRecord(found, device.figures.targetBytes, this.#known, wholePause);
       book.change(this.name, { ...others, ...told });
     }
     if (this.#devices.size === 1) this.#inhibitedNow = this.#ordered;
@@ -145,6 +148,11 @@ export class Vm implements DeviceOwner<VmDevice> {
     return this.#devices.get(kind);
   }
 
+  /** The device that plays this part, the first where several do. */
+  playing(part: Part): VmDevice | undefined {
+    return this.devices.find((device) => device.part === part);
+  }
+
   /** The memory of the guest. A device whose driver has not started yet knows of none. */
   get ramBytes(): number {
     return Math.max(0, ...this.devices.map(({ ramBytes }) => ramBytes));
@@ -161,6 +169,16 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   get orders(): Orders {
     return this.#orders;
+  }
+
+  /** The wall time at which the policy was paused for all VMs; null: it is not. */
+  get policyPaused(): WallMs | null {
+    return this.#context.book.paused;
+  }
+
+  /** The policy was paused for all VMs, or resumed: builds without a book go by the records of VMs. */
+  pauseChanged(): void {
+    this.#save();
   }
 
   get wishes(): Wishes {
@@ -205,29 +223,17 @@ export class Vm implements DeviceOwner<VmDevice> {
   }
 
   get figures(): VmFigures {
-    const all = this.devices.map((device) => ({ device, figures: device.figures }));
-    const balloon = all.find(({ device }) => !KINDS[device.kind].sizesItself)?.figures;
-    const cache = all.find(({ device }) => KINDS[device.kind].sizesItself)?.figures;
-    const runs = cache?.state === 'running';
-    return {
-      state: runs ? 'running' : (balloon?.state ?? cache?.state ?? 'connected'),
-      inhibited: this.inhibited,
-      stats: balloon?.stats ?? cache?.stats ?? null,
-      targetBytes: balloon?.targetBytes ?? 0,
-      actualBytes: balloon?.actualBytes ?? 0,
-      cache: runs ? cache : null,
-      askable: !runs || balloon?.state === 'running',
-    };
+    return vmFigures(this.playing('balloon')?.figures, this.playing('cache')?.figures, this.inhibited);
   }
 
   /** The policy's word. Never beyond what there is. */
   setPolicyTarget(balloonBytes: number): void {
-    this.#devices.get('balloon')?.setTarget(Math.min(balloonBytes, this.ramBytes), 'policy');
+    this.playing('balloon')?.setTarget(Math.min(balloonBytes, this.ramBytes), 'policy');
   }
 
   /** The policy's word. */
   setCacheLimit(cacheBytes: number): void {
-    this.#devices.get('cache-balloon')?.setTarget(Math.min(cacheBytes, this.ramBytes), 'policy');
+    this.playing('cache')?.setTarget(Math.min(cacheBytes, this.ramBytes), 'policy');
   }
 
   /** The policy's word: holds the cgroup to these; null: to what was ordered. Rejects with LimitError. */
@@ -247,9 +253,9 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** The operator's word: the policy leaves the VM alone from now on. Throws RefusedError. */
   setTarget(target: TargetRequest): void {
-    const { kind, bytes } = askedTarget(target);
-    const device = this.#devices.get(kind);
-    if (device === undefined) throw noDevice(this.name, kind);
+    const { part, bytes } = askedTarget(target);
+    const device = this.playing(part);
+    if (device === undefined) throw noDevice(this.name, part);
     const ram = device.ramBytes;
     if (ram > 0 && bytes > ram) {
       throw tooMuch(this.name, bytes, ram);
@@ -295,8 +301,9 @@ export class Vm implements DeviceOwner<VmDevice> {
   /** Throws RefusedError when the guest can send none, or sends none in time. */
   async refreshStats(timeoutMs: number): Promise<void> {
     const device = this.#lead;
-    if (device?.kind === 'balloon' && !device.features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
-      throw noStatistics(this.name);
+    const needed = device === undefined ? null : KINDS[device.kind].statsFeature;
+    if (needed !== null && device?.features.includes(needed) === false) {
+      throw noStatistics(this.name, needed);
     }
     if (!((await device?.refreshStats(timeoutMs)) ?? false)) {
       throw noFreshStatistics(this.name, timeoutMs);
@@ -335,7 +342,7 @@ export class Vm implements DeviceOwner<VmDevice> {
       each === 'restore' ? null : (each as Exclude<W, 'restore'>);
     return {
       inhibited: this.#ordered,
-      manual: this.manual,
+      manual: this.manual || this.#context.book.paused !== null,
       forcedFrom: this.#forced ? { high: word(high), max: word(max) } : null,
       wantedMemoryBytes: target?.of === 'guest' && this.ramBytes === 0 ? target.bytes : null,
       booked: true,
@@ -371,7 +378,7 @@ export class Vm implements DeviceOwner<VmDevice> {
       this.limits.close();
       this.cgroup.close();
     }
-    this.#context.left(this, device);
+    this.#context.gone(this, device);
   }
 
   /** The device that speaks for the VM. */
@@ -412,8 +419,8 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** Brings the target of a device to what is ordered, where anything is and it can be told. */
   #settleTarget(device: VmDevice): void {
-    const { kind, ramBytes } = device;
-    const wanted = wantedTarget(kind, ramBytes, this.#orders, this.#wishes);
+    const { part, ramBytes } = device;
+    const wanted = wantedTarget(part, ramBytes, this.#orders, this.#wishes);
     if (wanted === null) return;
     const { bytes, by, tooMuchBytes } = wanted;
     if (tooMuchBytes !== null) {

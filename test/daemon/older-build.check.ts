@@ -58,6 +58,19 @@ void t.test('up, down and up again', async (t) => {
   await replace(newer);
   t.match(await control.show('web'), { inhibited: 'newer', orders: [{ order: 'inhibit', by: 'operator' }] });
   await control.allow('web');
+  await control.changePolicy({ paused: true });
+  const [pause] = (await control.policy()).orders;
+  await replace(older);
+  t.match(
+    await control.show('web'),
+    { policy: { mode: 'manual' } },
+    'a build without such an order obeys it',
+  );
+  await replace(newer);
+  t.match(await control.policy(), { paused: true, orders: [pause] });
+  t.match(await control.show('web'), { orders: [pause] });
+  await control.changePolicy({ paused: false });
+  t.match(await control.show('web'), { orders: [], policy: { mode: 'observe' } });
   await work();
   await guest.perform({ kind: 'settle' });
   guest.check();

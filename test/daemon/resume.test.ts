@@ -182,6 +182,17 @@ void t.test('what a build without a book of orders wrote down is what its operat
     t.equal(forcedFrom, null, what);
     thawed.close();
   }
+  const paused = book();
+  paused.pause(since);
+  paused.change('frozen', {});
+  const inWhole = new ThawedVm(left, (record) => ({ ...record, inhibited: null, manual: true }), paused);
+  t.same(inWhole.vm.orders, {}, 'a build without a book left it alone because of the whole pause');
+  t.equal(paused.paused, since);
+  t.equal(decodeVmRecord(inWhole.record).manual, true, 'and so does the next such build');
+  paused.pause(null);
+  inWhole.vm.pauseChanged();
+  t.equal(decodeVmRecord(inWhole.record).manual, false);
+  inWhole.close();
   const lost = new ThawedVm(left, (record) => ({
     ...record,
     booked: true,

@@ -16,7 +16,7 @@ function foundWhere(t: Test, lists: Record<string, string>, ...links: string[]):
   for (const [name, text] of Object.entries(lists)) writeFileSync(join(proc, name), text);
   mkdirSync(join(proc, '7/fd'), { recursive: true });
   for (const [fd, target] of links.entries()) symlinkSync(target, join(proc, '7/fd', String(fd)));
-  return findPinning(7, proc).found;
+  return findPinning(7, proc).file;
 }
 
 void t.test('files of devices that reach guest memory', (t) => {
@@ -44,7 +44,7 @@ void t.test('files of others', (t) => {
   ];
   t.equal(found(t, ...others, '/memfd:pc.ram (deleted)', '/srv/dev/vfio/12', '/tmp/anon_inode:[vfio]'), null);
   t.equal(found(t), null);
-  t.same(findPinning(process.pid), { found: null, unknown: null });
+  t.same(findPinning(process.pid), { file: null, unknown: null });
   t.end();
 });
 
@@ -63,8 +63,8 @@ void t.test('nothing is looked for on a kernel that has no driver for it', (t) =
 });
 
 void t.test('a process that is gone or may not be looked at', (t) => {
-  t.same(findPinning(7, temporaryFolder(t)), { found: null, unknown: 'ENOENT' });
-  t.same(findPinning(7, '/dev/null'), { found: null, unknown: 'ENOTDIR' });
+  t.same(findPinning(7, temporaryFolder(t)), { file: null, unknown: 'ENOENT' });
+  t.same(findPinning(7, '/dev/null'), { file: null, unknown: 'ENOTDIR' });
   t.end();
 });
 
@@ -72,9 +72,9 @@ void t.test('a process that has such a file open, and closes it', async (t) => {
   const vmm = await PinningVmm.start(t);
   if (vmm === null) return;
   const find = () => findPinning(vmm.pid, vmm.tree.paths.proc);
-  t.same(find(), { found: null, unknown: null });
+  t.same(find(), { file: null, unknown: null });
   await vmm.pin();
-  t.same(find(), { found: PINNING_FILE, unknown: null });
+  t.same(find(), { file: PINNING_FILE, unknown: null });
   await vmm.unpin();
-  t.same(find(), { found: null, unknown: null });
+  t.same(find(), { file: null, unknown: null });
 });

@@ -33,7 +33,7 @@ export class DaemonProcess {
   /**
    * `config`: a TOML file that names its sockets; `{folder}` in it stands for the daemon's folder. `supervise`: by a
    * keeper, which is the child then. `metrics`: also on TCP, at metricsUrl. `program`: another build. `folder`: that of a daemon
-   * before it.
+   * before it. `state`: its state directory; `within`: the command that runs it, such as one that makes a mount.
    */
   static async start(
     options: {
@@ -43,6 +43,8 @@ export class DaemonProcess {
       metrics?: boolean;
       program?: string;
       folder?: string;
+      state?: string;
+      within?: readonly string[];
     } = {},
   ): Promise<DaemonProcess> {
     const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'balloond-'));
@@ -66,8 +68,9 @@ export class DaemonProcess {
     const daemon = new DaemonProcess(
       folder,
       // A test that is killed takes its daemon along.
-      spawn('setpriv', ['--pdeathsig', 'KILL', process.execPath, ...args], {
+      spawn('setpriv', ['--pdeathsig', 'KILL', ...(options.within ?? []), process.execPath, ...args], {
         stdio: ['ignore', 'ignore', 'pipe'],
+        env: { ...process.env, ...(options.state !== undefined && { STATE_DIRECTORY: options.state }) },
       }),
     );
     for (let waited = 0; !daemon.log.includes('"daemon-started"'); waited += 20) {

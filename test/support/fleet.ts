@@ -182,6 +182,7 @@ export class MemoryFleet implements Fleet {
     host: null,
     bands: ['gold', 'silver', 'bronze'],
     vms: [],
+    orders: [],
   };
 
   policy(): PolicyState {
@@ -191,7 +192,12 @@ export class MemoryFleet implements Fleet {
   async changePolicy({ paused, vm }: PolicyChange): Promise<PolicyState> {
     await Promise.resolve();
     if (vm !== undefined) this.#get(vm);
-    this.policyState = { ...this.policyState, paused };
+    if (vm === undefined) {
+      const pause = { order: 'policy', says: 'the policy leaves all VMs alone', by: 'operator' } as const;
+      const since = '2026-11-23T12:04:00.123Z';
+      const orders = paused ? [{ ...pause, since, undo: 'balloonctl policy resume' }] : [];
+      this.policyState = { ...this.policyState, paused, orders };
+    }
     return this.policyState;
   }
 

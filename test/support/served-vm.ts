@@ -36,8 +36,8 @@ export function serveDevice(
   ended: () => void,
   { paths = HOST_PATHS, wishes = NO_WISHES, book = new OrderBook(), beside }: ServeOptions = {},
 ): { vm: Vm; device: VmDevice } {
-  const left: VmContext['left'] = (_, device) => ENDINGS.get(device)?.();
-  const vm = beside ?? new Vm(name, pid, { emit, book, wishes, paths, left });
+  const gone: VmContext['gone'] = (_, device) => ENDINGS.get(device)?.();
+  const vm = beside ?? new Vm(name, pid, { emit, book, wishes, paths, gone });
   const device = vm.attach(fd, { socketPath: handOver.found?.socket ?? null, options }, handOver);
   ENDINGS.set(device, ended);
   if (handOver.found === null) vm.greet(device);

@@ -6,6 +6,7 @@ import type { ConfigFile, SocketSettings } from '../../src/daemon/settings.js';
 import { EventLog } from '../../src/ops/event-log.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { socketPair } from '../../src/os/socket.js';
+import type { DeviceKind } from '../../src/vm/kinds.js';
 import { BalloonDriver } from './balloon-driver.js';
 import { CACHE_CONFIG_BYTES, CacheDriver } from './cache-driver.js';
 import { eventually } from './deadline.js';
@@ -41,8 +42,8 @@ function ignore(): void {
   return;
 }
 
-/** Closed with the test. */
-export function wire(t: Test, config: ConfigFile = {}): Wire {
+/** Closed with the test. `traditional`: the kind of device that a balloon is, where a test has a kind of its own. */
+export function wire(t: Test, config: ConfigFile = {}, traditional: DeviceKind = 'balloon'): Wire {
   const tree = new HostTree(t);
   tree.process(process.pid, CGROUP);
   tree.memory(CGROUP, { current: 2 ** 20 });
@@ -71,7 +72,7 @@ export function wire(t: Test, config: ConfigFile = {}): Wire {
     limit: (name) => tree.read(`cgroup${CGROUP}/memory.${name}`),
     connect: async (kind) => {
       const [ours, theirs] = socketPair();
-      fleet.adopt(ours, SOCKETS[kind]);
+      fleet.adopt(ours, kind === 'balloon' ? { ...SOCKETS[kind], device: traditional } : SOCKETS[kind]);
       const cache = kind === 'cache-balloon';
       const space = cache ? { queueCount: 2, configBytes: CACHE_CONFIG_BYTES } : {};
       const frontend = new Frontend({ socket: theirs, ...space });

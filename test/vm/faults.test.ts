@@ -1,17 +1,25 @@
 // What was wrong while an operator's word was kept in a device, and not with the VM.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import t from 'tap';
+import t, { type Test } from 'tap';
+import type { VmView } from '../../protocol/control/schema.js';
+import type { TraceLine, TraceVm } from '../../protocol/policy-trace.js';
 import { ControlClient } from '../../src/control/client.js';
 import { examineVm } from '../../src/control/cli/doctor.js';
-import { eventually } from '../support/deadline.js';
+import type { Refusal } from '../../src/control/http.js';
+import { startControlServer } from '../../src/control/server.js';
+import type { VmFleet } from '../../src/daemon/fleet.js';
 import type { ConfigFile } from '../../src/daemon/settings.js';
-import { MemoryFleet, serveFleet, temporaryFolder, vmView } from '../support/fleet.js';
-import { CGROUP, NAME, wire } from '../support/vm-on-the-wire.js';
+import { VmLimits } from '../../src/vm/limits.js';
+import { eventually } from '../support/deadline.js';
+import { MemoryDaemon, MemoryEvents, temporaryFolder, vmView } from '../support/fleet.js';
+import { CGROUP, NAME, wire, type Wire } from '../support/vm-on-the-wire.js';
 
 const MIB = 2 ** 20;
 const PAGE_BYTES = 4096;
+/** A file of this kernel that takes triggers. */
+const PRESSURE = '/proc/pressure/memory';
 
 void t.test('an inhibit reaches a device that connects later', async (t) => {
   const { fleet, connect } = wire(t);
@@ -65,33 +73,135 @@ void t.test('the word of an operator outlives a power cycle of the VM', async (t
   t.match(fleet.control.find(NAME), { limits: { high: 512 * MIB } });
 });
 
-void t.test('the policy sees a shared cgroup where it is allowed', async (t) => {
+const WORDS: Readonly<Record<string, { give: (fleet: VmFleet) => Promise<unknown>; holds: object }>> = {
+  target: {
+    give: (fleet) => fleet.control.setTarget(NAME, { balloonBytes: MIB }),
+    holds: { balloon: { targetBytes: MIB }, policy: { mode: 'manual' } },
+  },
+  inhibit: { give: (fleet) => fleet.control.setInhibited(NAME, 'backup'), holds: { inhibited: 'backup' } },
+  'pause of the policy': {
+    give: (fleet) => fleet.control.changePolicy({ paused: true, vm: NAME }),
+    holds: { policy: { mode: 'manual' } },
+  },
+};
+for (const [word, { give, holds }] of Object.entries(WORDS)) {
+  void t.test(`${word}: the order alone outlives a power cycle of the VM`, async (t) => {
+    const { fleet, connect, gone } = wire(t);
+    await connect('balloon');
+    await give(fleet);
+    t.match(fleet.control.find(NAME), holds);
+    await gone();
+    await connect('balloon');
+    t.match(fleet.control.find(NAME), holds);
+  });
+}
+
+/** A host whose policy records its readings. */
+function traced(t: Test, vm: ConfigFile['vm'] = []): Wire & { firstReading: () => Promise<TraceVm> } {
   const record = join(temporaryFolder(t), 'trace.ndjson');
-  const config: ConfigFile = {
-    policy: { mode: 'observe', interval: 0.1, record },
-    vm: [{ match: '*', 'shared-cgroup': true }],
+  const wired = wire(t, { policy: { mode: 'observe', interval: 0.1, record }, vm });
+  const lines = (): string[] => (existsSync(record) ? readFileSync(record, 'utf8').split('\n') : []);
+  return {
+    ...wired,
+    firstReading: async () => {
+      await eventually(
+        () => lines().length > 1,
+        () => 'the policy looks',
+      );
+      const { vms } = JSON.parse(lines()[0] ?? '') as TraceLine;
+      const [vm] = vms;
+      if (vm?.name !== NAME) throw new Error('the policy sees no VM');
+      return vm;
+    },
   };
-  const { fleet, tree, connect } = wire(t, config);
+}
+
+void t.test('the policy sees a shared cgroup where it is allowed', async (t) => {
+  const { tree, fleet, connect, firstReading } = traced(t, [{ match: '*', 'shared-cgroup': true }]);
   tree.process(77, CGROUP);
   tree.memory(CGROUP, { current: 3 * MIB });
   await connect('balloon');
   t.match(fleet.control.find(NAME)?.cgroup, { path: CGROUP });
   fleet.startPolicy();
-  const lines = (): string[] => (existsSync(record) ? readFileSync(record, 'utf8').split('\n') : []);
-  await eventually(
-    () => lines().length > 1,
-    () => 'the policy looks',
-  );
-  t.match(JSON.parse(lines()[0] ?? ''), { vms: [{ name: NAME, currentBytes: 3 * MIB }] });
+  t.match(await firstReading(), { currentBytes: 3 * MIB });
 });
 
 void t.test('a request for a VM looks at the whole of it once', async (t) => {
-  const memory = new MemoryFleet(vmView('web1'));
+  const { fleet, connect } = wire(t);
+  await connect('balloon');
+  const socketPath = join(temporaryFolder(t), 'control.sock');
+  const log: Refusal[] = [];
+  const refused = (refusal: Refusal): void => void log.push(refusal);
+  const server = await startControlServer(
+    socketPath,
+    fleet.control,
+    new MemoryEvents(),
+    '0',
+    new MemoryDaemon(),
+    refused,
+  );
+  t.teardown(() => server.close());
   let views = 0;
-  memory.onFind = () => views++;
-  const { socketPath } = await serveFleet(t, memory);
-  await new ControlClient(socketPath).setTarget('web1', { balloonBytes: MIB });
-  t.equal(views, 0, 'the answer is the one view');
+  const whole = Object.getOwnPropertyDescriptor(VmLimits.prototype, 'view')?.value as () => VmView['cgroup'];
+  t.teardown(() => (VmLimits.prototype.view = whole));
+  VmLimits.prototype.view = function (this: VmLimits) {
+    views++;
+    return whole.call(this);
+  };
+  const answer = await new ControlClient(socketPath).setTarget(NAME, { balloonBytes: MIB });
+  t.match(answer, { name: NAME, balloon: { targetBytes: MIB } });
+  t.equal(views, 1, 'the answer is the one view');
+});
+
+void t.test('limits and the policy go by one search for the cgroup', async (t) => {
+  const { tree, fleet, connect, firstReading } = traced(t);
+  tree.memory(CGROUP, { current: 3 * MIB });
+  await connect('balloon');
+  t.match(fleet.control.find(NAME)?.cgroup, { path: CGROUP, currentBytes: 3 * MIB });
+  // A second search would find another.
+  tree.process(process.pid, '/vms/moved');
+  tree.memory('/vms/moved', { current: 5 * MIB });
+  fleet.startPolicy();
+  const { currentBytes } = await firstReading();
+  t.equal(currentBytes, fleet.control.find(NAME)?.cgroup?.currentBytes, 'both see the same');
+});
+
+void t.test('a cgroup has one pressure trigger, whoever waits for it', async (t) => {
+  const { tree, fleet, connect, firstReading } = traced(t);
+  tree.link(`cgroup${CGROUP}/memory.pressure`, PRESSURE);
+  const triggers = (): number => {
+    const open = readdirSync('/proc/self/fd').map((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`);
+      } catch {
+        return null;
+      }
+    });
+    return open.filter((path) => path === PRESSURE).length;
+  };
+  t.equal(triggers(), 0);
+  await connect('balloon');
+  await fleet.control.setLimits(NAME, { high: 'follow' });
+  t.equal(triggers(), 1, 'for the limit');
+  fleet.startPolicy();
+  await firstReading();
+  t.equal(triggers(), 1, 'and for the policy');
+  await fleet.control.setLimits(NAME, { high: 'restore' });
+  t.equal(triggers(), 1, 'the policy still waits');
+});
+
+void t.test('the open files of a VMM are searched once for all of its devices', async (t) => {
+  const { tree, fleet, events, connect } = wire(t);
+  await connect('balloon');
+  await connect('cache-balloon');
+  tree.write(`proc/${process.pid}/fd/0`, '');
+  tree.link(`proc/${process.pid}/fd/9`, '/dev/vfio/7');
+  const pinned = 'the VMM has /dev/vfio/7 open, which pins guest memory';
+  await eventually(
+    () => fleet.control.find(NAME)?.inhibited === pinned,
+    () => `inhibited: ${String(fleet.control.find(NAME)?.inhibited)}`,
+  );
+  t.equal(events.filter(({ event }) => event === 'inhibited').length, 1, 'found once');
 });
 
 void t.test('doctor goes by the code of a verdict, whatever its words say', (t) => {

@@ -5,7 +5,15 @@ import t from 'tap';
 import { OrderFiles, stateFolder } from '../../src/daemon/order-files.js';
 import { temporaryFolder } from '../support/fleet.js';
 import { OrderBook, readBook } from '../../src/vm/order-book.js';
-import { handedBack, inHand, orderViews, withLimits, withTarget, NO_WISHES } from '../../src/vm/orders.js';
+import {
+  handedBack,
+  inHand,
+  NO_WISHES,
+  orderViews,
+  pauseView,
+  withLimits,
+  withTarget,
+} from '../../src/vm/orders.js';
 import { wallNow } from '../../src/os/clock.js';
 
 const GIB = 2 ** 30;
@@ -66,8 +74,8 @@ void t.test('a state directory that takes nothing is said once, and orders hold 
   writeFileSync(file, '');
   for (const [folder, code] of [
     [full, /ENOSPC.*move something else off/],
-    [none, /ENOENT/],
-    [file, /ENOTDIR/],
+    [none, /ENOENT\): create the state directory again/],
+    [file, /ENOTDIR\): move the file away that is in the place of/],
   ] as const) {
     const files = new OrderFiles(null, folder);
     const lines = said(files);
@@ -76,17 +84,46 @@ void t.test('a state directory that takes nothing is said once, and orders hold 
       await files.kept();
     }
     t.equal(lines.length, 1, lines.join('\n'));
-    t.match(lines[0], /^orders-not-kept: .*end with the host/);
+    t.match(lines[0], /^orders-not-kept: .*end with this daemon/);
     t.match(lines[0], code);
     t.match(files.book.of('web'), { inhibit: { reason: 'reason 2' } });
   }
+});
+
+void t.test('a pause of the whole policy is an order that the next daemon finds', async (t) => {
+  const folder = temporaryFolder(t);
+  const first = new OrderFiles(null, folder);
+  t.equal(first.book.paused, null);
+  const since = wallNow();
+  first.book.pause(since);
+  first.book.change('web', orders);
+  await first.kept();
+  const second = new OrderFiles(null, folder);
+  t.equal(second.book.paused, since);
+  t.same(second.book.of('web'), orders, 'beside the orders for VMs');
+  t.notOk(second.book.isNew);
+  second.book.pause(null);
+  await second.kept();
+  t.equal(new OrderFiles(null, folder).book.paused, null, 'it was taken back');
+  t.notMatch(second.book.text(), /paused/, 'as books were before there was such an order');
+  const before = `{"version":1,"revision":1,"vms":{"web":${JSON.stringify(orders)}}}`;
+  const read = readBook(before);
+  t.equal('document' in read && new OrderBook(read.document).paused, null, 'an old book is read as before');
+  t.match(readBook('{"version":1,"revision":1,"vms":{},"paused":7}'), { unreadable: /is damaged/ });
+  t.match(pauseView(since), {
+    order: 'policy',
+    says: 'the policy leaves all VMs alone',
+    by: 'operator',
+    since: new Date(since).toISOString(),
+    undo: 'balloonctl policy resume',
+  });
 });
 
 void t.test('a name that the daemon made up of a process takes its orders along', (t) => {
   const book = new OrderBook();
   for (const name of ['web', 'pid-7', 'pid-7-2', 'pid-web']) {
     book.change(name, orders);
-    book.left(name);
+    book.forget(name);
   }
   t.same(Object.keys((JSON.parse(book.text()) as { vms: object }).vms), ['web', 'pid-web']);
   const odd = new OrderBook();

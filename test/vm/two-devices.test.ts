@@ -215,6 +215,27 @@ const HAPPENINGS: Readonly<Record<string, Happening>> = {
   },
 };
 
+void t.test('a pause of the whole policy outlives a kill, and holds for VMs that come later', async (t) => {
+  t.match(await control.policy(), { paused: false, orders: [] });
+  await control.changePolicy({ paused: true });
+  const [pause] = (await control.policy()).orders;
+  t.match(pause, { order: 'policy', by: 'operator', since: /^\d{4}-/, undo: 'balloonctl policy resume' });
+  await daemon.kill();
+  t.match(await control.policy(), { paused: true, orders: [pause] }, 'as it was ordered, also since when');
+  const devices = await booted(['balloon']);
+  t.match(await show(), { policy: { mode: 'paused' }, orders: [pause] });
+  await daemon.kill();
+  t.match(await show(), { policy: { mode: 'paused' }, orders: [pause] });
+  await control.changePolicy({ paused: false });
+  t.match(await show(), { policy: { mode: 'observe' }, orders: [] });
+  await daemon.kill();
+  t.match(await control.policy(), { paused: false, orders: [] }, 'what is taken back stays so');
+  t.match(await show(), { policy: { mode: 'observe' }, orders: [] });
+  for (const { frontend } of devices) frontend.close();
+  connected.clear();
+  await gone();
+});
+
 for (const [set, kinds] of Object.entries(SETS)) {
   for (const [what, happening] of Object.entries(HAPPENINGS)) {
     for (const [word, order] of Object.entries(ORDERS)) {

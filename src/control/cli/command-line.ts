@@ -1,6 +1,9 @@
 /**
- * The command line of balloonctl: a table of commands in, one command with its operands and values out. Commander
- * would do, but loading it takes as long as everything else that `balloonctl list` loads together.
+ * The commands of balloonctl, one file each, and what they share. bin/balloonctl.ts has the table of commands; it calls this
+ * file (parses the command line), then the file of the command with a ControlClient and an output (columns and colours of
+ * the terminal), and ends with a code of exit. help, completion and manual pages are made of the same table. text, stat-value
+ * and natural-order are for lines and tables; top has a model (keys, selection) and a view. Commander would parse as well, but
+ * loading it takes as long as everything else that `balloonctl list` loads together.
  */
 import { parseArgs } from 'node:util';
 import { nearest } from '../nearest.js';

@@ -55,9 +55,9 @@ function optionRows(options: Readonly<Record<string, OptionSpec>>): string[][] {
 }
 
 function section(title: string, rows: readonly string[][]): string {
-  const left = Math.max(...rows.map(([label = '']) => label.length));
+  const labels = Math.max(...rows.map(([label = '']) => label.length));
   const lines = rows.flatMap(([label = '', text = '']) =>
-    wrap(text, COLUMNS - left - 4).map((line, index) => [index === 0 ? label : '', line]),
+    wrap(text, COLUMNS - labels - 4).map((line, index) => [index === 0 ? label : '', line]),
   );
   return [`${title}:`, ...alignColumns(lines, '<<').map((line) => `  ${line}`)].join('\n');
 }

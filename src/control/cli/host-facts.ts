@@ -64,10 +64,14 @@ export function vmmFacts(pid: number, qemu: QemuFacts | null): VmmFacts {
 
 export function findQemu(path: string): QemuFacts | null {
   const programs = path.split(delimiter).map((folder) => join(folder, 'qemu-system-x86_64'));
-  const found = programs.find((program) => attempt(() => (accessSync(program, constants.X_OK), true)));
-  if (found === undefined) return null;
-  const version = /version (\S+)/.exec(run(found, ['--version']))?.[1] ?? 'of unknown version';
-  return { path: found, version, vhostUserDevice: run(found, ['-device', 'help']).includes(`"${DEVICE}"`) };
+  const program = programs.find((program) => attempt(() => (accessSync(program, constants.X_OK), true)));
+  if (program === undefined) return null;
+  const version = /version (\S+)/.exec(run(program, ['--version']))?.[1] ?? 'of unknown version';
+  return {
+    path: program,
+    version,
+    vhostUserDevice: run(program, ['-device', 'help']).includes(`"${DEVICE}"`),
+  };
 }
 
 function run(program: string, args: string[]): string {

@@ -51,25 +51,25 @@ export class KeyDecoder {
 
   push(text: string): Key[] {
     const keys: Key[] = [];
-    let left = this.#rest + text;
+    let rest = this.#rest + text;
     this.#rest = '';
-    while (left !== '') {
-      if (left.startsWith('\x1b')) {
-        if (BEGUN.test(left)) {
-          this.#rest = left;
+    while (rest !== '') {
+      if (rest.startsWith('\x1b')) {
+        if (BEGUN.test(rest)) {
+          this.#rest = rest;
           break;
         }
-        const [whole = '\x1b', bracket, letter] = SEQUENCE.exec(left) ?? [];
+        const [whole = '\x1b', bracket, letter] = SEQUENCE.exec(rest) ?? [];
         const key = whole === '\x1b' ? 'escape' : SEQUENCES[bracket ?? letter ?? ''];
         if (key !== undefined) keys.push(key);
-        left = left.slice(whole.length);
+        rest = rest.slice(whole.length);
         continue;
       }
-      const [letter = ''] = left;
+      const [letter = ''] = rest;
       const control = CONTROLS[letter];
       if (control !== undefined) keys.push(control);
       else if (letter >= ' ') keys.push({ typed: letter });
-      left = left.slice(letter.length);
+      rest = rest.slice(letter.length);
     }
     return keys;
   }

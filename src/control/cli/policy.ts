@@ -4,12 +4,16 @@ import type { PolicyState } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { ControlError, type ControlClient } from '../client.js';
 import { printable, type Output } from './output.js';
+import { orderLines } from './show.js';
 import { alignColumns } from './text.js';
+
+/** Where no terminal says how wide it is. */
+const WIDE = 100;
 
 export async function showPolicy(client: ControlClient, output: Output): Promise<void> {
   const policy = await client.policy();
   if (output.json) output.document(policy);
-  else output.print(renderPolicy(policy));
+  else output.print(renderPolicy(policy, output.columns ?? WIDE));
 }
 
 /** `vm` null: all of them. */
@@ -21,7 +25,12 @@ export async function pausePolicy(
 ): Promise<void> {
   const policy = await client.changePolicy(vm === null ? { paused } : { paused, vm });
   if (output.json) output.document(policy);
-  else output.print(`${vm === null ? 'the policy' : printable(vm)}: ${paused ? 'paused' : 'resumed'}`);
+  else {
+    // Of a VM that is resumed while all are paused, the policy keeps away all the same.
+    const still = vm !== null && !paused && policy.paused;
+    const more = still ? '; all VMs are still paused: balloonctl policy resume' : '';
+    output.print(`${vm === null ? 'the policy' : printable(vm)}: ${paused ? 'paused' : 'resumed'}${more}`);
+  }
 }
 
 export async function explainPolicy(client: ControlClient, output: Output, name: string): Promise<void> {
@@ -41,8 +50,11 @@ export async function explainPolicy(client: ControlClient, output: Output, name:
   output.print(`now: ${printable(now)}`);
 }
 
-function renderPolicy({ mode, paused, problem, reserveBytes, host, vms }: PolicyState): string {
-  const means = { observe: 'it says what it would do', auto: 'it acts', off: 'it does nothing' }[mode];
+/** `columns`: of the terminal. A daemon of an earlier build tells of no orders. */
+function renderPolicy(policy: Omit<PolicyState, 'orders'> & Partial<PolicyState>, columns: number): string {
+  const { mode, paused, problem, reserveBytes, host, vms, orders = [] } = policy;
+  const acts = { observe: 'it says what it would do', auto: 'it acts', off: 'it does nothing' }[mode];
+  const means = paused ? 'it does nothing' : acts;
   const seen =
     host === null
       ? 'unknown'
@@ -57,6 +69,7 @@ function renderPolicy({ mode, paused, problem, reserveBytes, host, vms }: Policy
   ]);
   return [
     `mode ${mode}${paused ? ', paused' : ''}: ${means}`,
+    ...orderLines({ orders }, columns),
     `host ${seen}`,
     ...(problem === null ? [] : [`problem: ${printable(problem)}`]),
     ...alignColumns([['VM', 'BAND', 'MIN', 'MAX', 'MODE', 'FORCE'], ...rows], '<<>><<'),

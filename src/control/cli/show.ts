@@ -132,7 +132,7 @@ export function cgroupLines({ cgroup, limits }: VmView): string[] {
 }
 
 /** Each order with its time and the way to take it back. A daemon of an earlier build tells of none. */
-function orderLines({ orders = [] }: Partial<Pick<VmView, 'orders'>>, width: number): string[] {
+export function orderLines({ orders = [] }: Partial<Pick<VmView, 'orders'>>, width: number): string[] {
   return orders.flatMap(({ says, by, since, undo }) => {
     const when = since === null ? '' : ` since ${since.replace(/\.\d+Z$/, 'Z')}`;
     return [

@@ -64,14 +64,14 @@ export function count(n: number, what: string): string {
 
 /** The letters that fit into `width` columns, from the first on. */
 function fitting(letters: readonly string[], width: number): string[] {
-  const kept: string[] = [];
-  let left = width;
+  const fit: string[] = [];
+  let rest = width;
   for (const letter of letters) {
-    left -= columnsOfLetter(letter);
-    if (left < 0) break;
-    kept.push(letter);
+    rest -= columnsOfLetter(letter);
+    if (rest < 0) break;
+    fit.push(letter);
   }
-  return kept;
+  return fit;
 }
 
 /** At most `width` columns of `text`; what is left out is an ellipsis at the end. */

@@ -134,8 +134,8 @@ export class TopModel {
   /** The selected VM is found by its name wherever it went; one that is gone leaves its place to its neighbour. */
   #findSelected(vms: readonly VmView[]): void {
     if (this.#selected === null) return;
-    const found = vms.findIndex(({ name }) => name === this.#selected);
-    if (found >= 0) this.#at = found;
+    const at = vms.findIndex(({ name }) => name === this.#selected);
+    if (at >= 0) this.#at = at;
     else {
       this.#at = Math.max(0, Math.min(this.#at, vms.length - 1));
       this.#selected = vms[this.#at]?.name ?? null;
@@ -189,11 +189,11 @@ export class TopModel {
   #help(): string {
     if (this.#mode === 'detail') return DETAIL_KEYS;
     if (this.#mode === 'filter') return `/${this.#filter}_  ${FILTER_KEYS}`;
-    const found = this.#vms().length;
-    const from = Math.min(found, this.#offset + 1);
-    const to = Math.min(found, this.#offset + this.#page);
+    const total = this.#vms().length;
+    const from = Math.min(total, this.#offset + 1);
+    const to = Math.min(total, this.#offset + this.#page);
     const filter = this.#filter === '' ? '' : ` with "${printable(this.#filter)}" (Esc: all)`;
-    return `${from}-${to} of ${found}${filter} by ${this.#sort}  ${LIST_KEYS}`;
+    return `${from}-${to} of ${total}${filter} by ${this.#sort}  ${LIST_KEYS}`;
   }
 }
 

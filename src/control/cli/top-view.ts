@@ -227,8 +227,12 @@ function marksOf({ inhibited, policy }: VmView, forced: boolean): Mark[] {
   ];
 }
 
-function hostLine({ host, mode, paused }: PolicyState): string {
-  const policy = `policy ${paused ? 'paused' : mode}`;
+/** A daemon of an earlier build tells of no orders. */
+function hostLine(seen: Omit<PolicyState, 'orders'> & Partial<PolicyState>): string {
+  const { host, mode, paused, orders = [] } = seen;
+  const since = orders[0]?.since ?? null;
+  const when = since === null ? '' : ` since ${since.replace(/\.\d+Z$/, 'Z')}`;
+  const policy = `policy ${paused ? `paused${when}` : mode}`;
   if (host === null) return `host: memory unknown; ${policy}`;
   const { totalBytes, availableBytes, pressurePercent } = host;
   const pressure = pressurePercent === null ? '' : `, pressure ${pressurePercent} %`;

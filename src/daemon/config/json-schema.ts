@@ -19,8 +19,8 @@ export function configSchemaText(): string {
 /** What the schema has at the table that `path` leads to. */
 export function tableSchema(path: readonly string[]): Schema {
   return path.reduce<Schema>((schema, key) => {
-    const found = schema.properties?.[key] ?? {};
-    return found.items ?? found;
+    const property = schema.properties?.[key] ?? {};
+    return property.items ?? property;
   }, CONFIG_SCHEMA);
 }
 

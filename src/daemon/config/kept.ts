@@ -26,18 +26,18 @@ export class KeptConfiguration {
 
 /** What another build wrote may mean something else to this one. */
 function readKept(text: string): Configuration | null {
-  let found: Partial<Configuration>;
+  let parsed: Partial<Configuration>;
   try {
-    found = JSON.parse(text) as Partial<Configuration>;
+    parsed = JSON.parse(text) as Partial<Configuration>;
   } catch {
     return null;
   }
-  const { config, file, files, controlPath, sockets, metrics } = found;
+  const { config, file, files, controlPath, sockets, metrics } = parsed;
   const paths: unknown[] = [file, controlPath, ...(Array.isArray(files) ? (files as unknown[]) : [null])];
   if (config === undefined || sockets === undefined || !paths.every((path) => typeof path === 'string')) {
     return null;
   }
   const documents = [config, { socket: sockets }, ...(metrics === null ? [] : [{ metrics }])];
   const wrong = documents.some((document) => compareShape(CONFIG_SCHEMA, document).mistakes.length > 0);
-  return wrong || documentMistakes(config).length > 0 ? null : (found as Configuration);
+  return wrong || documentMistakes(config).length > 0 ? null : (parsed as Configuration);
 }

@@ -20,9 +20,9 @@ const ADDING: readonly string[] = ['socket', 'vm'];
 export function mergeSources(sources: readonly ConfigSource[], documents: readonly Table[]): MergedConfig {
   const document = documents.reduce<Table>((merged, next) => mergeTables(merged, next, []), {});
   const placeOf = (where: readonly string[]): { file: string; place: Place } | null => {
-    const found = sourceOf(documents, where);
-    const source = sources[found.source];
-    return source === undefined ? null : { file: source.path, place: placeInToml(source.text, found.where) };
+    const origin = sourceOf(documents, where);
+    const source = sources[origin.source];
+    return source === undefined ? null : { file: source.path, place: placeInToml(source.text, origin.where) };
   };
   return { document, placeOf };
 }
@@ -46,12 +46,12 @@ function sourceOf(
 ): { source: number; where: readonly string[] } {
   const [key = '', index = '', ...more] = where;
   if (ADDING.includes(key) && index !== '') {
-    let left = Number(index);
+    let rest = Number(index);
     for (const [source, document] of documents.entries()) {
       const entries = document[key];
       const count = Array.isArray(entries) ? entries.length : 0;
-      if (left < count) return { source, where: [key, String(left), ...more] };
-      left -= count;
+      if (rest < count) return { source, where: [key, String(rest), ...more] };
+      rest -= count;
     }
   }
   for (let length = where.length; length > 0; length--) {

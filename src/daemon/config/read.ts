@@ -1,4 +1,9 @@
-/** The one way from files and flags to a configuration: start-up, reload and --check-config all take it. */
+/**
+ * The configuration: from files and flags to settings that are checked. SettingsInForce (start and reload) and --check-config
+ * call read (this file), the one way, which calls, in this order: sources (the files), merge (one document of several), shape
+ * (keys and types), rules (what a shape cannot say), and gathers all mistakes. kept has the configuration of the daemon
+ * before this one. words explains each key, for json-schema, the example file and the manual page.
+ */
 import { refusal, type RefusalText } from '../../../protocol/control/refusal.js';
 import { DEFAULT_CONFIG_PATH, DEFAULT_CONTROL_PATH } from '../options.js';
 import { ADDRESS_FORM, ConfigFile, readAddress, type SocketSettings } from '../settings.js';

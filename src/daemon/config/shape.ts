@@ -68,44 +68,44 @@ interface Context {
 /** Gone from the rest. */
 const WRONG = Symbol('wrong');
 
-function value(schema: Schema, found: unknown, where: readonly string[], context: Context): unknown {
+function value(schema: Schema, given: unknown, where: readonly string[], context: Context): unknown {
   const wrong = (what: RefusalText): typeof WRONG => {
     context.mistakes.push({ where, what });
     return WRONG;
   };
   if (schema.type === 'object') {
-    if (isTable(found)) return table(schema, found, where, context);
+    if (isTable(given)) return table(schema, given, where, context);
     return wrong(
-      refusal(`must be a table, and is ${kindOf(found)}`, `write [${where.join('.')}] on a line of its own`),
+      refusal(`must be a table, and is ${kindOf(given)}`, `write [${where.join('.')}] on a line of its own`),
     );
   }
   if (schema.type === 'array') {
-    if (!Array.isArray(found)) {
+    if (!Array.isArray(given)) {
       const tables = schema.items?.type === 'object';
       const name = where.filter((part) => !/^\d+$/.test(part)).join('.');
       const form: NextStep = tables ? `write [[${name}]] on a line of its own` : 'write it in [brackets]';
-      return wrong(refusal(`must be an array, and is ${kindOf(found)}`, form));
+      return wrong(refusal(`must be an array, and is ${kindOf(given)}`, form));
     }
-    return array(schema, found, where, context);
+    return array(schema, given, where, context);
   }
-  return scalarFits(schema, found) ? found : wrong(mustBe(schema, found));
+  return scalarFits(schema, given) ? given : wrong(mustBe(schema, given));
 }
 
-function table(schema: Schema, found: Table, where: readonly string[], context: Context): Table {
+function table(schema: Schema, given: Table, where: readonly string[], context: Context): Table {
   const { properties = {}, required = [] } = schema;
   const rest: Record<string, unknown> = {};
-  for (const [key, one] of Object.entries(found)) {
+  for (const [key, one] of Object.entries(given)) {
     const path = [...where, key];
     const known = Object.hasOwn(properties, key) ? properties[key] : undefined;
     if (known === undefined) {
       context.mistakes.push({ where: path, what: unknownKey(key, properties, context.root) });
       continue;
     }
-    const left = value(known, one, path, context);
-    if (left !== WRONG) rest[key] = left;
+    const checked = value(known, one, path, context);
+    if (checked !== WRONG) rest[key] = checked;
   }
   for (const key of required) {
-    if (Object.hasOwn(found, key)) continue;
+    if (Object.hasOwn(given, key)) continue;
     context.mistakes.push({
       where,
       what: refusal(`has no ${key}`, `add ${key} = ${example(properties[key] ?? {})}`),
@@ -116,47 +116,47 @@ function table(schema: Schema, found: Table, where: readonly string[], context: 
 
 function array(
   schema: Schema,
-  found: readonly unknown[],
+  given: readonly unknown[],
   where: readonly string[],
   context: Context,
 ): unknown[] {
   const { items = {}, minItems = 0, maxItems = Infinity } = schema;
-  if (found.length < minItems || found.length > maxItems) {
+  if (given.length < minItems || given.length > maxItems) {
     const range = maxItems === Infinity ? `at least ${minItems}` : `${minItems} to ${maxItems}`;
     context.mistakes.push({
       where,
-      what: refusal(`must have ${range} entries, and has ${found.length}`, 'add or remove some'),
+      what: refusal(`must have ${range} entries, and has ${given.length}`, 'add or remove some'),
     });
   }
-  const rest = found.map((one, n) => value(items, one, [...where, String(n)], context));
+  const rest = given.map((one, n) => value(items, one, [...where, String(n)], context));
   return items.type === 'object'
     ? rest.map((one) => (one === WRONG ? {} : one))
     : rest.filter((one) => one !== WRONG);
 }
 
-function scalarFits(schema: Schema, found: unknown): boolean {
+function scalarFits(schema: Schema, given: unknown): boolean {
   const { anyOf, const: only, type, minimum = -Infinity, maximum = Infinity } = schema;
-  if (anyOf !== undefined) return anyOf.some((one) => scalarFits(one, found));
-  if (only !== undefined) return found === only;
-  if (type === 'boolean') return typeof found === 'boolean';
+  if (anyOf !== undefined) return anyOf.some((one) => scalarFits(one, given));
+  if (only !== undefined) return given === only;
+  if (type === 'boolean') return typeof given === 'boolean';
   if (type === 'number') {
-    return typeof found === 'number' && Number.isFinite(found) && found >= minimum && found <= maximum;
+    return typeof given === 'number' && Number.isFinite(given) && given >= minimum && given <= maximum;
   }
-  if (typeof found !== 'string') return false;
+  if (typeof given !== 'string') return false;
   const { minLength = 0, maxLength = Infinity, pattern } = schema;
-  if (found.length < minLength || found.length > maxLength) return false;
-  return pattern === undefined || new RegExp(pattern, 'u').test(found);
+  if (given.length < minLength || given.length > maxLength) return false;
+  return pattern === undefined || new RegExp(pattern, 'u').test(given);
 }
 
-function mustBe(schema: Schema, found: unknown): RefusalText {
+function mustBe(schema: Schema, given: unknown): RefusalText {
   const choices = (schema.anyOf ?? []).flatMap(({ const: only }) => (typeof only === 'string' ? [only] : []));
-  const said = shown(found);
-  if (typeof found === 'string' && found.length > (schema.maxLength ?? Infinity)) {
-    return refusal(`has ${Buffer.byteLength(found)} bytes`, `give ${kindWords(schema)}`);
+  const said = shown(given);
+  if (typeof given === 'string' && given.length > (schema.maxLength ?? Infinity)) {
+    return refusal(`has ${Buffer.byteLength(given)} bytes`, `give ${kindWords(schema)}`);
   }
   if (choices.length === 0)
     return refusal(`must be ${kindWords(schema).replaceAll('`', '')}, and is ${said}`, 'give such a value');
-  const meant = typeof found === 'string' ? nearest(found, choices) : null;
+  const meant = typeof given === 'string' ? nearest(given, choices) : null;
   const guess: NextStep = meant === null ? 'use one of them' : `did you mean ${meant}?`;
   return refusal(`must be one of ${choices.join(', ')}, and is ${said}`, guess);
 }
@@ -183,21 +183,21 @@ function tablesWith(key: string, schema: Schema, where: readonly string[]): stri
   ];
 }
 
-function isTable(found: unknown): found is Table {
-  return typeof found === 'object' && found !== null && !Array.isArray(found) && !(found instanceof Date);
+function isTable(given: unknown): given is Table {
+  return typeof given === 'object' && given !== null && !Array.isArray(given) && !(given instanceof Date);
 }
 
-function kindOf(found: unknown): string {
-  if (Array.isArray(found)) return 'an array';
-  if (found instanceof Date) return 'a date';
-  return isTable(found) ? 'a table' : shown(found);
+function kindOf(given: unknown): string {
+  if (Array.isArray(given)) return 'an array';
+  if (given instanceof Date) return 'a date';
+  return isTable(given) ? 'a table' : shown(given);
 }
 
-function shown(found: unknown): string {
-  if (typeof found === 'string') {
-    return JSON.stringify(found.length > 60 ? `${found.slice(0, 60)}...` : found);
+function shown(given: unknown): string {
+  if (typeof given === 'string') {
+    return JSON.stringify(given.length > 60 ? `${given.slice(0, 60)}...` : given);
   }
-  return typeof found === 'number' || typeof found === 'boolean' ? String(found) : kindOf(found);
+  return typeof given === 'number' || typeof given === 'boolean' ? String(given) : kindOf(given);
 }
 
 function example({ type, title }: Schema): string {

@@ -7,7 +7,7 @@ import { Check } from 'typebox/schema';
 import { SCHEMAS, type PolicyState } from '../../../protocol/control/schema.js';
 import type { TraceLine } from '../../../protocol/policy-trace.js';
 import { POLICY_NAMES } from '../../../src/simulate/planners.js';
-import { GIB, serveFleet, temporaryFolder } from '../../support/fleet.js';
+import { GIB, serveFleet, temporaryFolder, vmView } from '../../support/fleet.js';
 
 const BALLOONCTL = fileURLToPath(new URL('../../../bin/balloonctl.js', import.meta.url));
 
@@ -59,8 +59,18 @@ void t.test('explain says what was last decided, and what holds now', async (t) 
     code: 2,
     stderr: /policy: write one of show, pause, resume, explain, simulate/,
   });
+  fleet.put(vmView('db-1'));
   t.match((await ctl('pause')).stdout, 'the policy: paused');
-  t.match((await ctl('show')).stdout, /^mode auto, paused: it acts\nhost unknown\nVM +BAND/);
+  t.match(
+    (await ctl('show')).stdout,
+    /^mode auto, paused: it does nothing\nthe policy leaves all VMs alone, by the operator since 2026-11-23T12:04:00Z\n {2}to take it back: balloonctl policy resume\nhost unknown\nVM +BAND/,
+  );
+  t.match(
+    (await ctl('resume', 'db-1')).stdout,
+    'db-1: resumed; all VMs are still paused: balloonctl policy resume',
+  );
+  t.match((await ctl('resume')).stdout, 'the policy: resumed');
+  t.match((await ctl('show')).stdout, /^mode auto: it acts\nhost unknown\nVM +BAND/);
 });
 
 /** What a daemon with two VMs would record in ten minutes: the host is short from the fifth on. */

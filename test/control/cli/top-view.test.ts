@@ -11,7 +11,7 @@ import { GIB, vmView } from '../../support/fleet.js';
 
 const output = openOutput({ write: () => true }, {}, false);
 const POLICY: PolicyState = {
-  ...{ mode: 'observe', paused: false, problem: null, reserveBytes: GIB, bands: [], vms: [] },
+  ...{ mode: 'observe', paused: false, problem: null, reserveBytes: GIB, bands: [], vms: [], orders: [] },
   host: { totalBytes: 64 * GIB, availableBytes: 12 * GIB, pressurePercent: 0.5, short: false },
 };
 

@@ -1,0 +1,24 @@
+/** An order of an operator, as the control API shows it. */
+import { NULL } from './schema-words.js';
+
+export const ORDER = {
+  type: 'object',
+  description:
+    'An order that holds until it is taken back: for a VM by its name, or of the policy for all VMs.',
+  additionalProperties: false,
+  required: ['order', 'says', 'by', 'since', 'undo'],
+  properties: {
+    order: { enum: ['inhibit', 'target', 'cache-limit', 'limit-high', 'limit-max', 'policy'] },
+    says: { type: 'string', description: 'The order in words.' },
+    by: {
+      enum: ['operator', 'configuration'],
+      description: 'operator: a command or a request. configuration: a [[vm]] table.',
+    },
+    since: {
+      anyOf: [{ type: 'string', format: 'date-time' }, NULL],
+      description:
+        'The time of the order; null: it is in the configuration, or an earlier build did not note the time.',
+    },
+    undo: { type: 'string', description: 'The command, or the step, that takes the order back.' },
+  },
+} as const;
