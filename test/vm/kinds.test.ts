@@ -96,12 +96,12 @@ import { NAME, wire } from '../support/vm-on-the-wire.js';
 export async function story(t) {
   const { fleet, connect, gone } = wire(t, {}, '${KIND}');
   await connect('balloon');
-  const before = fleet.find(NAME);
-  const after = await fleet.setTarget(NAME, { balloonBytes: 2 ** 20 });
-  const refused = await fleet.setTarget(NAME, { cacheLimitBytes: 7 }).catch(({ message }) => message);
+  const before = fleet.control.find(NAME);
+  const after = await fleet.control.setTarget(NAME, { balloonBytes: 2 ** 20 });
+  const refused = await fleet.control.setTarget(NAME, { cacheLimitBytes: 7 }).catch(({ message }) => message);
   await gone();
   await connect('balloon');
-  return { before, after, again: fleet.find(NAME), refused, live: fleet.live() };
+  return { before, after, again: fleet.control.find(NAME), refused, live: fleet.control.live() };
 }
 `;
 
