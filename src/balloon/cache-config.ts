@@ -17,12 +17,12 @@ const DRIVERS_FIELDS: readonly number[] = [
   CACHE_CONFIG_LOCKED,
 ];
 
-/** struct virtio_cache_balloon_config, in the first of the words that are `kept`. */
+/** struct virtio_cache_balloon_config, in the first of the words that are `stored`. */
 export class CacheConfig {
-  readonly #kept: { readonly words: Uint32Array<ArrayBuffer> };
+  readonly #stored: { readonly words: Uint32Array<ArrayBuffer> };
 
-  constructor(kept: { readonly words: Uint32Array<ArrayBuffer> }) {
-    this.#kept = kept;
+  constructor(stored: { readonly words: Uint32Array<ArrayBuffer> }) {
+    this.#stored = stored;
   }
 
   get(field: number): number {
@@ -92,7 +92,7 @@ export class CacheConfig {
   }
 
   get #view(): DataView<ArrayBuffer> {
-    const { buffer, byteOffset } = this.#kept.words;
+    const { buffer, byteOffset } = this.#stored.words;
     return new DataView(buffer, byteOffset, CACHE_CONFIG_BYTES);
   }
 }

@@ -10,11 +10,11 @@ import {
  * are safe from the other.
  */
 export class BalloonConfig {
-  readonly #kept: { readonly words: Uint32Array<ArrayBuffer> };
+  readonly #stored: { readonly words: Uint32Array<ArrayBuffer> };
 
-  /** It is the first of the words that are `kept`. */
-  constructor(kept = { words: new Uint32Array(CONFIG_BYTES / 4) }) {
-    this.#kept = kept;
+  /** It is the first of the words that are `stored`. */
+  constructor(stored = { words: new Uint32Array(CONFIG_BYTES / 4) }) {
+    this.#stored = stored;
   }
 
   get numPages(): number {
@@ -66,7 +66,7 @@ export class BalloonConfig {
   }
 
   get #view(): DataView<ArrayBuffer> {
-    const { buffer, byteOffset } = this.#kept.words;
+    const { buffer, byteOffset } = this.#stored.words;
     return new DataView(buffer, byteOffset, CONFIG_BYTES);
   }
 }

@@ -1,13 +1,13 @@
 /** Totals since the VM connected, in bytes, kept in the VM's state file. */
 export class BalloonTotals {
-  readonly #kept: { readonly totals: Float64Array };
+  readonly #stored: { readonly totals: Float64Array };
 
-  constructor(kept: { readonly totals: Float64Array }) {
-    this.#kept = kept;
+  constructor(stored: { readonly totals: Float64Array }) {
+    this.#stored = stored;
   }
 
   get #values(): Float64Array {
-    return this.#kept.totals;
+    return this.#stored.totals;
   }
 
   get discarded(): number {

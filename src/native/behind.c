@@ -148,7 +148,7 @@ static void finished(uv_work_t *request, int status)
 	napi_close_handle_scope(env, scope);
 }
 
-static int start(struct behind *job, const napi_value kept[3])
+static int start(struct behind *job, const napi_value held[3])
 {
 	napi_env env = job->env;
 	napi_value name;
@@ -160,7 +160,7 @@ static int start(struct behind *job, const napi_value kept[3])
 	    napi_async_init(env, NULL, name, &job->context) != napi_ok)
 		return -ENOMEM;
 	for (n = 0; n < 3; n++)
-		if (napi_create_reference(env, kept[n], 1, &job->references[n]) != napi_ok)
+		if (napi_create_reference(env, held[n], 1, &job->references[n]) != napi_ok)
 			return -ENOMEM;
 	job->work.data = job;
 	return uv_queue_work(loop, &job->work, work, finished);
@@ -186,7 +186,7 @@ NATIVE(discardBehind)
 	size_t count = (size_t)glue_number(&call, 3, MAX_SAFE_INTEGER);
 	int64_t method = glue_number(&call, 4, BD_FALLOCATE);
 	glue_array(&call, 5, napi_int32_array, &room);
-	const napi_value kept[3] = { call.values[6], call.values[0], call.values[5] };
+	const napi_value held[3] = { call.values[6], call.values[0], call.values[5] };
 
 	napi_typeof(env, call.values[6], &type);
 	call.bad |= call.bad || type != napi_function || count > doubles / 2 || count > room ||
@@ -209,7 +209,7 @@ NATIVE(discardBehind)
 	error = -ENOMEM;
 	if (job->outcomes != NULL && napi_create_external(env, job, finalize, NULL, &result) == napi_ok) {
 		job->owners++;
-		error = start(job, kept);
+		error = start(job, held);
 	}
 	if (error < 0) {
 		forget(job);

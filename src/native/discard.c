@@ -78,11 +78,11 @@ size_t bd_discard(const struct bd_mapping *mapping, int fd, const double *ranges
 	*error = 0;
 	while (done < count) {
 		if (method == BD_PROCESS_MADVISE) {
-			size_t left = count - done;
-			size_t got = bd_discard_vector(mapping, fd, ranges + 2 * done, left);
+			size_t rest = count - done;
+			size_t got = bd_discard_vector(mapping, fd, ranges + 2 * done, rest);
 
 			done += got;
-			if (got == (left < MAX_VECTOR ? left : MAX_VECTOR))
+			if (got == (rest < MAX_VECTOR ? rest : MAX_VECTOR))
 				continue;
 		}
 		/* After a short vector this is the range that stopped it: by itself it says why, or succeeds. */

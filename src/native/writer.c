@@ -66,11 +66,11 @@ static struct timespec in_ms(int64_t ms)
 /* With the lock held, which it gives back. */
 static void release(struct writer *writer)
 {
-	int left = --writer->owners;
+	int owners = --writer->owners;
 	struct line *line;
 
 	pthread_mutex_unlock(&writer->lock);
-	if (left > 0)
+	if (owners > 0)
 		return;
 	while ((line = writer->first) != NULL) {
 		writer->first = line->next;

@@ -274,12 +274,12 @@ export class Vring {
     this.attach();
     const queue = this.#queue;
     if (queue === null) return;
-    const left = { chains: CHAINS_PER_DRAIN, bytes: BYTES_PER_DRAIN };
+    const budget = { chains: CHAINS_PER_DRAIN, bytes: BYTES_PER_DRAIN };
     try {
       do {
         queue.disarmNotify();
-        if (!this.#serve(queue, left)) return;
-        if (left.chains <= 0 || left.bytes <= 0) {
+        if (!this.#serve(queue, budget)) return;
+        if (budget.chains <= 0 || budget.bytes <= 0) {
           this.#again ??= setImmediate(() => {
             this.#again = null;
             this.drain();
@@ -310,16 +310,16 @@ export class Vring {
   }
 
   /** Every chain popped is given back or held. False: the device is not done with them. */
-  #serve(queue: Queue, left: { chains: number; bytes: number }): boolean {
+  #serve(queue: Queue, budget: { chains: number; bytes: number }): boolean {
     const { device } = this.#context;
     const done: Done[] = [];
     let error: Error | null = null;
     try {
-      while (left.chains > 0 && left.bytes > 0) {
+      while (budget.chains > 0 && budget.bytes > 0) {
         const chain = queue.pop();
         if (chain === null) break;
-        left.chains--;
-        left.bytes -= sizeBytes(chain);
+        budget.chains--;
+        budget.bytes -= sizeBytes(chain);
         this.served++;
         const entry = { chain, writtenBytes: 0 };
         const index = done.push(entry) - 1;
