@@ -55,12 +55,19 @@ export function statName(tag: number): string {
   return STAT_NAMES[tag] ?? `tag-${tag}`;
 }
 
-/** Decodes a statistics buffer; `bytes` must be a multiple of STAT_BYTES long. A tag sent twice keeps the last. */
+/** The value of a statistic that a guest does not know: all bits are set, as in QEMU's own statistics. */
+const UNKNOWN = 2n ** 64n - 1n;
+
+/**
+ * Decodes a statistics buffer; `bytes` must be a multiple of STAT_BYTES long. A tag sent twice keeps the last; one whose value
+ * the guest does not know is left out, as if the guest had not sent it.
+ */
 export function decodeStats(bytes: Uint8Array): Map<string, number> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const stats = new Map<string, number>();
   for (let at = 0; at + STAT_BYTES <= bytes.length; at += STAT_BYTES) {
-    stats.set(statName(view.getUint16(at, true)), Number(view.getBigUint64(at + 2, true)));
+    const value = view.getBigUint64(at + 2, true);
+    if (value !== UNKNOWN) stats.set(statName(view.getUint16(at, true)), Number(value));
   }
   return stats;
 }

@@ -23,6 +23,12 @@ void t.test('statistics keep their specification names, unknown tags their numbe
   t.end();
 });
 
+void t.test('a value that the guest does not know is left out', (t) => {
+  const bytes = Buffer.from('0500' + 'ffffffffffffffff' + '0400' + 'feffffffffffffff', 'hex');
+  t.same([...decodeStats(bytes).keys()], ['VIRTIO_BALLOON_S_MEMFREE']);
+  t.end();
+});
+
 void t.test('feature masks and names', (t) => {
   const bits = featureMask(0, 5, 32, 63);
   t.same(featureNames(bits, BalloonFeature, VirtioFeature), [
