@@ -18,21 +18,20 @@ export function askedTarget(target: TargetRequest): { part: Part; bytes: number 
   return { part: 'balloon', bytes: 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes };
 }
 
-/** Null: nothing is ordered, or the guest's memory is not known yet (`ramBytes` 0) and the order depends on it. */
+/** Null: nothing is ordered, or the guest's memory is not known yet (`ramBytes` 0), so that no size can be too much. */
 export function wantedTarget(
   part: Part,
   ramBytes: number,
   { target, cacheLimit }: Orders,
   wishes: Wishes,
 ): WantedTarget | null {
-  const most = ramBytes > 0 ? ramBytes : Infinity;
+  if (ramBytes === 0) return null;
   const clamped = (asked: number): WantedTarget => {
-    const bytes = Math.min(asked, most);
-    return { bytes, by: 'operator', tooMuchBytes: asked > most ? asked : null };
+    const bytes = Math.min(asked, ramBytes);
+    return { bytes, by: 'operator', tooMuchBytes: asked > ramBytes ? asked : null };
   };
   if (PARTS[part].sizesItself) return cacheLimit === undefined ? null : clamped(cacheLimit.bytes);
   if (target?.of === 'balloon') return clamped(target.bytes);
-  if (ramBytes === 0) return null;
   if (target !== undefined) {
     const guest = clamped(target.bytes);
     return { ...guest, bytes: ramBytes - guest.bytes };

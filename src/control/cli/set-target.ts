@@ -24,8 +24,8 @@ export async function setTarget(
   waitSeconds: number | null,
 ): Promise<void> {
   let vm = await client.setTarget(name, target);
-  // What a guest is to keep becomes a target when its driver starts, if the VMM had shared no memory before.
-  const isLater = 'memoryBytes' in target && vm.ramBytes === 0;
+  // An order becomes a target when the driver of the guest starts, if the VMM had shared no memory before.
+  const isLater = vm.ramBytes === 0;
   let wantedBytes = isLater ? null : vm.balloon.targetBytes;
   let timedOut = false;
   if (waitSeconds !== null) {
@@ -40,13 +40,16 @@ export async function setTarget(
     timedOut = vm.balloon.actualBytes !== wantedBytes;
   }
   if (output.json) output.document(vm);
+  else if (wantedBytes === null) output.print(`${printable(name)}: ${later(target)} once its driver runs`);
   else if ('cacheLimitBytes' in target) output.print(renderLimit(vm));
-  else if ('memoryBytes' in target && wantedBytes === null)
-    output.print(
-      `${printable(name)}: the guest is to keep ${formatSize(target.memoryBytes)} once its driver runs`,
-    );
   else output.print(renderTarget(vm));
   if (timedOut) throw new WaitTimeoutError(explain(vm, waitSeconds ?? 0));
+}
+
+function later(target: TargetRequest): string {
+  if ('memoryBytes' in target) return `the guest is to keep ${formatSize(target.memoryBytes)}`;
+  if ('balloonBytes' in target) return `the guest is to give up ${formatSize(target.balloonBytes)}`;
+  return `the page cache balloon may hold up to ${formatSize(target.cacheLimitBytes)}`;
 }
 
 function renderTarget(vm: VmView): string {
@@ -75,11 +78,14 @@ function overruled(vm: VmView): ControlError {
 function explain(vm: VmView, waitSeconds: number): RefusalText {
   const { targetBytes, actualBytes } = vm.balloon;
   const name = printable(vm.name);
-  const held = `${name} holds ${formatSize(actualBytes)} of ${formatSize(targetBytes)} after ${waitSeconds} s`;
+  const held =
+    vm.ramBytes === 0
+      ? `no guest driver ran in ${name} within ${waitSeconds} s`
+      : `${name} holds ${formatSize(actualBytes)} of ${formatSize(targetBytes)} after ${waitSeconds} s`;
   if (vm.verdict !== null) return refusalOf(`${held}:`, passedOn(printable(vm.verdict)));
   const step: NextStep =
     vm.state === 'running'
       ? `the guest may have no more to give; the target stands, see balloonctl show ${name}`
-      : 'no guest driver is running, load virtio_balloon in the guest';
+      : 'load virtio_balloon in the guest, or wait until it has booted; the order stands';
   return refusal(held, step);
 }

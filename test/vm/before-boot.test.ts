@@ -1,0 +1,67 @@
+// What is ordered of a VM whose guest has not started yet, and of whose memory nobody knows; and of one without a name.
+import t from 'tap';
+import { BalloonDriver, CONFIG_NUM_PAGES } from '../support/balloon-driver.js';
+import { eventually } from '../support/deadline.js';
+import { Frontend } from '../support/frontend.js';
+import { GuestRam } from '../support/guest-ram.js';
+import { NAME, wire } from '../support/vm-on-the-wire.js';
+import { socketPair } from '../../src/os/socket.js';
+import { readU32 } from '../support/wire.js';
+
+const MIB = 2 ** 20;
+const TIB = 2 ** 40;
+const RAM_BYTES = 64 * MIB;
+
+for (const [size, bytes, then] of [
+  ['some of it', 16 * MIB, 16 * MIB],
+  ['more than there will be', 10 * 1024 * MIB, RAM_BYTES],
+  ['2^32 pages', 16 * TIB, RAM_BYTES],
+  ['more pages than the config space can say', 17 * TIB, RAM_BYTES],
+] as const) {
+  void t.test(`a balloon of ${size} is kept until the guest's memory is known`, async (t) => {
+    const { fleet, events } = wire(t);
+    const [ours, theirs] = socketPair();
+    fleet.adopt(ours, { path: '/balloon', name: NAME });
+    const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
+    const frontend = new Frontend({ socket: theirs, ram });
+    t.teardown(() => frontend.close());
+    await frontend.connect();
+    const view = await fleet.control.setTarget(NAME, { balloonBytes: bytes });
+    t.match(view, { ramBytes: 0, balloon: { targetBytes: 0 }, orders: [{ order: 'target' }] });
+    t.equal(readU32(await frontend.getConfig(), CONFIG_NUM_PAGES), 0, 'nothing is asked of it yet');
+    const driver = await BalloonDriver.start(frontend);
+    await driver.stopFollowing();
+    await eventually(
+      () => fleet.control.find(NAME)?.balloon.targetBytes === then,
+      () => JSON.stringify(fleet.control.find(NAME)),
+    );
+    t.equal(readU32(await frontend.getConfig(), CONFIG_NUM_PAGES), then / 4096);
+    const clamped = events.filter(({ event }) => event === 'target-clamped');
+    t.equal(clamped.length, bytes > then ? 1 : 0, 'it is said when it is less');
+  });
+}
+
+void t.test(
+  'what was ordered of a VM without a name ends with it: its number may become that of another',
+  async (t) => {
+    const { fleet } = wire(t);
+    const name = `pid-${process.pid}`;
+    const connect = async (): Promise<Frontend> => {
+      const [ours, theirs] = socketPair();
+      fleet.adopt(ours, { path: '/balloon' });
+      const frontend = new Frontend({ socket: theirs });
+      t.teardown(() => frontend.close());
+      await frontend.connect();
+      return frontend;
+    };
+    const first = await connect();
+    t.match(await fleet.control.setInhibited(name, 'backup'), { orders: [{ order: 'inhibit' }] });
+    first.close();
+    await eventually(
+      () => fleet.size === 0,
+      () => 'the VM is gone',
+    );
+    await connect();
+    t.match(fleet.control.find(name), { inhibited: null, orders: [] });
+  },
+);
