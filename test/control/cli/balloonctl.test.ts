@@ -123,7 +123,10 @@ void t.test('set --wait before the VMM shares memory waits for the driver', asyn
   const set = ['--control', socketPath, 'set', 'web1', '--memory', '1G'];
   const wished = await balloonctl(...set);
   t.equal(wished.stdout, 'web1: the guest is to keep 1 GiB once its driver runs\n');
-  t.match(await failureOf(t, 4, ...set, '--wait', '--timeout', '0'), /no guest driver ran in web1 within 0 s: load virtio_balloon/);
+  t.match(
+    await failureOf(t, 4, ...set, '--wait', '--timeout', '0'),
+    /no guest driver ran in web1 within 0 s: load virtio_balloon/,
+  );
 
   let looks = 0;
   fleet.onFind = (name) => {
