@@ -33,7 +33,8 @@ export async function setTarget(
     while (vm.balloon.actualBytes !== wantedBytes && !timedOut) {
       await sleep(Math.min(POLL_MS, Math.max(0, deadline - performance.now())));
       vm = await client.show(name);
-      if (wantedBytes === null && vm.state === 'running') wantedBytes = vm.balloon.targetBytes;
+      if (wantedBytes === null && vm.state === 'running' && vm.ramBytes > 0)
+        wantedBytes = vm.balloon.targetBytes;
       if (wantedBytes !== null && vm.balloon.targetBytes !== wantedBytes) throw overruled(vm);
       timedOut = performance.now() >= deadline;
     }
