@@ -5,10 +5,10 @@ import t, { type Test } from 'tap';
 import type { DaemonEvent } from '../../protocol/control/schema.js';
 import type { Finding } from '../../src/control/cli/doctor.js';
 import { eventually } from '../support/deadline.js';
-import { CONFIG_ACTUAL } from '../support/balloon-driver.js';
+import { BalloonDriver, CONFIG_ACTUAL } from '../support/balloon-driver.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { Frontend } from '../support/frontend.js';
-import { PAGE_BYTES } from '../support/guest-ram.js';
+import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 
 const SOCKET = (name: string, more = ''): string => `[[socket]]\npath = "{folder}/${name}"\n${more}`;
 const CONFIG = `log-level = "debug"\n${SOCKET('vm.sock', 'name = "web"\nstats-interval = 7\n')}${SOCKET('run/more.sock')}`;
@@ -178,9 +178,11 @@ void t.test('where no VM waits, a start is refused until the mistake is mended',
 void t.test('commands that meet a restart get their answer from the next daemon', async (t) => {
   const daemon = await DaemonProcess.start({ supervise: true });
   t.teardown(() => daemon.stop());
-  const vm = new Frontend({ socket: daemon.socketPath });
+  const ram = new GuestRam([{ gpa: 0, lenBytes: 2 ** 26 }]);
+  const vm = new Frontend({ socket: daemon.socketPath, ram });
   await vm.connect();
   t.teardown(() => vm.close());
+  await (await BalloonDriver.start(vm)).stopFollowing();
   const name = (await daemon.list())[0]?.name ?? '';
   const waits = daemon.ctl('set', name, '--balloon', '1M', '--wait', '--timeout', '600');
   await daemon.until(name, ({ balloon }) => balloon.targetBytes > 0, 'the target is set');
