@@ -30,7 +30,9 @@ const REPLY_TIMEOUT_MS = 60_000;
 const RESTART_MS = 20_000;
 /** A restart that takes longer is told of. */
 const AWAY_MS = 1000;
+/** Doubled after each attempt: a daemon that turns clients away is busy. */
 const RETRY_MS = 50;
+const RETRY_MS_MAX = 800;
 
 /** No answer from a daemon at this socket; the message says why and what to do. */
 export class UnreachableError extends RefusingError {
@@ -208,7 +210,7 @@ export class ControlClient {
   async #overRestart<Result>(attempt: () => Promise<Result>): Promise<Result> {
     const begun = performance.now();
     let told = false;
-    for (;;) {
+    for (let waitMs = RETRY_MS; ; waitMs = Math.min(2 * waitMs, RETRY_MS_MAX)) {
       try {
         return await attempt();
       } catch (error) {
@@ -220,7 +222,7 @@ export class ControlClient {
           this.#onAway(error.message);
         }
       }
-      await sleep(RETRY_MS);
+      await sleep(waitMs);
     }
   }
 
