@@ -65,4 +65,4 @@ outliveTerminals();
 process.on('SIGUSR1', () => undefined);
 
 const args = process.argv.slice(2);
-await main(args).catch((error: unknown) => fail(error, args));
+void main(args).catch((error: unknown) => fail(error, args));

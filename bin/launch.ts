@@ -1,59 +1,77 @@
-#!/usr/bin/env node
 /**
- * Runs balloond.cjs, the bundle beside this file, with the machine code that V8 made of it at an earlier start, where
- * $CACHE_DIRECTORY is given (systemd.exec(5); the keeper gives it as well): guests wait while V8 compiles. scripts/bundle puts
- * this file in the place of the program that it has bundled.
+ * Runs the parts of balloond beside this file, which is balloond.js once scripts/bundle has made the parts and has put this
+ * file in the place of the program. Where $CACHE_DIRECTORY is given (systemd.exec(5); the keeper gives it as well), each
+ * part runs with the machine code that V8 made of it at an earlier start: guests wait while V8 compiles.
  */
-// An import statement would have Node look at every property of these modules, and load more for it.
-const fs = process.getBuiltinModule('node:fs');
-const { createRequire } = process.getBuiltinModule('node:module');
-const path = process.getBuiltinModule('node:path');
-const { fileURLToPath } = process.getBuiltinModule('node:url');
-const { Script } = process.getBuiltinModule('node:vm');
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { Script } from 'node:vm';
 
-/** The first digits of the bundle's SHA-256; scripts/bundle writes them here, so that no start has to count them. */
-declare const BUNDLE: string;
+/** The first part, by its file's name, which has a checksum in it; scripts/bundle writes the name here. */
+declare const MAIN: string;
 /** By then the daemon serves, and what serving takes has been compiled. */
 const KEEP_AFTER_MS = 500;
 const SUFFIX = '.v8code';
 
-type Run = (require: NodeJS.Require, module: { exports: unknown }, filename: string, dirname: string) => void;
-
-const file = fileURLToPath(new URL('balloond.cjs', import.meta.url));
-const [folder] = process.env['CACHE_DIRECTORY']?.split(':') ?? [];
-// V8 itself looks at its version, its flags and the length of the source.
-const name = `${BUNDLE}${SUFFIX}`;
-const kept = folder === undefined ? undefined : readKept(path.join(folder, name));
-const script = new Script(
-  `(function (require, module, __filename, __dirname) {${fs.readFileSync(file, 'latin1')}\n})`,
-  {
-    filename: file,
-    ...(kept !== undefined && { cachedData: kept }),
-  },
-);
-if (folder !== undefined && (kept === undefined || script.cachedDataRejected === true)) {
-  setTimeout(() => keep(folder), KEEP_AFTER_MS).unref();
+interface Part {
+  readonly exports: unknown;
+  readonly script: Script;
 }
-(script.runInThisContext() as Run)(createRequire(file), { exports: {} }, file, path.dirname(file));
+type Run = (
+  require: (name: string) => unknown,
+  module: { exports: unknown },
+  filename: string,
+  dirname: string,
+) => void;
 
-function readKept(from: string): Buffer | undefined {
+const parts = new Map<string, Part>();
+const [folder] = process.env['CACHE_DIRECTORY']?.split(delimiter) ?? [];
+load(MAIN);
+if (folder !== undefined) setTimeout(() => keep(folder), KEEP_AFTER_MS).unref();
+
+function load(name: string): unknown {
+  const before = parts.get(name);
+  if (before !== undefined) return before.exports;
+  const file = join(__dirname, name);
+  const cachedData = readKept(name);
+  const script = new Script(
+    `(function (require, module, __filename, __dirname) {${readFileSync(file, 'latin1')}\n})`,
+    { filename: file, ...(cachedData !== undefined && { cachedData }) },
+  );
+  const part = { exports: {}, script };
+  parts.set(name, part);
+  (script.runInThisContext() as Run)(
+    (wanted) => (wanted.startsWith('./') ? load(wanted.slice(2)) : module.require(wanted)),
+    part,
+    file,
+    __dirname,
+  );
+  return part.exports;
+}
+
+function readKept(name: string): Buffer | undefined {
+  if (folder === undefined) return undefined;
   try {
-    return fs.readFileSync(from);
+    return readFileSync(join(folder, `${name}${SUFFIX}`));
   } catch {
     return undefined;
   }
 }
 
-/** Without it, the next start takes longer, and nothing else. */
+/** Without the machine code, the next start takes longer, and nothing else. */
 function keep(into: string): void {
   try {
-    const coming = path.join(into, `${process.pid}.coming`);
-    fs.writeFileSync(coming, script.createCachedData());
-    fs.renameSync(coming, path.join(into, name));
-    for (const other of fs.readdirSync(into)) {
+    for (const [name, { script }] of parts) {
+      // V8 looks at its version, its flags and the length of the source.
+      if (script.cachedDataRejected === false) continue;
+      const coming = join(into, `${process.pid}.coming`);
+      writeFileSync(coming, script.createCachedData());
+      renameSync(coming, join(into, `${name}${SUFFIX}`));
+    }
+    for (const other of readdirSync(into)) {
       // Also what a start left that was killed while it wrote.
-      if (/\.(v8code|coming)$/.test(other) && other !== name)
-        fs.rmSync(path.join(into, other), { force: true });
+      const gone = other.endsWith(SUFFIX) && !existsSync(join(__dirname, other.slice(0, -SUFFIX.length)));
+      if (gone || other.endsWith('.coming')) rmSync(join(into, other), { force: true });
     }
   } catch {
     return;

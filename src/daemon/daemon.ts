@@ -87,6 +87,7 @@ export class Daemon implements DaemonControl {
     try {
       // First of all: guests wait.
       const alone = this.#handOver.resumeAll(this.#fleet);
+      this.#recallEvents();
       await this.#serveControl();
       if (this.#fd !== undefined) this.#sockets.serveFd(this.#fd);
       this.#sockets.listen(this.#handOver.vmsWait ? this.#listenLater : undefined);
@@ -163,6 +164,15 @@ export class Daemon implements DaemonControl {
       this.events.emit('config-refused', why, { file });
       throw new RefusedError(why);
     }
+  }
+
+  #recallEvents(): void {
+    const unknown = this.events.recall();
+    if (unknown === 0) return;
+    this.events.emit(
+      'events-set-aside',
+      `of the events that are remembered, this balloond cannot read ${unknown}`,
+    );
   }
 
   #sayStarted(): void {

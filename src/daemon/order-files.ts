@@ -3,8 +3,8 @@
  * state directory, for the host's next boot. A copy that cannot be read is set aside, one that cannot be written is said
  * once; VMs are served all the same.
  */
-import { readFileSync, renameSync } from 'node:fs';
-import { open, rename, type FileHandle } from 'node:fs/promises';
+import { promises as fs, readFileSync, renameSync } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { refusal, type Instruction } from '../../protocol/control/refusal.js';
 import { codeOf } from '../host/host-paths.js';
@@ -159,13 +159,13 @@ export class OrderFiles {
       const text = this.#wanted;
       this.#wanted = null;
       try {
-        const file = await open(`${path}.new`, 'w', 0o640);
+        const file = await fs.open(`${path}.new`, 'w', 0o640);
         await finish(file, async () => {
           await file.writeFile(text);
           await file.sync();
         });
-        await rename(`${path}.new`, path);
-        const directory = await open(folder, 'r');
+        await fs.rename(`${path}.new`, path);
+        const directory = await fs.open(folder, 'r');
         await finish(directory, () => directory.sync());
         this.#failed.delete('disk');
       } catch (error) {

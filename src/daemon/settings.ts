@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import * as Type from 'typebox';
+import { Type, type Static } from '../../protocol/json-schema.js';
 import { RefusingError } from '../../protocol/control/refusal.js';
 import { LOG_LEVELS } from '../ops/levelled-log.js';
 import { LOG_FORMATS } from '../ops/log.js';
@@ -91,7 +91,7 @@ export const ConfigFile = Type.Object(
   },
   { additionalProperties: false },
 );
-export type ConfigFile = Type.Static<typeof ConfigFile>;
+export type ConfigFile = Static<typeof ConfigFile>;
 
 export interface SocketSettings {
   path: string;

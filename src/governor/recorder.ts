@@ -1,5 +1,5 @@
-import { constants } from 'node:fs';
-import { open, rename, type FileHandle } from 'node:fs/promises';
+import { constants, promises as fs } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import type { TraceLine } from '../../protocol/policy-trace.js';
 
 /** Lines that may wait for a slow disk; lines beyond that are dropped. */
@@ -86,12 +86,12 @@ export class PolicyRecorder {
     if (this.#sizeBytes === 0 || this.#sizeBytes + length <= this.#options.maxBytes / 2) return file;
     await file.close();
     this.#file = null;
-    await rename(this.#path, `${this.#path}.1`);
+    await fs.rename(this.#path, `${this.#path}.1`);
     return this.#open();
   }
 
   async #open(): Promise<FileHandle> {
-    const file = await open(this.#path, FLAGS, 0o640);
+    const file = await fs.open(this.#path, FLAGS, 0o640);
     const stat = await file.stat();
     if (!stat.isFile()) {
       await file.close();

@@ -10,9 +10,11 @@
 #ifndef BALLOOND_NATIVE_H
 #define BALLOOND_NATIVE_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 /* The kernel's limit for one message (net/core/scm.c, SCM_MAX_FD). */
 #define BD_MAX_FDS 253
@@ -107,11 +109,15 @@ int bd_seal(int fd);
 
 /* eventfd.c */
 int bd_eventfd(unsigned int initial);
+/* Sends signals from one thread. The handler of the timer's tick, which runs in that thread, reads and sets the rest. */
 struct bd_signaller {
 	unsigned long aio;
-	int opened;
+	timer_t timer;
+	int opened, timed, spare, slot;
+	volatile sig_atomic_t ticking, moved, fd;
+	volatile unsigned int sent, sent_at_tick;
 };
-/* Never blocks: 1 when the counter was raised, 0 when it is full or the fd takes nothing. */
+/* Blocks for two ticks at most, once: 1 when the counter was raised, 0 when it is full or the fd takes nothing. */
 int bd_eventfd_signal(struct bd_signaller *signaller, int fd);
 void bd_signaller_close(struct bd_signaller *signaller);
 /* Never blocks: the counter, or 0 when there was nothing. */

@@ -39,7 +39,8 @@ export class EventLog {
   readonly epoch: string;
   readonly #log: LogSink;
   readonly #memory: EventMemory | null;
-  readonly #recent: DaemonEvent[];
+  readonly #recent: DaemonEvent[] = [];
+  #recalled = false;
   readonly #followers = new Set<(event: DaemonEvent) => void>();
   /** By VM, '' for those of no VM, and by kind. */
   readonly #buckets = new Map<string, Map<EventName, Bucket>>();
@@ -51,7 +52,6 @@ export class EventLog {
     this.#log = log;
     this.#memory = memory;
     this.epoch = memory?.epoch ?? newEpoch();
-    this.#recent = [...(memory?.events ?? [])];
     this.#seq = memory?.newest ?? 0;
   }
 
@@ -77,8 +77,22 @@ export class EventLog {
     this.#remember({ time: wallTime(), event, level, ...named, message, fields: counted });
   };
 
+  /**
+   * Recalls the events that were remembered before this daemon. Returns how many of them this build cannot read; 0 where
+   * they have been recalled before.
+   */
+  recall(): number {
+    if (this.#recalled) return 0;
+    this.#recalled = true;
+    const { events, unknown } = this.#memory?.recall() ?? { events: [], unknown: 0 };
+    this.#recent.unshift(...events);
+    this.#recent.splice(0, this.#recent.length - EVENTS_KEPT);
+    return unknown;
+  }
+
   /** Events after `sinceSeq`, as far as they are still known. */
   recent(sinceSeq: number): DaemonEvent[] {
+    this.recall();
     return this.#recent.filter((entry) => entry.seq > sinceSeq);
   }
 

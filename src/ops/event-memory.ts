@@ -53,12 +53,10 @@ interface Found {
 export class EventMemory {
   readonly fd: number;
   readonly epoch: string;
-  /** What was remembered when it was opened, oldest first. */
-  readonly events: readonly DaemonEvent[];
   /** The `seq` of the newest event; 0: there is none. */
   readonly newest: number;
-  /** How many events of it are none that this build knows. */
-  readonly unknown: number;
+  /** The records that were there when it was opened, oldest first. */
+  readonly #records: readonly Found[];
   readonly #mapping: Mapping;
   readonly #bytes: Uint8Array;
   readonly #words: Uint32Array;
@@ -71,13 +69,10 @@ export class EventMemory {
     const view = mapping.view(0, FILE_BYTES);
     this.#bytes = new Uint8Array(view);
     this.#words = new Uint32Array(view);
-    const records = this.#find();
-    const last = records.at(-1);
+    this.#records = this.#find();
+    const last = this.#records.at(-1);
     this.newest = last?.seq ?? 0;
     this.#next = last === undefined ? HEAD_BYTES : last.at + sizeOf(last.lenBytes);
-    const events = records.map((record) => this.#read(record)).filter((event) => event !== null);
-    this.events = events;
-    this.unknown = records.length - events.length;
   }
 
   /** An empty one. Throws SystemError. */
@@ -126,6 +121,17 @@ export class EventMemory {
     return wrong;
   }
 
+  /**
+   * Reads the events that were there when it was opened, oldest first, without those that have made room for newer ones
+   * since; and how many of them are none that this build knows. Guests wait for what is called before they are served, and
+   * this takes longest.
+   */
+  recall(): { events: DaemonEvent[]; unknown: number } {
+    const records = this.#records.filter((record) => this.#isWhole(record));
+    const events = records.map((record) => this.#read(record)).filter((event) => event !== null);
+    return { events, unknown: records.length - events.length };
+  }
+
   /** Remembers an event of at most EVENT_BYTES_MAX bytes of JSON, and forgets the oldest ones where it needs their room. */
   add(seq: number, json: string): void {
     const text = new TextEncoder().encode(json);
@@ -152,13 +158,16 @@ export class EventMemory {
   #find(): Found[] {
     const whole = new Map<number, Found>();
     let newest = 0;
-    for (let at = HEAD_BYTES; at + RECORD_HEAD_BYTES <= FILE_BYTES; at += UNIT) {
-      if (this.#words[at / 4] !== MARK) continue;
-      const [, lenBytes = 0, checksum = 0, seq = 0] = this.#words.subarray(at / 4, at / 4 + 4);
-      const start = at + RECORD_HEAD_BYTES;
-      if (lenBytes > EVENT_BYTES_MAX || start + lenBytes > FILE_BYTES || seq === 0) continue;
-      if (checksumOf(seq, this.#bytes.subarray(start, start + lenBytes)) !== checksum) continue;
-      whole.set(seq, { seq, at, lenBytes });
+    for (
+      let word = this.#words.indexOf(MARK, HEAD_BYTES / 4);
+      word >= 0;
+      word = this.#words.indexOf(MARK, word + 1)
+    ) {
+      const at = word * 4;
+      const [, lenBytes = 0, , seq = 0] = this.#words.subarray(word, word + 4);
+      const record = { seq, at, lenBytes };
+      if (at % UNIT !== 0 || !this.#isWhole(record)) continue;
+      whole.set(seq, record);
       newest = Math.max(newest, seq);
     }
     const records: Found[] = [];
@@ -168,6 +177,14 @@ export class EventMemory {
       records.push(record);
     }
     return records.reverse();
+  }
+
+  #isWhole({ seq, at, lenBytes }: Found): boolean {
+    const start = at + RECORD_HEAD_BYTES;
+    if (seq === 0 || lenBytes > EVENT_BYTES_MAX || start + lenBytes > FILE_BYTES) return false;
+    const [mark, length, checksum, number] = this.#words.subarray(at / 4, start / 4);
+    if (mark !== MARK || length !== lenBytes || number !== seq) return false;
+    return checksumOf(seq, this.#bytes.subarray(start, start + lenBytes)) === checksum;
   }
 
   #read({ seq, at, lenBytes }: Found): DaemonEvent | null {
@@ -184,7 +201,7 @@ export class EventMemory {
   }
 }
 
-/** The memory that goes on, and why what a daemon before this one left does not, or not all of it: sentences. */
+/** The memory that goes on, and why what a daemon before this one left does not: sentences. */
 interface HandedOver {
   readonly memory: EventMemory;
   readonly setAside: readonly string[];
@@ -206,9 +223,6 @@ export function takeOverEvents(files: readonly number[]): HandedOver {
       memory = opened;
     } else opened.close();
   }
-  if (memory !== null && memory.unknown > 0) {
-    setAside.push(`of the events that are remembered, this balloond cannot read ${memory.unknown}`);
-  }
   return { memory: memory ?? EventMemory.create(), setAside };
 }
 
@@ -217,8 +231,8 @@ export function numbered(epoch: string, seq: number): Pick<DaemonEvent, 'seq' | 
   return { seq, epoch, id: `${epoch}-${seq}` };
 }
 
-function lastTime({ events }: EventMemory): string {
-  return events.at(-1)?.time ?? '';
+function lastTime(memory: EventMemory): string {
+  return memory.recall().events.at(-1)?.time ?? '';
 }
 
 function sizeOf(lenBytes: number): number {

@@ -5,6 +5,7 @@
  * calls nobody. A call that fails is a SystemError (errors) with `code` and `syscall`.
  */
 import { createRequire } from 'node:module';
+import { PACKAGE } from '../version.js';
 import { HelperError } from './errors.js';
 
 declare const mappingBrand: unique symbol;
@@ -111,7 +112,7 @@ export const native = load();
 
 function load(): Native {
   try {
-    return createRequire(import.meta.url)('#native') as Native;
+    return createRequire(PACKAGE)('./src/native/build/Release/balloond_native.node') as Native;
   } catch (error) {
     throw new HelperError(error);
   }

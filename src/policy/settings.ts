@@ -1,5 +1,5 @@
 import { refusal, type RefusalText } from '../../protocol/control/refusal.js';
-import * as Type from 'typebox';
+import { Type, type Static } from '../../protocol/json-schema.js';
 import { formatSize, parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
 import type { Band, PolicyConfig } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
@@ -67,7 +67,7 @@ interface VmOverride {
 
 /** The part of the configuration file that the policy is made from. */
 export interface PolicyFile {
-  policy?: Type.Static<typeof POLICY_TABLE> | undefined;
+  policy?: Static<typeof POLICY_TABLE> | undefined;
   vm?: readonly VmOverride[] | undefined;
 }
 
@@ -147,7 +147,7 @@ export class PolicySettings {
         max = '100%',
         weight = 1,
         kill = false,
-      }: Type.Static<typeof BandTable>) => ({
+      }: Static<typeof BandTable>) => ({
         name,
         match,
         min: parseAmount(min),
@@ -316,7 +316,7 @@ function bandMistakes(policy: PolicyTable): Mistake[] {
 }
 
 /** Of each two bands the first name that is in both. */
-function overlaps(bands: readonly Type.Static<typeof BandTable>[]): Mistake[] {
+function overlaps(bands: readonly Static<typeof BandTable>[]): Mistake[] {
   const patterns = bands.flatMap(({ name, match = [] }, n) => match.map((pattern) => ({ name, n, pattern })));
   const mistakes = new Map<string, Mistake>();
   for (const a of patterns) {

@@ -1,4 +1,4 @@
-import * as Type from 'typebox';
+import { Type, type Static } from '../../protocol/json-schema.js';
 import { MAX_MEM_SLOTS } from '../memory/guest-memory.js';
 import { MAX_QUEUE_SIZE } from '../../protocol/virtio/ring-split.js';
 
@@ -29,7 +29,7 @@ export const VringRecord = Type.Object({
   /** Why it was stopped, until the driver starts it anew. */
   broken: Type.Union([Type.String({ maxLength: MAX_REASON }), Type.Null()]),
 });
-export type VringRecord = Type.Static<typeof VringRecord>;
+export type VringRecord = Static<typeof VringRecord>;
 
 export const SessionRecord = Type.Object({
   state: Type.Union([Type.Literal('connected'), Type.Literal('running'), Type.Literal('stopped')]),
@@ -53,7 +53,7 @@ export const SessionRecord = Type.Object({
   channel: Fd,
   dirtyLog: Type.Union([Type.Object({ sizeBytes: U64, offset: U64, fd: Name }), Type.Null()]),
 });
-export type SessionRecord = Type.Static<typeof SessionRecord>;
+export type SessionRecord = Static<typeof SessionRecord>;
 
 export function hex(value: bigint): string {
   return `0x${value.toString(16)}`;

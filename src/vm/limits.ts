@@ -2,7 +2,7 @@
  * The limits of one VM's cgroup, as its operator or the policy wants them. While they follow, they are raised before the
  * guest may use more, and lowered after it cannot. All that fails is said and leaves the VM alone.
  */
-import * as Type from 'typebox';
+import { Type, type Static } from '../../protocol/json-schema.js';
 import type { LimitRequest, LimitWord, VmView } from '../../protocol/control/schema.js';
 import { LIMIT_NAMES, LIMITS, type LimitField, type LimitName } from '../../protocol/control/limits.js';
 import {
@@ -26,7 +26,7 @@ const Knob = Type.Object({
   found: Bytes,
   wanted: Type.Union([Bytes, Type.Literal('follow')]),
 });
-type Knob = Type.Static<typeof Knob>;
+type Knob = Static<typeof Knob>;
 const KNOBS = { highBytes: Type.Optional(Knob), maxBytes: Type.Optional(Knob) } satisfies Record<
   LimitField,
   unknown
@@ -34,7 +34,7 @@ const KNOBS = { highBytes: Type.Optional(Knob), maxBytes: Type.Optional(Knob) } 
 
 /** What the next daemon has to know of limits; null: they were never touched. */
 export const LimitsRecord = Type.Union([Type.Object({ path: Type.String(), ...KNOBS }), Type.Null()]);
-export type LimitsRecord = Type.Static<typeof LimitsRecord>;
+export type LimitsRecord = Static<typeof LimitsRecord>;
 
 /** How long after a discard limits are lowered: an inflate is many discards. */
 const SETTLE_MS = 1000;

@@ -2,7 +2,7 @@
  * The orders of all VMs by name, also of VMs that are not there, and the pause of the whole policy, in one document with a version. The book writes itself
  * down through `written` whenever it changes; reading it back takes the newest of several copies.
  */
-import * as Type from 'typebox';
+import { Type, type Static } from '../../protocol/json-schema.js';
 import { Check } from 'typebox/schema';
 import type { WallMs } from '../os/clock.js';
 import { isEmpty, Orders, Since } from './orders.js';
@@ -20,7 +20,7 @@ const Document = Type.Object({
   /** The policy was paused for all VMs. Builds that know of no such order leave the field out when they write. */
   paused: Type.Optional(Type.Object({ since: Since })),
 });
-export type BookDocument = Type.Static<typeof Document>;
+export type BookDocument = Static<typeof Document>;
 
 /** A document of the book, or why it cannot be read: a sentence without its subject, and the next step. */
 type ReadBook = { document: BookDocument } | { unreadable: string };

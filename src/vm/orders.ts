@@ -2,7 +2,7 @@
  * What an operator ordered of a VM, by the VM's name: it holds until it is taken back, whichever devices and daemons come
  * and go. The configuration can say the same for good; the order of an operator goes before it.
  */
-import * as Type from 'typebox';
+import { Type, type Static } from '../../protocol/json-schema.js';
 import type { LimitRequest, LimitWord, TargetRequest, VmOrder } from '../../protocol/control/schema.js';
 import { LIMIT_NAMES, LIMITS, type LimitName } from '../../protocol/control/limits.js';
 import { formatSize } from '../../protocol/control/size.js';
@@ -39,7 +39,7 @@ export const Orders = Type.Object(
   },
   { additionalProperties: false },
 );
-export type Orders = Type.Static<typeof Orders>;
+export type Orders = Static<typeof Orders>;
 
 /** What the configuration says of a VM for good. */
 export interface Wishes {

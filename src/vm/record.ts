@@ -1,4 +1,4 @@
-import * as Type from 'typebox';
+import { Type, type Static } from '../../protocol/json-schema.js';
 import { Check, Errors } from 'typebox/schema';
 import { StateError } from '../memory/state-file.js';
 import { fromBoot, fromWall, type BootMs, type Monotonic, type WallMs } from '../os/clock.js';
@@ -20,7 +20,7 @@ const Word = Type.Union([
   Type.Null(),
 ]);
 const ForcedFrom = Type.Object({ high: Word, max: Word });
-type ForcedFrom = Type.Static<typeof ForcedFrom>;
+type ForcedFrom = Static<typeof ForcedFrom>;
 
 const Wall = Type.Unsafe<WallMs>(Type.Number());
 const Boot = Type.Unsafe<BootMs>(Type.Number());
@@ -73,7 +73,7 @@ const VmRecord = Type.Object({
   limits: Type.Optional(LimitsRecord),
   session: SessionRecord,
 });
-export type VmRecord = Type.Static<typeof VmRecord>;
+export type VmRecord = Static<typeof VmRecord>;
 
 type Json = Readonly<Record<string, unknown>>;
 

@@ -1,5 +1,5 @@
-import { spawn } from 'node:child_process';
-import { openSync, writeSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { openSync, readFileSync, writeSync } from 'node:fs';
 import t from 'tap';
 import { createEventFd, drainEvent, EventWatch, isEventFd, signalEvent } from '../../src/os/eventfd.js';
 import { closeFd } from '../../src/os/fd.js';
@@ -16,6 +16,10 @@ function add(fd: number, value: bigint): void {
 }
 
 void t.test('the counter', (t) => {
+  // The first signal opens what all signals share.
+  const first = createEventFd();
+  signalEvent(first);
+  closeFd(first);
   const before = openFds();
   const fd = createEventFd(3);
   t.ok(isCloseOnExec(fd));
@@ -37,6 +41,29 @@ void t.test('a full counter takes no more', (t) => {
   add(fd, 0xffff_ffff_ffff_fffen);
   t.equal(signalEvent(fd), false);
   t.ok(drainEvent(fd) > Number.MAX_SAFE_INTEGER);
+  t.equal(signalEvent(fd), true);
+  t.equal(drainEvent(fd), 1);
+  closeFd(fd);
+  t.end();
+});
+
+const hasAio = (): boolean => readFileSync('/proc/self/maps', 'latin1').includes('[aio]');
+
+void t.test('a write that blocks is ended, and the counter stays as it is', (t) => {
+  const fd = createEventFd();
+  t.equal(signalEvent(fd), true);
+  t.equal(drainEvent(fd), 1);
+  t.equal(hasAio(), false, 'a process with asynchronous I/O takes 50 ms longer to end');
+  // The standard input of a program is made to block, which holds for all that have the counter open.
+  execFileSync('true', { stdio: [fd, 'ignore', 'ignore'] });
+  add(fd, 0xffff_ffff_ffff_fffen);
+  const before = openFds();
+  t.equal(signalEvent(fd), false);
+  t.equal(hasAio(), true, 'what comes next does not block');
+  t.equal(openFds(), before);
+  t.equal(isCloseOnExec(fd), true);
+  t.equal(signalEvent(fd), false);
+  t.ok(drainEvent(fd) > Number.MAX_SAFE_INTEGER, 'the same counter as before');
   t.equal(signalEvent(fd), true);
   t.equal(drainEvent(fd), 1);
   closeFd(fd);

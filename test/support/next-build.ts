@@ -26,7 +26,7 @@ export async function buildNext(): Promise<string> {
     platform: 'node',
     format: 'esm',
     logLevel: 'warning',
-    external: ['unix-dgram', '#native'],
+    external: ['unix-dgram'],
     // As in scripts/bundle.
     banner: {
       js: "import{createRequire as r}from'node:module';const require=r(import.meta.url);",

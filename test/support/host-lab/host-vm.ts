@@ -121,14 +121,14 @@ export async function layOutBuilt(stage: string): Promise<void> {
   await run('sh', [
     '-ec',
     `mkdir -p "$2/out/test" "$2/balloond"
-    (cd "$1" && tar -cf - scripts/install-system systemd deploy docs package.json LICENSE ./*.md out/bin/*.js out/bin/*.cjs out/page \\
+    (cd "$1" && tar -cf - scripts/install-system systemd deploy docs package.json LICENSE ./*.md out/bin/*.js out/bin/package.json out/page \\
       out/generated src/native/build/Release \\
       node_modules/unix-dgram node_modules/bindings node_modules/file-uri-to-path) | tar -xf - -C "$2/balloond"
     cp -R "$1/out/test/support" "$2/out/test/"
     cp -R "$1/out/src" "$1/out/protocol" "$2/out/"
     find "$2" -name '*.map' -delete
-    printf '{"type":"module","imports":{"#native":"./native.node"}}' >"$2/package.json"
-    ln -s balloond/src/native/build/Release/balloond_native.node "$2/native.node"`,
+    printf '{"type":"module"}' >"$2/package.json"
+    ln -s balloond/src "$2/src"`,
     ...['sh', ROOT, join(stage, TESTS)],
   ]);
 }
