@@ -30,8 +30,9 @@ export class TableReader {
     const table = vmTable(vms.length);
     vms.forEach((vm, row) => {
       this.#readEntitlement(table, row, vm, settings);
-      readSizes(table, row, vm);
-      this.#readUse(table, row, vm);
+      const measured = { figures: vm.figures, ramBytes: vm.ramBytes, allocatedBytes: vm.allocatedBytes };
+      readSizes(table, row, measured);
+      this.#readUse(table, row, vm, measured);
     });
     return table;
   }
@@ -61,8 +62,8 @@ export class TableReader {
   }
 
   /** The memory that the VM uses, by the host and by its guest, and the flags that follow from what can be read. */
-  #readUse(table: VmTable, row: number, vm: GovernedVm): void {
-    const { state, inhibited, stats, cache, askable } = vm.figures;
+  #readUse(table: VmTable, row: number, vm: GovernedVm, { figures, allocatedBytes }: Measured): void {
+    const { state, inhibited, stats, cache, askable } = figures;
     const readings = this.#readingsOf(vm);
     const cgroup = readings.memory();
     table.flags[row] =
@@ -74,7 +75,7 @@ export class TableReader {
     // The cgroup may be charged for more, such as page cache, or for less: memory on hugetlbfs, or touched by others.
     const overheadBytes = cgroup?.overheadBytes ?? 0;
     table.overheadBytes[row] = overheadBytes;
-    table.currentBytes[row] = Math.max(cgroup?.currentBytes ?? 0, vm.allocatedBytes + overheadBytes);
+    table.currentBytes[row] = Math.max(cgroup?.currentBytes ?? 0, allocatedBytes + overheadBytes);
     table.availableBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_AVAIL');
     table.freeBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_MEMFREE');
     const stalls = [cgroup?.pressurePercent ?? NaN, readings.stallPercent(stats)];
@@ -93,17 +94,20 @@ export class TableReader {
   }
 }
 
+/** These of a GovernedVm are put together, or asked of the kernel, each time that they are read. */
+type Measured = Pick<GovernedVm, 'figures' | 'ramBytes' | 'allocatedBytes'>;
+
 /** Leaves all VMs of the table as they are. */
 export function pauseAll({ flags }: VmTable): void {
   flags.forEach((bits, row) => (flags[row] = bits & ~MOVABLE));
 }
 
-function readSizes(table: VmTable, row: number, { ramBytes, allocatedBytes, figures }: GovernedVm): void {
+function readSizes(table: VmTable, row: number, { ramBytes, allocatedBytes, figures }: Measured): void {
   const { targetBytes, actualBytes, cache } = figures;
   table.targetBytes[row] = targetBytes;
   table.actualBytes[row] = actualBytes;
   table.cacheLimitBytes[row] = cache?.targetBytes ?? 0;
   // The amount that the guest says to hold, as far as it is not on the host.
   const absent = Math.max(0, ramBytes - allocatedBytes - actualBytes);
-  table.cachedBytes[row] = Math.min(cache?.actualBytes ?? 0, absent);
+  table.cachedBytes[row] = cache === null ? 0 : Math.min(cache.actualBytes, absent);
 }

@@ -57,7 +57,8 @@ export class Vm implements DeviceOwner<VmDevice> {
   readonly #context: VmContext;
   readonly #emit: Emit;
   readonly #pins: Pins;
-  readonly #devices = new Map<DeviceKind, VmDevice>();
+  /** In the order of the table of kinds, one of a kind. */
+  #devices: readonly VmDevice[] = [];
   #wishes: Wishes;
   #inhibitedNow: string | null = null;
   #quiet: Promise<unknown> = Promise.resolve();
@@ -94,7 +95,8 @@ export class Vm implements DeviceOwner<VmDevice> {
   attach(fd: number, identity: DeviceIdentity, handOver: DeviceHandOver): VmDevice {
     this.cgroup.shared ||= identity.options.sharedCgroup;
     const device = new VmDevice(fd, this, identity, handOver, this.#emit);
-    this.#devices.set(device.kind, device);
+    const devices = [...this.#devices, device];
+    this.#devices = DEVICE_KINDS.flatMap((kind) => devices.filter((one) => one.kind === kind).slice(-1));
     if (this.#statsInterval !== null) device.statsIntervalSeconds = this.#statsInterval;
     void device.setInhibited(this.inhibited);
     if (handOver.found === null) device.save();
@@ -104,7 +106,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   /** A device connected that no daemon served before. */
   greet(device: VmDevice): void {
     const orders = this.#orders;
-    if (!isEmpty(orders) && this.#devices.size === 1) {
+    if (!isEmpty(orders) && this.#devices.length === 1) {
       const which = Object.keys(orders).join(', ');
       this.#emit('orders-applied', `orders that were given for this VM before hold again: ${which}`, {
         orders: which,
@@ -125,7 +127,7 @@ export class Vm implements DeviceOwner<VmDevice> {
       const told = ordersOfRecord(found, device.figures.targetBytes, this.#known, wholePause);
       book.change(this.name, { ...others, ...told });
     }
-    if (this.#devices.size === 1) this.#inhibitedNow = this.#ordered;
+    if (this.#devices.length === 1) this.#inhibitedNow = this.#ordered;
     void device.setInhibited(this.inhibited);
     // Before a ring is served: a guest may wait for an answer to its deflate.
     this.limits.resume(found.limits ?? null);
@@ -141,11 +143,11 @@ export class Vm implements DeviceOwner<VmDevice> {
   }
 
   get devices(): readonly VmDevice[] {
-    return DEVICE_KINDS.flatMap((kind) => this.#devices.get(kind) ?? []);
+    return this.#devices;
   }
 
   device(kind: DeviceKind): VmDevice | undefined {
-    return this.#devices.get(kind);
+    return this.#devices.find((device) => device.kind === kind);
   }
 
   /** The device that plays this part, the first where several do. */
@@ -372,8 +374,8 @@ export class Vm implements DeviceOwner<VmDevice> {
   }
 
   closed(device: VmDevice): void {
-    this.#devices.delete(device.kind);
-    if (this.#devices.size === 0) {
+    this.#devices = this.#devices.filter((one) => one !== device);
+    if (this.#devices.length === 0) {
       this.#pins.close();
       this.limits.close();
       this.cgroup.close();

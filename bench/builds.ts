@@ -1,0 +1,127 @@
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { BIN, DaemonProcess } from '../test/support/daemon.js';
+import type { CrowdPart } from './crowd.js';
+import { parts, patterns, PFNS_PER_KICK } from './patterns.js';
+import { Player } from './player.js';
+import { cpuSeconds, residentMib } from './process-cost.js';
+import { RawDriver } from './raw-driver.js';
+import { median, report } from './table.js';
+
+/**
+ * This build beside an earlier one that was built in `--before DIR`, both in one run: microseconds from a kick to its ack,
+ * which take turns; the CPU of daemons with a hundred VMs at rest, which rest together; and the resident memory of a daemon with
+ * `--vms` VMs (default 1,000), one after the other.
+ */
+const { values } = parseArgs({
+  options: { before: { type: 'string' }, vms: { type: 'string', default: '1000' } },
+});
+if (values.before === undefined) throw new Error('say --before DIR');
+const MIB = 64;
+const ROUNDS = 60;
+const WARM_ROUNDS = 10;
+const IDLE_VMS = 100;
+const SETTLE_SECONDS = 30;
+const IDLE_SECONDS = 120;
+const VMS_PER_PROCESS = 100;
+
+const BUILDS = [
+  ['the build before', join(values.before, 'out/bin/balloond.js')],
+  ['this build', join(BIN, 'balloond.js')],
+] as const;
+type Figure = readonly [number, number];
+
+async function onEach<T>(work: (program: string) => Promise<T>): Promise<[T, T]> {
+  const [before, now] = BUILDS;
+  return [await work(before[1]), await work(now[1])];
+}
+
+/** Microseconds, at the median, of a driver that spins. */
+async function kickToAck(): Promise<Figure> {
+  const sides = await onEach(async (program) => {
+    const daemon = await DaemonProcess.start({ program });
+    const driver = await RawDriver.start({ socketPath: daemon.socketPath, mib: MIB });
+    return { daemon, driver, micros: [] as number[] };
+  });
+  for (let round = -WARM_ROUNDS; round < ROUNDS; round++) {
+    for (const { driver, micros } of sides) {
+      driver.populate();
+      const [sequential] = patterns(driver.firstPfn, driver.pages);
+      const buffers = parts(sequential?.pfns ?? new Uint32Array(), PFNS_PER_KICK);
+      for (const buffer of buffers) {
+        driver.inflating.offer(buffer);
+        const begun = performance.now();
+        driver.inflating.kick();
+        driver.inflating.spin();
+        if (round >= 0) micros.push((performance.now() - begun) * 1000);
+      }
+      await driver.waitFree();
+      await driver.deflating.tell(buffers);
+    }
+  }
+  for (const { daemon, driver } of sides) {
+    driver.close();
+    await daemon.stop();
+  }
+  return [median(sides[0].micros), median(sides[1].micros)];
+}
+
+/** Milliseconds of CPU a second. */
+async function atRest(): Promise<Figure> {
+  const sides = await onEach(async (program) => {
+    const daemon = await DaemonProcess.start({ program });
+    const players = await crowd(daemon, IDLE_VMS);
+    return { daemon, players };
+  });
+  await pause(SETTLE_SECONDS * 1000);
+  const used = ({ daemon }: { daemon: DaemonProcess }): number =>
+    (cpuSeconds(daemon.pid) / IDLE_SECONDS) * 1000;
+  const begun = sides.map(used);
+  await pause(IDLE_SECONDS * 1000);
+  const [before = NaN, now = NaN] = sides.map((side, n) => used(side) - (begun[n] ?? NaN));
+  for (const { daemon, players } of sides) {
+    for (const player of players) await player.stop();
+    await daemon.stop();
+  }
+  return [before, now];
+}
+
+/** MiB. */
+async function resident(): Promise<Figure> {
+  return onEach(async (program) => {
+    const daemon = await DaemonProcess.start({ program });
+    const players = await crowd(daemon, Number(values.vms));
+    await pause(SETTLE_SECONDS * 1000);
+    const mib = residentMib(daemon.pid);
+    for (const player of players) await player.stop();
+    await daemon.stop();
+    return mib;
+  });
+}
+
+async function crowd({ socketPath }: DaemonProcess, vms: number): Promise<Player<CrowdPart>[]> {
+  const players: Player<CrowdPart>[] = [];
+  for (let left = vms; left > 0; left -= VMS_PER_PROCESS) {
+    const player = new Player<CrowdPart>('crowd.js');
+    await player.ask('connect', { socketPath, vms: Math.min(left, VMS_PER_PROCESS), mib: 2 });
+    players.push(player);
+  }
+  return players;
+}
+
+function row(what: string, [before, now]: Figure, digits: number): Record<string, string> {
+  return {
+    what,
+    'the build before': before.toFixed(digits),
+    'this build': now.toFixed(digits),
+    ratio: (now / before).toFixed(2),
+  };
+}
+
+report('builds', [
+  row('kick to ack, p50 µs', await kickToAck(), 0),
+  row(`CPU of ${IDLE_VMS} VMs at rest, ms a second`, await atRest(), 2),
+  row(`resident memory with ${values.vms} VMs, MiB`, await resident(), 0),
+]);
+process.exit();
