@@ -6,7 +6,7 @@ import { passedOnStep, refusal, type NextStep, type RefusalText } from '../../pr
 import type { VmDiagnosis } from '../../protocol/control/schema.js';
 import type { SessionState } from '../vhost-user/session.js';
 import type { Kind } from './kinds.js';
-import { leastGuestBytes } from './targets.js';
+import { leastGuestBytes } from './least-guest.js';
 
 /** One thing that is wrong with a VM: a stable code, a sentence without its end, and the next step. */
 export type Diagnosis = Omit<VmDiagnosis, 'remedy'> & { readonly remedy: NextStep };

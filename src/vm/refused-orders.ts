@@ -4,7 +4,8 @@ import { formatSize } from '../../protocol/control/size.js';
 import type { TargetRequest } from '../../protocol/control/schema.js';
 import { RefusedError } from '../control/fleet.js';
 import { PARTS, type Part } from './kinds.js';
-import { askedTarget, keptBytes, leastGuestBytes } from './targets.js';
+import { leastGuestBytes } from './least-guest.js';
+import { askedTarget, keptBytes } from './targets.js';
 
 export function noDevice(name: string, part: Part): RefusedError {
   return new RefusedError(refusalOf(name, PARTS[part].missing));

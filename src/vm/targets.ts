@@ -1,23 +1,12 @@
 /** The target of a device by the orders for its VM. */
 import type { TargetRequest } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
-import { PAGE_BYTES } from '../memory/region.js';
 import { amountOf } from '../policy/settings.js';
 import type { Emit } from '../ops/event-log.js';
 import type { TargetBy } from './device-owner.js';
 import { PARTS, type Part } from './kinds.js';
+import { leastGuestBytes } from './least-guest.js';
 import type { Orders, Wishes } from './orders.js';
-
-/** No Linux guest is known to live in less, nor in much less than this part of its memory. A small guest has less to lose. */
-const LEAST_GUEST_BYTES = 64 * 2 ** 20;
-const LEAST_PART = 1 / 64;
-const LEAST_PART_OF_SMALL = 1 / 4;
-
-/** The memory that a guest is left with, unless it is told to do with less. */
-export function leastGuestBytes(ramBytes: number): number {
-  const least = Math.max(Math.min(LEAST_GUEST_BYTES, ramBytes * LEAST_PART_OF_SMALL), ramBytes * LEAST_PART);
-  return Math.ceil(least / PAGE_BYTES) * PAGE_BYTES;
-}
 
 interface WantedTarget {
   readonly bytes: number;
