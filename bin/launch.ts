@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 /**
  * Runs the parts of balloond beside this file, which is balloond.js once scripts/bundle has made the parts and has put this
  * file in the place of the program. Where $CACHE_DIRECTORY is given (systemd.exec(5); the keeper gives it as well), each

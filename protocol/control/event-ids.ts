@@ -21,6 +21,7 @@ export const EVENT_IDS = {
   'daemon-stuck': 'a61730cc8dff4b119555bb0b133db624',
   'features-negotiated': '357a0faf2af24f1d901326563d537940',
   'memory-mapped': '30802e919e9142df8cad7c9afa3fe01c',
+  'ram-changed': '234f454bb22446ca929f502d2adf012d',
   'vm-ready': '3357a7bccfa446dbb58b4477570e0f69',
   'vm-stopped': 'be941d5153de4964b89b1e8e6d4ba109',
   'vm-disconnected': '90acea43d2f247f3857bc1243785fc63',

@@ -77,6 +77,11 @@ export const EVENTS = {
     help: 'The table of shared guest memory changed: its regions and bytes.',
     action: null,
   },
+  'ram-changed': {
+    level: 'info',
+    help: 'The memory that the guest has, its balloon included, became known or is another size now: by the own word of the guest, the command line of QEMU and the memory that the VMM shares. Targets and the policy go by it.',
+    action: null,
+  },
   'vm-ready': { level: 'info', help: 'The guest driver started; its rings run.', action: null },
   'vm-stopped': {
     level: 'info',

@@ -90,6 +90,25 @@ const LIMITS = {
   },
 } as const;
 
+/** Three sizes, none of which follows from another. */
+const MEMORY = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['sharedBytes', 'ramBytes', 'allocatedBytes'],
+  properties: {
+    sharedBytes: {
+      ...BYTES,
+      description:
+        'All regions that the VMM shares; also of devices, such as all that a virtio-mem device could plug.',
+    },
+    ramBytes: { ...BYTES, description: 'The same as ramBytes of the VM.' },
+    allocatedBytes: {
+      ...BYTES,
+      description: 'The memory that the files of the regions take up on the host now.',
+    },
+  },
+} as const;
+
 export const VM = {
   type: 'object',
   additionalProperties: false,
@@ -98,6 +117,7 @@ export const VM = {
     'pid',
     'state',
     'ramBytes',
+    'memory',
     'balloon',
     'cache',
     'inhibited',
@@ -118,7 +138,11 @@ export const VM = {
       enum: ['connected', 'running', 'stopped'],
       description: 'connected: the guest driver has not started yet.',
     },
-    ramBytes: BYTES,
+    ramBytes: {
+      ...BYTES,
+      description: 'The memory that the guest has, its balloon included; 0: it is not known yet.',
+    },
+    memory: MEMORY,
     balloon: BALLOON,
     cache: { anyOf: [BALLOON, NULL], description: 'The page cache balloon, if the VM has one.' },
     inhibited: {

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { assignedMemory } from './assigned-memory.js';
 import { mappingsOf } from './mappings.js';
 
 /** Command lines and cgroup paths longer than this are cut: they are the peer's to choose. */
@@ -10,6 +11,11 @@ const MAX_READ_BYTES = 256 * 1024;
  */
 export function peerName(pid: number): string | null {
   return nameFromCommandLine(readProc(pid, 'cmdline')) ?? nameFromCgroup(readProc(pid, 'cgroup'));
+}
+
+/** The memory that the peer's command line gives the guest, in bytes, where the peer is QEMU; null where that cannot be told. */
+export function peerMemory(pid: number): number | null {
+  return assignedMemory(readProc(pid, 'cmdline'));
 }
 
 /**

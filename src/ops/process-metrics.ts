@@ -50,7 +50,8 @@ export async function processMetrics(): Promise<Buffer> {
 }
 
 async function open(): Promise<Registry> {
-  const { collectDefaultMetrics, Registry: Fresh } = await import('prom-client');
+  // It is no ES module: in the bundle it has this one export.
+  const { collectDefaultMetrics, Registry: Fresh } = (await import('prom-client')).default;
   const fresh = new Fresh();
   collectDefaultMetrics({ register: fresh, eventLoopMonitoringPrecision: LAG_LOOK_MS });
   for (const name of LEFT_OUT) fresh.removeSingleMetric(name);

@@ -17,6 +17,8 @@ export interface DeviceOwner<Device> {
   /** Why nothing may be discarded; null: pages are discarded. */
   readonly inhibited: string | null;
   readonly pinnedBy: string | null;
+  /** The memory of the guest; 0: it is not known yet. */
+  readonly ramBytes: number;
   words(): VmWords;
   /** The guest is about to be allowed more. */
   allow(why: string, targetBytes?: number): void;
@@ -24,8 +26,10 @@ export interface DeviceOwner<Device> {
   settle(): void;
   /** A target is about to rise. */
   rises(): void;
-  /** The guest's memory is known, or another. `first`: it was not before. */
-  memoryChanged(first: boolean): void;
+  /** The VMM shares memory, or other memory than before. */
+  memoryChanged(): void;
+  /** The guest said how much memory it has. */
+  memoryTold(): void;
   driverStarted(device: Device): void;
   closed(device: Device): void;
 }

@@ -19,7 +19,7 @@ import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, TargetBy } from './device-owner.js';
-import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
+import { diagnose, ringsSilent, sentence, type Diagnosis } from './diagnosis.js';
 import { FeatureNames } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
 import {
@@ -32,7 +32,8 @@ import {
   type Kind,
   type Part,
 } from './kinds.js';
-import type { GuestUse } from './limits-plan.js';
+import type { DeviceUse } from './limits-plan.js';
+import { toldRam } from './ram.js';
 import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
 import { StatsAsker } from './stats-asker.js';
 import { Troubles } from './troubles.js';
@@ -51,7 +52,6 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   readonly #connectedAt: Monotonic;
   #balloon!: AnyBalloon;
   readonly #asker: StatsAsker;
-  #ramBytes = 0;
   #reached = true;
   #movedAt = monotonicNow();
   /** Bytes that went in or out of the balloon until the target was set. */
@@ -81,12 +81,17 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#fd = fd;
     this.#emit = emit;
     this.#connectedAt = found === null ? monotonicNow() : momentOf(found.connectedBootMs, found.connectedAt);
-    const delayMs = options.discardDelaySeconds * 1000;
     this.#session = new Session(
       fd,
       this,
       (memory, host) => {
-        this.#balloon = this.#kind.make(memory, host, this, offeredBits(options.features), delayMs);
+        this.#balloon = this.#kind.make(
+          memory,
+          host,
+          this,
+          offeredBits(options.features),
+          options.discardDelaySeconds * 1000,
+        );
         return this.#balloon;
       },
       { ...shared, state, keeper, found: found?.session ?? null, pid: owner.pid },
@@ -174,9 +179,15 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     return this.#session.memory.allocatedBytes;
   }
 
-  /** The memory of the guest, the balloon included; 0 until the VMM shares it. */
-  get ramBytes(): number {
-    return this.#ramBytes;
+  /** The regions that the VMM shares, in bytes; 0 until it shares any. */
+  get sharedBytes(): number {
+    return this.#session.memory.sizeBytes;
+  }
+
+  /** The memory that the guest says it has, in bytes, its balloon included; null: it has not said. */
+  get toldBytes(): number | null {
+    const { features, memory } = this.#session;
+    return toldRam(this.#balloon.stats.values, features, this.#sizesItself ? 0 : memory.balloonedPages);
   }
 
   /** The part of a view that costs little. */
@@ -208,14 +219,13 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   }
 
   /** A page that owes its discard is still the guest's, as far as the host's memory goes. */
-  guestUse(): GuestUse {
+  guestUse(): DeviceUse {
     const { memory, features, state } = this.#session;
     // What a device that sizes itself holds is the guest's whenever it wants it.
     if (this.#sizesItself) {
-      return { ramBytes: this.#ramBytes, targetBytes: 0, discardedBytes: 0, tellsFirst: false };
+      return { targetBytes: 0, discardedBytes: 0, tellsFirst: false };
     }
     return {
-      ramBytes: this.#ramBytes,
       targetBytes: this.#balloon.targetBytes,
       discardedBytes: Math.max(0, memory.balloonedPages - memory.pendingPages) * PAGE_BYTES,
       tellsFirst: state === 'running' && hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST),
@@ -235,7 +245,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       stillMs: msSince(this.#movedAt),
       targetBytes: this.#sizesItself ? actualBytes : targetBytes,
       actualBytes,
-      ramBytes: this.#ramBytes,
+      ramBytes: this.#owner.ramBytes,
       heldBytes: memory.balloonedPages * PAGE_BYTES,
       guestFreeBytes: free ?? null,
       answered: this.#inAndOut() !== this.#movedBytes,
@@ -243,7 +253,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       statsIntervalMs: this.#asker.intervalSeconds * 1000,
       throttled: seat.throttled,
       pinnedBy: this.#owner.pinnedBy,
-      silentRings: this.#silentRings(),
+      silentRings: ringsSilent(this.#session.vrings, features, targetBytes !== actualBytes),
     });
   }
 
@@ -257,8 +267,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#movedAt = monotonicNow();
     this.#movedBytes = this.#inAndOut();
     this.#reached = false;
-    const change = `${this.#kind.targetWords} ${formatSize(before)} -> ${formatSize(after)}, by the ${by}`;
-    this.#emit('target-changed', change, { by, fromBytes: before, toBytes: after });
+    const words = `${this.#kind.targetWords} ${formatSize(before)} -> ${formatSize(after)}, by the ${by}`;
+    this.#emit('target-changed', words, { by, fromBytes: before, toBytes: after });
   }
 
   /** Resolves when it is in effect, and no discard under way if it is to stop them. */
@@ -288,15 +298,13 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   }
 
   memoryChanged(): void {
-    const first = this.#ramBytes === 0;
     const { regions, sizeBytes } = this.#session.memory;
-    this.#ramBytes = sizeBytes;
-    this.#owner.memoryChanged(first);
     this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory, regions: ${regions.length}`, {
       regions: regions.length,
       bytes: sizeBytes,
       backingPageBytes: Math.max(0, ...regions.map((region) => region.file.pageBytes)),
     });
+    this.#owner.memoryChanged();
   }
 
   featuresAcked(features: FeatureBits): void {
@@ -388,6 +396,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   statsReceived(): void {
     this.#emit('stats-received', 'the guest sent statistics');
     this.#session.changed();
+    this.#owner.memoryTold();
   }
 
   pagesOutside(count: number): void {
@@ -425,7 +434,6 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   #restore(found: VmRecord): void {
     this.#troubles.restore(found);
     this.#asker.restore(found.stats);
-    this.#ramBytes = this.#session.memory.sizeBytes;
     this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
   }
 
@@ -434,16 +442,6 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   }
 
   #inAndOut(): number {
-    const { inflated, deflated } = this.#balloon.totals;
-    return inflated + deflated;
-  }
-
-  /** Kicks alone say nothing: each kick eventfd starts at 1. A driver with statistics primes their queue. */
-  #silentRings(): boolean {
-    const { vrings, features } = this.#session;
-    const { targetBytes, actualBytes } = this.#balloon;
-    const expected =
-      targetBytes !== actualBytes || hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
-    return expected && vrings.some(({ kicks }) => kicks > 0) && vrings.every(({ served }) => served === 0);
+    return this.#balloon.totals.inflated + this.#balloon.totals.deflated;
   }
 }

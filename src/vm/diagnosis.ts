@@ -1,5 +1,7 @@
 import { formatSize } from '../../protocol/control/size.js';
 import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
+import { BalloonFeature } from '../../protocol/virtio/balloon.js';
+import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { passedOnStep, refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
 import type { VmDiagnosis } from '../../protocol/control/schema.js';
 import type { SessionState } from '../vhost-user/session.js';
@@ -160,4 +162,17 @@ function deadStatistics({ statsAgeMs, statsIntervalMs }: Symptoms): Diagnosis | 
     text: `the guest sent no statistics for ${Math.round(statsAgeMs / 1000)} s, although the daemon asks for them every ${statsIntervalMs / 1000} s`,
     remedy: 'check that the guest is not hung, then reload its balloon driver',
   };
+}
+
+/**
+ * Whether rings were kicked and none ever moved, though the driver should have used one: it has to move to its target, or
+ * has statistics, and primes their queue. Kicks alone say nothing: each kick eventfd starts at 1.
+ */
+export function ringsSilent(
+  rings: readonly { readonly kicks: number; readonly served: number }[],
+  features: FeatureBits,
+  toMove: boolean,
+): boolean {
+  const expected = toMove || hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
+  return expected && rings.some(({ kicks }) => kicks > 0) && rings.every(({ served }) => served === 0);
 }

@@ -3,6 +3,7 @@ import { isAbove, type Limit } from '../host/cgroup.js';
 
 /** What decides how much memory a guest may use without anybody being asked. */
 export interface GuestUse {
+  /** The most memory that the guest can have without any word of the VMM, such as all that a virtio-mem device could plug. */
   ramBytes: number;
   targetBytes: number;
   /** In the balloon, and discarded. */
@@ -11,9 +12,11 @@ export interface GuestUse {
   tellsFirst: boolean;
 }
 
+/** A device's part of it. */
+export type DeviceUse = Omit<GuestUse, 'ramBytes'>;
+
 /** The use of a guest that has no device. */
-export const NOTHING_USED: GuestUse = {
-  ramBytes: 0,
+export const NOTHING_USED: DeviceUse = {
   targetBytes: 0,
   discardedBytes: 0,
   tellsFirst: false,

@@ -1,7 +1,8 @@
+import type { LimitWord } from '../../protocol/control/schema.js';
 import type { WallMs } from '../os/clock.js';
 import { LIMIT_NAMES, LIMITS } from '../../protocol/control/limits.js';
 import { DEVICE_KINDS, KINDS, PARTS } from './kinds.js';
-import { inHand, type Orders } from './orders.js';
+import { inHand, limitWords, type Orders } from './orders.js';
 import type { VmRecord } from './record.js';
 
 /** Nobody noted when the order was given. */
@@ -42,4 +43,21 @@ export function ordersOfRecord(
   }
   if (Object.keys(words).length > 0) orders.limits = words;
   return orders;
+}
+
+/** The orders as builds without a book read them in the record of a device. `forced`: the policy holds the VM to less. */
+export function ordersInRecord(
+  orders: Orders,
+  { forced, memoryKnown }: { forced: boolean; memoryKnown: boolean },
+): Pick<VmRecord, 'forcedFrom' | 'wantedMemoryBytes'> {
+  const { high = null, max = null } = limitWords(orders) ?? {};
+  const { target } = orders;
+  return {
+    forcedFrom: forced ? { high: notRestored(high), max: notRestored(max) } : null,
+    wantedMemoryBytes: target?.of === 'guest' && !memoryKnown ? target.bytes : null,
+  };
+}
+
+function notRestored(word: LimitWord | null): Exclude<LimitWord, 'restore'> | null {
+  return word === 'restore' ? null : word;
 }

@@ -1,7 +1,10 @@
-/** The target of a device by the orders for its VM, by numbers alone. */
+/** The target of a device by the orders for its VM. */
 import type { TargetRequest } from '../../protocol/control/schema.js';
+import { formatSize } from '../../protocol/control/size.js';
 import { amountOf } from '../policy/settings.js';
+import type { Emit } from '../ops/event-log.js';
 import type { TargetBy } from './device-owner.js';
+import type { VmDevice } from './device.js';
 import { PARTS, type Part } from './kinds.js';
 import type { Orders, Wishes } from './orders.js';
 
@@ -19,7 +22,7 @@ export function askedTarget(target: TargetRequest): { part: Part; bytes: number 
 }
 
 /** Null: nothing is ordered, or the guest's memory is not known yet (`ramBytes` 0), so that no size can be too much. */
-export function wantedTarget(
+function wantedTarget(
   part: Part,
   ramBytes: number,
   { target, cacheLimit }: Orders,
@@ -39,4 +42,22 @@ export function wantedTarget(
   if (wishes.target === null) return null;
   const bytes = Math.max(0, ramBytes - Math.round(amountOf(wishes.target, ramBytes)));
   return { bytes, by: 'configuration', tooMuchBytes: null };
+}
+
+/** Brings the target of a device to what is ordered, where it can be told, and below the memory that the guest has. */
+export function settleTarget(
+  device: VmDevice,
+  ramBytes: number,
+  { orders, wishes, emit }: { orders: Orders; wishes: Wishes; emit: Emit },
+): void {
+  const wanted = wantedTarget(device.part, ramBytes, orders, wishes);
+  if (wanted === null) {
+    if (ramBytes > 0 && device.figures.targetBytes > ramBytes) device.setTarget(ramBytes, 'policy');
+    return;
+  }
+  const { bytes, by, tooMuchBytes } = wanted;
+  if (tooMuchBytes !== null && device.figures.targetBytes !== bytes) {
+    emit('target-clamped', `the guest has only ${formatSize(ramBytes)}`, { askedBytes: tooMuchBytes });
+  }
+  device.setTarget(bytes, by);
 }

@@ -6,7 +6,6 @@
  * of the VMM's process, pins of its open files; record is for the next daemon, and view for the control API.
  */
 import type { LimitRequest, TargetRequest } from '../../protocol/control/schema.js';
-import { formatSize } from '../../protocol/control/size.js';
 import type { HostPaths } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
 import { msSince, monotonicNow, wallNow, type Monotonic, type WallMs } from '../os/clock.js';
@@ -32,10 +31,11 @@ import {
   type Wishes,
 } from './orders.js';
 import { Pins, type Look } from './pins.js';
+import { Ram } from './ram.js';
 import type { VmRecord } from './record.js';
 import { inhibitedForGood, noDevice, noFreshStatistics, noStatistics, tooMuch } from './refused-orders.js';
-import { askedTarget, wantedTarget } from './targets.js';
-import { ordersOfRecord } from './taken-over.js';
+import { askedTarget, settleTarget } from './targets.js';
+import { ordersInRecord, ordersOfRecord } from './taken-over.js';
 
 /** Limits that were ordered for an earlier process and do not hold for this one are tried again after so long. */
 const LIMITS_AGAIN_MS = 60_000;
@@ -57,6 +57,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   readonly #context: VmContext;
   readonly #emit: Emit;
   readonly #pins: Pins;
+  readonly #ram: Ram;
   /** In the order of the table of kinds, one of a kind. */
   #devices: readonly VmDevice[] = [];
   #wishes: Wishes;
@@ -76,13 +77,17 @@ export class Vm implements DeviceOwner<VmDevice> {
     this.#context = context;
     this.#wishes = context.wishes;
     this.#emit = (event, message, fields) => context.emit(event, message, fields, name);
+    this.#ram = new Ram(pid, this.#emit);
     const { paths } = context;
     this.cgroup = new VmCgroup({ pid, paths, emit: this.#emit });
     this.limits = new VmLimits({
       cgroup: this.cgroup,
       emit: this.#emit,
-      // The driver of one device may never start, and then knows of no memory.
-      use: () => ({ ...(this.#lead?.guestUse() ?? NOTHING_USED), ramBytes: this.ramBytes }),
+      // A limit that is below the memory that a guest just got would end the VM.
+      use: () => ({
+        ...(this.#lead?.guestUse() ?? NOTHING_USED),
+        ramBytes: Math.max(this.ramBytes, this.sharedBytes),
+      }),
       save: () => this.#save(),
     });
     this.#pins = new Pins(pid, paths.proc, this.#emit, () => void this.#inhibit());
@@ -133,6 +138,7 @@ export class Vm implements DeviceOwner<VmDevice> {
     this.limits.resume(found.limits ?? null);
     this.#pins.look();
     device.resume();
+    this.#measure();
     this.limits.check();
     this.#settleTarget(device);
     // The policy of this daemon begins anew.
@@ -155,9 +161,14 @@ export class Vm implements DeviceOwner<VmDevice> {
     return this.devices.find((device) => device.part === part);
   }
 
-  /** The memory of the guest. A device whose driver has not started yet knows of none. */
+  /** The memory of the guest, its balloon included; 0 until the VMM shares it. */
   get ramBytes(): number {
-    return Math.max(0, ...this.devices.map(({ ramBytes }) => ramBytes));
+    return this.#ram.bytes;
+  }
+
+  /** The regions that the VMM shares, in bytes. A device whose driver has not started yet knows of none. */
+  get sharedBytes(): number {
+    return Math.max(0, ...this.devices.map(({ sharedBytes }) => sharedBytes));
   }
 
   get allocatedBytes(): number {
@@ -258,7 +269,7 @@ export class Vm implements DeviceOwner<VmDevice> {
     const { part, bytes } = askedTarget(target);
     const device = this.playing(part);
     if (device === undefined) throw noDevice(this.name, part);
-    const ram = device.ramBytes;
+    const ram = this.ramBytes;
     if (ram > 0 && bytes > ram) {
       throw tooMuch(this.name, bytes, ram);
     }
@@ -328,25 +339,15 @@ export class Vm implements DeviceOwner<VmDevice> {
     return this.#pins.lookAgain(mayPin);
   }
 
-  /** Looks whether a device pins guest memory now; discards stop, or go on, accordingly. */
-  checkPinned(): void {
-    this.#pins.look();
-  }
-
   close(): void {
     for (const device of this.devices) device.close();
   }
 
   words(): VmWords {
-    const { target } = this.#orders;
-    const { high = null, max = null } = limitWords(this.#orders) ?? {};
-    const word = <W>(each: W): Exclude<W, 'restore'> | null =>
-      each === 'restore' ? null : (each as Exclude<W, 'restore'>);
     return {
       inhibited: this.#ordered,
       manual: this.manual || this.#context.book.paused !== null,
-      forcedFrom: this.#forced ? { high: word(high), max: word(max) } : null,
-      wantedMemoryBytes: target?.of === 'guest' && this.ramBytes === 0 ? target.bytes : null,
+      ...ordersInRecord(this.#orders, { forced: this.#forced, memoryKnown: this.ramBytes > 0 }),
       booked: true,
       limits: this.limits.record(),
     };
@@ -364,9 +365,14 @@ export class Vm implements DeviceOwner<VmDevice> {
     this.#pins.look();
   }
 
-  memoryChanged(first: boolean): void {
-    if (first) this.#pins.look();
+  memoryChanged(): void {
+    if (this.ramBytes === 0) this.#pins.look();
+    this.#measure();
     this.limits.allow('memory-mapped');
+  }
+
+  memoryTold(): void {
+    this.#measure();
   }
 
   driverStarted(device: VmDevice): void {
@@ -419,18 +425,15 @@ export class Vm implements DeviceOwner<VmDevice> {
     else this.#emit('allowed', 'discarding resumed');
   }
 
-  /** Brings the target of a device to what is ordered, where anything is and it can be told. */
+  /** Finds out how much memory the guest has; targets follow. */
+  #measure(): void {
+    const told = this.devices.map(({ toldBytes }) => toldBytes).find((bytes) => bytes !== null);
+    if (!this.#ram.measure(this.sharedBytes, told ?? null)) return;
+    for (const device of this.devices) this.#settleTarget(device);
+  }
+
   #settleTarget(device: VmDevice): void {
-    const { part, ramBytes } = device;
-    const wanted = wantedTarget(part, ramBytes, this.#orders, this.#wishes);
-    if (wanted === null) return;
-    const { bytes, by, tooMuchBytes } = wanted;
-    if (tooMuchBytes !== null) {
-      this.#emit('target-clamped', `the guest has only ${formatSize(ramBytes)}`, {
-        askedBytes: tooMuchBytes,
-      });
-    }
-    device.setTarget(bytes, by);
+    settleTarget(device, this.ramBytes, { orders: this.#orders, wishes: this.#wishes, emit: this.#emit });
   }
 
   /** Sets the limits that were ordered for this VM when it had another process. */

@@ -38,10 +38,10 @@ void t.test('nothing is discarded while pinned, and what is owed is when that en
     'acked, not discarded',
   );
   t.equal(served.view.balloon.pendingBytes, 300 * PAGE_BYTES);
-  vm.checkPinned();
+  vm.rises();
   t.equal(served.saw('inhibited').length, 1, 'said once');
   await vmm.unpin();
-  vm.checkPinned();
+  vm.rises();
   t.equal(served.view.inhibited, null);
   t.equal(served.view.verdict, null);
   await served.discarded();
@@ -70,7 +70,7 @@ void t.test('an operator and a device are two reasons, and each is enough', asyn
   const inhibits = (): unknown => decodeVmRecord(device.record()).inhibited;
   await vm.setInhibited('maintenance');
   await vmm.pin();
-  vm.checkPinned();
+  vm.rises();
   t.equal(served.view.inhibited, 'maintenance');
   await driver.inflate([FIRST]);
   frontend.ram.fillPage(FIRST, 1);
@@ -80,7 +80,7 @@ void t.test('an operator and a device are two reasons, and each is enough', asyn
   await vm.setInhibited('maintenance');
   t.equal(inhibits(), 'maintenance');
   await vmm.unpin();
-  vm.checkPinned();
+  vm.rises();
   t.equal(served.view.inhibited, 'maintenance', 'pinned no more, and still not allowed');
   await sleep(60);
   t.ok(frontend.ram.pageHolds(FIRST, 1));
@@ -126,8 +126,8 @@ void t.test('VMs are looked at every now and then', async (t) => {
 
 void t.test('a VMM whose files may not be looked at is served, and that is said once', async (t) => {
   const { served } = await ServedVm.running({ paths: new HostTree(t).paths });
-  served.vm.checkPinned();
-  served.vm.checkPinned();
+  served.vm.rises();
+  served.vm.rises();
   t.equal(served.view.inhibited, null);
   t.match(served.saw('pin-unknown'), [{ fields: { code: 'ENOENT' } }]);
   await served.close();

@@ -59,7 +59,10 @@ export function renderVm(vm: VmView, output: Output): string {
     `${output.paint('bold', printable(vm.name))}  pid ${vm.pid}  ${state}: ${STATE_MEANS[vm.state]}`,
     ...section('Verdict', vm.verdict === null ? ['nothing to fix'] : wrap(printable(vm.verdict), width)),
     ...section('Not discarding', vm.inhibited === null ? [] : wrap(printable(vm.inhibited), width)),
-    ...section('Memory', [`${formatSize(vm.ramBytes)} RAM, the guest has ${formatSize(guestBytes(vm))}`]),
+    ...section('Memory', [
+      `${formatSize(vm.ramBytes)} RAM, the guest has ${formatSize(guestBytes(vm))}`,
+      ...sharedOtherwise(vm),
+    ]),
     ...section('Balloon', balloonLines(vm.balloon)),
     ...section('Page cache', vm.cache === null ? [] : cacheLines(vm.cache)),
     ...section('Cgroup', cgroupLines(vm)),
@@ -146,4 +149,10 @@ function policyLines(policy: VmView['policy']): string[] {
   if (policy === null) return [];
   const { band, minBytes, maxBytes, mode } = policy;
   return [`band ${printable(band)}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}, ${printable(mode)}`];
+}
+
+/** Not all that a VMM shares has to be memory of the guest, nor all of that shared. */
+function sharedOtherwise({ memory: { sharedBytes, ramBytes, allocatedBytes } }: VmView): string[] {
+  if (sharedBytes === ramBytes) return [];
+  return [`the VMM shares ${formatSize(sharedBytes)}, of which ${formatSize(allocatedBytes)} is on the host`];
 }

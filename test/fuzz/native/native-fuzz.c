@@ -382,10 +382,18 @@ static void discard(void)
 
 /* --- eventfds: nothing may block, whatever the other side made of them --- */
 
+/* Closing one that met a write that blocks takes the kernel milliseconds. */
+static struct bd_signaller signaller;
+
+/* The first signal opens what all signals share. */
+static void open_signaller(void)
+{
+	memset(&signaller, 0, sizeof(signaller));
+	REQUIRE(bd_eventfd_signal(&signaller, -1) == 0);
+}
+
 static void events(void)
 {
-	/* Closing one takes the kernel milliseconds. */
-	static struct bd_signaller signaller;
 	int pipes[2], fds[5];
 
 	REQUIRE(pipe2(pipes, O_CLOEXEC) == 0);
@@ -415,7 +423,7 @@ static void events(void)
 	}
 	if (chance(1)) {
 		bd_signaller_close(&signaller);
-		memset(&signaller, 0, sizeof(signaller));
+		open_signaller();
 	}
 	for (int n = 0; n < 4; n++)
 		if (fds[n] != pipes[0] && fds[n] != pipes[1])
@@ -479,6 +487,7 @@ int main(int argc, char **argv)
 
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	signal(SIGALRM, blocked);
+	open_signaller();
 	/* Some paths are relative. */
 	if (mkdtemp(folder) == NULL || chdir(folder) < 0)
 		return 2;
