@@ -1,5 +1,6 @@
-import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { assignedMemory } from './assigned-memory.js';
+import { mappingsOf } from './mappings.js';
 
 /** Command lines and cgroup paths longer than this are cut: they are the peer's to choose. */
 const MAX_READ_BYTES = 256 * 1024;
@@ -22,25 +23,13 @@ export function peerMemory(pid: number): number | null {
  * never seen by anybody else. Null when that cannot be told.
  */
 export function mapsPrivately(pid: number, userAddr: bigint): boolean | null {
-  let fd: number;
   try {
-    fd = openSync(`/proc/${pid}/maps`, 'r');
-  } catch {
-    return null;
-  }
-  try {
-    for (const line of linesOf(fd)) {
-      const mapping = /^([0-9a-f]+)-([0-9a-f]+) ...([sp]) \S+ \S+ (\d+)/.exec(line);
-      if (mapping === null) continue;
-      const [, start, end, sharing, inode] = mapping;
-      if (BigInt(`0x${end ?? ''}`) <= userAddr) continue;
-      if (BigInt(`0x${start ?? ''}`) > userAddr || inode === '0') return null;
-      return sharing === 'p';
+    for (const { start, end, shared, file } of mappingsOf(pid)) {
+      if (end <= userAddr) continue;
+      return start > userAddr || file === null ? null : !shared;
     }
   } catch {
-    // The process ended meanwhile.
-  } finally {
-    closeSync(fd);
+    // The process ended, or may not be looked at.
   }
   return null;
 }
@@ -91,17 +80,5 @@ function readProc(pid: number, file: string): string | null {
     return readFileSync(`/proc/${pid}/${file}`, 'utf8').slice(0, MAX_READ_BYTES);
   } catch {
     return null;
-  }
-}
-
-function* linesOf(fd: number): Generator<string> {
-  const chunk = Buffer.alloc(64 * 1024);
-  let rest = '';
-  for (;;) {
-    const got = readSync(fd, chunk);
-    if (got === 0) break;
-    const lines = (rest + chunk.toString('latin1', 0, got)).split('\n');
-    rest = lines.pop() ?? '';
-    yield* lines;
   }
 }

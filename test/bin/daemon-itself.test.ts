@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { DaemonView, ReloadReport, VmView } from '../../protocol/control/schema.js';
-import type { Finding } from '../../src/control/cli/doctor.js';
+import type { Finding } from '../../src/control/cli/finding.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { OWN_VERSION } from '../support/fleet.js';
 import { BalloonDriver, LINUX_FEATURES } from '../support/balloon-driver.js';

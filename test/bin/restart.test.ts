@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { DaemonEvent } from '../../protocol/control/schema.js';
-import type { Finding } from '../../src/control/cli/doctor.js';
+import type { Finding } from '../../src/control/cli/finding.js';
 import { eventually } from '../support/deadline.js';
 import { BalloonDriver, CONFIG_ACTUAL } from '../support/balloon-driver.js';
 import { DaemonProcess } from '../support/daemon.js';

@@ -1,11 +1,20 @@
 // A real Linux guest in a real QEMU, its balloon served by the real daemon, commanded with balloonctl.
 import t from 'tap';
+import type { Finding } from '../../src/control/cli/finding.js';
+import type { DaemonProcess } from '../support/daemon.js';
 import { boot, GIB, MIB, startDaemon } from '../support/e2e.js';
 import { reserveHugePages } from '../support/huge-pages.js';
 import type { Guest } from '../support/lab/guest.js';
 
 /** Touching gigabytes takes an emulated processor a while. */
 const SLOW_MS = 240_000;
+
+/** What doctor finds of a VM's huge pages, once its memory is known. */
+async function hugePages(daemon: DaemonProcess, name: string): Promise<string | undefined> {
+  await daemon.until(name, ({ ramBytes }) => ramBytes > 0, 'its memory is known');
+  const findings = JSON.parse((await daemon.ctl('doctor', '--json')).stdout) as Finding[];
+  return findings.find(({ subject, check }) => subject === name && check === 'huge pages')?.found;
+}
 
 void t.test('1 GiB of 2 GiB is taken and given back, and host and guest agree', async (t) => {
   // Without reporting, so that what comes back to the host is the balloon's doing.
@@ -48,6 +57,8 @@ void t.test('what the guest holds stays intact before, during and after inflates
     ...['qemu-args', '--json', '--memory', '512M', '--name', 'steady', '--socket-path', daemon.socketPath],
   );
   const guest = await boot(t, daemon, 'steady', { pasted: JSON.parse(printed) as string[] });
+  // Whether this host allows them is its own.
+  t.match(await hugePages(daemon, 'steady'), /^(possible|none, by the policy of this host)/);
   await guest.hold(150, 7);
   for (let round = 0; round < 4; round++) {
     await daemon.ok('set', 'steady', '--balloon', '200M');
@@ -65,6 +76,7 @@ void t.test('what the guest holds stays intact before, during and after inflates
 void t.test('statistics, on demand and by their names', async (t) => {
   const daemon = await startDaemon(t);
   const guest = await boot(t, daemon, 'stats');
+  t.match(await hugePages(daemon, 'stats'), /^never: of memory-backend-memfd, 512 MiB are mapped 4 KiB off /);
   await daemon.until('stats', ({ stats }) => stats !== null, 'the primed statistics');
   await guest.hold(100, 1);
   const before = JSON.parse(await daemon.ok('--json', 'stats', 'stats', '--refresh')) as Record<
@@ -112,6 +124,7 @@ void t.test('hugetlbfs: whole huge pages are given back, in whatever order their
   t.ok(reserveHugePages(t, 300), 'the host has 300 huge pages to lend');
   const daemon = await startDaemon(t);
   const guest = await boot(t, daemon, 'huge', { backing: 'hugetlb' });
+  t.equal(await hugePages(daemon, 'huge'), 'all memory is in pages of hugetlbfs');
   t.ok(await guest.eat(400));
   await guest.hold(60, 9);
   const before = guest.memfdAllocatedBytes();

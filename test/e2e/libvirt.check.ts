@@ -1,10 +1,12 @@
 // What docs/libvirt.md tells, done with Debian 13's libvirt: a domain is defined and started, and its balloon used. QEMU and
 // the kernel are the lab's, without KVM; neither AppArmor nor SELinux confines it. Takes a minute or two and needs root,
 // so it is run by name: npm test -- out/test/e2e/libvirt.check.js
-import { chmodSync, chownSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, readdirSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import t from 'tap';
+import type { Finding } from '../../src/control/cli/finding.js';
 import { GIB, MIB, startDaemon } from '../support/e2e.js';
+import { reserveHugePages } from '../support/huge-pages.js';
 import { ensureLab } from '../support/lab/lab.js';
 import { memfdAllocatedBytes } from '../support/lab/memfd-blocks.js';
 import { LibvirtHost } from '../support/libvirt-host.js';
@@ -24,6 +26,7 @@ const GUEST = [
   ...[`dd if=/dev/zero of=/tmp/full bs=1M count=${FILLED_MIB}`, 'rm /tmp/full', 'insmod /virtio_balloon.ko'],
   'exec sleep 1000000',
 ].join('; ');
+const SMALL_GUEST = 'mount -t devtmpfs dev /dev; insmod /virtio_balloon.ko; exec sleep 1000000';
 
 // Without reporting, so that what comes back to the host is the balloon's doing. Such a device has three queues.
 const daemon = await startDaemon(t, {
@@ -41,10 +44,10 @@ const printed = await daemon.ok(
 );
 
 /** What is printed, with the lab's guest, and without KVM and reporting. */
-function domain(emulator = '/opt/lab/qemu'): string {
+function domain(emulator = '/opt/lab/qemu', init = GUEST): string {
   const guest =
     '<kernel>/opt/lab/vmlinux</kernel><initrd>/opt/lab/initramfs.cpio</initrd>' +
-    `<cmdline>quiet rdinit=/bin/sh -- -c "${GUEST}"</cmdline>`;
+    `<cmdline>quiet rdinit=/bin/sh -- -c "${init}"</cmdline>`;
   return printed
     .replace("<domain type='kvm'", "<domain type='qemu'")
     .replace('"num_vqs":5', '"num_vqs":3')
@@ -57,6 +60,20 @@ function shown(first: string): string[] {
   const block = readPage('docs/libvirt.md').blocks.find(({ text }) => text.startsWith(first));
   if (block === undefined) throw new Error(`docs/libvirt.md has no block that begins with ${first}`);
   return commandsOf(block).map(({ text }) => text);
+}
+
+/** What doctor says of the domain. */
+async function found(check: string): Promise<Finding | undefined> {
+  const { stdout } = await daemon.ctl('--json', 'doctor');
+  return (JSON.parse(stdout) as Finding[]).find((one) => one.subject === 'web-1' && one.check === check);
+}
+
+async function destroy(): Promise<void> {
+  await host.ok('virsh destroy web-1');
+  for (let waited = 0; (await daemon.list()).length > 0; waited++) {
+    if (waited > 100) throw new Error('the VM is still there');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
 }
 
 async function define(xml: string): Promise<void> {
@@ -102,15 +119,9 @@ void t.test('started, it gives memory and takes it back', async (t) => {
   const { pid, ramBytes } = await daemon.until('web-1', (vm) => vm.state === 'running', 'it runs', START_MS);
   t.equal(ramBytes, 2 * GIB);
   t.match(await daemon.ok('list'), /^web-1 +running /m);
-  const { stdout } = await daemon.ctl('--json', 'doctor');
-  const findings = JSON.parse(stdout) as { subject: string; check: string; level: string }[];
   // Those that do not depend on how busy this machine is.
-  for (const name of ['VMM', 'memory', 'queues'])
-    t.match(
-      findings.find(({ subject, check }) => subject === 'web-1' && check === name),
-      { level: 'ok' },
-      name,
-    );
+  for (const name of ['VMM', 'memory', 'queues']) t.match(await found(name), { level: 'ok' }, name);
+  t.match((await found('huge pages'))?.found, /^never: of memory-backend-memfd, 2 GiB are mapped 4 KiB off/);
   const full = memfdAllocatedBytes(pid);
   t.ok(full > FILLED_MIB * MIB, `${full} bytes touched`);
 
@@ -150,10 +161,44 @@ void t.test('suspended, not saved, reset and destroyed by virsh', async (t) => {
     'its target is the same',
     START_MS,
   );
-  await host.ok('virsh destroy web-1');
-  for (let waited = 0; (await daemon.list()).length > 0; waited++) {
-    if (waited > 100) throw new Error('the VM is still there');
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
+  await destroy();
   t.match(await host.ok('virsh domstate web-1'), 'shut off');
+});
+
+void t.test('both ways to huge pages', async (t) => {
+  const small = domain('/opt/lab/qemu', SMALL_GUEST);
+  const start = async (): Promise<number> => {
+    await host.ok('virsh start web-1');
+    return (await daemon.until('web-1', (vm) => vm.state === 'running', 'it runs', START_MS)).pid;
+  };
+  const lines = readPage('docs/libvirt.md').blocks.find(({ language }) => language === 'text')?.text ?? '';
+  const own = small.replace('<qemu:commandline>', `<qemu:commandline>${lines}`);
+  await define(own);
+  const pid = await start();
+  t.match((await found('huge pages'))?.found, /^(possible|none, by the policy of this host)/);
+  const unused = readdirSync(`/proc/${pid}/fd`)
+    .map((fd) => `/proc/${pid}/fd/${fd}`)
+    .filter((path) => readlinkSync(path).startsWith('/memfd:memory-backend-memfd'));
+  t.same([...new Set(unused.map((path) => statSync(path).blocks))], [0], "libvirt's memory has no page");
+  await daemon.ok('set', 'web-1', '--memory', '1G', '--wait', '--timeout', '120');
+  await destroy();
+
+  await define(own.replace('"size":2147483648', '"size":1073741824'));
+  t.match((await host.sh('virsh start web-1')).text, 'does not match the size of the memory backend');
+  const cell = "<cpu><numa><cell id='0' cpus='0' memory='2097152' unit='KiB'/></numa></cpu>";
+  await define(own.replace('</os>', `</os>${cell}`));
+  t.match(
+    (await host.sh('virsh start web-1')).text,
+    "'-machine memory-backend' and '-numa memdev' properties are mutually exclusive",
+  );
+
+  t.ok(reserveHugePages(t, 300), 'the host has 300 huge pages to lend');
+  await define(
+    small
+      .replace('>2048</memory>', '>512</memory>')
+      .replace("<source type='memfd'/>", "<hugepages/><source type='memfd'/>"),
+  );
+  await start();
+  t.match(await found('huge pages'), { level: 'ok', found: 'all memory is in pages of hugetlbfs' });
+  await destroy();
 });

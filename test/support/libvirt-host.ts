@@ -28,6 +28,8 @@ mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount --bind dev dev
 mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
+mkdir -p dev/hugepages
+mount -t hugetlbfs hugetlbfs dev/hugepages
 mount --bind "$3" run/balloond
 mount --bind "$4" opt/lab
 mount -o remount,bind,ro opt/lab

@@ -2,25 +2,15 @@
 import { refusal } from '../../../protocol/control/refusal.js';
 import type { BalloonView, VmDiagnosis, VmView, DaemonEvent } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
+import type { VmmMemory } from '../../host/vmm-memory.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
 import { FoundError } from './exit.js';
+import { bad, good, note, type Finding, type Level } from './finding.js';
+import { examineHugePages, examinePolicy } from './huge-pages.js';
 import type { HostFacts, VmmFacts } from './host-facts.js';
 import { printable, type Output, type Style } from './output.js';
 import { count, wrap } from './text.js';
-
-/** `mend`: something does not work until it is mended. `note`: it works, and could be better. */
-type Level = 'ok' | 'note' | 'mend';
-
-export interface Finding {
-  /** `host`, `daemon`, or the name of a VM. */
-  subject: string;
-  check: string;
-  level: Level;
-  found: string;
-  /** The command, or the step, that mends it; null: nothing to mend. */
-  mend: string | null;
-}
 
 const STYLES: Record<Level, Style> = { ok: 'green', note: 'yellow', mend: 'red' };
 /** Of the daemon without VMs, and for each: a socket, a state file, guest memory, and two for each of its queues. */
@@ -36,20 +26,28 @@ type Older<Document, Field extends keyof Document> = Omit<Document, Field> & Par
 
 /** Prints all findings. `own`: the version of balloonctl. Throws FoundError when one is to be mended. */
 export async function doctor(client: ControlClient, output: Output, own: string): Promise<void> {
-  const { hostFacts, openFilesMax, vmmFacts } = await import('./host-facts.js');
+  const { hostFacts, openFilesMax, sharedMemory, vmmFacts } = await import('./host-facts.js');
   const host = await hostFacts();
-  const findings = examineHost(host);
+  const findings: Finding[] = [];
+  const memories: (VmmMemory | null)[] = [];
   try {
     const [vms, events, daemon] = [await client.list(), await client.events(), await client.daemon()];
     findings.push(good('daemon', 'reachable', `serves ${count(vms.length, 'VM')}`));
     findings.push(...examineDaemon(daemon, own), examineConfiguration(daemon));
     const { pid } = daemon as DaemonSaid;
     findings.push(examineFiles(pid === undefined ? null : openFilesMax(pid), vms.length));
-    for (const vm of vms) findings.push(...examineVm(vm, vmmFacts(vm.pid, host.qemu), events));
+    const shared = pid === undefined ? null : await sharedMemory(pid);
+    for (const vm of vms) {
+      findings.push(...examineVm(vm, vmmFacts(vm.pid, host.qemu), events));
+      const memory = shared?.of(vm.pid) ?? null;
+      memories.push(memory);
+      if (memory !== null) findings.push(examineHugePages(vm.name, memory));
+    }
   } catch (error) {
     if (!(error instanceof UnreachableError)) throw error;
     findings.push(bad('daemon', 'reachable', error.message, 'systemctl start balloond.service'));
   }
+  findings.unshift(...examineHost(host, memories));
   if (output.json) output.document(findings);
   else output.print(findings.map((finding) => render(finding, output)).join('\n'));
   const toMend = findings.filter(({ level }) => level === 'mend').length;
@@ -57,7 +55,8 @@ export async function doctor(client: ControlClient, output: Output, own: string)
     throw new FoundError(refusal(`${toMend} to mend`, 'do what stands behind each arrow above'));
 }
 
-export function examineHost(host: HostFacts): Finding[] {
+/** `memories`: of each VM; null: it cannot be looked at. */
+export function examineHost(host: HostFacts, memories: readonly (VmmMemory | null)[] = []): Finding[] {
   const say = (check: string, fine: boolean, found: string, level: Level, mend: string): Finding => ({
     subject: 'host',
     check,
@@ -65,7 +64,7 @@ export function examineHost(host: HostFacts): Finding[] {
     found,
     mend: fine ? null : mend,
   });
-  const { discardMethod: method, qemu, shmemHugePages: thp, hugePages } = host;
+  const { discardMethod: method, qemu } = host;
   return [
     say(
       'discard',
@@ -86,13 +85,7 @@ export function examineHost(host: HostFacts): Finding[] {
       'boot with systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all',
     ),
     say('pressure', host.pressure, host.pressure ? 'PSI is on' : 'PSI is off', 'note', 'boot with psi=1'),
-    say(
-      'huge pages',
-      thp !== null && thp !== 'never' && thp !== 'deny',
-      `shmem ${thp ?? 'unknown'}; ${hugePages} reserved in hugetlbfs`,
-      'note',
-      'echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled',
-    ),
+    examinePolicy(host.shmemHugePages, host.hugePages, memories),
     qemu === null
       ? say('QEMU', false, 'none on PATH', 'note', NEWER_QEMU)
       : say(
@@ -119,11 +112,11 @@ function examineDaemon(daemon: DaemonSaid, own: string): Finding[] {
   const versions: Finding =
     other === null
       ? good('daemon', 'version', version)
-      : { ...bad('daemon', 'version', other.found, other.remedy), level: 'note' };
+      : note('daemon', 'version', other.found, other.remedy);
   const problem = notHeld(daemon);
   if (holder === undefined) {
     const mend = 'look for FileDescriptorStoreMax= in its unit, or for --supervise on its command line';
-    return [versions, { ...bad('daemon', 'holder', 'unknown, it is too old to say', mend), level: 'note' }];
+    return [versions, note('daemon', 'holder', 'unknown, it is too old to say', mend)];
   }
   if (problem === null) {
     return [
@@ -182,20 +175,17 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     ),
     state === 'running' && !silent
       ? good(name, 'driver', stats === null ? 'runs' : `runs, heard of ${Math.round(stats.ageSeconds)} s ago`)
-      : {
-          ...bad(
-            name,
-            'driver',
-            silent && state === 'running' ? 'runs, but is silent' : state,
-            `modprobe ${cache === null ? 'virtio_balloon' : '-a virtio_balloon virtio_cache_balloon'} (in the guest)`,
-          ),
-          level: 'note' as const,
-        },
+      : note(
+          name,
+          'driver',
+          silent && state === 'running' ? 'runs, but is silent' : state,
+          `modprobe ${cache === null ? 'virtio_balloon' : '-a virtio_balloon virtio_cache_balloon'} (in the guest)`,
+        ),
   ];
   if (cache !== null) findings.push(examineCache(name, cache, features));
   const ofLimits = limitsOf(vm.limits);
   if (ofLimits !== null) {
-    findings.push({ ...bad(name, 'limits', ofLimits.text, ofLimits.remedy), level: 'note' });
+    findings.push(note(name, 'limits', ofLimits.text, ofLimits.remedy));
   }
   // What stands above already is not said twice.
   if (wrong !== null && inhibited === null && !refused && !tooFew) {
@@ -239,15 +229,7 @@ function examineCache(name: string, cache: BalloonView, features: readonly strin
   const [found, mend] = runs
     ? ['may hold nothing yet', `balloonctl set ${name} --cache-limit SIZE`]
     : ['no driver of it has started', 'modprobe virtio_cache_balloon (in the guest)'];
-  return { ...bad(name, 'page cache balloon', found, mend), level: 'note' };
-}
-
-function good(subject: string, check: string, found: string): Finding {
-  return { subject, check, level: 'ok', found, mend: null };
-}
-
-function bad(subject: string, check: string, found: string, mend: string): Finding {
-  return { subject, check, level: 'mend', found, mend };
+  return note(name, 'page cache balloon', found, mend);
 }
 
 function render({ subject, check, level, found, mend }: Finding, output: Output): string {

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, delimiter, join } from 'node:path';
+import type { SharedMemory } from '../../host/vmm-memory.js';
 
 const DISCOVERY = '/usr/share/qemu/vhost-user/50-balloond.json';
 const DEVICE = 'vhost-user-test-device-pci';
@@ -52,6 +53,14 @@ export async function hostFacts(): Promise<HostFacts> {
 export function openFilesMax(pid: number): number | null {
   const [, most] = /^Max open files\s+(\d+)/m.exec(read(`/proc/${pid}/limits`)) ?? [];
   return most === undefined ? null : Number(most);
+}
+
+/** Of the daemon's VMs; null: the native helper does not load. */
+export function sharedMemory(daemonPid: number): Promise<SharedMemory | null> {
+  return import('../../host/vmm-memory.js').then(
+    ({ SharedMemory }) => new SharedMemory(daemonPid),
+    () => null,
+  );
 }
 
 /** The version is told where the VMM is the QEMU on PATH: nothing that a VMM could have put there is run. */

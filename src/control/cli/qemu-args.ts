@@ -44,9 +44,10 @@ export function qemuArguments(args: QemuArgs): string[] {
     ...(name === undefined ? [] : ['-name', `guest=${escapeCommas(name)}`]),
     '-m',
     size,
-    // Without share=on the daemon would see a private copy of the guest's memory.
+    // Without share=on the daemon would see a private copy of the guest's memory. It is a memfd, which QEMU aligns to the 2 MiB of
+    // huge pages; memory-backend-memfd it maps 4 KiB off, where the kernel can have none.
     '-object',
-    `memory-backend-memfd,id=balloon-mem,size=${size},share=on`,
+    `memory-backend-ram,id=balloon-mem,size=${size},share=on`,
     '-machine',
     'memory-backend=balloon-mem',
     ...deviceArguments(args, ({ driver, ...properties }) =>

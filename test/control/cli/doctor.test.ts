@@ -2,7 +2,8 @@ import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { DaemonEvent } from '../../../protocol/control/schema.js';
-import { examineFiles, examineHost, examineVm, type Finding } from '../../../src/control/cli/doctor.js';
+import { examineFiles, examineHost, examineVm } from '../../../src/control/cli/doctor.js';
+import type { Finding } from '../../../src/control/cli/finding.js';
 import {
   findQemu,
   hostFacts,

@@ -17,7 +17,7 @@ void t.test('the arguments', (t) => {
     '-m',
     '2G',
     '-object',
-    'memory-backend-memfd,id=balloon-mem,size=2G,share=on',
+    'memory-backend-ram,id=balloon-mem,size=2G,share=on',
     '-machine',
     'memory-backend=balloon-mem',
     '-chardev',
@@ -93,11 +93,14 @@ print(json.dumps([d.find('name').text, d.find('memory').text, d.find('memoryBack
 });
 
 void t.test('the pages show what is printed', (t) => {
+  const repository = join(import.meta.dirname, '../../../..');
   const page = (name: string): string[] =>
-    readFileSync(join(import.meta.dirname, '../../../../docs', name), 'utf8')
+    readFileSync(join(repository, 'docs', name), 'utf8')
       .split('\n')
       .map((line) => line.trim());
   const wanted = { memoryBytes: 2 * GIB, name: 'web-1', socketPath: '/run/balloond/balloond.sock' };
+  const command = readFileSync(join(repository, 'README.md'), 'utf8').replaceAll(/ \\\n */g, ' ');
+  t.match(command, `qemu-system-x86_64 ${qemuArguments(wanted).join(' ')} ...`);
   const own = /<(name|memory|os|type|\/os|devices|\/devices)\b/;
   const xml = libvirtXml(wanted)
     .split('\n')

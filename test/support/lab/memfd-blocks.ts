@@ -1,12 +1,15 @@
 import { readdirSync, readlinkSync, statSync } from 'node:fs';
 
+/** Of guest memory: memory-backend-memfd says its own name, and memory-backend-ram its id, which is that of qemu-args. */
+const GUEST_MEMORY = /^\/memfd:(memory-backend-memfd|balloon-mem)\b/;
+
 /** Bytes the host has allocated to the guest memory of the QEMU `pid`, hotplugged memory included; 0: it has no memfd. */
 export function memfdAllocatedBytes(pid: number): number {
   const folder = `/proc/${pid}/fd`;
   const blocks = new Map<number, number>();
   for (const fd of readdirSync(folder)) {
     const path = `${folder}/${fd}`;
-    if (!linkOf(path).startsWith('/memfd:memory-backend-memfd')) continue;
+    if (!GUEST_MEMORY.test(linkOf(path))) continue;
     const file = statSync(path);
     blocks.set(file.ino, file.blocks);
   }
