@@ -99,11 +99,12 @@ export const COMMANDS: readonly Command[] = [
     operands: ['vm'],
     summary: 'set the balloon target',
     details:
-      'Sets the memory that the guest keeps (`--memory`) or gives up (`--balloon`). The command returns at once; with `--wait` it returns when the guest has reached the target. The target stands in either case. `--balloon 0` gives everything back.',
+      'Sets the memory that the guest keeps (`--memory`) or gives up (`--balloon`). The command returns at once; with `--wait` it returns when the guest has reached the target. The target stands in either case. `--balloon 0` gives everything back. A size is bytes with a unit (`512M`), bytes more or less than the target that holds (`--memory +512M`, `--memory=-512M`), or a part of the memory of the guest (`50%`).',
     options: {
       memory: { value: 'size', summary: 'memory that the guest keeps' },
       balloon: { value: 'size', summary: 'memory that the guest gives up' },
       'cache-limit': { value: 'size', summary: 'the most memory that its page cache balloon may hold' },
+      force: { summary: 'also where the guest would keep less than any guest is known to live in' },
       wait: { summary: 'wait until the guest has reached the target' },
       timeout: {
         value: 'seconds',
@@ -115,7 +116,7 @@ export const COMMANDS: readonly Command[] = [
       const timeout = seconds(values, 'timeout');
       const wait = values['wait'] === true;
       if (timeout !== undefined && !wait) throw new UsageError('--timeout needs --wait');
-      if (wait && 'cacheLimitBytes' in target) {
+      if (wait && target.of === 'cacheLimitBytes') {
         throw new UsageError('--wait cannot be used with --cache-limit: the guest decides how much it holds');
       }
       const [{ setTarget }, connected] = await Promise.all([

@@ -2,19 +2,27 @@
 import type { LimitName } from './limits.js';
 import { BYTES } from './schema-words.js';
 
+const FORCE = {
+  type: 'boolean',
+  description: 'true: also where the guest would keep less than any guest is known to live in.',
+} as const;
+
 export const TARGET = {
   anyOf: [
     {
       type: 'object',
       additionalProperties: false,
       required: ['memoryBytes'],
-      properties: { memoryBytes: { ...BYTES, description: 'Memory that the guest keeps.' } },
+      properties: { memoryBytes: { ...BYTES, description: 'Memory that the guest keeps.' }, force: FORCE },
     },
     {
       type: 'object',
       additionalProperties: false,
       required: ['balloonBytes'],
-      properties: { balloonBytes: { ...BYTES, description: 'Memory that the guest gives up.' } },
+      properties: {
+        balloonBytes: { ...BYTES, description: 'Memory that the guest gives up.' },
+        force: FORCE,
+      },
     },
     {
       type: 'object',

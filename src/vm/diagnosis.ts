@@ -6,6 +6,7 @@ import { passedOnStep, refusal, type NextStep, type RefusalText } from '../../pr
 import type { VmDiagnosis } from '../../protocol/control/schema.js';
 import type { SessionState } from '../vhost-user/session.js';
 import type { Kind } from './kinds.js';
+import { leastGuestBytes } from './least-guest.js';
 
 /** One thing that is wrong with a VM: a stable code, a sentence without its end, and the next step. */
 export type Diagnosis = Omit<VmDiagnosis, 'remedy'> & { readonly remedy: NextStep };
@@ -26,9 +27,6 @@ export function inTwo(code: DiagnosisCode, said: string, otherwise: NextStep = '
 const PATIENCE_MS = 30_000;
 /** So many answers in a row may be missing. */
 const STATS_MISSED = 3;
-/** No Linux guest runs with less, nor with much less than this part of what it was booted with. */
-const LEAST_GUEST_BYTES = 64 * 2 ** 20;
-const LEAST_GUEST_PART = 1 / 64;
 /** With less than this of its memory free, a guest can give none. */
 const LEAST_FREE_PART = 1 / 32;
 
@@ -132,7 +130,7 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
 function short({ ramBytes, targetBytes, actualBytes, guestFreeBytes }: Symptoms): Diagnosis {
   const actual = formatSize(actualBytes);
   const target = formatSize(targetBytes);
-  const least = Math.max(LEAST_GUEST_BYTES, ramBytes * LEAST_GUEST_PART);
+  const least = leastGuestBytes(ramBytes);
   if (ramBytes - targetBytes < least) {
     return {
       code: 'target-too-large',

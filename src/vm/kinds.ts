@@ -141,3 +141,8 @@ export function offeredBits(features: readonly OfferableFeature[]): FeatureBits 
     VirtioFeature.VIRTIO_F_VERSION_1,
   );
 }
+
+/** Devices in the order of the table, the last one of each kind. */
+export function inOrder<D extends { readonly kind: DeviceKind }>(devices: readonly D[]): D[] {
+  return DEVICE_KINDS.flatMap((kind) => devices.filter((device) => device.kind === kind).slice(-1));
+}

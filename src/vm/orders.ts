@@ -30,6 +30,8 @@ export const Orders = Type.Object(
         of: Type.Union([Type.Literal('guest'), Type.Literal('balloon')]),
         bytes: Bytes,
         since: Since,
+        /** Also below the memory that any guest is known to live in. */
+        forced: Type.Optional(Type.Boolean()),
       }),
     ),
     cacheLimit: Type.Optional(Type.Object({ bytes: Bytes, since: Since })),
@@ -76,7 +78,8 @@ export function withTarget(orders: Orders, target: TargetRequest, since: WallMs)
     'memoryBytes' in target
       ? (['guest', target.memoryBytes] as const)
       : (['balloon', target.balloonBytes] as const);
-  return { ...orders, target: { of, bytes, since } };
+  const forced = target.force === true && { forced: true };
+  return { ...orders, target: { of, bytes, since, ...forced } };
 }
 
 /** The orders with limits in place of those before; `restore` takes one back. */

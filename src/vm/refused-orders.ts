@@ -1,17 +1,32 @@
 /** Orders that are refused, and what is said then. */
 import { refusal, refusalOf } from '../../protocol/control/refusal.js';
 import { formatSize } from '../../protocol/control/size.js';
+import type { TargetRequest } from '../../protocol/control/schema.js';
 import { RefusedError } from '../control/fleet.js';
 import { PARTS, type Part } from './kinds.js';
+import { leastGuestBytes } from './least-guest.js';
+import { askedTarget, keptBytes } from './targets.js';
 
 export function noDevice(name: string, part: Part): RefusedError {
   return new RefusedError(refusalOf(name, PARTS[part].missing));
 }
 
-export function tooMuch(name: string, bytes: number, ramBytes: number): RefusedError {
-  const ram = formatSize(ramBytes);
-  return new RefusedError(
-    refusal(`${name} has ${ram} of memory, so ${formatSize(bytes)} is too much`, `ask for ${ram} at most`),
+/** Throws RefusedError where the guest, whose memory is known, has less than it is to give or keep, or would keep too little. */
+export function refuseTarget(name: string, target: TargetRequest, ramBytes: number): void {
+  const { bytes } = askedTarget(target);
+  const [ram, least] = [ramBytes, leastGuestBytes(ramBytes)].map(formatSize) as [string, string];
+  if (bytes > ramBytes) {
+    throw new RefusedError(
+      refusal(`${name} has ${ram} of memory, so ${formatSize(bytes)} is too much`, `ask for ${ram} at most`),
+    );
+  }
+  const kept = keptBytes(target, ramBytes);
+  if (kept >= leastGuestBytes(ramBytes)) return;
+  throw new RefusedError(
+    refusal(
+      `${name} would keep ${formatSize(kept)} of its ${ram}, in which no guest is known to live`,
+      `set a target that leaves it ${least} at least, or give --force`,
+    ),
   );
 }
 

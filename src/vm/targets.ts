@@ -4,21 +4,27 @@ import { formatSize } from '../../protocol/control/size.js';
 import { amountOf } from '../policy/settings.js';
 import type { Emit } from '../ops/event-log.js';
 import type { TargetBy } from './device-owner.js';
-import type { VmDevice } from './device.js';
 import { PARTS, type Part } from './kinds.js';
+import { leastGuestBytes } from './least-guest.js';
 import type { Orders, Wishes } from './orders.js';
 
 interface WantedTarget {
   readonly bytes: number;
   readonly by: TargetBy;
-  /** The size that was ordered, where the VM has less memory; null: it has enough. */
-  readonly tooMuchBytes: number | null;
+  /** The reason why this is not the size that was ordered, and that size in bytes; null: it is. */
+  readonly cut: { readonly why: string; readonly askedBytes: number } | null;
 }
 
 /** The part of the device that a request is for, and its size in bytes. */
 export function askedTarget(target: TargetRequest): { part: Part; bytes: number } {
   if ('cacheLimitBytes' in target) return { part: 'cache', bytes: target.cacheLimitBytes };
   return { part: 'balloon', bytes: 'memoryBytes' in target ? target.memoryBytes : target.balloonBytes };
+}
+
+/** The memory that the request leaves the guest; all of it where the request may take as much as it says. */
+export function keptBytes(target: TargetRequest, ramBytes: number): number {
+  if ('cacheLimitBytes' in target || target.force === true) return ramBytes;
+  return 'memoryBytes' in target ? target.memoryBytes : ramBytes - target.balloonBytes;
 }
 
 /** Null: nothing is ordered, or the guest's memory is not known yet (`ramBytes` 0), so that no size can be too much. */
@@ -29,24 +35,40 @@ function wantedTarget(
   wishes: Wishes,
 ): WantedTarget | null {
   if (ramBytes === 0) return null;
-  const clamped = (asked: number): WantedTarget => {
-    const bytes = Math.min(asked, ramBytes);
-    return { bytes, by: 'operator', tooMuchBytes: asked > ramBytes ? asked : null };
-  };
-  if (PARTS[part].sizesItself) return cacheLimit === undefined ? null : clamped(cacheLimit.bytes);
-  if (target?.of === 'balloon') return clamped(target.bytes);
+  if (PARTS[part].sizesItself) {
+    if (cacheLimit === undefined) return null;
+    const bytes = Math.min(cacheLimit.bytes, ramBytes);
+    return { bytes, by: 'operator', cut: cutTo(bytes, cacheLimit.bytes, ramBytes) };
+  }
   if (target !== undefined) {
-    const guest = clamped(target.bytes);
-    return { ...guest, bytes: ramBytes - guest.bytes };
+    const { of, bytes: asked, forced } = target;
+    const most = ramBytes - (forced === true ? 0 : leastGuestBytes(ramBytes));
+    const bytes = Math.min(Math.max(0, of === 'balloon' ? asked : ramBytes - asked), most);
+    const inWords = of === 'balloon' ? bytes : ramBytes - bytes;
+    return { bytes, by: 'operator', cut: cutTo(inWords, asked, ramBytes) };
   }
   if (wishes.target === null) return null;
-  const bytes = Math.max(0, ramBytes - Math.round(amountOf(wishes.target, ramBytes)));
-  return { bytes, by: 'configuration', tooMuchBytes: null };
+  const keeps = Math.max(Math.round(amountOf(wishes.target, ramBytes)), leastGuestBytes(ramBytes));
+  return { bytes: Math.max(0, ramBytes - keeps), by: 'configuration', cut: null };
+}
+
+function cutTo(bytes: number, askedBytes: number, ramBytes: number): WantedTarget['cut'] {
+  if (bytes === askedBytes) return null;
+  const ram = formatSize(ramBytes);
+  const least = formatSize(leastGuestBytes(ramBytes));
+  const why = askedBytes > ramBytes ? `the guest has only ${ram}` : `the guest needs ${least} of its ${ram}`;
+  return { why, askedBytes };
+}
+
+interface TargetedDevice {
+  readonly part: Part;
+  readonly figures: { readonly targetBytes: number };
+  setTarget(bytes: number, by: TargetBy): void;
 }
 
 /** Brings the target of a device to what is ordered, where it can be told, and below the memory that the guest has. */
 export function settleTarget(
-  device: VmDevice,
+  device: TargetedDevice,
   ramBytes: number,
   { orders, wishes, emit }: { orders: Orders; wishes: Wishes; emit: Emit },
 ): void {
@@ -55,9 +77,9 @@ export function settleTarget(
     if (ramBytes > 0 && device.figures.targetBytes > ramBytes) device.setTarget(ramBytes, 'policy');
     return;
   }
-  const { bytes, by, tooMuchBytes } = wanted;
-  if (tooMuchBytes !== null && device.figures.targetBytes !== bytes) {
-    emit('target-clamped', `the guest has only ${formatSize(ramBytes)}`, { askedBytes: tooMuchBytes });
+  const { bytes, by, cut } = wanted;
+  if (cut !== null && device.figures.targetBytes !== bytes) {
+    emit('target-clamped', cut.why, { askedBytes: cut.askedBytes });
   }
   device.setTarget(bytes, by);
 }

@@ -14,7 +14,7 @@ import { VmDevice } from './device.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
 import type { Diagnosis } from './diagnosis.js';
 import { vmFigures, type VmFigures } from './figures.js';
-import { DEVICE_KINDS, KINDS, type DeviceKind, type Part } from './kinds.js';
+import { inOrder, KINDS, type DeviceKind, type Part } from './kinds.js';
 import { VmLimits } from './limits.js';
 import { LimitError } from './limits-words.js';
 import { NOTHING_USED } from './limits-plan.js';
@@ -33,7 +33,13 @@ import {
 import { Pins, type Look } from './pins.js';
 import { Ram } from './ram.js';
 import type { VmRecord } from './record.js';
-import { inhibitedForGood, noDevice, noFreshStatistics, noStatistics, tooMuch } from './refused-orders.js';
+import {
+  inhibitedForGood,
+  noDevice,
+  noFreshStatistics,
+  noStatistics,
+  refuseTarget,
+} from './refused-orders.js';
 import { askedTarget, settleTarget } from './targets.js';
 import { ordersInRecord, ordersOfRecord } from './taken-over.js';
 
@@ -100,8 +106,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   attach(fd: number, identity: DeviceIdentity, handOver: DeviceHandOver): VmDevice {
     this.cgroup.shared ||= identity.options.sharedCgroup;
     const device = new VmDevice(fd, this, identity, handOver, this.#emit);
-    const devices = [...this.#devices, device];
-    this.#devices = DEVICE_KINDS.flatMap((kind) => devices.filter((one) => one.kind === kind).slice(-1));
+    this.#devices = inOrder([...this.#devices, device]);
     if (this.#statsInterval !== null) device.statsIntervalSeconds = this.#statsInterval;
     void device.setInhibited(this.inhibited);
     if (handOver.found === null) device.save();
@@ -266,13 +271,10 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** The operator's word: the policy leaves the VM alone from now on. Throws RefusedError. */
   setTarget(target: TargetRequest): void {
-    const { part, bytes } = askedTarget(target);
+    const { part } = askedTarget(target);
     const device = this.playing(part);
     if (device === undefined) throw noDevice(this.name, part);
-    const ram = this.ramBytes;
-    if (ram > 0 && bytes > ram) {
-      throw tooMuch(this.name, bytes, ram);
-    }
+    if (this.ramBytes > 0) refuseTarget(this.name, target, this.ramBytes);
     this.#order(withTarget(this.#orders, target, wallNow()));
     this.#settleTarget(device);
   }
@@ -414,13 +416,11 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   async #inhibit(): Promise<void> {
     const reason = this.inhibited;
-    if (reason === this.#inhibitedNow) {
-      await this.#quiet;
-      return;
-    }
+    const other = reason !== this.#inhibitedNow;
     this.#inhibitedNow = reason;
-    this.#quiet = Promise.all(this.devices.map((device) => device.setInhibited(reason)));
+    if (other) this.#quiet = Promise.all(this.devices.map((device) => device.setInhibited(reason)));
     await this.#quiet;
+    if (!other) return;
     if (reason !== null) this.#emit('inhibited', `discarding stopped: ${reason}`, { reason });
     else this.#emit('allowed', 'discarding resumed');
   }

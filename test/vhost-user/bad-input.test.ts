@@ -785,7 +785,7 @@ contained('a dirty log is replaced and freed', everything, async (t, vm) => {
 // --- the configuration space ---
 
 contained('GET_CONFIG is answered exactly, at any offset and length', {}, async (t, { served, frontend }) => {
-  served.vm.setTarget({ balloonBytes: RAM_BYTES });
+  served.vm.setTarget({ balloonBytes: RAM_BYTES, force: true });
   const space = await frontend.getConfig(0, 256);
   for (const offset of [0, 1, 3, 4, 7, 8, 12, 15, 16, 17, 100, 255, 256, 4096, 0x7fffffff, 0xffffffff]) {
     for (const lenBytes of [0, 1, 2, 3, 4, 5, 8, 16, 17, 60, 255, 256]) {

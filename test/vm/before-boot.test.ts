@@ -11,12 +11,14 @@ import { readU32 } from '../support/wire.js';
 const MIB = 2 ** 20;
 const TIB = 2 ** 40;
 const RAM_BYTES = 64 * MIB;
+/** A guest of this size is left with a quarter. */
+const MOST_BYTES = 48 * MIB;
 
 for (const [size, bytes, then] of [
   ['some of it', 16 * MIB, 16 * MIB],
-  ['more than there will be', 10 * 1024 * MIB, RAM_BYTES],
-  ['2^32 pages', 16 * TIB, RAM_BYTES],
-  ['more pages than the config space can say', 17 * TIB, RAM_BYTES],
+  ['more than there will be', 10 * 1024 * MIB, MOST_BYTES],
+  ['2^32 pages', 16 * TIB, MOST_BYTES],
+  ['more pages than the config space can say', 17 * TIB, MOST_BYTES],
 ] as const) {
   void t.test(`a balloon of ${size} is kept until the guest's memory is known`, async (t) => {
     const { fleet, events } = wire(t);
@@ -40,6 +42,29 @@ for (const [size, bytes, then] of [
     t.equal(clamped.length, bytes > then ? 1 : 0, 'it is said when it is less');
   });
 }
+
+void t.test('a guest is left with what it lives in, unless it is told to do with less', async (t) => {
+  const { fleet } = wire(t);
+  const [ours, theirs] = socketPair();
+  fleet.adopt(ours, { path: '/balloon', name: NAME });
+  const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
+  const frontend = new Frontend({ socket: theirs, ram });
+  t.teardown(() => frontend.close());
+  await frontend.connect();
+  await BalloonDriver.start(frontend);
+  for (const order of [{ balloonBytes: 49 * MIB }, { memoryBytes: 15 * MIB }, { memoryBytes: 0 }]) {
+    await t.rejects(
+      async () => fleet.control.setTarget(NAME, order),
+      /would keep .* of its 64 MiB, .*: set a target that leaves it 16 MiB at least, or give --force$/,
+    );
+  }
+  await t.rejects(async () => fleet.control.setTarget(NAME, { balloonBytes: 65 * MIB }), /is too much/);
+  t.match(await fleet.control.setTarget(NAME, { balloonBytes: MOST_BYTES }), {
+    balloon: { targetBytes: MOST_BYTES },
+  });
+  const forced = await fleet.control.setTarget(NAME, { memoryBytes: MIB, force: true });
+  t.equal(forced.balloon.targetBytes, RAM_BYTES - MIB);
+});
 
 void t.test(
   'what was ordered of a VM without a name ends with it: its number may become that of another',

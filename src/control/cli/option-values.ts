@@ -1,28 +1,56 @@
 /** What the options of a command line stand for; each function throws UsageError where a value makes no sense. */
-import type { LimitWord, TargetRequest } from '../../../protocol/control/schema.js';
+import type { LimitWord } from '../../../protocol/control/schema.js';
 import { formatSize, parseSize } from '../../../protocol/control/size.js';
 import type { OptionValues } from './command-line.js';
 import { UsageError } from './exit.js';
 
-const PAGE_BYTES = 4096;
+/** Smaller numbers without a unit are taken for a mistake. */
+const LEAST_BARE_BYTES = 2 ** 20;
+
+/** A size of a guest as people give it: bytes, bytes more or less than the target that holds, or a part of its memory. */
+type Wish = { readonly bytes: number } | { readonly moreBytes: number } | { readonly percent: number };
+
+export interface TargetWish {
+  readonly of: 'memoryBytes' | 'balloonBytes' | 'cacheLimitBytes';
+  readonly wish: Wish;
+  readonly force: boolean;
+}
 
 /** The target that the options name. */
-export function targetOf(values: OptionValues): TargetRequest {
-  const memoryBytes = notBytes(values, 'memory');
-  const balloonBytes = notBytes(values, 'balloon');
-  const cacheLimitBytes = size(values, 'cache-limit');
-  if (memoryBytes !== undefined && balloonBytes !== undefined) {
-    throw new UsageError('--memory cannot be used with --balloon: one is the RAM less the other');
-  }
-  if (cacheLimitBytes !== undefined) {
-    if (memoryBytes === undefined && balloonBytes === undefined) return { cacheLimitBytes };
-    throw new UsageError('--cache-limit is of another device: set it by a command of its own');
-  }
-  if (memoryBytes !== undefined) return { memoryBytes };
-  if (balloonBytes !== undefined) return { balloonBytes };
-  throw new UsageError(
-    'set needs --memory SIZE (memory that the guest keeps), --balloon SIZE (memory that the guest gives up) or --cache-limit SIZE',
+export function targetOf(values: OptionValues): TargetWish {
+  const force = values['force'] === true;
+  const given = (['memory', 'balloon', 'cache-limit'] as const).filter(
+    (name) => text(values, name) !== undefined,
   );
+  if (given.length > 1) {
+    throw given.includes('cache-limit')
+      ? new UsageError('--cache-limit is of another device: set it by a command of its own')
+      : new UsageError('--memory cannot be used with --balloon: one is the RAM less the other');
+  }
+  const [name] = given;
+  if (name === undefined) {
+    throw new UsageError(
+      'set needs --memory SIZE (memory that the guest keeps), --balloon SIZE (memory that the guest gives up) or --cache-limit SIZE',
+    );
+  }
+  if (name === 'cache-limit' && force) throw new UsageError('--force cannot be used with --cache-limit');
+  const of = ({ memory: 'memoryBytes', balloon: 'balloonBytes', 'cache-limit': 'cacheLimitBytes' } as const)[
+    name
+  ];
+  return { of, wish: wishOf(values, name), force };
+}
+
+function wishOf(values: OptionValues, name: 'memory' | 'balloon' | 'cache-limit'): Wish {
+  const given = text(values, name)?.trim() ?? '';
+  const [, sign, rest] = /^([+-])(.*)$/.exec(given) ?? [];
+  if (sign !== undefined) {
+    const bytes = notBytes({ [name]: rest ?? '' }, name);
+    return { moreBytes: sign === '+' ? bytes : -bytes };
+  }
+  const [, percent] = /^(\d+(?:\.\d+)?) ?%$/.exec(given) ?? [];
+  if (percent === undefined) return { bytes: notBytes(values, name) };
+  if (Number(percent) > 100) throw new UsageError(`--${name}: write a part of up to 100%`);
+  return { percent: Number(percent) };
 }
 
 /** The limit that the option names. */
@@ -54,12 +82,13 @@ export function size(values: OptionValues, name: string): number | undefined {
 }
 
 /** A size for a guest. Refuses a number whose unit was forgotten, with which the guest would have no memory left. */
-function notBytes(values: OptionValues, name: string): number | undefined {
-  const bytes = size(values, name);
+function notBytes(values: OptionValues, name: string): number {
+  const bytes = size(values, name) ?? 0;
   const given = text(values, name) ?? '';
-  if (bytes === undefined || bytes >= PAGE_BYTES || (bytes === 0 && name !== 'memory')) return bytes;
+  const bare = /^\d+$/.test(given.trim());
+  if (!bare || bytes >= LEAST_BARE_BYTES || (bytes === 0 && name !== 'memory')) return bytes;
   throw new UsageError(
-    `--${name}: ${given} means ${formatSize(bytes)}: write a unit, such as ${given === '0' ? 64 : given}M`,
+    `--${name}: ${given} means ${formatSize(bytes)}: write a unit, such as ${bytes === 0 ? 64 : given}M`,
   );
 }
 

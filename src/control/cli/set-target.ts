@@ -11,18 +11,22 @@ import type { TargetRequest, VmView } from '../../../protocol/control/schema.js'
 import { formatSize } from '../../../protocol/control/size.js';
 import { ControlError, type ControlClient } from '../client.js';
 import { WaitTimeoutError } from './exit.js';
+import type { TargetWish } from './option-values.js';
 import { printable, type Output } from './output.js';
 
 const POLL_MS = 200;
+const PAGE_BYTES = 4096;
 
 /** `waitSeconds` null: do not wait. On a time-out the last state is printed before WaitTimeoutError. */
 export async function setTarget(
   client: ControlClient,
   output: Output,
   name: string,
-  target: TargetRequest,
+  wish: TargetWish,
   waitSeconds: number | null,
 ): Promise<void> {
+  const target =
+    'bytes' in wish.wish ? request(wish, wish.wish.bytes) : resolved(wish, await client.show(name));
   let vm = await client.setTarget(name, target);
   // An order becomes a target when the driver of the guest starts, if the VMM had shared no memory before.
   const isLater = vm.ramBytes === 0;
@@ -45,6 +49,31 @@ export async function setTarget(
   else if ('cacheLimitBytes' in target) output.print(renderLimit(vm));
   else output.print(renderTarget(vm));
   if (timedOut) throw new WaitTimeoutError(explain(vm, waitSeconds ?? 0));
+}
+
+function request({ of, force }: TargetWish, bytes: number): TargetRequest {
+  const forced = force && { force };
+  if (of === 'cacheLimitBytes') return { cacheLimitBytes: bytes };
+  return of === 'memoryBytes' ? { memoryBytes: bytes, ...forced } : { balloonBytes: bytes, ...forced };
+}
+
+/** What a wish means by the target that holds now, or by the memory of the guest. */
+function resolved(wanted: TargetWish, vm: VmView): TargetRequest {
+  const { of, wish } = wanted;
+  if (vm.ramBytes === 0) {
+    throw new ControlError(
+      409,
+      refusal(
+        `the memory of ${printable(vm.name)} is not known yet, so that nothing is a part of it`,
+        'give a size, or wait until its guest has booted',
+      ),
+    );
+  }
+  const { targetBytes } = of === 'cacheLimitBytes' ? (vm.cache ?? vm.balloon) : vm.balloon;
+  const now = of === 'memoryBytes' ? vm.ramBytes - targetBytes : targetBytes;
+  const bytes =
+    'percent' in wish ? (vm.ramBytes * wish.percent) / 100 : now + ('moreBytes' in wish ? wish.moreBytes : 0);
+  return request(wanted, Math.max(0, Math.round(bytes / PAGE_BYTES) * PAGE_BYTES));
 }
 
 function later(target: TargetRequest): string {

@@ -83,6 +83,25 @@ void t.test('set', async (t) => {
   t.equal(line, 'balloonctl: the VM is going away: try again later\n');
 });
 
+void t.test('set by what holds now, or by a part of the memory', async (t) => {
+  const { socketPath } = await serveFleet(t);
+  const target = async (...size: string[]): Promise<number> => {
+    const vm = await documentOf(t, '--control', socketPath, 'set', 'web1', ...size);
+    return (vm as VmView).balloon.targetBytes / GIB;
+  };
+  t.equal(await target('--balloon', '+512M'), 0.5);
+  t.equal(await target('--balloon', '+512M'), 1);
+  t.equal(await target('--memory', '+512M'), 0.5, 'the guest keeps more');
+  t.equal(await target('--memory=-1G'), 1.5);
+  t.equal(await target('--balloon', '25%'), 1);
+  t.equal(await target('--memory', '12.5 %'), 3.5);
+  t.equal(await target('--balloon=-4G'), 0, 'never less than nothing');
+  const { socketPath: other, fleet } = await serveFleet(t);
+  fleet.put(vmView('web1', { state: 'connected', ramBytes: 0 }));
+  const line = await failureOf(t, 1, '--control', other, 'set', 'web1', '--balloon', '50%');
+  t.match(line, /is not known yet[^:]+: give a size/);
+});
+
 void t.test('set --wait', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   const set = ['--control', socketPath, 'set', 'web1', '--balloon', '1G', '--wait'];
@@ -303,7 +322,11 @@ void t.test('bad usage is exit 2 before anybody is asked', async (t) => {
     [['stats', 'web1', '--refresh=1'], /--refresh takes no value: write --refresh alone/],
     [['set', 'web1', '--memory', '1.5GB'], /512M, 2G, 1\.5GiB, 1TiB or plain bytes/],
     [['set', 'web1', '--balloon', 'a\nb'], /512M/],
-    [['set', 'web1', '--balloon=-1'], /512M/],
+    [['set', 'web1', '--balloon=-1'], /1 means 1 B: write a unit/],
+    [['set', 'web1', '--memory', '524288'], /524288 means 512 KiB: write a unit/],
+    [['set', 'web1', '--memory', '+'], /512M/],
+    [['set', 'web1', '--balloon', '101%'], /up to 100%/],
+    [['set', 'web1', '--cache-limit', '1G', '--force'], /--force cannot be used/],
     [['set', 'web1', '--balloon', '1G', '--timeout', '5'], /--timeout needs --wait/],
     [['set', 'web1', '--balloon', '1G', '--wait', '--timeout', 'soon'], /seconds/i],
     [['qemu-args', '--memory', '0'], /whole number of MiB/],
