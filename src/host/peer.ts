@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { assignedMemory } from './assigned-memory.js';
 import { mappingsOf } from './mappings.js';
+import { qemuOptions } from './qemu-options.js';
 
 /** Command lines and cgroup paths longer than this are cut: they are the peer's to choose. */
 const MAX_READ_BYTES = 256 * 1024;
@@ -16,6 +17,19 @@ export function peerName(pid: number): string | null {
 /** The memory that the peer's command line gives the guest, in bytes, where the peer is QEMU; null where that cannot be told. */
 export function peerMemory(pid: number): number | null {
   return assignedMemory(readProc(pid, 'cmdline'));
+}
+
+/** Whether QEMU has a virtio-balloon of its own that takes reports of free pages: Linux serves one such device. */
+export function reportsToOwnBalloon(commandLine: string | null): boolean {
+  return qemuOptions(commandLine, 'device', 'driver').some(
+    ({ driver = '', 'free-page-reporting': reporting = 'off' }) =>
+      driver.startsWith('virtio-balloon') && /^(on|yes|true|y)$/.test(reporting),
+  );
+}
+
+/** The same of a process; false where that cannot be told. */
+export function peerReportsToOwnBalloon(pid: number): boolean {
+  return reportsToOwnBalloon(readProc(pid, 'cmdline'));
 }
 
 /**

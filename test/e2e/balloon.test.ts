@@ -9,11 +9,15 @@ import type { Guest } from '../support/lab/guest.js';
 /** Touching gigabytes takes an emulated processor a while. */
 const SLOW_MS = 240_000;
 
+async function found(daemon: DaemonProcess, name: string, wanted: string): Promise<Finding | undefined> {
+  const findings = JSON.parse((await daemon.ctl('doctor', '--json')).stdout) as Finding[];
+  return findings.find(({ subject, check }) => subject === name && check === wanted);
+}
+
 /** What doctor finds of a VM's huge pages, once its memory is known. */
 async function hugePages(daemon: DaemonProcess, name: string): Promise<string | undefined> {
   await daemon.until(name, ({ ramBytes }) => ramBytes > 0, 'its memory is known');
-  const findings = JSON.parse((await daemon.ctl('doctor', '--json')).stdout) as Finding[];
-  return findings.find(({ subject, check }) => subject === name && check === 'huge pages')?.found;
+  return (await found(daemon, name, 'huge pages'))?.found;
 }
 
 void t.test('1 GiB of 2 GiB is taken and given back, and host and guest agree', async (t) => {
@@ -142,3 +146,20 @@ void t.test('hugetlbfs: whole huge pages are given back, in whatever order their
   t.ok(await guest.eat(200));
   t.equal(await guest.verify(), 0);
 });
+
+void t.test(
+  "beside QEMU's own balloon with reporting, the driver refuses this one, and doctor names both",
+  async (t) => {
+    const daemon = await startDaemon(t);
+    const guest = await boot(t, daemon, 'both', { builtinBalloon: true });
+    t.match(
+      (await guest.sh('dmesg')).output,
+      /virtio_balloon virtio\d+: probe with driver virtio_balloon failed with error -16/,
+    );
+    const driver = await found(daemon, 'both', 'driver');
+    t.match(driver, {
+      found: /^connected; QEMU's own balloon/,
+      mend: /^start QEMU without its own virtio-balloon/,
+    });
+  },
+);

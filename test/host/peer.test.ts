@@ -6,6 +6,7 @@ import {
   nameFromCgroup,
   nameFromCommandLine,
   peerName,
+  reportsToOwnBalloon,
   wellFormed,
 } from '../../src/host/peer.js';
 
@@ -18,6 +19,21 @@ void t.test("QEMU's name of its guest", (t) => {
   t.equal(name('qemu', '-name'), null);
   t.equal(name('qemu'), null);
   t.equal(nameFromCommandLine(null), null);
+  t.end();
+});
+
+void t.test("a balloon of QEMU's own that takes reports", (t) => {
+  const reports = (...devices: string[]): boolean =>
+    reportsToOwnBalloon(['qemu', '-m', '1G', ...devices.flatMap((each) => ['-device', each])].join('\0'));
+  const libvirt = { driver: 'virtio-balloon-pci', id: 'balloon0', bus: 'pci.4', addr: '0x0' };
+  const ours = 'vhost-user-test-device-pci,chardev=balloon,virtio-id=5,num_vqs=5';
+  t.ok(reports(ours, 'virtio-balloon-pci,id=balloon0,free-page-reporting=on'));
+  t.ok(reports('virtio-balloon,free-page-reporting', ours));
+  t.ok(reports(JSON.stringify({ ...libvirt, 'free-page-reporting': true })));
+  t.notOk(reports(JSON.stringify(libvirt)));
+  t.notOk(reports('virtio-balloon-pci,free-page-reporting=off', ours));
+  t.notOk(reports(ours, 'virtio-blk-pci,id=virtio-balloon'));
+  t.notOk(reportsToOwnBalloon(null));
   t.end();
 });
 

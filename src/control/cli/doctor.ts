@@ -150,15 +150,13 @@ export function examineFiles(most: number | null, vms: number): Finding {
 }
 
 export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEvent[]): Finding[] {
-  const { name, state, ramBytes, inhibited, features, stats, cache } = vm;
+  const { name, ramBytes, inhibited, features, cache } = vm;
   const wrong = verdictOf(vm);
   const refused = wrong?.code === 'private-memory' || wrong?.code === 'rings-silent';
   const mapped = events.findLast((one) => one.vm === name && one.event === 'memory-mapped');
   const pageBytes = mapped?.fields['backingPageBytes'];
   const tooFew = wrong?.code === 'too-few-queues';
   const pages = typeof pageBytes === 'number' ? `, pages of ${formatSize(pageBytes)}` : '';
-  const asksStats = features.includes('VIRTIO_BALLOON_F_STATS_VQ');
-  const silent = asksStats && (stats === null || stats.ageSeconds > STATS_AGE_MAX_SECONDS);
   const findings = [
     good(name, 'VMM', `${vmm.kind}${vmm.version === null ? '' : ` ${vmm.version}`}, pid ${vm.pid}`),
     refused
@@ -173,14 +171,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
       'features',
       features.map((one) => one.replace(/^VIRTIO_(BALLOON_)?F_/, '')).join(' ') || 'none acked',
     ),
-    state === 'running' && !silent
-      ? good(name, 'driver', stats === null ? 'runs' : `runs, heard of ${Math.round(stats.ageSeconds)} s ago`)
-      : note(
-          name,
-          'driver',
-          silent && state === 'running' ? 'runs, but is silent' : state,
-          `modprobe ${cache === null ? 'virtio_balloon' : '-a virtio_balloon virtio_cache_balloon'} (in the guest)`,
-        ),
+    examineDriver(vm, vmm),
   ];
   if (cache !== null) findings.push(examineCache(name, cache, features));
   const ofLimits = limitsOf(vm.limits);
@@ -188,10 +179,39 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     findings.push(note(name, 'limits', ofLimits.text, ofLimits.remedy));
   }
   // What stands above already is not said twice.
-  if (wrong !== null && inhibited === null && !refused && !tooFew) {
+  const said = refused || tooFew || (wrong?.code === 'no-driver' && vmm.reportsToOwnBalloon);
+  if (wrong !== null && inhibited === null && !said) {
     findings.push(bad(name, 'verdict', wrong.text, wrong.remedy));
   }
   return findings;
+}
+
+function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
+  const { name, state, features, stats, cache } = vm;
+  const asksStats = features.includes('VIRTIO_BALLOON_F_STATS_VQ');
+  const silent = asksStats && (stats === null || stats.ageSeconds > STATS_AGE_MAX_SECONDS);
+  if (state === 'running' && !silent) {
+    return good(
+      name,
+      'driver',
+      stats === null ? 'runs' : `runs, heard of ${Math.round(stats.ageSeconds)} s ago`,
+    );
+  }
+  if (state === 'connected' && vmm.reportsToOwnBalloon) {
+    // The probe of the second one ends with EBUSY (-16), and no module that is loaded changes that.
+    const found =
+      "connected; QEMU's own balloon has free page reporting, too, and Linux serves one such device";
+    const mend = "start QEMU without its own virtio-balloon (libvirt: <memballoon model='none'/>)";
+    return verdictOf(vm)?.code === 'no-driver'
+      ? bad(name, 'driver', found, mend)
+      : note(name, 'driver', found, mend);
+  }
+  return note(
+    name,
+    'driver',
+    silent && state === 'running' ? 'runs, but is silent' : state,
+    `modprobe ${cache === null ? 'virtio_balloon' : '-a virtio_balloon virtio_cache_balloon'} (in the guest)`,
+  );
 }
 
 /** The verdict of a VM; a daemon that is too old to give a code gives a sentence alone. */

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, delimiter, join } from 'node:path';
+import { peerReportsToOwnBalloon } from '../../host/peer.js';
 import type { SharedMemory } from '../../host/vmm-memory.js';
 
 const DISCOVERY = '/usr/share/qemu/vhost-user/50-balloond.json';
@@ -31,6 +32,8 @@ export interface VmmFacts {
   /** The program's name, `unknown` where it may not be looked at. */
   kind: string;
   version: string | null;
+  /** QEMU has a balloon of its own that takes reports of free pages. */
+  reportsToOwnBalloon: boolean;
 }
 
 export async function hostFacts(): Promise<HostFacts> {
@@ -66,9 +69,13 @@ export function sharedMemory(daemonPid: number): Promise<SharedMemory | null> {
 /** The version is told where the VMM is the QEMU on PATH: nothing that a VMM could have put there is run. */
 export function vmmFacts(pid: number, qemu: QemuFacts | null): VmmFacts {
   const program = attempt(() => readlinkSync(`/proc/${pid}/exe`));
-  if (program === null) return { kind: 'unknown', version: null };
+  if (program === null) return { kind: 'unknown', version: null, reportsToOwnBalloon: false };
   const same = qemu !== null && attempt(() => realpathSync(qemu.path)) === program;
-  return { kind: basename(program), version: same ? qemu.version : null };
+  return {
+    kind: basename(program),
+    version: same ? qemu.version : null,
+    reportsToOwnBalloon: peerReportsToOwnBalloon(pid),
+  };
 }
 
 export function findQemu(path: string): QemuFacts | null {

@@ -23,7 +23,7 @@ const HEALTHY: HostFacts = {
   qemu: { path: '/usr/bin/qemu-system-x86_64', version: '11.1.3', vhostUserDevice: true },
   discovery: true,
 };
-const QEMU = { kind: 'qemu-system-x86_64', version: '11.1.3' };
+const QEMU = { kind: 'qemu-system-x86_64', version: '11.1.3', reportsToOwnBalloon: false };
 
 function wrong(findings: readonly Finding[]): string[] {
   for (const { level, mend, check } of findings) t.equal(mend === null, level === 'ok', check);
@@ -89,6 +89,15 @@ void t.test('each thing that is wrong with a VM is named with what mends it', (t
   const away = examineVm(vmView('web1', { state: 'connected' }), QEMU, []);
   t.same(wrong(away), ['driver note']);
   t.equal(mendOf(away, 'driver'), 'modprobe virtio_balloon (in the guest)');
+  const both = { ...QEMU, reportsToOwnBalloon: true };
+  const refused = examineVm(
+    vmView('web1', { state: 'connected', ...verdict('no-driver', 'none has started', 'look') }),
+    both,
+    [],
+  );
+  t.same(wrong(refused), ['driver mend'], 'and not the verdict, whose step does not help');
+  t.match(mendOf(refused, 'driver'), /^start QEMU without its own virtio-balloon/);
+  t.same(wrong(examineVm(vmView('web1'), both, [])), [], 'ours came first in the guest');
   t.same(wrong(examineVm(vmView('web1', { stats: { ageSeconds: 900 } }), QEMU, [])), ['driver note']);
   t.end();
 });
@@ -128,7 +137,7 @@ void t.test('this host is looked at', async (t) => {
   t.ok(Number(openFilesMax(process.pid)) > 0);
   t.equal(openFilesMax(2 ** 30), null);
   t.match(vmmFacts(process.pid, facts.qemu), { kind: /node/, version: null });
-  t.same(vmmFacts(2 ** 30, null), { kind: 'unknown', version: null });
+  t.same(vmmFacts(2 ** 30, null), { kind: 'unknown', version: null, reportsToOwnBalloon: false });
 });
 
 void t.test('QEMU is asked for its version and the device', (t) => {
