@@ -53,7 +53,10 @@ const SHAPES: Record<string, Shape> = {
 /** The pages that the guest's kernel finds present, its own included. */
 async function presentBytes(guest: Guest): Promise<number> {
   const { output } = await guest.sh('cat /proc/zoneinfo');
-  return [...output.matchAll(/^ +present +(\d+)$/gm)].reduce((sum, [, pages]) => sum + Number(pages) * 4096, 0);
+  return [...output.matchAll(/^ +present +(\d+)$/gm)].reduce(
+    (sum, [, pages]) => sum + Number(pages) * 4096,
+    0,
+  );
 }
 
 for (const [name, { options, then, sharedBytes }] of Object.entries(SHAPES)) {
