@@ -96,8 +96,8 @@ export const EVENTS = {
   },
   'target-clamped': {
     level: 'warn',
-    help: 'A target was larger than the memory that the VM can give up, and was cut down to that memory.',
-    action: 'Ask for no more than the `ramBytes` that `balloonctl show` reports.',
+    help: 'A target that was ordered before the memory of the guest was known, or was this size, asks for more than the guest has or would leave it less than it needs, and was cut.',
+    action: 'Ask for a size that fits the `ramBytes` that `balloonctl show` reports, or add `--force`.',
   },
   'target-reached': { level: 'info', help: 'The balloon is as large as its target.', action: null },
   inhibited: {

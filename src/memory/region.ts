@@ -60,7 +60,7 @@ export class GuestRegion {
     if (this.file.kind === 'other') {
       // A file system that the VMM serves itself could hold every access to it for ever.
       throw new FrontendError(
-        `${where} is not in a memfd, tmpfs or hugetlbfs file: use memory-backend-memfd`,
+        `${where} is not in a memfd, tmpfs or hugetlbfs file: use memory-backend-ram,share=on`,
       );
     }
     this.shrunk = mmapOffset + sizeBytes > BigInt(this.file.sizeBytes);
