@@ -25,7 +25,7 @@ export function refuseTarget(name: string, target: TargetRequest, ramBytes: numb
   throw new RefusedError(
     refusal(
       `${name} would keep ${formatSize(kept)} of its ${ram}, in which no guest is known to live`,
-      `set a target that leaves it ${least} at least, or give --force`,
+      `set a target that leaves it ${least} at least, or give --force ("force": true in the API)`,
     ),
   );
 }

@@ -79,7 +79,8 @@ export function settleTarget(
   }
   const { bytes, by, cut } = wanted;
   if (cut !== null && device.figures.targetBytes !== bytes) {
-    emit('target-clamped', cut.why, { askedBytes: cut.askedBytes });
+    const said = `${formatSize(cut.askedBytes)} was ordered, and ${cut.why}: the balloon target is ${formatSize(bytes)}`;
+    emit('target-clamped', said, { askedBytes: cut.askedBytes, targetBytes: bytes });
   }
   device.setTarget(bytes, by);
 }

@@ -105,7 +105,10 @@ void t.test('bad bodies change nothing', async (t) => {
     '{"memoryBytes":0.5}': `memoryBytes: ${bytes}`,
     '{"memoryBytes":"1G"}': `memoryBytes: ${bytes}`,
     '{"balloonBytes":1e300}': `balloonBytes: ${bytes}`,
-    '{"balloonBytes":1,"x":1}': '"x" is no field: give memoryBytes, balloonBytes, cacheLimitBytes, limits',
+    '{"balloonBytes":1,"x":1}':
+      '"x" is no field: give memoryBytes, force, balloonBytes, cacheLimitBytes, limits',
+    '{"balloonBytes":1,"force":1}': 'force: write true or false',
+    '{"force":true}': 'memoryBytes is missing',
     '{"baloonBytes":1}': '"baloonBytes" is no field: did you mean balloonBytes?',
     '{"__proto__":{"balloonBytes":1}}': '"__proto__" is no field',
     '{"limits":{}}': 'limits has no field: give high, max',

@@ -55,7 +55,7 @@ void t.test('a guest is left with what it lives in, unless it is told to do with
   for (const order of [{ balloonBytes: 49 * MIB }, { memoryBytes: 15 * MIB }, { memoryBytes: 0 }]) {
     await t.rejects(
       async () => fleet.control.setTarget(NAME, order),
-      /would keep .* of its 64 MiB, .*: set a target that leaves it 16 MiB at least, or give --force$/,
+      /would keep .* of its 64 MiB, .*: set a target that leaves it 16 MiB at least, or give --force /,
     );
   }
   await t.rejects(async () => fleet.control.setTarget(NAME, { balloonBytes: 65 * MIB }), /is too much/);
