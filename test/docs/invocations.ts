@@ -114,7 +114,7 @@ function problemOfDaemon(args: readonly string[]): string | null {
 /** As `problemOf`, for words that name a command and may leave out what follows it, as `balloonctl show` in a sentence. */
 export function problemOfMention(invocation: Invocation): string | null {
   const problem = problemOf(invocation);
-  return problem !== null && /^\S+ needs [A-Z?]+$|^--[a-z-]+ needs a value /.test(problem) ? null : problem;
+  return problem !== null && /^\S+ needs [A-Z?]+$|^--[a-z-]+ needs a value:/.test(problem) ? null : problem;
 }
 
 /**

@@ -128,7 +128,7 @@ function parse(
     throw new UsageError(
       takes === undefined
         ? `${option} takes no value: write ${option} alone`
-        : `${option} needs a value that does not begin with '-': write ${option} ${takes.toUpperCase()}`,
+        : `${option} needs a value: write ${option} ${takes.toUpperCase()}, or ${option}=${takes.toUpperCase()} where the value begins with '-'`,
     );
   }
 }

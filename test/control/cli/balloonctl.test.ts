@@ -314,8 +314,11 @@ void t.test('bad usage is exit 2 before anybody is asked', async (t) => {
     [['set', 'web1', '--cache-limit', '1G', '--wait'], /--wait cannot be used with --cache-limit/],
     [['set', 'web1', '--cache-limit', '1G', '--balloon', '1G'], /another device/],
     [['set', 'web1', '--memory', '1G', '--balloon', '1G'], /cannot be used with/],
-    [['set', 'web1', '--memory'], /--memory needs a value [^:]+: write --memory SIZE/],
-    [['set', 'web1', '--memory', '-5M'], /--memory needs a value that does not begin with '-'/],
+    [['set', 'web1', '--memory'], /--memory needs a value: write --memory SIZE/],
+    [
+      ['set', 'web1', '--memory', '-5M'],
+      /--memory needs a value: [^:]+ --memory=SIZE where the value begins with '-'/,
+    ],
     [['set', 'web1', '--memory', '10'], /--memory: 10 means 10 B: write a unit, such as 10M/],
     [['set', 'web1', '--memory', '0'], /--memory: 0 means 0 B: write a unit/],
     [['stats', 'web1', '--interval', '0.01'], /--interval: write 0, or seconds from 0\.1 to 86400/],
