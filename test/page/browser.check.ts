@@ -43,7 +43,6 @@ async function walkingVm(t: Test, socket: string, n: number): Promise<void> {
   const driver = await BalloonDriver.start(frontend, { areaGpa: 0x10000 });
   const bytes = new Uint8Array(MIB).fill(1);
   let closed = false;
-  t.teardown(() => (closed = true));
   const walk = async (): Promise<void> => {
     for (let mib = 2; mib < RAM_MIB; mib++) ram.write(mib * MIB, bytes);
     for (let step = n; !closed; step++) {
@@ -57,8 +56,11 @@ async function walkingVm(t: Test, socket: string, n: number): Promise<void> {
       }
     }
   };
-  void walk().catch((error: unknown) => {
-    if (!closed) throw error;
+  const walking = walk();
+  // Before its daemon ends: a step that nobody answers would be waited for.
+  t.teardown(async () => {
+    closed = true;
+    await walking;
   });
 }
 
