@@ -50,14 +50,7 @@ export function mapsPrivately(pid: number, userAddr: bigint): boolean | null {
 
 /** QEMU's `-name NAME` or `-name guest=NAME,…`, where a comma in a name is written twice. */
 export function nameFromCommandLine(commandLine: string | null): string | null {
-  const words = commandLine?.split('\0') ?? [];
-  const at = words.findIndex((word) => word === '-name' || word === '--name');
-  const value = at < 0 ? undefined : words[at + 1];
-  if (value === undefined) return null;
-  const options = value.split(/(?<!,),(?!,)/).map((option) => option.replaceAll(',,', ','));
-  const guest = options.find((option) => option.startsWith('guest='))?.slice('guest='.length);
-  const plain = options[0]?.includes('=') === true ? undefined : options[0];
-  return cleanName(guest ?? plain);
+  return cleanName(qemuOptions(commandLine, 'name', 'guest')[0]?.['guest']);
 }
 
 /** The machine in a systemd scope such as `machine-qemu\x2d3\x2dweb.scope`. */

@@ -11,7 +11,7 @@ export function qemuOptions(commandLine: string | null, name: string, first: str
     .map((value) => optionsOf(value, first));
 }
 
-/** `key=value,…`, of which the first value may come without its key; or one JSON object. Commas in a value come twice. */
+/** `key=value,…`, of which the first value may come without its key; or one JSON object. A comma in a value comes twice there. */
 function optionsOf(text: string, first: string): Options {
   if (text.startsWith('{')) {
     try {
@@ -21,7 +21,8 @@ function optionsOf(text: string, first: string): Options {
       return {};
     }
   }
-  const options = text.split(/(?<!,),(?!,)/).map((option, n) => {
+  const options = text.split(/(?<!,),(?!,)/).map((escaped, n) => {
+    const option = escaped.replaceAll(',,', ',');
     const at = option.indexOf('=');
     if (at < 0) return n === 0 ? ([first, option] as const) : ([option, 'on'] as const);
     return [option.slice(0, at), option.slice(at + 1)] as const;

@@ -1,5 +1,5 @@
 // What is ordered of a VM whose guest has not started yet, and of whose memory nobody knows; and of one without a name.
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { BalloonDriver, CONFIG_NUM_PAGES } from '../support/balloon-driver.js';
 import { eventually } from '../support/deadline.js';
 import { Frontend } from '../support/frontend.js';
@@ -14,6 +14,18 @@ const RAM_BYTES = 64 * MIB;
 /** A guest of this size is left with a quarter. */
 const MOST_BYTES = 48 * MIB;
 
+/** A VM of RAM_BYTES whose VMM has connected, and whose driver has not started. */
+async function connected(t: Test) {
+  const wired = wire(t);
+  const [ours, theirs] = socketPair();
+  wired.fleet.adopt(ours, { path: '/balloon', name: NAME });
+  const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
+  const frontend = new Frontend({ socket: theirs, ram });
+  t.teardown(() => frontend.close());
+  await frontend.connect();
+  return { ...wired, frontend };
+}
+
 for (const [size, bytes, then] of [
   ['some of it', 16 * MIB, 16 * MIB],
   ['more than there will be', 10 * 1024 * MIB, MOST_BYTES],
@@ -21,13 +33,7 @@ for (const [size, bytes, then] of [
   ['more pages than the config space can say', 17 * TIB, MOST_BYTES],
 ] as const) {
   void t.test(`a balloon of ${size} is kept until the guest's memory is known`, async (t) => {
-    const { fleet, events } = wire(t);
-    const [ours, theirs] = socketPair();
-    fleet.adopt(ours, { path: '/balloon', name: NAME });
-    const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
-    const frontend = new Frontend({ socket: theirs, ram });
-    t.teardown(() => frontend.close());
-    await frontend.connect();
+    const { fleet, events, frontend } = await connected(t);
     const view = await fleet.control.setTarget(NAME, { balloonBytes: bytes });
     t.match(view, { ramBytes: 0, balloon: { targetBytes: 0 }, orders: [{ order: 'target' }] });
     t.equal(readU32(await frontend.getConfig(), CONFIG_NUM_PAGES), 0, 'nothing is asked of it yet');
@@ -44,13 +50,7 @@ for (const [size, bytes, then] of [
 }
 
 void t.test('a guest is left with what it lives in, unless it is told to do with less', async (t) => {
-  const { fleet } = wire(t);
-  const [ours, theirs] = socketPair();
-  fleet.adopt(ours, { path: '/balloon', name: NAME });
-  const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
-  const frontend = new Frontend({ socket: theirs, ram });
-  t.teardown(() => frontend.close());
-  await frontend.connect();
+  const { fleet, frontend } = await connected(t);
   await BalloonDriver.start(frontend);
   for (const order of [{ balloonBytes: 49 * MIB }, { memoryBytes: 15 * MIB }, { memoryBytes: 0 }]) {
     await t.rejects(
