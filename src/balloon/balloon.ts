@@ -44,7 +44,7 @@ export interface BalloonObserver {
   /** The driver reported how much is in the balloon. */
   actualChanged(): void;
   statsReceived(): void;
-  /** The guest named pages that are in none of its regions; they were skipped. */
+  /** The guest named pages that no region holds which could be discarded; they were skipped. */
   pagesOutside(count: number): void;
   /** A batch of discards was made (`error` null), or some of them failed. */
   discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void;
@@ -118,6 +118,12 @@ export class Balloon implements Device {
     return this.#config.actual * BALLOON_PAGE_BYTES;
   }
 
+  /** The size that the driver last wrote, also where it stopped since. */
+  get heldBytes(): number {
+    const stopped = this.#words[MODE] === PAUSED;
+    return stopped ? (this.#words[PAUSED_ACTUAL] ?? 0) * BALLOON_PAGE_BYTES : this.actualBytes;
+  }
+
   get inhibited(): string | null {
     return this.#inhibited;
   }
@@ -132,6 +138,11 @@ export class Balloon implements Device {
     const pages = Math.floor(bytes / BALLOON_PAGE_BYTES);
     if (pages === this.#config.numPages) return;
     this.#config.numPages = pages;
+    this.#host.configChanged();
+  }
+
+  /** Tells the driver of its target again: one that gave up on it looks at it only then. */
+  remind(): void {
     this.#host.configChanged();
   }
 
@@ -323,12 +334,12 @@ export class Balloon implements Device {
     let outside = 0;
     runs.drain((firstPfn, pages) => {
       const gpa = firstPfn * PAGE_BYTES;
-      const whole = this.#memory.regionOf(gpa, pages * PAGE_BYTES);
+      const whole = this.#memory.discardableRegion(gpa, pages * PAGE_BYTES);
       if (whole !== undefined) {
         visit(whole, (gpa - whole.gpa) / PAGE_BYTES, pages);
         return;
       }
-      for (const slice of this.#memory.slices(gpa, pages * PAGE_BYTES)) {
+      for (const slice of this.#memory.discardable(gpa, pages * PAGE_BYTES)) {
         const count = slice.lenBytes / PAGE_BYTES;
         if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
         else outside += count;
@@ -344,7 +355,7 @@ export class Balloon implements Device {
       this.totals.count('reported', lenBytes);
       // A poisoned page that was discarded would read as zero, and the driver relies on the poison.
       if (this.#inhibited !== null || this.#poisoned) continue;
-      for (const slice of this.#memory.slices(gpa, lenBytes)) {
+      for (const slice of this.#memory.discardable(gpa, lenBytes)) {
         if ('region' in slice) this.#discarder.report(slice.region, slice.offset, slice.lenBytes);
         else this.#observer.pagesOutside(slice.lenBytes / PAGE_BYTES);
       }

@@ -40,7 +40,10 @@ import type { Vring } from './vring.js';
 export interface RequestObserver {
   /** Why the region cannot be served, or null. */
   inspectRegion(description: RegionDescription): string | null;
-  memoryChanged(): void;
+  /** `gpa`: of the region that was added or removed; null: the whole table was replaced. */
+  memoryChanged(gpa: bigint | null): void;
+  /** `gpa`: of the region that cannot be had; null: the whole table cannot, or that is not known. */
+  memoryRefused(error: Error, gpa: bigint | null): void;
   featuresAcked(features: FeatureBits): void;
 }
 
@@ -64,7 +67,8 @@ export interface RequestContext {
   reset(): void;
   setChannel(fd: number): void;
   setDirtyLog(log: DirtyLog): void;
-  changeMemory(change: () => void): void;
+  begin(): void;
+  changeMemory(gpa: bigint | null, change: () => void): void;
   queueSeen(): void;
 }
 
@@ -82,6 +86,8 @@ interface Expectation {
   needs?: number;
   /** It takes rings or memory away: the device must not be at work on them. */
   quiet?: true;
+  /** It brings memory. */
+  memory?: true;
   /** Nothing that is written down of the session changes by it. */
   keeps?: true;
 }
@@ -158,7 +164,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_FEATURES', u64, { act: setFeatures }),
   question('GET_PROTOCOL_FEATURES', empty, { keeps: true, answer: () => encodeU64(PROTOCOL_FEATURES) }),
   command('SET_PROTOCOL_FEATURES', u64, { act: setProtocolFeatures }),
-  command('SET_OWNER', empty, { act: () => undefined }),
+  command('SET_OWNER', empty, { quiet: true, act: (session) => session.begin() }),
   // vhost-user: "recommended that back-ends either ignore this message, or use it to disable all rings"
   command('RESET_OWNER', empty, { quiet: true, act: (session) => session.stop() }),
 
@@ -167,8 +173,13 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     needs: MEM_SLOTS,
     answer: () => encodeU64(BigInt(MAX_MEM_SLOTS)),
   }),
-  command('SET_MEM_TABLE', memoryTable, { quiet: true, fds: [0, MAX_FDS], act: setMemoryTable }),
-  command('ADD_MEM_REG', singleRegion, { needs: MEM_SLOTS, fds: [1, 1], act: addRegion }),
+  command('SET_MEM_TABLE', memoryTable, {
+    quiet: true,
+    memory: true,
+    fds: [0, MAX_FDS],
+    act: setMemoryTable,
+  }),
+  command('ADD_MEM_REG', singleRegion, { needs: MEM_SLOTS, memory: true, fds: [1, 1], act: addRegion }),
   command('REM_MEM_REG', singleRegion, { quiet: true, needs: MEM_SLOTS, fds: [0, 1], act: removeRegion }),
 
   question('SET_LOG_BASE', logRegion, { needs: LOG_SHMFD, fds: [1, 1], answer: setLogBase }),
@@ -263,6 +274,7 @@ export function serveRequest(
     reply = entry.serve(session, message);
   } catch (error) {
     const refused = asRefusal(name, error);
+    if (entry.expects.memory === true) session.observer.memoryRefused(refused, regionOf(message));
     if (entry.isQuestion && entry.refusal === null) {
       throw new FrontendError(`${name} cannot be answered: ${refused.message}`);
     }
@@ -271,6 +283,16 @@ export function serveRequest(
   }
   answer({ name, reply, error: null });
   entry.then(session, message);
+}
+
+/** The guest address of the one region that the message brings; null: it brings more, or none that can be read. */
+function regionOf({ request, payload }: Message): bigint | null {
+  if (request !== FrontendRequest.ADD_MEM_REG) return null;
+  try {
+    return singleRegion.decode(payload).gpa;
+  } catch {
+    return null;
+  }
 }
 
 function asRefusal(name: string, error: unknown): Error {
@@ -329,7 +351,7 @@ function setMemoryTable(session: RequestContext, regions: RegionDescription[], f
     throw new FrontendError(`SET_MEM_TABLE with ${regions.length} regions and ${fds.count} fds`);
   }
   for (const region of regions) inspect(session, region);
-  session.changeMemory(() => {
+  session.changeMemory(null, () => {
     session.memory.replace(
       regions,
       regions.map(() => fds.take()),
@@ -340,11 +362,11 @@ function setMemoryTable(session: RequestContext, regions: RegionDescription[], f
 function addRegion(session: RequestContext, region: RegionDescription, fds: FdBag): void {
   inspect(session, region);
   session.memory.add(region, fds.take());
-  session.observer.memoryChanged();
+  session.observer.memoryChanged(region.gpa);
 }
 
 function removeRegion(session: RequestContext, region: RegionDescription): void {
-  session.changeMemory(() => session.memory.remove(region));
+  session.changeMemory(region.gpa, () => session.memory.remove(region));
 }
 
 function inspect(session: RequestContext, region: RegionDescription): void {

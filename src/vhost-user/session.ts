@@ -114,7 +114,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   ) {
     this.observer = observer;
     this.#keeper = keeper;
-    this.memory = new GuestMemory(state);
+    this.memory = new GuestMemory(state, pid ?? null);
     this.seat = turns.seat(() => observer.throttled(), pid);
     this.device = makeDevice(this.memory, this);
     this.vrings = Array.from({ length: this.device.queueCount }, (_, index) => new Vring(index, this));
@@ -265,6 +265,18 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.status = 0;
   }
 
+  /** SET_OWNER, as for a device that is plugged in after another: protocol features and channel came before. */
+  begin(): void {
+    if (this.running) return;
+    for (const vring of this.vrings) vring.close();
+    this.setDirtyLog(null);
+    this.features = 0n;
+    this.status = 0;
+    this.device.setFeatures(0n);
+    this.memory.replace([], []);
+    if (this.#state === 'stopped') this.#setState('connected');
+  }
+
   /** Takes `fd` over; when it throws, the fd is still the caller's. */
   setChannel(fd: number): void {
     const acknowledged = this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);
@@ -284,20 +296,20 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     if (this.running) this.#channel.open();
   }
 
-  setDirtyLog(log: DirtyLog): void {
+  setDirtyLog(log: DirtyLog | null): void {
     this.dirtyLog?.close();
     this.dirtyLog = log;
   }
 
-  /** Runs a change of guest memory with no ring looking at it. */
-  changeMemory(change: () => void): void {
+  /** Runs a change of guest memory with no ring looking at it. `gpa`: of the region that is changed; null: all of it is. */
+  changeMemory(gpa: bigint | null, change: () => void): void {
     for (const vring of this.vrings) vring.detach();
     try {
       change();
     } finally {
       for (const vring of this.vrings) vring.drain();
     }
-    this.observer.memoryChanged();
+    this.observer.memoryChanged(gpa);
   }
 
   /** A queue was named in the connection's opening messages. */

@@ -38,7 +38,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
     pid: 4242,
     state: 'running',
     ramBytes: 4 * GIB,
-    memory: { sharedBytes: 4 * GIB, ramBytes: 4 * GIB, allocatedBytes: 2 * GIB },
+    memory: { sharedBytes: 4 * GIB, discardableBytes: 4 * GIB, ramBytes: 4 * GIB, allocatedBytes: 2 * GIB },
     balloon: {
       targetBytes: 0,
       actualBytes: 0,
