@@ -85,7 +85,7 @@ export const EVENTS = {
   'vm-ready': { level: 'info', help: 'The guest driver started; its rings run.', action: null },
   'vm-stopped': {
     level: 'info',
-    help: 'The guest driver stopped or reset the device; the target is kept for its return.',
+    help: 'The guest driver stopped or reset the device, or the VM was paused; the target is kept for its return.',
     action: null,
   },
   'vm-disconnected': { level: 'info', help: 'The VMM closed its connection.', action: null },
@@ -205,9 +205,9 @@ export const EVENTS = {
   },
   'pfn-outside-memory': {
     level: 'warn',
-    help: 'The guest gave up pages that lie outside the memory that the VMM shares; the daemon left these pages alone.',
+    help: 'The guest gave up pages that lie outside the memory that can go back to the host: in no region that the VMM shares, or in a file on disk. The daemon left these pages alone.',
     action:
-      'Share all guest memory through backends with `share=on`; if all of it is shared, suspect the guest driver.',
+      'Give all guest memory `memory-backend-ram,share=on`; if all of it has that, suspect the guest driver.',
   },
   'discard-failed': {
     level: 'error',

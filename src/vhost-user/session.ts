@@ -71,7 +71,6 @@ interface HandOver {
 /**
  * One vhost-user connection: a frontend that offers one device to its guest. It owns the connection, the memory
  * mappings and the rings; the device is handed to it.
- *
  * Started means: from a configured ring's SET_VRING_ENABLE(1) until the first SET_VRING_ENABLE(0), GET_VRING_BASE,
  * reset or the end of the connection. Rings are served, and config changes announced, only then.
  */

@@ -51,5 +51,3 @@ export interface DeviceHandOver {
   /** Those it shares the event loop with, if not all of the process. */
   turns?: Turns;
 }
-
-export type TargetBy = 'operator' | 'configuration' | 'policy';

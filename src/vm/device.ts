@@ -18,7 +18,7 @@ import { monotonicNow, msSince, toBoot, toWall, type Monotonic } from '../os/clo
 import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
-import type { DeviceHandOver, DeviceIdentity, DeviceOwner, TargetBy } from './device-owner.js';
+import type { DeviceHandOver, DeviceIdentity, DeviceOwner } from './device-owner.js';
 import { diagnose, ringsSilent, sentence, type Diagnosis } from './diagnosis.js';
 import { FeatureNames } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
@@ -42,6 +42,7 @@ import {
   toldBytes,
   type ServedDevice,
 } from './served-device.js';
+import type { TargetBy } from './targets.js';
 import { StatsAsker } from './stats-asker.js';
 import { Progress } from './progress.js';
 import { Troubles } from './troubles.js';

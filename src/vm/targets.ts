@@ -2,9 +2,11 @@
 import type { TargetRequest } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { amountOf } from '../policy/settings.js';
-import type { TargetBy } from './device-owner.js';
 import { PARTS, type Part } from './kinds.js';
 import type { Orders, Wishes } from './orders.js';
+
+/** The word by which a target holds. */
+export type TargetBy = 'operator' | 'configuration' | 'policy';
 
 /** The memory of a guest, and what it cannot live without, in bytes. */
 interface GuestSize {
