@@ -82,6 +82,8 @@ interface Expectation {
   needs?: number;
   /** It takes rings or memory away: the device must not be at work on them. */
   quiet?: true;
+  /** It stops the device: the guest may use all of its memory afterwards. 'zero': where it brings a 0. */
+  ends?: 'always' | 'zero';
   /** Nothing that is written down of the session changes by it. */
   keeps?: true;
 }
@@ -160,7 +162,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_PROTOCOL_FEATURES', u64, { act: setProtocolFeatures }),
   command('SET_OWNER', empty, { act: () => undefined }),
   // vhost-user: "recommended that back-ends either ignore this message, or use it to disable all rings"
-  command('RESET_OWNER', empty, { quiet: true, act: (session) => session.stop() }),
+  command('RESET_OWNER', empty, { quiet: true, ends: 'always', act: (session) => session.stop() }),
 
   question('GET_MAX_MEM_SLOTS', empty, {
     keeps: true,
@@ -184,7 +186,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_VRING_BASE', vringState, {
     act: (session, { index, num }) => session.ring(index).setBase(num),
   }),
-  question('GET_VRING_BASE', vringState, { quiet: true, answer: getVringBase }),
+  question('GET_VRING_BASE', vringState, { quiet: true, ends: 'always', answer: getVringBase }),
   command('SET_VRING_KICK', vringFd, { fds: [0, 1], act: setKick, then: (session) => session.start() }),
   command('SET_VRING_CALL', vringFd, { fds: [0, 1], act: setCall }),
   command('SET_VRING_ERR', vringFd, { fds: [0, 1], act: setErr }),
@@ -195,6 +197,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   }),
   command('SET_VRING_ENABLE', vringState, {
     quiet: true,
+    ends: 'zero',
     act: setEnable,
     then: (session, { num }) => {
       if (num === 1) session.start();
@@ -219,8 +222,13 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     needs: CONFIG,
     act: (session, { offset, bytes }) => session.device.writeConfig(offset, bytes),
   }),
-  command('RESET_DEVICE', empty, { quiet: true, needs: RESET, act: (session) => session.reset() }),
-  command('SET_STATUS', u64, { quiet: true, needs: STATUS, act: setStatus }),
+  command('RESET_DEVICE', empty, {
+    quiet: true,
+    ends: 'always',
+    needs: RESET,
+    act: (session) => session.reset(),
+  }),
+  command('SET_STATUS', u64, { quiet: true, ends: 'zero', needs: STATUS, act: setStatus }),
   question('GET_STATUS', empty, {
     keeps: true,
     needs: STATUS,
@@ -235,6 +243,17 @@ const NAMES: ReadonlyMap<number, string> = new Map(
 /** Whether the request is one that the device must not be at work for. */
 export function needsQuiet(request: number): boolean {
   return REQUESTS.get(request)?.expects.quiet === true;
+}
+
+/** Whether the request stops a device that runs, if it is not refused. */
+export function endsDevice(request: number, payload: Uint8Array): boolean {
+  const ends = REQUESTS.get(request)?.expects.ends;
+  if (ends !== 'zero') return ends === 'always';
+  // SET_STATUS brings the status alone; SET_VRING_ENABLE the ring, and behind it whether it is enabled.
+  return (
+    payload.length === 8 &&
+    (request === FrontendRequest.SET_STATUS ? payload : payload.subarray(4)).every((byte) => byte === 0)
+  );
 }
 
 /** Whether the session's record may be another one after the request. */

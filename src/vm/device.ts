@@ -22,6 +22,7 @@ import type { DeviceHandOver, DeviceIdentity, DeviceOwner, TargetBy } from './de
 import { diagnose, ringsSilent, sentence, type Diagnosis } from './diagnosis.js';
 import { FeatureNames } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
+import { HugePageWatch } from './huge-page-watch.js';
 import {
   DEVICE_KINDS,
   KINDS,
@@ -40,6 +41,7 @@ import { Troubles } from './troubles.js';
 
 export class VmDevice implements SessionObserver, BalloonObserver {
   readonly meters = new VmMeters();
+  readonly hugePages: HugePageWatch;
   readonly kind: DeviceKind;
   readonly #kind: Kind;
   readonly #owner: DeviceOwner<VmDevice>;
@@ -80,18 +82,16 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#keeper = keeper;
     this.#fd = fd;
     this.#emit = emit;
+    this.hugePages = new HugePageWatch(emit);
     this.#connectedAt = found === null ? monotonicNow() : momentOf(found.connectedBootMs, found.connectedAt);
     this.#session = new Session(
       fd,
       this,
       (memory, host) => {
-        this.#balloon = this.#kind.make(
-          memory,
-          host,
-          this,
-          offeredBits(options.features),
-          options.discardDelaySeconds * 1000,
-        );
+        this.#balloon = this.#kind.make(memory, host, this, offeredBits(options.features), {
+          delayMs: options.discardDelaySeconds * 1000,
+          discardsUntold: options.discardsUntold,
+        });
         return this.#balloon;
       },
       { ...shared, state, keeper, found: found?.session ?? null, pid: owner.pid },
@@ -199,7 +199,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       values === null || receivedAt === null
         ? null
         : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt };
-    return { state, targetBytes, actualBytes, inhibited, stats };
+    return { state, targetBytes, actualBytes, inhibited, stats, pooled: this.#session.memory.pooled };
   }
 
   /** The device in the control API. */
@@ -234,11 +234,11 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   /** `ofLimits`: what is wrong with the limits of the VM; null: nothing. */
   diagnosis(ofLimits: Diagnosis | null): Diagnosis | null {
-    const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
     const { targetBytes, actualBytes } = this.#balloon;
     const { memory, seat, state, features } = this.#session;
+    const heldBytes = memory.balloonedPages * PAGE_BYTES;
     return diagnose({
-      problem: this.#troubles.gravest(memory) ?? ofLimits,
+      problem: this.#troubles.gravest(memory) ?? this.hugePages.diagnosis(heldBytes) ?? ofLimits,
       state,
       driver: this.#kind.driver,
       connectedMs: msSince(this.#connectedAt),
@@ -246,8 +246,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       targetBytes: this.#sizesItself ? actualBytes : targetBytes,
       actualBytes,
       ramBytes: this.#owner.ramBytes,
-      heldBytes: memory.balloonedPages * PAGE_BYTES,
-      guestFreeBytes: free ?? null,
+      heldBytes,
+      guestFreeBytes: this.#balloon.stats.values?.get(STAT_NAMES[4]) ?? null,
       answered: this.#inAndOut() !== this.#movedBytes,
       statsAgeMs: this.#asker.ageMs(features),
       statsIntervalMs: this.#asker.intervalSeconds * 1000,
