@@ -15,14 +15,14 @@ import { Discarder, type DiscardResult } from '../memory/discard.js';
 import { DriverError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import { deflatePages, inflatePages } from '../memory/owed-pages.js';
-import { Refiller, type Shortage } from '../memory/refill.js';
+import { Refiller } from '../memory/refill.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { SystemError } from '../os/errors.js';
 import { readChain, type Chain } from '../virtqueue/chain.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
 import { BalloonConfig } from './config.js';
 import { GuestStats } from './guest-stats.js';
-import { HugePageKeeper } from './huge-page-keeper.js';
+import { HugePageKeeper, type HugePageObserver } from './huge-page-keeper.js';
 import { PageRuns } from './page-runs.js';
 import { queueCount, queueRole } from './queue-roles.js';
 import { BalloonTotals } from './totals.js';
@@ -46,24 +46,12 @@ export interface BalloonObserver {
   /** The driver reported how much is in the balloon. */
   actualChanged(): void;
   statsReceived(): void;
-  /** The guest named pages that are in none of its regions; they were skipped. */
+  /** The guest named pages that no region holds which could be discarded; they were skipped. */
   pagesOutside(count: number): void;
   /** A batch of discards was made (`error` null), or some of them failed. */
   discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void;
   poisonActive(poisonVal: number): void;
   readonly hugePages: HugePageObserver;
-}
-
-/** The part about memory on hugetlbfs, whose pages do not come back by themselves once they were discarded. */
-export interface HugePageObserver {
-  /** A driver started. */
-  restarted(): void;
-  /** Pages are kept: the guest uses them again without telling first. Once for each driver and reason. */
-  kept(why: 'reports' | 'driver'): void;
-  /** Guest memory lacks pages, and the pool has none; told again as long as that is so. */
-  short(shortage: Shortage): void;
-  /** It has them again. */
-  enough(): void;
 }
 
 /** What an operator may say of discards. */
@@ -159,6 +147,12 @@ export class Balloon implements Device {
     return this.#config.actual * BALLOON_PAGE_BYTES;
   }
 
+  /** The size that the driver last wrote, also where it stopped since. */
+  get heldBytes(): number {
+    const stopped = this.#words[MODE] === PAUSED;
+    return stopped ? (this.#words[PAUSED_ACTUAL] ?? 0) * BALLOON_PAGE_BYTES : this.actualBytes;
+  }
+
   get inhibited(): string | null {
     return this.#inhibited;
   }
@@ -173,6 +167,11 @@ export class Balloon implements Device {
     const pages = Math.floor(bytes / BALLOON_PAGE_BYTES);
     if (pages === this.#config.numPages) return;
     this.#config.numPages = pages;
+    this.#host.configChanged();
+  }
+
+  /** Tells the driver of its target again: one that gave up on it looks at it only then. */
+  remind(): void {
     this.#host.configChanged();
   }
 
@@ -410,12 +409,12 @@ export class Balloon implements Device {
     let outside = 0;
     runs.drain((firstPfn, pages) => {
       const gpa = firstPfn * PAGE_BYTES;
-      const whole = this.#memory.regionOf(gpa, pages * PAGE_BYTES);
+      const whole = this.#memory.discardableRegion(gpa, pages * PAGE_BYTES);
       if (whole !== undefined) {
         visit(whole, (gpa - whole.gpa) / PAGE_BYTES, pages);
         return;
       }
-      for (const slice of this.#memory.slices(gpa, pages * PAGE_BYTES)) {
+      for (const slice of this.#memory.discardable(gpa, pages * PAGE_BYTES)) {
         const count = slice.lenBytes / PAGE_BYTES;
         if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
         else outside += count;
@@ -431,7 +430,7 @@ export class Balloon implements Device {
       this.totals.count('reported', lenBytes);
       // A poisoned page that was discarded would read as zero, and the driver relies on the poison.
       if (this.#inhibited !== null || this.#poisoned) continue;
-      for (const slice of this.#memory.slices(gpa, lenBytes)) {
+      for (const slice of this.#memory.discardable(gpa, lenBytes)) {
         if (!('region' in slice)) this.#observer.pagesOutside(slice.lenBytes / PAGE_BYTES);
         else if (!this.#keeper.keeps(slice.region, 'reports'))
           this.#discarder.report(slice.region, slice.offset, slice.lenBytes);

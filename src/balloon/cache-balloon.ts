@@ -95,6 +95,14 @@ export class CacheBalloon implements Device {
     return pages * BALLOON_PAGE_BYTES;
   }
 
+  /** The same, also where its driver stopped since. */
+  get heldBytes(): number {
+    if (this.#running) return this.actualBytes;
+    const told = this.#has('VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM');
+    const pages = told ? this.#memory.balloonedPages : (this.#words[PAUSED_ACTUAL] ?? 0);
+    return pages * BALLOON_PAGE_BYTES;
+  }
+
   get inhibited(): string | null {
     return this.#inhibited;
   }
@@ -109,6 +117,10 @@ export class CacheBalloon implements Device {
     const pages = Math.floor(bytes / BALLOON_PAGE_BYTES);
     if (pages === this.#config.numPages) return;
     this.#config.numPages = pages;
+    this.#host.configChanged();
+  }
+
+  remind(): void {
     this.#host.configChanged();
   }
 
@@ -264,7 +276,7 @@ export class CacheBalloon implements Device {
   #eachRun(runs: BlockRuns, visit: (region: GuestRegion, first: number, count: number) => void): void {
     let outside = 0;
     runs.drain((firstPfn, pages) => {
-      for (const slice of this.#memory.slices(firstPfn * PAGE_BYTES, pages * PAGE_BYTES)) {
+      for (const slice of this.#memory.discardable(firstPfn * PAGE_BYTES, pages * PAGE_BYTES)) {
         const count = slice.lenBytes / PAGE_BYTES;
         if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
         else outside += count;

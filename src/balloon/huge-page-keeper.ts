@@ -1,5 +1,17 @@
+import type { Shortage } from '../memory/refill.js';
 import type { GuestRegion } from '../memory/region.js';
-import type { HugePageObserver } from './balloon.js';
+
+/** What a balloon tells of memory on hugetlbfs, whose pages do not come back by themselves once they were discarded. */
+export interface HugePageObserver {
+  /** A driver started. */
+  restarted(): void;
+  /** Pages are kept: the guest uses them again without telling first. Once for each driver and reason. */
+  kept(why: 'reports' | 'driver'): void;
+  /** Guest memory lacks pages, and the pool has none; told again as long as that is so. */
+  short(shortage: Shortage): void;
+  /** It has them again. */
+  enough(): void;
+}
 
 /** By what a guest gives pages up, and uses them again without telling first. */
 type Untold = Parameters<HugePageObserver['kept']>[0];

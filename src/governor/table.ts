@@ -105,7 +105,8 @@ export function pauseAll({ flags }: VmTable): void {
 function readSizes(table: VmTable, row: number, { ramBytes, allocatedBytes, figures }: Measured): void {
   const { targetBytes, actualBytes, cache } = figures;
   table.targetBytes[row] = targetBytes;
-  table.actualBytes[row] = actualBytes;
+  // The balloon of a driver that stopped may be the guest's again, as after a reset.
+  table.actualBytes[row] = figures.state === 'running' ? actualBytes : 0;
   table.cacheLimitBytes[row] = cache?.targetBytes ?? 0;
   // The amount that the guest says to hold, as far as it is not on the host.
   const absent = Math.max(0, ramBytes - allocatedBytes - actualBytes);

@@ -29,7 +29,7 @@ export interface Shortage {
 }
 
 /** What a Refiller needs of the device, and tells it. None of these may throw. */
-export interface RefillHost {
+interface RefillHost {
   /** A discard is under way: the two take turns. */
   readonly discarding: boolean;
   /** The refiller is not at work any more: discards may be. */

@@ -40,6 +40,10 @@ export class GuestRegion {
   readonly ledger: PageLedger;
   /** Null where a discarded page comes back by itself: everywhere but on hugetlbfs. */
   readonly missing: MissingPages | null;
+  /** Whether memory that the guest gives up in it can go back to the host. */
+  readonly discardable: boolean;
+  /** Whether the daemon may touch its bytes: a file system that the VMM serves itself could hold whoever does for ever. */
+  readonly readable: boolean;
   /** Its file was found to be too short. */
   shrunk = false;
   readonly #lostBefore: boolean;
@@ -48,8 +52,14 @@ export class GuestRegion {
    * Maps what `description` says of `fd`, which belongs to the region from then on; when it throws, the fd is
    * still the caller's. Throws FrontendError when the description cannot be true. The ledger is kept in `state`,
    * where it may be `found`: such a region is lost when its file was cut short in the meantime, and not refused.
+   * `vmmPid`: the process that opened the file; null: it is not known.
    */
-  constructor(description: RegionDescription, fd: number, state: StateFile, found: FoundPages | null = null) {
+  constructor(
+    description: RegionDescription,
+    fd: number,
+    state: StateFile,
+    { found = null, vmmPid = null }: { found?: FoundPages | null; vmmPid?: number | null } = {},
+  ) {
     const { gpa, sizeBytes, userAddr, mmapOffset } = description;
     const where = describeRegion(description);
     if (sizeBytes === 0n) throw new FrontendError(`${where} is empty`);
@@ -61,14 +71,11 @@ export class GuestRegion {
     if ([gpa, sizeBytes, userAddr, mmapOffset].some((value) => value % page !== 0n)) {
       throw new FrontendError(`${where} is not aligned to 4 KiB`);
     }
-    this.file = describeFile(fd);
-    if (this.file.kind === 'other') {
-      // A file system that the VMM serves itself could hold every access to it for ever.
-      throw new FrontendError(
-        `${where} is not in a memfd, tmpfs or hugetlbfs file: use memory-backend-ram,share=on`,
-      );
-    }
-    this.shrunk = mmapOffset + sizeBytes > BigInt(this.file.sizeBytes);
+    this.file = describeFile(fd, vmmPid);
+    const { kind } = this.file;
+    this.discardable = kind === 'shmem' || kind === 'hugetlbfs';
+    this.readable = kind !== 'other';
+    this.shrunk = this.readable && mmapOffset + sizeBytes > BigInt(this.file.sizeBytes);
     this.#lostBefore = found?.lost ?? false;
     if (this.shrunk && found === null) {
       throw new FrontendError(
@@ -120,6 +127,7 @@ export class GuestRegion {
 
   /** Looks whether the file still holds all of it; false makes it lost. */
   checkFile(): boolean {
+    if (!this.readable) return true;
     const end = Number(this.description.mmapOffset) + this.sizeBytes;
     this.shrunk ||= fileBytes(this.fd) < end;
     return !this.shrunk;

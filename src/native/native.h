@@ -72,6 +72,7 @@ int bd_set_nonblocking(int fd);
 int64_t bd_offset(int fd);
 int64_t bd_set_offset(int fd, off_t offset);
 /* Frees that part of a file; it reads as zeros then. */
+int bd_is_memory(int fd);
 int bd_punch(int fd, off_t offset, off_t length);
 
 /* mapping.c: shared file mappings. */

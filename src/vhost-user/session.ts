@@ -72,7 +72,6 @@ interface HandOver {
 /**
  * One vhost-user connection: a frontend that offers one device to its guest. It owns the connection, the memory
  * mappings and the rings; the device is handed to it.
- *
  * Started means: from a configured ring's SET_VRING_ENABLE(1) until the first SET_VRING_ENABLE(0), GET_VRING_BASE,
  * reset or the end of the connection. Rings are served, and config changes announced, only then.
  */
@@ -117,7 +116,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   ) {
     this.observer = observer;
     this.#keeper = keeper;
-    this.memory = new GuestMemory(state);
+    this.memory = new GuestMemory(state, pid ?? null);
     this.seat = turns.seat(() => observer.throttled(), pid);
     this.device = makeDevice(this.memory, this);
     this.vrings = Array.from({ length: this.device.queueCount }, (_, index) => new Vring(index, this));
@@ -260,6 +259,18 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.status = 0;
   }
 
+  /** SET_OWNER, as for a device that is plugged in after another: protocol features and channel came before. */
+  begin(): void {
+    if (this.running) return;
+    for (const vring of this.vrings) vring.close();
+    this.setDirtyLog(null);
+    this.features = 0n;
+    this.status = 0;
+    this.device.setFeatures(0n);
+    this.memory.replace([], []);
+    if (this.#state === 'stopped') this.#setState('connected');
+  }
+
   /** Takes `fd` over; when it throws, the fd is still the caller's. */
   setChannel(fd: number): void {
     const acknowledged = this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);
@@ -279,20 +290,20 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     if (this.running) this.#channel.open();
   }
 
-  setDirtyLog(log: DirtyLog): void {
+  setDirtyLog(log: DirtyLog | null): void {
     this.dirtyLog?.close();
     this.dirtyLog = log;
   }
 
-  /** Runs a change of guest memory with no ring looking at it. */
-  changeMemory(change: () => void): void {
+  /** Runs a change of guest memory with no ring looking at it. `gpa`: of the region that is changed; null: all of it is. */
+  changeMemory(gpa: bigint | null, change: () => void): void {
     for (const vring of this.vrings) vring.detach();
     try {
       change();
     } finally {
       for (const vring of this.vrings) vring.drain();
     }
-    this.observer.memoryChanged();
+    this.observer.memoryChanged(gpa);
   }
 
   /** A queue was named in the connection's opening messages. */
@@ -341,7 +352,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
 
   readonly #readOn = (): void => this.#connection.readOn();
 
-  /** Whether nothing is at work on what the request takes away; else it is read again when that is so. */
+  /** Whether nothing is at work on what the request takes away; else the request is read again then. */
   #quiet(request: number, payload: Uint8Array): boolean {
     if (!needsQuiet(request)) return true;
     if (this.#state !== 'running' || !endsDevice(request, payload)) {
@@ -364,10 +375,9 @@ export class Session implements VringContext, RequestContext, DeviceHost {
       if (error !== null) this.#refused(name, error, reply !== null || acknowledge);
     });
     if (this.#unsaved && !this.#closed) this.save();
-    if (!this.#ending) return;
+    const refused = this.#ending && this.#state === 'running';
     this.#ending = false;
-    if (!this.running) return;
-    // It was refused.
+    if (!refused) return;
     this.device.goOn();
     for (const vring of this.vrings) vring.drain();
   }

@@ -1,6 +1,6 @@
 /** What is told of a VM whose memory is on hugetlbfs: pages that are kept, and pages that the pool does not have. */
 import { formatSize } from '../../protocol/control/size.js';
-import type { HugePageObserver } from '../balloon/balloon.js';
+import type { HugePageObserver } from '../balloon/huge-page-keeper.js';
 import type { Shortage } from '../memory/refill.js';
 import type { Emit } from '../ops/event-log.js';
 import { hugePagePool, type HugePagePool } from '../os/huge-pages.js';
@@ -70,7 +70,7 @@ function waiting(bytes: number, pool: string, { pageBytes }: HugePagePool): Diag
 function atRisk(bytes: number, pool: string, { pageBytes }: HugePagePool): Diagnosis {
   return {
     code: 'huge-pages-short',
-    text: `the guest was reset and may use ${formatSize(bytes)} of memory for which there is no huge page, because ${pool}`,
+    text: `the guest was reset or its VM paused, and ${formatSize(bytes)} of its memory have no huge page, because ${pool}`,
     remedy: `stop the program that took the huge pages, or reserve more (${sysfs(pageBytes)}), at once; the VMM dies of SIGBUS when the guest touches that memory`,
   };
 }

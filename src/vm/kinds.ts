@@ -39,6 +39,8 @@ export interface DeviceOptions {
 export interface AnyBalloon extends Device {
   readonly targetBytes: number;
   readonly actualBytes: number;
+  /** The last of `actualBytes`, also where the driver stopped since. */
+  readonly heldBytes: number;
   /** The reason why nothing is discarded; null: pages are discarded. */
   readonly inhibited: string | null;
   readonly totals: Balloon['totals'];
@@ -46,6 +48,8 @@ export interface AnyBalloon extends Device {
   /** How long the discard that is under way has been, in milliseconds; 0: there is none. */
   readonly discardingMs: number;
   setTarget(bytes: number): void;
+  /** Tells the driver of its target again. */
+  remind(): void;
   setInhibited(reason: string | null): Promise<void>;
 }
 

@@ -14,6 +14,7 @@ export class Troubles {
   #standing: Diagnosis | null = null;
   #memoryLost: Diagnosis | null = null;
   #tooFewQueues: Diagnosis | null = null;
+  #memoryRefused: { readonly gpa: bigint | null; readonly diagnosis: Diagnosis } | null = null;
   #discardError: SystemError | null = null;
   #failedRanges = 0;
 
@@ -38,12 +39,30 @@ export class Troubles {
 
   /** The gravest of those that stand; null: there is none. */
   gravest(memory: GuestMemory): Diagnosis | null {
-    return (memory.lost === null ? null : this.#memoryLost) ?? this.#standing ?? this.#discards(memory);
+    return (
+      (memory.lost === null ? null : this.#memoryLost) ??
+      this.#standing ??
+      this.#memoryRefused?.diagnosis ??
+      this.#discards(memory)
+    );
   }
 
   /** A driver starts anew, or there is none any more. */
   forget(): void {
     this.#standing = null;
+    this.#memoryRefused = null;
+  }
+
+  /** `gpa`: of the region that cannot be had; null: the whole table cannot. */
+  memoryRefused(error: Error, gpa: bigint | null): void {
+    const diagnosis = inTwo('memory-refused', error.message, 'restart the VM with other memory');
+    const text = `the daemon refused memory of the VM, since ${diagnosis.text}`;
+    this.#memoryRefused = { gpa, diagnosis: { ...diagnosis, text } };
+  }
+
+  /** The region there, or for null all memory, was taken or went. */
+  memoryTaken(gpa: bigint | null): void {
+    if (gpa === null || this.#memoryRefused?.gpa === gpa) this.#memoryRefused = null;
   }
 
   /** False: it was known already. */

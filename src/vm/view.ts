@@ -30,7 +30,12 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
     pid: vm.pid,
     state: lead?.figures.state ?? 'connected',
     ramBytes,
-    memory: { sharedBytes: vm.sharedBytes, ramBytes, allocatedBytes: vm.allocatedBytes },
+    memory: {
+      sharedBytes: vm.sharedBytes,
+      ramBytes,
+      discardableBytes: vm.discardableBytes,
+      allocatedBytes: vm.allocatedBytes,
+    },
     balloon: viewOf('balloon') ?? NO_BALLOON,
     cache: viewOf('cache') ?? null,
     inhibited: vm.inhibited,

@@ -162,7 +162,7 @@ void t.test('and as much of it as the pool has: the verdict says what is missing
     await served.until(({ diagnosis }) => diagnosis?.code === 'huge-pages-short', 'the verdict says so');
     t.match(
       served.view.verdict,
-      /^the guest was reset and may use 10 MiB of memory for which there is no huge page/,
+      /^the guest was reset or its VM paused, and 10 MiB of its memory have no huge page/,
     );
     const again = await BalloonDriver.start(frontend);
     t.ok(await served.device.refreshStats(5000), 'the next driver is served');

@@ -510,6 +510,7 @@ void t.test('a guest is not believed to hold what the host has', (t) => {
     name: 'liar',
     pid: FIRST_PID,
     ramBytes: RAM_BYTES,
+    sharedBytes: RAM_BYTES,
     allocatedBytes: RAM_BYTES,
     limitable: false,
     cgroup: { usage: () => null, watch: () => null, unwatch: () => undefined },

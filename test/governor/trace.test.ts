@@ -29,6 +29,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
     name,
     pid,
     ramBytes: RAM_BYTES,
+    sharedBytes: RAM_BYTES,
     allocatedBytes: allocatedBytes ?? USED_BYTES,
     limitable: false,
     cgroup: { usage: () => null, watch: () => null, unwatch: () => undefined },
