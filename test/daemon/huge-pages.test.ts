@@ -6,7 +6,7 @@ import { eventually } from '../support/deadline.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { HUGE_PAGE_BYTES, OwnPool } from '../support/huge-pages.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
-import { bits } from '../support/wire.js';
+import { bits, encodeVringState, REQUEST } from '../support/wire.js';
 
 /** 4 KiB pages of a huge page. */
 const HUGE = HUGE_PAGE_BYTES / PAGE_BYTES;
@@ -190,6 +190,42 @@ void t.test('a VM that was paused goes on with its balloon, and the pool gets th
       () => `the pool has ${pool.free} of ${COUNT} pages again`,
     );
     await driver.deflate(GIVEN);
+    touchAll(frontend.ram);
+    t.equal(deaths(frontend.ram), 0);
+  });
+});
+
+void t.test('a guest that gives anew what it misses since its reset misses it no longer', async (t) => {
+  await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
+    await driver.inflate(GIVEN);
+    await served.discarded();
+    const giveBack = pool.take(COUNT);
+    await driver.reset();
+    const again = await BalloonDriver.start(frontend);
+    await served.until(({ diagnosis }) => diagnosis?.code === 'huge-pages-short', 'the verdict says so');
+    await again.inflate(GIVEN);
+    await served.until(({ diagnosis }) => diagnosis === null, 'the verdict is over');
+    t.equal(pool.free, 0, 'though the pool has none');
+    giveBack();
+    await again.deflate(GIVEN);
+    touchAll(frontend.ram);
+    t.equal(deaths(frontend.ram), 0);
+  });
+});
+
+void t.test('a request that would stop the device and is refused leaves it as it was', async (t) => {
+  await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
+    await driver.inflate(GIVEN);
+    await served.discarded();
+    const refused = frontend.request(REQUEST.SET_VRING_ENABLE, encodeVringState(99, 0), { needReply: true });
+    await t.rejects(refused, /refused/);
+    t.equal(served.view.state, 'running');
+    await eventually(
+      () => pool.free === COUNT,
+      () => `the pool has ${pool.free} of ${COUNT} pages again`,
+    );
+    await driver.deflate(GIVEN);
+    t.equal(pool.free, 0);
     touchAll(frontend.ram);
     t.equal(deaths(frontend.ram), 0);
   });

@@ -35,7 +35,7 @@ void t.test('a guest waits for huge pages that another VM has, and neither VMM d
   await daemon.until('first', (vm) => vm.balloon.actualBytes < balloon.actualBytes, 'it goes on');
   await second.kill();
   await daemon.until('first', (vm) => vm.balloon.actualBytes === 0, 'it has all of its memory again');
-  t.ok(await first.eat(400, SLOW_MS), 'and uses it');
+  t.ok(await first.eat(330, SLOW_MS), 'and uses it');
   t.equal(await first.verify(), 0);
   t.equal((await daemon.show('first')).diagnosis, null);
 });
