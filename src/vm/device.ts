@@ -9,7 +9,7 @@ import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import type { FeatureBits } from '../../protocol/virtio/features.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import type { BalloonObserver } from '../balloon/balloon.js';
-import { mapsPrivately } from '../host/peer.js';
+import { mapsPrivately, peerReportsToOwnBalloon } from '../host/peer.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
@@ -226,6 +226,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       problem: this.#troubles.gravest(memory) ?? this.hugePages.diagnosis(heldBytes) ?? ofLimits,
       state,
       driver: this.#kind.driver,
+      ownBalloon: () => peerReportsToOwnBalloon(this.#owner.pid),
       connectedMs: msSince(this.#connectedAt),
       stillMs: this.#progress.stillMs,
       targetBytes: this.#sizesItself ? actualBytes : targetBytes,
@@ -298,7 +299,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   memoryChanged(gpa: bigint | null): void {
     this.#troubles.memoryTaken(gpa);
     const { regions, sizeBytes } = this.#session.memory;
-    this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory, regions: ${regions.length}`, {
+    const mapped = `${formatSize(sizeBytes)} of guest memory, regions: ${regions.length}`;
+    this.#emit('memory-mapped', mapped, {
       regions: regions.length,
       bytes: sizeBytes,
       backingPageBytes: Math.max(0, ...regions.map((region) => region.file.pageBytes)),
@@ -308,9 +310,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   featuresAcked(features: FeatureBits): void {
     const names = this.#featureNames.of(features);
-    this.#emit('features-negotiated', `the guest driver of the ${this.words} acked its features`, {
-      features: names,
-    });
+    const acked = `the guest driver of the ${this.words} acked its features`;
+    this.#emit('features-negotiated', acked, { features: names });
   }
 
   stateChanged(state: SessionState): void {
@@ -424,9 +425,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   }
 
   poisonActive(poisonVal: number): void {
-    this.#emit('page-poison-active', 'reported pages are kept: the guest relies on their poison', {
-      poisonVal,
-    });
+    const kept = 'reported pages are kept: the guest relies on their poison';
+    this.#emit('page-poison-active', kept, { poisonVal });
   }
 
   get #sizesItself(): boolean {

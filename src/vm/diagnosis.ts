@@ -38,6 +38,8 @@ export interface Symptoms {
   state: SessionState;
   /** The guest's driver for the device, by the name of its module. */
   driver: Kind['driver'];
+  /** Whether the VMM has a balloon of its own that takes reports of free pages. */
+  ownBalloon: () => boolean;
   /** Milliseconds since the VMM connected, and since the target moved, the balloon got nearer to it, or the driver started. */
   connectedMs: number;
   stillMs: number;
@@ -70,13 +72,7 @@ export interface Symptoms {
 export function diagnose(symptoms: Symptoms): Diagnosis | null {
   const { problem, state, pinnedBy } = symptoms;
   if (problem !== null) return problem;
-  if (state === 'connected' && symptoms.connectedMs > PATIENCE_MS) {
-    return {
-      code: 'no-driver',
-      text: 'no guest driver has started yet',
-      remedy: `check that the guest has ${symptoms.driver} (lsmod) and has booted`,
-    };
-  }
+  if (state === 'connected' && symptoms.connectedMs > PATIENCE_MS) return noDriver(symptoms);
   const waited = symptoms.stillMs > PATIENCE_MS;
   if (state === 'running' && symptoms.silentRings && waited) {
     return {
@@ -105,6 +101,19 @@ export function diagnose(symptoms: Symptoms): Diagnosis | null {
   }
   const isStuck = symptoms.stillMs > STUCK_MS;
   return (isStuck ? stuck(symptoms) : null) ?? deadStatistics(symptoms) ?? notDiscardable(symptoms);
+}
+
+function noDriver({ driver, ownBalloon }: Symptoms): Diagnosis {
+  const [code, text] = ['no-driver', 'no guest driver has started yet'] as const;
+  if (!ownBalloon()) {
+    return { code, text, remedy: `check that the guest has ${driver} (lsmod) and has booted` };
+  }
+  // The probe of the second one ends with EBUSY (-16), and no module that is loaded changes that.
+  return {
+    code,
+    text: `${text}; QEMU's own balloon has free page reporting, too, and Linux serves one such device`,
+    remedy: "start QEMU without its own virtio-balloon (libvirt: <memballoon model='none'/>)",
+  };
 }
 
 function stopped({ actualBytes, targetBytes }: Symptoms): Diagnosis | null {

@@ -3,6 +3,7 @@ import { passedOnStep } from '../../protocol/control/refusal.js';
 import { DIAGNOSIS_CODES, type DiagnosisCode } from '../../protocol/control/diagnosis.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
+import { OutsideError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { SystemError } from '../os/errors.js';
 import { MAX_REASON } from '../vhost-user/session-record.js';
@@ -77,7 +78,10 @@ export class Troubles {
     this.#standing = {
       code: 'ring-stopped',
       text: `ring ${index} is stopped, since ${error.message}`,
-      remedy: "reload the guest's balloon driver",
+      remedy:
+        error instanceof OutsideError
+          ? "give the VM memory-backend-ram,share=on for all of its memory; where it has that, reload the guest's balloon driver"
+          : "reload the guest's balloon driver",
     };
   }
 
