@@ -24,6 +24,8 @@ export const DIAGNOSIS_CODES = [
   'discards-failed',
   'memory-cut',
   'memory-unavailable',
+  'huge-pages-short',
+  'huge-pages-kept',
   'limit-too-low',
   'limits-denied',
   'limits-read-only',

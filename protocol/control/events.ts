@@ -203,6 +203,23 @@ export const EVENTS = {
     help: 'The guest poisons free pages with a non-zero value, so the daemon keeps the pages that the guest reports free.',
     action: 'Boot the guest without `page_poison=1` if the host should get reported pages back.',
   },
+  'huge-pages-kept': {
+    level: 'warn',
+    help: 'The memory of the guest is on hugetlbfs, and the daemon keeps pages that the guest uses again without telling first: pages that it reports free, or that a driver without `VIRTIO_BALLOON_F_MUST_TELL_HOST` or a page cache balloon gives up. Discarded, such a page would have no claim to the pool, and the VMM would die of SIGBUS when the guest touches the page while the pool is empty. The event comes once for each driver and reason.',
+    action:
+      'Set `discard-untold-huge-pages = true` for the VM if the pool always has pages left; otherwise nothing.',
+  },
+  'huge-pages-short': {
+    level: 'error',
+    help: 'The guest takes memory back that is on hugetlbfs, and the pool has no pages for it: `guestWaits` says whether the daemon holds the answer to the guest back (true), or the guest was reset and may touch the memory at any time (false), whereupon its VMM dies of SIGBUS. The daemon asks the pool again and again; other rings and VMs go on.',
+    action:
+      'Stop the program that took the huge pages, or reserve more: the event has the figures of the pool, and its message names the file to write to.',
+  },
+  'huge-pages-enough': {
+    level: 'info',
+    help: 'After `huge-pages-short`: all of the memory that the guest took back has huge pages again.',
+    action: null,
+  },
   'pfn-outside-memory': {
     level: 'warn',
     help: 'The guest gave up pages that lie outside the memory that can go back to the host: in no region that the VMM shares, or in a file on disk. The daemon left these pages alone.',

@@ -21,6 +21,7 @@ import type { BalloonObserver } from './balloon.js';
 import { BlockRuns } from './block-runs.js';
 import { CacheConfig } from './cache-config.js';
 import { CacheStats } from './cache-stats.js';
+import { HugePageKeeper } from './huge-page-keeper.js';
 import { BalloonTotals } from './totals.js';
 
 /** Longest buffer: 4,096 blocks, 16 times what drivers send. */
@@ -51,6 +52,7 @@ export class CacheBalloon implements Device {
   readonly #observer: BalloonObserver;
   readonly #config: CacheConfig;
   readonly #discarder: Discarder;
+  readonly #keeper: HugePageKeeper;
   readonly #added = new BlockRuns();
   readonly #reclaimed = new BlockRuns();
   #acked: FeatureBits = 0n;
@@ -62,6 +64,7 @@ export class CacheBalloon implements Device {
     host: DeviceHost,
     observer: BalloonObserver,
     offeredFeatures: FeatureBits,
+    discardsUntold: boolean,
   ) {
     this.#memory = memory;
     this.#host = host;
@@ -72,6 +75,7 @@ export class CacheBalloon implements Device {
     // What inhibited a process that is gone may be no more; where it is, that is said again.
     this.#config.lock = false;
     this.offeredFeatures = offeredFeatures;
+    this.#keeper = new HugePageKeeper(discardsUntold, observer.hugePages);
     this.#discarder = new Discarder(memory, { quietMs: 0, longestMs: 0 }, (result) => this.#count(result));
     this.stats = new CacheStats(() => {
       this.#config.askForStats();
@@ -169,6 +173,7 @@ export class CacheBalloon implements Device {
     }
     this.#words[MODE] = RUNNING;
     this.#running = true;
+    this.#keeper.restart();
     if (this.#inhibited === null) this.#discarder.start();
   }
 
@@ -208,7 +213,7 @@ export class CacheBalloon implements Device {
     this.#eachRun(this.#added, (region, first, count) => {
       if (tells) region.ledger.inflateKept(first, count);
       this.totals.count('inflated', count * PAGE_BYTES);
-      if (this.#inhibited === null) {
+      if (this.#inhibited === null && !this.#keeper.keeps(region, 'driver')) {
         this.#discarder.report(region, first * PAGE_BYTES, count * PAGE_BYTES);
       }
     });
@@ -217,6 +222,14 @@ export class CacheBalloon implements Device {
 
   interrupt(idle: () => void): boolean {
     return this.#discarder.interrupt(idle);
+  }
+
+  release(idle: () => void): boolean {
+    return this.interrupt(idle);
+  }
+
+  goOn(): void {
+    // Nothing was stopped for it.
   }
 
   get #words(): Uint32Array {

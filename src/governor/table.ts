@@ -63,12 +63,12 @@ export class TableReader {
 
   /** The memory that the VM uses, by the host and by its guest, and the flags that follow from what can be read. */
   #readUse(table: VmTable, row: number, vm: GovernedVm, { figures, allocatedBytes }: Measured): void {
-    const { state, inhibited, stats, cache, askable } = figures;
+    const { state, inhibited, stats, pooled, cache, askable } = figures;
     const readings = this.#readingsOf(vm);
     const cgroup = readings.memory();
     table.flags[row] =
       (state === 'running' && !vm.manual ? MOVABLE : 0) |
-      (inhibited === null ? TAKEABLE : 0) |
+      (inhibited === null && !pooled ? TAKEABLE : 0) |
       (cgroup !== null && vm.limitable ? LIMITABLE : 0) |
       (cache === null ? 0 : SELF_SIZED) |
       (askable ? 0 : UNASKABLE);

@@ -30,7 +30,7 @@ interface Outside {
 }
 
 /** A region as a process that is gone had it. */
-interface FoundRegion {
+export interface FoundRegion {
   description: RegionDescription;
   fd: number;
   pages: FoundPages;
@@ -61,6 +61,13 @@ export class GuestMemory {
 
   get sizeBytes(): number {
     return this.#regions.reduce((sum, region) => sum + region.sizeBytes, 0);
+  }
+
+  /** Whether half of it or more is on hugetlbfs: freed, it goes to a pool, and is not available to the rest of the host. */
+  get pooled(): boolean {
+    const pooled = this.#regions.filter(({ missing }) => missing !== null);
+    const bytes = pooled.reduce((sum, region) => sum + region.sizeBytes, 0);
+    return bytes > 0 && 2 * bytes >= this.sizeBytes;
   }
 
   /** The bytes of it that can be discarded. */

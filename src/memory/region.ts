@@ -4,6 +4,7 @@ import { describeFile, fileBytes, type BackingFile } from '../os/file.js';
 import { Mapping } from '../os/mapping.js';
 import { createMemfd } from '../os/memfd.js';
 import { FrontendError } from './errors.js';
+import { MissingPages } from './missing-pages.js';
 import { BLOCK_PAGES, PageLedger } from './page-ledger.js';
 import type { Area, StateFile } from './state-file.js';
 
@@ -17,6 +18,8 @@ const MAX_REGION_BYTES = 2 ** 44;
 /** What a process that is gone knew of a region. */
 export interface FoundPages {
   ledger: Area;
+  /** Of backing pages on hugetlbfs; absent: the process before this one kept none. */
+  missing?: Area | undefined;
   /** Part of it was gone. */
   lost: boolean;
 }
@@ -35,6 +38,8 @@ export class GuestRegion {
   readonly fd: number;
   readonly mapping: Mapping;
   readonly ledger: PageLedger;
+  /** Null where a discarded page comes back by itself: everywhere but on hugetlbfs. */
+  readonly missing: MissingPages | null;
   /** Whether memory that the guest gives up in it can go back to the host. */
   readonly discardable: boolean;
   /** Whether the daemon may touch its bytes: a file system that the VMM serves itself could hold whoever does for ever. */
@@ -99,7 +104,20 @@ export class GuestRegion {
       this.mapping.close();
       throw error;
     }
+    try {
+      this.missing = this.#findMissing(state, found?.missing ?? null);
+    } catch (error) {
+      this.letGo();
+      if (found === null) state.free(this.ledger.area);
+      throw error;
+    }
     this.fd = fd;
+  }
+
+  #findMissing(state: StateFile, found: Area | null): MissingPages | null {
+    const { lead, sizeBytes, file } = this;
+    if (file.kind !== 'hugetlbfs') return null;
+    return new MissingPages(state, { lead, sizeBytes, pageBytes: file.pageBytes }, found);
   }
 
   /** Part of it is gone: what is read there is not the guest's, and the rest can only be wrong without it. */
@@ -121,11 +139,13 @@ export class GuestRegion {
 
   /** Its file, its fd and what is known of its pages stay. */
   letGo(): void {
+    this.missing?.letGo();
     this.ledger.letGo();
     this.mapping.close();
   }
 
   close(): void {
+    this.missing?.close();
     this.ledger.close();
     this.mapping.close();
     closeFd(this.fd);

@@ -84,8 +84,8 @@ interface Expectation {
   fds?: readonly [least: number, most: number];
   /** Protocol feature that must have been negotiated. */
   needs?: number;
-  /** It takes rings or memory away: the device must not be at work on them. */
-  quiet?: true;
+  /** It takes rings or memory away: the device must not be at work on them. 'ends': it stops the device; 'ends-by-0': if it says 0. */
+  quiet?: true | 'ends' | 'ends-by-0';
   /** It brings memory. */
   memory?: true;
   /** Nothing that is written down of the session changes by it. */
@@ -166,7 +166,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_PROTOCOL_FEATURES', u64, { act: setProtocolFeatures }),
   command('SET_OWNER', empty, { quiet: true, act: (session) => session.begin() }),
   // vhost-user: "recommended that back-ends either ignore this message, or use it to disable all rings"
-  command('RESET_OWNER', empty, { quiet: true, act: (session) => session.stop() }),
+  command('RESET_OWNER', empty, { quiet: 'ends', act: (session) => session.stop() }),
 
   question('GET_MAX_MEM_SLOTS', empty, {
     keeps: true,
@@ -195,7 +195,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_VRING_BASE', vringState, {
     act: (session, { index, num }) => session.ring(index).setBase(num),
   }),
-  question('GET_VRING_BASE', vringState, { quiet: true, answer: getVringBase }),
+  question('GET_VRING_BASE', vringState, { quiet: 'ends', answer: getVringBase }),
   command('SET_VRING_KICK', vringFd, { fds: [0, 1], act: setKick, then: (session) => session.start() }),
   command('SET_VRING_CALL', vringFd, { fds: [0, 1], act: setCall }),
   command('SET_VRING_ERR', vringFd, { fds: [0, 1], act: setErr }),
@@ -205,7 +205,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     answer: (session) => encodeU64(BigInt(session.vrings.length)),
   }),
   command('SET_VRING_ENABLE', vringState, {
-    quiet: true,
+    quiet: 'ends-by-0',
     act: setEnable,
     then: (session, { num }) => {
       if (num === 1) session.start();
@@ -230,8 +230,8 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     needs: CONFIG,
     act: (session, { offset, bytes }) => session.device.writeConfig(offset, bytes),
   }),
-  command('RESET_DEVICE', empty, { quiet: true, needs: RESET, act: (session) => session.reset() }),
-  command('SET_STATUS', u64, { quiet: true, needs: STATUS, act: setStatus }),
+  command('RESET_DEVICE', empty, { quiet: 'ends', needs: RESET, act: (session) => session.reset() }),
+  command('SET_STATUS', u64, { quiet: 'ends-by-0', needs: STATUS, act: setStatus }),
   question('GET_STATUS', empty, {
     keeps: true,
     needs: STATUS,
@@ -245,7 +245,15 @@ const NAMES: ReadonlyMap<number, string> = new Map(
 
 /** Whether the request is one that the device must not be at work for. */
 export function needsQuiet(request: number): boolean {
-  return REQUESTS.get(request)?.expects.quiet === true;
+  return REQUESTS.get(request)?.expects.quiet !== undefined;
+}
+
+/** Whether the request stops a device that runs, unless it is refused. */
+export function endsDevice(request: number, payload: Uint8Array): boolean {
+  const quiet = REQUESTS.get(request)?.expects.quiet;
+  // SET_VRING_ENABLE names a ring before the value.
+  const value = payload.subarray(request === FrontendRequest.SET_VRING_ENABLE ? 4 : 0);
+  return quiet === 'ends' || (quiet === 'ends-by-0' && value.every((byte) => byte === 0));
 }
 
 /** Whether the session's record may be another one after the request. */

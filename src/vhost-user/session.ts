@@ -21,12 +21,13 @@ import { DirtyLog } from './dirty-log.js';
 import { KeptOutbox } from './outbox.js';
 import {
   changesRecord,
+  endsDevice,
   needsQuiet,
   serveRequest,
   type RequestContext,
   type RequestObserver,
 } from './requests.js';
-import { hex, type SessionRecord } from './session-record.js';
+import { foundRegion, hex, regionRecord, type SessionRecord } from './session-record.js';
 import { MESSAGE_MS, TURNS, type Seat, type Turns } from './turns.js';
 import { Vring, type VringContext } from './vring.js';
 
@@ -95,6 +96,8 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   #silentRefusals = 0;
   #settle: NodeJS.Timeout | null = null;
   #closed = false;
+  /** A request that ends the device waits; rings are not served meanwhile. */
+  #ending = false;
 
   /**
    * Owns the connected socket `fd` and the state file. `makeDevice` is called once, with what the device may ask of its
@@ -125,7 +128,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
         {
           mayRead: () => this.seat.may(this.#readOn),
           measure: (work) => this.seat.measure(work),
-          ready: (request) => !needsQuiet(request) || this.device.interrupt(this.#readOn),
+          ready: (request, payload) => this.#quiet(request, payload),
           message: (message) => this.#serve(message),
           closed: (error) => this.#end(error),
         },
@@ -148,15 +151,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
       protocolFeatures: hex(this.protocolFeatures),
       status: this.status,
       vrings: this.vrings.map((vring) => vring.record(this.#keeper)),
-      regions: this.memory.regions.map(({ description, fd, ledger, lost }) => ({
-        gpa: hex(description.gpa),
-        sizeBytes: hex(description.sizeBytes),
-        userAddr: hex(description.userAddr),
-        mmapOffset: hex(description.mmapOffset),
-        fd: nameOf(fd),
-        ledger: ledger.area,
-        lost,
-      })),
+      regions: this.memory.regions.map((region) => regionRecord(region, nameOf)),
       channel: this.#channel === null ? null : this.#keeper.nameOf(this.#channel.fd),
       dirtyLog:
         this.dirtyLog === null
@@ -204,7 +199,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   }
 
   get running(): boolean {
-    return this.#state === 'running';
+    return this.#state === 'running' && !this.#ending;
   }
 
   get configured(): readonly number[] {
@@ -357,6 +352,16 @@ export class Session implements VringContext, RequestContext, DeviceHost {
 
   readonly #readOn = (): void => this.#connection.readOn();
 
+  /** Whether nothing is at work on what the request takes away; else the request is read again then. */
+  #quiet(request: number, payload: Uint8Array): boolean {
+    if (!needsQuiet(request)) return true;
+    if (this.#state !== 'running' || !endsDevice(request, payload)) {
+      return this.device.interrupt(this.#readOn);
+    }
+    this.#ending = true;
+    return this.device.release(this.#readOn);
+  }
+
   #serve(message: Message): void {
     this.seat.charge(MESSAGE_MS);
     // The only messages that answer us come on the backend channel.
@@ -370,6 +375,11 @@ export class Session implements VringContext, RequestContext, DeviceHost {
       if (error !== null) this.#refused(name, error, reply !== null || acknowledge);
     });
     if (this.#unsaved && !this.#closed) this.save();
+    const refused = this.#ending && this.#state === 'running';
+    this.#ending = false;
+    if (!refused) return;
+    this.device.goOn();
+    for (const vring of this.vrings) vring.drain();
   }
 
   #refused(name: string, error: Error, told: boolean): void {
@@ -391,10 +401,11 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.#channel?.close();
     this.dirtyLog?.close();
     const end = (): void => {
+      if (!this.device.interrupt(end)) return;
       this.memory.close();
       this.observer.closed(error);
     };
-    if (this.device.interrupt(end)) end();
+    end();
   }
 
   #restore(found: SessionRecord): void {
@@ -408,18 +419,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.protocolFeatures = BigInt(found.protocolFeatures);
     this.status = found.status;
     this.device.setFeatures(this.features);
-    this.memory.resume(
-      found.regions.map(({ gpa, sizeBytes, userAddr, mmapOffset, fd, ledger, lost }) => ({
-        description: {
-          gpa: BigInt(gpa),
-          sizeBytes: BigInt(sizeBytes),
-          userAddr: BigInt(userAddr),
-          mmapOffset: BigInt(mmapOffset),
-        },
-        fd: fdOf(fd),
-        pages: { ledger, lost },
-      })),
-    );
+    this.memory.resume(found.regions.map((record) => foundRegion(record, fdOf)));
     if (found.dirtyLog !== null) {
       const { sizeBytes, offset, fd } = found.dirtyLog;
       this.dirtyLog = new DirtyLog({ sizeBytes: BigInt(sizeBytes), offset: BigInt(offset) }, fdOf(fd));

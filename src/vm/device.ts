@@ -22,6 +22,7 @@ import type { DeviceHandOver, DeviceIdentity, DeviceOwner } from './device-owner
 import { diagnose, ringsSilent, sentence, type Diagnosis } from './diagnosis.js';
 import { FeatureNames } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
+import { HugePageWatch } from './huge-page-watch.js';
 import {
   DEVICE_KINDS,
   KINDS,
@@ -49,6 +50,7 @@ import { Troubles } from './troubles.js';
 
 export class VmDevice implements SessionObserver, BalloonObserver {
   readonly meters = new VmMeters();
+  readonly hugePages: HugePageWatch;
   readonly kind: DeviceKind;
   readonly #kind: Kind;
   readonly #owner: DeviceOwner<VmDevice>;
@@ -87,18 +89,16 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#keeper = keeper;
     this.#fd = fd;
     this.#emit = emit;
+    this.hugePages = new HugePageWatch(emit);
     this.#connectedAt = found === null ? monotonicNow() : momentOf(found.connectedBootMs, found.connectedAt);
     this.#session = new Session(
       fd,
       this,
       (memory, host) => {
-        this.#balloon = this.#kind.make(
-          memory,
-          host,
-          this,
-          offeredBits(options.features),
-          options.discardDelaySeconds * 1000,
-        );
+        this.#balloon = this.#kind.make(memory, host, this, offeredBits(options.features), {
+          delayMs: options.discardDelaySeconds * 1000,
+          discardsUntold: options.discardsUntold,
+        });
         return this.#balloon;
       },
       { ...shared, state, keeper, found: found?.session ?? null, pid: owner.pid },
@@ -218,12 +218,12 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   /** `ofLimits`: what is wrong with the limits of the VM; null: nothing. */
   diagnosis(ofLimits: Diagnosis | null): Diagnosis | null {
-    const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
     const { targetBytes } = this.#balloon;
     const actualBytes = sizeBytes(this.#served);
     const { memory, seat, state, features } = this.#session;
+    const heldBytes = memory.balloonedPages * PAGE_BYTES;
     return diagnose({
-      problem: this.#troubles.gravest(memory) ?? ofLimits,
+      problem: this.#troubles.gravest(memory) ?? this.hugePages.diagnosis(heldBytes) ?? ofLimits,
       state,
       driver: this.#kind.driver,
       ownBalloon: () => peerReportsToOwnBalloon(this.#owner.pid),
@@ -235,8 +235,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       leastBytes: this.#owner.sizes.leastBytes,
       discardableBytes: this.#owner.sizes.ramIsKnown ? memory.discardableBytes : null,
       tookBackBytes: this.#progress.tookBackBytes,
-      heldBytes: memory.balloonedPages * PAGE_BYTES,
-      guestFreeBytes: free ?? null,
+      heldBytes,
+      guestFreeBytes: this.#balloon.stats.values?.get(STAT_NAMES[4]) ?? null,
       answered: this.#progress.answered(this.#passedBytes),
       statsAgeMs: this.#asker.ageMs(features),
       statsIntervalMs: this.#asker.intervalSeconds * 1000,

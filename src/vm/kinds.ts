@@ -8,7 +8,7 @@ import type { VmView } from '../../protocol/control/schema.js';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
 import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
+import { Balloon, type BalloonObserver, type DiscardOptions } from '../balloon/balloon.js';
 import { CacheBalloon } from '../balloon/cache-balloon.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
@@ -31,6 +31,8 @@ export interface DeviceOptions {
   discardDelaySeconds: number;
   /** Whether limits may be set on a cgroup that holds other processes as well. */
   sharedCgroup: boolean;
+  /** Whether pages on hugetlbfs are discarded that the guest uses again without telling first. */
+  discardsUntold: boolean;
 }
 
 /** A balloon of some kind, served in a session. Sizes are in bytes. */
@@ -96,7 +98,7 @@ export interface Kind {
     host: DeviceHost,
     observer: BalloonObserver,
     offered: FeatureBits,
-    delayMs: number,
+    discards: DiscardOptions,
   ): AnyBalloon;
 }
 
@@ -108,7 +110,8 @@ export const KINDS: Readonly<Record<DeviceKind, Kind>> = {
     driver: 'virtio_balloon',
     features: Object.keys(BalloonFeature) as BalloonFeatureName[],
     statsFeature: 'VIRTIO_BALLOON_F_STATS_VQ',
-    make: (memory, host, observer, offered, delayMs) => new Balloon(memory, host, observer, offered, delayMs),
+    make: (memory, host, observer, offered, discards) =>
+      new Balloon(memory, host, observer, offered, discards),
   },
   'cache-balloon': {
     part: 'cache',
@@ -117,7 +120,8 @@ export const KINDS: Readonly<Record<DeviceKind, Kind>> = {
     driver: 'virtio_cache_balloon',
     features: Object.keys(CacheBalloonFeature) as CacheBalloonFeatureName[],
     statsFeature: null,
-    make: (memory, host, observer, offered) => new CacheBalloon(memory, host, observer, offered),
+    make: (memory, host, observer, offered, { discardsUntold }) =>
+      new CacheBalloon(memory, host, observer, offered, discardsUntold),
   },
 };
 

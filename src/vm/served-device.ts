@@ -35,6 +35,7 @@ export function deviceFigures(served: ServedDevice): DeviceFigures {
       values === null || receivedAt === null
         ? null
         : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt },
+    pooled: served.session.memory.pooled,
   };
 }
 

@@ -111,6 +111,7 @@ void t.test('what docs/operating.md explains is said somewhere', (t) => {
     'src/vm/diagnosis.ts',
     'src/vm/troubles.ts',
     'src/vm/device.ts',
+    'src/vm/huge-page-watch.ts',
     'src/vm/limits-words.ts',
     'src/vhost-user/ring-place.ts',
   ]
