@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Type, type Static } from '../../protocol/json-schema.js';
 import { RefusingError } from '../../protocol/control/refusal.js';
-import { LOG_LEVELS } from '../ops/levelled-log.js';
+import { LOG_LEVELS } from '../../protocol/control/log-levels.js';
 import { LOG_FORMATS } from '../ops/log.js';
 import { globMatches } from '../policy/glob.js';
 import { AMOUNT, parseAmount, POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';

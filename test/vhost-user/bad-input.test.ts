@@ -575,7 +575,13 @@ contained('the memory of a running ring is taken away', {}, async (t, { served, 
   });
   const payload = encodeSingleRegion(describeRegion(region));
   await frontend.request(REQUEST.REM_MEM_REG, payload, { needReply: true });
-  t.match(served.saw('driver-error'), [{ message: /outside the memory that the VMM shares/ }, {}, {}, {}, {}]);
+  t.match(served.saw('driver-error'), [
+    { message: /outside the memory that the VMM shares/ },
+    {},
+    {},
+    {},
+    {},
+  ]);
   for (let ring = 0; ring < 5; ring++) t.equal(frontend.takeRingErrors(ring), 1);
   t.match(served.view.verdict, /ring \d is stopped/);
   await frontend.request(REQUEST.ADD_MEM_REG, payload, { needReply: true, fds: [region.file.fd] });
