@@ -15,6 +15,7 @@ import { Discarder, type DiscardResult } from '../memory/discard.js';
 import { DriverError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import { deflatePages, inflatePages } from '../memory/owed-pages.js';
+import { Refills } from '../memory/refills.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { SystemError } from '../os/errors.js';
 import { readChain, type Chain } from '../virtqueue/chain.js';
@@ -77,6 +78,7 @@ export class Balloon implements Device {
   readonly queueCount: number;
   readonly totals: BalloonTotals;
   readonly stats: GuestStats;
+  readonly refills: Refills;
   readonly #memory: GuestMemory;
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;
@@ -107,6 +109,11 @@ export class Balloon implements Device {
     this.#discarder = new Discarder(memory, { quietMs: delayMs, longestMs: LONGEST_DELAY_MS }, (result) =>
       this.#count(result),
     );
+    this.refills = new Refills(memory, this.#discarder, () => ({
+      running: this.#running,
+      discards: this.#mustTell && this.#inhibited === null,
+      moved: this.totals.inflated + this.totals.deflated,
+    }));
     this.stats = new GuestStats((chain) => host.complete(this.#roles.indexOf('stats'), chain, 0));
   }
 
@@ -172,6 +179,7 @@ export class Balloon implements Device {
     } else if (!resumed || this.#words[MODE] !== RUNNING) {
       for (const region of this.#memory.regions) region.ledger.clear();
       this.stats.clear();
+      this.refills.startOver();
     }
     this.#words[MODE] = RUNNING;
     this.#running = true;
@@ -188,6 +196,7 @@ export class Balloon implements Device {
     }
     this.#forgetDriver();
     this.#roles = [];
+    this.refills.forget();
     this.#discarder.stop();
   }
 

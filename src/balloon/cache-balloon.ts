@@ -46,6 +46,8 @@ export class CacheBalloon implements Device {
   readonly queueCount = CACHE_BALLOON_QUEUES;
   readonly totals: BalloonTotals;
   readonly stats: CacheStats;
+  /** Its guest takes pages back by itself, so that none has to be absent. */
+  readonly refills = null;
   readonly #memory: GuestMemory;
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;

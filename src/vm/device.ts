@@ -5,8 +5,8 @@
  */
 import type { BalloonView } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
-import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
-import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
+import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
+import type { FeatureBits } from '../../protocol/virtio/features.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import type { BalloonObserver } from '../balloon/balloon.js';
 import { mapsPrivately } from '../host/peer.js';
@@ -18,9 +18,11 @@ import { monotonicNow, msSince, toBoot, toWall, type Monotonic } from '../os/clo
 import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
+import { Absence } from './absence.js';
+import { viewOfBalloon } from './balloon-view.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, TargetBy } from './device-owner.js';
 import { diagnose, ringsSilent, sentence, type Diagnosis } from './diagnosis.js';
-import { FeatureNames } from './feature-names.js';
+import { FeatureNames, tellsFirst } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
 import {
   DEVICE_KINDS,
@@ -40,6 +42,8 @@ import { Troubles } from './troubles.js';
 
 export class VmDevice implements SessionObserver, BalloonObserver {
   readonly meters = new VmMeters();
+  /** Looks whether what was discarded is absent from the host; null: nothing has to be. */
+  readonly absence: Absence | null;
   readonly kind: DeviceKind;
   readonly #kind: Kind;
   readonly #owner: DeviceOwner<VmDevice>;
@@ -97,6 +101,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       { ...shared, state, keeper, found: found?.session ?? null, pid: owner.pid },
     );
     this.#asker = new StatsAsker(this.#balloon.stats, options.statsIntervalSeconds);
+    const { refills } = this.#balloon;
+    this.absence = refills && new Absence(refills, emit);
     if (found !== null) this.#restore(found);
   }
 
@@ -204,31 +210,23 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   /** The device in the control API. */
   balloonView(): BalloonView {
-    const { targetBytes, actualBytes, totals } = this.#balloon;
-    const pending = this.#session.state === 'running' ? this.#session.memory.pendingPages : 0;
-    return {
-      targetBytes,
-      actualBytes,
-      pendingBytes: pending * PAGE_BYTES,
-      discardedBytesTotal: totals.discarded,
-      inflatedBytesTotal: totals.inflated,
-      deflatedBytesTotal: totals.deflated,
-      reportedBytesTotal: totals.reported,
-      discardSecondsTotal: totals.discardSeconds,
-    };
+    const { state, memory } = this.#session;
+    return viewOfBalloon(this.#balloon, state === 'running' ? memory.pendingPages : 0);
   }
 
-  /** A page that owes its discard is still the guest's, as far as the host's memory goes. */
+  /** A page that owes its discard, or came back, is still the guest's, as far as the host's memory goes. */
   guestUse(): DeviceUse {
     const { memory, features, state } = this.#session;
     // What a device that sizes itself holds is the guest's whenever it wants it.
     if (this.#sizesItself) {
       return { targetBytes: 0, discardedBytes: 0, tellsFirst: false };
     }
+    const { targetBytes, refills } = this.#balloon;
+    const back = (refills?.refilledBytes ?? 0) + (refills?.pinnedBytes ?? 0);
     return {
-      targetBytes: this.#balloon.targetBytes,
-      discardedBytes: Math.max(0, memory.balloonedPages - memory.pendingPages) * PAGE_BYTES,
-      tellsFirst: state === 'running' && hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST),
+      targetBytes,
+      discardedBytes: Math.max(0, (memory.balloonedPages - memory.pendingPages) * PAGE_BYTES - back),
+      tellsFirst: state === 'running' && tellsFirst(features),
     };
   }
 
@@ -253,6 +251,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       statsIntervalMs: this.#asker.intervalSeconds * 1000,
       throttled: seat.throttled,
       pinnedBy: this.#owner.pinnedBy,
+      absence: this.absence?.diagnosis(tellsFirst(features), this.#owner.inhibited !== null) ?? null,
       silentRings: ringsSilent(this.#session.vrings, features, targetBytes !== actualBytes),
     });
   }

@@ -54,13 +54,15 @@ export interface Symptoms {
   throttled: boolean;
   /** A file that the VMM has open and that pins guest memory. */
   pinnedBy: string | null;
+  /** What was discarded and is there all the same. */
+  absence: Diagnosis | null;
   /** The driver should have used a ring by now, kicked, and no ring ever moved. */
   silentRings: boolean;
 }
 
 /** What is wrong with a device and what to do; null when nothing is. */
 export function diagnose(symptoms: Symptoms): Diagnosis | null {
-  const { problem, state, pinnedBy } = symptoms;
+  const { problem, state, pinnedBy, absence } = symptoms;
   if (problem !== null) return problem;
   if (state === 'connected' && symptoms.connectedMs > PATIENCE_MS) {
     return {
@@ -94,7 +96,8 @@ export function diagnose(symptoms: Symptoms): Diagnosis | null {
         'look in the guest for the program or driver that kicks, reports or reads its configuration all the time, and restart the VM if the load does not end',
     };
   }
-  return (waited ? stuck(symptoms) : null) ?? deadStatistics(symptoms);
+  if (absence?.code === 'pages-used') return absence;
+  return (waited ? stuck(symptoms) : null) ?? absence ?? deadStatistics(symptoms);
 }
 
 /** Why the balloon stays where it is, which is not where it should be. */

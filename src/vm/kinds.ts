@@ -41,6 +41,8 @@ export interface AnyBalloon extends Device {
   readonly inhibited: string | null;
   readonly totals: Balloon['totals'];
   readonly stats: Balloon['stats'] | CacheBalloon['stats'];
+  /** What was discarded and is there again; null: pages of this device may be there at any time. */
+  readonly refills: Balloon['refills'] | null;
   /** How long the discard that is under way has been, in milliseconds; 0: there is none. */
   readonly discardingMs: number;
   setTarget(bytes: number): void;

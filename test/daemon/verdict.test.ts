@@ -22,6 +22,7 @@ const healthy: Symptoms = {
   statsIntervalMs: 10_000,
   throttled: false,
   pinnedBy: null,
+  absence: null,
   silentRings: false,
 };
 const STOPPED = { code: 'ring-stopped', text: 'ring 0 is stopped', remedy: 'reload it' } as const;

@@ -16,6 +16,9 @@ const STATE_MEANS: Record<VmView['state'], string> = {
   stopped: 'the guest driver stopped; the target waits for its return',
 };
 
+type Compared = Pick<BalloonView, 'refilledBytes' | 'pinnedBytes'>;
+type BalloonOf<Compares> = Omit<BalloonView, keyof Compared> & Compares;
+
 /** `own`: the version of balloonctl. */
 export async function show(client: ControlClient, output: Output, name: string, own: string): Promise<void> {
   const [vm, daemon] = await Promise.all([client.show(name), client.daemon()]);
@@ -95,8 +98,9 @@ function section(label: string, lines: readonly string[]): string[] {
   return lines.map((line, index) => `${(index === 0 ? label : '').padEnd(LABEL_COLUMNS)}  ${line}`);
 }
 
-function balloonLines(balloon: BalloonView): string[] {
-  const { targetBytes, actualBytes, pendingBytes } = balloon;
+/** A daemon of an earlier build compares nothing. */
+function balloonLines(balloon: BalloonOf<Partial<Compared>>): string[] {
+  const { targetBytes, actualBytes, pendingBytes, refilledBytes, pinnedBytes } = balloon;
   const missingBytes = targetBytes - actualBytes;
   const progress =
     missingBytes === 0
@@ -107,6 +111,10 @@ function balloonLines(balloon: BalloonView): string[] {
   return [
     `${formatSize(actualBytes)} of target ${formatSize(targetBytes)}: ${progress}`,
     ...(pendingBytes > 0 ? [`${formatSize(pendingBytes)} given up but not yet discarded`] : []),
+    ...((refilledBytes ?? 0) > 0
+      ? [`${formatSize(refilledBytes ?? 0)} discarded, and on the host again`]
+      : []),
+    ...((pinnedBytes ?? 0) > 0 ? [`${formatSize(pinnedBytes ?? 0)} discarded again, and kept by a pin`] : []),
     `so far inflated ${formatSize(balloon.inflatedBytesTotal)}, deflated ${formatSize(balloon.deflatedBytesTotal)},`,
     `reported ${formatSize(balloon.reportedBytesTotal)}, discarded ${formatSize(balloon.discardedBytesTotal)}`,
   ];
