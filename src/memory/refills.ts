@@ -22,6 +22,8 @@ const IDLE_LOOKS_PER_MS = 25;
 /** A file that grew by less than this, or by less than that part of what should be absent, is taken to rest. */
 const GROWN_BYTES = 2 ** 20;
 const GROWN_PART = 1 / 256;
+/** A file that grew by that part of it was read as a whole. */
+const LEAP_PART = 1 / 16;
 
 /** What the device says of itself. */
 interface RefillState {
@@ -148,7 +150,9 @@ export class Refills {
       );
     }
     const absent = (this.#memory.balloonedPages - this.#memory.pendingPages) * PAGE_BYTES;
-    const grown = allocated - last.allocatedBytes >= Math.max(GROWN_BYTES, absent * GROWN_PART);
+    const growth = allocated - last.allocatedBytes;
+    const grown = growth >= Math.max(GROWN_BYTES, absent * GROWN_PART);
+    if (grown && growth >= absent * LEAP_PART) return last.looks >= last.ms * AGAIN_LOOKS_PER_MS;
     if (grown || moved !== last.moved) return last.looks >= last.ms * MOVED_LOOKS_PER_MS;
     return last.looks >= Math.max(IDLE_LOOKS, last.ms * IDLE_LOOKS_PER_MS);
   }
