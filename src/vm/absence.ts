@@ -13,13 +13,15 @@ type Looked = Pick<Refills, 'refilledBytes' | 'pinnedBytes' | 'usedBytes' | 'loo
 export class Absence {
   readonly #refills: Looked;
   readonly #emit: Emit;
+  readonly #patienceMs: number;
   #refilledAt: Monotonic | null = null;
   #pinned = false;
   #used = false;
 
-  constructor(refills: Looked, emit: Emit) {
+  constructor(refills: Looked, emit: Emit, patienceMs = PATIENCE_MS) {
     this.#refills = refills;
     this.#emit = emit;
+    this.#patienceMs = patienceMs;
   }
 
   /** To be called every 4 s or so: tells what began and what ended since the last call, and looks again. */
@@ -47,7 +49,7 @@ export class Absence {
           'look for io_uring, RDMA or vmsplice in the VMM and in whatever else maps its memory; balloond tries again every few seconds',
       };
     }
-    const lasts = this.#refilledAt !== null && msSince(this.#refilledAt) > PATIENCE_MS;
+    const lasts = this.#refilledAt !== null && msSince(this.#refilledAt) >= this.#patienceMs;
     return lasts && !inhibited ? refilled(refilledBytes ?? 0, tellsFirst) : null;
   }
 
