@@ -1,14 +1,8 @@
 /** The commands of balloonctl: their names, their words, and what carries each of them out, which loads on use. */
+import { LOG_LEVELS } from '../protocol/control/log-levels.js';
 import { formatSize } from '../protocol/control/size.js';
 import type { CommandSpec, OptionValues } from '../src/control/cli/command-line.js';
-import {
-  EVENT_LEVELS,
-  LOG_LEVELS,
-  POLICY_ACTIONS,
-  SHELLS,
-  SORT_KEYS,
-  VMMS,
-} from '../src/control/cli/choices.js';
+import { EVENT_LEVELS, POLICY_ACTIONS, SHELLS, SORT_KEYS, VMMS } from '../src/control/cli/choices.js';
 import { UsageError } from '../src/control/cli/exit.js';
 import { limitOf, oneOf, seconds, size, targetOf, text, whole } from '../src/control/cli/option-values.js';
 import type { Output } from '../src/control/cli/output.js';

@@ -85,7 +85,7 @@ export const EVENTS = {
   'vm-ready': { level: 'info', help: 'The guest driver started; its rings run.', action: null },
   'vm-stopped': {
     level: 'info',
-    help: 'The guest driver stopped or reset the device; the target is kept for its return.',
+    help: 'The guest driver stopped or reset the device, or the VM was paused; the target is kept for its return.',
     action: null,
   },
   'vm-disconnected': { level: 'info', help: 'The VMM closed its connection.', action: null },
@@ -98,6 +98,22 @@ export const EVENTS = {
     level: 'warn',
     help: 'A target that was ordered before the memory of the guest was known, or was this size, asks for more than the guest has or would leave it less than it needs, and was cut.',
     action: 'Ask for a size that fits the `ramBytes` that `balloonctl show` reports, or add `--force`.',
+  },
+  'took-back': {
+    level: 'warn',
+    help: 'The guest ran out of memory and takes memory out of its balloon by itself (VIRTIO_BALLOON_F_DEFLATE_ON_OOM). Linux does not fill the balloon again until it is told a target. The event comes once for each target.',
+    action:
+      'Leave the guest that memory, with a smaller balloon; or set the target again once the guest has memory to give.',
+  },
+  verdict: {
+    level: 'warn',
+    help: 'Something is wrong with the VM that only time shows, such as a balloon that gets no nearer to its target: the verdict of `balloonctl show`. The event comes when the verdict does; each other verdict has an event of its own.',
+    action: 'Take the step that the event names.',
+  },
+  'verdict-over': {
+    level: 'info',
+    help: 'The cause of the last `verdict` is over, or another event tells of a graver one.',
+    action: null,
   },
   'target-reached': { level: 'info', help: 'The balloon is as large as its target.', action: null },
   inhibited: {
@@ -187,11 +203,28 @@ export const EVENTS = {
     help: 'The guest poisons free pages with a non-zero value, so the daemon keeps the pages that the guest reports free.',
     action: 'Boot the guest without `page_poison=1` if the host should get reported pages back.',
   },
+  'huge-pages-kept': {
+    level: 'warn',
+    help: 'The memory of the guest is on hugetlbfs, and the daemon keeps pages that the guest uses again without telling first: pages that it reports free, or that a driver without `VIRTIO_BALLOON_F_MUST_TELL_HOST` or a page cache balloon gives up. Discarded, such a page would have no claim to the pool, and the VMM would die of SIGBUS when the guest touches the page while the pool is empty. The event comes once for each driver and reason.',
+    action:
+      'Set `discard-untold-huge-pages = true` for the VM if the pool always has pages left; otherwise nothing.',
+  },
+  'huge-pages-short': {
+    level: 'error',
+    help: 'The guest takes memory back that is on hugetlbfs, and the pool has no pages for it: `guestWaits` says whether the daemon holds the answer to the guest back (true), or the guest was reset and may touch the memory at any time (false), whereupon its VMM dies of SIGBUS. The daemon asks the pool again and again; other rings and VMs go on.',
+    action:
+      'Stop the program that took the huge pages, or reserve more: the event has the figures of the pool, and its message names the file to write to.',
+  },
+  'huge-pages-enough': {
+    level: 'info',
+    help: 'After `huge-pages-short`: all of the memory that the guest took back has huge pages again.',
+    action: null,
+  },
   'pfn-outside-memory': {
     level: 'warn',
-    help: 'The guest gave up pages that lie outside the memory that the VMM shares; the daemon left these pages alone.',
+    help: 'The guest gave up pages that lie outside the memory that can go back to the host: in no region that the VMM shares, or in a file on disk. The daemon left these pages alone.',
     action:
-      'Share all guest memory through backends with `share=on`; if all of it is shared, suspect the guest driver.',
+      'Give all guest memory `memory-backend-ram,share=on`; if all of it has that, suspect the guest driver.',
   },
   'discard-failed': {
     level: 'error',

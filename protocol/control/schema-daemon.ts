@@ -1,8 +1,9 @@
 /** The daemon itself as the control API shows and changes it. */
+import { LOG_LEVELS } from './log-levels.js';
 import { NULL } from './schema-words.js';
 
 const LOG_LEVEL = {
-  enum: ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],
+  enum: LOG_LEVELS,
   description: 'The least level that the daemon logs.',
 } as const;
 

@@ -106,12 +106,16 @@ const LIMITS = {
 const MEMORY = {
   type: 'object',
   additionalProperties: false,
-  required: ['sharedBytes', 'ramBytes', 'allocatedBytes'],
+  required: ['sharedBytes', 'discardableBytes', 'ramBytes', 'allocatedBytes'],
   properties: {
     sharedBytes: {
       ...BYTES,
       description:
         'All regions that the VMM shares; also of devices, such as all that a virtio-mem device could plug.',
+    },
+    discardableBytes: {
+      ...BYTES,
+      description: 'The part of them that can go back to the host: not files on disk.',
     },
     ramBytes: { ...BYTES, description: 'The same as ramBytes of the VM.' },
     allocatedBytes: {

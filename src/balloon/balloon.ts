@@ -11,17 +11,19 @@ import {
   type BalloonQueue,
 } from '../../protocol/virtio/balloon.js';
 import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
+import { AbsentPages } from '../memory/absent-pages.js';
 import { Discarder, type DiscardResult } from '../memory/discard.js';
 import { DriverError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import { deflatePages, inflatePages } from '../memory/owed-pages.js';
-import { Refills } from '../memory/refills.js';
+import { Refiller } from '../memory/refill.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
-import type { SystemError } from '../os/errors.js';
 import { readChain, type Chain } from '../virtqueue/chain.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
 import { BalloonConfig } from './config.js';
 import { GuestStats } from './guest-stats.js';
+import { HugePageKeeper } from './huge-page-keeper.js';
+import type { BalloonObserver } from './observer.js';
 import { PageRuns } from './page-runs.js';
 import { queueCount, queueRole } from './queue-roles.js';
 import { BalloonTotals } from './totals.js';
@@ -38,18 +40,12 @@ const MAX_BEHIND_BYTES = 256 * 2 ** 20;
 /** Where buffers are copied before they are looked at. */
 const scratch = new Uint8Array(MAX_BUFFER_BYTES);
 
-/** What a balloon tells its owner. None of these may throw. */
-export interface BalloonObserver {
-  /** Pages left the balloon; the driver is about to hear that it may use them. */
-  tookBack(): void;
-  /** The driver reported how much is in the balloon. */
-  actualChanged(): void;
-  statsReceived(): void;
-  /** The guest named pages that are in none of its regions; they were skipped. */
-  pagesOutside(count: number): void;
-  /** A batch of discards was made (`error` null), or some of them failed. */
-  discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void;
-  poisonActive(poisonVal: number): void;
+/** What an operator may say of discards. */
+export interface DiscardOptions {
+  /** How long a discard behind the ack waits for others, in milliseconds. */
+  readonly delayMs: number;
+  /** Pages on hugetlbfs are discarded also where the guest uses them again without telling first. */
+  readonly discardsUntold: boolean;
 }
 
 /** Words of the state file: those of the config space come first, what a driver left behind when its device stopped follows. */
@@ -78,7 +74,7 @@ export class Balloon implements Device {
   readonly queueCount: number;
   readonly totals: BalloonTotals;
   readonly stats: GuestStats;
-  readonly refills: Refills;
+  readonly absentPages: AbsentPages;
   readonly #memory: GuestMemory;
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;
@@ -86,9 +82,13 @@ export class Balloon implements Device {
   readonly #inflating = new PageRuns();
   readonly #deflating = new PageRuns();
   readonly #discarder: Discarder;
+  readonly #refiller: Refiller;
+  readonly #keeper: HugePageKeeper;
   #acked: FeatureBits = 0n;
   #roles: (BalloonQueue | null)[] = [];
   #running = false;
+  /** Whatever was taken of huge pages was made sure of, and the device is about to be stopped. */
+  #released = false;
   #inhibited: string | null = null;
 
   constructor(
@@ -96,7 +96,7 @@ export class Balloon implements Device {
     host: DeviceHost,
     observer: BalloonObserver,
     offeredFeatures: FeatureBits,
-    delayMs: number,
+    { delayMs, discardsUntold }: DiscardOptions,
   ) {
     this.#memory = memory;
     this.#host = host;
@@ -106,12 +106,27 @@ export class Balloon implements Device {
     if (this.#words[MODE] === PAUSED) this.#forgetDriver();
     this.offeredFeatures = offeredFeatures;
     this.queueCount = queueCount(offeredFeatures);
-    this.#discarder = new Discarder(memory, { quietMs: delayMs, longestMs: LONGEST_DELAY_MS }, (result) =>
-      this.#count(result),
+    this.#keeper = new HugePageKeeper(discardsUntold, observer.hugePages);
+    this.#discarder = new Discarder(
+      memory,
+      { quietMs: delayMs, longestMs: LONGEST_DELAY_MS },
+      (result) => this.#count(result),
+      () => this.#refiller.begin(),
     );
-    this.refills = new Refills(memory, this.#discarder, () => ({
-      running: this.#running,
-      discards: this.#mustTell && this.#inhibited === null,
+    const discarder = this.#discarder;
+    this.#refiller = new Refiller(memory, {
+      get discarding() {
+        return discarder.busy;
+      },
+      rest: () => discarder.goOn(),
+      owes: (pages) => discarder.owe(pages),
+      short: (shortage) => observer.hugePages.short(shortage),
+      enough: () => observer.hugePages.enough(),
+    });
+    this.absentPages = new AbsentPages(memory, this.#discarder, () => ({
+      running: this.#running && !this.#refiller.ending,
+      tellsFirst: this.#mustTell,
+      inhibited: this.#inhibited !== null,
       moved: this.totals.inflated + this.totals.deflated,
     }));
     this.stats = new GuestStats((chain) => host.complete(this.#roles.indexOf('stats'), chain, 0));
@@ -123,6 +138,12 @@ export class Balloon implements Device {
 
   get actualBytes(): number {
     return this.#config.actual * BALLOON_PAGE_BYTES;
+  }
+
+  /** The size that the driver last wrote, also where it stopped since. */
+  get heldBytes(): number {
+    const stopped = this.#words[MODE] === PAUSED;
+    return stopped ? (this.#words[PAUSED_ACTUAL] ?? 0) * BALLOON_PAGE_BYTES : this.actualBytes;
   }
 
   get inhibited(): string | null {
@@ -142,6 +163,11 @@ export class Balloon implements Device {
     this.#host.configChanged();
   }
 
+  /** Tells the driver of its target again: one that gave up on it looks at it only then. */
+  remind(): void {
+    this.#host.configChanged();
+  }
+
   /**
    * With a reason: pages are taken but not discarded until it is null again, which makes up for them. Resolves when
    * no discard is under way any more.
@@ -149,7 +175,7 @@ export class Balloon implements Device {
   setInhibited(reason: string | null): Promise<void> {
     this.#inhibited = reason;
     if (reason === null) {
-      if (this.#running) this.#discarder.start();
+      if (this.#running && !this.#refiller.ending) this.#discarder.start();
       return Promise.resolve();
     }
     this.#discarder.stop();
@@ -179,12 +205,13 @@ export class Balloon implements Device {
     } else if (!resumed || this.#words[MODE] !== RUNNING) {
       for (const region of this.#memory.regions) region.ledger.clear();
       this.stats.clear();
-      this.refills.startOver();
+      this.absentPages.startOver();
     }
     this.#words[MODE] = RUNNING;
     this.#running = true;
     if (this.#poisoned) this.#observer.poisonActive(this.#config.poisonVal);
-    if (this.#inhibited === null) this.#discarder.start();
+    this.#keeper.restart();
+    this.#goOnBehind();
   }
 
   stop(): void {
@@ -196,7 +223,7 @@ export class Balloon implements Device {
     }
     this.#forgetDriver();
     this.#roles = [];
-    this.refills.forget();
+    this.absentPages.forget();
     this.#discarder.stop();
   }
 
@@ -214,7 +241,7 @@ export class Balloon implements Device {
     const role = this.#roles[queue];
     if (role === 'stats') this.stats.forget();
     else if (role === 'inflate') this.#inflating.clear();
-    else if (role === 'deflate') this.#deflating.clear();
+    else if (role === 'deflate') this.#forgetDeflates();
     else if (role === 'reporting') this.#discarder.dropReports();
   }
 
@@ -255,7 +282,45 @@ export class Balloon implements Device {
   }
 
   interrupt(idle: () => void): boolean {
-    return this.#discarder.interrupt(idle);
+    // They take turns: one of the two is idle.
+    return this.#refiller.interrupt(idle) && this.#discarder.interrupt(idle);
+  }
+
+  release(idle: () => void): boolean {
+    if (this.#released || !this.#takesHugePages) return this.interrupt(idle);
+    this.#discarder.stop();
+    const next = (): void => {
+      if (this.interrupt(next) && this.#release(idle)) idle();
+    };
+    return this.interrupt(next) && this.#release(idle);
+  }
+
+  goOn(): void {
+    this.#goOnBehind();
+  }
+
+  #release(idle: () => void): boolean {
+    const done = (): void => {
+      this.#released = true;
+      idle();
+    };
+    this.#released = this.#refiller.reserve(done);
+    return this.#released;
+  }
+
+  #goOnBehind(): void {
+    this.#released = false;
+    this.#refiller.goOn();
+    if (this.#inhibited === null) this.#discarder.start();
+  }
+
+  #forgetDeflates(): void {
+    this.#deflating.clear();
+    this.#refiller.forget();
+  }
+
+  get #takesHugePages(): boolean {
+    return this.#memory.regions.some(({ missing, ledger }) => missing !== null && ledger.ballooned.size > 0);
   }
 
   get #words(): Uint32Array {
@@ -283,14 +348,16 @@ export class Balloon implements Device {
   #inflate(done: () => void): boolean {
     const discards = this.#inhibited === null;
     let pages = 0;
+    let owed = 0;
     this.#eachRun(this.#inflating, (region, first, count) => {
-      if (this.#mustTell) inflatePages(region, first, count);
-      else if (discards) region.ledger.inflate(first, count);
-      else region.ledger.inflateKept(first, count);
       pages += count;
+      if (this.#mustTell) inflatePages(region, first, count);
+      else if (discards && !this.#keeper.keeps(region, 'driver')) region.ledger.inflate(first, count);
+      else return region.ledger.inflateKept(first, count);
+      owed += count;
     });
     this.totals.count('inflated', pages * PAGE_BYTES);
-    if (!discards || pages === 0) return true;
+    if (!discards || owed === 0) return true;
     if (!this.#mustTell) {
       this.#discarder.afterSweep(() => {
         for (const { ledger } of this.#memory.regions) ledger.forgive();
@@ -298,22 +365,25 @@ export class Balloon implements Device {
       });
       return false;
     }
-    this.#discarder.owe(pages);
+    this.#discarder.owe(owed);
     if (this.#discarder.behindBytes <= MAX_BEHIND_BYTES) return true;
     this.#discarder.afterSweep(done);
     return false;
   }
 
-  /** Pages leave the ledger when no discard of them is under way, and only then is the driver told. */
+  /**
+   * Pages leave the ledger when no discard of them is under way, and only then is the driver told: on hugetlbfs, when each
+   * of them has memory.
+   */
   #deflate(done: () => void): boolean {
     const { first, last } = this.#deflating.bounds();
-    if (!this.#discarder.touches(first, last)) {
+    const taken = (): boolean => {
       this.#takeBack();
-      return true;
-    }
+      return this.#refiller.afterAll(done);
+    };
+    if (!this.#discarder.touches(first, last)) return taken();
     return this.#discarder.interrupt(() => {
-      this.#takeBack();
-      done();
+      if (taken()) done();
     });
   }
 
@@ -322,6 +392,8 @@ export class Balloon implements Device {
       // A driver that need not tell may have used the rest of a larger backing page already.
       if (this.#mustTell) deflatePages(region, first, count);
       else region.ledger.deflate(first, count);
+      // Whatever the ledger says: it is the file that has a hole or not.
+      region.missing?.add(first * PAGE_BYTES, count * PAGE_BYTES);
       this.totals.count('deflated', count * PAGE_BYTES);
     });
     this.#observer.tookBack();
@@ -332,12 +404,12 @@ export class Balloon implements Device {
     let outside = 0;
     runs.drain((firstPfn, pages) => {
       const gpa = firstPfn * PAGE_BYTES;
-      const whole = this.#memory.regionOf(gpa, pages * PAGE_BYTES);
+      const whole = this.#memory.discardableRegion(gpa, pages * PAGE_BYTES);
       if (whole !== undefined) {
         visit(whole, (gpa - whole.gpa) / PAGE_BYTES, pages);
         return;
       }
-      for (const slice of this.#memory.slices(gpa, pages * PAGE_BYTES)) {
+      for (const slice of this.#memory.discardable(gpa, pages * PAGE_BYTES)) {
         const count = slice.lenBytes / PAGE_BYTES;
         if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
         else outside += count;
@@ -353,9 +425,10 @@ export class Balloon implements Device {
       this.totals.count('reported', lenBytes);
       // A poisoned page that was discarded would read as zero, and the driver relies on the poison.
       if (this.#inhibited !== null || this.#poisoned) continue;
-      for (const slice of this.#memory.slices(gpa, lenBytes)) {
-        if ('region' in slice) this.#discarder.report(slice.region, slice.offset, slice.lenBytes);
-        else this.#observer.pagesOutside(slice.lenBytes / PAGE_BYTES);
+      for (const slice of this.#memory.discardable(gpa, lenBytes)) {
+        if (!('region' in slice)) this.#observer.pagesOutside(slice.lenBytes / PAGE_BYTES);
+        else if (!this.#keeper.keeps(slice.region, 'reports'))
+          this.#discarder.report(slice.region, slice.offset, slice.lenBytes);
       }
     }
   }

@@ -17,10 +17,11 @@ import type { GuestMemory } from '../memory/guest-memory.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import { readChain, type Chain } from '../virtqueue/chain.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
-import type { BalloonObserver } from './balloon.js';
+import type { BalloonObserver } from './observer.js';
 import { BlockRuns } from './block-runs.js';
 import { CacheConfig } from './cache-config.js';
 import { CacheStats } from './cache-stats.js';
+import { HugePageKeeper } from './huge-page-keeper.js';
 import { BalloonTotals } from './totals.js';
 
 /** Longest buffer: 4,096 blocks, 16 times what drivers send. */
@@ -47,12 +48,13 @@ export class CacheBalloon implements Device {
   readonly totals: BalloonTotals;
   readonly stats: CacheStats;
   /** Its guest takes pages back by itself, so that none has to be absent. */
-  readonly refills = null;
+  readonly absentPages = null;
   readonly #memory: GuestMemory;
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;
   readonly #config: CacheConfig;
   readonly #discarder: Discarder;
+  readonly #keeper: HugePageKeeper;
   readonly #added = new BlockRuns();
   readonly #reclaimed = new BlockRuns();
   #acked: FeatureBits = 0n;
@@ -64,6 +66,7 @@ export class CacheBalloon implements Device {
     host: DeviceHost,
     observer: BalloonObserver,
     offeredFeatures: FeatureBits,
+    discardsUntold: boolean,
   ) {
     this.#memory = memory;
     this.#host = host;
@@ -74,6 +77,7 @@ export class CacheBalloon implements Device {
     // What inhibited a process that is gone may be no more; where it is, that is said again.
     this.#config.lock = false;
     this.offeredFeatures = offeredFeatures;
+    this.#keeper = new HugePageKeeper(discardsUntold, observer.hugePages);
     this.#discarder = new Discarder(memory, { quietMs: 0, longestMs: 0 }, (result) => this.#count(result));
     this.stats = new CacheStats(() => {
       this.#config.askForStats();
@@ -93,6 +97,14 @@ export class CacheBalloon implements Device {
     return pages * BALLOON_PAGE_BYTES;
   }
 
+  /** The same, also where its driver stopped since. */
+  get heldBytes(): number {
+    if (this.#running) return this.actualBytes;
+    const told = this.#has('VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM');
+    const pages = told ? this.#memory.balloonedPages : (this.#words[PAUSED_ACTUAL] ?? 0);
+    return pages * BALLOON_PAGE_BYTES;
+  }
+
   get inhibited(): string | null {
     return this.#inhibited;
   }
@@ -107,6 +119,10 @@ export class CacheBalloon implements Device {
     const pages = Math.floor(bytes / BALLOON_PAGE_BYTES);
     if (pages === this.#config.numPages) return;
     this.#config.numPages = pages;
+    this.#host.configChanged();
+  }
+
+  remind(): void {
     this.#host.configChanged();
   }
 
@@ -159,6 +175,7 @@ export class CacheBalloon implements Device {
     }
     this.#words[MODE] = RUNNING;
     this.#running = true;
+    this.#keeper.restart();
     if (this.#inhibited === null) this.#discarder.start();
   }
 
@@ -198,7 +215,7 @@ export class CacheBalloon implements Device {
     this.#eachRun(this.#added, (region, first, count) => {
       if (tells) region.ledger.inflateKept(first, count);
       this.totals.count('inflated', count * PAGE_BYTES);
-      if (this.#inhibited === null) {
+      if (this.#inhibited === null && !this.#keeper.keeps(region, 'driver')) {
         this.#discarder.report(region, first * PAGE_BYTES, count * PAGE_BYTES);
       }
     });
@@ -207,6 +224,14 @@ export class CacheBalloon implements Device {
 
   interrupt(idle: () => void): boolean {
     return this.#discarder.interrupt(idle);
+  }
+
+  release(idle: () => void): boolean {
+    return this.interrupt(idle);
+  }
+
+  goOn(): void {
+    // Nothing was stopped for it.
   }
 
   get #words(): Uint32Array {
@@ -253,7 +278,7 @@ export class CacheBalloon implements Device {
   #eachRun(runs: BlockRuns, visit: (region: GuestRegion, first: number, count: number) => void): void {
     let outside = 0;
     runs.drain((firstPfn, pages) => {
-      for (const slice of this.#memory.slices(firstPfn * PAGE_BYTES, pages * PAGE_BYTES)) {
+      for (const slice of this.#memory.discardable(firstPfn * PAGE_BYTES, pages * PAGE_BYTES)) {
         const count = slice.lenBytes / PAGE_BYTES;
         if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
         else outside += count;

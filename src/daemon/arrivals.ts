@@ -75,7 +75,8 @@ export class Arrivals {
     this.#vms.put(vm);
     // Now that it has a record.
     keeper.keep(state.fd, 'state');
-    const connected = `a VMM connected its ${device.words} (pid ${pid})`;
+    const taken = vm.name === wanted ? '' : `; another VM is called ${wanted}, so this one is ${vm.name}`;
+    const connected = `a VMM connected its ${device.words} (pid ${pid})${taken}`;
     events.emit('vm-connected', connected, { pid, features: options.features }, vm.name);
     vm.greet(device);
     this.#options.came();

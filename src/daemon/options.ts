@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { LOG_LEVELS, type LogLevel } from '../ops/levelled-log.js';
+import { LOG_LEVELS, type LogLevel } from '../../protocol/control/log-levels.js';
 import { LOG_FORMATS, type LogFormat } from '../ops/log.js';
 import { stderr, stdout } from '../os/print.js';
 

@@ -1,5 +1,5 @@
 import { refusal, type RefusalText } from '../../protocol/control/refusal.js';
-import type { LogLevel } from '../ops/levelled-log.js';
+import type { LogLevel } from '../../protocol/control/log-levels.js';
 import { defaultFormat, type LogFormat } from '../ops/log.js';
 import { SystemError } from '../os/errors.js';
 import type { KeptConfiguration } from './config/kept.js';

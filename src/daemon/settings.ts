@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Type, type Static } from '../../protocol/json-schema.js';
 import { RefusingError } from '../../protocol/control/refusal.js';
-import { LOG_LEVELS } from '../ops/levelled-log.js';
+import { LOG_LEVELS } from '../../protocol/control/log-levels.js';
 import { LOG_FORMATS } from '../ops/log.js';
 import { globMatches } from '../policy/glob.js';
 import { AMOUNT, parseAmount, POLICY_TABLE, VM_POLICY, type PolicyFile } from '../policy/settings.js';
@@ -36,6 +36,7 @@ const DeviceSettings = {
   ),
   'discard-delay': Type.Optional(Type.Number({ minimum: 0, maximum: 0.05 })),
   'shared-cgroup': Type.Optional(Type.Boolean()),
+  'discard-untold-huge-pages': Type.Optional(Type.Boolean()),
 };
 
 /** What an operator may order of a VM for good. */
@@ -101,12 +102,14 @@ export interface SocketSettings {
   'stats-interval'?: number | undefined;
   'discard-delay'?: number | undefined;
   'shared-cgroup'?: boolean | undefined;
+  'discard-untold-huge-pages'?: boolean | undefined;
 }
 
 const DEFAULTS = {
   statsIntervalSeconds: 10,
   discardDelaySeconds: 0.01,
   sharedCgroup: false,
+  discardsUntold: false,
 };
 
 /** What applies to a VM: the last matching `[[vm]]`, then its socket, then the defaults. */
@@ -124,6 +127,10 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
     discardDelaySeconds:
       matching?.['discard-delay'] ?? socket?.['discard-delay'] ?? DEFAULTS.discardDelaySeconds,
     sharedCgroup: matching?.['shared-cgroup'] ?? socket?.['shared-cgroup'] ?? DEFAULTS.sharedCgroup,
+    discardsUntold:
+      matching?.['discard-untold-huge-pages'] ??
+      socket?.['discard-untold-huge-pages'] ??
+      DEFAULTS.discardsUntold,
   };
 }
 

@@ -76,6 +76,8 @@ function nowWords(vm: GovernedVm, standing: Standing): string {
     return `the policy leaves this VM alone: an operator paused the policy${when} (${undo})`;
   }
   if (vm.figures.state !== 'running') return 'the policy leaves this VM alone: no guest driver runs';
+  if (vm.figures.pooled)
+    return 'the policy takes nothing from this VM: its memory is on hugetlbfs, and what it gave up would not be available to the rest of the host';
   if (host.last === null) return 'the policy leaves this VM alone: the memory of the host cannot be read';
   const { totalBytes, availableBytes } = host.last;
   const reserve = settings.config(totalBytes).reserveShare * totalBytes;

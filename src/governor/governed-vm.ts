@@ -16,6 +16,8 @@ export interface GovernedVm {
   readonly name: string;
   readonly pid: number;
   readonly ramBytes: number;
+  /** The regions that the VMM shares; 0: none yet. */
+  readonly sharedBytes: number;
   /** The memory that the guest takes up on the host. */
   readonly allocatedBytes: number;
   /** Its limits can be set, as far as is known. */

@@ -63,12 +63,12 @@ export class TableReader {
 
   /** The memory that the VM uses, by the host and by its guest, and the flags that follow from what can be read. */
   #readUse(table: VmTable, row: number, vm: GovernedVm, { figures, allocatedBytes }: Measured): void {
-    const { state, inhibited, stats, cache, askable } = figures;
+    const { state, inhibited, stats, pooled, cache, askable } = figures;
     const readings = this.#readingsOf(vm);
     const cgroup = readings.memory();
     table.flags[row] =
       (state === 'running' && !vm.manual ? MOVABLE : 0) |
-      (inhibited === null ? TAKEABLE : 0) |
+      (inhibited === null && !pooled ? TAKEABLE : 0) |
       (cgroup !== null && vm.limitable ? LIMITABLE : 0) |
       (cache === null ? 0 : SELF_SIZED) |
       (askable ? 0 : UNASKABLE);
@@ -105,7 +105,8 @@ export function pauseAll({ flags }: VmTable): void {
 function readSizes(table: VmTable, row: number, { ramBytes, allocatedBytes, figures }: Measured): void {
   const { targetBytes, actualBytes, cache } = figures;
   table.targetBytes[row] = targetBytes;
-  table.actualBytes[row] = actualBytes;
+  // The balloon of a driver that stopped may be the guest's again, as after a reset.
+  table.actualBytes[row] = figures.state === 'running' ? actualBytes : 0;
   table.cacheLimitBytes[row] = cache?.targetBytes ?? 0;
   // The amount that the guest says to hold, as far as it is not on the host.
   const absent = Math.max(0, ramBytes - allocatedBytes - actualBytes);

@@ -114,7 +114,7 @@ export class PolicyEngine {
     const host = this.#look();
     if (host === null) return;
     this.#tickedAt = performance.now();
-    const vms = this.#vms().filter((vm) => vm.ramBytes > 0);
+    const vms = this.#vms().filter((vm) => vm.ramBytes > 0 && vm.sharedBytes > 0);
     for (const gone of this.#roster.follow(vms.map(({ name }) => name))) {
       this.#reader.forget(gone);
       this.#actor.forget(gone);

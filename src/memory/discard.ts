@@ -70,6 +70,7 @@ export class Discarder {
   readonly #memory: Memory;
   readonly #delay: Delay;
   readonly #onResult: (result: DiscardResult) => void;
+  readonly #first: () => boolean;
   #running = false;
   #batch: Batch | null = null;
   /** Free page reports in the order they came, and who waits for them. */
@@ -89,10 +90,27 @@ export class Discarder {
   #retryMs = RETRY_MS;
   #stepping = false;
 
-  constructor(memory: Memory, delay: Delay, onResult: (result: DiscardResult) => void) {
+  /** `first` is asked before each batch, and where one may be begun: true when other work goes first, until goOn(). */
+  constructor(
+    memory: Memory,
+    delay: Delay,
+    onResult: (result: DiscardResult) => void,
+    first: () => boolean = () => false,
+  ) {
     this.#memory = memory;
     this.#delay = delay;
     this.#onResult = onResult;
+    this.#first = first;
+  }
+
+  /** A discard is under way. */
+  get busy(): boolean {
+    return this.#batch !== null;
+  }
+
+  /** The work that went first has ended. */
+  goOn(): void {
+    this.#go();
   }
 
   /** At most what was given up since the last sweep and is not discarded yet. */
@@ -201,7 +219,7 @@ export class Discarder {
     if (this.#stepping) return;
     this.#stepping = true;
     try {
-      while (this.#running && this.#batch === null && this.#step());
+      while (this.#batch === null && !this.#first() && this.#running && this.#step());
     } finally {
       this.#stepping = false;
     }

@@ -7,5 +7,10 @@ export class FrontendError extends Error {
 }
 
 export class DriverError extends Error {
-  override readonly name = 'DriverError';
+  override readonly name: string = 'DriverError';
+}
+
+/** A ring or buffer that is in no memory that the VMM shares: the driver names addresses that are wrong, or memory is private. */
+export class OutsideError extends DriverError {
+  override readonly name = 'OutsideError';
 }

@@ -23,8 +23,14 @@ export interface GuestSlice {
   lenBytes: number;
 }
 
+/** A guest range of which no region, or none that is asked for, holds any part. */
+interface Outside {
+  outside: number;
+  lenBytes: number;
+}
+
 /** A region as a process that is gone had it. */
-interface FoundRegion {
+export interface FoundRegion {
   description: RegionDescription;
   fd: number;
   pages: FoundPages;
@@ -36,14 +42,17 @@ interface FoundRegion {
  */
 export class GuestMemory {
   readonly state: StateFile;
+  readonly #vmmPid: number | null;
   #regions: GuestRegion[] = [];
   /** One fd for each file, of which there may be many regions. */
   #files: readonly number[] = [];
   #seenFaults = faultsSoFar();
   #lost: GuestRegion | null = null;
 
-  constructor(state = StateFile.create()) {
+  /** `vmmPid`: the process whose memory it is; null: not known. */
+  constructor(state = StateFile.create(), vmmPid: number | null = null) {
     this.state = state;
+    this.#vmmPid = vmmPid;
   }
 
   get regions(): readonly GuestRegion[] {
@@ -52,6 +61,18 @@ export class GuestMemory {
 
   get sizeBytes(): number {
     return this.#regions.reduce((sum, region) => sum + region.sizeBytes, 0);
+  }
+
+  /** Whether half of it or more is on hugetlbfs: freed, it goes to a pool, and is not available to the rest of the host. */
+  get pooled(): boolean {
+    const pooled = this.#regions.filter(({ missing }) => missing !== null);
+    const bytes = pooled.reduce((sum, region) => sum + region.sizeBytes, 0);
+    return bytes > 0 && 2 * bytes >= this.sizeBytes;
+  }
+
+  /** The bytes of it that can be discarded. */
+  get discardableBytes(): number {
+    return this.#regions.reduce((sum, region) => sum + (region.discardable ? region.sizeBytes : 0), 0);
   }
 
   /**
@@ -71,7 +92,7 @@ export class GuestMemory {
     this.#lost = this.#regions.find((region) => region.lost) ?? null;
   }
 
-  /** What the files behind it take up on the host now, with whatever else they hold. */
+  /** The host's memory that the files behind it take up now, with whatever else they hold. */
   get allocatedBytes(): number {
     return this.#files.reduce((sum, fd) => sum + allocatedBytes(fd), 0);
   }
@@ -88,13 +109,15 @@ export class GuestMemory {
   add(description: RegionDescription, fd: number): GuestRegion {
     try {
       if (this.#regions.length >= MAX_MEM_SLOTS) {
-        throw new FrontendError(`more than ${MAX_MEM_SLOTS} memory regions`);
+        throw new FrontendError(
+          `more than ${MAX_MEM_SLOTS} memory regions: give the VM fewer memory devices, and larger ones`,
+        );
       }
       refuseOverlap(
         this.#regions.map((region) => region.description),
         description,
       );
-      const region = new GuestRegion(description, fd, this.state);
+      const region = this.#newRegion(description, fd);
       this.#install([...this.#regions, region]);
       return region;
     } catch (error) {
@@ -110,7 +133,7 @@ export class GuestMemory {
         this.#regions.map((region) => region.description),
         description,
       );
-      this.#install([...this.#regions, new GuestRegion(description, fd, this.state, pages)]);
+      this.#install([...this.#regions, this.#newRegion(description, fd, pages)]);
     }
   }
 
@@ -146,10 +169,10 @@ export class GuestMemory {
           (region) =>
             samePlace(region.description, description) &&
             region.description.mmapOffset === description.mmapOffset &&
-            sameFile(region, fd),
+            this.#isFileOf(region, fd),
         );
         if (same !== undefined) return same;
-        const region = new GuestRegion(description, fd, this.state);
+        const region = this.#newRegion(description, fd);
         unused.delete(fd);
         made.push(region);
         return region;
@@ -165,17 +188,25 @@ export class GuestMemory {
     }
   }
 
-  /** The region that holds all of a guest range, if one does. */
-  regionOf(gpa: number, lenBytes: number): GuestRegion | undefined {
-    const region = this.#regionAt(gpa);
-    return region !== undefined && gpa + lenBytes <= region.endGpa ? region : undefined;
+  /** The region that holds all of a guest range and can be discarded, if one does. */
+  discardableRegion(gpa: number, lenBytes: number): GuestRegion | undefined {
+    const region = this.#regionOf(gpa, lenBytes);
+    return region?.discardable === true ? region : undefined;
   }
 
   /**
-   * Splits a guest range into slices of regions, in order. A part that no region holds comes as its guest
-   * address, `outside`.
+   * Splits a guest range into slices of regions that can be discarded, in order. Any other part comes as its guest address,
+   * `outside`.
    */
-  *slices(gpa: number, lenBytes: number): Generator<GuestSlice | { outside: number; lenBytes: number }> {
+  *discardable(gpa: number, lenBytes: number): Generator<GuestSlice | Outside> {
+    for (const slice of this.slices(gpa, lenBytes)) {
+      if (!('region' in slice) || slice.region.discardable) yield slice;
+      else yield { outside: slice.region.gpa + slice.offset, lenBytes: slice.lenBytes };
+    }
+  }
+
+  /** Splits a guest range into slices of regions, in order. A part that no region holds comes as its guest address, `outside`. */
+  *slices(gpa: number, lenBytes: number): Generator<GuestSlice | Outside> {
     const end = gpa + lenBytes;
     for (let at = gpa; at < end;) {
       const region = this.#regionAt(at);
@@ -194,14 +225,14 @@ export class GuestMemory {
 
   /** Copies guest bytes out. Returns false, with nothing promised of `into`, when part of them is not mapped. */
   read(gpa: number, into: Uint8Array, intoOffset: number, lenBytes: number): boolean {
-    const whole = this.regionOf(gpa, lenBytes);
-    if (whole !== undefined) {
+    const whole = this.#regionOf(gpa, lenBytes);
+    if (whole?.readable === true) {
       whole.mapping.read(whole.lead + gpa - whole.gpa, into, intoOffset, lenBytes);
       return true;
     }
     let done = 0;
     for (const slice of this.slices(gpa, lenBytes)) {
-      if (!('region' in slice)) return false;
+      if (!('region' in slice) || !slice.region.readable) return false;
       const { region, offset } = slice;
       region.mapping.read(region.lead + offset, into, intoOffset + done, slice.lenBytes);
       done += slice.lenBytes;
@@ -209,11 +240,11 @@ export class GuestMemory {
     return true;
   }
 
-  /** Where a frontend's own address (SET_VRING_ADDR) lies, when `lenBytes` from there are in one region. */
+  /** Where a frontend's own address (SET_VRING_ADDR) lies, when `lenBytes` from there are in one region that can be read. */
   resolveUser(userAddr: bigint, lenBytes: number): GuestSlice | undefined {
     for (const region of this.#regions) {
       const offset = userAddr - region.userAddr;
-      if (offset >= 0n && offset + BigInt(lenBytes) <= BigInt(region.sizeBytes)) {
+      if (region.readable && offset >= 0n && offset + BigInt(lenBytes) <= BigInt(region.sizeBytes)) {
         return { region, offset: Number(offset), lenBytes };
       }
     }
@@ -229,8 +260,24 @@ export class GuestMemory {
 
   #install(regions: GuestRegion[]): void {
     this.#regions = regions.sort((a, b) => a.gpa - b.gpa);
-    this.#files = [...new Map(regions.map(({ file, fd }) => [`${file.dev}:${file.ino}`, fd])).values()];
+    const inMemory = regions.filter(({ discardable }) => discardable);
+    this.#files = [...new Map(inMemory.map(({ file, fd }) => [`${file.dev}:${file.ino}`, fd])).values()];
     this.findLost();
+  }
+
+  #isFileOf({ file: { kind, dev, ino } }: GuestRegion, fd: number): boolean {
+    const file = describeFile(fd, this.#vmmPid);
+    return kind !== 'other' && kind === file.kind && file.dev === dev && file.ino === ino;
+  }
+
+  #newRegion(description: RegionDescription, fd: number, found: FoundPages | null = null): GuestRegion {
+    return new GuestRegion(description, fd, this.state, { found, vmmPid: this.#vmmPid });
+  }
+
+  /** The region that holds all of a guest range, if one does. */
+  #regionOf(gpa: number, lenBytes: number): GuestRegion | undefined {
+    const region = this.#regionAt(gpa);
+    return region !== undefined && gpa + lenBytes <= region.endGpa ? region : undefined;
   }
 
   #regionAt(gpa: number): GuestRegion | undefined {
@@ -254,9 +301,4 @@ function refuseOverlap(others: readonly RegionDescription[], description: Region
   if (clash !== undefined) {
     throw new FrontendError(`${describeRegion(description)} overlaps the one at 0x${clash.gpa.toString(16)}`);
   }
-}
-
-function sameFile(region: GuestRegion, fd: number): boolean {
-  const file = describeFile(fd);
-  return file.dev === region.file.dev && file.ino === region.file.ino;
 }

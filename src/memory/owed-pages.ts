@@ -33,7 +33,7 @@ export function oweAgain({ ledger }: GuestRegion, first: number, count: number):
 }
 
 /** What is in the balloon of the larger backing pages that these pages touch owes its discard. */
-function oweBackingPages(region: GuestRegion, first: number, count: number): void {
+export function oweBackingPages(region: GuestRegion, first: number, count: number): void {
   const unit = region.file.pageBytes;
   if (unit === PAGE_BYTES) return;
   const from = Math.floor((region.lead + first * PAGE_BYTES) / unit) * unit - region.lead;

@@ -4,6 +4,7 @@ import { describeFile, fileBytes, type BackingFile } from '../os/file.js';
 import { Mapping } from '../os/mapping.js';
 import { createMemfd } from '../os/memfd.js';
 import { FrontendError } from './errors.js';
+import { MissingPages } from './missing-pages.js';
 import { BLOCK_PAGES, PageLedger } from './page-ledger.js';
 import type { Area, StateFile } from './state-file.js';
 
@@ -17,6 +18,8 @@ const MAX_REGION_BYTES = 2 ** 44;
 /** What a process that is gone knew of a region. */
 export interface FoundPages {
   ledger: Area;
+  /** Of backing pages on hugetlbfs; absent: the process before this one kept none. */
+  missing?: Area | undefined;
   /** Part of it was gone. */
   lost: boolean;
 }
@@ -35,6 +38,12 @@ export class GuestRegion {
   readonly fd: number;
   readonly mapping: Mapping;
   readonly ledger: PageLedger;
+  /** Null where a discarded page comes back by itself: everywhere but on hugetlbfs. */
+  readonly missing: MissingPages | null;
+  /** Whether memory that the guest gives up in it can go back to the host. */
+  readonly discardable: boolean;
+  /** Whether the daemon may touch its bytes: a file system that the VMM serves itself could hold whoever does for ever. */
+  readonly readable: boolean;
   /** Its file was found to be too short. */
   shrunk = false;
   readonly #lostBefore: boolean;
@@ -43,8 +52,14 @@ export class GuestRegion {
    * Maps what `description` says of `fd`, which belongs to the region from then on; when it throws, the fd is
    * still the caller's. Throws FrontendError when the description cannot be true. The ledger is kept in `state`,
    * where it may be `found`: such a region is lost when its file was cut short in the meantime, and not refused.
+   * `vmmPid`: the process that opened the file; null: it is not known.
    */
-  constructor(description: RegionDescription, fd: number, state: StateFile, found: FoundPages | null = null) {
+  constructor(
+    description: RegionDescription,
+    fd: number,
+    state: StateFile,
+    { found = null, vmmPid = null }: { found?: FoundPages | null; vmmPid?: number | null } = {},
+  ) {
     const { gpa, sizeBytes, userAddr, mmapOffset } = description;
     const where = describeRegion(description);
     if (sizeBytes === 0n) throw new FrontendError(`${where} is empty`);
@@ -56,14 +71,11 @@ export class GuestRegion {
     if ([gpa, sizeBytes, userAddr, mmapOffset].some((value) => value % page !== 0n)) {
       throw new FrontendError(`${where} is not aligned to 4 KiB`);
     }
-    this.file = describeFile(fd);
-    if (this.file.kind === 'other') {
-      // A file system that the VMM serves itself could hold every access to it for ever.
-      throw new FrontendError(
-        `${where} is not in a memfd, tmpfs or hugetlbfs file: use memory-backend-ram,share=on`,
-      );
-    }
-    this.shrunk = mmapOffset + sizeBytes > BigInt(this.file.sizeBytes);
+    this.file = describeFile(fd, vmmPid);
+    const { kind } = this.file;
+    this.discardable = kind === 'shmem' || kind === 'hugetlbfs';
+    this.readable = kind !== 'other';
+    this.shrunk = this.readable && mmapOffset + sizeBytes > BigInt(this.file.sizeBytes);
     this.#lostBefore = found?.lost ?? false;
     if (this.shrunk && found === null) {
       throw new FrontendError(
@@ -92,7 +104,20 @@ export class GuestRegion {
       this.mapping.close();
       throw error;
     }
+    try {
+      this.missing = this.#findMissing(state, found?.missing ?? null);
+    } catch (error) {
+      this.letGo();
+      if (found === null) state.free(this.ledger.area);
+      throw error;
+    }
     this.fd = fd;
+  }
+
+  #findMissing(state: StateFile, found: Area | null): MissingPages | null {
+    const { lead, sizeBytes, file } = this;
+    if (file.kind !== 'hugetlbfs') return null;
+    return new MissingPages(state, { lead, sizeBytes, pageBytes: file.pageBytes }, found);
   }
 
   /** Part of it is gone: what is read there is not the guest's, and the rest can only be wrong without it. */
@@ -102,6 +127,7 @@ export class GuestRegion {
 
   /** Looks whether the file still holds all of it; false makes it lost. */
   checkFile(): boolean {
+    if (!this.readable) return true;
     const end = Number(this.description.mmapOffset) + this.sizeBytes;
     this.shrunk ||= fileBytes(this.fd) < end;
     return !this.shrunk;
@@ -113,11 +139,13 @@ export class GuestRegion {
 
   /** Its file, its fd and what is known of its pages stay. */
   letGo(): void {
+    this.missing?.letGo();
     this.ledger.letGo();
     this.mapping.close();
   }
 
   close(): void {
+    this.missing?.close();
     this.ledger.close();
     this.mapping.close();
     closeFd(this.fd);

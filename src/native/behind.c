@@ -184,7 +184,7 @@ NATIVE(discardBehind)
 	int fd = glue_fd(&call, 1);
 	const double *ranges = glue_array(&call, 2, napi_float64_array, &doubles);
 	size_t count = (size_t)glue_number(&call, 3, MAX_SAFE_INTEGER);
-	int64_t method = glue_number(&call, 4, BD_FALLOCATE);
+	int64_t method = glue_number(&call, 4, BD_RESERVE);
 	glue_array(&call, 5, napi_int32_array, &room);
 	const napi_value held[3] = { call.values[6], call.values[0], call.values[5] };
 

@@ -1,6 +1,6 @@
 /*
  * Removing pages from the file behind a shared mapping. MADV_DONTNEED would only drop our own view of them; it is
- * MADV_REMOVE (or a punched hole, which is the same to the file) that gives memory back.
+ * MADV_REMOVE (or a punched hole, which is the same to the file) that gives memory back. Of hugetlbfs, the way back, too.
  */
 #define _GNU_SOURCE
 #include "native.h"
@@ -34,6 +34,32 @@ static int is_whole_pages(const double *range, size_t page)
 	return (((size_t)range[0] | (size_t)range[1]) & (page - 1)) == 0;
 }
 
+/* The reservation belongs to the file: it outlives the mapping that made it. */
+static int reserve(int fd, off_t offset, size_t length)
+{
+	void *address = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
+
+	return address == MAP_FAILED ? -1 : munmap(address, length);
+}
+
+static int try_one(const struct bd_mapping *mapping, int fd, size_t offset, size_t length, enum bd_discard_method method)
+{
+	off_t start = mapping->file_offset + (off_t)offset;
+
+	switch (method) {
+	case BD_FALLOCATE:
+		return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, (off_t)length);
+	case BD_ALLOCATE:
+		return fallocate(fd, FALLOC_FL_KEEP_SIZE, start, (off_t)length);
+	case BD_RESERVE:
+		return reserve(fd, start, length);
+	case BD_PROCESS_MADVISE:
+	case BD_MADVISE:
+	default:
+		return madvise(mapping->address + offset, length, MADV_REMOVE);
+	}
+}
+
 static int discard_one(const struct bd_mapping *mapping, int fd, const double *range, enum bd_discard_method method)
 {
 	size_t offset = (size_t)range[0], length = (size_t)range[1];
@@ -42,11 +68,7 @@ static int discard_one(const struct bd_mapping *mapping, int fd, const double *r
 	if (!is_whole_pages(range, bd_page_bytes()))
 		return EINVAL;
 	do {
-		if (method == BD_FALLOCATE)
-			result = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					   mapping->file_offset + (off_t)offset, (off_t)length);
-		else
-			result = madvise(mapping->address + offset, length, MADV_REMOVE);
+		result = try_one(mapping, fd, offset, length, method);
 	} while (result < 0 && (errno == EINTR || errno == EAGAIN) && ++tries < MAX_TRIES);
 	return result < 0 ? errno : 0;
 }

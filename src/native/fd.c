@@ -39,6 +39,14 @@ int64_t bd_set_offset(int fd, off_t offset)
 	return offset < 0 ? -errno : offset;
 }
 
+/* mm/memfd.c, memfd_get_seals: shmem and hugetlbfs have seals, also where none may be set; no file system is asked. */
+int bd_is_memory(int fd)
+{
+	if (fcntl(fd, F_GET_SEALS) >= 0)
+		return 1;
+	return errno == EINVAL ? 0 : -errno;
+}
+
 int bd_punch(int fd, off_t offset, off_t length)
 {
 	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) < 0 ? -errno : 0;

@@ -26,7 +26,7 @@ NATIVE(discard)
 	int fd = glue_fd(&call, 1);
 	double *ranges = glue_array(&call, 2, napi_float64_array, &doubles);
 	size_t count = (size_t)glue_number(&call, 3, MAX_SAFE_INTEGER);
-	int64_t method = glue_number(&call, 4, BD_FALLOCATE);
+	int64_t method = glue_number(&call, 4, BD_RESERVE);
 	int32_t *failure = glue_array(&call, 5, napi_int32_array, &room);
 
 	call.bad |= call.bad || count > doubles / 2 || room < 1 ||

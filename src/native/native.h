@@ -72,6 +72,7 @@ int bd_set_nonblocking(int fd);
 int64_t bd_offset(int fd);
 int64_t bd_set_offset(int fd, off_t offset);
 /* Frees that part of a file; it reads as zeros then. */
+int bd_is_memory(int fd);
 int bd_punch(int fd, off_t offset, off_t length);
 
 /* mapping.c: shared file mappings. */
@@ -123,11 +124,17 @@ void bd_signaller_close(struct bd_signaller *signaller);
 /* Never blocks: the counter, or 0 when there was nothing. */
 int64_t bd_eventfd_drain(int fd);
 
-/* discard.c: removing pages from the file behind a shared mapping. */
+/*
+ * discard.c: removing pages from the file behind a shared mapping, and bringing them back. A hole of hugetlbfs has no claim to a
+ * page of the pool any more: whoever touches it while the pool is empty gets SIGBUS. BD_ALLOCATE gives it a page, of zeros, or
+ * fails with ENOSPC; BD_RESERVE has the pool keep one for it, which costs next to nothing, or fails with ENOMEM.
+ */
 enum bd_discard_method {
 	BD_PROCESS_MADVISE = 0,
 	BD_MADVISE = 1,
 	BD_FALLOCATE = 2,
+	BD_ALLOCATE = 3,
+	BD_RESERVE = 4,
 };
 int bd_pidfd_self(void);
 size_t bd_page_bytes(void);
@@ -137,7 +144,7 @@ size_t bd_discard_vector(const struct bd_mapping *mapping, int pidfd, const doub
  * `ranges`: `count` pairs of offset and length in bytes, inside the mapping (the caller checked). Returns how
  * many were discarded from the front; when fewer than `count`, `error` is the errno of the next one. A range that
  * is not whole pages is EINVAL by every method (the kernel would round some up, and zero parts by others).
- * `fd` is the pidfd of this process for BD_PROCESS_MADVISE, the mapped file for BD_FALLOCATE.
+ * `fd` is the pidfd of this process for BD_PROCESS_MADVISE, the mapped file for BD_FALLOCATE, BD_ALLOCATE and BD_RESERVE.
  */
 size_t bd_discard(const struct bd_mapping *mapping, int fd, const double *ranges, size_t count,
 		  enum bd_discard_method method, int *error);

@@ -15,7 +15,8 @@ import { createMemfd, sealMemfd } from '../os/memfd.js';
 import { connectDatagram, sendDescriptor } from '../os/socket.js';
 import { DatagramSender } from './datagram.js';
 import type { LoggedFields } from './event-log.js';
-import type { LevelledLog, LogLevel } from './levelled-log.js';
+import type { LogLevel } from '../../protocol/control/log-levels.js';
+import type { LevelledLog } from './levelled-log.js';
 
 const { EMSGSIZE, ENOBUFS } = constants.errno;
 /** A journal works again when it has taken all entries for so long: one that is slow takes some and refuses others. */

@@ -4,7 +4,8 @@ import { isJournalStream } from '../../protocol/journal.js';
 import type { LineWriter } from '../os/line-writer.js';
 import { stderrIsTerminal } from '../os/print.js';
 import { JournalLog } from './journal-log.js';
-import type { LevelledLog, LogLevel } from './levelled-log.js';
+import type { LogLevel } from '../../protocol/control/log-levels.js';
+import type { LevelledLog } from './levelled-log.js';
 import { prettyLine } from './pretty-line.js';
 
 const STDERR = 2;

@@ -9,6 +9,10 @@ import { allocatedBytes, SYSTEM_PAGE_BYTES } from './file.js';
 const METHODS = ['process_madvise', 'madvise', 'fallocate'] as const;
 export type DiscardMethod = (typeof METHODS)[number];
 
+/** Ways to bring pages of hugetlbfs back; they follow in the helper's order. */
+const REFILL_METHODS = ['allocate', 'reserve'] as const;
+export type RefillMethod = (typeof REFILL_METHODS)[number];
+
 const failure = new Int32Array(1);
 let probed: DiscardMethod | null = null;
 let pidfd = -1;
@@ -66,11 +70,11 @@ function lookAtPriority(): void {
 export const NOT_ATTEMPTED = -1;
 
 /**
- * As discardRanges(), on another thread, and it goes on behind a range that fails. `done` is called from the event
+ * Work on ranges of a mapping on another thread, which goes on behind a range that fails. `done` is called from the event
  * loop, never at once, when `outcomes` has one entry for each range; until then the mapping cannot be closed (EBUSY)
  * and the fd must stay open. Throws SystemError when there is no memory for it.
  */
-export class BackgroundDiscard {
+class BackgroundWork<Method extends DiscardMethod | RefillMethod> {
   readonly #handle: BehindHandle;
 
   constructor(
@@ -80,29 +84,51 @@ export class BackgroundDiscard {
     count: number,
     outcomes: Int32Array,
     done: (seconds: number) => void,
-    method: DiscardMethod = probeDiscard(),
+    method: Method,
   ) {
     const handle = native.discardBehind(
       mapping.handle,
       method === 'process_madvise' ? checked(selfPidfd(), 'pidfd_open') : fd,
       ranges,
       count,
-      METHODS.indexOf(method),
+      [...METHODS, ...REFILL_METHODS].indexOf(method),
       outcomes,
       (seconds) => {
         done(seconds);
         lookAtPriority();
       },
     );
-    if (typeof handle === 'number') throw new SystemError(-handle, 'discard', `of ${count} ranges`);
+    if (typeof handle === 'number') throw new SystemError(-handle, method, `of ${count} ranges`);
     this.#handle = handle;
   }
 
-  /** Cuts the work short: at most a few more MiB are discarded, the rest is not attempted. */
+  /** Cuts the work short: at most a few more MiB are worked on, the rest is not attempted. */
   stop(): void {
     native.stopBehind(this.#handle);
   }
 }
+
+/** As discardRanges(), in the background. */
+export class BackgroundDiscard extends BackgroundWork<DiscardMethod> {
+  constructor(
+    mapping: Mapping,
+    fd: number,
+    ranges: Float64Array,
+    count: number,
+    outcomes: Int32Array,
+    done: (seconds: number) => void,
+    method: DiscardMethod = probeDiscard(),
+  ) {
+    super(mapping, fd, ranges, count, outcomes, done, method);
+  }
+}
+
+/**
+ * The way back, for a file on hugetlbfs: `allocate` gives each hole in the ranges a page of the pool, of zeros (ENOSPC: the pool
+ * has none left), `reserve` has the pool keep one for it, which costs next to nothing (ENOMEM). `reserve` does not keep a
+ * guest alive whose memory is bound to a NUMA node, or held to a hugetlb cgroup, where there is no page for it.
+ */
+export class BackgroundRefill extends BackgroundWork<RefillMethod> {}
 
 /** Negative where the kernel or its seccomp filter has none. */
 function selfPidfd(): number {

@@ -1,29 +1,48 @@
 import { existsSync, fstatSync, readdirSync, readFileSync, readlinkSync, statfsSync } from 'node:fs';
+import { checked } from './errors.js';
 import { native } from './native.js';
 
 /** Magic numbers of statfs(2) (linux/magic.h). */
 const HUGETLBFS_MAGIC = 0x958458f6;
-const TMPFS_MAGIC = 0x01021994;
 const THP = '/sys/kernel/mm/transparent_hugepage';
 
 export const SYSTEM_PAGE_BYTES = native.pageBytes();
+
+/**
+ * File systems of this host's disks. Any other may be served by the VMM itself, or from far away, and could hold whoever asks
+ * it something for ever.
+ */
+const DISK_FILE_SYSTEMS = /^(ext[234]|xfs|btrfs|f2fs|bcachefs|zfs)$/;
 
 /** The file behind a mapping, as far as discarding goes. */
 export interface BackingFile {
   dev: bigint;
   ino: bigint;
   sizeBytes: number;
-  kind: 'shmem' | 'hugetlbfs' | 'other';
+  /** Of these, `other` is asked nothing: its inode and size are unknown. */
+  kind: 'shmem' | 'hugetlbfs' | 'disk' | 'other';
   /** The smallest part that can be given back. */
   pageBytes: number;
   /** Pages larger than `pageBytes` may back it, so that larger parts are given back faster. */
   shmemHugePages: boolean;
 }
 
-export function describeFile(fd: number): BackingFile {
+/** `openedBy`: the process that opened the file, whose mounts may be others than ours; null: this one. */
+export function describeFile(fd: number, openedBy: number | null = null): BackingFile {
+  const inMemory = checked(native.isMemory(fd), 'fcntl') === 1;
+  if (!inMemory && !isOnDisk(fd, openedBy)) {
+    return {
+      dev: 0n,
+      ino: 0n,
+      sizeBytes: 0,
+      kind: 'other',
+      pageBytes: SYSTEM_PAGE_BYTES,
+      shmemHugePages: false,
+    };
+  }
   const { dev, ino, size } = fstatSync(fd, { bigint: true });
   const { type, bsize } = statfsSync(`/proc/self/fd/${fd}`);
-  const kind = type === HUGETLBFS_MAGIC ? 'hugetlbfs' : type === TMPFS_MAGIC ? 'shmem' : 'other';
+  const kind = !inMemory ? 'disk' : type === HUGETLBFS_MAGIC ? 'hugetlbfs' : 'shmem';
   return {
     dev,
     ino,
@@ -59,10 +78,27 @@ function mayHaveHugePages(fd: number): boolean {
 }
 
 function mountAllowsHugePages(fd: number): boolean {
+  return /[ ,]huge=(always|within_size|advise)/.test(mountOf(fd, 'self'));
+}
+
+function isOnDisk(fd: number, openedBy: number | null): boolean {
+  const lookers: ('self' | number)[] = openedBy === null ? ['self'] : ['self', openedBy];
+  return lookers.some((pid) => {
+    const type = / - (\S+) /.exec(mountOf(fd, pid))?.[1];
+    return type !== undefined && DISK_FILE_SYSTEMS.test(type);
+  });
+}
+
+/** The line of the file's mount among those that the process sees (proc_pid_mountinfo(5)); empty where it sees none such. */
+function mountOf(fd: number, pid: number | 'self'): string {
   const mount = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
-  const mounts = readFileSync('/proc/self/mountinfo', 'latin1').split('\n');
-  const options = mounts.find((line) => line.startsWith(`${mount ?? '-'} `)) ?? '';
-  return /[ ,]huge=(always|within_size|advise)/.test(options);
+  try {
+    const mounts = readFileSync(`/proc/${pid}/mountinfo`, 'latin1').split('\n');
+    return mounts.find((line) => line.startsWith(`${mount ?? '-'} `)) ?? '';
+  } catch {
+    // The process ended, or may not be looked at.
+    return '';
+  }
 }
 
 function sizesOfHugePages(): string[] {

@@ -54,6 +54,7 @@ interface Native {
   close(fd: number): number;
   offset(fd: number): number;
   setOffset(fd: number, offset: number): number;
+  isMemory(fd: number): number;
   punch(fd: number, offset: number, length: number): number;
   duplicate(fd: number): number;
   setNonBlocking(fd: number): number;

@@ -39,8 +39,8 @@ interface ConnectionHandler {
   mayRead(): boolean;
   /** Does the reading, which may cost more than what is read. */
   measure(work: () => void): void;
-  /** False: this request has to wait, and all after it, until readOn() is called. */
-  ready(request: number): boolean;
+  /** False: this request has to wait, and all after it, until readOn() is called. The payload is valid until it returns. */
+  ready(request: number, payload: Uint8Array): boolean;
   /** To be answered by answer(), once, before what follows from it is begun. */
   message(message: Message): void;
   /** The peer closed, or the stream stopped being vhost-user (`error` says how). Called once; the fd is closed. */
@@ -160,7 +160,9 @@ export class Connection {
       this.#next ??= this.#look();
       if (this.#next === null) return;
       const again = (): void => this.readOn();
-      if (!this.#keeper.whenSafe(again) || !this.#handler.ready(this.#next.header.request)) {
+      const { request, payloadBytes } = this.#next.header;
+      const payload = this.#buffer.subarray(HEADER_BYTES, HEADER_BYTES + payloadBytes);
+      if (!this.#keeper.whenSafe(again) || !this.#handler.ready(request, payload)) {
         this.#wait();
         return;
       }

@@ -40,7 +40,10 @@ import type { Vring } from './vring.js';
 export interface RequestObserver {
   /** Why the region cannot be served, or null. */
   inspectRegion(description: RegionDescription): string | null;
-  memoryChanged(): void;
+  /** `gpa`: of the region that was added or removed; null: the whole table was replaced. */
+  memoryChanged(gpa: bigint | null): void;
+  /** `gpa`: of the region that cannot be had; null: the whole table cannot, or that is not known. */
+  memoryRefused(error: Error, gpa: bigint | null): void;
   featuresAcked(features: FeatureBits): void;
 }
 
@@ -64,7 +67,8 @@ export interface RequestContext {
   reset(): void;
   setChannel(fd: number): void;
   setDirtyLog(log: DirtyLog): void;
-  changeMemory(change: () => void): void;
+  begin(): void;
+  changeMemory(gpa: bigint | null, change: () => void): void;
   queueSeen(): void;
 }
 
@@ -80,8 +84,10 @@ interface Expectation {
   fds?: readonly [least: number, most: number];
   /** Protocol feature that must have been negotiated. */
   needs?: number;
-  /** It takes rings or memory away: the device must not be at work on them. */
-  quiet?: true;
+  /** It takes rings or memory away: the device must not be at work on them. 'ends': it stops the device; 'ends-by-0': if it says 0. */
+  quiet?: true | 'ends' | 'ends-by-0';
+  /** It brings memory. */
+  memory?: true;
   /** Nothing that is written down of the session changes by it. */
   keeps?: true;
 }
@@ -158,17 +164,22 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_FEATURES', u64, { act: setFeatures }),
   question('GET_PROTOCOL_FEATURES', empty, { keeps: true, answer: () => encodeU64(PROTOCOL_FEATURES) }),
   command('SET_PROTOCOL_FEATURES', u64, { act: setProtocolFeatures }),
-  command('SET_OWNER', empty, { act: () => undefined }),
+  command('SET_OWNER', empty, { quiet: true, act: (session) => session.begin() }),
   // vhost-user: "recommended that back-ends either ignore this message, or use it to disable all rings"
-  command('RESET_OWNER', empty, { quiet: true, act: (session) => session.stop() }),
+  command('RESET_OWNER', empty, { quiet: 'ends', act: (session) => session.stop() }),
 
   question('GET_MAX_MEM_SLOTS', empty, {
     keeps: true,
     needs: MEM_SLOTS,
     answer: () => encodeU64(BigInt(MAX_MEM_SLOTS)),
   }),
-  command('SET_MEM_TABLE', memoryTable, { quiet: true, fds: [0, MAX_FDS], act: setMemoryTable }),
-  command('ADD_MEM_REG', singleRegion, { needs: MEM_SLOTS, fds: [1, 1], act: addRegion }),
+  command('SET_MEM_TABLE', memoryTable, {
+    quiet: true,
+    memory: true,
+    fds: [0, MAX_FDS],
+    act: setMemoryTable,
+  }),
+  command('ADD_MEM_REG', singleRegion, { needs: MEM_SLOTS, memory: true, fds: [1, 1], act: addRegion }),
   command('REM_MEM_REG', singleRegion, { quiet: true, needs: MEM_SLOTS, fds: [0, 1], act: removeRegion }),
 
   question('SET_LOG_BASE', logRegion, { needs: LOG_SHMFD, fds: [1, 1], answer: setLogBase }),
@@ -184,7 +195,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
   command('SET_VRING_BASE', vringState, {
     act: (session, { index, num }) => session.ring(index).setBase(num),
   }),
-  question('GET_VRING_BASE', vringState, { quiet: true, answer: getVringBase }),
+  question('GET_VRING_BASE', vringState, { quiet: 'ends', answer: getVringBase }),
   command('SET_VRING_KICK', vringFd, { fds: [0, 1], act: setKick, then: (session) => session.start() }),
   command('SET_VRING_CALL', vringFd, { fds: [0, 1], act: setCall }),
   command('SET_VRING_ERR', vringFd, { fds: [0, 1], act: setErr }),
@@ -194,7 +205,7 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     answer: (session) => encodeU64(BigInt(session.vrings.length)),
   }),
   command('SET_VRING_ENABLE', vringState, {
-    quiet: true,
+    quiet: 'ends-by-0',
     act: setEnable,
     then: (session, { num }) => {
       if (num === 1) session.start();
@@ -219,8 +230,8 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     needs: CONFIG,
     act: (session, { offset, bytes }) => session.device.writeConfig(offset, bytes),
   }),
-  command('RESET_DEVICE', empty, { quiet: true, needs: RESET, act: (session) => session.reset() }),
-  command('SET_STATUS', u64, { quiet: true, needs: STATUS, act: setStatus }),
+  command('RESET_DEVICE', empty, { quiet: 'ends', needs: RESET, act: (session) => session.reset() }),
+  command('SET_STATUS', u64, { quiet: 'ends-by-0', needs: STATUS, act: setStatus }),
   question('GET_STATUS', empty, {
     keeps: true,
     needs: STATUS,
@@ -234,7 +245,15 @@ const NAMES: ReadonlyMap<number, string> = new Map(
 
 /** Whether the request is one that the device must not be at work for. */
 export function needsQuiet(request: number): boolean {
-  return REQUESTS.get(request)?.expects.quiet === true;
+  return REQUESTS.get(request)?.expects.quiet !== undefined;
+}
+
+/** Whether the request stops a device that runs, unless it is refused. */
+export function endsDevice(request: number, payload: Uint8Array): boolean {
+  const quiet = REQUESTS.get(request)?.expects.quiet;
+  // SET_VRING_ENABLE names a ring before the value.
+  const value = payload.subarray(request === FrontendRequest.SET_VRING_ENABLE ? 4 : 0);
+  return quiet === 'ends' || (quiet === 'ends-by-0' && value.every((byte) => byte === 0));
 }
 
 /** Whether the session's record may be another one after the request. */
@@ -263,6 +282,7 @@ export function serveRequest(
     reply = entry.serve(session, message);
   } catch (error) {
     const refused = asRefusal(name, error);
+    if (entry.expects.memory === true) session.observer.memoryRefused(refused, regionOf(message));
     if (entry.isQuestion && entry.refusal === null) {
       throw new FrontendError(`${name} cannot be answered: ${refused.message}`);
     }
@@ -271,6 +291,16 @@ export function serveRequest(
   }
   answer({ name, reply, error: null });
   entry.then(session, message);
+}
+
+/** The guest address of the one region that the message brings; null: it brings more, or none that can be read. */
+function regionOf({ request, payload }: Message): bigint | null {
+  if (request !== FrontendRequest.ADD_MEM_REG) return null;
+  try {
+    return singleRegion.decode(payload).gpa;
+  } catch {
+    return null;
+  }
 }
 
 function asRefusal(name: string, error: unknown): Error {
@@ -329,7 +359,7 @@ function setMemoryTable(session: RequestContext, regions: RegionDescription[], f
     throw new FrontendError(`SET_MEM_TABLE with ${regions.length} regions and ${fds.count} fds`);
   }
   for (const region of regions) inspect(session, region);
-  session.changeMemory(() => {
+  session.changeMemory(null, () => {
     session.memory.replace(
       regions,
       regions.map(() => fds.take()),
@@ -340,11 +370,11 @@ function setMemoryTable(session: RequestContext, regions: RegionDescription[], f
 function addRegion(session: RequestContext, region: RegionDescription, fds: FdBag): void {
   inspect(session, region);
   session.memory.add(region, fds.take());
-  session.observer.memoryChanged();
+  session.observer.memoryChanged(region.gpa);
 }
 
 function removeRegion(session: RequestContext, region: RegionDescription): void {
-  session.changeMemory(() => session.memory.remove(region));
+  session.changeMemory(region.gpa, () => session.memory.remove(region));
 }
 
 function inspect(session: RequestContext, region: RegionDescription): void {

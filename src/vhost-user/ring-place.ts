@@ -3,7 +3,7 @@ import type { VringAddress } from '../../protocol/vhost-user/payloads.js';
 import { VirtioFeature, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { EVENT_SUPPRESSION_BYTES, packedRingBytes } from '../../protocol/virtio/ring-packed.js';
 import { availRingBytes, descTableBytes, usedRingBytes } from '../../protocol/virtio/ring-split.js';
-import { DriverError, FrontendError } from '../memory/errors.js';
+import { DriverError, FrontendError, OutsideError } from '../memory/errors.js';
 import type { GuestMemory, GuestSlice } from '../memory/guest-memory.js';
 import { PackedQueue } from '../virtqueue/packed-queue.js';
 import type { Queue, RingLayout } from '../virtqueue/queue.js';
@@ -38,12 +38,10 @@ export function openQueue(
   // virtio 1.3, 2.7: "Queue Size is always a power of 2"; a packed ring has no such rule (2.8).
   if (!packed && (size & (size - 1)) !== 0) throw new DriverError(`queue size ${size} is not a power of 2`);
   const part = (name: string, userAddr: bigint, lenBytes: number, align: bigint): GuestSlice => {
-    const slice = userAddr % align === 0n ? memory.resolveUser(userAddr, lenBytes) : undefined;
-    if (slice === undefined) {
-      throw new DriverError(
-        `${name} of ${lenBytes} bytes at 0x${userAddr.toString(16)} is outside guest memory or not aligned to ${align}`,
-      );
-    }
+    const where = `${name} of ${lenBytes} bytes at 0x${userAddr.toString(16)}`;
+    if (userAddr % align !== 0n) throw new DriverError(`${where} is not aligned to ${align}`);
+    const slice = memory.resolveUser(userAddr, lenBytes);
+    if (slice === undefined) throw new OutsideError(`${where} is outside the memory that the VMM shares`);
     return slice;
   };
   const layout: RingLayout = {

@@ -1,5 +1,6 @@
 import { Type, type Static } from '../../protocol/json-schema.js';
-import { MAX_MEM_SLOTS } from '../memory/guest-memory.js';
+import { MAX_MEM_SLOTS, type FoundRegion } from '../memory/guest-memory.js';
+import type { GuestRegion } from '../memory/region.js';
 import { MAX_QUEUE_SIZE } from '../../protocol/virtio/ring-split.js';
 
 /**
@@ -14,6 +15,7 @@ const U32 = Type.Integer({ minimum: 0, maximum: 0xffffffff });
 /** Characters of a sentence; longer ones are cut. */
 export const MAX_REASON = 500;
 const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+const Area = Type.Object({ offset: Bytes, lenBytes: Bytes });
 
 export const VringRecord = Type.Object({
   size: Type.Integer({ minimum: 0, maximum: MAX_QUEUE_SIZE }),
@@ -31,25 +33,27 @@ export const VringRecord = Type.Object({
 });
 export type VringRecord = Static<typeof VringRecord>;
 
+const RegionRecord = Type.Object({
+  gpa: U64,
+  sizeBytes: U64,
+  userAddr: U64,
+  mmapOffset: U64,
+  fd: Name,
+  ledger: Area,
+  /** Backing pages of hugetlbfs that the guest misses; absent elsewhere, and in records of earlier builds. */
+  missing: Type.Optional(Area),
+  /** Part of it was gone, and nothing may be read of it any more. */
+  lost: Type.Boolean(),
+});
+type RegionRecord = Static<typeof RegionRecord>;
+
 export const SessionRecord = Type.Object({
   state: Type.Union([Type.Literal('connected'), Type.Literal('running'), Type.Literal('stopped')]),
   features: U64,
   protocolFeatures: U64,
   status: Type.Integer({ minimum: 0, maximum: 255 }),
   vrings: Type.Array(VringRecord, { maxItems: 16 }),
-  regions: Type.Array(
-    Type.Object({
-      gpa: U64,
-      sizeBytes: U64,
-      userAddr: U64,
-      mmapOffset: U64,
-      fd: Name,
-      ledger: Type.Object({ offset: Bytes, lenBytes: Bytes }),
-      /** Part of it was gone, and nothing may be read of it any more. */
-      lost: Type.Boolean(),
-    }),
-    { maxItems: MAX_MEM_SLOTS },
-  ),
+  regions: Type.Array(RegionRecord, { maxItems: MAX_MEM_SLOTS }),
   channel: Fd,
   dirtyLog: Type.Union([Type.Object({ sizeBytes: U64, offset: U64, fd: Name }), Type.Null()]),
 });
@@ -57,4 +61,38 @@ export type SessionRecord = Static<typeof SessionRecord>;
 
 export function hex(value: bigint): string {
   return `0x${value.toString(16)}`;
+}
+
+/** A region as it is written down; `nameOf` has the name of an fd. */
+export function regionRecord(
+  { description, fd, ledger, missing, lost }: GuestRegion,
+  nameOf: (fd: number) => string,
+): RegionRecord {
+  return {
+    gpa: hex(description.gpa),
+    sizeBytes: hex(description.sizeBytes),
+    userAddr: hex(description.userAddr),
+    mmapOffset: hex(description.mmapOffset),
+    fd: nameOf(fd),
+    ledger: ledger.area,
+    ...(missing !== null && { missing: missing.area }),
+    lost,
+  };
+}
+
+/** The region that was written down; `fdOf` hands over the fd of a name. */
+export function foundRegion(
+  { gpa, sizeBytes, userAddr, mmapOffset, fd, ...pages }: RegionRecord,
+  fdOf: (name: string) => number,
+): FoundRegion {
+  return {
+    description: {
+      gpa: BigInt(gpa),
+      sizeBytes: BigInt(sizeBytes),
+      userAddr: BigInt(userAddr),
+      mmapOffset: BigInt(mmapOffset),
+    },
+    fd: fdOf(fd),
+    pages,
+  };
 }

@@ -21,12 +21,13 @@ import { DirtyLog } from './dirty-log.js';
 import { KeptOutbox } from './outbox.js';
 import {
   changesRecord,
+  endsDevice,
   needsQuiet,
   serveRequest,
   type RequestContext,
   type RequestObserver,
 } from './requests.js';
-import { hex, type SessionRecord } from './session-record.js';
+import { foundRegion, hex, regionRecord, type SessionRecord } from './session-record.js';
 import { MESSAGE_MS, TURNS, type Seat, type Turns } from './turns.js';
 import { Vring, type VringContext } from './vring.js';
 
@@ -71,7 +72,6 @@ interface HandOver {
 /**
  * One vhost-user connection: a frontend that offers one device to its guest. It owns the connection, the memory
  * mappings and the rings; the device is handed to it.
- *
  * Started means: from a configured ring's SET_VRING_ENABLE(1) until the first SET_VRING_ENABLE(0), GET_VRING_BASE,
  * reset or the end of the connection. Rings are served, and config changes announced, only then.
  */
@@ -96,6 +96,8 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   #silentRefusals = 0;
   #settle: NodeJS.Timeout | null = null;
   #closed = false;
+  /** A request that ends the device waits; rings are not served meanwhile. */
+  #ending = false;
 
   /**
    * Owns the connected socket `fd` and the state file. `makeDevice` is called once, with what the device may ask of its
@@ -114,7 +116,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   ) {
     this.observer = observer;
     this.#keeper = keeper;
-    this.memory = new GuestMemory(state);
+    this.memory = new GuestMemory(state, pid ?? null);
     this.seat = turns.seat(() => observer.throttled(), pid);
     this.device = makeDevice(this.memory, this);
     this.vrings = Array.from({ length: this.device.queueCount }, (_, index) => new Vring(index, this));
@@ -126,7 +128,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
         {
           mayRead: () => this.seat.may(this.#readOn),
           measure: (work) => this.seat.measure(work),
-          ready: (request) => !needsQuiet(request) || this.device.interrupt(this.#readOn),
+          ready: (request, payload) => this.#quiet(request, payload),
           message: (message) => this.#serve(message),
           closed: (error) => this.#end(error),
         },
@@ -149,15 +151,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
       protocolFeatures: hex(this.protocolFeatures),
       status: this.status,
       vrings: this.vrings.map((vring) => vring.record(this.#keeper)),
-      regions: this.memory.regions.map(({ description, fd, ledger, lost }) => ({
-        gpa: hex(description.gpa),
-        sizeBytes: hex(description.sizeBytes),
-        userAddr: hex(description.userAddr),
-        mmapOffset: hex(description.mmapOffset),
-        fd: nameOf(fd),
-        ledger: ledger.area,
-        lost,
-      })),
+      regions: this.memory.regions.map((region) => regionRecord(region, nameOf)),
       channel: this.#channel === null ? null : this.#keeper.nameOf(this.#channel.fd),
       dirtyLog:
         this.dirtyLog === null
@@ -205,7 +199,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   }
 
   get running(): boolean {
-    return this.#state === 'running';
+    return this.#state === 'running' && !this.#ending;
   }
 
   get configured(): readonly number[] {
@@ -265,6 +259,18 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.status = 0;
   }
 
+  /** SET_OWNER, as for a device that is plugged in after another: protocol features and channel came before. */
+  begin(): void {
+    if (this.running) return;
+    for (const vring of this.vrings) vring.close();
+    this.setDirtyLog(null);
+    this.features = 0n;
+    this.status = 0;
+    this.device.setFeatures(0n);
+    this.memory.replace([], []);
+    if (this.#state === 'stopped') this.#setState('connected');
+  }
+
   /** Takes `fd` over; when it throws, the fd is still the caller's. */
   setChannel(fd: number): void {
     const acknowledged = this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);
@@ -284,20 +290,20 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     if (this.running) this.#channel.open();
   }
 
-  setDirtyLog(log: DirtyLog): void {
+  setDirtyLog(log: DirtyLog | null): void {
     this.dirtyLog?.close();
     this.dirtyLog = log;
   }
 
-  /** Runs a change of guest memory with no ring looking at it. */
-  changeMemory(change: () => void): void {
+  /** Runs a change of guest memory with no ring looking at it. `gpa`: of the region that is changed; null: all of it is. */
+  changeMemory(gpa: bigint | null, change: () => void): void {
     for (const vring of this.vrings) vring.detach();
     try {
       change();
     } finally {
       for (const vring of this.vrings) vring.drain();
     }
-    this.observer.memoryChanged();
+    this.observer.memoryChanged(gpa);
   }
 
   /** A queue was named in the connection's opening messages. */
@@ -346,6 +352,16 @@ export class Session implements VringContext, RequestContext, DeviceHost {
 
   readonly #readOn = (): void => this.#connection.readOn();
 
+  /** Whether nothing is at work on what the request takes away; else the request is read again then. */
+  #quiet(request: number, payload: Uint8Array): boolean {
+    if (!needsQuiet(request)) return true;
+    if (this.#state !== 'running' || !endsDevice(request, payload)) {
+      return this.device.interrupt(this.#readOn);
+    }
+    this.#ending = true;
+    return this.device.release(this.#readOn);
+  }
+
   #serve(message: Message): void {
     this.seat.charge(MESSAGE_MS);
     // The only messages that answer us come on the backend channel.
@@ -359,6 +375,11 @@ export class Session implements VringContext, RequestContext, DeviceHost {
       if (error !== null) this.#refused(name, error, reply !== null || acknowledge);
     });
     if (this.#unsaved && !this.#closed) this.save();
+    const refused = this.#ending && this.#state === 'running';
+    this.#ending = false;
+    if (!refused) return;
+    this.device.goOn();
+    for (const vring of this.vrings) vring.drain();
   }
 
   #refused(name: string, error: Error, told: boolean): void {
@@ -380,10 +401,11 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.#channel?.close();
     this.dirtyLog?.close();
     const end = (): void => {
+      if (!this.device.interrupt(end)) return;
       this.memory.close();
       this.observer.closed(error);
     };
-    if (this.device.interrupt(end)) end();
+    end();
   }
 
   #restore(found: SessionRecord): void {
@@ -397,18 +419,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.protocolFeatures = BigInt(found.protocolFeatures);
     this.status = found.status;
     this.device.setFeatures(this.features);
-    this.memory.resume(
-      found.regions.map(({ gpa, sizeBytes, userAddr, mmapOffset, fd, ledger, lost }) => ({
-        description: {
-          gpa: BigInt(gpa),
-          sizeBytes: BigInt(sizeBytes),
-          userAddr: BigInt(userAddr),
-          mmapOffset: BigInt(mmapOffset),
-        },
-        fd: fdOf(fd),
-        pages: { ledger, lost },
-      })),
-    );
+    this.memory.resume(found.regions.map((record) => foundRegion(record, fdOf)));
     if (found.dirtyLog !== null) {
       const { sizeBytes, offset, fd } = found.dirtyLog;
       this.dirtyLog = new DirtyLog({ sizeBytes: BigInt(sizeBytes), offset: BigInt(offset) }, fdOf(fd));

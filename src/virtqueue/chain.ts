@@ -1,4 +1,4 @@
-import { DriverError } from '../memory/errors.js';
+import { DriverError, OutsideError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 
 /** One buffer of a chain, still in guest addresses: who uses it resolves it, once. */
@@ -33,8 +33,8 @@ export function readChain(memory: GuestMemory, chain: Chain, scratch: Uint8Array
       throw new DriverError(`buffer is longer than ${scratch.length} bytes`);
     }
     if (!memory.read(segment.gpa, scratch, length, segment.lenBytes)) {
-      throw new DriverError(
-        `descriptor at 0x${segment.gpa.toString(16)} of ${segment.lenBytes} bytes is outside guest memory`,
+      throw new OutsideError(
+        `descriptor at 0x${segment.gpa.toString(16)} of ${segment.lenBytes} bytes is outside the memory that the VMM shares`,
       );
     }
     length += segment.lenBytes;

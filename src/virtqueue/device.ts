@@ -39,6 +39,13 @@ export interface Device {
    * when it has ended, before anything new is begun: the moment to take rings or memory away.
    */
   interrupt(idle: () => void): boolean;
+  /**
+   * As interrupt(), before the device is stopped: the guest may use all of its memory afterwards, without a word. What was
+   * taken of it is made sure of first, as far as that can be done.
+   */
+  release(idle: () => void): boolean;
+  /** The device is not stopped after all. */
+  goOn(): void;
 }
 
 /** What a device may ask of the session that serves it. */

@@ -1,5 +1,5 @@
 import { DESC_BYTES } from '../../protocol/virtio/ring-split.js';
-import { DriverError } from '../memory/errors.js';
+import { DriverError, OutsideError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 
 /**
@@ -18,7 +18,9 @@ export function readIndirectTable(
     throw new DriverError(`an indirect table has ${lenBytes} bytes in a queue of ${queueSize}`);
   }
   if (!memory.read(gpa, into, 0, lenBytes)) {
-    throw new DriverError(`indirect table at 0x${gpa.toString(16)} is outside guest memory`);
+    throw new OutsideError(
+      `indirect table at 0x${gpa.toString(16)} is outside the memory that the VMM shares`,
+    );
   }
   return count;
 }

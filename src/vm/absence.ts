@@ -1,6 +1,6 @@
 /** What is told of pages that should be absent from the host, since they were discarded, and are not. */
 import { formatSize } from '../../protocol/control/size.js';
-import type { Refills } from '../memory/refills.js';
+import type { AbsentPages } from '../memory/absent-pages.js';
 import type { Emit } from '../ops/event-log.js';
 import { monotonicNow, msSince, type Monotonic } from '../os/clock.js';
 import type { Diagnosis } from './diagnosis.js';
@@ -8,31 +8,39 @@ import type { Diagnosis } from './diagnosis.js';
 /** Pages that came back are discarded again within so long; a verdict is about those that were not. */
 const PATIENCE_MS = 30_000;
 
-type Looked = Pick<Refills, 'refilledBytes' | 'pinnedBytes' | 'usedBytes' | 'look'>;
+type Looked = Pick<
+  AbsentPages,
+  'refilledBytes' | 'pinnedBytes' | 'usedBytes' | 'tellsFirst' | 'inhibited' | 'look'
+>;
 
 export class Absence {
-  readonly #refills: Looked;
+  readonly #pages: Looked;
   readonly #emit: Emit;
   readonly #patienceMs: number;
   #refilledAt: Monotonic | null = null;
   #pinned = false;
   #used = false;
 
-  constructor(refills: Looked, emit: Emit, patienceMs = PATIENCE_MS) {
-    this.#refills = refills;
+  constructor(pages: Looked, emit: Emit, patienceMs = PATIENCE_MS) {
+    this.#pages = pages;
     this.#emit = emit;
     this.#patienceMs = patienceMs;
+  }
+
+  /** Null for a device whose discarded pages may come back at any time. */
+  static of(absentPages: AbsentPages | null, emit: Emit): Absence | null {
+    return absentPages && new Absence(absentPages, emit);
   }
 
   /** To be called every 4 s or so: tells what began and what ended since the last call, and looks again. */
   look(): void {
     this.#tell();
-    this.#refills.look();
+    this.#pages.look();
   }
 
-  /** What is wrong and lasts; null: nothing. `tellsFirst`: the driver must, before it uses a page of the balloon. */
-  diagnosis(tellsFirst: boolean, inhibited: boolean): Diagnosis | null {
-    const { refilledBytes, pinnedBytes, usedBytes } = this.#refills;
+  /** What is wrong and lasts; null: nothing. */
+  diagnosis(): Diagnosis | null {
+    const { refilledBytes, pinnedBytes, usedBytes, tellsFirst, inhibited } = this.#pages;
     if (usedBytes > 0) {
       return {
         code: 'pages-used',
@@ -54,7 +62,7 @@ export class Absence {
   }
 
   #tell(): void {
-    const { refilledBytes, pinnedBytes, usedBytes } = this.#refills;
+    const { refilledBytes, pinnedBytes, usedBytes } = this.#pages;
     // As long as the driver is stopped.
     if (refilledBytes === null || pinnedBytes === null) {
       this.#refilledAt = null;

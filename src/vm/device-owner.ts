@@ -3,6 +3,7 @@ import type { FdKeeper } from '../os/fd-keeper.js';
 import type { Turns } from '../vhost-user/turns.js';
 import type { DeviceOptions } from './kinds.js';
 import type { VmRecord } from './record.js';
+import type { Sizes } from './sizes.js';
 
 /** The VM's part of what is written down of a device. */
 export type VmWords = Pick<
@@ -19,6 +20,7 @@ export interface DeviceOwner<Device> {
   readonly pinnedBy: string | null;
   /** The memory of the guest; 0: it is not known yet. */
   readonly ramBytes: number;
+  readonly sizes: Pick<Sizes, 'ramIsKnown' | 'leastBytes'>;
   words(): VmWords;
   /** The guest is about to be allowed more. */
   allow(why: string, targetBytes?: number): void;
@@ -49,5 +51,3 @@ export interface DeviceHandOver {
   /** Those it shares the event loop with, if not all of the process. */
   turns?: Turns;
 }
-
-export type TargetBy = 'operator' | 'configuration' | 'policy';

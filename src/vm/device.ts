@@ -8,8 +8,8 @@ import { formatSize } from '../../protocol/control/size.js';
 import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import type { FeatureBits } from '../../protocol/virtio/features.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
-import type { BalloonObserver } from '../balloon/balloon.js';
-import { mapsPrivately } from '../host/peer.js';
+import type { BalloonObserver } from '../balloon/observer.js';
+import { mapsPrivately, peerReportsToOwnBalloon } from '../host/peer.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
@@ -19,32 +19,32 @@ import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import { Absence } from './absence.js';
-import { viewOfBalloon } from './balloon-view.js';
-import type { DeviceHandOver, DeviceIdentity, DeviceOwner, TargetBy } from './device-owner.js';
+import type { DeviceHandOver, DeviceIdentity, DeviceOwner } from './device-owner.js';
 import { diagnose, ringsSilent, sentence, type Diagnosis } from './diagnosis.js';
-import { FeatureNames, tellsFirst } from './feature-names.js';
+import { FeatureNames } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
-import {
-  DEVICE_KINDS,
-  KINDS,
-  offeredBits,
-  PARTS,
-  type AnyBalloon,
-  type DeviceKind,
-  type Kind,
-  type Part,
-} from './kinds.js';
+import { HugePageWatch } from './huge-page-watch.js';
+import { DEVICE_KINDS, KINDS, offeredBits, PARTS, type AnyBalloon, type Kind, type Part } from './kinds.js';
 import type { DeviceUse } from './limits-plan.js';
-import { toldRam } from './ram.js';
 import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
+import {
+  deviceFigures,
+  deviceUse,
+  deviceView,
+  sizeBytes,
+  toldBytes,
+  type ServedDevice,
+} from './served-device.js';
+import type { TargetBy } from './targets.js';
 import { StatsAsker } from './stats-asker.js';
+import { Progress } from './progress.js';
 import { Troubles } from './troubles.js';
 
 export class VmDevice implements SessionObserver, BalloonObserver {
   readonly meters = new VmMeters();
-  /** Looks whether what was discarded is absent from the host; null: nothing has to be. */
   readonly absence: Absence | null;
-  readonly kind: DeviceKind;
+  readonly hugePages: HugePageWatch;
+  readonly kind: (typeof DEVICE_KINDS)[number];
   readonly #kind: Kind;
   readonly #owner: DeviceOwner<VmDevice>;
   readonly #identity: DeviceIdentity;
@@ -52,14 +52,12 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   readonly #fd: number;
   readonly #emit: Emit;
   readonly #session: Session;
+  readonly #served: ServedDevice;
   readonly #troubles = new Troubles();
-  readonly #connectedAt: Monotonic;
+  #connectedAt: Monotonic;
   #balloon!: AnyBalloon;
   readonly #asker: StatsAsker;
-  #reached = true;
-  #movedAt = monotonicNow();
-  /** Bytes that went in or out of the balloon until the target was set. */
-  #movedBytes = 0;
+  readonly #progress = new Progress();
   #outsideReported = false;
   #resuming = false;
   #ended = false;
@@ -84,25 +82,23 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#keeper = keeper;
     this.#fd = fd;
     this.#emit = emit;
+    this.hugePages = new HugePageWatch(emit);
     this.#connectedAt = found === null ? monotonicNow() : momentOf(found.connectedBootMs, found.connectedAt);
     this.#session = new Session(
       fd,
       this,
       (memory, host) => {
-        this.#balloon = this.#kind.make(
-          memory,
-          host,
-          this,
-          offeredBits(options.features),
-          options.discardDelaySeconds * 1000,
-        );
+        this.#balloon = this.#kind.make(memory, host, this, offeredBits(options.features), {
+          delayMs: options.discardDelaySeconds * 1000,
+          discardsUntold: options.discardsUntold,
+        });
         return this.#balloon;
       },
       { ...shared, state, keeper, found: found?.session ?? null, pid: owner.pid },
     );
+    this.#served = { balloon: this.#balloon, session: this.#session, part: this.#kind.part };
     this.#asker = new StatsAsker(this.#balloon.stats, options.statsIntervalSeconds);
-    const { refills } = this.#balloon;
-    this.absence = refills && new Absence(refills, emit);
+    this.absence = Absence.of(this.#balloon.absentPages, emit);
     if (found !== null) this.#restore(found);
   }
 
@@ -114,7 +110,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     } finally {
       this.#resuming = false;
     }
-    const { targetBytes, actualBytes } = this.#balloon;
+    const { targetBytes, heldBytes: actualBytes } = this.#balloon;
     this.#emit('vm-resumed', 'the VM is served again, from where the daemon before this one ended', {
       state: this.#session.state,
       targetBytes,
@@ -190,68 +186,57 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     return this.#session.memory.sizeBytes;
   }
 
+  /** The part of them that can go back to the host. */
+  get discardableBytes(): number {
+    return this.#session.memory.discardableBytes;
+  }
+
   /** The memory that the guest says it has, in bytes, its balloon included; null: it has not said. */
   get toldBytes(): number | null {
-    const { features, memory } = this.#session;
-    return toldRam(this.#balloon.stats.values, features, this.#sizesItself ? 0 : memory.balloonedPages);
+    return toldBytes(this.#served);
   }
 
   /** The part of a view that costs little. */
   get figures(): DeviceFigures {
-    const { targetBytes, actualBytes, inhibited } = this.#balloon;
-    const { values, receivedAt } = this.#balloon.stats;
-    const { state } = this.#session;
-    const stats =
-      values === null || receivedAt === null
-        ? null
-        : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt };
-    return { state, targetBytes, actualBytes, inhibited, stats };
+    return deviceFigures(this.#served);
   }
 
   /** The device in the control API. */
   balloonView(): BalloonView {
-    const { state, memory } = this.#session;
-    return viewOfBalloon(this.#balloon, state === 'running' ? memory.pendingPages : 0);
+    return deviceView(this.#served);
   }
 
-  /** A page that owes its discard, or came back, is still the guest's, as far as the host's memory goes. */
   guestUse(): DeviceUse {
-    const { memory, features, state } = this.#session;
-    // What a device that sizes itself holds is the guest's whenever it wants it.
-    if (this.#sizesItself) {
-      return { targetBytes: 0, discardedBytes: 0, tellsFirst: false };
-    }
-    const { targetBytes, refills } = this.#balloon;
-    const back = (refills?.refilledBytes ?? 0) + (refills?.pinnedBytes ?? 0);
-    return {
-      targetBytes,
-      discardedBytes: Math.max(0, (memory.balloonedPages - memory.pendingPages) * PAGE_BYTES - back),
-      tellsFirst: state === 'running' && tellsFirst(features),
-    };
+    return deviceUse(this.#served);
   }
 
   /** `ofLimits`: what is wrong with the limits of the VM; null: nothing. */
   diagnosis(ofLimits: Diagnosis | null): Diagnosis | null {
-    const free = this.#balloon.stats.values?.get(STAT_NAMES[4]);
-    const { targetBytes, actualBytes } = this.#balloon;
+    const { targetBytes } = this.#balloon;
+    const actualBytes = sizeBytes(this.#served);
     const { memory, seat, state, features } = this.#session;
+    const heldBytes = memory.balloonedPages * PAGE_BYTES;
     return diagnose({
-      problem: this.#troubles.gravest(memory) ?? ofLimits,
+      problem: this.#troubles.gravest(memory) ?? this.hugePages.diagnosis(heldBytes) ?? ofLimits,
       state,
       driver: this.#kind.driver,
+      ownBalloon: () => peerReportsToOwnBalloon(this.#owner.pid),
       connectedMs: msSince(this.#connectedAt),
-      stillMs: msSince(this.#movedAt),
+      stillMs: this.#progress.stillMs,
       targetBytes: this.#sizesItself ? actualBytes : targetBytes,
       actualBytes,
       ramBytes: this.#owner.ramBytes,
-      heldBytes: memory.balloonedPages * PAGE_BYTES,
-      guestFreeBytes: free ?? null,
-      answered: this.#inAndOut() !== this.#movedBytes,
+      leastBytes: this.#owner.sizes.leastBytes,
+      discardableBytes: this.#owner.sizes.ramIsKnown ? memory.discardableBytes : null,
+      tookBackBytes: this.#progress.tookBackBytes,
+      heldBytes,
+      guestFreeBytes: this.#balloon.stats.values?.get(STAT_NAMES[4]) ?? null,
+      answered: this.#progress.answered(this.#passedBytes),
       statsAgeMs: this.#asker.ageMs(features),
       statsIntervalMs: this.#asker.intervalSeconds * 1000,
       throttled: seat.throttled,
       pinnedBy: this.#owner.pinnedBy,
-      absence: this.absence?.diagnosis(tellsFirst(features), this.#owner.inhibited !== null) ?? null,
+      absence: this.absence?.diagnosis() ?? null,
       silentRings: ringsSilent(this.#session.vrings, features, targetBytes !== actualBytes),
     });
   }
@@ -263,11 +248,17 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
-    this.#movedAt = monotonicNow();
-    this.#movedBytes = this.#inAndOut();
-    this.#reached = false;
+    this.#progress.begin(after, this.#balloon.actualBytes, this.#passedBytes);
     const words = `${this.#kind.targetWords} ${formatSize(before)} -> ${formatSize(after)}, by the ${by}`;
     this.#emit('target-changed', words, { by, fromBytes: before, toBytes: after });
+  }
+
+  /** Tells the guest of a target again that it gave up on; one that it reached needs no word. */
+  remind(): void {
+    const { targetBytes, actualBytes } = this.#balloon;
+    if (this.#session.state !== 'running' || targetBytes === actualBytes) return;
+    this.#balloon.remind();
+    this.#progress.begin(targetBytes, actualBytes, this.#passedBytes);
   }
 
   /** Resolves when it is in effect, and no discard under way if it is to stop them. */
@@ -296,9 +287,15 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     return reason;
   }
 
-  memoryChanged(): void {
+  memoryRefused(error: Error, gpa: bigint | null): void {
+    this.#troubles.memoryRefused(error, gpa);
+  }
+
+  memoryChanged(gpa: bigint | null): void {
+    this.#troubles.memoryTaken(gpa);
     const { regions, sizeBytes } = this.#session.memory;
-    this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory, regions: ${regions.length}`, {
+    const mapped = `${formatSize(sizeBytes)} of guest memory, regions: ${regions.length}`;
+    this.#emit('memory-mapped', mapped, {
       regions: regions.length,
       bytes: sizeBytes,
       backingPageBytes: Math.max(0, ...regions.map((region) => region.file.pageBytes)),
@@ -308,28 +305,26 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   featuresAcked(features: FeatureBits): void {
     const names = this.#featureNames.of(features);
-    this.#emit('features-negotiated', `the guest driver of the ${this.words} acked its features`, {
-      features: names,
-    });
+    const acked = `the guest driver of the ${this.words} acked its features`;
+    this.#emit('features-negotiated', acked, { features: names });
   }
 
   stateChanged(state: SessionState): void {
-    this.#movedAt = monotonicNow();
     if (!this.#resuming) this.#owner.allow(state);
+    if (state === 'connected') this.#connectedAt = monotonicNow();
     if (state !== 'running') {
       this.#troubles.forget();
-      if (this.#session.intact())
-        this.#emit('vm-stopped', `the guest driver stopped or reset the ${this.words}`);
+      if (state === 'stopped' && this.#session.intact())
+        this.#emit('vm-stopped', `the guest driver stopped or reset the ${this.words}, or the VM was paused`);
       return;
     }
     this.#asker.restart();
     if (this.#resuming) return;
     this.#outsideReported = false;
     this.#owner.driverStarted(this);
-    this.#reached = this.#balloon.targetBytes === 0;
-    this.#emit('vm-ready', `the guest driver of the ${this.words} runs`, {
-      targetBytes: this.#balloon.targetBytes,
-    });
+    const { targetBytes, actualBytes } = this.#balloon;
+    this.#progress.begin(targetBytes, actualBytes, this.#passedBytes);
+    this.#emit('vm-ready', `the guest driver of the ${this.words} runs`, { targetBytes });
   }
 
   kickAcked(ms: number): void {
@@ -382,10 +377,12 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   actualChanged(): void {
     const { actualBytes, targetBytes } = this.#balloon;
-    this.#movedAt = monotonicNow();
-    if (this.#reached || actualBytes !== targetBytes) return;
-    this.#reached = true;
-    this.#emit('target-reached', `the ${this.words} holds ${formatSize(actualBytes)}`, { actualBytes });
+    const now = this.#progress.move(actualBytes);
+    const holds = `the ${this.words} holds ${formatSize(actualBytes)}`;
+    if (now === 'reached') this.#emit('target-reached', holds, { actualBytes });
+    if (now !== 'took-back' || this.#sizesItself) return;
+    const took = `the guest ran out of memory and takes it out of its balloon: ${holds} of ${formatSize(targetBytes)}`;
+    this.#emit('took-back', took, { actualBytes, targetBytes });
   }
 
   tookBack(): void {
@@ -401,7 +398,9 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   pagesOutside(count: number): void {
     if (this.#outsideReported) return;
     this.#outsideReported = true;
-    this.#emit('pfn-outside-memory', `${count} pages are in no shared memory region`, { pages: count });
+    this.#emit('pfn-outside-memory', `${count} pages are in no memory that can go back to the host`, {
+      pages: count,
+    });
   }
 
   discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void {
@@ -421,9 +420,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   }
 
   poisonActive(poisonVal: number): void {
-    this.#emit('page-poison-active', 'reported pages are kept: the guest relies on their poison', {
-      poisonVal,
-    });
+    const kept = 'reported pages are kept: the guest relies on their poison';
+    this.#emit('page-poison-active', kept, { poisonVal });
   }
 
   get #sizesItself(): boolean {
@@ -433,14 +431,15 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   #restore(found: VmRecord): void {
     this.#troubles.restore(found);
     this.#asker.restore(found.stats);
-    this.#reached = this.#balloon.actualBytes === this.#balloon.targetBytes;
+    this.#progress.begin(this.#balloon.targetBytes, this.#balloon.actualBytes, 0);
   }
 
   #privateMemory(reason: string, fields: Record<string, unknown>): void {
     if (this.#troubles.privateMemory(reason)) this.#emit('private-memory', reason, fields);
   }
 
-  #inAndOut(): number {
+  /** The bytes that went in or out of the balloon so far. */
+  get #passedBytes(): number {
     return this.#balloon.totals.inflated + this.#balloon.totals.deflated;
   }
 }

@@ -6,7 +6,6 @@ import { passedOnStep, refusal, type NextStep, type RefusalText } from '../../pr
 import type { VmDiagnosis } from '../../protocol/control/schema.js';
 import type { SessionState } from '../vhost-user/session.js';
 import type { Kind } from './kinds.js';
-import { leastGuestBytes } from './least-guest.js';
 
 /** One thing that is wrong with a VM: a stable code, a sentence without its end, and the next step. */
 export type Diagnosis = Omit<VmDiagnosis, 'remedy'> & { readonly remedy: NextStep };
@@ -23,8 +22,11 @@ export function inTwo(code: DiagnosisCode, said: string, otherwise: NextStep = '
   return { code, text: said.slice(0, at), remedy: passedOnStep(said.slice(at + 2)) };
 }
 
-/** How long nothing may move before that is worth a sentence. */
+/** How long a VM may take for a first sign of life, and how long a balloon may get no nearer to its target. */
 const PATIENCE_MS = 30_000;
+const STUCK_MS = 10_000;
+/** Memory of the guest that cannot go back to the host, below this part of it, is not worth a sentence. */
+const SMALL_PART = 1 / 50;
 /** So many answers in a row may be missing. */
 const STATS_MISSED = 3;
 /** With less than this of its memory free, a guest can give none. */
@@ -36,14 +38,22 @@ export interface Symptoms {
   state: SessionState;
   /** The guest's driver for the device, by the name of its module. */
   driver: Kind['driver'];
-  /** Milliseconds since the VMM connected, and since target, balloon or driver last moved. */
+  /** Whether the VMM has a balloon of its own that takes reports of free pages. */
+  ownBalloon: () => boolean;
+  /** Milliseconds since the VMM connected, and since the target moved, the balloon got nearer to it, or the driver started. */
   connectedMs: number;
   stillMs: number;
   ramBytes: number;
+  /** The memory without which the guest cannot live. */
+  leastBytes: number;
+  /** Of its memory, that which can go back to the host; null: it is not known how much memory the guest has. */
+  discardableBytes: number | null;
   targetBytes: number;
   actualBytes: number;
   /** What is in the balloon by the pages it was told of. */
   heldBytes: number;
+  /** The memory that the guest took back by itself since it was last told of its target. */
+  tookBackBytes: number;
   guestFreeBytes: number | null;
   /** The driver gave or took back pages since the target was set. */
   answered: boolean;
@@ -64,13 +74,7 @@ export interface Symptoms {
 export function diagnose(symptoms: Symptoms): Diagnosis | null {
   const { problem, state, pinnedBy, absence } = symptoms;
   if (problem !== null) return problem;
-  if (state === 'connected' && symptoms.connectedMs > PATIENCE_MS) {
-    return {
-      code: 'no-driver',
-      text: 'no guest driver has started yet',
-      remedy: `check that the guest has ${symptoms.driver} (lsmod) and has booted`,
-    };
-  }
+  if (state === 'connected' && symptoms.connectedMs > PATIENCE_MS) return noDriver(symptoms);
   const waited = symptoms.stillMs > PATIENCE_MS;
   if (state === 'running' && symptoms.silentRings && waited) {
     return {
@@ -87,6 +91,7 @@ export function diagnose(symptoms: Symptoms): Diagnosis | null {
         'nothing is discarded until the device is detached; set no balloon target for this VM, or give it an emulated device',
     };
   }
+  if (state === 'stopped') return stopped(symptoms);
   if (state !== 'running') return null;
   if (symptoms.throttled) {
     return {
@@ -97,12 +102,47 @@ export function diagnose(symptoms: Symptoms): Diagnosis | null {
     };
   }
   if (absence?.code === 'pages-used') return absence;
-  return (waited ? stuck(symptoms) : null) ?? absence ?? deadStatistics(symptoms);
+  const isStuck = symptoms.stillMs > STUCK_MS;
+  return (
+    (isStuck ? stuck(symptoms) : null) ?? absence ?? deadStatistics(symptoms) ?? notDiscardable(symptoms)
+  );
+}
+
+function noDriver({ driver, ownBalloon }: Symptoms): Diagnosis {
+  const [code, text] = ['no-driver', 'no guest driver has started yet'] as const;
+  if (!ownBalloon()) {
+    return { code, text, remedy: `check that the guest has ${driver} (lsmod) and has booted` };
+  }
+  // The probe of the second one ends with EBUSY (-16), and no module that is loaded changes that.
+  return {
+    code,
+    text: `${text}; QEMU's own balloon has free page reporting, too, and Linux serves one such device`,
+    remedy: "start QEMU without its own virtio-balloon (libvirt: <memballoon model='none'/>)",
+  };
+}
+
+function stopped({ actualBytes, targetBytes }: Symptoms): Diagnosis | null {
+  if (actualBytes === 0 && targetBytes === 0) return null;
+  return {
+    code: 'stopped',
+    text: `the VM is paused or its balloon driver stopped; the balloon held ${formatSize(actualBytes)}, and its target of ${formatSize(targetBytes)} waits`,
+    remedy: 'run virsh resume or cont for a VM that is paused, or load the balloon driver in the guest',
+  };
+}
+
+function notDiscardable({ ramBytes, discardableBytes }: Symptoms): Diagnosis | null {
+  if (discardableBytes === null || ramBytes - discardableBytes <= ramBytes * SMALL_PART) return null;
+  const [part, ram] = [formatSize(discardableBytes), formatSize(ramBytes)];
+  return {
+    code: 'memory-not-discardable',
+    text: `only ${part} of the ${ram} of the guest can go back to the host, since the rest is private to the VMM or in a file on disk`,
+    remedy: 'give the VM memory-backend-ram,share=on for all of its memory',
+  };
 }
 
 /** Why the balloon stays where it is, which is not where it should be. */
 function stuck(symptoms: Symptoms): Diagnosis | null {
-  const { targetBytes, actualBytes, heldBytes } = symptoms;
+  const { targetBytes, actualBytes, heldBytes, tookBackBytes } = symptoms;
   if (actualBytes === targetBytes) return null;
   const actual = formatSize(actualBytes);
   if (!symptoms.answered) {
@@ -126,19 +166,25 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
       remedy: "check the guest's kernel log",
     };
   }
+  if (tookBackBytes > 0) {
+    return {
+      code: 'took-back',
+      text: `the guest ran out of memory and took ${formatSize(tookBackBytes)} out of its balloon, which holds ${actual} of ${formatSize(targetBytes)}`,
+      remedy: `set a balloon of ${formatSize(actualBytes)} at most, or the same target again once the guest has memory to give`,
+    };
+  }
   return short(symptoms);
 }
 
 /** Why the balloon is smaller than it should be. */
-function short({ ramBytes, targetBytes, actualBytes, guestFreeBytes }: Symptoms): Diagnosis {
+function short({ ramBytes, leastBytes, targetBytes, actualBytes, guestFreeBytes }: Symptoms): Diagnosis {
   const actual = formatSize(actualBytes);
   const target = formatSize(targetBytes);
-  const least = leastGuestBytes(ramBytes);
-  if (ramBytes - targetBytes < least) {
+  if (ramBytes - targetBytes < leastBytes) {
     return {
       code: 'target-too-large',
       text: `a target of ${target} would leave the guest ${formatSize(ramBytes - targetBytes)} of ${formatSize(ramBytes)}, too little for any guest to run`,
-      remedy: `set a balloon of ${formatSize(Math.max(0, ramBytes - least))} at most`,
+      remedy: `set a balloon of ${formatSize(Math.max(0, ramBytes - leastBytes))} at most`,
     };
   }
   if (guestFreeBytes !== null && guestFreeBytes >= ramBytes * LEAST_FREE_PART) {
@@ -152,7 +198,7 @@ function short({ ramBytes, targetBytes, actualBytes, guestFreeBytes }: Symptoms)
   return {
     code: 'out-of-puff',
     text: `the guest is out of puff at ${actual} of ${target}${free}`,
-    remedy: 'the guest cannot give more; set a smaller balloon',
+    remedy: `set a balloon of ${actual} at most`,
   };
 }
 

@@ -15,6 +15,8 @@ type Sizes = Pick<VmView['balloon'], 'targetBytes' | 'actualBytes'>;
 /** The figures of one device. */
 export interface DeviceFigures extends Pick<VmView, 'state' | 'inhibited'>, Sizes {
   readonly stats: StatsFigures | null;
+  /** The memory of the guest is on hugetlbfs: freed, it is not available to the rest of the host. */
+  readonly pooled: boolean;
 }
 
 export interface VmFigures extends DeviceFigures {
@@ -35,6 +37,7 @@ export function vmFigures(
     state: runs ? 'running' : (balloon?.state ?? cache?.state ?? 'connected'),
     inhibited,
     stats: balloon?.stats ?? cache?.stats ?? null,
+    pooled: balloon?.pooled ?? cache?.pooled ?? false,
     targetBytes: balloon?.targetBytes ?? 0,
     actualBytes: balloon?.actualBytes ?? 0,
     cache: runs ? cache : null,

@@ -8,7 +8,8 @@ import type { VmView } from '../../protocol/control/schema.js';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
 import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { Balloon, type BalloonObserver } from '../balloon/balloon.js';
+import { Balloon, type DiscardOptions } from '../balloon/balloon.js';
+import type { BalloonObserver } from '../balloon/observer.js';
 import { CacheBalloon } from '../balloon/cache-balloon.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
@@ -31,21 +32,27 @@ export interface DeviceOptions {
   discardDelaySeconds: number;
   /** Whether limits may be set on a cgroup that holds other processes as well. */
   sharedCgroup: boolean;
+  /** Whether pages on hugetlbfs are discarded that the guest uses again without telling first. */
+  discardsUntold: boolean;
 }
 
 /** A balloon of some kind, served in a session. Sizes are in bytes. */
 export interface AnyBalloon extends Device {
   readonly targetBytes: number;
   readonly actualBytes: number;
+  /** The last of `actualBytes`, also where the driver stopped since. */
+  readonly heldBytes: number;
   /** The reason why nothing is discarded; null: pages are discarded. */
   readonly inhibited: string | null;
   readonly totals: Balloon['totals'];
   readonly stats: Balloon['stats'] | CacheBalloon['stats'];
   /** What was discarded and is there again; null: pages of this device may be there at any time. */
-  readonly refills: Balloon['refills'] | null;
+  readonly absentPages: Balloon['absentPages'] | null;
   /** How long the discard that is under way has been, in milliseconds; 0: there is none. */
   readonly discardingMs: number;
   setTarget(bytes: number): void;
+  /** Tells the driver of its target again. */
+  remind(): void;
   setInhibited(reason: string | null): Promise<void>;
 }
 
@@ -94,7 +101,7 @@ export interface Kind {
     host: DeviceHost,
     observer: BalloonObserver,
     offered: FeatureBits,
-    delayMs: number,
+    discards: DiscardOptions,
   ): AnyBalloon;
 }
 
@@ -106,7 +113,8 @@ export const KINDS: Readonly<Record<DeviceKind, Kind>> = {
     driver: 'virtio_balloon',
     features: Object.keys(BalloonFeature) as BalloonFeatureName[],
     statsFeature: 'VIRTIO_BALLOON_F_STATS_VQ',
-    make: (memory, host, observer, offered, delayMs) => new Balloon(memory, host, observer, offered, delayMs),
+    make: (memory, host, observer, offered, discards) =>
+      new Balloon(memory, host, observer, offered, discards),
   },
   'cache-balloon': {
     part: 'cache',
@@ -115,7 +123,8 @@ export const KINDS: Readonly<Record<DeviceKind, Kind>> = {
     driver: 'virtio_cache_balloon',
     features: Object.keys(CacheBalloonFeature) as CacheBalloonFeatureName[],
     statsFeature: null,
-    make: (memory, host, observer, offered) => new CacheBalloon(memory, host, observer, offered),
+    make: (memory, host, observer, offered, { discardsUntold }) =>
+      new CacheBalloon(memory, host, observer, offered, discardsUntold),
   },
 };
 

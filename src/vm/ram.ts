@@ -22,7 +22,7 @@ const KERNEL_BYTES = 64 * 2 ** 20;
 const SAME_PART = 1 / 50;
 
 /**
- * The memory of the guest in bytes, the balloon included; 0 until the VMM shares any. `before`: the answer before this one.
+ * The memory of the guest in bytes, the balloon included; 0 where nothing is known of it. `before`: the answer before this one.
  *
  * Not all that is shared is memory of the guest: a virtio-mem device shares all that it could plug, nvdimm and ivshmem share
  * disks and buffers. Nor is all of its memory shared: that of a NUMA node or DIMM may be private. So the guest's own word
@@ -30,7 +30,7 @@ const SAME_PART = 1 / 50;
  * than the larger one: a guest that lies would be given the memory of others.
  */
 export function guestRam({ sharedBytes, assignedBytes, toldBytes }: MemoryFacts, before: number): number {
-  if (sharedBytes === 0) return 0;
+  if (sharedBytes === 0) return assignedBytes ?? 0;
   if (toldBytes === null || toldBytes === 0) return assignedBytes ?? sharedBytes;
   const sizes = assignedBytes === null ? [sharedBytes] : [sharedBytes, assignedBytes].sort((a, b) => a - b);
   const fitting = sizes.find(
@@ -58,9 +58,19 @@ export function toldRam(
     : total + heldPages * PAGE_BYTES;
 }
 
+function clamp(bytes: number, mostBytes: number): number {
+  return Math.min(Math.max(0, bytes), mostBytes);
+}
+
 /** The memory of one guest, as it was found last. */
 export class Ram {
   bytes = 0;
+  /** Whether the size is the guest's word, or its VMM's, and not a guess by what is shared. */
+  isKnown = false;
+  /** The part of it that the guest's kernel keeps for itself and does not count. */
+  kernelBytes = 0;
+  /** Whether the VMM shared any memory when it was looked at last. */
+  isShared = false;
   readonly #pid: number;
   readonly #emit: Emit;
   /** Undefined: the command line was not looked at yet. */
@@ -71,12 +81,19 @@ export class Ram {
     this.#emit = emit;
   }
 
-  /** Finds out anew. Returns whether it is another size than before. */
+  /** Finds out anew. Returns whether the memory, or what its kernel keeps of it, is another size than before. */
   measure(sharedBytes: number, toldBytes: number | null): boolean {
     if (this.#assignedBytes === undefined) this.#assignedBytes = peerMemory(this.#pid);
     const bytes = guestRam({ sharedBytes, assignedBytes: this.#assignedBytes, toldBytes }, this.bytes);
-    if (bytes === this.bytes) return false;
+    this.isShared = sharedBytes > 0;
+    const isTold = toldBytes !== null && toldBytes > 0;
+    this.isKnown = isTold || this.#assignedBytes !== null;
+    const keeps = isTold ? clamp(bytes - toldBytes, bytes * KERNEL_PART + KERNEL_BYTES) : this.kernelBytes;
+    const isSame = keeps === this.kernelBytes;
+    this.kernelBytes = keeps;
+    if (bytes === this.bytes) return !isSame;
     this.bytes = bytes;
+    if (sharedBytes === 0) return true;
     const other = bytes === sharedBytes ? '' : `; the VMM shares ${formatSize(sharedBytes)}`;
     const fields = { ramBytes: bytes, sharedBytes };
     this.#emit('ram-changed', `the guest has ${formatSize(bytes)} of memory${other}`, fields);

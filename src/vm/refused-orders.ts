@@ -4,7 +4,6 @@ import { formatSize } from '../../protocol/control/size.js';
 import type { TargetRequest } from '../../protocol/control/schema.js';
 import { RefusedError } from '../control/fleet.js';
 import { PARTS, type Part } from './kinds.js';
-import { leastGuestBytes } from './least-guest.js';
 import { askedTarget, keptBytes } from './targets.js';
 
 export function noDevice(name: string, part: Part): RefusedError {
@@ -12,16 +11,24 @@ export function noDevice(name: string, part: Part): RefusedError {
 }
 
 /** Throws RefusedError where the guest, whose memory is known, has less than it is to give or keep, or would keep too little. */
-export function refuseTarget(name: string, target: TargetRequest, ramBytes: number): void {
+export function refuseTarget(
+  name: string,
+  target: TargetRequest,
+  { ramBytes, leastBytes }: { ramBytes: number; leastBytes: number },
+): void {
   const { bytes } = askedTarget(target);
-  const [ram, least] = [ramBytes, leastGuestBytes(ramBytes)].map(formatSize) as [string, string];
+  const [ram, least] = [formatSize(ramBytes), formatSize(leastBytes)];
+  const mostBytes = 'balloonBytes' in target ? ramBytes - leastBytes : ramBytes;
   if (bytes > ramBytes) {
     throw new RefusedError(
-      refusal(`${name} has ${ram} of memory, so ${formatSize(bytes)} is too much`, `ask for ${ram} at most`),
+      refusal(
+        `${name} has ${ram} of memory, so ${formatSize(bytes)} is too much`,
+        `ask for ${formatSize(mostBytes)} at most`,
+      ),
     );
   }
   const kept = keptBytes(target, ramBytes);
-  if (kept >= leastGuestBytes(ramBytes)) return;
+  if (kept >= leastBytes) return;
   throw new RefusedError(
     refusal(
       `${name} would keep ${formatSize(kept)} of its ${ram}, in which no guest is known to live`,

@@ -2,11 +2,24 @@
 import type { TargetRequest } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { amountOf } from '../policy/settings.js';
-import type { Emit } from '../ops/event-log.js';
-import type { TargetBy } from './device-owner.js';
 import { PARTS, type Part } from './kinds.js';
-import { leastGuestBytes } from './least-guest.js';
 import type { Orders, Wishes } from './orders.js';
+
+/** The word by which a target holds. */
+export type TargetBy = 'operator' | 'configuration' | 'policy';
+
+/** The memory of a guest, and what it cannot live without, in bytes. */
+interface GuestSize {
+  readonly ramBytes: number;
+  readonly leastBytes: number;
+}
+
+interface TargetCut {
+  readonly says: string;
+  readonly askedBytes: number;
+  /** The target instead. */
+  readonly bytes: number;
+}
 
 interface WantedTarget {
   readonly bytes: number;
@@ -30,7 +43,7 @@ export function keptBytes(target: TargetRequest, ramBytes: number): number {
 /** Null: nothing is ordered, or the guest's memory is not known yet (`ramBytes` 0), so that no size can be too much. */
 function wantedTarget(
   part: Part,
-  ramBytes: number,
+  { ramBytes, leastBytes }: GuestSize,
   { target, cacheLimit }: Orders,
   wishes: Wishes,
 ): WantedTarget | null {
@@ -38,49 +51,52 @@ function wantedTarget(
   if (PARTS[part].sizesItself) {
     if (cacheLimit === undefined) return null;
     const bytes = Math.min(cacheLimit.bytes, ramBytes);
-    return { bytes, by: 'operator', cut: cutTo(bytes, cacheLimit.bytes, ramBytes) };
+    return { bytes, by: 'operator', cut: cutTo(bytes, cacheLimit.bytes, { ramBytes, leastBytes }) };
   }
   if (target !== undefined) {
     const { of, bytes: asked, forced } = target;
-    const most = ramBytes - (forced === true ? 0 : leastGuestBytes(ramBytes));
+    const most = ramBytes - (forced === true ? 0 : leastBytes);
     const bytes = Math.min(Math.max(0, of === 'balloon' ? asked : ramBytes - asked), most);
     const inWords = of === 'balloon' ? bytes : ramBytes - bytes;
-    return { bytes, by: 'operator', cut: cutTo(inWords, asked, ramBytes) };
+    return { bytes, by: 'operator', cut: cutTo(inWords, asked, { ramBytes, leastBytes }) };
   }
   if (wishes.target === null) return null;
-  const keeps = Math.max(Math.round(amountOf(wishes.target, ramBytes)), leastGuestBytes(ramBytes));
+  const keeps = Math.max(Math.round(amountOf(wishes.target, ramBytes)), leastBytes);
   return { bytes: Math.max(0, ramBytes - keeps), by: 'configuration', cut: null };
 }
 
-function cutTo(bytes: number, askedBytes: number, ramBytes: number): WantedTarget['cut'] {
+function cutTo(bytes: number, askedBytes: number, { ramBytes, leastBytes }: GuestSize): WantedTarget['cut'] {
   if (bytes === askedBytes) return null;
-  const ram = formatSize(ramBytes);
-  const least = formatSize(leastGuestBytes(ramBytes));
+  const [ram, least] = [formatSize(ramBytes), formatSize(leastBytes)];
   const why = askedBytes > ramBytes ? `the guest has only ${ram}` : `the guest needs ${least} of its ${ram}`;
   return { why, askedBytes };
 }
 
-interface TargetedDevice {
+export interface TargetedDevice {
   readonly part: Part;
   readonly figures: { readonly targetBytes: number };
   setTarget(bytes: number, by: TargetBy): void;
 }
 
-/** Brings the target of a device to what is ordered, where it can be told, and below the memory that the guest has. */
+/**
+ * Brings the target of a device to what is ordered, where the guest's memory is known, and below that memory. Returns why that is
+ * not what was ordered, in words; null: it is.
+ */
 export function settleTarget(
   device: TargetedDevice,
-  ramBytes: number,
-  { orders, wishes, emit }: { orders: Orders; wishes: Wishes; emit: Emit },
-): void {
-  const wanted = wantedTarget(device.part, ramBytes, orders, wishes);
+  guest: GuestSize,
+  { orders, wishes }: { orders: Orders; wishes: Wishes },
+): TargetCut | null {
+  const { ramBytes } = guest;
+  const wanted = wantedTarget(device.part, guest, orders, wishes);
   if (wanted === null) {
     if (ramBytes > 0 && device.figures.targetBytes > ramBytes) device.setTarget(ramBytes, 'policy');
-    return;
+    return null;
   }
   const { bytes, by, cut } = wanted;
-  if (cut !== null && device.figures.targetBytes !== bytes) {
-    const said = `${formatSize(cut.askedBytes)} was ordered, and ${cut.why}: the balloon target is ${formatSize(bytes)}`;
-    emit('target-clamped', said, { askedBytes: cut.askedBytes, targetBytes: bytes });
-  }
   device.setTarget(bytes, by);
+  if (cut === null) return null;
+  const { askedBytes, why } = cut;
+  const target = `the ${device.part} target is ${formatSize(bytes)}`;
+  return { askedBytes, bytes, says: `${formatSize(askedBytes)} was ordered, and ${why}: ${target}` };
 }

@@ -3,6 +3,7 @@ import { passedOnStep } from '../../protocol/control/refusal.js';
 import { DIAGNOSIS_CODES, type DiagnosisCode } from '../../protocol/control/diagnosis.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
+import { OutsideError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { SystemError } from '../os/errors.js';
 import { MAX_REASON } from '../vhost-user/session-record.js';
@@ -14,6 +15,7 @@ export class Troubles {
   #standing: Diagnosis | null = null;
   #memoryLost: Diagnosis | null = null;
   #tooFewQueues: Diagnosis | null = null;
+  #memoryRefused: { readonly gpa: bigint | null; readonly diagnosis: Diagnosis } | null = null;
   #discardError: SystemError | null = null;
   #failedRanges = 0;
 
@@ -38,12 +40,30 @@ export class Troubles {
 
   /** The gravest of those that stand; null: there is none. */
   gravest(memory: GuestMemory): Diagnosis | null {
-    return (memory.lost === null ? null : this.#memoryLost) ?? this.#standing ?? this.#discards(memory);
+    return (
+      (memory.lost === null ? null : this.#memoryLost) ??
+      this.#standing ??
+      this.#memoryRefused?.diagnosis ??
+      this.#discards(memory)
+    );
   }
 
   /** A driver starts anew, or there is none any more. */
   forget(): void {
     this.#standing = null;
+    this.#memoryRefused = null;
+  }
+
+  /** `gpa`: of the region that cannot be had; null: the whole table cannot. */
+  memoryRefused(error: Error, gpa: bigint | null): void {
+    const diagnosis = inTwo('memory-refused', error.message, 'restart the VM with other memory');
+    const text = `the daemon refused memory of the VM, since ${diagnosis.text}`;
+    this.#memoryRefused = { gpa, diagnosis: { ...diagnosis, text } };
+  }
+
+  /** The region there, or for null all memory, was taken or went. */
+  memoryTaken(gpa: bigint | null): void {
+    if (gpa === null || this.#memoryRefused?.gpa === gpa) this.#memoryRefused = null;
   }
 
   /** False: it was known already. */
@@ -58,7 +78,10 @@ export class Troubles {
     this.#standing = {
       code: 'ring-stopped',
       text: `ring ${index} is stopped, since ${error.message}`,
-      remedy: "reload the guest's balloon driver",
+      remedy:
+        error instanceof OutsideError
+          ? "give the VM memory-backend-ram,share=on for all of its memory; where it has that, reload the guest's balloon driver"
+          : "reload the guest's balloon driver",
     };
   }
 

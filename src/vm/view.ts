@@ -1,12 +1,24 @@
 /** A VM as the control API shows it. */
 import type { BalloonView, VmView } from '../../protocol/control/schema.js';
-import { NO_BALLOON } from './balloon-view.js';
 import type { VmDevice } from './device.js';
 import { sentence } from './diagnosis.js';
 import type { StatsFigures } from './figures.js';
 import type { Part } from './kinds.js';
 import { orderViews, pauseView } from './orders.js';
 import type { Vm } from './vm.js';
+
+const NO_BALLOON: BalloonView = {
+  targetBytes: 0,
+  actualBytes: 0,
+  pendingBytes: 0,
+  refilledBytes: null,
+  pinnedBytes: null,
+  discardedBytesTotal: 0,
+  inflatedBytesTotal: 0,
+  deflatedBytesTotal: 0,
+  reportedBytesTotal: 0,
+  discardSecondsTotal: 0,
+};
 
 /** The whole of a VM. `policy`: what the policy says of it. `devices`: as if the VM had these alone. */
 export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): VmView {
@@ -20,7 +32,12 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
     pid: vm.pid,
     state: lead?.figures.state ?? 'connected',
     ramBytes,
-    memory: { sharedBytes: vm.sharedBytes, ramBytes, allocatedBytes: vm.allocatedBytes },
+    memory: {
+      sharedBytes: vm.sharedBytes,
+      ramBytes,
+      discardableBytes: vm.discardableBytes,
+      allocatedBytes: vm.allocatedBytes,
+    },
     balloon: viewOf('balloon') ?? NO_BALLOON,
     cache: viewOf('cache') ?? null,
     inhibited: vm.inhibited,

@@ -13,8 +13,9 @@ import { VmCgroup } from './cgroup.js';
 import { VmDevice } from './device.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
 import type { Diagnosis } from './diagnosis.js';
+import { freshStats } from './fresh-stats.js';
 import { vmFigures, type VmFigures } from './figures.js';
-import { inOrder, KINDS, type DeviceKind, type Part } from './kinds.js';
+import { inOrder, type DeviceKind, type Part } from './kinds.js';
 import { VmLimits } from './limits.js';
 import { LimitError } from './limits-words.js';
 import { NOTHING_USED } from './limits-plan.js';
@@ -31,17 +32,12 @@ import {
   type Wishes,
 } from './orders.js';
 import { Pins, type Look } from './pins.js';
-import { Ram } from './ram.js';
 import type { VmRecord } from './record.js';
-import {
-  inhibitedForGood,
-  noDevice,
-  noFreshStatistics,
-  noStatistics,
-  refuseTarget,
-} from './refused-orders.js';
-import { askedTarget, settleTarget } from './targets.js';
+import { inhibitedForGood, noDevice, refuseTarget } from './refused-orders.js';
+import { Sizes } from './sizes.js';
+import { askedTarget } from './targets.js';
 import { ordersInRecord, ordersOfRecord } from './taken-over.js';
+import { VerdictWatch } from './verdict-watch.js';
 
 /** Limits that were ordered for an earlier process and do not hold for this one are tried again after so long. */
 const LIMITS_AGAIN_MS = 60_000;
@@ -63,7 +59,8 @@ export class Vm implements DeviceOwner<VmDevice> {
   readonly #context: VmContext;
   readonly #emit: Emit;
   readonly #pins: Pins;
-  readonly #ram: Ram;
+  readonly sizes: Sizes;
+  readonly #verdicts: VerdictWatch;
   /** In the order of the table of kinds, one of a kind. */
   #devices: readonly VmDevice[] = [];
   #wishes: Wishes;
@@ -83,9 +80,9 @@ export class Vm implements DeviceOwner<VmDevice> {
     this.#context = context;
     this.#wishes = context.wishes;
     this.#emit = (event, message, fields) => context.emit(event, message, fields, name);
-    this.#ram = new Ram(pid, this.#emit);
-    const { paths } = context;
-    this.cgroup = new VmCgroup({ pid, paths, emit: this.#emit });
+    this.sizes = new Sizes(pid, this.#emit);
+    this.#verdicts = new VerdictWatch(this.#emit);
+    this.cgroup = new VmCgroup({ pid, paths: context.paths, emit: this.#emit });
     this.limits = new VmLimits({
       cgroup: this.cgroup,
       emit: this.#emit,
@@ -96,7 +93,7 @@ export class Vm implements DeviceOwner<VmDevice> {
       }),
       save: () => this.#save(),
     });
-    this.#pins = new Pins(pid, paths.proc, this.#emit, () => void this.#inhibit());
+    this.#pins = new Pins(pid, context.paths.proc, this.#emit, () => void this.#inhibit());
   }
 
   /**
@@ -118,11 +115,11 @@ export class Vm implements DeviceOwner<VmDevice> {
     const orders = this.#orders;
     if (!isEmpty(orders) && this.#devices.length === 1) {
       const which = Object.keys(orders).join(', ');
-      this.#emit('orders-applied', `orders that were given for this VM before hold again: ${which}`, {
-        orders: which,
-      });
+      const says = `orders that were given for this VM before hold again: ${which}`;
+      this.#emit('orders-applied', says, { orders: which });
     }
     void this.#inhibit();
+    this.#measure();
     this.#settleTarget(device);
     this.#orderLimits();
   }
@@ -166,14 +163,18 @@ export class Vm implements DeviceOwner<VmDevice> {
     return this.devices.find((device) => device.part === part);
   }
 
-  /** The memory of the guest, its balloon included; 0 until the VMM shares it. */
+  /** The memory of the guest, its balloon included; 0 where nothing is known of it. */
   get ramBytes(): number {
-    return this.#ram.bytes;
+    return this.sizes.ramBytes;
   }
 
   /** The regions that the VMM shares, in bytes. A device whose driver has not started yet knows of none. */
   get sharedBytes(): number {
     return Math.max(0, ...this.devices.map(({ sharedBytes }) => sharedBytes));
+  }
+
+  get discardableBytes(): number {
+    return Math.max(0, ...this.devices.map(({ discardableBytes }) => discardableBytes));
   }
 
   get allocatedBytes(): number {
@@ -273,9 +274,11 @@ export class Vm implements DeviceOwner<VmDevice> {
     const { part } = askedTarget(target);
     const device = this.playing(part);
     if (device === undefined) throw noDevice(this.name, part);
-    if (this.ramBytes > 0) refuseTarget(this.name, target, this.ramBytes);
+    if (this.ramBytes > 0) refuseTarget(this.name, target, this.sizes);
     this.#order(withTarget(this.#orders, target, wallNow()));
+    this.sizes.forget(part);
     this.#settleTarget(device);
+    device.remind();
   }
 
   /** The operator's word. Resolves when it is in effect, and no discard under way if it is to stop them. */
@@ -313,15 +316,8 @@ export class Vm implements DeviceOwner<VmDevice> {
   }
 
   /** Throws RefusedError when the guest can send none, or sends none in time. */
-  async refreshStats(timeoutMs: number): Promise<void> {
-    const device = this.#lead;
-    const needed = device === undefined ? null : KINDS[device.kind].statsFeature;
-    if (needed !== null && device?.features.includes(needed) === false) {
-      throw noStatistics(this.name, needed);
-    }
-    if (!((await device?.refreshStats(timeoutMs)) ?? false)) {
-      throw noFreshStatistics(this.name, timeoutMs);
-    }
+  refreshStats(timeoutMs: number): Promise<void> {
+    return freshStats(this.name, this.#lead, timeoutMs);
   }
 
   /** What the configuration says of the VM from now on. */
@@ -336,6 +332,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   /** To be called now and then: looks whether a device pins guest memory, at the limits, and at what was discarded. */
   recheckPinned(mayPin: boolean): Look {
     this.limits.check();
+    this.#verdicts.look(this.diagnosis);
     if (this.#limitsTriedAt !== null && msSince(this.#limitsTriedAt) > LIMITS_AGAIN_MS) this.#orderLimits();
     for (const device of this.devices) device.absence?.look();
     return this.#pins.lookAgain(mayPin);
@@ -349,7 +346,7 @@ export class Vm implements DeviceOwner<VmDevice> {
     return {
       inhibited: this.#ordered,
       manual: this.manual || this.#context.book.paused !== null,
-      ...ordersInRecord(this.#orders, { forced: this.#forced, memoryKnown: this.ramBytes > 0 }),
+      ...ordersInRecord(this.#orders, { forced: this.#forced, memoryKnown: this.sharedBytes > 0 }),
       booked: true,
       limits: this.limits.record(),
     };
@@ -368,7 +365,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   }
 
   memoryChanged(): void {
-    if (this.ramBytes === 0) this.#pins.look();
+    if (!this.sizes.isShared) this.#pins.look();
     this.#measure();
     this.limits.allow('memory-mapped');
   }
@@ -427,13 +424,12 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** Finds out how much memory the guest has; targets follow. */
   #measure(): void {
-    const told = this.devices.map(({ toldBytes }) => toldBytes).find((bytes) => bytes !== null);
-    if (!this.#ram.measure(this.sharedBytes, told ?? null)) return;
+    if (!this.sizes.measure(this.sharedBytes, this.devices)) return;
     for (const device of this.devices) this.#settleTarget(device);
   }
 
   #settleTarget(device: VmDevice): void {
-    settleTarget(device, this.ramBytes, { orders: this.#orders, wishes: this.#wishes, emit: this.#emit });
+    this.sizes.settle(device, this.#orders, this.#wishes);
   }
 
   /** Sets the limits that were ordered for this VM when it had another process. */

@@ -20,6 +20,7 @@ match = "db-*"
 features = []
 stats-interval = 0
 discard-delay = 0.05
+discard-untold-huge-pages = true
 `,
   );
   const config = readConfigFile(file);
@@ -31,6 +32,7 @@ discard-delay = 0.05
     statsIntervalSeconds: 10,
     discardDelaySeconds: 0.01,
     sharedCgroup: false,
+    discardsUntold: false,
   });
   t.same(deviceOptions(config, socket, 'db-7'), {
     kind: 'balloon',
@@ -38,6 +40,7 @@ discard-delay = 0.05
     statsIntervalSeconds: 0,
     discardDelaySeconds: 0.05,
     sharedCgroup: false,
+    discardsUntold: true,
   });
   t.equal(deviceOptions({}, null, 'x').features.length, 6);
   const cache = deviceOptions(config, { path: '/c', device: 'cache-balloon' }, 'other');

@@ -11,9 +11,13 @@ const healthy: Symptoms = {
   problem: null,
   state: 'running',
   driver: 'virtio_balloon',
+  ownBalloon: () => false,
   connectedMs: 1_000_000,
   stillMs: 1_000_000,
   ramBytes: 2048 * MIB,
+  leastBytes: 64 * MIB,
+  discardableBytes: 2048 * MIB,
+  tookBackBytes: 0,
   targetBytes: 512 * MIB,
   actualBytes: 512 * MIB,
   heldBytes: 512 * MIB,
@@ -59,7 +63,9 @@ void t.test('nothing is said of a VM that is well, or has had little time', (t) 
   t.equal(verdict({ ...short, stillMs: 1000 }), null);
   t.equal(verdict({ ...short, stillMs: 1000, answered: false }), null);
   t.equal(verdict({ ...healthy, state: 'connected', connectedMs: 1000 }), null);
-  t.equal(verdict({ ...short, state: 'stopped' }), null);
+  t.equal(verdict({ ...healthy, state: 'stopped', targetBytes: 0, actualBytes: 0 }), null);
+  t.equal(verdict({ ...healthy, discardableBytes: null }), null, 'it is not known how much memory it has');
+  t.equal(verdict({ ...healthy, discardableBytes: 2020 * MIB }), null, 'a little less');
   t.equal(verdict({ ...healthy, answered: false }), null, 'the target was there before');
   t.equal(verdict({ ...healthy, statsAgeMs: 30_000 }), null);
   t.equal(verdict({ ...healthy, statsAgeMs: null }), null, 'no statistics are asked for');
@@ -70,14 +76,32 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ problem: STOPPED }, /^ring 0 is stopped: reload it$/);
   says({ state: 'connected' }, /no guest driver.*has virtio_balloon /);
   says({ state: 'connected', driver: 'virtio_cache_balloon' }, /no guest driver.*has virtio_cache_balloon /);
+  says(
+    { state: 'connected', ownBalloon: () => true },
+    /no guest driver.*QEMU's own balloon has free page reporting.*: start QEMU without/,
+  );
   says({ silentRings: true }, /share=on/);
   says({ pinnedBy: '/dev/vfio/12' }, /has \/dev\/vfio\/12 open.*pins.*detached/);
   says({ throttled: true }, /keeps the daemon so busy/, short);
   says({ targetBytes: 0 }, /stays at 512.*kernel log/);
-  says({}, /out of puff at 256.* of 512.*24.*free.*smaller balloon/, short);
-  says({ guestFreeBytes: null }, /out of puff at 256.* of 512 MiB: the guest cannot/, short);
+  says({}, /out of puff at 256.* of 512.*24.*free.*a balloon of 256 MiB at most/, short);
+  says({ guestFreeBytes: null }, /out of puff at 256.* of 512 MiB: set a balloon of 256 MiB at most/, short);
   says({ guestFreeBytes: 900 * MIB }, /stopped at 256.* of 512.* with 900 MiB free.*kernel log/, short);
   says({ targetBytes: 2040 * MIB }, /would leave.*8 MiB of 2 GiB.*at most/, short);
+  says(
+    { state: 'stopped' },
+    /paused or its .*driver stopped; .*held 256 MiB.*512 MiB waits: run virsh resume/,
+    short,
+  );
+  says(
+    { tookBackBytes: 64 * MIB },
+    /ran out of memory and took 64 MiB.*256 MiB of 512 MiB: set a balloon of 256 MiB/,
+    short,
+  );
+  says(
+    { discardableBytes: 1024 * MIB },
+    /only 1 GiB of the 2 GiB .*: give the VM memory-backend-ram,share=on/,
+  );
   says({ answered: false }, /never answered the target of 512 MiB.*reload/, short);
   says({ heldBytes: 512 * MIB }, /holds 512 MiB.*never acks.*256 MiB.*update/, short);
   says({ statsAgeMs: 31_000 }, /no statistics for 31 s.*every 10 s.*reload/);
@@ -90,6 +114,7 @@ void t.test('what docs/operating.md explains is said somewhere', (t) => {
     'src/vm/troubles.ts',
     'src/vm/absence.ts',
     'src/vm/device.ts',
+    'src/vm/huge-page-watch.ts',
     'src/vm/limits-words.ts',
     'src/vhost-user/ring-place.ts',
   ]
@@ -103,10 +128,10 @@ void t.test('what docs/operating.md explains is said somewhere', (t) => {
 const NONE = { refilledBytes: 0, pinnedBytes: 0, usedBytes: 0, look: () => undefined };
 
 /** What is said of pages that should be absent, once that lasts. */
-function absence(change: Partial<typeof NONE>, tells: boolean, inhibited = false): Symptoms['absence'] {
-  const absence = new Absence({ ...NONE, ...change }, () => undefined, 0);
+function absence(change: Partial<typeof NONE>, tellsFirst: boolean, inhibited = false): Symptoms['absence'] {
+  const absence = new Absence({ ...NONE, ...change, tellsFirst, inhibited }, () => undefined, 0);
   absence.look();
-  return absence.diagnosis(tells, inhibited);
+  return absence.diagnosis();
 }
 
 void t.test('discarded memory that is on the host all the same', (t) => {

@@ -260,6 +260,17 @@ for (const machine of machines) {
   });
 }
 
+way('making the Debian package', async (t) => {
+  const [machine] = machines;
+  if (machine === undefined) throw new Error('there is no machine');
+  const root = new Root(t, machine.base());
+  root.addSources();
+  const [make = ''] = blocks('Debian package');
+  root.asAlice(`${machine.apt}\n${make}`);
+  t.equal(root.asAlice('ls out/deb').trim(), `balloond_${version}_amd64.deb`);
+  await Promise.resolve();
+});
+
 for (const machine of machines) {
   way(`Debian package: ${machine.name}`, async (t) => {
     const root = new Root(t, machine.base());
@@ -269,7 +280,7 @@ for (const machine of machines) {
     const before = root.traces();
     deb ??= script('deb', []);
     copyFileSync(join(ROOT, deb), join(root.path, HOME, `balloond_${version}_amd64.deb`));
-    const [install = ''] = blocks('Debian package');
+    const [, install = ''] = blocks('Debian package');
     root.asAlice(install, HOME);
     assertInstalled(t, root, before);
     assertSameFiles(t, root.path);

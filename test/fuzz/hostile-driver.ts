@@ -94,6 +94,12 @@ export class HostileDriver implements VringContext {
       pagesOutside: () => undefined,
       discardsTried: () => undefined,
       poisonActive: () => undefined,
+      hugePages: {
+        restarted: () => undefined,
+        kept: () => undefined,
+        short: () => undefined,
+        enough: () => undefined,
+      },
     };
     const offered = bits(
       ...Object.values(BALLOON_F),
@@ -102,7 +108,10 @@ export class HostileDriver implements VringContext {
       F_EVENT_IDX,
       F_VERSION_1,
     );
-    this.#balloon = new Balloon(this.memory, host, observer, offered, dice.below(3));
+    this.#balloon = new Balloon(this.memory, host, observer, offered, {
+      delayMs: dice.below(3),
+      discardsUntold: false,
+    });
     this.device = new WatchedBalloon(this.#balloon, this.memory, this.#owners);
     this.device.onChain = (queue, chain) => this.#taking(queue, chain);
     this.device.onFlush = (queue) => (this.#taken[queue] = 0);

@@ -128,6 +128,14 @@ export class WatchedBalloon implements Device {
     return this.#balloon.interrupt(idle);
   }
 
+  release(idle: () => void): boolean {
+    return this.#balloon.release(idle);
+  }
+
+  goOn(): void {
+    this.#balloon.goOn();
+  }
+
   #toldOf(queue: number, role: 'inflate' | 'deflate', bytes: Uint8Array): void {
     const pfns = [...new Uint32Array(bytes.slice(0, bytes.length & ~3).buffer)];
     if (role === 'inflate') {

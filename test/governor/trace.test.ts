@@ -29,6 +29,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
     name,
     pid,
     ramBytes: RAM_BYTES,
+    sharedBytes: RAM_BYTES,
     allocatedBytes: allocatedBytes ?? USED_BYTES,
     limitable: false,
     cgroup: { usage: () => null, watch: () => null, unwatch: () => undefined },
@@ -45,6 +46,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
       actualBytes: 0,
       cache: null,
       askable: true,
+      pooled: false,
       ...figures,
     },
     setPolicyTarget: () => undefined,
@@ -99,15 +101,20 @@ void t.test('a VM with a page cache balloon has one in the replay', async (t) =>
   t.equal(limits.length, 2, 'each limit is set once, since the replay follows it');
 });
 
-void t.test('a VM that an operator or a missing driver keeps from the policy is left alone', async (t) => {
-  const { kinds } = await replay(t, () => ({
-    plain: {},
-    manual: { manual: true },
-    inhibited: { figures: { inhibited: 'migration' } },
-    waiting: { figures: { state: 'connected' } },
-  }));
-  t.same(kinds, { plain: ['target'] });
-});
+void t.test(
+  'a VM that an operator, a missing driver or memory on hugetlbfs keeps from the policy is left alone',
+  async (t) => {
+    const { kinds } = await replay(t, () => ({
+      plain: {},
+      manual: { manual: true },
+      inhibited: { figures: { inhibited: 'migration' } },
+      waiting: { figures: { state: 'connected' } },
+      // The host would get nothing.
+      pooled: { figures: { pooled: true } },
+    }));
+    t.same(kinds, { plain: ['target'] });
+  },
+);
 
 void t.test('a VM takes up memory, and is asked for memory, only while it is there', async (t) => {
   const others = (tick: number): Record<string, RecordedVm> =>

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { fstatSync, openSync } from 'node:fs';
 import t from 'tap';
 import { createEventFd } from '../../src/os/eventfd.js';
@@ -25,18 +26,24 @@ void t.test('a memfd', (t) => {
   t.end();
 });
 
-void t.test('neither memory nor a file', (t) => {
+void t.test('a file that is not in memory: on disk it has a size, elsewhere it is asked nothing', (t) => {
   const event = createEventFd();
-  const program = openSync(process.execPath, 'r');
-  t.match(describeFile(event), { kind: 'other', shmemHugePages: false });
-  t.match(describeFile(program), {
-    kind: 'other',
-    sizeBytes: fstatSync(program).size,
-    shmemHugePages: false,
-  });
+  t.match(describeFile(event), { kind: 'other', sizeBytes: 0, shmemHugePages: false });
   closeFd(event);
-  closeFd(program);
-  t.throws(() => describeFile(program), { code: 'EBADF' });
+  for (const path of [process.execPath, '/sys/kernel/mm/transparent_hugepage/enabled', '/dev/null']) {
+    const type = execFileSync('stat', ['--file-system', '--format=%T', path], { encoding: 'utf8' }).trim();
+    const fd = openSync(path, 'r');
+    const kind = /^(ext2\/ext3|xfs|btrfs|f2fs|zfs|bcachefs)$/.test(type) ? 'disk' : 'other';
+    // Devices are on devtmpfs, which is as good as tmpfs to stat, and no memory.
+    t.match(
+      describeFile(fd),
+      { kind, sizeBytes: kind === 'disk' ? fstatSync(fd).size : 0 },
+      `${path}: ${type}`,
+    );
+    t.match(describeFile(fd, process.ppid), { kind }, 'by the mounts of another process');
+    closeFd(fd);
+  }
+  t.throws(() => describeFile(event), { code: 'EBADF' });
   t.end();
 });
 

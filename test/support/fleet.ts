@@ -38,7 +38,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
     pid: 4242,
     state: 'running',
     ramBytes: 4 * GIB,
-    memory: { sharedBytes: 4 * GIB, ramBytes: 4 * GIB, allocatedBytes: 2 * GIB },
+    memory: { sharedBytes: 4 * GIB, discardableBytes: 4 * GIB, ramBytes: 4 * GIB, allocatedBytes: 2 * GIB },
     balloon: {
       targetBytes: 0,
       actualBytes: 0,
@@ -83,6 +83,7 @@ export function verdict(
 
 export class MemoryFleet implements Fleet {
   readonly #vms = new Map<string, VmView>();
+  #orders = 0;
   /** Why everything is refused; null: nothing is. */
   refusal: string | null = null;
   /** Runs before each look at a VM, so that a test can let time pass between two. */
@@ -127,7 +128,13 @@ export class MemoryFleet implements Fleet {
     }
     const targetBytes =
       'memoryBytes' in target ? Math.max(0, vm.ramBytes - target.memoryBytes) : target.balloonBytes;
-    return this.#replace({ ...vm, balloon: { ...vm.balloon, targetBytes } });
+    return this.#replace({ ...vm, balloon: { ...vm.balloon, targetBytes }, orders: [this.#order()] });
+  }
+
+  /** Each is given at another time. */
+  #order(): VmView['orders'][number] {
+    const since = new Date(++this.#orders).toISOString();
+    return { order: 'target', says: 'a target', by: 'operator', since, undo: 'balloonctl policy resume' };
   }
 
   async setLimits(name: string, { high, max }: LimitRequest): Promise<VmView> {

@@ -198,6 +198,20 @@ export class Frontend {
     }
   }
 
+  /** Another device of the same kind is plugged in on this connection, after the first was unplugged. */
+  async replug(): Promise<void> {
+    this.#announced.clear();
+    this.#channel?.close();
+    this.#channel = null;
+    for (const { idleCallFd, errFd } of this.#queueEvents.splice(0)) {
+      closeFd(idleCallFd);
+      closeFd(errFd);
+    }
+    this.#queues = [];
+    this.#phase = 'new';
+    await this.connect();
+  }
+
   /** What follows when the guest's driver is ready. The rings may already hold chains and have been kicked. */
   async start(ackedFeatures: bigint, queues: readonly QueueSetup[]): Promise<void> {
     // QEMU adds the vhost-user bit itself; the guest never sees it.

@@ -1,6 +1,20 @@
 /** Huge pages for a test, reserved at run time where that is allowed. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmdirSync,
+  statfsSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Test } from 'tap';
+import { closeFd } from '../../src/os/fd.js';
+import { Mapping } from '../../src/os/mapping.js';
 
 export const HUGE_PAGE_BYTES = 2 * 1024 * 1024;
 const FOLDER = '/sys/kernel/mm/hugepages/hugepages-2048kB';
@@ -18,5 +32,55 @@ export function reserveHugePages(t: Test, count: number): boolean {
     return read('nr_hugepages') >= before + count;
   } catch {
     return false;
+  }
+}
+
+/** A pool of huge pages for one test alone: a mount of hugetlbfs that may have so many, which the host reserves for it. */
+export class OwnPool {
+  readonly folder: string;
+
+  private constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  /** Ends with the test. Throws where this host lends no pages, or lets nobody mount. */
+  static make(t: Test, pages: number): OwnPool {
+    if (!reserveHugePages(t, pages)) throw new Error(`the host has no ${pages} huge pages to lend`);
+    const folder = mkdtempSync(join(tmpdir(), 'balloond-pool-'));
+    const options = `size=${pages * HUGE_PAGE_BYTES},pagesize=${HUGE_PAGE_BYTES}`;
+    execFileSync('mount', ['-t', 'hugetlbfs', '-o', options, 'none', folder]);
+    t.teardown(() => {
+      execFileSync('umount', ['--lazy', folder]);
+      rmdirSync(folder);
+    });
+    return new OwnPool(folder);
+  }
+
+  /** Pages that the mount may still have. */
+  get free(): number {
+    return statfsSync(this.folder).bfree;
+  }
+
+  /** A file of `sizeBytes`, which has no page yet; the fd is the caller's. */
+  createFile(sizeBytes: number): { fd: number; sizeBytes: number } {
+    const path = join(this.folder, 'file');
+    const fd = openSync(path, 'w+');
+    unlinkSync(path);
+    ftruncateSync(fd, sizeBytes);
+    return { fd, sizeBytes };
+  }
+
+  /** Another program takes `pages` of the pool, until the function that is returned is called. */
+  take(pages: number): () => void {
+    const { fd } = this.createFile(pages * HUGE_PAGE_BYTES);
+    const mapping = Mapping.map(fd, 0, pages * HUGE_PAGE_BYTES);
+    for (let page = 0; page < pages; page++) mapping.write(page * HUGE_PAGE_BYTES, Uint8Array.of(1), 0, 1);
+    const missed = mapping.faults;
+    mapping.close();
+    if (missed > 0) {
+      closeFd(fd);
+      throw new Error(`the pool had ${missed} of ${pages} pages too few for another program`);
+    }
+    return () => closeFd(fd);
   }
 }

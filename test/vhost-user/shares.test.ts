@@ -43,6 +43,8 @@ class Flood {
       forget: () => undefined,
       flush: () => true,
       interrupt: () => true,
+      release: () => true,
+      goOn: () => undefined,
     };
     const context = {
       memory: this.#memory,

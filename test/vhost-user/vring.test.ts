@@ -54,6 +54,8 @@ async function withRing(
     forget: () => undefined,
     flush: (_, done) => duringFlush(ring, ++flushes, done),
     interrupt: () => true,
+    release: () => true,
+    goOn: () => undefined,
   };
   const vring = new Vring(0, {
     memory,

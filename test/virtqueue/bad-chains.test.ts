@@ -132,7 +132,7 @@ interface Bad {
 }
 
 const outside = RAM_BYTES + PAGE_BYTES;
-const OUTSIDE = /outside guest memory/;
+const OUTSIDE = /outside the memory that the VMM shares/;
 const table = (ram: GuestRam, format: Format, ...entries: Descriptor[]): Descriptor => {
   writeTable(ram, format, entries);
   return { gpa: TABLE_GPA, len: 16 * entries.length, flags: DESC_INDIRECT };

@@ -18,7 +18,7 @@ const ROW = [
   "driver: 'virtio_balloon'",
   'features: []',
   'statsFeature: null',
-  'make: (memory, host, observer, offered, delayMs) => new Balloon(memory, host, observer, offered, delayMs)',
+  'make: (memory, host, observer, offered, discards) => new Balloon(memory, host, observer, offered, discards)',
 ];
 
 function replaced(text: string, was: string, is: string): string {

@@ -6,7 +6,8 @@ import { guestRam } from '../../src/vm/ram.js';
 const MIB = 2 ** 20;
 const CASES: readonly [string, shared: number, assigned: number | null, told: number | null, ram: number][] =
   [
-    ['nothing is shared yet', 0, 512, null, 0],
+    ['nothing is shared yet', 0, 512, null, 512],
+    ['nothing is shared yet, of another VMM', 0, null, null, 0],
     ['plain, before the driver runs', 512, 512, null, 512],
     ['plain', 512, 512, 471, 512],
     ['plain, of another VMM', 512, null, 471, 512],

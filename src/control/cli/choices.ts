@@ -3,5 +3,4 @@ export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 export const SORT_KEYS = ['name', 'memory', 'balloon', 'available'] as const;
 export const VMMS = ['qemu', 'libvirt', 'cloud-hypervisor', 'crosvm'] as const;
 export const EVENT_LEVELS = ['info', 'warn', 'error'] as const;
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 export const POLICY_ACTIONS = ['show', 'pause', 'resume', 'explain', 'simulate'] as const;

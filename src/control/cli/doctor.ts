@@ -162,16 +162,14 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     refused
       ? bad(name, 'memory', 'private: the daemon sees a copy', wrong.remedy)
       : good(name, 'memory', ramBytes === 0 ? 'not shared yet' : `${formatSize(ramBytes)} shared${pages}`),
-    inhibited === null
-      ? good(name, 'pinned', 'no, pages that the guest gives up are discarded')
-      : bad(name, 'pinned', inhibited, inhibitedUntil(vm)),
+    ...(refused && inhibited === null ? [] : [examinePinned(vm)]),
     tooFew ? bad(name, 'queues', wrong.text, wrong.remedy) : good(name, 'queues', 'enough'),
     good(
       name,
       'features',
       features.map((one) => one.replace(/^VIRTIO_(BALLOON_)?F_/, '')).join(' ') || 'none acked',
     ),
-    examineDriver(vm, vmm),
+    ...(refused ? [] : [examineDriver(vm, vmm)]),
   ];
   if (cache !== null) findings.push(examineCache(name, cache, features));
   const ofLimits = limitsOf(vm.limits);
@@ -206,12 +204,19 @@ function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
       ? bad(name, 'driver', found, mend)
       : note(name, 'driver', found, mend);
   }
-  return note(
-    name,
-    'driver',
-    silent && state === 'running' ? 'runs, but is silent' : state,
-    `modprobe ${cache === null ? 'virtio_balloon' : '-a virtio_balloon virtio_cache_balloon'} (in the guest)`,
-  );
+  const load = `modprobe ${cache === null ? 'virtio_balloon' : '-a virtio_balloon virtio_cache_balloon'} (in the guest)`;
+  if (state === 'running')
+    return note(name, 'driver', 'runs, but is silent', `look whether the guest hangs; ${load}`);
+  return state === 'stopped'
+    ? note(name, 'driver', 'stopped, or the VM is paused', `virsh resume ${name}, or ${load}`)
+    : note(name, 'driver', 'none has started yet', load);
+}
+
+function examinePinned(vm: VmView): Finding {
+  const { name, inhibited } = vm;
+  return inhibited === null
+    ? good(name, 'pinned', 'no, pages that the guest gives up are discarded')
+    : bad(name, 'pinned', inhibited, inhibitedUntil(vm));
 }
 
 /** The verdict of a VM; a daemon that is too old to give a code gives a sentence alone. */

@@ -42,14 +42,20 @@ export function targetOf(values: OptionValues): TargetWish {
 
 function wishOf(values: OptionValues, name: 'memory' | 'balloon' | 'cache-limit'): Wish {
   const given = text(values, name)?.trim() ?? '';
-  const [, sign, rest] = /^([+-])(.*)$/.exec(given) ?? [];
+  const [, sign, rest = ''] = /^([+-])(.*)$/.exec(given) ?? [];
   if (sign !== undefined) {
-    const bytes = notBytes({ [name]: rest ?? '' }, name);
+    const bytes = /^ *[\d.]+ *[KMGT]?(i?B)? *$/i.test(rest) ? notBytes({ [name]: rest }, name) : 0;
+    if (bytes === 0) {
+      throw new UsageError(
+        `--${name}: ${given} is no change of a size: write +64M for more, or =-64M for less`,
+      );
+    }
     return { moreBytes: sign === '+' ? bytes : -bytes };
   }
   const [, percent] = /^(\d+(?:\.\d+)?) ?%$/.exec(given) ?? [];
   if (percent === undefined) return { bytes: notBytes(values, name) };
-  if (Number(percent) > 100) throw new UsageError(`--${name}: write a part of up to 100%`);
+  if (Number(percent) > 100)
+    throw new UsageError(`--${name}: write a part of the guest's memory of up to 100%`);
   return { percent: Number(percent) };
 }
 

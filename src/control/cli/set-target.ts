@@ -28,27 +28,38 @@ export async function setTarget(
   const target =
     'bytes' in wish.wish ? request(wish, wish.wish.bytes) : resolved(wish, await client.show(name));
   let vm = await client.setTarget(name, target);
-  // An order becomes a target when the driver of the guest starts, if the VMM had shared no memory before.
-  const isLater = vm.ramBytes === 0;
-  let wantedBytes = isLater ? null : vm.balloon.targetBytes;
+  const order = orderOf(vm);
   let timedOut = false;
   if (waitSeconds !== null) {
     const deadline = performance.now() + waitSeconds * 1000;
-    while (vm.balloon.actualBytes !== wantedBytes && !timedOut) {
+    while (!isReached(vm) && !timedOut) {
       await sleep(Math.min(POLL_MS, Math.max(0, deadline - performance.now())));
+      const before = vm;
       vm = await client.show(name);
-      if (wantedBytes === null && vm.state === 'running' && vm.ramBytes > 0)
-        wantedBytes = vm.balloon.targetBytes;
-      if (wantedBytes !== null && vm.balloon.targetBytes !== wantedBytes) throw overruled(vm);
+      // The daemon itself changes a target as it learns more of the guest's memory; the order is the same then.
+      if (vm.balloon.targetBytes !== before.balloon.targetBytes && orderOf(vm) !== order) throw overruled(vm);
       timedOut = performance.now() >= deadline;
     }
-    timedOut = vm.balloon.actualBytes !== wantedBytes;
+    timedOut = !isReached(vm);
   }
   if (output.json) output.document(vm);
-  else if (wantedBytes === null) output.print(`${printable(name)}: ${later(target)} once its driver runs`);
-  else if ('cacheLimitBytes' in target) output.print(renderLimit(vm));
-  else output.print(renderTarget(vm));
+  else {
+    if (vm.state === 'connected') output.print(`${printable(name)}: ${later(target)} once its driver runs`);
+    else if ('cacheLimitBytes' in target) output.print(renderLimit(vm));
+    else output.print(renderTarget(vm));
+    if (vm.verdict !== null && !timedOut) output.print(output.paint('yellow', printable(vm.verdict)));
+  }
   if (timedOut) throw new WaitTimeoutError(explain(vm, waitSeconds ?? 0));
+}
+
+/** Whether the guest was told of the target and got there. */
+function isReached({ state, balloon }: VmView): boolean {
+  return state !== 'connected' && balloon.actualBytes === balloon.targetBytes;
+}
+
+/** The order for the target that holds, by the time at which it was given. */
+function orderOf({ orders = [] }: Partial<Pick<VmView, 'orders'>>): string | null | undefined {
+  return orders.find(({ order }) => order === 'target')?.since;
 }
 
 function request({ of, force }: TargetWish, bytes: number): TargetRequest {
@@ -109,7 +120,7 @@ function explain(vm: VmView, waitSeconds: number): RefusalText {
   const { targetBytes, actualBytes } = vm.balloon;
   const name = printable(vm.name);
   const held =
-    vm.ramBytes === 0
+    vm.state === 'connected'
       ? `no guest driver ran in ${name} within ${waitSeconds} s`
       : `${name} holds ${formatSize(actualBytes)} of ${formatSize(targetBytes)} after ${waitSeconds} s`;
   if (vm.verdict !== null) return refusalOf(`${held}:`, passedOn(printable(vm.verdict)));

@@ -13,11 +13,11 @@ const WIDTH_MAX = 100;
 const STATE_MEANS: Record<VmView['state'], string> = {
   connected: 'the guest driver has not started yet',
   running: 'the guest driver is at work',
-  stopped: 'the guest driver stopped; the target waits for its return',
+  stopped: 'the VM is paused, or the guest driver stopped',
 };
 
 type Compared = Pick<BalloonView, 'refilledBytes' | 'pinnedBytes'>;
-type BalloonOf<Compares> = Omit<BalloonView, keyof Compared> & Compares;
+type MayCompare = Omit<BalloonView, keyof Compared> & Partial<Compared>;
 
 /** `own`: the version of balloonctl. */
 export async function show(client: ControlClient, output: Output, name: string, own: string): Promise<void> {
@@ -63,10 +63,12 @@ export function renderVm(vm: VmView, output: Output): string {
     ...section('Verdict', vm.verdict === null ? ['nothing to fix'] : wrap(printable(vm.verdict), width)),
     ...section('Not discarding', vm.inhibited === null ? [] : wrap(printable(vm.inhibited), width)),
     ...section('Memory', [
-      `${formatSize(vm.ramBytes)} RAM, the guest has ${formatSize(guestBytes(vm))}`,
+      vm.ramBytes === 0
+        ? 'it is not known yet how much memory the guest has'
+        : `${formatSize(vm.ramBytes)} RAM, the guest has ${formatSize(guestBytes(vm))}`,
       ...sharedOtherwise(vm),
     ]),
-    ...section('Balloon', balloonLines(vm.balloon)),
+    ...section('Balloon', balloonLines(vm)),
     ...section('Page cache', vm.cache === null ? [] : cacheLines(vm.cache)),
     ...section('Cgroup', cgroupLines(vm)),
     ...section('Policy', policyLines(vm.policy)),
@@ -99,15 +101,17 @@ function section(label: string, lines: readonly string[]): string[] {
 }
 
 /** A daemon of an earlier build compares nothing. */
-function balloonLines(balloon: BalloonOf<Partial<Compared>>): string[] {
+function balloonLines({ state, balloon }: Pick<VmView, 'state'> & { balloon: MayCompare }): string[] {
   const { targetBytes, actualBytes, pendingBytes, refilledBytes, pinnedBytes } = balloon;
   const missingBytes = targetBytes - actualBytes;
   const progress =
-    missingBytes === 0
-      ? 'reached'
-      : missingBytes > 0
-        ? `${formatSize(missingBytes)} still to come from the guest`
-        : `${formatSize(-missingBytes)} still to go back to the guest`;
+    state !== 'running'
+      ? `the target waits for the guest driver${state === 'stopped' ? ', which held that when it stopped' : ''}`
+      : missingBytes === 0
+        ? 'reached'
+        : missingBytes > 0
+          ? `${formatSize(missingBytes)} still to come from the guest`
+          : `${formatSize(-missingBytes)} still to go back to the guest`;
   return [
     `${formatSize(actualBytes)} of target ${formatSize(targetBytes)}: ${progress}`,
     ...(pendingBytes > 0 ? [`${formatSize(pendingBytes)} given up but not yet discarded`] : []),
@@ -161,6 +165,7 @@ function policyLines(policy: VmView['policy']): string[] {
 
 /** Not all that a VMM shares has to be memory of the guest, nor all of that shared. */
 function sharedOtherwise({ memory: { sharedBytes, ramBytes, allocatedBytes } }: VmView): string[] {
+  if (sharedBytes === 0) return ['the VMM has not shared it yet'];
   if (sharedBytes === ramBytes) return [];
   return [`the VMM shares ${formatSize(sharedBytes)}, of which ${formatSize(allocatedBytes)} is on the host`];
 }

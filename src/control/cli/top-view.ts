@@ -23,7 +23,7 @@ const BY: Record<SortKey, (vm: VmView) => number> = {
 };
 
 /** What a row says of a VM by one letter. */
-const MARKS = { I: 'inhibited', P: 'policy paused by hand', F: 'forced' } as const;
+const MARKS = { I: 'inhibited', P: 'the policy leaves it alone', F: 'forced' } as const;
 type Mark = keyof typeof MARKS;
 
 export interface Screen {

@@ -49,6 +49,10 @@ const DEVICE_WORDS = {
     text: 'Whether limits may be set on a cgroup that holds other processes as well.',
     default: 'false',
   },
+  'discard-untold-huge-pages': {
+    text: 'Whether pages of hugetlbfs are discarded that the guest uses again without telling first: pages that it reports free, pages of a page cache balloon, and pages of a driver without `VIRTIO_BALLOON_F_MUST_TELL_HOST`. If the pool has no page left at that time, the VMM dies of SIGBUS.',
+    default: 'false',
+  },
 } as const satisfies Record<string, KeyWords>;
 
 const SOCKET_WORDS: Words<Table<'socket'>> = {

@@ -152,7 +152,8 @@ void t.test('set --wait before the VMM shares memory waits for the driver', asyn
     looks++;
     if (looks === 3) {
       const balloon = { ...vmView(name).balloon, targetBytes: 3 * GIB };
-      fleet.put(vmView(name, { state: 'running', ramBytes: 4 * GIB, balloon }));
+      const orders = fleet.list()[0]?.orders ?? [];
+      fleet.put(vmView(name, { state: 'running', ramBytes: 4 * GIB, balloon, orders }));
     }
     if (looks === 5) fleet.inflate(name, 3 * GIB);
   };
@@ -327,7 +328,8 @@ void t.test('bad usage is exit 2 before anybody is asked', async (t) => {
     [['set', 'web1', '--balloon', 'a\nb'], /512M/],
     [['set', 'web1', '--balloon=-1'], /1 means 1 B: write a unit/],
     [['set', 'web1', '--memory', '524288'], /524288 means 512 KiB: write a unit/],
-    [['set', 'web1', '--memory', '+'], /512M/],
+    [['set', 'web1', '--memory', '+'], /write \+64M for more/],
+    [['set', 'web1', '--memory=-10%'], /-10% is no change of a size/],
     [['set', 'web1', '--balloon', '101%'], /up to 100%/],
     [['set', 'web1', '--cache-limit', '1G', '--force'], /--force cannot be used/],
     [['set', 'web1', '--balloon', '1G', '--timeout', '5'], /--timeout needs --wait/],

@@ -42,7 +42,7 @@ void t.test('a VM with nothing to say', (t) => {
   const text = renderVm(vmView('web1', { state: 'connected', stats: null, features: [] }), plain);
   t.match(text, /connected: the guest driver has not started yet/);
   t.match(text, /^Verdict +nothing to fix$/m);
-  t.match(text, /^Balloon +0 B of target 0 B: reached$/m);
+  t.match(text, /^Balloon +0 B of target 0 B: the target waits for the guest driver$/m);
   t.match(text, /^Features +none acknowledged$/m);
   t.match(text, /^Statistics +none received$/m);
   t.end();

@@ -23,6 +23,8 @@ export interface GuestOptions {
   readonly builtinBalloon?: boolean;
   /** Default memfd. `hugetlb` takes 2 MiB pages, which the host must have reserved. */
   readonly backing?: 'memfd' | 'hugetlb';
+  /** A mount of hugetlbfs that the memory is in, in place of a memfd. */
+  readonly memoryFolder?: string;
   /** Default true. */
   readonly share?: boolean;
   /** Default 1. */
@@ -73,7 +75,11 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
   // It takes half a second under emulation.
   const acpi = (options.acpi ?? (cpus > 1 || hotplugSlots > 0)) ? 'on' : 'off';
   const slots = hotplugSlots > 0 ? `,slots=${hotplugSlots},maxmem=${memoryMib + 8 * GIB_IN_MIB}M` : '';
-  const memory = { 'qom-type': 'memory-backend-memfd', id: 'mem', ...memoryBackend(options, memoryMib) };
+  const backend =
+    options.memoryFolder === undefined
+      ? { 'qom-type': 'memory-backend-memfd' }
+      : { 'qom-type': 'memory-backend-file', 'mem-path': options.memoryFolder };
+  const memory = { ...backend, id: 'mem', ...memoryBackend(options, memoryMib) };
   const kernelArgs = [
     'console=ttyS0',
     'quiet',

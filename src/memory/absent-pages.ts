@@ -26,10 +26,11 @@ const GROWN_PART = 1 / 256;
 const LEAP_PART = 1 / 16;
 
 /** What the device says of itself. */
-interface RefillState {
+interface AbsentState {
   readonly running: boolean;
-  /** The driver must tell before it uses a page of the balloon, and nobody inhibits. */
-  readonly discards: boolean;
+  /** The driver must tell before it uses a page of the balloon. */
+  readonly tellsFirst: boolean;
+  readonly inhibited: boolean;
   /** Rises whenever pages go in or out of the balloon. */
   readonly moved: number;
 }
@@ -60,10 +61,10 @@ interface Last {
  * as it does when it is gone. A page that holds something is in use by a guest that did not tell, such as a kernel that kexec
  * started: from then on nothing is discarded again until a driver starts anew.
  */
-export class Refills {
+export class AbsentPages {
   readonly #memory: GuestMemory;
   readonly #discarder: Discarder;
-  readonly #state: () => RefillState;
+  readonly #state: () => AbsentState;
   #refilled: number | null = null;
   #pinned: number | null = null;
   #used = 0;
@@ -74,7 +75,7 @@ export class Refills {
   #restless = 0;
   #cancel: (() => void) | null = null;
 
-  constructor(memory: GuestMemory, discarder: Discarder, state: () => RefillState) {
+  constructor(memory: GuestMemory, discarder: Discarder, state: () => AbsentState) {
     this.#memory = memory;
     this.#discarder = discarder;
     this.#state = state;
@@ -93,6 +94,14 @@ export class Refills {
   /** What holds something although it is in the balloon, in bytes of the first blocks that were found so. */
   get usedBytes(): number {
     return this.#used;
+  }
+
+  get tellsFirst(): boolean {
+    return this.#state().tellsFirst;
+  }
+
+  get inhibited(): boolean {
+    return this.#state().inhibited;
   }
 
   /** To be called every 4 s or so. Compares in spare time, where there is reason to. */
@@ -185,8 +194,8 @@ export class Refills {
   }
 
   get #mayDiscard(): boolean {
-    const { running, discards } = this.#state();
-    return running && discards && this.#used === 0;
+    const { running, tellsFirst, inhibited } = this.#state();
+    return running && tellsFirst && !inhibited && this.#used === 0;
   }
 
   /** Returns what is to be discarded again: what was found twice, and in its turn what stayed. */

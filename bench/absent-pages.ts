@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { findPresent } from '../src/memory/comparison.js';
 import { Discarder } from '../src/memory/discard.js';
 import { GuestMemory } from '../src/memory/guest-memory.js';
-import { Refills } from '../src/memory/refills.js';
+import { AbsentPages } from '../src/memory/absent-pages.js';
 import { PAGE_BYTES, type GuestRegion } from '../src/memory/region.js';
 import { createMemfd } from '../src/os/memfd.js';
 import { readsAsZeros, type ResidentMethod } from '../src/os/resident.js';
@@ -52,9 +52,9 @@ function cpuMs(): number {
 }
 
 /** Looks at all of them, and lets what comes of that come to its end. */
-async function looks(all: readonly Refills[], count: number): Promise<void> {
+async function looks(all: readonly AbsentPages[], count: number): Promise<void> {
   for (let n = 0; n < count; n++) {
-    for (const refills of all) refills.look();
+    for (const absentPages of all) absentPages.look();
     await pause(0);
   }
 }
@@ -63,7 +63,12 @@ async function atRest(pattern: keyof typeof PATTERNS): Promise<Row> {
   const vms = Array.from({ length: VMS }, () => makeVm(PATTERNS[pattern]));
   const all = vms.map(({ memory }) => {
     const discarder = new Discarder(memory, { quietMs: 0, longestMs: 0 }, () => undefined);
-    return new Refills(memory, discarder, () => ({ running: true, discards: true, moved: 1 }));
+    return new AbsentPages(memory, discarder, () => ({
+      running: true,
+      tellsFirst: true,
+      inhibited: false,
+      moved: 1,
+    }));
   });
   await looks(all, 2);
   // Each is compared for the first time, in turns.
@@ -117,8 +122,8 @@ function zeros(): Row {
 }
 
 const patterns = Object.keys(PATTERNS) as (keyof typeof PATTERNS)[];
-report('refills-once', patterns.map(once));
-report('refills-zeros', [zeros()]);
+report('absent-pages-once', patterns.map(once));
+report('absent-pages-zeros', [zeros()]);
 const rows: Row[] = [];
 for (const pattern of patterns) rows.push(await atRest(pattern));
-report('refills', rows);
+report('absent-pages', rows);

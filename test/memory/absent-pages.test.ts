@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { Discarder } from '../../src/memory/discard.js';
 import { GuestMemory } from '../../src/memory/guest-memory.js';
-import { Refills } from '../../src/memory/refills.js';
+import { AbsentPages } from '../../src/memory/absent-pages.js';
 import { PAGE_BYTES, type GuestRegion } from '../../src/memory/region.js';
 import { allocatedBytes } from '../../src/os/file.js';
 import { createMemfd } from '../../src/os/memfd.js';
@@ -16,9 +16,15 @@ const GIVEN = 300;
 interface Watched {
   readonly memory: GuestMemory;
   readonly region: GuestRegion;
-  readonly refills: Refills;
+  readonly absentPages: AbsentPages;
   /** The device; `asked` is called whenever the comparison asks what it is like. */
-  readonly device: { running: boolean; discards: boolean; moved: number; asked: () => void };
+  readonly device: {
+    running: boolean;
+    tellsFirst: boolean;
+    inhibited: boolean;
+    moved: number;
+    asked: () => void;
+  };
   /** Pages that the host has. */
   readonly held: () => number;
   readonly touch: (page: number, byte?: number) => void;
@@ -31,14 +37,20 @@ async function watched(t: Test): Promise<Watched> {
   const fd = createMemfd('ram', PAGES * PAGE_BYTES);
   const region = memory.add(description, fd);
   const discarder = new Discarder(memory, { quietMs: 0, longestMs: 0 }, () => undefined);
-  const device = { running: true, discards: true, moved: 0, asked: (): void => undefined };
-  const refills = new Refills(memory, discarder, () => {
+  const device = {
+    running: true,
+    tellsFirst: true,
+    inhibited: false,
+    moved: 0,
+    asked: (): void => undefined,
+  };
+  const absentPages = new AbsentPages(memory, discarder, () => {
     device.asked();
     return { ...device };
   });
   discarder.start();
   t.teardown(async () => {
-    refills.forget();
+    absentPages.forget();
     discarder.stop();
     await new Promise<void>((resolve) => {
       if (discarder.interrupt(resolve)) resolve();
@@ -49,21 +61,21 @@ async function watched(t: Test): Promise<Watched> {
   const watched = {
     memory,
     region,
-    refills,
+    absentPages,
     device,
     held: () => allocatedBytes(fd) / PAGE_BYTES,
     touch: (page: number, byte = 0) => region.mapping.write(page * PAGE_BYTES, Uint8Array.of(byte), 0, 1),
   };
-  t.equal(refills.refilledBytes, null, 'nothing is known yet');
+  t.equal(absentPages.refilledBytes, null, 'nothing is known yet');
   await lookedUntil(watched, 0);
   return watched;
 }
 
 /** Waits until so many pages are said to be there again. */
-async function found({ refills }: Watched, pages: number): Promise<void> {
+async function found({ absentPages }: Watched, pages: number): Promise<void> {
   await eventually(
-    () => refills.refilledBytes === pages * PAGE_BYTES,
-    () => `${pages} pages are found, and not ${refills.refilledBytes}`,
+    () => absentPages.refilledBytes === pages * PAGE_BYTES,
+    () => `${pages} pages are found, and not ${absentPages.refilledBytes}`,
     1,
   );
 }
@@ -72,10 +84,10 @@ async function found({ refills }: Watched, pages: number): Promise<void> {
 async function lookedUntil(watched: Watched, pages: number): Promise<void> {
   await eventually(
     () => {
-      watched.refills.look();
-      return watched.refills.refilledBytes === pages * PAGE_BYTES;
+      watched.absentPages.look();
+      return watched.absentPages.refilledBytes === pages * PAGE_BYTES;
     },
-    () => `${pages} pages are found, and not ${watched.refills.refilledBytes}`,
+    () => `${pages} pages are found, and not ${watched.absentPages.refilledBytes}`,
     1,
   );
 }
@@ -86,9 +98,9 @@ function touchAll(all: Watched): void {
 }
 
 /** Looks, and does something once the comparison has found what is there, before it reads that. */
-function lookAnd({ refills, device }: Watched, meanwhile: () => void): { done: boolean } {
+function lookAnd({ absentPages, device }: Watched, meanwhile: () => void): { done: boolean } {
   const state = { done: false };
-  refills.look();
+  absentPages.look();
   device.asked = () => {
     device.asked = () => undefined;
     meanwhile();
@@ -100,17 +112,17 @@ function lookAnd({ refills, device }: Watched, meanwhile: () => void): { done: b
 void t.test('what is found once is told, and what is found twice is discarded', async (t) => {
   const all = await watched(t);
   touchAll(all);
-  all.refills.look();
+  all.absentPages.look();
   await found(all, GIVEN);
   t.equal(all.region.ledger.pending.size, 0, 'not at the first look');
   t.equal(all.held(), GIVEN);
-  all.refills.look();
+  all.absentPages.look();
   await eventually(
     () => all.held() === 0,
     () => `${all.held()} pages are there`,
   );
   t.equal(
-    all.refills.refilledBytes,
+    all.absentPages.refilledBytes,
     GIVEN * PAGE_BYTES,
     'and is not said to be gone before that was looked at',
   );
@@ -119,7 +131,7 @@ void t.test('what is found once is told, and what is found twice is discarded', 
 void t.test('whether it helped is looked at next, however long the comparison took', async (t) => {
   const all = await watched(t);
   touchAll(all);
-  all.refills.look();
+  all.absentPages.look();
   await found(all, GIVEN);
   const state = lookAnd(all, () => {
     // As if the balloon were in very many pieces.
@@ -130,7 +142,7 @@ void t.test('whether it helped is looked at next, however long the comparison to
     () => `${all.held()} pages are there`,
   );
   t.ok(state.done);
-  all.refills.look();
+  all.absentPages.look();
   await found(all, 0);
 });
 
@@ -141,24 +153,24 @@ void t.test('a page that holds something is in use, and nothing is discarded fro
   await lookedUntil(all, GIVEN);
   await eventually(
     () => {
-      all.refills.look();
-      return all.refills.usedBytes > 0;
+      all.absentPages.look();
+      return all.absentPages.usedBytes > 0;
     },
     () => 'that is found out',
   );
-  for (let n = 0; n < 20; n++) all.refills.look();
+  for (let n = 0; n < 20; n++) all.absentPages.look();
   t.equal(all.region.ledger.pending.size, 0);
   t.equal(all.held(), GIVEN);
-  all.refills.startOver();
-  t.equal(all.refills.usedBytes, 0);
-  t.equal(all.refills.refilledBytes, null);
+  all.absentPages.startOver();
+  t.equal(all.absentPages.usedBytes, 0);
+  t.equal(all.absentPages.refilledBytes, null);
 });
 
 void t.test('what was taken back while it was compared is no page in use', async (t) => {
   const all = await watched(t);
-  const { region, device, refills } = all;
+  const { region, device, absentPages } = all;
   touchAll(all);
-  refills.look();
+  absentPages.look();
   await found(all, GIVEN);
   const state = lookAnd(all, () => {
     region.ledger.deflate(10, 1);
@@ -170,13 +182,13 @@ void t.test('what was taken back while it was compared is no page in use', async
     () => 'it is taken back',
   );
   await sleep(30);
-  t.equal(refills.usedBytes, 0);
+  t.equal(absentPages.usedBytes, 0);
   const byte = new Uint8Array(1);
   region.mapping.read(10 * PAGE_BYTES, byte, 0, 1);
   t.equal(byte[0], 7, 'it stays the guest’s');
   await eventually(
     () => {
-      refills.look();
+      absentPages.look();
       return all.held() === 1;
     },
     () => `${all.held()} pages are there, and the rest of the balloon is to go`,
@@ -188,13 +200,13 @@ void t.test('what was taken back while it was compared is no page in use', async
 void t.test('a device that stops is not compared to the end', async (t) => {
   const all = await watched(t);
   touchAll(all);
-  all.refills.look();
+  all.absentPages.look();
   await found(all, GIVEN);
-  all.refills.look();
+  all.absentPages.look();
   all.device.running = false;
-  all.refills.look();
-  all.refills.forget();
-  t.equal(all.refills.refilledBytes, null);
+  all.absentPages.look();
+  all.absentPages.forget();
+  t.equal(all.absentPages.refilledBytes, null);
   t.equal(all.region.ledger.pending.size, 0);
   t.equal(all.held(), GIVEN);
 });

@@ -1,0 +1,67 @@
+import { monotonicNow, msSince } from '../os/clock.js';
+
+/** A balloon that gets nearer to its target by less does not get nearer: its driver tries again and again. */
+const STEP_BYTES = 2 ** 20;
+
+/** How near a balloon is to its target, and whether it gets nearer. Sizes are in bytes. */
+export class Progress {
+  #targetBytes = 0;
+  #actualBytes = 0;
+  #movedAt = monotonicNow();
+  /** The distance when it last got nearer. */
+  #missingBytes = 0;
+  #reached = true;
+  #tookBackBytes = 0;
+  /** Bytes that had gone in or out of the balloon when it began. */
+  #passedBytes = 0;
+
+  /** A target holds from now on, or is told again. `passedBytes`: those that went in or out of the balloon so far. */
+  begin(targetBytes: number, actualBytes: number, passedBytes: number): void {
+    this.#targetBytes = targetBytes;
+    this.#actualBytes = actualBytes;
+    this.#missingBytes = Math.abs(targetBytes - actualBytes);
+    this.#movedAt = monotonicNow();
+    this.#reached = actualBytes === targetBytes;
+    this.#tookBackBytes = 0;
+    this.#passedBytes = passedBytes;
+  }
+
+  /** The balloon has another size. Returns what is new by that: it is at its target, or shrinks below it by itself for the first time. */
+  move(actualBytes: number): 'reached' | 'took-back' | null {
+    const before = this.#actualBytes;
+    this.#actualBytes = actualBytes;
+    const missing = Math.abs(this.#targetBytes - actualBytes);
+    if (missing === 0) {
+      this.#movedAt = monotonicNow();
+      const isNew = !this.#reached;
+      this.#reached = true;
+      this.#missingBytes = 0;
+      this.#tookBackBytes = 0;
+      return isNew ? 'reached' : null;
+    }
+    if (missing <= this.#missingBytes - STEP_BYTES) {
+      this.#missingBytes = missing;
+      this.#movedAt = monotonicNow();
+    }
+    if (actualBytes >= before || actualBytes >= this.#targetBytes) return null;
+    const isFirst = this.#tookBackBytes === 0;
+    this.#tookBackBytes += before - actualBytes;
+    this.#missingBytes = Math.max(this.#missingBytes, missing);
+    return isFirst ? 'took-back' : null;
+  }
+
+  /** Milliseconds since the balloon got nearer to its target. */
+  get stillMs(): number {
+    return msSince(this.#movedAt);
+  }
+
+  /** Memory that the guest took out of the balloon by itself since the target was told. */
+  get tookBackBytes(): number {
+    return this.#tookBackBytes;
+  }
+
+  /** Whether the driver has given or taken back pages since the target was told. */
+  answered(passedBytes: number): boolean {
+    return passedBytes !== this.#passedBytes;
+  }
+}

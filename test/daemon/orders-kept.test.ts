@@ -1,0 +1,65 @@
+// An order is answered when it is on disk: a host that loses its power the moment after has it.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import type { FleetControl } from '../../src/daemon/fleet-control.js';
+import { VmFleet } from '../../src/daemon/fleet.js';
+import { OrderFiles } from '../../src/daemon/order-files.js';
+import { EventLog } from '../../src/ops/event-log.js';
+import { NO_KEEPER } from '../../src/os/fd-keeper.js';
+import { socketPair } from '../../src/os/socket.js';
+import { eventually } from '../support/deadline.js';
+import { temporaryFolder } from '../support/fleet.js';
+import { Frontend } from '../support/frontend.js';
+import { HostTree } from '../support/host-tree.js';
+
+const NAME = 'web';
+const CGROUP = '/vms/web';
+
+/** Each order, and the words by which the file has it. A new order is one more line. */
+const ORDERS: Readonly<Record<string, [give: (control: FleetControl) => Promise<unknown>, written: RegExp]>> =
+  {
+    target: [
+      (control) => control.setTarget(NAME, { balloonBytes: 4096 }),
+      /"target":\{"of":"balloon","bytes":4096/,
+    ],
+    limits: [(control) => control.setLimits(NAME, { high: 'follow' }), /"high":\{"word":"follow"/],
+    inhibit: [(control) => control.setInhibited(NAME, 'backup'), /"reason":"backup"/],
+    'a pause of the policy for the VM': [
+      (control) => control.changePolicy({ paused: true, vm: NAME }),
+      /"paused":\{"since"/,
+    ],
+    'a pause of the whole policy': [
+      (control) => control.changePolicy({ paused: true }),
+      /"paused":\{"since"/,
+    ],
+  };
+
+for (const [name, [give, written]] of Object.entries(ORDERS)) {
+  void t.test(`${name}: on disk when it is answered`, async (t) => {
+    const folder = temporaryFolder(t);
+    const tree = new HostTree(t);
+    tree.process(process.pid, CGROUP);
+    tree.memory(CGROUP, { current: 2 ** 20 });
+    tree.write('proc/meminfo', 'MemTotal: 1048576 kB\nMemAvailable: 1048576 kB\n');
+    const nothing = (): void => undefined;
+    const log = new EventLog({ debug: nothing, info: nothing, warn: nothing, error: nothing });
+    const orders = new OrderFiles(null, folder);
+    const fleet = new VmFleet({}, log, NO_KEEPER, { paths: tree.paths, orders });
+    const [ours, theirs] = socketPair();
+    fleet.adopt(ours, { path: '/balloon', name: NAME });
+    const frontend = new Frontend({ socket: theirs });
+    await frontend.connect();
+    await orders.kept();
+    t.notMatch(readFileSync(join(folder, 'orders.json'), 'utf8'), written);
+    await give(fleet.control);
+    t.match(readFileSync(join(folder, 'orders.json'), 'utf8'), written);
+    frontend.close();
+    await eventually(
+      () => fleet.size === 0,
+      () => 'the VM is gone',
+    );
+    fleet.close();
+    await orders.kept();
+  });
+}
