@@ -123,7 +123,7 @@ export const EVENTS = {
   },
   allowed: {
     level: 'info',
-    help: 'Discarding resumed; the daemon now discards the pages that the guest gave up meanwhile.',
+    help: 'Discarding resumed; the daemon now discards the pages that went into the balloon meanwhile, where the driver must tell before it uses them. Free pages that the guest reported meanwhile stay on the host.',
     action: null,
   },
   'policy-changed': {
@@ -231,6 +231,28 @@ export const EVENTS = {
     help: 'The host kernel refused to discard pages; the daemon answered the guest, and the host kept the memory. The event comes once for each error code until all pages are discarded.',
     action:
       'EPERM: the VMM sealed its memory file, which must stay writable. ENOMEM, EBUSY: the daemon tries again by itself. Other codes: `balloonctl inhibit` and `allow` the VM, and the daemon tries again.',
+  },
+  'pages-refilled': {
+    level: 'info',
+    help: 'Pages of the balloon that were discarded are on the host again, because a program there touched or locked the memory of the VM (a dump, `mlock`), or because the kernel gave the guest a huge page that holds them, too. The daemon discards them again where the driver must tell before it uses them.',
+    action:
+      'Nothing, if `pages-absent` follows; otherwise the verdict of the VM says what to do. A driver that need not tell keeps these pages on the host.',
+  },
+  'pages-pinned': {
+    level: 'warn',
+    help: 'Pages of the balloon stayed on the host when they were discarded again: something pins the huge pages that they are part of (io_uring, RDMA, vmsplice). The daemon tries again every few seconds.',
+    action: 'Look which program pins memory of the VM; once it ends, `pages-absent` follows within 30 s.',
+  },
+  'pages-absent': {
+    level: 'info',
+    help: 'All pages of the balloon that were discarded are absent from the host again.',
+    action: null,
+  },
+  'pages-used': {
+    level: 'error',
+    help: 'The guest uses pages that are in its balloon, although its driver must take them back first. The daemon discards nothing a second time until the driver starts anew, so that no data is lost.',
+    action:
+      'Reboot the guest if a new kernel was started in it by kexec; otherwise report the guest kernel and its balloon driver.',
   },
   'priority-refused': {
     level: 'warn',

@@ -12,6 +12,8 @@ export const BALLOON = {
     'targetBytes',
     'actualBytes',
     'pendingBytes',
+    'refilledBytes',
+    'pinnedBytes',
     'discardedBytesTotal',
     'inflatedBytesTotal',
     'deflatedBytesTotal',
@@ -24,6 +26,16 @@ export const BALLOON = {
     pendingBytes: {
       ...BYTES,
       description: 'Memory that the guest has given up and the host has not discarded yet.',
+    },
+    refilledBytes: {
+      anyOf: [BYTES, NULL],
+      description:
+        'Memory in the balloon that owes no discard and is on the host all the same, because a program on the host touched it; null: not known.',
+    },
+    pinnedBytes: {
+      anyOf: [BYTES, NULL],
+      description:
+        'Memory in the balloon that is on the host although it was discarded once more, because something pins its huge pages; null: not known.',
     },
     discardedBytesTotal: BYTES,
     inflatedBytesTotal: BYTES,

@@ -11,18 +11,19 @@ import {
   type BalloonQueue,
 } from '../../protocol/virtio/balloon.js';
 import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
+import { AbsentPages } from '../memory/absent-pages.js';
 import { Discarder, type DiscardResult } from '../memory/discard.js';
 import { DriverError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import { deflatePages, inflatePages } from '../memory/owed-pages.js';
 import { Refiller } from '../memory/refill.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
-import type { SystemError } from '../os/errors.js';
 import { readChain, type Chain } from '../virtqueue/chain.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
 import { BalloonConfig } from './config.js';
 import { GuestStats } from './guest-stats.js';
-import { HugePageKeeper, type HugePageObserver } from './huge-page-keeper.js';
+import { HugePageKeeper } from './huge-page-keeper.js';
+import type { BalloonObserver } from './observer.js';
 import { PageRuns } from './page-runs.js';
 import { queueCount, queueRole } from './queue-roles.js';
 import { BalloonTotals } from './totals.js';
@@ -38,21 +39,6 @@ const MAX_BEHIND_BYTES = 256 * 2 ** 20;
 
 /** Where buffers are copied before they are looked at. */
 const scratch = new Uint8Array(MAX_BUFFER_BYTES);
-
-/** What a balloon tells its owner. None of these may throw. */
-export interface BalloonObserver {
-  /** Pages left the balloon; the driver is about to hear that it may use them. */
-  tookBack(): void;
-  /** The driver reported how much is in the balloon. */
-  actualChanged(): void;
-  statsReceived(): void;
-  /** The guest named pages that no region holds which could be discarded; they were skipped. */
-  pagesOutside(count: number): void;
-  /** A batch of discards was made (`error` null), or some of them failed. */
-  discardsTried(error: SystemError | null, failedRanges: number, seconds: number): void;
-  poisonActive(poisonVal: number): void;
-  readonly hugePages: HugePageObserver;
-}
 
 /** What an operator may say of discards. */
 export interface DiscardOptions {
@@ -88,6 +74,7 @@ export class Balloon implements Device {
   readonly queueCount: number;
   readonly totals: BalloonTotals;
   readonly stats: GuestStats;
+  readonly absentPages: AbsentPages;
   readonly #memory: GuestMemory;
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;
@@ -136,6 +123,12 @@ export class Balloon implements Device {
       short: (shortage) => observer.hugePages.short(shortage),
       enough: () => observer.hugePages.enough(),
     });
+    this.absentPages = new AbsentPages(memory, this.#discarder, () => ({
+      running: this.#running && !this.#refiller.ending,
+      tellsFirst: this.#mustTell,
+      inhibited: this.#inhibited !== null,
+      moved: this.totals.inflated + this.totals.deflated,
+    }));
     this.stats = new GuestStats((chain) => host.complete(this.#roles.indexOf('stats'), chain, 0));
   }
 
@@ -212,6 +205,7 @@ export class Balloon implements Device {
     } else if (!resumed || this.#words[MODE] !== RUNNING) {
       for (const region of this.#memory.regions) region.ledger.clear();
       this.stats.clear();
+      this.absentPages.startOver();
     }
     this.#words[MODE] = RUNNING;
     this.#running = true;
@@ -229,6 +223,7 @@ export class Balloon implements Device {
     }
     this.#forgetDriver();
     this.#roles = [];
+    this.absentPages.forget();
     this.#discarder.stop();
   }
 

@@ -17,7 +17,7 @@ import type { GuestMemory } from '../memory/guest-memory.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import { readChain, type Chain } from '../virtqueue/chain.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
-import type { BalloonObserver } from './balloon.js';
+import type { BalloonObserver } from './observer.js';
 import { BlockRuns } from './block-runs.js';
 import { CacheConfig } from './cache-config.js';
 import { CacheStats } from './cache-stats.js';
@@ -47,6 +47,8 @@ export class CacheBalloon implements Device {
   readonly queueCount = CACHE_BALLOON_QUEUES;
   readonly totals: BalloonTotals;
   readonly stats: CacheStats;
+  /** Its guest takes pages back by itself, so that none has to be absent. */
+  readonly absentPages = null;
   readonly #memory: GuestMemory;
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;

@@ -18,6 +18,20 @@ export function deflatePages(region: GuestRegion, first: number, count: number):
   return removed;
 }
 
+/**
+ * What is in the balloon of pages first to first + count - 1 owes its discard once more. Only for a driver that must tell
+ * before it uses them. Returns how many pages that are.
+ */
+export function oweAgain({ ledger }: GuestRegion, first: number, count: number): number {
+  let pages = 0;
+  for (const run of ledger.ballooned.runs(first, first + count)) {
+    ledger.pending.add(run.first, run.count);
+    ledger.refresh(run.first, run.count);
+    pages += run.count;
+  }
+  return pages;
+}
+
 /** What is in the balloon of the larger backing pages that these pages touch owes its discard. */
 export function oweBackingPages(region: GuestRegion, first: number, count: number): void {
   const unit = region.file.pageBytes;

@@ -50,7 +50,7 @@ export class PageLedger {
     }
     this.ballooned = new PageSet(this.#mapping.view(0, bytes), pages);
     this.pending = new PageSet(this.#mapping.view(bytes, bytes), pages);
-    const blocks = this.#blockOf(pages - 1) + 1;
+    const blocks = this.blockOf(pages - 1) + 1;
     this.fresh = new PageSet(new ArrayBuffer(PageSet.bytesFor(blocks)), blocks);
     this.whole = new PageSet(new ArrayBuffer(PageSet.bytesFor(blocks)), blocks);
     if (found !== null) this.#resume(bytes);
@@ -71,8 +71,8 @@ export class PageLedger {
 
   /** The discard of these pages is to be tried, or tried again. */
   refresh(first: number, count: number): void {
-    const last = this.#blockOf(first + count - 1);
-    for (let block = this.#blockOf(first); block <= last; block++) {
+    const last = this.blockOf(first + count - 1);
+    for (let block = this.blockOf(first); block <= last; block++) {
       this.fresh.add(block, 1);
       const { first: start, count: pages } = this.block(block);
       if (this.ballooned.covers(start, pages)) this.whole.add(block, 1);
@@ -137,7 +137,8 @@ export class PageLedger {
     }
   }
 
-  #blockOf(page: number): number {
+  /** The block that a page is in. */
+  blockOf(page: number): number {
     return Math.floor((page + this.#lead) / BLOCK_PAGES);
   }
 }

@@ -9,6 +9,7 @@ NAPI_MODULE_INIT()
 	static napi_status (*const files[])(napi_env, napi_value) = {
 		glue_export_socket,  glue_export_fd,	glue_export_mapping, glue_export_discard,
 		glue_export_event,   glue_export_watch, glue_export_behind,  glue_export_writer,
+		glue_export_resident,
 	};
 	size_t n;
 

@@ -68,6 +68,7 @@ napi_status glue_export_event(napi_env env, napi_value exports);
 napi_status glue_export_watch(napi_env env, napi_value exports);
 napi_status glue_export_behind(napi_env env, napi_value exports);
 napi_status glue_export_writer(napi_env env, napi_value exports);
+napi_status glue_export_resident(napi_env env, napi_value exports);
 
 #define NATIVE(name) static napi_value js_##name(napi_env env, napi_callback_info info)
 #define BEGIN           \

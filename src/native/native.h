@@ -1,7 +1,7 @@
 /*
  * The helper: system calls that Node lacks. src/os/native.ts loads it and is its only caller. A call goes through
  * a file of glue (js-*.c: arguments from JavaScript) to one file of a concern: socket.c, fd.c, eventfd.c, memfd.c, mapping.c,
- * discard.c, watch.c; behind.c and writer.c do work on threads of their own, and sigbus.c catches memory that is gone.
+ * discard.c, resident.c, watch.c; behind.c and writer.c do work on threads of their own, and sigbus.c catches memory that is gone.
  *
  * The contract between the glue (js-*.c, watch.c, behind.c and writer.c) and the system calls. Every function returns a value >= 0 or a
  * negative errno; none keeps state but what it is handed, except sigbus.c. File descriptors that they make are
@@ -148,5 +148,16 @@ size_t bd_discard_vector(const struct bd_mapping *mapping, int pidfd, const doub
  */
 size_t bd_discard(const struct bd_mapping *mapping, int fd, const double *ranges, size_t count,
 		  enum bd_discard_method method, int *error);
+
+/* resident.c: what the file behind a mapping holds. */
+enum bd_resident_method {
+	BD_CACHESTAT = 0,
+	BD_MINCORE = 1,
+};
+/* `bytes[n]` becomes what the file holds of range n; `ranges` as above. Stops at the first that fails. */
+int bd_resident(const struct bd_mapping *mapping, int fd, const double *ranges, size_t count,
+		enum bd_resident_method method, double *bytes);
+/* 1 when all of the range, whole words, reads as zeros, 0 when not. Holes stay holes. */
+int bd_reads_as_zeros(const struct bd_mapping *mapping, int fd, size_t offset, size_t length);
 
 #endif

@@ -138,6 +138,18 @@ export const VM_FAMILIES: readonly VmFamily[] = [
   ),
   ...balloonRows('balloon', 'the balloon', (view) => view.balloon),
   ...balloonRows('cache', 'the page cache balloon', (view) => view.cache),
+  row(
+    'balloon_refilled_bytes',
+    'gauge',
+    'Memory in the balloon that was discarded and is on the host again',
+    (view) => view.balloon.refilledBytes,
+  ),
+  row(
+    'balloon_pinned_bytes',
+    'gauge',
+    'Memory in the balloon that is on the host although it was discarded again, since something pins it',
+    (view) => view.balloon.pinnedBytes,
+  ),
   own('running', 'gauge', '1 while the guest driver runs', (view) => (view.state === 'running' ? 1 : 0)),
   own('inhibited', 'gauge', '1 while nothing is discarded', (view) => (view.inhibited === null ? 0 : 1)),
   own('verdict', 'gauge', '1 when balloonctl show says what is wrong', (view) =>

@@ -1,7 +1,7 @@
 /**
  * System calls that Node lacks, typed: the only folder that loads the helper (src/native). native (this file) loads it and
- * types its exports; every other file wraps a few of these: socket, fd, eventfd, poller, mapping, memfd, file and discard for
- * what is served; clock for all times; line-writer and print for all that a process says. Everybody calls this folder, which
+ * types its exports; every other file wraps a few of these: socket, fd, eventfd, poller, mapping, memfd, file, discard and
+ * resident for what is served; clock for all times; line-writer and print for all that a process says. Everybody calls this folder, which
  * calls nobody. A call that fails is a SystemError (errors) with `code` and `syscall`.
  */
 import { createRequire } from 'node:module';
@@ -90,6 +90,15 @@ interface Native {
   ): BehindHandle | number;
   stopBehind(behind: BehindHandle): number;
   priorityRefused(): number;
+  resident(
+    mapping: MappingHandle,
+    fd: number,
+    ranges: Float64Array,
+    count: number,
+    method: number,
+    bytes: Float64Array,
+  ): number;
+  readsAsZeros(mapping: MappingHandle, fd: number, offset: number, length: number): number;
   eventfd(initial: number): number;
   signal(fd: number): number;
   drain(fd: number): number;

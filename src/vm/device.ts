@@ -8,7 +8,7 @@ import { formatSize } from '../../protocol/control/size.js';
 import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import type { FeatureBits } from '../../protocol/virtio/features.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
-import type { BalloonObserver } from '../balloon/balloon.js';
+import type { BalloonObserver } from '../balloon/observer.js';
 import { mapsPrivately, peerReportsToOwnBalloon } from '../host/peer.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
@@ -18,21 +18,13 @@ import { monotonicNow, msSince, toBoot, toWall, type Monotonic } from '../os/clo
 import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
+import { Absence } from './absence.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner } from './device-owner.js';
 import { diagnose, ringsSilent, sentence, type Diagnosis } from './diagnosis.js';
 import { FeatureNames } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
 import { HugePageWatch } from './huge-page-watch.js';
-import {
-  DEVICE_KINDS,
-  KINDS,
-  offeredBits,
-  PARTS,
-  type AnyBalloon,
-  type DeviceKind,
-  type Kind,
-  type Part,
-} from './kinds.js';
+import { DEVICE_KINDS, KINDS, offeredBits, PARTS, type AnyBalloon, type Kind, type Part } from './kinds.js';
 import type { DeviceUse } from './limits-plan.js';
 import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
 import {
@@ -50,8 +42,9 @@ import { Troubles } from './troubles.js';
 
 export class VmDevice implements SessionObserver, BalloonObserver {
   readonly meters = new VmMeters();
+  readonly absence: Absence | null;
   readonly hugePages: HugePageWatch;
-  readonly kind: DeviceKind;
+  readonly kind: (typeof DEVICE_KINDS)[number];
   readonly #kind: Kind;
   readonly #owner: DeviceOwner<VmDevice>;
   readonly #identity: DeviceIdentity;
@@ -105,6 +98,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     );
     this.#served = { balloon: this.#balloon, session: this.#session, part: this.#kind.part };
     this.#asker = new StatsAsker(this.#balloon.stats, options.statsIntervalSeconds);
+    this.absence = Absence.of(this.#balloon.absentPages, emit);
     if (found !== null) this.#restore(found);
   }
 
@@ -242,6 +236,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       statsIntervalMs: this.#asker.intervalSeconds * 1000,
       throttled: seat.throttled,
       pinnedBy: this.#owner.pinnedBy,
+      absence: this.absence?.diagnosis() ?? null,
       silentRings: ringsSilent(this.#session.vrings, features, targetBytes !== actualBytes),
     });
   }

@@ -64,13 +64,15 @@ export interface Symptoms {
   throttled: boolean;
   /** A file that the VMM has open and that pins guest memory. */
   pinnedBy: string | null;
+  /** What was discarded and is there all the same. */
+  absence: Diagnosis | null;
   /** The driver should have used a ring by now, kicked, and no ring ever moved. */
   silentRings: boolean;
 }
 
 /** What is wrong with a device and what to do; null when nothing is. */
 export function diagnose(symptoms: Symptoms): Diagnosis | null {
-  const { problem, state, pinnedBy } = symptoms;
+  const { problem, state, pinnedBy, absence } = symptoms;
   if (problem !== null) return problem;
   if (state === 'connected' && symptoms.connectedMs > PATIENCE_MS) return noDriver(symptoms);
   const waited = symptoms.stillMs > PATIENCE_MS;
@@ -99,8 +101,11 @@ export function diagnose(symptoms: Symptoms): Diagnosis | null {
         'look in the guest for the program or driver that kicks, reports or reads its configuration all the time, and restart the VM if the load does not end',
     };
   }
+  if (absence?.code === 'pages-used') return absence;
   const isStuck = symptoms.stillMs > STUCK_MS;
-  return (isStuck ? stuck(symptoms) : null) ?? deadStatistics(symptoms) ?? notDiscardable(symptoms);
+  return (
+    (isStuck ? stuck(symptoms) : null) ?? absence ?? deadStatistics(symptoms) ?? notDiscardable(symptoms)
+  );
 }
 
 function noDriver({ driver, ownBalloon }: Symptoms): Diagnosis {

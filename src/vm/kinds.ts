@@ -8,7 +8,8 @@ import type { VmView } from '../../protocol/control/schema.js';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
 import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { Balloon, type BalloonObserver, type DiscardOptions } from '../balloon/balloon.js';
+import { Balloon, type DiscardOptions } from '../balloon/balloon.js';
+import type { BalloonObserver } from '../balloon/observer.js';
 import { CacheBalloon } from '../balloon/cache-balloon.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
@@ -45,6 +46,8 @@ export interface AnyBalloon extends Device {
   readonly inhibited: string | null;
   readonly totals: Balloon['totals'];
   readonly stats: Balloon['stats'] | CacheBalloon['stats'];
+  /** What was discarded and is there again; null: pages of this device may be there at any time. */
+  readonly absentPages: Balloon['absentPages'] | null;
   /** How long the discard that is under way has been, in milliseconds; 0: there is none. */
   readonly discardingMs: number;
   setTarget(bytes: number): void;

@@ -1,10 +1,9 @@
 /** What is told of a device: its figures for the control API, for limits and for the memory of its guest. */
 import type { BalloonView } from '../../protocol/control/schema.js';
-import { BalloonFeature } from '../../protocol/virtio/balloon.js';
-import { hasFeature } from '../../protocol/virtio/features.js';
 import { PAGE_BYTES } from '../memory/region.js';
 import { msSince } from '../os/clock.js';
 import type { Session } from '../vhost-user/session.js';
+import { tellsFirst } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
 import { PARTS, type AnyBalloon, type Part } from './kinds.js';
 import { NOTHING_USED, type DeviceUse } from './limits-plan.js';
@@ -42,12 +41,14 @@ export function deviceFigures(served: ServedDevice): DeviceFigures {
 /** The device in the control API. */
 export function deviceView(served: ServedDevice): BalloonView {
   const { balloon, session } = served;
-  const { totals, targetBytes } = balloon;
+  const { totals, targetBytes, absentPages } = balloon;
   const pending = session.state === 'running' ? session.memory.pendingPages : 0;
   return {
     targetBytes,
     actualBytes: sizeBytes(served),
     pendingBytes: pending * PAGE_BYTES,
+    refilledBytes: absentPages?.refilledBytes ?? null,
+    pinnedBytes: absentPages?.pinnedBytes ?? null,
     discardedBytesTotal: totals.discarded,
     inflatedBytesTotal: totals.inflated,
     deflatedBytesTotal: totals.deflated,
@@ -56,15 +57,17 @@ export function deviceView(served: ServedDevice): BalloonView {
   };
 }
 
-/** The use that its guest may make of memory. A page that owes its discard is still the guest's, as far as the host goes. */
+/** The use that its guest may make of memory. A page that owes its discard, or came back, is still the guest's for the host. */
 export function deviceUse({ balloon, session, part }: ServedDevice): DeviceUse {
   // The pages of a device that sizes itself are the guest's whenever it wants them.
   if (PARTS[part].sizesItself) return NOTHING_USED;
   const { memory, features, state } = session;
+  const { targetBytes, absentPages } = balloon;
+  const back = (absentPages?.refilledBytes ?? 0) + (absentPages?.pinnedBytes ?? 0);
   return {
-    targetBytes: balloon.targetBytes,
-    discardedBytes: Math.max(0, memory.balloonedPages - memory.pendingPages) * PAGE_BYTES,
-    tellsFirst: state === 'running' && hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST),
+    targetBytes,
+    discardedBytes: Math.max(0, (memory.balloonedPages - memory.pendingPages) * PAGE_BYTES - back),
+    tellsFirst: state === 'running' && tellsFirst(features),
   };
 }
 

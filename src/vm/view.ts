@@ -11,6 +11,8 @@ const NO_BALLOON: BalloonView = {
   targetBytes: 0,
   actualBytes: 0,
   pendingBytes: 0,
+  refilledBytes: null,
+  pinnedBytes: null,
   discardedBytesTotal: 0,
   inflatedBytesTotal: 0,
   deflatedBytesTotal: 0,

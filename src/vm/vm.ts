@@ -245,12 +245,11 @@ export class Vm implements DeviceOwner<VmDevice> {
     return vmFigures(this.playing('balloon')?.figures, this.playing('cache')?.figures, this.inhibited);
   }
 
-  /** The policy's word. Never beyond what there is. */
+  /** The policy's words. Never beyond what there is. */
   setPolicyTarget(balloonBytes: number): void {
     this.playing('balloon')?.setTarget(Math.min(balloonBytes, this.ramBytes), 'policy');
   }
 
-  /** The policy's word. */
   setCacheLimit(cacheBytes: number): void {
     this.playing('cache')?.setTarget(Math.min(cacheBytes, this.ramBytes), 'policy');
   }
@@ -330,11 +329,12 @@ export class Vm implements DeviceOwner<VmDevice> {
     for (const device of this.devices) this.#settleTarget(device);
   }
 
-  /** To be called now and then: looks whether a device pins guest memory, and at the limits. */
+  /** To be called now and then: looks whether a device pins guest memory, at the limits, and at what was discarded. */
   recheckPinned(mayPin: boolean): Look {
     this.limits.check();
     this.#verdicts.look(this.diagnosis);
     if (this.#limitsTriedAt !== null && msSince(this.#limitsTriedAt) > LIMITS_AGAIN_MS) this.#orderLimits();
+    for (const device of this.devices) device.absence?.look();
     return this.#pins.lookAgain(mayPin);
   }
 

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { Absence } from '../../src/vm/absence.js';
 import { diagnose, sentence, type Symptoms } from '../../src/vm/diagnosis.js';
 import { NEXT_STEP } from '../support/next-step.js';
 import { ServedVm } from '../support/served-vm.js';
@@ -26,6 +27,7 @@ const healthy: Symptoms = {
   statsIntervalMs: 10_000,
   throttled: false,
   pinnedBy: null,
+  absence: null,
   silentRings: false,
 };
 const STOPPED = { code: 'ring-stopped', text: 'ring 0 is stopped', remedy: 'reload it' } as const;
@@ -110,6 +112,7 @@ void t.test('what docs/operating.md explains is said somewhere', (t) => {
   const sources = [
     'src/vm/diagnosis.ts',
     'src/vm/troubles.ts',
+    'src/vm/absence.ts',
     'src/vm/device.ts',
     'src/vm/huge-page-watch.ts',
     'src/vm/limits-words.ts',
@@ -119,6 +122,28 @@ void t.test('what docs/operating.md explains is said somewhere', (t) => {
     .join('\n');
   t.ok(EXPLAINED.length > 15);
   for (const part of EXPLAINED.flat()) t.ok(sources.includes(part), part);
+  t.end();
+});
+
+const NONE = { refilledBytes: 0, pinnedBytes: 0, usedBytes: 0, look: () => undefined };
+
+/** What is said of pages that should be absent, once that lasts. */
+function absence(change: Partial<typeof NONE>, tellsFirst: boolean, inhibited = false): Symptoms['absence'] {
+  const absence = new Absence({ ...NONE, ...change, tellsFirst, inhibited }, () => undefined, 0);
+  absence.look();
+  return absence.diagnosis();
+}
+
+void t.test('discarded memory that is on the host all the same', (t) => {
+  const back = { refilledBytes: 5 * MIB };
+  says({ absence: absence(back, true) }, /^5 MiB .*on the host again, as often as.*look for/);
+  says({ absence: absence(back, false) }, /^5 MiB .*may use them before it tells: set the balloon/);
+  says({ absence: absence({ pinnedBytes: MIB }, true) }, /^1 MiB .*pins the huge pages.*look for io_uring/);
+  says({ absence: absence({ usedBytes: MIB }, true) }, /uses pages.*: restart the guest if kexec/);
+  t.equal(verdict({ ...healthy, absence: absence(back, true, true) }), null, 'wanted, while inhibited');
+  t.equal(verdict({ ...healthy, absence: absence({}, true) }), null);
+  says({ absence: absence({ pinnedBytes: MIB }, true) }, /out of puff/, short);
+  says({ absence: absence({ usedBytes: MIB }, true) }, /uses pages/, short);
   t.end();
 });
 

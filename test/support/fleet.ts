@@ -43,6 +43,8 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
       targetBytes: 0,
       actualBytes: 0,
       pendingBytes: 0,
+      refilledBytes: 0,
+      pinnedBytes: 0,
       discardedBytesTotal: 0,
       inflatedBytesTotal: 0,
       deflatedBytesTotal: 0,

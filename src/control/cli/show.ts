@@ -16,6 +16,9 @@ const STATE_MEANS: Record<VmView['state'], string> = {
   stopped: 'the VM is paused, or the guest driver stopped',
 };
 
+type Compared = Pick<BalloonView, 'refilledBytes' | 'pinnedBytes'>;
+type MayCompare = Omit<BalloonView, keyof Compared> & Partial<Compared>;
+
 /** `own`: the version of balloonctl. */
 export async function show(client: ControlClient, output: Output, name: string, own: string): Promise<void> {
   const [vm, daemon] = await Promise.all([client.show(name), client.daemon()]);
@@ -97,8 +100,9 @@ function section(label: string, lines: readonly string[]): string[] {
   return lines.map((line, index) => `${(index === 0 ? label : '').padEnd(LABEL_COLUMNS)}  ${line}`);
 }
 
-function balloonLines({ state, balloon }: VmView): string[] {
-  const { targetBytes, actualBytes, pendingBytes } = balloon;
+/** A daemon of an earlier build compares nothing. */
+function balloonLines({ state, balloon }: Pick<VmView, 'state'> & { balloon: MayCompare }): string[] {
+  const { targetBytes, actualBytes, pendingBytes, refilledBytes, pinnedBytes } = balloon;
   const missingBytes = targetBytes - actualBytes;
   const progress =
     state !== 'running'
@@ -111,6 +115,10 @@ function balloonLines({ state, balloon }: VmView): string[] {
   return [
     `${formatSize(actualBytes)} of target ${formatSize(targetBytes)}: ${progress}`,
     ...(pendingBytes > 0 ? [`${formatSize(pendingBytes)} given up but not yet discarded`] : []),
+    ...((refilledBytes ?? 0) > 0
+      ? [`${formatSize(refilledBytes ?? 0)} discarded, and on the host again`]
+      : []),
+    ...((pinnedBytes ?? 0) > 0 ? [`${formatSize(pinnedBytes ?? 0)} discarded again, and kept by a pin`] : []),
     `so far inflated ${formatSize(balloon.inflatedBytesTotal)}, deflated ${formatSize(balloon.deflatedBytesTotal)},`,
     `reported ${formatSize(balloon.reportedBytesTotal)}, discarded ${formatSize(balloon.discardedBytesTotal)}`,
   ];
