@@ -1,4 +1,3 @@
-import { probeDiscard } from '../../src/os/discard.js';
 import { resources } from '../support/bystander.js';
 import { assertSame } from './assert-same.js';
 import type { Dice } from './dice.js';
@@ -12,8 +11,6 @@ export class RingFuzzer implements Fuzzer {
   readonly name = 'ring';
 
   async run(dice: Dice): Promise<void> {
-    // What is opened once for all.
-    probeDiscard();
     const before = resources();
     const driver = new HostileDriver(dice);
     driver.start();

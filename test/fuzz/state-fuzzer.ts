@@ -4,7 +4,6 @@ import { serveDevice } from '../support/served-vm.js';
 import { decodeVmRecord } from '../../src/vm/record.js';
 import { FrontendError } from '../../src/memory/errors.js';
 import { StateError, StateFile } from '../../src/memory/state-file.js';
-import { probeDiscard } from '../../src/os/discard.js';
 import { SystemError } from '../../src/os/errors.js';
 import { createEventFd } from '../../src/os/eventfd.js';
 import { closeFd } from '../../src/os/fd.js';
@@ -32,7 +31,6 @@ export class StateFuzzer implements Fuzzer {
   #left: LeftSession[] = [];
 
   async run(dice: Dice): Promise<void> {
-    probeDiscard();
     if (this.#left.length === 0) for (const stage of STAGES) this.#left.push(await leaveSession(stage));
     const before = resources();
     const left = this.#left[dice.below(this.#left.length)];

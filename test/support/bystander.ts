@@ -1,5 +1,8 @@
 // A VM that behaves, served beside those that do not; and what a VM may leave behind in the daemon: nothing.
 import { readdirSync, readFileSync } from 'node:fs';
+import { probeDiscard } from '../../src/os/discard.js';
+import { createEventFd, signalEvent } from '../../src/os/eventfd.js';
+import { closeFd } from '../../src/os/fd.js';
 import { BalloonDriver } from './balloon-driver.js';
 import { eventually } from './deadline.js';
 import { Frontend } from './frontend.js';
@@ -60,8 +63,17 @@ export class Bystander {
   }
 }
 
+/** Opens whatever a process opens once for all, on first use. */
+function openOnce(): void {
+  probeDiscard();
+  const fd = createEventFd();
+  signalEvent(fd);
+  closeFd(fd);
+}
+
 /** How many fds this process has open, and how many memory files it has mapped. */
 export function resources(): { fds: number; mappings: number } {
+  openOnce();
   const maps = readFileSync('/proc/self/maps', 'latin1').split('\n');
   return {
     fds: readdirSync('/proc/self/fd').length,
