@@ -46,6 +46,8 @@
 /* Pages for which a page of bits stands. */
 #define MAP_PAGES (PAGE_SIZE * BITS_PER_BYTE)
 #define ENTRIES_PER_PAGE (PAGE_SIZE >> VIRTIO_CACHE_BALLOON_PFN_SHIFT)
+/* The largest order of a block that may be told, in pages of this kernel: a page of bits may stand for a larger one. */
+#define MAX_ORDER_TOLD (VIRTIO_CACHE_BALLOON_MAX_ORDER - (PAGE_SHIFT - VIRTIO_CACHE_BALLOON_PFN_SHIFT))
 
 /* A folio's private field: when somebody who waited for memory came to it, and that it has one. */
 #define FRESH ((void *)1)
@@ -146,6 +148,7 @@ static unsigned int put_entry(struct cache_balloon *cb, void *buffer, unsigned i
 {
 	unsigned int n;
 
+	BUILD_BUG_ON(MAX_ORDER_USED > MAX_ORDER_TOLD);
 	if (cb->has_ranges) {
 		((__le64 *)buffer)[at] = cpu_to_le64(((u64)pfn << PAGE_SHIFT) |
 						     (order + PAGE_SHIFT - VIRTIO_CACHE_BALLOON_PFN_SHIFT));
@@ -323,7 +326,7 @@ static int send(struct cache_balloon *cb, struct virtqueue *vq, void *buffer, un
 /* Fills taken_buffer; returns how many entries it has. */
 static unsigned int collect_taken(struct cache_balloon *cb)
 {
-	unsigned int most_order = cb->has_ranges ? ilog2(MAP_PAGES) : 0;
+	unsigned int most_order = cb->has_ranges ? min_t(unsigned int, ilog2(MAP_PAGES), MAX_ORDER_TOLD) : 0;
 	unsigned int count = 0;
 	unsigned long index, *map;
 

@@ -17,6 +17,8 @@
 
 /* Pages are of 4 KiB, whatever the kernel's are. */
 #define VIRTIO_CACHE_BALLOON_PFN_SHIFT 12
+/* The largest order of a block, in such pages. */
+#define VIRTIO_CACHE_BALLOON_MAX_ORDER 18
 #define VIRTIO_CACHE_BALLOON_ENTRIES 256
 
 struct virtio_cache_balloon_config {

@@ -1,12 +1,14 @@
 // Memory on hugetlbfs: a page that was discarded has no claim to the pool any more, and whoever touches it while the pool is
 // empty dies of SIGBUS. So a guest has its pages again before it uses them, or they are never discarded.
+import { ftruncateSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { BALLOON_F, BalloonDriver, LINUX_FEATURES } from '../support/balloon-driver.js';
+import { Bystander } from '../support/bystander.js';
 import { eventually } from '../support/deadline.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { HUGE_PAGE_BYTES, OwnPool } from '../support/huge-pages.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
-import { bits, encodeVringState, REQUEST } from '../support/wire.js';
+import { bits, encodeVringState, REQUEST, u32s } from '../support/wire.js';
 
 /** 4 KiB pages of a huge page. */
 const HUGE = HUGE_PAGE_BYTES / PAGE_BYTES;
@@ -52,6 +54,7 @@ void t.test('a deflate is acked when its pages have memory again', async (t) => 
     await driver.inflate(GIVEN);
     await served.discarded();
     t.equal(pool.free, COUNT, 'the pool got them');
+    t.ok(served.vm.figures.pooled, 'and the rest of the host did not, which the policy knows');
     await driver.deflate(GIVEN);
     t.equal(pool.free, 0, 'and the guest has them again before it touches them');
     touchAll(frontend.ram);
@@ -229,4 +232,28 @@ void t.test('a request that would stop the device and is refused leaves it as it
     touchAll(frontend.ram);
     t.equal(deaths(frontend.ram), 0);
   });
+});
+
+void t.test('memory that goes away while a guest waits for it ends the wait, and nothing else', async (t) => {
+  const neighbour = await Bystander.start();
+  for (const how of ['cut short', 'taken away'] as const) {
+    await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
+      await driver.inflate(GIVEN);
+      await served.discarded();
+      const giveBack = pool.take(COUNT);
+      const gpa = 2 * HUGE_PAGE_BYTES;
+      frontend.ram.write(gpa, u32s(...GIVEN.slice(0, 256)));
+      driver.ring('deflate').add([{ gpa, len: 1024 }]);
+      driver.ring('deflate').kick();
+      await served.until(({ diagnosis }) => diagnosis?.code === 'huge-pages-short', 'the guest waits');
+      const [region] = frontend.ram.regions;
+      if (how === 'cut short') ftruncateSync(region?.file.fd ?? -1, 0);
+      else await frontend.forgetMemory();
+      giveBack();
+      await served.until(({ diagnosis }) => diagnosis?.code !== 'huge-pages-short', `it is ${how}`);
+      await neighbour.works();
+      t.same(served.saw('vm-dropped'), []);
+    });
+  }
+  await neighbour.close();
 });
