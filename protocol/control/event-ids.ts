@@ -27,7 +27,6 @@ export const EVENT_IDS = {
   'vm-disconnected': '90acea43d2f247f3857bc1243785fc63',
   'target-changed': '1f37cb34d8964b6ba022e46dd72b1eca',
   'target-clamped': 'd0811ddefa1642cc869e57d7788de796',
-  'took-back': 'bddf2e1f32f4a22d0383fb6f6ee3836e',
   verdict: '3351d23aa2e5e7dfc63b0b65cb7f8945',
   'verdict-over': '6c36bfe9fd327ca95f866bdbabc7476a',
   'target-reached': 'd0fbb714413d460f887caa889beca5cd',

@@ -99,12 +99,6 @@ export const EVENTS = {
     help: 'A target that was ordered before the memory of the guest was known, or was this size, asks for more than the guest has or would leave it less than it needs, and was cut.',
     action: 'Ask for a size that fits the `ramBytes` that `balloonctl show` reports, or add `--force`.',
   },
-  'took-back': {
-    level: 'warn',
-    help: 'The guest ran out of memory and takes memory out of its balloon by itself (VIRTIO_BALLOON_F_DEFLATE_ON_OOM). Linux does not fill the balloon again until it is told a target. The event comes once for each target.',
-    action:
-      'Leave the guest that memory, with a smaller balloon; or set the target again once the guest has memory to give.',
-  },
   verdict: {
     level: 'warn',
     help: 'Something is wrong with the VM that only time shows, such as a balloon that gets no nearer to its target: the verdict of `balloonctl show`. The event comes when the verdict does; each other verdict has an event of its own.',

@@ -28,6 +28,21 @@ export function parseSize(text: string): number {
 
 /** `1.5 GiB`, `512 MiB`, `0 B`: three or four significant digits, which parseSize reads back. */
 export function formatSize(bytes: number): string {
+  return format(bytes, Math.round);
+}
+
+/** The same, never more than `bytes`: for a size that is the most there is. */
+export function formatMost(bytes: number): string {
+  return format(bytes, Math.floor);
+}
+
+/** The same, never less than `bytes`: for a size that is the least there is. */
+export function formatLeast(bytes: number): string {
+  return format(bytes, Math.ceil);
+}
+
+function format(bytes: number, round: (value: number) => number): string {
+  const rounded = (value: number): number => (value < 100 ? round(value * 10) / 10 : round(value));
   let value = bytes;
   let unit = 0;
   // 1023.96 MiB would be shown as 1024 MiB: move on when the rounded value reaches the next unit.
@@ -36,10 +51,6 @@ export function formatSize(bytes: number): string {
     unit++;
   }
   return `${rounded(value)} ${UNITS[unit] ?? 'B'}`;
-}
-
-function rounded(value: number): number {
-  return value < 100 ? Math.round(value * 10) / 10 : Math.round(value);
 }
 
 function quote(text: string): string {

@@ -347,10 +347,8 @@ export class Balloon implements Device {
 
   #inflate(done: () => void): boolean {
     const discards = this.#inhibited === null;
-    let pages = 0;
     let owed = 0;
-    this.#eachRun(this.#inflating, (region, first, count) => {
-      pages += count;
+    const pages = this.#eachRun(this.#inflating, (region, first, count) => {
       if (this.#mustTell) inflatePages(region, first, count);
       else if (discards && !this.#keeper.keeps(region, 'driver')) region.ledger.inflate(first, count);
       else return region.ledger.inflateKept(first, count);
@@ -388,21 +386,23 @@ export class Balloon implements Device {
   }
 
   #takeBack(): void {
-    this.#eachRun(this.#deflating, (region, first, count) => {
+    const pages = this.#eachRun(this.#deflating, (region, first, count) => {
       // A driver that need not tell may have used the rest of a larger backing page already.
       if (this.#mustTell) deflatePages(region, first, count);
       else region.ledger.deflate(first, count);
       // Whatever the ledger says: it is the file that has a hole or not.
       region.missing?.add(first * PAGE_BYTES, count * PAGE_BYTES);
-      this.totals.count('deflated', count * PAGE_BYTES);
     });
+    this.totals.count('deflated', pages * PAGE_BYTES);
     this.#observer.tookBack();
   }
 
-  /** Cuts the runs collected at the borders of regions. */
-  #eachRun(runs: PageRuns, visit: (region: GuestRegion, first: number, count: number) => void): void {
+  /** Cuts the runs collected at the borders of regions. Returns how many pages they have, also those in none. */
+  #eachRun(runs: PageRuns, visit: (region: GuestRegion, first: number, count: number) => void): number {
     let outside = 0;
+    let all = 0;
     runs.drain((firstPfn, pages) => {
+      all += pages;
       const gpa = firstPfn * PAGE_BYTES;
       const whole = this.#memory.discardableRegion(gpa, pages * PAGE_BYTES);
       if (whole !== undefined) {
@@ -416,6 +416,7 @@ export class Balloon implements Device {
       }
     });
     if (outside > 0) this.#observer.pagesOutside(outside);
+    return all;
   }
 
   /** Free page reporting: the pages stay the guest's, and it will not touch them before the buffer is back. */

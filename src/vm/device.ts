@@ -226,6 +226,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       targetBytes: this.#sizesItself ? actualBytes : targetBytes,
       actualBytes,
       ramBytes: this.#owner.ramBytes,
+      toldBytes: this.toldBytes,
       leastBytes: this.#owner.sizes.leastBytes,
       discardableBytes: this.#owner.sizes.ramIsKnown ? memory.discardableBytes : null,
       tookBackBytes: this.#progress.tookBackBytes,
@@ -376,13 +377,9 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   }
 
   actualChanged(): void {
-    const { actualBytes, targetBytes } = this.#balloon;
-    const now = this.#progress.move(actualBytes);
-    const holds = `the ${this.words} holds ${formatSize(actualBytes)}`;
-    if (now === 'reached') this.#emit('target-reached', holds, { actualBytes });
-    if (now !== 'took-back' || this.#sizesItself) return;
-    const took = `the guest ran out of memory and takes it out of its balloon: ${holds} of ${formatSize(targetBytes)}`;
-    this.#emit('took-back', took, { actualBytes, targetBytes });
+    const { actualBytes } = this.#balloon;
+    if (!this.#progress.move(actualBytes)) return;
+    this.#emit('target-reached', `the ${this.words} holds ${formatSize(actualBytes)}`, { actualBytes });
   }
 
   tookBack(): void {

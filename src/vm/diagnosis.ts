@@ -1,4 +1,4 @@
-import { formatSize } from '../../protocol/control/size.js';
+import { formatMost, formatSize } from '../../protocol/control/size.js';
 import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
 import { BalloonFeature } from '../../protocol/virtio/balloon.js';
 import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
@@ -44,6 +44,8 @@ export interface Symptoms {
   connectedMs: number;
   stillMs: number;
   ramBytes: number;
+  /** The memory that the guest says it has; null: it has not said. */
+  toldBytes: number | null;
   /** The memory without which the guest cannot live. */
   leastBytes: number;
   /** Of its memory, that which can go back to the host; null: it is not known how much memory the guest has. */
@@ -130,9 +132,11 @@ function stopped({ actualBytes, targetBytes }: Symptoms): Diagnosis | null {
   };
 }
 
-function notDiscardable({ ramBytes, discardableBytes }: Symptoms): Diagnosis | null {
-  if (discardableBytes === null || ramBytes - discardableBytes <= ramBytes * SMALL_PART) return null;
-  const [part, ram] = [formatSize(discardableBytes), formatSize(ramBytes)];
+function notDiscardable({ ramBytes, toldBytes, discardableBytes }: Symptoms): Diagnosis | null {
+  // Memory that was plugged in and is not shared is known by the guest's word alone, by which it gets nothing more.
+  const bytes = Math.max(ramBytes, toldBytes ?? 0);
+  if (discardableBytes === null || bytes - discardableBytes <= bytes * SMALL_PART) return null;
+  const [part, ram] = [formatSize(discardableBytes), formatSize(bytes)];
   return {
     code: 'memory-not-discardable',
     text: `only ${part} of the ${ram} of the guest can go back to the host, since the rest is private to the VMM or in a file on disk`,
@@ -170,7 +174,7 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
     return {
       code: 'took-back',
       text: `the guest ran out of memory and took ${formatSize(tookBackBytes)} out of its balloon, which holds ${actual} of ${formatSize(targetBytes)}`,
-      remedy: `set a balloon of ${formatSize(actualBytes)} at most, or the same target again once the guest has memory to give`,
+      remedy: `set a balloon of ${formatMost(actualBytes)} at most, or the same target again once the guest has memory to give`,
     };
   }
   return short(symptoms);
@@ -184,7 +188,7 @@ function short({ ramBytes, leastBytes, targetBytes, actualBytes, guestFreeBytes 
     return {
       code: 'target-too-large',
       text: `a target of ${target} would leave the guest ${formatSize(ramBytes - targetBytes)} of ${formatSize(ramBytes)}, too little for any guest to run`,
-      remedy: `set a balloon of ${formatSize(Math.max(0, ramBytes - leastBytes))} at most`,
+      remedy: `set a balloon of ${formatMost(Math.max(0, ramBytes - leastBytes))} at most`,
     };
   }
   if (guestFreeBytes !== null && guestFreeBytes >= ramBytes * LEAST_FREE_PART) {
@@ -198,7 +202,7 @@ function short({ ramBytes, leastBytes, targetBytes, actualBytes, guestFreeBytes 
   return {
     code: 'out-of-puff',
     text: `the guest is out of puff at ${actual} of ${target}${free}`,
-    remedy: `set a balloon of ${actual} at most`,
+    remedy: `set a balloon of ${formatMost(actualBytes)} at most`,
   };
 }
 

@@ -26,8 +26,8 @@ export class Progress {
     this.#passedBytes = passedBytes;
   }
 
-  /** The balloon has another size. Returns what is new by that: it is at its target, or shrinks below it by itself for the first time. */
-  move(actualBytes: number): 'reached' | 'took-back' | null {
+  /** The balloon has another size. Returns whether it is at its target now, and was not before. */
+  move(actualBytes: number): boolean {
     const before = this.#actualBytes;
     this.#actualBytes = actualBytes;
     const missing = Math.abs(this.#targetBytes - actualBytes);
@@ -37,17 +37,16 @@ export class Progress {
       this.#reached = true;
       this.#missingBytes = 0;
       this.#tookBackBytes = 0;
-      return isNew ? 'reached' : null;
+      return isNew;
     }
     if (missing <= this.#missingBytes - STEP_BYTES) {
       this.#missingBytes = missing;
       this.#movedAt = monotonicNow();
     }
-    if (actualBytes >= before || actualBytes >= this.#targetBytes) return null;
-    const isFirst = this.#tookBackBytes === 0;
+    if (actualBytes >= before || actualBytes >= this.#targetBytes) return false;
     this.#tookBackBytes += before - actualBytes;
     this.#missingBytes = Math.max(this.#missingBytes, missing);
-    return isFirst ? 'took-back' : null;
+    return false;
   }
 
   /** Milliseconds since the balloon got nearer to its target. */

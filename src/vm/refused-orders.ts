@@ -1,6 +1,6 @@
 /** Orders that are refused, and what is said then. */
 import { refusal, refusalOf } from '../../protocol/control/refusal.js';
-import { formatSize } from '../../protocol/control/size.js';
+import { formatLeast, formatMost, formatSize } from '../../protocol/control/size.js';
 import type { TargetRequest } from '../../protocol/control/schema.js';
 import { RefusedError } from '../control/fleet.js';
 import { PARTS, type Part } from './kinds.js';
@@ -17,13 +17,13 @@ export function refuseTarget(
   { ramBytes, leastBytes }: { ramBytes: number; leastBytes: number },
 ): void {
   const { bytes } = askedTarget(target);
-  const [ram, least] = [formatSize(ramBytes), formatSize(leastBytes)];
+  const [ram, least] = [formatSize(ramBytes), formatLeast(leastBytes)];
   const mostBytes = 'balloonBytes' in target ? ramBytes - leastBytes : ramBytes;
   if (bytes > ramBytes) {
     throw new RefusedError(
       refusal(
         `${name} has ${ram} of memory, so ${formatSize(bytes)} is too much`,
-        `ask for ${formatSize(mostBytes)} at most`,
+        `ask for ${formatMost(mostBytes)} at most`,
       ),
     );
   }

@@ -13,6 +13,7 @@ const BY_TIME: ReadonlySet<DiagnosisCode> = new Set<DiagnosisCode>([
   'target-too-large',
   'inflate-stopped',
   'out-of-puff',
+  'took-back',
   'no-statistics',
 ]);
 

@@ -15,6 +15,7 @@ const healthy: Symptoms = {
   connectedMs: 1_000_000,
   stillMs: 1_000_000,
   ramBytes: 2048 * MIB,
+  toldBytes: 2000 * MIB,
   leastBytes: 64 * MIB,
   discardableBytes: 2048 * MIB,
   tookBackBytes: 0,
@@ -102,6 +103,7 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
     { discardableBytes: 1024 * MIB },
     /only 1 GiB of the 2 GiB .*: give the VM memory-backend-ram,share=on/,
   );
+  says({ toldBytes: 2560 * MIB }, /only 2 GiB of the 2.5 GiB .*: give the VM memory-backend-ram,share=on/);
   says({ answered: false }, /never answered the target of 512 MiB.*reload/, short);
   says({ heldBytes: 512 * MIB }, /holds 512 MiB.*never acks.*256 MiB.*update/, short);
   says({ statsAgeMs: 31_000 }, /no statistics for 31 s.*every 10 s.*reload/);

@@ -148,7 +148,7 @@ void t.test('doctor says what is wrong with a VM, and nothing of one that is wel
   const of = (subject: string): string[] =>
     findings.filter((one) => one.subject === subject).map(({ check, level }) => `${check} ${level}`);
   t.match(end.join(' '), /to mend: .*exit 1$/);
-  t.same(of('private'), ['memory mend', 'driver note']);
+  t.same(of('private'), ['memory mend']);
   t.same(of('web'), []);
   t.same(of('daemon'), []);
   t.same(

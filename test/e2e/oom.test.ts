@@ -18,14 +18,21 @@ void t.test(
     );
     t.equal(balloon.targetBytes, 300 * MIB);
     t.ok(balloon.actualBytes < 300 * MIB);
-    const told = (await daemon.events()).filter(({ event }) => event === 'took-back');
-    t.equal(told.length, 1, 'one event, however often the guest takes');
-    t.match(told[0]?.message, /ran out of memory.*of 300 MiB$/);
+    const told = async () => (await daemon.events()).filter(({ fields }) => fields['code'] === 'took-back');
+    await eventually(
+      async () => (await told()).length > 0,
+      () => 'an event says so',
+    );
+    t.match(await told(), [{ event: 'verdict', message: /ran out of memory.*of 300 MiB: set a balloon/ }]);
     t.match((await daemon.ctl('show', 'greedy')).stdout, /Verdict +the guest ran out of memory and took/);
     t.equal(await guest.verify(), 0);
     await guest.drop();
     await daemon.ok(...order);
     t.equal((await daemon.show('greedy')).diagnosis, null);
+    // A driver that leaves takes all of its memory back, too, and nothing is wrong with that.
+    await guest.sh('rmmod virtio_balloon');
+    await daemon.until('greedy', ({ state }) => state === 'stopped', 'its driver left');
+    t.equal((await told()).length, 1, 'one event in all');
   },
 );
 
@@ -38,7 +45,7 @@ void t.test('a guest that cannot give what is asked has a verdict, and an event 
   t.match(diagnosis?.code, /^(out-of-puff|took-back)$/);
   t.ok(balloon.actualBytes < 390 * MIB);
   await eventually(
-    async () => (await daemon.events()).some(({ event }) => /^(verdict|took-back)$/.test(event)),
+    async () => (await daemon.events()).some(({ event }) => event === 'verdict'),
     () => 'an event says so',
   );
   await daemon.ok('set', 'full', '--balloon', '50M', '--wait');

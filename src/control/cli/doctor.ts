@@ -150,7 +150,7 @@ export function examineFiles(most: number | null, vms: number): Finding {
 }
 
 export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEvent[]): Finding[] {
-  const { name, ramBytes, inhibited, features, cache } = vm;
+  const { name, inhibited, features, cache } = vm;
   const wrong = verdictOf(vm);
   const refused = wrong?.code === 'private-memory' || wrong?.code === 'rings-silent';
   const mapped = events.findLast((one) => one.vm === name && one.event === 'memory-mapped');
@@ -161,8 +161,14 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     good(name, 'VMM', `${vmm.kind}${vmm.version === null ? '' : ` ${vmm.version}`}, pid ${vm.pid}`),
     refused
       ? bad(name, 'memory', 'private: the daemon sees a copy', wrong.remedy)
-      : good(name, 'memory', ramBytes === 0 ? 'not shared yet' : `${formatSize(ramBytes)} shared${pages}`),
-    ...(refused && inhibited === null ? [] : [examinePinned(vm)]),
+      : good(
+          name,
+          'memory',
+          vm.memory.sharedBytes === 0
+            ? 'not shared yet'
+            : `${formatSize(vm.memory.sharedBytes)} shared${pages}`,
+        ),
+    ...((refused || vm.memory.discardableBytes === 0) && inhibited === null ? [] : [examinePinned(vm)]),
     tooFew ? bad(name, 'queues', wrong.text, wrong.remedy) : good(name, 'queues', 'enough'),
     good(
       name,
@@ -179,7 +185,8 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
   // What stands above already is not said twice.
   const said = refused || tooFew || (wrong?.code === 'no-driver' && vmm.reportsToOwnBalloon);
   if (wrong !== null && inhibited === null && !said) {
-    findings.push(bad(name, 'verdict', wrong.text, wrong.remedy));
+    // A VM that was paused is as its operator wants it.
+    findings.push((wrong.code === 'stopped' ? note : bad)(name, 'verdict', wrong.text, wrong.remedy));
   }
   return findings;
 }

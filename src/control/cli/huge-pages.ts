@@ -50,12 +50,13 @@ export function examineHugePages(name: string, memory: VmmMemory): Finding {
   if (own !== undefined) return note(name, CHECK, `never: ${own.cause}`, own.mend);
   if (hindrances.length > 0) return good(name, CHECK, 'none, by the policy of this host');
   const kinds = memory.mappings.map(({ file }) => file.kind);
+  if (kinds.includes('disk')) return good(name, CHECK, 'none, some of the memory is in a file on disk');
   if (!kinds.includes('shmem')) return good(name, CHECK, 'all memory is in pages of hugetlbfs');
   return good(name, CHECK, `possible, mapped at multiples of ${formatSize(memory.hugePageBytes)}`);
 }
 
 function hindrancesOf({ mayHaveHugePages, mappings, hugePageBytes }: VmmMemory): Hindrance[] {
-  const shmem = mappings.filter(({ file }) => file.kind !== 'hugetlbfs');
+  const shmem = mappings.filter(({ file }) => file.kind === 'shmem');
   if (shmem.length > 0 && !mayHaveHugePages) {
     const mend = 'start the VM without PR_SET_THP_DISABLE, which the VMM or its parent sets (prctl)';
     return [{ cause: 'they are switched off for the process of the VMM', mend, policy: false }];

@@ -94,7 +94,9 @@ function notBytes(values: OptionValues, name: string): number {
   const bare = /^\d+$/.test(given.trim());
   if (!bare || bytes >= LEAST_BARE_BYTES || (bytes === 0 && name !== 'memory')) return bytes;
   throw new UsageError(
-    `--${name}: ${given} means ${formatSize(bytes)}: write a unit, such as ${bytes === 0 ? 64 : given}M`,
+    bytes === 0
+      ? `--${name}: no guest lives without memory: write a size, such as 256M`
+      : `--${name}: ${given} means ${formatSize(bytes)}: write a unit, such as ${given}M`,
   );
 }
 

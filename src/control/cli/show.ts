@@ -164,8 +164,9 @@ function policyLines(policy: VmView['policy']): string[] {
 }
 
 /** Not all that a VMM shares has to be memory of the guest, nor all of that shared. */
-function sharedOtherwise({ memory: { sharedBytes, ramBytes, allocatedBytes } }: VmView): string[] {
-  if (sharedBytes === 0) return ['the VMM has not shared it yet'];
+function sharedOtherwise({ state, memory: { sharedBytes, ramBytes, allocatedBytes } }: VmView): string[] {
+  if (sharedBytes === 0)
+    return [state === 'connected' ? 'the VMM has not shared it yet' : 'the VMM shares none of it'];
   if (sharedBytes === ramBytes) return [];
   return [`the VMM shares ${formatSize(sharedBytes)}, of which ${formatSize(allocatedBytes)} is on the host`];
 }

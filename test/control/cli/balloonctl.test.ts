@@ -321,7 +321,7 @@ void t.test('bad usage is exit 2 before anybody is asked', async (t) => {
       /--memory needs a value: [^:]+ --memory=SIZE where the value begins with '-'/,
     ],
     [['set', 'web1', '--memory', '10'], /--memory: 10 means 10 B: write a unit, such as 10M/],
-    [['set', 'web1', '--memory', '0'], /--memory: 0 means 0 B: write a unit/],
+    [['set', 'web1', '--memory', '0'], /--memory: no guest lives without memory: write a size/],
     [['stats', 'web1', '--interval', '0.01'], /--interval: write 0, or seconds from 0\.1 to 86400/],
     [['stats', 'web1', '--refresh=1'], /--refresh takes no value: write --refresh alone/],
     [['set', 'web1', '--memory', '1.5GB'], /512M, 2G, 1\.5GiB, 1TiB or plain bytes/],
