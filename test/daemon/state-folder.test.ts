@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { ControlClient } from '../../src/control/client.js';
 import { DaemonProcess } from '../support/daemon.js';
+import { eventually } from '../support/deadline.js';
 import { temporaryFolder } from '../support/fleet.js';
 import { Frontend } from '../support/frontend.js';
 
@@ -135,6 +136,11 @@ for (const [what, trouble] of Object.entries(TROUBLES)) {
     trouble.breaks?.(place);
     for (const reason of ['one', 'two', 'three']) await control.inhibit('web', reason);
     await control.changePolicy({ paused: true });
+    // The log comes by a pipe of its own.
+    await eventually(
+      () => said(0).length > 0,
+      () => 'it is said',
+    );
     const lines = said(0);
     t.equal(lines.length, 1, `once: ${lines.join('\n')}`);
     t.match(lines[0], new RegExp(`^${trouble.event}: `));

@@ -58,7 +58,9 @@ async function checkCombinations(t: Test, sets: readonly number[]): Promise<void
   }
   t.same(
     (await daemon.events()).filter(
-      ({ vm, level }) => vm !== undefined && (level === 'warn' || level === 'error'),
+      ({ vm, event, level }) =>
+        // Drivers are bound one after the other, and a machine may be slow.
+        vm !== undefined && event !== 'verdict' && (level === 'warn' || level === 'error'),
     ),
     [],
   );

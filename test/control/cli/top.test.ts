@@ -189,7 +189,7 @@ void t.test('a row says what is inhibited, paused by hand and forced', async (t)
   t.match(screen, /^held +running +IP +4 GiB/m);
   t.match(screen, /^pushed +! running +F +4 GiB/m);
   t.match(screen, /^! pushed: out of puff/m);
-  t.match(screen, /^I inhibited, P policy paused by hand, F forced$/m);
+  t.match(screen, /^I inhibited, P the policy leaves it alone, F forced$/m);
 });
 
 void t.test('the terminal is put back, however it ends', async (t) => {
