@@ -6,6 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { Guest, type GuestOptions } from '../support/lab/guest.js';
 
+t.setTimeout(0);
+
 const MIB = 1024 ** 2;
 
 async function boot(t: Test, options: Partial<GuestOptions> & { name: string }): Promise<Guest> {
