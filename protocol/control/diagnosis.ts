@@ -38,3 +38,9 @@ export const DIAGNOSIS_CODES = [
   'earlier-build',
 ] as const;
 export type DiagnosisCode = (typeof DIAGNOSIS_CODES)[number];
+
+/** The words of the daemon's verdict and of doctor: the probe of the second one ends with EBUSY (-16), and no module changes that. */
+export const OWN_BALLOON = {
+  text: "QEMU's own balloon has free page reporting, too, and Linux serves one such device",
+  remedy: "start QEMU without its own virtio-balloon (libvirt: <memballoon model='none'/>)",
+} as const;

@@ -32,6 +32,12 @@ export function peerReportsToOwnBalloon(pid: number): boolean {
   return reportsToOwnBalloon(readProc(pid, 'cmdline'));
 }
 
+/** The same, looked at when it is first asked for, and once: a process has one command line. */
+export function ownBalloonOf(pid: number): () => boolean {
+  let known: boolean | undefined;
+  return () => (known ??= peerReportsToOwnBalloon(pid));
+}
+
 /**
  * Whether the peer maps the file behind `userAddr` privately (QEMU's share=off): what its guest writes is then
  * never seen by anybody else. Null when that cannot be told.

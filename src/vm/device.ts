@@ -9,7 +9,7 @@ import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import type { FeatureBits } from '../../protocol/virtio/features.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import type { BalloonObserver } from '../balloon/observer.js';
-import { mapsPrivately, peerReportsToOwnBalloon } from '../host/peer.js';
+import { mapsPrivately, ownBalloonOf } from '../host/peer.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
@@ -47,6 +47,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   readonly kind: (typeof DEVICE_KINDS)[number];
   readonly #kind: Kind;
   readonly #owner: DeviceOwner<VmDevice>;
+  readonly #ownBalloon: () => boolean;
   readonly #identity: DeviceIdentity;
   readonly #keeper: FdKeeper;
   readonly #fd: number;
@@ -78,6 +79,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.kind = options.kind;
     this.#kind = KINDS[options.kind];
     this.#owner = owner;
+    this.#ownBalloon = ownBalloonOf(owner.pid);
     this.#identity = identity;
     this.#keeper = keeper;
     this.#fd = fd;
@@ -220,7 +222,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       problem: this.#troubles.gravest(memory) ?? this.hugePages.diagnosis(heldBytes) ?? ofLimits,
       state,
       driver: this.#kind.driver,
-      ownBalloon: () => peerReportsToOwnBalloon(this.#owner.pid),
+      ownBalloon: this.#ownBalloon,
       connectedMs: msSince(this.#connectedAt),
       stillMs: this.#progress.stillMs,
       targetBytes: this.#sizesItself ? actualBytes : targetBytes,

@@ -1,5 +1,5 @@
 import { formatMost, formatSize } from '../../protocol/control/size.js';
-import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
+import { OWN_BALLOON, type DiagnosisCode } from '../../protocol/control/diagnosis.js';
 import { BalloonFeature } from '../../protocol/virtio/balloon.js';
 import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { passedOnStep, refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
@@ -115,12 +115,7 @@ function noDriver({ driver, ownBalloon }: Symptoms): Diagnosis {
   if (!ownBalloon()) {
     return { code, text, remedy: `check that the guest has ${driver} (lsmod) and has booted` };
   }
-  // The probe of the second one ends with EBUSY (-16), and no module that is loaded changes that.
-  return {
-    code,
-    text: `${text}; QEMU's own balloon has free page reporting, too, and Linux serves one such device`,
-    remedy: "start QEMU without its own virtio-balloon (libvirt: <memballoon model='none'/>)",
-  };
+  return { code, text: `${text}; ${OWN_BALLOON.text}`, remedy: OWN_BALLOON.remedy };
 }
 
 function stopped({ actualBytes, targetBytes }: Symptoms): Diagnosis | null {

@@ -277,8 +277,9 @@ export class Vm implements DeviceOwner<VmDevice> {
     if (this.ramBytes > 0) refuseTarget(this.name, target, this.sizes);
     this.#order(withTarget(this.#orders, target, wallNow()));
     this.sizes.forget(part);
+    const before = device.figures.targetBytes;
     this.#settleTarget(device);
-    device.remind();
+    if (device.figures.targetBytes === before) device.remind();
   }
 
   /** The operator's word. Resolves when it is in effect, and no discard under way if it is to stop them. */

@@ -1,6 +1,6 @@
 // Shapes of memory that a VM can have, states that a VM can be in, and the oracle: what is claimed of the VM against the words of its
 // guest and of the host. A new shape or state is one entry.
-import { mkdtempSync, readdirSync, readlinkSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import type { VmView } from '../../protocol/control/schema.js';
@@ -9,6 +9,7 @@ import { eventually } from './deadline.js';
 import { reserveHugePages } from './huge-pages.js';
 import { GIB, MIB, startDaemon } from './e2e.js';
 import { Guest } from './lab/guest.js';
+import { memfdAllocatedBytes } from './lab/memfd-blocks.js';
 
 const NAME = 'shape';
 const BALLOON_BYTES = 100 * MIB;
@@ -245,22 +246,8 @@ async function balloonedBytes(guest: Guest): Promise<number> {
   return (count('balloon_inflate') - count('balloon_deflate')) * 4096;
 }
 
-/** The host's memory in files that QEMU has open and are in memory. */
-function hostBytes(pid: number): number {
-  const folder = `/proc/${pid}/fd`;
-  const blocks = new Map<number, number>();
-  for (const fd of readdirSync(folder)) {
-    const path = join(folder, fd);
-    try {
-      if (!readlinkSync(path).startsWith('/memfd:') || readlinkSync(path).includes('tcg')) continue;
-      const { ino, blocks: count } = statSync(path);
-      blocks.set(ino, count);
-    } catch {
-      // It was closed meanwhile.
-    }
-  }
-  return [...blocks.values()].reduce((sum, count) => sum + count * 512, 0);
-}
+/** Whatever QEMU names its memory; the code that it translates is in a memfd, too. */
+const MEMORY = /^\/memfd:(?!tcg)/;
 
 /** Compares what is claimed with the words of the guest and of the host, until all agree; fails with those that do not. */
 async function agree(
@@ -274,7 +261,7 @@ async function agree(
     if (state.state === 'running') await daemon.stats(NAME).catch(() => undefined);
     const present = mute ? ramBytes : await presentBytes(guest);
     const inGuest = mute ? (state.balloonBytes ?? BALLOON_BYTES) : await balloonedBytes(guest);
-    const host = hostBytes(guest.pid);
+    const host = memfdAllocatedBytes(guest.pid, MEMORY);
     const view = await daemon.show(NAME);
     const { memory, balloon, diagnosis } = view;
     ramBytes = view.ramBytes;

@@ -152,3 +152,21 @@ void t.test(
     await served.close();
   },
 );
+
+void t.test(
+  'a target is told once, and the same target again only to a guest that stopped short of it',
+  async (t) => {
+    const { served, frontend, driver } = await ServedVm.running();
+    served.vm.setTarget({ balloonBytes: 64 * PAGE_BYTES });
+    await frontend.waitConfigChanges(1);
+    await served.settle();
+    t.equal(frontend.configChanges.length, 1, 'one message for one order');
+    served.vm.setTarget({ balloonBytes: 64 * PAGE_BYTES });
+    await frontend.waitConfigChanges(2);
+    await driver.inflate(pfns(driver.firstFreePfn, 64));
+    served.vm.setTarget({ balloonBytes: 64 * PAGE_BYTES });
+    await served.settle();
+    t.equal(frontend.configChanges.length, 2, 'it is there');
+    await served.close();
+  },
+);

@@ -1,4 +1,5 @@
 /** `balloonctl doctor`: what on this host, and in each VM, keeps memory from coming back, and what mends it. */
+import { OWN_BALLOON } from '../../../protocol/control/diagnosis.js';
 import { refusal } from '../../../protocol/control/refusal.js';
 import type { BalloonView, VmDiagnosis, VmView, DaemonEvent } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
@@ -203,10 +204,8 @@ function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
     );
   }
   if (state === 'connected' && vmm.reportsToOwnBalloon) {
-    // The probe of the second one ends with EBUSY (-16), and no module that is loaded changes that.
-    const found =
-      "connected; QEMU's own balloon has free page reporting, too, and Linux serves one such device";
-    const mend = "start QEMU without its own virtio-balloon (libvirt: <memballoon model='none'/>)";
+    const found = `connected; ${OWN_BALLOON.text}`;
+    const mend = OWN_BALLOON.remedy;
     return verdictOf(vm)?.code === 'no-driver'
       ? bad(name, 'driver', found, mend)
       : note(name, 'driver', found, mend);
