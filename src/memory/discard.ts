@@ -312,7 +312,8 @@ export class Discarder {
       return;
     }
     try {
-      batch.work = new BackgroundDiscard(region.mapping, region.fd, ranges, count, batch.outcomes, settle);
+      const { mapping, fd } = region;
+      batch.work = new BackgroundDiscard(mapping, fd, ranges, count, batch.outcomes, settle, probeDiscard());
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       batch.outcomes.fill(constants.errno.ENOMEM);

@@ -109,19 +109,7 @@ class BackgroundWork<Method extends DiscardMethod | RefillMethod> {
 }
 
 /** As discardRanges(), in the background. */
-export class BackgroundDiscard extends BackgroundWork<DiscardMethod> {
-  constructor(
-    mapping: Mapping,
-    fd: number,
-    ranges: Float64Array,
-    count: number,
-    outcomes: Int32Array,
-    done: (seconds: number) => void,
-    method: DiscardMethod = probeDiscard(),
-  ) {
-    super(mapping, fd, ranges, count, outcomes, done, method);
-  }
-}
+export class BackgroundDiscard extends BackgroundWork<DiscardMethod> {}
 
 /**
  * The way back, for a file on hugetlbfs: `allocate` gives each hole in the ranges a page of the pool, of zeros (ENOSPC: the pool

@@ -1,21 +1,44 @@
 import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
+import type { EventName } from '../../protocol/control/events.js';
 import type { Emit } from '../ops/event-log.js';
 import { sentence, type Diagnosis } from './diagnosis.js';
 
-/** Verdicts that come with time alone. Any other has an event of its own, which says the same as it happens. */
-const BY_TIME: ReadonlySet<DiagnosisCode> = new Set<DiagnosisCode>([
-  'no-driver',
-  'rings-silent',
-  'memory-not-discardable',
-  'target-not-answered',
-  'actual-not-written',
-  'not-deflating',
-  'target-too-large',
-  'inflate-stopped',
-  'out-of-puff',
-  'took-back',
-  'no-statistics',
-]);
+/** The event that says as it happens what a verdict says; null: the verdict comes with time alone. A new code has to choose. */
+const TOLD_BY: Readonly<Record<DiagnosisCode, EventName | null>> = {
+  'no-driver': null,
+  'rings-silent': null,
+  'private-memory': 'private-memory',
+  'too-few-queues': 'too-few-queues',
+  'memory-refused': 'frontend-error',
+  'memory-not-discardable': null,
+  'memory-pinned': 'inhibited',
+  throttled: 'vm-throttled',
+  stopped: 'vm-stopped',
+  'target-not-answered': null,
+  'actual-not-written': null,
+  'not-deflating': null,
+  'target-too-large': null,
+  'inflate-stopped': null,
+  'out-of-puff': null,
+  'took-back': null,
+  'no-statistics': null,
+  'pages-refilled': 'pages-refilled',
+  'pages-pinned': 'pages-pinned',
+  'pages-used': 'pages-used',
+  'ring-stopped': 'driver-error',
+  'discards-failed': 'discard-failed',
+  'memory-cut': 'memory-lost',
+  'memory-unavailable': 'memory-lost',
+  'huge-pages-short': 'huge-pages-short',
+  'huge-pages-kept': 'huge-pages-kept',
+  'limit-too-low': 'limit-set',
+  'limits-denied': 'limit-failed',
+  'limits-read-only': 'limit-failed',
+  'limits-refused': 'limit-failed',
+  'cgroup-gone': 'limit-failed',
+  'no-cgroup': 'cgroup-unknown',
+  'earlier-build': 'vm-resumed',
+};
 
 /** Tells of the verdicts of one VM as they come and go, for those who read its events. */
 export class VerdictWatch {
@@ -28,7 +51,7 @@ export class VerdictWatch {
 
   /** To be called now and then with the verdict as it is. */
   look(diagnosis: Diagnosis | null): void {
-    const code = diagnosis !== null && BY_TIME.has(diagnosis.code) ? diagnosis.code : null;
+    const code = diagnosis !== null && TOLD_BY[diagnosis.code] === null ? diagnosis.code : null;
     if (code === this.#told) return;
     this.#told = code;
     if (diagnosis !== null && code !== null) this.#emit('verdict', sentence(diagnosis), { code });
