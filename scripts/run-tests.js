@@ -1,10 +1,12 @@
-// Runs test files, two at a time and those that take longest first, shows what fails and what is skipped, and ends with
-// one plain line that counts tests: a test is a leaf `t.test`, or a file's own assertions where it has no subtests.
+// Runs test files, three at a time and those that take longest first, shows what fails and what is skipped, and ends with
+// one plain line that counts tests: a test is a leaf `t.test`, or a file's own assertions where it has no subtests. With --lint
+// the linters run beside them, and are one test.
 import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { Parser } from 'tap-parser';
 
-const JOBS = 2;
+/** Of two processors: while one test waits for a guest or a timer, another one has its turn. */
+const JOBS = 3;
 /** Of one file, which bounds one that hangs: on a busy machine the longest takes three times as long as on a quiet one. */
 const TIMEOUT_S = 1800;
 /** Those that boot machines. */
@@ -72,6 +74,15 @@ async function run(file) {
   console.log(`${counts.failed === 0 ? 'ok  ' : 'FAIL'} ${file} ${seconds(performance.now() - begun)}${how}`);
 }
 
+/** Resolves when eslint and prettier have looked at everything. */
+async function lint() {
+  const begun = performance.now();
+  const linters = spawn('npm', ['run', '--silent', 'lint'], { stdio: 'inherit' });
+  const code = await new Promise((resolve) => linters.on('close', (status) => resolve(status)));
+  total[code === 0 ? 'passed' : 'failed']++;
+  console.log(`${code === 0 ? 'ok  ' : 'FAIL'} lint ${seconds(performance.now() - begun)}`);
+}
+
 /** Of the sources: what was built of one that is no more is not run. */
 function allTests() {
   return readdirSync('test', { recursive: true })
@@ -80,11 +91,14 @@ function allTests() {
     .map((path) => `out/test/${path.slice(0, -'.ts'.length)}.js`);
 }
 
-const args = process.argv.slice(2);
+const lints = process.argv[2] === '--lint';
+const args = process.argv.slice(lints ? 3 : 2);
 const files = args.length > 0 ? args : allTests();
+const jobs = files.map((file) => () => run(file));
+if (lints) jobs.splice(1, 0, lint);
 await Promise.all(
   Array.from({ length: JOBS }, async () => {
-    for (let file = files.shift(); file !== undefined; file = files.shift()) await run(file);
+    for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) await job();
   }),
 );
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : '';

@@ -7,7 +7,7 @@ import { peerName, wellFormed } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
-import { peerCredentials } from '../os/socket.js';
+import { peerPid } from '../os/socket.js';
 import type { VmDevice } from '../vm/device.js';
 import { DEVICE_KINDS, isOfferable, type DeviceKind } from '../vm/kinds.js';
 import type { OrderBook } from '../vm/order-book.js';
@@ -61,7 +61,7 @@ export class Arrivals {
     const begun = performance.now();
     const { keeper, events } = this.#options;
     keeper.keep(fd, 'connection');
-    const { pid } = peerCredentials(fd);
+    const pid = peerPid(fd);
     const kind = socket?.device ?? 'balloon';
     const wanted = socket?.name ?? peerName(pid) ?? `pid-${pid}`;
     const vm = this.#vms.lacking(kind, pid) ?? this.#make(this.#vms.freeName(wanted), pid);

@@ -98,16 +98,12 @@ NATIVE(isListening)
 	return glue_result(&call, call.bad ? 0 : bd_is_listening(fd));
 }
 
-NATIVE(peer)
+NATIVE(peerPid)
 {
-	size_t length;
-
 	BEGIN;
 	int fd = glue_fd(&call, 0);
-	int32_t *into = glue_array(&call, 1, napi_int32_array, &length);
 
-	call.bad |= length < 3;
-	return glue_result(&call, call.bad ? 0 : bd_peer(fd, into));
+	return glue_result(&call, call.bad ? 0 : bd_peer_pid(fd));
 }
 
 /* receive(fd, bytes, offset, length, fds): fds[0] becomes their number, they follow. */
@@ -215,7 +211,7 @@ napi_status glue_export_socket(napi_env env, napi_value exports)
 	static const napi_property_descriptor functions[] = {
 		EXPORT(listen), EXPORT(connect), EXPORT(datagramConnect), EXPORT(datagramBind),
 		EXPORT(boundPath), EXPORT(accept), EXPORT(acceptAndTell), EXPORT(socketPair),
-		EXPORT(isListening), EXPORT(peer), EXPORT(receive), EXPORT(send), EXPORT(sendDescriptor),
+		EXPORT(isListening), EXPORT(peerPid), EXPORT(receive), EXPORT(send), EXPORT(sendDescriptor),
 		EXPORT(peek), EXPORT(consume), EXPORT(unconsumed), EXPORT(hungUp), EXPORT(sendFile),
 		EXPORT(unread),
 	};

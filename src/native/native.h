@@ -30,7 +30,7 @@ int bd_accept(int listener);
 int bd_accept_and_tell(int listener, int told, const void *text, size_t length);
 int bd_socketpair(int fds[2]);
 int bd_is_listening(int fd);
-int bd_peer(int fd, int32_t pid_uid_gid[3]);
+int bd_peer_pid(int fd);
 /* Received fds go to `fds` (room for BD_MAX_FDS), their number to `count`. A control message that was cut
  * closes them all: -EMSGSIZE. */
 ssize_t bd_receive(int fd, void *into, size_t length, int32_t *fds, int32_t *count);

@@ -195,17 +195,14 @@ int bd_is_listening(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0 ? -errno : listening;
 }
 
-int bd_peer(int fd, int32_t pid_uid_gid[3])
+int bd_peer_pid(int fd)
 {
 	struct ucred peer;
 	socklen_t length = sizeof(peer);
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
 		return -errno;
-	pid_uid_gid[0] = peer.pid;
-	pid_uid_gid[1] = (int32_t)peer.uid;
-	pid_uid_gid[2] = (int32_t)peer.gid;
-	return 0;
+	return peer.pid;
 }
 
 int bd_pending_error(int fd)

@@ -38,7 +38,7 @@ interface Native {
   acceptAndTell(listener: number, told: number, bytes: Uint8Array, offset: number, length: number): number;
   socketPair(fds: Int32Array): number;
   isListening(fd: number): number;
-  peer(fd: number, pidUidGid: Int32Array): number;
+  peerPid(fd: number): number;
   receive(fd: number, into: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   send(fd: number, from: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   sendDescriptor(fd: number, passed: number): number;

@@ -9,7 +9,6 @@ import { native } from './native.js';
 const MAX_FDS = 253;
 const NO_FDS = new Int32Array(0);
 const received = new Int32Array(MAX_FDS + 1);
-const credentials = new Int32Array(3);
 
 /**
  * Listens at `path`, which nobody may have listened on: a socket that was left behind is replaced. Throws PathTakenError
@@ -66,11 +65,9 @@ export function isListening(fd: number): boolean {
   return checked(native.isListening(fd), 'getsockopt', `fd ${fd}`) === 1;
 }
 
-/** Who made the connection (SO_PEERCRED); the pid is 0 when it is in a pid namespace we cannot see. */
-export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } {
-  checked(native.peer(fd, credentials), 'getsockopt');
-  const [pid = 0, uid = 0, gid = 0] = credentials;
-  return { pid, uid: uid >>> 0, gid: gid >>> 0 };
+/** The process that made the connection (SO_PEERCRED); 0 where it is in a pid namespace that this one cannot see. */
+export function peerPid(fd: number): number {
+  return checked(native.peerPid(fd), 'getsockopt');
 }
 
 /**

@@ -11,7 +11,7 @@ import {
   connectUnix,
   isListening,
   listenUnix,
-  peerCredentials,
+  peerPid,
   receive,
   send,
   socketPair,
@@ -225,11 +225,10 @@ void t.test('a path has at most 107 bytes', (t) => {
 });
 
 void t.test('the peer is who connected', async (t) => {
-  const own = { pid: process.pid, uid: process.getuid?.(), gid: process.getgid?.() };
   const [a, b] = socketPair();
-  t.same(peerCredentials(a), own);
+  t.equal(peerPid(a), process.pid);
   closeAll([a, b]);
-  t.throws(() => peerCredentials(a), { code: 'EBADF' });
+  t.throws(() => peerPid(a), { code: 'EBADF' });
 
   const path = join(temporaryFolder(t), 'socket');
   const listener = listenUnix(path);
@@ -243,21 +242,8 @@ void t.test('the peer is who connected', async (t) => {
     });
   });
   const server = acceptUnix(listener) ?? -1;
-  t.same(peerCredentials(server), { ...own, pid: child.pid });
+  t.equal(peerPid(server), child.pid);
   const ended = new Promise((resolve) => child.once('exit', resolve));
   closeAll([server, listener]);
   await ended;
-});
-
-void t.test('user ids beyond 2^31', { skip: process.getuid?.() === 0 ? false : 'needs root' }, (t) => {
-  const { stdout, stderr } = runNode(
-    script(
-      { socket: 'peerCredentials, socketPair' },
-      `process.setgid(4000000000); process.setuid(3000000000);
-       const { uid, gid } = peerCredentials(socketPair()[0]);
-       console.log(uid, gid);`,
-    ),
-  );
-  t.equal(stdout, '3000000000 4000000000', { stderr });
-  t.end();
 });

@@ -30,7 +30,16 @@ export async function pausePolicy(
     const still = vm !== null && !paused && policy.paused;
     const more = still ? '; all VMs are still paused: balloonctl policy resume' : '';
     output.print(`${vm === null ? 'the policy' : printable(vm)}: ${paused ? 'paused' : 'resumed'}${more}`);
+    if (vm !== null && !paused) await printTarget(client, output, vm, policy.mode === 'off');
   }
+}
+
+/** Handing a VM back moves nothing by itself: its balloon keeps the target that was ordered. */
+async function printTarget(client: ControlClient, output: Output, name: string, off: boolean): Promise<void> {
+  const { balloon } = await client.show(name);
+  if (balloon.targetBytes === 0) return;
+  const until = off ? `balloonctl set ${printable(name)} --balloon 0` : 'the policy changes it';
+  output.print(`its balloon target stays ${formatSize(balloon.targetBytes)} until ${until}`);
 }
 
 export async function explainPolicy(client: ControlClient, output: Output, name: string): Promise<void> {

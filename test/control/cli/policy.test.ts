@@ -70,6 +70,14 @@ void t.test('explain says what was last decided, and what holds now', async (t) 
     'db-1: resumed; all VMs are still paused: balloonctl policy resume',
   );
   t.match((await ctl('resume')).stdout, 'the policy: resumed');
+  t.equal((await ctl('resume', 'db-1')).stdout, 'db-1: resumed\n', 'the balloon is empty');
+  const held = vmView('db-1');
+  fleet.put({ ...held, balloon: { ...held.balloon, targetBytes: GIB } });
+  const stays = 'db-1: resumed\nits balloon target stays 1 GiB until ';
+  t.equal((await ctl('resume', 'db-1')).stdout, `${stays}the policy changes it\n`);
+  fleet.policyState = { ...fleet.policyState, mode: 'off' };
+  t.equal((await ctl('resume', 'db-1')).stdout, `${stays}balloonctl set db-1 --balloon 0\n`);
+  fleet.policyState = { ...fleet.policyState, mode: 'auto' };
   t.match((await ctl('show')).stdout, /^mode auto: it acts\nhost unknown\nVM +BAND/);
 });
 

@@ -268,10 +268,9 @@ static void ask(const struct line *line)
 {
 	int fds[] = { line->ends[0], line->ends[1], line->file, -1, 1000, line->spare[below(SPARE_FDS)] };
 	int fd = fds[below(sizeof(fds) / sizeof(*fds))], on = 1, copy;
-	int32_t peer[3];
 
 	bd_is_listening(fd);
-	bd_peer(fd, peer);
+	bd_peer_pid(fd);
 	bd_unread(fd);
 	bd_hung_up(fd);
 	bd_peek_offset(fd);
