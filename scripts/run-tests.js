@@ -19,6 +19,13 @@ function rank(file) {
   return found < 0 ? LONG.length : found;
 }
 
+// Node reads all certificates of NODE_EXTRA_CA_CERTS at each start, a third of an empty program's time; checks need them
+// for npm.
+function environmentOf(file) {
+  const { NODE_EXTRA_CA_CERTS, ...rest } = { ...process.env, TAP_TIMEOUT: `${TIMEOUT_S}` };
+  return file.endsWith('.check.js') && NODE_EXTRA_CA_CERTS ? { ...rest, NODE_EXTRA_CA_CERTS } : rest;
+}
+
 function seconds(ms) {
   return `(${(ms / 1000).toFixed(1)} s)`;
 }
@@ -52,7 +59,7 @@ function follow(parser, path, counts) {
 async function run(file) {
   const begun = performance.now();
   const test = spawn(process.execPath, ['--enable-source-maps', file], {
-    env: { ...process.env, TAP_TIMEOUT: `${TIMEOUT_S}` },
+    env: environmentOf(file),
     stdio: ['ignore', 'pipe', 'inherit'],
     timeout: (TIMEOUT_S + 10) * 1000,
     killSignal: 'SIGKILL',
