@@ -54,7 +54,11 @@ void t.test('a deflate is acked when its pages have memory again', async (t) => 
     await driver.inflate(GIVEN);
     await served.discarded();
     t.equal(pool.free, COUNT, 'the pool got them');
-    t.ok(served.vm.figures.pooled, 'and the rest of the host did not, which the policy knows');
+    t.same(
+      served.vm.figures.pool,
+      { pageBytes: HUGE_PAGE_BYTES, discards: true },
+      'and the rest of the host did not, which the policy knows',
+    );
     await driver.deflate(GIVEN);
     t.equal(pool.free, 0, 'and the guest has them again before it touches them');
     touchAll(frontend.ram);
