@@ -52,17 +52,17 @@ export function policyFamilies(measures: PolicyMeasures | null): Family[] {
       'gauge',
       '1 while an operator paused the policy for all VMs',
     ),
-    short: new Family('balloond_policy_short', 'gauge', '1 while the policy seeks memory for its reserve'),
+    short: new Family('balloond_policy_short', 'gauge', '1 while the policy seeks memory for its reserve; by pool of huge pages where VMs share one'),
   };
   const reserve = new Family(
     'balloond_policy_reserve_bytes',
     'gauge',
-    'Memory that the policy keeps available for VMs',
+    'Memory that the policy keeps available for VMs; by pool of huge pages where VMs share one',
   );
   const available = new Family(
     'balloond_policy_available_bytes',
     'gauge',
-    'Memory that is available for VMs',
+    'Memory that is available for VMs; by pool of huge pages where VMs share one',
   );
   const actions = new Family(
     'balloond_policy_actions_total',

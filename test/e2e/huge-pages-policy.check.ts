@@ -86,8 +86,14 @@ void t.test('a guest in a pool grows, the policy takes from the other, and neith
   );
 
   const moved = events.filter(({ event }) => event === 'policy-took' || event === 'policy-gave');
-  t.ok(moved.some(({ event, vm }) => event === 'policy-gave' && vm === 'gold-1'));
-  t.ok(moved.some(({ event, vm }) => event === 'policy-took' && vm === 'bronze-1'));
+  t.ok(
+    moved.some(({ event, vm }) => event === 'policy-gave' && vm === 'gold-1'),
+    'the policy gave to gold',
+  );
+  t.ok(
+    moved.some(({ event, vm }) => event === 'policy-took' && vm === 'bronze-1'),
+    'and took from bronze',
+  );
   for (const { message } of moved) t.match(message, /available to VMs in the pool of 2 MiB pages \S+ %/);
   t.same(
     events.filter(({ event }) => event === 'policy-degraded' || event === 'policy-forced'),
