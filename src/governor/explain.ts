@@ -16,8 +16,8 @@ export interface Standing {
   readonly settings: PolicySettings;
   /** The wall time at which an operator paused the policy for all VMs; null: it is not paused. */
   readonly paused: WallMs | null;
-  /** The stock of each VM, by its name. */
-  readonly stockOf: (name: string) => Stock;
+  /** The memory that the VM shares with others. */
+  readonly stockOf: (vm: GovernedVm) => Stock;
   readonly said: (name: string) => Said | undefined;
 }
 
@@ -35,7 +35,7 @@ export function explained(vm: GovernedVm, standing: Standing): Explained {
     maxBytes,
     weight,
     mode: modeOf(vm, standing),
-    force: forceWord(stockOf(vm.name).roster.remembered(vm.name, Column.rung)),
+    force: forceWord(stockOf(vm).roster.remembered(vm.name, Column.rung)),
     said: said?.text ?? null,
     saidAt: said?.at ?? null,
     now: nowWords(vm, standing),
@@ -83,12 +83,15 @@ function nowWords(vm: GovernedVm, standing: Standing): string {
 
 /** The sentence on the memory that is available in the stock of a VM. */
 function stockWords(vm: GovernedVm, { settings, stockOf }: Standing): string {
-  const stock = stockOf(vm.name);
+  const stock = stockOf(vm);
   const { last, poolPageBytes, view } = stock;
   const reserve = stock.reserveBytes(settings);
   if (last === null || reserve === null) {
-    const what = poolPageBytes === null ? 'the memory of the host' : poolWords(poolPageBytes);
-    return `the policy leaves this VM alone: ${what} cannot be read`;
+    const what =
+      poolPageBytes === null
+        ? 'the memory of the host cannot be read'
+        : `${poolWords(poolPageBytes)} cannot be read, or no page is reserved for it`;
+    return `the policy leaves this VM alone: ${what}`;
   }
   const figures = `${availableWords(view.kind)} ${formatSize(last.availableBytes)}`;
   const held = holdings(vm, stock);

@@ -22,7 +22,7 @@ export class PoolView implements StockView {
     return this.#last;
   }
 
-  /** A pool without pages of its own lends the pages of the host's RAM, which get no guest that is short any further. */
+  /** Reads the pool. Null: it cannot be read, or has only pages that return to the host's RAM when they are freed; that is told. */
   look(): HostReading | null {
     const { poolPageBytes } = this.kind;
     const read = readPool(this.#pools, poolPageBytes);

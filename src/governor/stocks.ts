@@ -41,9 +41,9 @@ export class Stocks {
     return [...this.#pools].sort(([a], [b]) => a - b).map(([, stock]) => stock);
   }
 
-  /** The stock that the VM of this name was in at the last division; that of the RAM where there was no such VM. */
-  of(name: string): Stock {
-    return this.#homes.get(name) ?? this.ram;
+  /** The stock that the VM of this name was in at the last division; where there was no such VM, that of the pool or the RAM. */
+  of(name: string, poolPageBytes: number | null = null): Stock {
+    return this.#homes.get(name) ?? this.#home(poolPageBytes);
   }
 
   /** Puts each VM into its stock; the rows of the rosters are these VMs from now on. */
@@ -70,14 +70,16 @@ export class Stocks {
 
   /** Looks at the memory of each pool. */
   lookAtPools(settings: PolicySettings): void {
-    for (const pool of this.#pools.values()) pool.view.look(settings);
+    for (const { view } of this.#pools.values()) view.look(settings);
   }
 
   #home(pageBytes: number | null): Stock {
     if (pageBytes === null) return this.ram;
     let pool = this.#pools.get(pageBytes);
     if (pool === undefined) {
-      pool = new Stock(new PoolView(this.#folder, pageBytes, this.#troubles), this.ram.view);
+      const view = new PoolView(this.#folder, pageBytes, this.#troubles);
+      view.look();
+      pool = new Stock(view, this.ram.view);
       this.#pools.set(pageBytes, pool);
     }
     return pool;

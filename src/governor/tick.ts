@@ -209,7 +209,7 @@ export class PolicyEngine {
     return {
       settings: this.#settings,
       paused: this.#book.paused,
-      stockOf: (name) => this.#stocks.of(name),
+      stockOf: ({ name, figures }) => this.#stocks.of(name, figures.pool?.pageBytes),
       said: (name) => this.#actor.said(name),
     };
   }

@@ -52,7 +52,11 @@ export function policyFamilies(measures: PolicyMeasures | null): Family[] {
       'gauge',
       '1 while an operator paused the policy for all VMs',
     ),
-    short: new Family('balloond_policy_short', 'gauge', '1 while the policy seeks memory for its reserve; by pool of huge pages where VMs share one'),
+    short: new Family(
+      'balloond_policy_short',
+      'gauge',
+      '1 while the policy seeks memory for its reserve; by pool of huge pages where VMs share one',
+    ),
   };
   const reserve = new Family(
     'balloond_policy_reserve_bytes',

@@ -13,7 +13,7 @@ export interface StatsFigures {
 type Sizes = Pick<VmView['balloon'], 'targetBytes' | 'actualBytes'>;
 
 /** The pool of huge pages that the memory of a guest is in. */
-export interface PoolFigures {
+interface PoolFigures {
   /** The size of the pool's pages. */
   readonly pageBytes: number;
   /** Whether huge pages that the guest gives up are discarded, so that the pool gets them back. */

@@ -149,6 +149,12 @@ function targets(vms: readonly Guest[]): number[] {
 void t.test('a pool that is short gets memory from its own VMs, whatever the RAM has', (t) => {
   const vms = [new Guest('gold-1', HUGE), new Guest('bronze-1', HUGE), new Guest('bronze-ram', null)];
   const host = new Host(t, vms, { pools: { [HUGE]: 2048 } });
+  host.ticks(0);
+  t.match(
+    host.wordsOn('gold-1'),
+    /available to VMs in the pool of 2 MiB pages 0 B < reserve 205 MiB/,
+    'before a tick',
+  );
   host.ticks(20);
   const [gold, bronze, ram] = targets(vms);
   t.ok((bronze ?? 0) > 0, 'bronze of the pool gives');

@@ -70,10 +70,7 @@ function renderPolicy(policy: Omit<PolicyState, 'orders'> & Partial<PolicyState>
   const { mode, paused, problem, reserveBytes, host, pools = [], vms, orders = [] } = policy;
   const acts = { observe: 'it says what it would do', auto: 'it acts', off: 'it does nothing' }[mode];
   const means = paused ? 'it does nothing' : acts;
-  const seen =
-    host === null
-      ? 'unknown'
-      : memoryWords({ ...host, reserveBytes });
+  const seen = host === null ? 'unknown' : memoryWords({ ...host, reserveBytes });
   const rows = vms.map(({ name, band, minBytes, maxBytes, mode: own, force }) => [
     printable(name),
     printable(band),
