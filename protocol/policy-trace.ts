@@ -1,5 +1,5 @@
 /**
- * One line of a trace: the readings of the policy at one tick. A trace is NDJSON, oldest first. Bytes and seconds; null is
+ * One line of a trace: the readings of the policy at one tick, of the RAM of the host and the VMs in it. A trace is NDJSON, oldest first. Bytes and seconds; null is
  * "not known". Names of VMs may come and go.
  */
 export interface TraceLine {

@@ -17,6 +17,20 @@ export const POLICY = {
   },
 } as const;
 
+/** A pool of huge pages that VMs share. */
+export const POOL_STATE = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['pageBytes', 'totalBytes', 'availableBytes', 'reserveBytes', 'short'],
+  properties: {
+    pageBytes: { ...BYTES, description: 'The size of the pages of the pool.' },
+    totalBytes: { ...BYTES, description: 'The pages that are reserved for the pool.' },
+    availableBytes: { ...BYTES, description: 'The pages that no program has and none was promised.' },
+    reserveBytes: BYTES,
+    short: { type: 'boolean', description: 'Whether the pool has less available than its reserve.' },
+  },
+} as const;
+
 /** What the policy sees and last decided. */
 export const POLICY_STATE = {
   type: 'object',
@@ -54,6 +68,12 @@ export const POLICY_STATE = {
         },
         { type: 'null' },
       ],
+    },
+    pools: {
+      type: 'array',
+      items: POOL_STATE,
+      description:
+        'The pools of huge pages that VMs share by share-pools in [policy], the smallest pages first. Earlier builds leave this out.',
     },
     bands: { type: 'array', items: { type: 'string' }, description: 'Highest first.' },
     orders: {

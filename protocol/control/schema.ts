@@ -7,7 +7,7 @@ import type { XStatic } from 'typebox/schema';
 import { EVENT_NAMES, type EventName } from './events.js';
 import { DAEMON, DAEMON_CHANGE, HEALTH, RELOAD } from './schema-daemon.js';
 import { ORDER } from './schema-order.js';
-import { POLICY_STATE, POLICY_CHANGE } from './schema-policy.js';
+import { POLICY_STATE, POLICY_CHANGE, type POOL_STATE } from './schema-policy.js';
 import { TARGET, LIMIT_WORD, LIMIT_REQUEST, VM_CHANGE, INHIBIT } from './schema-vm-change.js';
 import { BALLOON, STATS, DIAGNOSIS, VM } from './schema-vm.js';
 
@@ -78,6 +78,7 @@ export type LimitRequest = XStatic<typeof LIMIT_REQUEST>;
 export type VmChange = XStatic<typeof VM_CHANGE>;
 export type TargetRequest = XStatic<typeof TARGET>;
 export type PolicyState = XStatic<typeof POLICY_STATE>;
+export type PoolState = XStatic<typeof POOL_STATE>;
 export type PolicyChange = XStatic<typeof POLICY_CHANGE>;
 export type InhibitRequest = XStatic<typeof INHIBIT>;
 export type ProblemDocument = XStatic<typeof PROBLEM>;

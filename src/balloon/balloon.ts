@@ -72,6 +72,7 @@ const PAUSED = 2;
 export class Balloon implements Device {
   readonly offeredFeatures: FeatureBits;
   readonly queueCount: number;
+  readonly discardsUntold: boolean;
   readonly totals: BalloonTotals;
   readonly stats: GuestStats;
   readonly absentPages: AbsentPages;
@@ -106,6 +107,7 @@ export class Balloon implements Device {
     if (this.#words[MODE] === PAUSED) this.#forgetDriver();
     this.offeredFeatures = offeredFeatures;
     this.queueCount = queueCount(offeredFeatures);
+    this.discardsUntold = discardsUntold;
     this.#keeper = new HugePageKeeper(discardsUntold, observer.hugePages);
     this.#discarder = new Discarder(
       memory,

@@ -45,6 +45,7 @@ const PAUSED = 2;
 export class CacheBalloon implements Device {
   readonly offeredFeatures: FeatureBits;
   readonly queueCount = CACHE_BALLOON_QUEUES;
+  readonly discardsUntold: boolean;
   readonly totals: BalloonTotals;
   readonly stats: CacheStats;
   /** Its guest takes pages back by itself, so that none has to be absent. */
@@ -77,6 +78,7 @@ export class CacheBalloon implements Device {
     // What inhibited a process that is gone may be no more; where it is, that is said again.
     this.#config.lock = false;
     this.offeredFeatures = offeredFeatures;
+    this.discardsUntold = discardsUntold;
     this.#keeper = new HugePageKeeper(discardsUntold, observer.hugePages);
     this.#discarder = new Discarder(memory, { quietMs: 0, longestMs: 0 }, (result) => this.#count(result));
     this.stats = new CacheStats(() => {

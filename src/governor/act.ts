@@ -13,11 +13,13 @@ export interface Said {
   readonly at: string;
 }
 
-/** An action with the VM that it is about, the name at its other end (`host` where that is no VM), and its sentence. */
+/** An action with the VM that it is about, the name at its other end (`host` or `pool` where that is no VM), and its sentence. */
 export interface Deed {
   readonly action: Action;
   readonly vm: GovernedVm;
   readonly other: string;
+  /** The size of the pages of the pool that the memory is of; null: the memory is of the host's RAM. */
+  readonly poolPageBytes: number | null;
   readonly text: string;
   /** How long ago the VM was last asked for memory or forced, by the clock that the policy goes by. */
   readonly sinceSeconds: number;
@@ -90,12 +92,21 @@ export class Actor {
     this.#advised = advised;
   }
 
+  /** Takes force from a VM whose memory went elsewhere. */
+  release(vm: GovernedVm): void {
+    this.#hold(vm, null, null);
+  }
+
   #limit(deed: Deed, { highBytes, maxBytes, rung, reason }: LimitAction): void {
-    const { vm, sinceSeconds } = deed;
+    const { sinceSeconds } = deed;
     const fields = { highBytes, maxBytes, rung };
     if (reason.cause === 'not-yielding')
       this.#tell(deed, 'policy-forced', { ...fields, graceSeconds: sinceSeconds });
     else this.#tell(deed, 'policy-released', fields);
+    this.#hold(deed.vm, highBytes, maxBytes);
+  }
+
+  #hold(vm: GovernedVm, highBytes: number | null, maxBytes: number | null): void {
     vm.force(highBytes, maxBytes).catch((error: unknown) => {
       const why = messageOf(error);
       this.#troubles.tell(`force on ${vm.name}`, `${vm.name} cannot be held to less: ${why}`);
@@ -110,9 +121,13 @@ export class Actor {
     }
   }
 
-  #tell({ action, vm, text }: Deed, event: EventName, fields: Record<string, unknown>): void {
+  #tell({ action, vm, text, poolPageBytes }: Deed, event: EventName, fields: Record<string, unknown>): void {
     const { cause, hostAvailableBytes } = action.reason;
-    this.#emit(event, text, { cause, hostAvailableBytes, ...fields }, vm.name);
+    const stock =
+      poolPageBytes === null
+        ? { hostAvailableBytes }
+        : { poolPageBytes, poolAvailableBytes: hostAvailableBytes };
+    this.#emit(event, text, { cause, ...stock, ...fields }, vm.name);
     const name = event.replace('policy-', '');
     const entry = this.#counts.find((known) => known.action === name && known.reason === cause);
     if (entry === undefined) this.#counts.push({ action: name, reason: cause, count: 1 });

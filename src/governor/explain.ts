@@ -4,20 +4,20 @@ import { formatSize } from '../../protocol/control/size.js';
 import type { WallMs } from '../os/clock.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { Column, HIGH_STEPS, MAX_RUNG } from '../policy/state.js';
-import { availableWords } from '../policy/words.js';
+import { availableWords, poolWords } from '../policy/words.js';
 import { pauseView } from '../vm/orders.js';
 import type { Said } from './act.js';
 import type { GovernedVm } from './governed-vm.js';
-import type { HostView } from './host-view.js';
-import type { Roster } from './roster.js';
+import { keptInPool } from './pooled.js';
+import type { Stock } from './stock.js';
 
 /** The standing of the governor that explanations go by. */
 export interface Standing {
   readonly settings: PolicySettings;
   /** The wall time at which an operator paused the policy for all VMs; null: it is not paused. */
   readonly paused: WallMs | null;
-  readonly host: HostView;
-  readonly roster: Roster;
+  /** The memory that the VM shares with others. */
+  readonly stockOf: (vm: GovernedVm) => Stock;
   readonly said: (name: string) => Said | undefined;
 }
 
@@ -25,7 +25,7 @@ type Explained = PolicyDocument['vms'][number];
 
 /** The entry of a VM in `policy show`, which `policy explain` shows. */
 export function explained(vm: GovernedVm, standing: Standing): Explained {
-  const { settings, roster } = standing;
+  const { settings, stockOf } = standing;
   const { band, minBytes, maxBytes, weight } = settings.entitlement(vm.name, vm.ramBytes);
   const said = standing.said(vm.name);
   return {
@@ -35,7 +35,7 @@ export function explained(vm: GovernedVm, standing: Standing): Explained {
     maxBytes,
     weight,
     mode: modeOf(vm, standing),
-    force: forceWord(roster.remembered(vm.name, Column.rung)),
+    force: forceWord(stockOf(vm).roster.remembered(vm.name, Column.rung)),
     said: said?.text ?? null,
     saidAt: said?.at ?? null,
     now: nowWords(vm, standing),
@@ -66,7 +66,7 @@ function forceWord(rung: number): Explained['force'] {
 
 /** The sentence on what may be expected for the VM now. */
 function nowWords(vm: GovernedVm, standing: Standing): string {
-  const { settings, paused, host } = standing;
+  const { settings, paused } = standing;
   if (settings.mode === 'off') return 'the policy is off (mode in [policy])';
   if (vm.manual)
     return `the policy leaves this VM alone: an operator set its target or cache limit, or paused the policy for it (balloonctl policy resume ${vm.name})`;
@@ -76,19 +76,32 @@ function nowWords(vm: GovernedVm, standing: Standing): string {
     return `the policy leaves this VM alone: an operator paused the policy${when} (${undo})`;
   }
   if (vm.figures.state !== 'running') return 'the policy leaves this VM alone: no guest driver runs';
-  if (vm.figures.pooled)
-    return 'the policy takes nothing from this VM: its memory is on hugetlbfs, and what it gave up would not be available to the rest of the host';
-  if (host.last === null) return 'the policy leaves this VM alone: the memory of the host cannot be read';
-  const { totalBytes, availableBytes } = host.last;
-  const reserve = settings.config(totalBytes).reserveShare * totalBytes;
-  const figures = `${availableWords(host.isPart)} ${formatSize(availableBytes)}`;
-  if (availableBytes < reserve)
-    return `the policy looks for memory, idle memory first and lower bands first: ${figures} < reserve ${formatSize(reserve)}${holdings(vm, standing)}`;
-  return `the policy asks this VM for nothing more, because the reserve is there: ${figures}, reserve ${formatSize(reserve)}${holdings(vm, standing)}`;
+  const kept = keptInPool(vm, settings);
+  if (kept !== null) return `the policy takes nothing from this VM: ${kept}`;
+  return stockWords(vm, standing);
+}
+
+/** The sentence on the memory that is available in the stock of a VM. */
+function stockWords(vm: GovernedVm, { settings, stockOf }: Standing): string {
+  const stock = stockOf(vm);
+  const { last, poolPageBytes, view } = stock;
+  const reserve = stock.reserveBytes(settings);
+  if (last === null || reserve === null) {
+    const what =
+      poolPageBytes === null
+        ? 'the memory of the host cannot be read'
+        : `${poolWords(poolPageBytes)} cannot be read, or no page is reserved for it`;
+    return `the policy leaves this VM alone: ${what}`;
+  }
+  const figures = `${availableWords(view.kind)} ${formatSize(last.availableBytes)}`;
+  const held = holdings(vm, stock);
+  if (last.availableBytes < reserve)
+    return `the policy looks for memory, idle memory first and lower bands first: ${figures} < reserve ${formatSize(reserve)}${held}`;
+  return `the policy asks this VM for nothing more, because the reserve is there: ${figures}, reserve ${formatSize(reserve)}${held}`;
 }
 
 /** The memory that the VM does without, as the end of a sentence. */
-function holdings({ name, figures }: GovernedVm, { roster }: Standing): string {
+function holdings({ name, figures }: GovernedVm, { roster }: Stock): string {
   const { targetBytes, cache, askable } = figures;
   const expected = askable ? 0 : roster.remembered(name, Column.expectedBytes);
   const parts = [

@@ -12,6 +12,15 @@ export interface GovernedCgroup {
 }
 
 /** A VM as the governor sees it, and the ways in which the governor moves it. */
+/** A VM with the figures that it had when the governor looked at it. */
+export interface SeenVm {
+  readonly vm: GovernedVm;
+  readonly figures: VmFigures;
+}
+
+/** These of a GovernedVm are put together, or asked of the kernel, each time that they are read. */
+export type Measured = Pick<GovernedVm, 'figures' | 'ramBytes' | 'allocatedBytes'>;
+
 export interface GovernedVm {
   readonly name: string;
   readonly pid: number;

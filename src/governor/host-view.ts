@@ -2,18 +2,22 @@ import type { HostPaths } from '../host/host-paths.js';
 import { HostMemory, type HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { PolicySettings } from '../policy/settings.js';
+import type { StockView } from './stock.js';
 import { messageOf, type Troubles } from './troubles.js';
 
 /** The memory of the host, or the part of it that VMs may have. */
-export class HostView {
+export class HostView implements StockView {
   readonly #host: HostMemory;
   readonly #troubles: Troubles;
+  readonly #usedBytes: () => number;
   #last: HostReading | null = null;
   #isPart = false;
 
-  constructor({ proc }: HostPaths, troubles: Troubles) {
+  /** `usedBytes` says how much of the host's RAM the guests take up. */
+  constructor({ proc }: HostPaths, troubles: Troubles, usedBytes: () => number) {
     this.#host = new HostMemory(proc);
     this.#troubles = troubles;
+    this.#usedBytes = usedBytes;
   }
 
   /** The reading of the last look; null: the host could not be read since the daemon began. */
@@ -21,20 +25,20 @@ export class HostView {
     return this.#last;
   }
 
-  /** Whether VMs may have a part of the host's memory only, which is then what a reading tells of. */
-  get isPart(): boolean {
-    return this.#isPart;
+  /** VMs may have a part of the host's memory only, which is then what a reading tells of, or all of it. */
+  get kind(): 'host' | 'part of host' {
+    return this.#isPart ? 'part of host' : 'host';
   }
 
-  /** Reads the host; `usedBytes` says what the guests take up. Null: it cannot be read, which is told. */
-  look(settings: PolicySettings, usedBytes: () => number): HostReading | null {
+  /** Reads the host. Null: it cannot be read, which is told. */
+  look(settings: PolicySettings): HostReading | null {
     try {
       const read = this.#host.read();
       const misfit = settings.misfit(read.totalBytes);
       if (misfit !== null) this.#troubles.tell('misfit', misfit);
       const totalBytes = settings.memoryBytes(read.totalBytes);
       this.#isPart = totalBytes < read.totalBytes;
-      this.#last = this.#isPart ? partOf(read, totalBytes, usedBytes()) : read;
+      this.#last = this.#isPart ? partOf(read, totalBytes, this.#usedBytes()) : read;
       return this.#last;
     } catch (error) {
       const why = messageOf(error);

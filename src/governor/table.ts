@@ -9,7 +9,8 @@ import {
   type VmTable,
 } from '../policy/inputs.js';
 import type { Entitlement, PolicySettings } from '../policy/settings.js';
-import type { GovernedVm } from './governed-vm.js';
+import type { GovernedVm, Measured, SeenVm } from './governed-vm.js';
+import { keptInPool } from './pooled.js';
 import { freshStat, VmReadings } from './readings.js';
 import type { Troubles } from './troubles.js';
 
@@ -26,13 +27,13 @@ export class TableReader {
   }
 
   /** The table of these VMs, one row each in their order. */
-  read(vms: readonly GovernedVm[], settings: PolicySettings): VmTable {
+  read(vms: readonly SeenVm[], settings: PolicySettings): VmTable {
     const table = vmTable(vms.length);
-    vms.forEach((vm, row) => {
+    vms.forEach(({ vm, figures }, row) => {
       this.#readEntitlement(table, row, vm, settings);
-      const measured = { figures: vm.figures, ramBytes: vm.ramBytes, allocatedBytes: vm.allocatedBytes };
+      const measured = { figures, ramBytes: vm.ramBytes, allocatedBytes: vm.allocatedBytes };
       readSizes(table, row, measured);
-      this.#readUse(table, row, vm, measured);
+      this.#readUse(table, row, vm, measured, settings);
     });
     return table;
   }
@@ -62,13 +63,15 @@ export class TableReader {
   }
 
   /** The memory that the VM uses, by the host and by its guest, and the flags that follow from what can be read. */
-  #readUse(table: VmTable, row: number, vm: GovernedVm, { figures, allocatedBytes }: Measured): void {
-    const { state, inhibited, stats, pooled, cache, askable } = figures;
+  #readUse(table: VmTable, row: number, vm: GovernedVm, measured: Measured, settings: PolicySettings): void {
+    const { figures, allocatedBytes } = measured;
+    const { state, inhibited, stats, pool, cache, askable } = figures;
     const readings = this.#readingsOf(vm);
-    const cgroup = readings.memory();
+    // The memory of a VM in a pool is charged to no memory cgroup: its VMM's cgroup tells of the host's RAM alone.
+    const cgroup = pool === null ? readings.memory() : null;
     table.flags[row] =
       (state === 'running' && !vm.manual ? MOVABLE : 0) |
-      (inhibited === null && !pooled ? TAKEABLE : 0) |
+      (inhibited === null && keptInPool(measured, settings) === null ? TAKEABLE : 0) |
       (cgroup !== null && vm.limitable ? LIMITABLE : 0) |
       (cache === null ? 0 : SELF_SIZED) |
       (askable ? 0 : UNASKABLE);
@@ -93,9 +96,6 @@ export class TableReader {
     return readings;
   }
 }
-
-/** These of a GovernedVm are put together, or asked of the kernel, each time that they are read. */
-type Measured = Pick<GovernedVm, 'figures' | 'ramBytes' | 'allocatedBytes'>;
 
 /** Leaves all VMs of the table as they are. */
 export function pauseAll({ flags }: VmTable): void {

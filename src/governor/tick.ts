@@ -1,31 +1,35 @@
 /**
  * The governor: the part of the daemon that lets a policy decide, and does what it decides. The fleet makes one, calls
- * start() when all VMs are back, and close() at the end. Each tick goes through this folder in this order: host-view and
- * table (readings of each VM) are read, trace records them, the planner of src/policy decides, act does it or says what it
- * would be. roster remembers VMs from one tick to the next; explain puts all of it into words.
+ * start() when all VMs are back, and close() at the end. Each tick goes through this folder in this order: stocks sorts VMs by
+ * the memory that they share (the host's RAM, or a pool of huge pages), and for each stock host-view or pool-view and table
+ * (readings of each VM) are read, trace records them, the planner of src/policy decides, act does it or says what it would be.
+ * roster remembers the VMs of a stock from one tick to the next; explain puts all of it into words.
  */
 import { refusal } from '../../protocol/control/refusal.js';
-import type { PolicyChange, PolicyState as PolicyDocument, VmView } from '../../protocol/control/schema.js';
+import type {
+  PolicyChange,
+  PolicyState as PolicyDocument,
+  PoolState,
+  VmView,
+} from '../../protocol/control/schema.js';
 import { RefusedError } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
-import type { HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
 import type { PolicyMeasures } from '../ops/policy-families.js';
 import { wallNow } from '../os/clock.js';
-import type { VmTable } from '../policy/inputs.js';
 import { BandPlanner } from '../policy/plan.js';
-import type { Plan, Planner } from '../policy/planner.js';
+import type { Planner } from '../policy/planner.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { Column } from '../policy/state.js';
-import { describe } from '../policy/words.js';
 import { OrderBook } from '../vm/order-book.js';
 import { pauseView } from '../vm/orders.js';
 import { Actor, type Deed } from './act.js';
 import { explained, vmPolicy, type Standing } from './explain.js';
-import type { GovernedVm } from './governed-vm.js';
+import type { GovernedVm, SeenVm } from './governed-vm.js';
 import { HostView } from './host-view.js';
-import { Roster } from './roster.js';
+import type { Stock } from './stock.js';
+import { Stocks } from './stocks.js';
 import { pauseAll, TableReader } from './table.js';
 import { traceOf, type Trace } from './trace.js';
 import { Troubles } from './troubles.js';
@@ -54,7 +58,7 @@ export class PolicyEngine {
   readonly #reader: TableReader;
   readonly #actor: Actor;
   readonly #trace: Trace | null;
-  readonly #roster = new Roster();
+  readonly #stocks: Stocks;
   readonly #book: OrderBook;
   #timer: NodeJS.Timeout | null = null;
   #trigger: PressureTrigger | null = null;
@@ -78,7 +82,8 @@ export class PolicyEngine {
     this.#book = book;
     this.#planner = planner ?? new BandPlanner();
     this.#troubles = new Troubles(emit);
-    this.#host = new HostView(paths, this.#troubles);
+    this.#host = new HostView(paths, this.#troubles, () => this.#usedBytes());
+    this.#stocks = new Stocks(this.#host, paths.hugePages, this.#troubles);
     this.#reader = new TableReader(() => this.#wake(), this.#troubles);
     this.#actor = new Actor(emit, this.#troubles);
     this.#trace = traceOf(settings, this.#troubles);
@@ -111,26 +116,21 @@ export class PolicyEngine {
 
   /** One look at everything, and the actions that follow from it. */
   tick(): void {
-    const host = this.#look();
-    if (host === null) return;
+    if (this.#host.look(this.#settings) === null) return;
     this.#tickedAt = performance.now();
-    const vms = this.#vms().filter((vm) => vm.ramBytes > 0 && vm.sharedBytes > 0);
-    for (const gone of this.#roster.follow(vms.map(({ name }) => name))) {
-      this.#reader.forget(gone);
-      this.#actor.forget(gone);
+    const seen = this.#vms()
+      .filter((vm) => vm.ramBytes > 0 && vm.sharedBytes > 0)
+      .map((vm) => ({ vm, figures: vm.figures }));
+    const { members, gone, moved } = this.#stocks.divide(seen);
+    for (const name of gone) {
+      this.#reader.forget(name);
+      this.#actor.forget(name);
     }
-    const table = this.#reader.read(vms, this.#settings);
-    this.#trace?.write(host, table, vms, this.#settings);
-    if (this.#book.paused !== null) pauseAll(table);
-    const planned = this.#plan(host, table);
-    const deeds = this.#deeds(planned, vms, table);
-    if (this.#settings.mode === 'auto') {
-      this.#roster.state = planned.next;
-      for (const deed of deeds) this.#actor.do(deed);
-    } else {
-      this.#roster.state = { ...this.#roster.state, short: planned.next.short };
-      this.#actor.advise(deeds);
-    }
+    for (const { vm } of moved) this.#actor.release(vm);
+    this.#stocks.lookAtPools(this.#settings);
+    const deeds = members.flatMap(({ stock, vms }) => this.#decide(stock, vms));
+    if (this.#settings.mode === 'auto') for (const deed of deeds) this.#actor.do(deed);
+    else this.#actor.advise(deeds);
   }
 
   /** The policy of a VM, as `show` has it. */
@@ -139,13 +139,15 @@ export class PolicyEngine {
   }
 
   view(): PolicyDocument {
-    const host = this.#look();
+    const host = this.#host.look(this.#settings);
+    this.#stocks.lookAtPools(this.#settings);
+    const { ram } = this.#stocks;
     const standing = this.#standing;
     return {
       mode: this.#settings.mode,
       paused: standing.paused !== null,
       problem: this.#troubles.first,
-      reserveBytes: host === null ? 0 : this.#reserveBytes(host),
+      reserveBytes: host === null ? 0 : Math.round(ram.reserveBytes(this.#settings) ?? 0),
       host:
         host === null
           ? null
@@ -153,8 +155,9 @@ export class PolicyEngine {
               totalBytes: host.totalBytes,
               availableBytes: host.availableBytes,
               pressurePercent: host.pressure?.some.avg10 ?? null,
-              short: this.#roster.state.short,
+              short: ram.roster.state.short,
             },
+      pools: this.#pools,
       bands: this.#settings.bands.map(({ name }) => name),
       vms: this.#vms().map((vm) => explained(vm, standing)),
       orders: standing.paused === null ? [] : [pauseView(standing.paused)],
@@ -164,18 +167,20 @@ export class PolicyEngine {
   /** The figures for metrics: as of the last look, without one of its own. */
   measures(): PolicyMeasures {
     const host = this.#host.last;
-    const roster = this.#roster;
+    const { ram } = this.#stocks;
+    const reserve = ram.reserveBytes(this.#settings);
     return {
       acted: this.#actor.counts,
       mode: this.#settings.mode,
       paused: this.#book.paused !== null,
-      short: roster.state.short,
-      reserveBytes: host === null ? null : this.#reserveBytes(host),
+      short: ram.roster.state.short,
+      reserveBytes: reserve === null ? null : Math.round(reserve),
       availableBytes: host?.availableBytes ?? null,
+      pools: this.#pools,
       vms: this.#vms().map(({ name, manual }) => ({
         name,
-        force: roster.remembered(name, Column.rung),
-        withstands: this.#now() < roster.remembered(name, Column.refusedUntilSeconds),
+        force: this.#stocks.of(name).roster.remembered(name, Column.rung),
+        withstands: this.#now() < this.#stocks.of(name).roster.remembered(name, Column.refusedUntilSeconds),
         manual,
       })),
     };
@@ -201,13 +206,11 @@ export class PolicyEngine {
   }
 
   get #standing(): Standing {
-    const said = this.#actor.said.bind(this.#actor);
     return {
       settings: this.#settings,
       paused: this.#book.paused,
-      host: this.#host,
-      roster: this.#roster,
-      said,
+      stockOf: ({ name, figures }) => this.#stocks.of(name, figures.pool?.pageBytes),
+      said: (name) => this.#actor.said(name),
     };
   }
 
@@ -215,34 +218,29 @@ export class PolicyEngine {
     if (performance.now() - this.#tickedAt >= WAKE_MS) this.tick();
   }
 
-  #look(): HostReading | null {
-    const used = (): number => this.#vms().reduce((sum, vm) => sum + vm.allocatedBytes, 0);
-    return this.#host.look(this.#settings, used);
+  /** The RAM of the host that guests take up: those in a pool take it from there. */
+  #usedBytes(): number {
+    const inRam = this.#vms().filter(({ figures }) => figures.pool === null);
+    return inRam.reduce((sum, vm) => sum + vm.allocatedBytes, 0);
   }
 
-  #plan({ totalBytes, availableBytes, pressure }: HostReading, table: VmTable): Plan {
-    const config = this.#settings.config(totalBytes, this.#host.isPart);
-    const pressurePercent = pressure?.some.avg10 ?? NaN;
-    const reading = { nowSeconds: this.#now(), totalBytes, availableBytes, pressurePercent };
-    return this.#planner.plan(reading, table, config, this.#roster.state);
-  }
-
-  /** The actions of a plan with all that it takes to do and to tell them. */
-  #deeds({ actions }: Plan, vms: readonly GovernedVm[], table: VmTable): Deed[] {
-    const { names } = this.#roster;
-    const described = { bands: this.#settings.bands, partOfHost: this.#host.isPart };
-    const now = this.#now();
-    return actions.flatMap((action) => {
-      const vm = vms[action.row];
-      if (vm === undefined) return [];
-      const text = describe(action, names, table, described);
-      const other = names[action.reason.counterpart] ?? 'host';
-      const sinceSeconds = now - this.#roster.remembered(vm.name, Column.markSeconds);
-      return [{ action, vm, other, text, sinceSeconds }];
+  #decide(stock: Stock, seen: readonly SeenVm[]): Deed[] {
+    const table = this.#reader.read(seen, this.#settings);
+    const vms = seen.map(({ vm }) => vm);
+    // The simulator, which reads traces, has one stock.
+    if (stock === this.#stocks.ram && stock.last !== null)
+      this.#trace?.write(stock.last, table, vms, this.#settings);
+    if (this.#book.paused !== null) pauseAll(table);
+    return stock.decide(vms, table, {
+      planner: this.#planner,
+      settings: this.#settings,
+      nowSeconds: this.#now(),
     });
   }
 
-  #reserveBytes({ totalBytes }: HostReading): number {
-    return Math.round(this.#settings.config(totalBytes).reserveShare * totalBytes);
+  /** The pools that VMs share, where they share any. */
+  get #pools(): PoolState[] {
+    const { sharePools } = this.#settings;
+    return sharePools ? this.#stocks.pools.flatMap((pool) => pool.state(this.#settings) ?? []) : [];
   }
 }

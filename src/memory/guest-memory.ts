@@ -63,11 +63,21 @@ export class GuestMemory {
     return this.#regions.reduce((sum, region) => sum + region.sizeBytes, 0);
   }
 
-  /** Whether half of it or more is on hugetlbfs: freed, it goes to a pool, and is not available to the rest of the host. */
-  get pooled(): boolean {
-    const pooled = this.#regions.filter(({ missing }) => missing !== null);
-    const bytes = pooled.reduce((sum, region) => sum + region.sizeBytes, 0);
-    return bytes > 0 && 2 * bytes >= this.sizeBytes;
+  /**
+   * The size of the huge pages that most of the memory that can be discarded is in: freed, it goes to the pool of these pages,
+   * and is not available to the rest of the host. Null: most of it is in the host's RAM, or there is none. Memory that is in
+   * several places counts as if all of it were where most of it is; of two places with as much, a pool comes before the RAM.
+   */
+  get poolPageBytes(): number | null {
+    const bytes = new Map<number | null, number>();
+    for (const { discardable, missing, file, sizeBytes } of this.#regions) {
+      if (!discardable) continue;
+      const place = missing === null ? null : file.pageBytes;
+      bytes.set(place, (bytes.get(place) ?? 0) + sizeBytes);
+    }
+    const most = Math.max(0, ...bytes.values());
+    for (const [place, held] of bytes) if (place !== null && held === most) return place;
+    return null;
   }
 
   /** The bytes of it that can be discarded. */

@@ -1,4 +1,5 @@
 import { EVENT_NAMES, EVENTS, type EventName } from '../../protocol/control/events.js';
+import { formatSize } from '../../protocol/control/size.js';
 import { Family, label } from './exposition.js';
 
 /** How often the policy did something, and why. */
@@ -19,6 +20,14 @@ interface PolicyVm {
   readonly manual: boolean;
 }
 
+/** How a pool of huge pages stands that VMs share. */
+interface PolicyPool {
+  readonly pageBytes: number;
+  readonly short: boolean;
+  readonly reserveBytes: number;
+  readonly availableBytes: number;
+}
+
 export interface PolicyMeasures {
   readonly acted: Iterable<PolicyCount>;
   readonly mode: string;
@@ -28,6 +37,7 @@ export interface PolicyMeasures {
   /** Null before the policy looked at the host for the first time. */
   readonly reserveBytes: number | null;
   readonly availableBytes: number | null;
+  readonly pools: Iterable<PolicyPool>;
   readonly vms: Iterable<PolicyVm>;
 }
 
@@ -42,17 +52,21 @@ export function policyFamilies(measures: PolicyMeasures | null): Family[] {
       'gauge',
       '1 while an operator paused the policy for all VMs',
     ),
-    short: new Family('balloond_policy_short', 'gauge', '1 while the policy seeks memory for its reserve'),
+    short: new Family(
+      'balloond_policy_short',
+      'gauge',
+      '1 while the policy seeks memory for its reserve; by pool of huge pages where VMs share one',
+    ),
   };
   const reserve = new Family(
     'balloond_policy_reserve_bytes',
     'gauge',
-    'Memory that the policy keeps available for VMs',
+    'Memory that the policy keeps available for VMs; by pool of huge pages where VMs share one',
   );
   const available = new Family(
     'balloond_policy_available_bytes',
     'gauge',
-    'Memory that is available for VMs',
+    'Memory that is available for VMs; by pool of huge pages where VMs share one',
   );
   const actions = new Family(
     'balloond_policy_actions_total',
@@ -77,6 +91,12 @@ export function policyFamilies(measures: PolicyMeasures | null): Family[] {
   flags.short.add('', measures.short ? 1 : 0);
   if (measures.reserveBytes !== null) reserve.add('', measures.reserveBytes);
   if (measures.availableBytes !== null) available.add('', measures.availableBytes);
+  for (const pool of measures.pools) {
+    const own = label('pool', formatSize(pool.pageBytes));
+    flags.short.add(own, pool.short ? 1 : 0);
+    reserve.add(own, pool.reserveBytes);
+    available.add(own, pool.availableBytes);
+  }
   for (const { action, reason, count } of measures.acted) {
     actions.add(`${label('action', action)},${label('reason', reason)}`, count);
   }

@@ -62,11 +62,13 @@ export interface Band {
   readonly kill: boolean;
 }
 
+/** The memory that VMs share, and HostReading tells of: the host's, the part of it that VMs may have, or a pool of huge pages. */
+export type StockKind = 'host' | 'part of host' | { readonly poolPageBytes: number };
+
 export interface PolicyConfig {
   /** Highest first. */
   readonly bands: readonly Band[];
-  /** Whether VMs may have a part of the host's memory only, which is then what HostReading tells of. */
-  readonly partOfHost: boolean;
+  readonly stock: StockKind;
   /** What is to stay available on the host, of its memory. */
   readonly reserveShare: number;
   /** The most of a VM's idle memory that may be taken while others need it: ESX's idle-memory tax. */

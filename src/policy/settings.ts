@@ -1,7 +1,7 @@
 import { refusal, type RefusalText } from '../../protocol/control/refusal.js';
 import { Type, type Static } from '../../protocol/json-schema.js';
 import { formatSize, parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
-import type { Band, PolicyConfig } from './inputs.js';
+import type { Band, PolicyConfig, StockKind } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
 
 type PolicyMode = 'observe' | 'auto' | 'off';
@@ -43,6 +43,7 @@ export const POLICY_TABLE = Type.Object(
     mode: Type.Optional(Type.Union([Type.Literal('observe'), Type.Literal('auto'), Type.Literal('off')])),
     memory: Type.Optional(AMOUNT),
     reserve: Type.Optional(AMOUNT),
+    'share-pools': Type.Optional(Type.Boolean()),
     interval: Type.Optional(Type.Number({ minimum: 0.1, maximum: 3600 })),
     'idle-tax': Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
     ramp: Type.Optional(RAMP),
@@ -122,13 +123,15 @@ export class PolicySettings {
   /** What VMs may have of the host in all. */
   readonly memory: Amount;
   readonly reserve: Amount;
+  /** Whether VMs in a pool of huge pages give memory to other VMs of that pool. */
+  readonly sharePools: boolean;
   readonly intervalSeconds: number;
   readonly record: string | null;
   /** What the recording and the part before it may take up together. */
   readonly recordMaxBytes: number;
   readonly bands: readonly BandSettings[];
   readonly #defaultBand: number;
-  readonly #rules: Omit<PolicyConfig, 'reserveShare' | 'bands' | 'partOfHost'>;
+  readonly #rules: Omit<PolicyConfig, 'reserveShare' | 'bands' | 'stock'>;
   readonly #overrides: readonly VmOverride[];
 
   /** Of a file in which policyMistakes() found none. */
@@ -136,6 +139,7 @@ export class PolicySettings {
     this.mode = policy.mode ?? 'observe';
     this.memory = parseAmount(policy.memory ?? '100%');
     this.reserve = parseAmount(policy.reserve ?? '10%');
+    this.sharePools = policy['share-pools'] ?? false;
     this.intervalSeconds = policy.interval ?? 5;
     this.record = policy.record ?? null;
     this.recordMaxBytes = parseSize(policy['record-max'] ?? DEFAULT_RECORD_MAX);
@@ -174,13 +178,13 @@ export class PolicySettings {
     return Math.min(hostBytes, Math.round(amountOf(this.memory, hostBytes)));
   }
 
-  /** Where VMs may have `totalBytes`, which is the host's memory unless `partOfHost`. */
-  config(totalBytes: number, partOfHost = false): PolicyConfig {
+  /** Where VMs may have `totalBytes` of the host's RAM. A pool keeps the same share in reserve as the RAM. */
+  config(totalBytes: number, stock: StockKind = 'host'): PolicyConfig {
     const reserveShare = this.#reserveShare(totalBytes);
     return {
       ...this.#rules,
       bands: this.bands,
-      partOfHost,
+      stock,
       reserveShare: Math.min(MAX_RESERVE_SHARE, reserveShare),
     };
   }

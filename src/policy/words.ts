@@ -1,6 +1,6 @@
 import { formatSize } from '../../protocol/control/size.js';
 import type { Action, Reason } from './action.js';
-import type { PolicyConfig, VmTable } from './inputs.js';
+import type { PolicyConfig, StockKind, VmTable } from './inputs.js';
 import { HIGH_STEPS, MAX_RUNG } from './state.js';
 
 /** One sentence without its full stop: what is done to whom, and why. `names` has the VM of each row. */
@@ -8,14 +8,14 @@ export function describe(
   action: Action,
   names: readonly string[],
   vms: VmTable,
-  { bands, partOfHost }: Pick<PolicyConfig, 'bands' | 'partOfHost'>,
+  { bands, stock }: Pick<PolicyConfig, 'bands' | 'stock'>,
 ): string {
   const who = (row: number): string => {
     const band = bands[vms.band[row] ?? 0]?.name ?? '?';
     return `${names[row] ?? '?'} (${band})`;
   };
   const { reason, row } = action;
-  const why = because(reason, vms.ramBytes[row] ?? 0, who, availableWords(partOfHost));
+  const why = because(reason, vms.ramBytes[row] ?? 0, who, stock);
   switch (action.kind) {
     case 'kill':
       return `killed ${who(row)}, as its band allows: ${why}`;
@@ -38,20 +38,21 @@ export function describe(
   }
 }
 
-/** Whose memory it is that is available: the host's, or that which VMs may have of it. */
-export function availableWords(partOfHost: boolean): string {
-  return partOfHost ? 'available to VMs' : 'host available';
+/** Whose memory it is that is available: the host's, that which VMs may have of it, or that of a pool. */
+export function availableWords(stock: StockKind): string {
+  if (typeof stock === 'object') return `available to VMs in ${poolWords(stock.poolPageBytes)}`;
+  return stock === 'host' ? 'host available' : 'available to VMs';
 }
 
-function because(
-  reason: Reason,
-  ramBytes: number,
-  who: (row: number) => string,
-  availableIs: string,
-): string {
+/** The pool of pages of this size. */
+export function poolWords(pageBytes: number): string {
+  return `the pool of ${formatSize(pageBytes)} pages`;
+}
+
+function because(reason: Reason, ramBytes: number, who: (row: number) => string, stock: StockKind): string {
   const { hostAvailableBytes, hostTotalBytes, reserveBytes, stallPercent, counterpart } = reason;
   const { shedBytes } = reason;
-  const available = `${availableIs} ${percent(hostAvailableBytes / hostTotalBytes)}`;
+  const available = `${availableWords(stock)} ${percent(hostAvailableBytes / hostTotalBytes)}`;
   const reserve = percent(reserveBytes / hostTotalBytes);
   const host =
     hostAvailableBytes < reserveBytes
@@ -60,6 +61,7 @@ function because(
   const shed = shedBytes > 0 ? `, ${formatSize(shedBytes)} given by itself` : '';
   const idle = `${percent(reason.idleBytes / ramBytes)} of its memory idle${shed}`;
   const stalls = stallPercent >= 1 ? `, stalled ${Math.round(stallPercent)} % of the time` : '';
+  const keeper = typeof stock === 'object' ? 'pool' : 'host';
   const missing = `it owes ${formatSize(reason.missingBytes)}`;
   switch (reason.cause) {
     case 'host-short':
@@ -71,11 +73,11 @@ function because(
     case 'sizes-itself':
       return `its guest gives and takes by itself, down to its min`;
     case 'guest-short':
-      return `its guest is short, ${idle}${stalls}; ${from(counterpart, who)}; ${host}`;
+      return `its guest is short, ${idle}${stalls}; ${from(counterpart, who, keeper)}; ${host}`;
     case 'below-floor':
-      return `it has less than its min; ${from(counterpart, who)}; ${host}`;
+      return `it has less than its min; ${from(counterpart, who, keeper)}; ${host}`;
     case 'refund':
-      return `${host}, so the host has memory left over`;
+      return `${host}, so the ${keeper} has memory left over`;
     case 'not-yielding':
       return `${missing} and did not yield in its grace time; ${host}`;
     case 'yielded':
@@ -87,8 +89,10 @@ function because(
   }
 }
 
-function from(counterpart: number, who: (row: number) => string): string {
-  return counterpart < 0 ? 'from memory that the host has left over' : `most of it from ${who(counterpart)}`;
+function from(counterpart: number, who: (row: number) => string, keeper: string): string {
+  return counterpart < 0
+    ? `from memory that the ${keeper} has left over`
+    : `most of it from ${who(counterpart)}`;
 }
 
 function percent(share: number): string {

@@ -12,11 +12,19 @@ export interface StatsFigures {
 
 type Sizes = Pick<VmView['balloon'], 'targetBytes' | 'actualBytes'>;
 
+/** The pool of huge pages that the memory of a guest is in. */
+interface PoolFigures {
+  /** The size of the pool's pages. */
+  readonly pageBytes: number;
+  /** Whether huge pages that the guest gives up are discarded, so that the pool gets them back. */
+  readonly discards: boolean;
+}
+
 /** The figures of one device. */
 export interface DeviceFigures extends Pick<VmView, 'state' | 'inhibited'>, Sizes {
   readonly stats: StatsFigures | null;
-  /** The memory of the guest is on hugetlbfs: freed, it is not available to the rest of the host. */
-  readonly pooled: boolean;
+  /** Null: most of the guest's memory is in the RAM of the host. */
+  readonly pool: PoolFigures | null;
 }
 
 export interface VmFigures extends DeviceFigures {
@@ -37,7 +45,7 @@ export function vmFigures(
     state: runs ? 'running' : (balloon?.state ?? cache?.state ?? 'connected'),
     inhibited,
     stats: balloon?.stats ?? cache?.stats ?? null,
-    pooled: balloon?.pooled ?? cache?.pooled ?? false,
+    pool: (runs && balloon?.state !== 'running' ? cache : (balloon ?? cache))?.pool ?? null,
     targetBytes: balloon?.targetBytes ?? 0,
     actualBytes: balloon?.actualBytes ?? 0,
     cache: runs ? cache : null,

@@ -44,6 +44,8 @@ export interface AnyBalloon extends Device {
   readonly heldBytes: number;
   /** The reason why nothing is discarded; null: pages are discarded. */
   readonly inhibited: string | null;
+  /** Whether pages on hugetlbfs are discarded that the guest uses again without telling first. */
+  readonly discardsUntold: boolean;
   readonly totals: Balloon['totals'];
   readonly stats: Balloon['stats'] | CacheBalloon['stats'];
   /** What was discarded and is there again; null: pages of this device may be there at any time. */

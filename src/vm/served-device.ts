@@ -23,7 +23,10 @@ export function sizeBytes({ balloon, session }: ServedDevice): number {
 
 /** The part of a view that costs little. */
 export function deviceFigures(served: ServedDevice): DeviceFigures {
-  const { targetBytes, inhibited, stats } = served.balloon;
+  const { targetBytes, inhibited, stats, discardsUntold } = served.balloon;
+  const { memory, features } = served.session;
+  const pageBytes = memory.poolPageBytes;
+  const discards = discardsUntold || (!PARTS[served.part].sizesItself && tellsFirst(features));
   const { values, receivedAt } = stats;
   return {
     state: served.session.state,
@@ -34,7 +37,7 @@ export function deviceFigures(served: ServedDevice): DeviceFigures {
       values === null || receivedAt === null
         ? null
         : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt },
-    pooled: served.session.memory.pooled,
+    pool: pageBytes === null ? null : { pageBytes, discards },
   };
 }
 

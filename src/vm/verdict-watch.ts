@@ -40,17 +40,23 @@ const TOLD_BY: Readonly<Record<DiagnosisCode, EventName | null>> = {
   'earlier-build': 'vm-resumed',
 };
 
+/** A verdict takes longer to find than all else that is looked at every few seconds, and is wanted less soon. */
+const LOOKS_A_VERDICT = 3;
+
 /** Tells of the verdicts of one VM as they come and go, for those who read its events. */
 export class VerdictWatch {
   readonly #emit: Emit;
   #told: DiagnosisCode | null = null;
+  #looks = 0;
 
   constructor(emit: Emit) {
     this.#emit = emit;
   }
 
-  /** To be called now and then with the verdict as it is. */
-  look(diagnosis: Diagnosis | null): void {
+  /** To be called every few seconds; `read` says the verdict as it is, and is called each third time. */
+  look(read: () => Diagnosis | null): void {
+    if (++this.#looks % LOOKS_A_VERDICT !== 0) return;
+    const diagnosis = read();
     const code = diagnosis !== null && TOLD_BY[diagnosis.code] === null ? diagnosis.code : null;
     if (code === this.#told) return;
     this.#told = code;

@@ -333,7 +333,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   /** To be called now and then: looks whether a device pins guest memory, at the limits, and at what was discarded. */
   recheckPinned(mayPin: boolean): Look {
     this.limits.check();
-    this.#verdicts.look(this.diagnosis);
+    this.#verdicts.look(() => this.diagnosis);
     if (this.#limitsTriedAt !== null && msSince(this.#limitsTriedAt) > LIMITS_AGAIN_MS) this.#orderLimits();
     for (const device of this.devices) device.absence?.look();
     return this.#pins.lookAgain(mayPin);

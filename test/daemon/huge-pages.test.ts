@@ -54,7 +54,11 @@ void t.test('a deflate is acked when its pages have memory again', async (t) => 
     await driver.inflate(GIVEN);
     await served.discarded();
     t.equal(pool.free, COUNT, 'the pool got them');
-    t.ok(served.vm.figures.pooled, 'and the rest of the host did not, which the policy knows');
+    t.same(
+      served.vm.figures.pool,
+      { pageBytes: HUGE_PAGE_BYTES, discards: true },
+      'and the rest of the host did not, which the policy knows',
+    );
     await driver.deflate(GIVEN);
     t.equal(pool.free, 0, 'and the guest has them again before it touches them');
     touchAll(frontend.ram);
@@ -256,4 +260,22 @@ void t.test('memory that goes away while a guest waits for it ends the wait, and
     });
   }
   await neighbour.close();
+});
+
+void t.test('a VM counts where most of its memory is', async (t) => {
+  const pool = OwnPool.make(t, RAM_PAGES);
+  const lenBytes = RAM_PAGES * HUGE_PAGE_BYTES;
+  const inPool = { pageBytes: HUGE_PAGE_BYTES, discards: false };
+  for (const [more, expected] of [
+    [0, inPool],
+    [1, null],
+  ] as const) {
+    const ram = new GuestRam([
+      { gpa: 0, lenBytes, file: pool.createFile(lenBytes) },
+      { gpa: 2 ** 32, lenBytes: lenBytes + more * HUGE_PAGE_BYTES },
+    ]);
+    const { served } = await ServedVm.running({ frontend: { ram }, driver: { features: NEED_NOT_TELL } });
+    t.same(served.vm.figures.pool, expected);
+    await served.close();
+  }
 });

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { VmView } from '../../protocol/control/schema.js';
 import { MIB } from '../support/e2e.js';
-import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
+import { HostVm, ROOT, TESTS, WAIT } from '../support/host-lab/host-vm.js';
 
 t.setTimeout(0);
 
@@ -47,7 +47,7 @@ void t.test('the version before is installed, and serves', async (t) => {
     'systemd-run --quiet --unit=web --service-type=notify --uid=vmm --property=SupplementaryGroups=balloond-vmm ' +
       `node ${TESTS}/out/test/support/host-lab/vmm.js /run/balloond/balloond.sock -name guest=web shared`,
   );
-  await host.ok('balloonctl set web --balloon 16M --wait');
+  await host.ok(`balloonctl set web --balloon 16M ${WAIT}`);
   t.match(await host.json<VmView>('balloonctl --json show web'), {
     state: 'running',
     verdict: null,
@@ -67,7 +67,7 @@ void t.test(
     t.match(await host.ok(commands), /^web +running /m, 'what the page says');
     t.not(await host.service('MainPID'), pid);
     t.match(await host.json<VmView>('balloonctl --json show web'), { balloon: { actualBytes: 16 * MIB } });
-    await host.ok('balloonctl set web --balloon 17M --wait');
+    await host.ok(`balloonctl set web --balloon 17M ${WAIT}`);
     t.equal(await host.ok('systemctl is-active web.service'), 'active');
   },
 );

@@ -12,7 +12,7 @@ import { EVENT_IDS } from '../../protocol/control/event-ids.js';
 import { EVENTS } from '../../protocol/control/events.js';
 import type { FollowReport } from '../support/host-lab/follow.js';
 import type { ForceReport } from '../support/host-lab/force.js';
-import { HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
+import { HostVm, PATIENCE_SECONDS, ROOT, TESTS, WAIT } from '../support/host-lab/host-vm.js';
 import { MIB } from '../support/e2e.js';
 
 /** Everything on disk but the tests' own, what is left in /run, and all accounts. */
@@ -37,8 +37,7 @@ function startVmm(name: string, { groups = 'balloond-vmm', memory = 'shared' } =
   );
 }
 
-/** On a busy machine an emulated program may have no turn for longer than systemd, or the watchdog, would wait. */
-const PATIENCE_SECONDS = 600;
+/** So that neither systemd nor the watchdog gives up before the test does. */
 const PATIENT = '/run/systemd/system/balloond.service.d/patient.conf';
 const bePatient = `mkdir -p ${dirname(PATIENT)} && printf '[Service]\nWatchdogSec=${PATIENCE_SECONDS}\nTimeoutStartSec=${PATIENCE_SECONDS}\n' >${PATIENT} &&
   systemctl daemon-reload`;
@@ -117,7 +116,7 @@ void t.test('members of balloond-vmm connect VMMs, others do not', async (t) => 
     ],
     'names and mappings of processes of another user are seen',
   );
-  await host.ok('balloonctl set web --balloon 16M --wait');
+  await host.ok(`balloonctl set web --balloon 16M ${WAIT}`);
   t.match(await host.json('balloonctl --json show web'), { balloon: { discardedBytesTotal: 16 * MIB } });
 });
 
@@ -174,12 +173,12 @@ void t.test('a journal that is frozen, and one that is stopped, stop no VM', asy
   const journal = 'systemd-journald.service';
   const units = `systemd-journald.socket systemd-journald-dev-log.socket ${journal}`;
   const pid = await host.service('MainPID');
-  await host.ok(`systemctl kill --signal=STOP ${journal} && balloonctl set web --balloon 17M --wait
+  await host.ok(`systemctl kill --signal=STOP ${journal} && balloonctl set web --balloon 17M ${WAIT}
     systemctl kill --signal=CONT ${journal}`);
   await host.ok(
-    `systemctl stop ${units} && balloonctl set web --balloon 18M --wait; systemctl start ${units}`,
+    `systemctl stop ${units} && balloonctl set web --balloon 18M ${WAIT}; systemctl start ${units}`,
   );
-  await host.ok('balloonctl set web --balloon 16M --wait && journalctl --sync');
+  await host.ok(`balloonctl set web --balloon 16M ${WAIT} && journalctl --sync`);
   const said = 'journalctl --unit=balloond BALLOOND_EVENT=target-changed --output=cat';
   t.match((await host.ok(said)).split('\n').at(-1), /16 MiB/, 'the journal goes on');
   t.equal(await host.service('MainPID'), pid, 'the same daemon');
@@ -287,7 +286,7 @@ void t.test('killed, it goes on where it was, and who connects meanwhile waits',
   const web = vms.find(({ name }) => name === 'web');
   t.match(web?.balloon, { actualBytes: 16 * MIB, targetBytes: 16 * MIB });
   t.match(web?.limits, { high: 'follow', max: 'follow', problem: null });
-  await host.ok('balloonctl set web --balloon 17M --wait');
+  await host.ok(`balloonctl set web --balloon 17M ${WAIT}`);
 });
 
 void t.test('stuck, it is ended by the watchdog', async (t) => {
@@ -298,7 +297,7 @@ void t.test('stuck, it is ended by the watchdog', async (t) => {
     until systemctl is-active --quiet balloond.service; do sleep 0.2; done`);
   t.match(await host.ok('journalctl --unit=balloond.service --output=cat'), /[Ww]atchdog timeout/);
   await host.ok(`${bePatient}; systemctl restart balloond.service`);
-  await host.ok('balloonctl set web --balloon 18M --wait');
+  await host.ok(`balloonctl set web --balloon 18M ${WAIT}`);
 });
 
 void t.test('stopped and started again, as for an upgrade, with a mistake in its file by then', async (t) => {
@@ -311,7 +310,7 @@ void t.test('stopped and started again, as for an upgrade, with a mistake in its
     await host.ok('cat /tmp/note'),
     /log-levle is unknown: did you mean .*: mend the mistake, then run /,
   );
-  await host.ok('balloonctl set web --balloon 16M --wait');
+  await host.ok(`balloonctl set web --balloon 16M ${WAIT}`);
   await host.ok('mv /etc/balloond.toml.good /etc/balloond.toml && systemctl reload balloond.service');
   await host.ok('balloonctl limit web --high restore --max restore');
   t.equal(
@@ -328,7 +327,7 @@ void t.test('stopped with its socket and not enabled, it goes on where it was', 
   t.ok(Number(await host.service('NFileDescriptorStore')) > HELD_ALWAYS, 'systemd holds the VMs meanwhile');
   await host.ok(`systemctl start ${units}`);
   t.match(await host.json('balloonctl --json show web'), { balloon: { actualBytes: 16 * MIB } });
-  await host.ok(`balloonctl set web --balloon 17M --wait && balloonctl set web --balloon 16M --wait`);
+  await host.ok(`balloonctl set web --balloon 17M ${WAIT} && balloonctl set web --balloon 16M ${WAIT}`);
   await host.ok(`systemctl enable --quiet ${units}`);
   t.match(
     await host.ok('journalctl --unit=balloond.service --output=cat'),

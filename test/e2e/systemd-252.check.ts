@@ -10,7 +10,7 @@ import type { DaemonView, VmView } from '../../protocol/control/schema.js';
 import { DebianHost } from '../docs/debian-host.js';
 import { eventually } from '../support/deadline.js';
 import { MIB } from '../support/e2e.js';
-import { BUILT, layOutBuilt, ROOT, TESTS } from '../support/host-lab/host-vm.js';
+import { BUILT, layOutBuilt, ROOT, TESTS, WAIT } from '../support/host-lab/host-vm.js';
 
 t.setTimeout(0);
 
@@ -60,7 +60,7 @@ void t.test('installed, it serves a VM', async (t) => {
     'systemd-run --quiet --unit=web --service-type=notify --uid=vmm --property=SupplementaryGroups=balloond-vmm ' +
       `node ${TESTS}/out/test/support/host-lab/vmm.js ${VM}`,
   );
-  await ok('balloonctl set web --balloon 16M --wait');
+  await ok(`balloonctl set web --balloon 16M ${WAIT}`);
   t.match(await show(), { state: 'running', balloon: { discardedBytesTotal: 16 * MIB } });
 });
 
@@ -90,7 +90,7 @@ for (const [how, command] of [
     );
     t.match(await show(), { state: 'running', balloon: { actualBytes: balloon.actualBytes } });
     const wanted = balloon.actualBytes + MIB;
-    await ok(`balloonctl set web --balloon ${wanted} --wait`);
+    await ok(`balloonctl set web --balloon ${wanted} ${WAIT}`);
     t.match(await show(), { balloon: { actualBytes: wanted } });
     t.equal(await ok('systemctl is-active web.service'), 'active');
   });

@@ -527,7 +527,7 @@ void t.test('a guest is not believed to hold what the host has', (t) => {
       actualBytes: 0,
       cache: { targetBytes: 200 * MIB, actualBytes: 200 * MIB },
       askable: true,
-      pooled: false,
+      pool: null,
     },
     setPolicyTarget: () => undefined,
     setCacheLimit: () => undefined,

@@ -46,7 +46,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
       actualBytes: 0,
       cache: null,
       askable: true,
-      pooled: false,
+      pool: null,
       ...figures,
     },
     setPolicyTarget: () => undefined,
@@ -109,8 +109,8 @@ void t.test(
       manual: { manual: true },
       inhibited: { figures: { inhibited: 'migration' } },
       waiting: { figures: { state: 'connected' } },
-      // The host would get nothing.
-      pooled: { figures: { pooled: true } },
+      // A trace has the VMs in the host's RAM.
+      pooled: { figures: { pool: { pageBytes: 2 * MIB, discards: true } } },
     }));
     t.same(kinds, { plain: ['target'] });
   },

@@ -63,6 +63,7 @@ void t.test('a VM, and all VMs together', async (t) => {
     short: true,
     reserveBytes: 7,
     availableBytes: null,
+    pools: [],
     vms: [{ name: 'web-1', force: 4, withstands: true, manual: false }],
   };
   const met = new Map([['resume-failed', 2]] as const);
@@ -110,6 +111,28 @@ void t.test('a VM, and all VMs together', async (t) => {
   t.ok((find(samples, 'process_resident_memory_bytes')[0] ?? 0) > 2 ** 20);
   t.equal(find(samples, 'nodejs_eventloop_lag_seconds').length, 1);
   t.ok((find(samples, 'balloond_host_memory_available_bytes')[0] ?? 0) > 2 ** 20);
+});
+
+void t.test('a pool of huge pages that VMs share has series of its own', async (t) => {
+  const ram = { short: false, reserveBytes: 7, availableBytes: 9 };
+  const pool = { pageBytes: 2 * 2 ** 20, short: true, reserveBytes: 5, availableBytes: 3 };
+  const policy = { acted: [], mode: 'auto', paused: false, ...ram, pools: [pool], vms: [] };
+  const samples = await samplesOf(new Metrics(fleetOf(), '1', () => policy));
+  const values = (name: string): unknown[] =>
+    samples.filter((sample) => sample.name === name).map(({ labels, value }) => [labels, value]);
+  const own = { pool: '2 MiB' };
+  t.same(values('balloond_policy_short'), [
+    [{}, 0],
+    [own, 1],
+  ]);
+  t.same(values('balloond_policy_reserve_bytes'), [
+    [{}, 7],
+    [own, 5],
+  ]);
+  t.same(values('balloond_policy_available_bytes'), [
+    [{}, 9],
+    [own, 3],
+  ]);
 });
 
 void t.test('what a guest or VMM names makes no series of its own', async (t) => {

@@ -8,7 +8,7 @@ void t.test('VMs may have all of the host, or the part that memory says', (t) =>
   t.equal(new PolicySettings({ policy: { memory: '75%' } }).memoryBytes(64 * GIB), 48 * GIB);
   const settings = new PolicySettings({ policy: { memory: '16G', reserve: '4G' } });
   t.equal(settings.memoryBytes(64 * GIB), 16 * GIB);
-  t.match(settings.config(16 * GIB, true), { reserveShare: 0.25, partOfHost: true });
+  t.match(settings.config(16 * GIB, 'part of host'), { reserveShare: 0.25, stock: 'part of host' });
   t.equal(settings.misfit(64 * GIB), null);
   t.end();
 });

@@ -38,7 +38,7 @@ export interface WorldVm {
 
 export const CONFIG: PolicyConfig = {
   bands: ['gold', 'silver', 'bronze'].map((name) => ({ name, kill: false })),
-  partOfHost: false,
+  stock: 'host',
   reserveShare: 0.1,
   idleTax: 0.75,
   rampShare: 0.01,

@@ -5,6 +5,13 @@ import type { Test } from 'tap';
 import type { HostPaths } from '../../src/host/host-paths.js';
 import { temporaryFolder } from './fleet.js';
 
+interface PoolCounts {
+  total: number;
+  free: number;
+  reserved?: number;
+  surplus?: number;
+}
+
 export class HostTree {
   readonly paths: HostPaths;
   readonly folder: string;
@@ -14,6 +21,7 @@ export class HostTree {
     this.paths = {
       proc: join(this.folder, 'proc'),
       cgroup: join(this.folder, 'cgroup'),
+      hugePages: join(this.folder, 'hugepages'),
       limitsHelper: join(this.folder, 'limits.sock'),
     };
     this.write('cgroup/cgroup.controllers', 'cpu memory\n');
@@ -39,6 +47,13 @@ export class HostTree {
     const procs = `cgroup${cgroup}/cgroup.procs`;
     const before = existsSync(join(this.folder, procs)) ? this.read(procs) + '\n' : '';
     this.write(procs, `${before}${pid === 'self' ? process.pid : pid}\n`);
+  }
+
+  /** The pool of huge pages of one size, by numbers of pages. */
+  pool(pageBytes: number, { total, free, reserved = 0, surplus = 0 }: PoolCounts): void {
+    const numbers = { nr: total, free, resv: reserved, surplus };
+    for (const [name, pages] of Object.entries(numbers))
+      this.write(`hugepages/hugepages-${pageBytes / 1024}kB/${name}_hugepages`, `${pages}\n`);
   }
 
   memory(cgroup: string, { current = 0, high = 'max', max = 'max', stat = '' } = {}): void {

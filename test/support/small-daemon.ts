@@ -33,6 +33,7 @@ async function serve(folder: string): Promise<void> {
   const paths = {
     proc: join(folder, 'proc'),
     cgroup: join(folder, 'cgroup'),
+    hugePages: join(folder, 'hugepages'),
     limitsHelper: join(folder, 'limits.sock'),
   };
   const orders = new OrderFiles(store, null);

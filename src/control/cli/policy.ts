@@ -1,6 +1,6 @@
 /** `balloonctl policy show, pause, resume, explain`. */
 import { refusal } from '../../../protocol/control/refusal.js';
-import type { PolicyState } from '../../../protocol/control/schema.js';
+import type { PolicyState, PoolState } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { ControlError, type ControlClient } from '../client.js';
 import { printable, type Output } from './output.js';
@@ -59,15 +59,18 @@ export async function explainPolicy(client: ControlClient, output: Output, name:
   output.print(`now: ${printable(now)}`);
 }
 
+function memoryWords(memory: Omit<PoolState, 'pageBytes'>): string {
+  const { totalBytes, availableBytes, reserveBytes, short } = memory;
+  const of = `${formatSize(availableBytes)} available of ${formatSize(totalBytes)}`;
+  return `${of}, reserve ${formatSize(reserveBytes)}${short ? ': short' : ''}`;
+}
+
 /** `columns`: of the terminal. A daemon of an earlier build tells of no orders. */
 function renderPolicy(policy: Omit<PolicyState, 'orders'> & Partial<PolicyState>, columns: number): string {
-  const { mode, paused, problem, reserveBytes, host, vms, orders = [] } = policy;
+  const { mode, paused, problem, reserveBytes, host, pools = [], vms, orders = [] } = policy;
   const acts = { observe: 'it says what it would do', auto: 'it acts', off: 'it does nothing' }[mode];
   const means = paused ? 'it does nothing' : acts;
-  const seen =
-    host === null
-      ? 'unknown'
-      : `${formatSize(host.availableBytes)} available of ${formatSize(host.totalBytes)}, reserve ${formatSize(reserveBytes)}${host.short ? ': short' : ''}`;
+  const seen = host === null ? 'unknown' : memoryWords({ ...host, reserveBytes });
   const rows = vms.map(({ name, band, minBytes, maxBytes, mode: own, force }) => [
     printable(name),
     printable(band),
@@ -80,6 +83,7 @@ function renderPolicy(policy: Omit<PolicyState, 'orders'> & Partial<PolicyState>
     `mode ${mode}${paused ? ', paused' : ''}: ${means}`,
     ...orderLines({ orders }, columns),
     `host ${seen}`,
+    ...pools.map((pool) => `pool of ${formatSize(pool.pageBytes)} pages ${memoryWords(pool)}`),
     ...(problem === null ? [] : [`problem: ${printable(problem)}`]),
     ...alignColumns([['VM', 'BAND', 'MIN', 'MAX', 'MODE', 'FORCE'], ...rows], '<<>><<'),
   ].join('\n');

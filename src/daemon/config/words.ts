@@ -111,6 +111,10 @@ const POLICY_WORDS: Words<Omit<Table<'policy'>, 'band'>> = {
     text: 'Part of that memory that stays available, at most 90 %: a size, or a share.',
     default: '"10%"',
   },
+  'share-pools': {
+    text: 'Whether VMs in a pool of huge pages give memory to each other. A guest that is reset then needs free pages for its balloon, or its VMM dies.',
+    default: 'false',
+  },
   interval: {
     text: 'Seconds between two looks at the host and its VMs. Memory pressure wakes the policy as well.',
     default: '5',

@@ -79,6 +79,17 @@ void t.test('explain says what was last decided, and what holds now', async (t) 
   t.equal((await ctl('resume', 'db-1')).stdout, `${stays}balloonctl set db-1 --balloon 0\n`);
   fleet.policyState = { ...fleet.policyState, mode: 'auto' };
   t.match((await ctl('show')).stdout, /^mode auto: it acts\nhost unknown\nVM +BAND/);
+  const pool = {
+    pageBytes: 2 * 2 ** 20,
+    totalBytes: 4 * GIB,
+    availableBytes: GIB / 4,
+    reserveBytes: GIB / 2,
+  };
+  fleet.policyState = { ...fleet.policyState, pools: [{ ...pool, short: true }] };
+  t.match(
+    (await ctl('show')).stdout,
+    /\nhost unknown\npool of 2 MiB pages 256 MiB available of 4 GiB, reserve 512 MiB: short\nVM +BAND/,
+  );
 });
 
 /** What a daemon with two VMs would record in ten minutes: the host is short from the fifth on. */

@@ -12,7 +12,7 @@ import { Cgroup, type Limit } from '../../../src/host/cgroup.js';
 
 const LOOK_MS = 10;
 /** Less than the host VM waits for a command, so that this program says how far it came. */
-const TIMEOUT_MS = 240_000;
+const TIMEOUT_MS = 540_000;
 
 export interface ForceReport {
   /** What the kernel had, each time that it was something else. */

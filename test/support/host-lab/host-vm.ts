@@ -17,7 +17,11 @@ const PAYLOAD_PORT = '/dev/vport0p2';
 export const TESTS = '/opt/balloond-tests';
 /** Where in the VM the folder is that balloond was built in, less what installing does not take. */
 export const BUILT = `${TESTS}/balloond`;
-const COMMAND_TIMEOUT_MS = 300_000;
+/** On a busy machine an emulated program may have no turn for minutes. */
+export const PATIENCE_SECONDS = 600;
+/** Of `balloonctl set`. */
+export const WAIT = `--wait --timeout ${PATIENCE_SECONDS}`;
+const COMMAND_TIMEOUT_MS = (PATIENCE_SECONDS + 60) * 1000;
 
 export class HostVm {
   readonly guest: Guest;

@@ -3,14 +3,15 @@
 // target. `private`: its memory is said to lie where this process maps a file privately, and is to be refused.
 // `stubborn`: it does not follow, and needs memory anew all the time.
 import { readFileSync, writeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { notify } from '../../../src/ops/notify.js';
 import { BalloonDriver, LINUX_FEATURES } from '../balloon-driver.js';
 import { Frontend, Nack } from '../frontend.js';
 import { GuestRam, type RegionOptions } from '../guest-ram.js';
 
 const RAM_BYTES = 64 * 2 ** 20;
-/** Emulated machines are slow. */
-const TIMEOUT_MS = 60_000;
+/** Emulated machines are slow, and a daemon that is started again answers late on a busy one. */
+const TIMEOUT_MS = 600_000;
 const CHURN_BYTES = 2 ** 20;
 const CHURN_MS = 100;
 
@@ -25,12 +26,23 @@ await frontend.connect();
 try {
   const driver = await BalloonDriver.start(frontend, { features: LINUX_FEATURES, timeoutMs: TIMEOUT_MS });
   if (memory === 'stubborn') setInterval(() => Buffer.alloc(CHURN_BYTES, 1), CHURN_MS).unref();
-  else driver.followTarget();
+  else {
+    driver.followTarget();
+    void failAloud(driver);
+  }
 } catch (error) {
   if (!isPrivate || !(error instanceof Nack)) throw error;
 }
 notify({ READY: 1 });
 await frontend.closed;
+
+/** A driver that cannot follow its target any more ends the VMM, with the reason in its journal. */
+async function failAloud(driver: BalloonDriver): Promise<never> {
+  for (;;) {
+    await driver.idle();
+    await sleep(1000, undefined, { ref: false });
+  }
+}
 
 function privateAddress(): bigint {
   const mapping = /^([0-9a-f]+)-\S+ ...p \S+ \S+ [1-9]/m.exec(readFileSync('/proc/self/maps', 'latin1'));

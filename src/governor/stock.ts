@@ -1,0 +1,97 @@
+/**
+ * A stock: the memory that some VMs share. The RAM of the host is one, and the pool of huge pages of each size is one of its own:
+ * the policy plans for each stock by itself, because memory that a guest gives up never gets from one stock into another.
+ */
+import type { PoolState } from '../../protocol/control/schema.js';
+import type { HostReading } from '../host/meminfo.js';
+import type { PolicyConfig, StockKind, VmTable } from '../policy/inputs.js';
+import type { Planner } from '../policy/planner.js';
+import type { PolicySettings } from '../policy/settings.js';
+import { Column } from '../policy/state.js';
+import { describe } from '../policy/words.js';
+import type { Deed } from './act.js';
+import type { GovernedVm } from './governed-vm.js';
+import { Roster } from './roster.js';
+
+/** Reads the memory of a stock. */
+export interface StockView {
+  readonly kind: StockKind;
+  /** The reading of the last look; null: there was none that could be read. */
+  readonly last: HostReading | null;
+  /** Null: the memory cannot be read, which is told. */
+  look(settings: PolicySettings): HostReading | null;
+}
+
+/** The things that a decision depends on, besides the VMs. */
+interface Circumstances {
+  readonly planner: Planner;
+  readonly settings: PolicySettings;
+  readonly nowSeconds: number;
+}
+
+export class Stock {
+  readonly view: StockView;
+  readonly roster = new Roster();
+  readonly #ram: StockView;
+
+  /** `ram` is the view of the host's RAM, of which a reserve in bytes is a share. */
+  constructor(view: StockView, ram = view) {
+    this.view = view;
+    this.#ram = ram;
+  }
+
+  /** The last reading; null: there was none. */
+  get last(): HostReading | null {
+    return this.view.last;
+  }
+
+  /** The size of the pages of this pool; null: this is the RAM of the host. */
+  get poolPageBytes(): number | null {
+    const { kind } = this.view;
+    return typeof kind === 'object' ? kind.poolPageBytes : null;
+  }
+
+  /** The memory that stays available, in bytes; null: no reading, or none of the host's RAM. */
+  reserveBytes(settings: PolicySettings): number | null {
+    const config = this.#config(settings);
+    return config === null || this.last === null ? null : config.reserveShare * this.last.totalBytes;
+  }
+
+  /** The pool as `policy show` has it; null: this is no pool, or it cannot be read. */
+  state(settings: PolicySettings): PoolState | null {
+    const { poolPageBytes: pageBytes, last, roster } = this;
+    const reserveBytes = this.reserveBytes(settings);
+    if (pageBytes === null || last === null || reserveBytes === null) return null;
+    const { totalBytes, availableBytes } = last;
+    const { short } = roster.state;
+    return { pageBytes, totalBytes, availableBytes, reserveBytes: Math.round(reserveBytes), short };
+  }
+
+  /** The deeds that the planner wants done to these VMs, which are the rows of the table and all VMs of this stock. */
+  decide(vms: readonly GovernedVm[], table: VmTable, circumstances: Circumstances): Deed[] {
+    const { planner, settings, nowSeconds } = circumstances;
+    const config = this.#config(settings);
+    if (this.last === null || config === null) return [];
+    const { totalBytes, availableBytes, pressure } = this.last;
+    const pressurePercent = pressure?.some.avg10 ?? NaN;
+    const reading = { nowSeconds, totalBytes, availableBytes, pressurePercent };
+    const { roster, poolPageBytes } = this;
+    const { actions, next } = planner.plan(reading, table, config, roster.state);
+    const deeds = actions.flatMap((action) => {
+      const vm = vms[action.row];
+      if (vm === undefined) return [];
+      const text = describe(action, roster.names, table, config);
+      const other = roster.names[action.reason.counterpart] ?? (poolPageBytes === null ? 'host' : 'pool');
+      const sinceSeconds = nowSeconds - roster.remembered(vm.name, Column.markSeconds);
+      return [{ action, vm, other, poolPageBytes, text, sinceSeconds }];
+    });
+    // A policy that only observes did nothing that could be remembered.
+    roster.state = settings.mode === 'auto' ? next : { ...roster.state, short: next.short };
+    return deeds;
+  }
+
+  #config(settings: PolicySettings): PolicyConfig | null {
+    const ram = this.#ram.last;
+    return ram === null ? null : settings.config(ram.totalBytes, this.view.kind);
+  }
+}
