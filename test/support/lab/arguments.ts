@@ -1,5 +1,6 @@
 /** From what a test wants of a guest to QEMU's command line. */
 import type { Lab } from './lab.js';
+import { MACHINES, type Machine } from './machines.js';
 
 export interface DeviceOptions {
   /** Where a vhost-user backend listens. */
@@ -16,6 +17,8 @@ export interface DeviceOptions {
 export interface GuestOptions {
   /** QEMU's `-name guest=NAME`. */
   readonly name: string;
+  /** Default x86, the lab's own. */
+  readonly machine?: Machine;
   readonly memoryMib: number;
   /** vhost-user devices, in the order of their PCI slots. */
   readonly sockets?: readonly DeviceOptions[];
@@ -48,25 +51,6 @@ export const FDS = { agent: 3, qmp: 4, console: 5 } as const;
 const ROOT_DISK = 'root=/dev/nvme0n1 rootwait rw';
 const GIB_IN_MIB = 1024;
 
-/** A third of the time to user space under emulation: self-tests, certificates and tables no test needs. */
-const SLOW_INITCALLS = [
-  'jent_mod_init',
-  'crypto_algapi_init',
-  'load_system_certificate_list',
-  'init_encrypted',
-  'bpf_tcp_ca_kfunc_init',
-  'bpf_dummy_struct_ops_init',
-  'trace_eval_init',
-  'cec_init',
-  'inet6_init',
-];
-
-/**
- * All that QEMU can emulate, but without the promise that string instructions are fast, which it does not keep: Linux then clears
- * a page byte by byte.
- */
-const CPU = ['max', ...['la57', 'erms', 'fsrm', 'fzrm', 'fsrs', 'fsrc'].map((name) => `${name}=off`)].join();
-
 /** Properties of a memory backend of `memoryMib`, after its type. */
 export function memoryBackend({ backing = 'memfd', share = true }: GuestOptions, memoryMib: number) {
   return {
@@ -78,6 +62,7 @@ export function memoryBackend({ backing = 'memfd', share = true }: GuestOptions,
 
 export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
   const { name, memoryMib, sockets = [], cpus = 1, hotplugSlots = 0, rootImage } = options;
+  const machine: Machine = options.machine ?? MACHINES.x86;
   // It takes half a second under emulation.
   const acpi = (options.acpi ?? (cpus > 1 || hotplugSlots > 0)) ? 'on' : 'off';
   const slots = hotplugSlots > 0 ? `,slots=${hotplugSlots},maxmem=${memoryMib + 8 * GIB_IN_MIB}M` : '';
@@ -87,21 +72,18 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
       : { 'qom-type': 'memory-backend-file', 'mem-path': options.memoryFolder };
   const memory = { ...backend, id: 'mem', ...memoryBackend(options, memoryMib) };
   const kernelArgs = [
-    'console=ttyS0',
+    ...machine.kernelArgs,
     'quiet',
-    // On a busy machine an emulated timer is late, and the kernel's test of its interrupt ends in a panic.
-    'no_timer_check',
     ...(acpi === 'off' ? ['acpi=off'] : []),
     ...(rootImage === undefined ? [] : [ROOT_DISK]),
-    `initcall_blacklist=${SLOW_INITCALLS.join(',')}`,
     ...(options.kernelArgs ?? []),
   ];
   return [
     ...(options.pasted === undefined ? ['-name', `guest=${name}`] : []),
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...['-run-with', 'exit-with-parent=on'],
-    ...['-accel', 'tcg,thread=multi', '-cpu', CPU, '-smp', `${cpus}`],
-    ...['-machine', `pc,acpi=${acpi}`],
+    ...['-accel', 'tcg,thread=multi', '-smp', `${cpus}`],
+    ...machine.board(acpi),
     ...(options.pasted === undefined
       ? ['-machine', 'memory-backend=mem', '-m', `${memoryMib}M${slots}`, '-object', JSON.stringify(memory)]
       : []),
@@ -110,7 +92,7 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
     ...['-chardev', `socket,id=console,fd=${FDS.console}`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,fd=${FDS.qmp}`, '-object', 'monitor-qmp,id=monitor,chardev=qmp'],
     ...['-chardev', `socket,id=agent,fd=${FDS.agent}`],
-    ...['-device', 'virtio-serial-pci', '-device', 'virtserialport,chardev=agent'],
+    ...['-device', machine.serial, '-device', 'virtserialport,chardev=agent'],
     ...(options.builtinBalloon === true
       ? ['-device', 'virtio-balloon-pci,id=balloon0,free-page-reporting=on']
       : []),

@@ -13,11 +13,22 @@ export interface Lab {
 }
 
 const SCRIPTS = join(import.meta.dirname, '../../../../scripts');
-let making: Promise<Lab> | null = null;
+const making = new Map<string | null, Promise<Lab>>();
 
-/** Paths of the lab's parts. Throws what scripts/lab said when it cannot be made: a reason to fail, not to skip. */
-export function ensureLab(): Promise<Lab> {
-  return (making ??= make());
+/**
+ * Paths of the lab's parts, or of a guest of another architecture, by its row of scripts/foreign-guest. Throws what the script
+ * said when they cannot be made: a reason to fail, not to skip.
+ */
+export function ensureLab(row: string | null = null): Promise<Lab> {
+  const made = making.get(row) ?? (row === null ? make() : makeForeign(row));
+  making.set(row, made);
+  return made;
+}
+
+async function makeForeign(row: string): Promise<Lab> {
+  const folder = await run('foreign-guest', row);
+  const at = (file: string): string => join(folder, file);
+  return { qemu: at('qemu'), kernel: at('vmlinuz'), initramfs: at('initramfs.cpio'), cacheModule: null };
 }
 
 /** GUEST_KERNEL=bookworm or trixie-backports: with that suite's kernel. */

@@ -1,0 +1,64 @@
+/** Machines that a guest can run on: the lab's own, and those of other architectures, which scripts/foreign-guest makes. */
+export interface Machine {
+  /** The row of scripts/foreign-guest that has its QEMU and its guest; null: the lab has both. */
+  readonly row: string | null;
+  /** QEMU's arguments for processor and board; `acpi` is what a test wants of a PC. */
+  readonly board: (acpi: 'on' | 'off') => readonly string[];
+  /** Of the kernel's command line. */
+  readonly kernelArgs: readonly string[];
+  /** The device that the agent's port is on. */
+  readonly serial: string;
+}
+
+const virtioPci = { serial: 'virtio-serial-pci' };
+
+/** A third of the time to user space under emulation: self-tests, certificates and tables no test needs. */
+const SLOW_INITCALLS = [
+  'jent_mod_init',
+  'crypto_algapi_init',
+  'load_system_certificate_list',
+  'init_encrypted',
+  'bpf_tcp_ca_kfunc_init',
+  'bpf_dummy_struct_ops_init',
+  'trace_eval_init',
+  'cec_init',
+  'inet6_init',
+];
+
+/** On a busy machine an emulated timer is late, and the kernel's test of its interrupt ends in a panic. */
+const PC_ARGS = ['console=ttyS0', 'no_timer_check', `initcall_blacklist=${SLOW_INITCALLS.join(',')}`];
+
+/**
+ * All that QEMU can emulate, but without the promise that string instructions are fast, which it does not keep: Linux then clears
+ * a page byte by byte.
+ */
+const CPU = ['max', ...['la57', 'erms', 'fsrm', 'fzrm', 'fsrs', 'fsrc'].map((name) => `${name}=off`)].join();
+
+const ARM64 = {
+  ...virtioPci,
+  board: () => ['-cpu', 'max,pauth-impdef=on', '-machine', 'virt'],
+  kernelArgs: ['console=ttyAMA0'],
+};
+
+export const MACHINES = {
+  x86: {
+    ...virtioPci,
+    row: null,
+    board: (acpi) => ['-cpu', CPU, '-machine', `pc,acpi=${acpi}`],
+    kernelArgs: PC_ARGS,
+  },
+  arm64: { ...ARM64, row: 'arm64' },
+  'arm64-16k': { ...ARM64, row: 'arm64-16k' },
+  riscv64: {
+    ...virtioPci,
+    row: 'riscv64',
+    board: () => ['-machine', 'virt'],
+    kernelArgs: ['console=ttyS0'],
+  },
+  'i386-pae': {
+    ...virtioPci,
+    row: 'i386-pae',
+    board: (acpi) => ['-cpu', CPU, '-machine', `pc,acpi=${acpi}`],
+    kernelArgs: PC_ARGS,
+  },
+} as const satisfies Record<string, Machine>;
