@@ -39,8 +39,19 @@ export const DIAGNOSIS_CODES = [
 ] as const;
 export type DiagnosisCode = (typeof DIAGNOSIS_CODES)[number];
 
-/** The words of the daemon's verdict and of doctor: the probe of the second one ends with EBUSY (-16), and no module changes that. */
-export const OWN_BALLOON = {
-  text: "QEMU's own balloon has free page reporting, too, and Linux serves one such device",
-  remedy: "start QEMU without its own virtio-balloon (libvirt: <memballoon model='none'/>)",
+/**
+ * What keeps a guest's driver from starting, as far as QEMU's command line tells, and the next step, in the words of the daemon's
+ * verdict and of doctor. The probe of the driver ends with EBUSY (-16) beside QEMU's own balloon and with ENOSPC (-28) on s390x,
+ * and no module changes that.
+ */
+export const OBSTACLES = {
+  'own-balloon': {
+    text: "QEMU's own balloon has free page reporting, too, and Linux serves one such device",
+    remedy: "start QEMU without its own virtio-balloon (libvirt: <memballoon model='none'/>)",
+  },
+  s390x: {
+    text: "QEMU's generic device has one interrupt vector, and the driver needs more in a guest of s390x",
+    remedy: 'take the device out of the VM, because no VMM has one for s390x that balloond can serve',
+  },
 } as const;
+export type Obstacle = keyof typeof OBSTACLES;

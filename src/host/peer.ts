@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import type { Obstacle } from '../../protocol/control/diagnosis.js';
 import { assignedMemory } from './assigned-memory.js';
 import { mappingsOf } from './mappings.js';
 import { qemuOptions } from './qemu-options.js';
@@ -19,23 +20,25 @@ export function peerMemory(pid: number): number | null {
   return assignedMemory(readProc(pid, 'cmdline'));
 }
 
-/** Whether QEMU has a virtio-balloon of its own that takes reports of free pages: Linux serves one such device. */
-export function reportsToOwnBalloon(commandLine: string | null): boolean {
-  return qemuOptions(commandLine, 'device', 'driver').some(
+/** What keeps the guest's driver from starting, by QEMU's command line; null: nothing that is known. */
+export function driverObstacle(commandLine: string | null): Obstacle | null {
+  if (/^([^\0]*\/)?qemu-system-s390x\0/.test(commandLine ?? '')) return 's390x';
+  const reports = qemuOptions(commandLine, 'device', 'driver').some(
     ({ driver = '', 'free-page-reporting': reporting = 'off' }) =>
       driver.startsWith('virtio-balloon') && /^(on|yes|true|y)$/.test(reporting),
   );
+  return reports ? 'own-balloon' : null;
 }
 
-/** The same of a process; false where that cannot be told. */
-export function peerReportsToOwnBalloon(pid: number): boolean {
-  return reportsToOwnBalloon(readProc(pid, 'cmdline'));
+/** The same of a process; null where that cannot be told. */
+export function peerObstacle(pid: number): Obstacle | null {
+  return driverObstacle(readProc(pid, 'cmdline'));
 }
 
 /** The same, looked at when it is first asked for, and once: a process has one command line. */
-export function ownBalloonOf(pid: number): () => boolean {
-  let known: boolean | undefined;
-  return () => (known ??= peerReportsToOwnBalloon(pid));
+export function obstacleOf(pid: number): () => Obstacle | null {
+  let known: Obstacle | null | undefined;
+  return () => (known === undefined ? (known = peerObstacle(pid)) : known);
 }
 
 /**

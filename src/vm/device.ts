@@ -9,7 +9,7 @@ import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import type { FeatureBits } from '../../protocol/virtio/features.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import type { BalloonObserver } from '../balloon/observer.js';
-import { mapsPrivately, ownBalloonOf } from '../host/peer.js';
+import { mapsPrivately, obstacleOf } from '../host/peer.js';
 import { FrontendError } from '../memory/errors.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
@@ -17,6 +17,7 @@ import { VmMeters } from '../ops/vm-meters.js';
 import { monotonicNow, msSince, toBoot, toWall, type Monotonic } from '../os/clock.js';
 import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
+import type { Obstacle } from '../../protocol/control/diagnosis.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import { Absence } from './absence.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner } from './device-owner.js';
@@ -47,7 +48,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   readonly kind: (typeof DEVICE_KINDS)[number];
   readonly #kind: Kind;
   readonly #owner: DeviceOwner<VmDevice>;
-  readonly #ownBalloon: () => boolean;
+  readonly #obstacle: () => Obstacle | null;
   readonly #identity: DeviceIdentity;
   readonly #keeper: FdKeeper;
   readonly #fd: number;
@@ -79,7 +80,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.kind = options.kind;
     this.#kind = KINDS[options.kind];
     this.#owner = owner;
-    this.#ownBalloon = ownBalloonOf(owner.pid);
+    this.#obstacle = obstacleOf(owner.pid);
     this.#identity = identity;
     this.#keeper = keeper;
     this.#fd = fd;
@@ -222,7 +223,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       problem: this.#troubles.gravest(memory) ?? this.hugePages.diagnosis(heldBytes) ?? ofLimits,
       state,
       driver: this.#kind.driver,
-      ownBalloon: this.#ownBalloon,
+      obstacle: this.#obstacle,
       connectedMs: msSince(this.#connectedAt),
       stillMs: this.#progress.stillMs,
       targetBytes: this.#sizesItself ? actualBytes : targetBytes,

@@ -1,5 +1,5 @@
 import { formatMost, formatSize } from '../../protocol/control/size.js';
-import { OWN_BALLOON, type DiagnosisCode } from '../../protocol/control/diagnosis.js';
+import { OBSTACLES, type DiagnosisCode, type Obstacle } from '../../protocol/control/diagnosis.js';
 import { BalloonFeature } from '../../protocol/virtio/balloon.js';
 import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { passedOnStep, refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
@@ -38,8 +38,8 @@ export interface Symptoms {
   state: SessionState;
   /** The guest's driver for the device, by the name of its module. */
   driver: Kind['driver'];
-  /** Whether the VMM has a balloon of its own that takes reports of free pages. */
-  ownBalloon: () => boolean;
+  /** What keeps the driver from starting, as far as the VMM's command line tells. */
+  obstacle: () => Obstacle | null;
   /** Milliseconds since the VMM connected, and since the target moved, the balloon got nearer to it, or the driver started. */
   connectedMs: number;
   stillMs: number;
@@ -110,12 +110,13 @@ export function diagnose(symptoms: Symptoms): Diagnosis | null {
   );
 }
 
-function noDriver({ driver, ownBalloon }: Symptoms): Diagnosis {
+function noDriver({ driver, obstacle: read }: Symptoms): Diagnosis {
   const [code, text] = ['no-driver', 'no guest driver has started yet'] as const;
-  if (!ownBalloon()) {
+  const obstacle = read();
+  if (obstacle === null) {
     return { code, text, remedy: `check that the guest has ${driver} (lsmod) and has booted` };
   }
-  return { code, text: `${text}; ${OWN_BALLOON.text}`, remedy: OWN_BALLOON.remedy };
+  return { code, text: `${text}; ${OBSTACLES[obstacle].text}`, remedy: OBSTACLES[obstacle].remedy };
 }
 
 function stopped({ actualBytes, targetBytes }: Symptoms): Diagnosis | null {

@@ -11,7 +11,7 @@ const healthy: Symptoms = {
   problem: null,
   state: 'running',
   driver: 'virtio_balloon',
-  ownBalloon: () => false,
+  obstacle: () => null,
   connectedMs: 1_000_000,
   stillMs: 1_000_000,
   ramBytes: 2048 * MIB,
@@ -78,9 +78,10 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ state: 'connected' }, /no guest driver.*has virtio_balloon /);
   says({ state: 'connected', driver: 'virtio_cache_balloon' }, /no guest driver.*has virtio_cache_balloon /);
   says(
-    { state: 'connected', ownBalloon: () => true },
+    { state: 'connected', obstacle: () => 'own-balloon' },
     /no guest driver.*QEMU's own balloon has free page reporting.*: start QEMU without/,
   );
+  says({ state: 'connected', obstacle: () => 's390x' }, /no guest driver.*one interrupt vector.*: take the /);
   says({ silentRings: true }, /share=on/);
   says({ pinnedBy: '/dev/vfio/12' }, /has \/dev\/vfio\/12 open.*pins.*detached/);
   says({ throttled: true }, /keeps the daemon so busy/, short);

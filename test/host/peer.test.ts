@@ -6,7 +6,7 @@ import {
   nameFromCgroup,
   nameFromCommandLine,
   peerName,
-  reportsToOwnBalloon,
+  driverObstacle,
   wellFormed,
 } from '../../src/host/peer.js';
 
@@ -22,9 +22,10 @@ void t.test("QEMU's name of its guest", (t) => {
   t.end();
 });
 
-void t.test("a balloon of QEMU's own that takes reports", (t) => {
-  const reports = (...devices: string[]): boolean =>
-    reportsToOwnBalloon(['qemu', '-m', '1G', ...devices.flatMap((each) => ['-device', each])].join('\0'));
+void t.test("what keeps a guest's driver from starting", (t) => {
+  const obstacle = (program: string, ...devices: string[]): string | null =>
+    driverObstacle([program, '-m', '1G', ...devices.flatMap((each) => ['-device', each])].join('\0'));
+  const reports = (...devices: string[]): boolean => obstacle('qemu', ...devices) === 'own-balloon';
   const libvirt = { driver: 'virtio-balloon-pci', id: 'balloon0', bus: 'pci.4', addr: '0x0' };
   const ours = 'vhost-user-test-device-pci,chardev=balloon,virtio-id=5,num_vqs=5';
   t.ok(reports(ours, 'virtio-balloon-pci,id=balloon0,free-page-reporting=on'));
@@ -33,7 +34,10 @@ void t.test("a balloon of QEMU's own that takes reports", (t) => {
   t.notOk(reports(JSON.stringify(libvirt)));
   t.notOk(reports('virtio-balloon-pci,free-page-reporting=off', ours));
   t.notOk(reports(ours, 'virtio-blk-pci,id=virtio-balloon'));
-  t.notOk(reportsToOwnBalloon(null));
+  t.equal(obstacle('/usr/bin/qemu-system-s390x', ours), 's390x');
+  t.equal(obstacle('qemu-system-s390x', ours), 's390x');
+  t.equal(obstacle('/usr/bin/qemu-system-x86_64', 'file=/qemu-system-s390x', ours), null);
+  t.equal(driverObstacle(null), null);
   t.end();
 });
 

@@ -205,7 +205,7 @@ void t.test('the open files of a VMM are searched once for all of its devices', 
 });
 
 void t.test('doctor goes by the code of a verdict, whatever its words say', (t) => {
-  const vmm = { kind: 'QEMU', version: '11.1.0', reportsToOwnBalloon: false } as const;
+  const vmm = { kind: 'QEMU', version: '11.1.0', obstacle: null } as const;
   const checks = (vm: Parameters<typeof vmView>[1]): string[] =>
     examineVm(vmView('web1', vm), vmm, [])
       .filter(({ level }) => level !== 'ok')

@@ -1,5 +1,5 @@
 /** `balloonctl doctor`: what on this host, and in each VM, keeps memory from coming back, and what mends it. */
-import { OWN_BALLOON } from '../../../protocol/control/diagnosis.js';
+import { OBSTACLES } from '../../../protocol/control/diagnosis.js';
 import { refusal } from '../../../protocol/control/refusal.js';
 import type { BalloonView, VmDiagnosis, VmView, DaemonEvent } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
@@ -184,7 +184,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     findings.push(note(name, 'limits', ofLimits.text, ofLimits.remedy));
   }
   // What stands above already is not said twice.
-  const said = refused || tooFew || (wrong?.code === 'no-driver' && vmm.reportsToOwnBalloon);
+  const said = refused || tooFew || (wrong?.code === 'no-driver' && vmm.obstacle !== null);
   if (wrong !== null && inhibited === null && !said) {
     // A VM that was paused is as its operator wants it.
     findings.push((wrong.code === 'stopped' ? note : bad)(name, 'verdict', wrong.text, wrong.remedy));
@@ -203,9 +203,9 @@ function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
       stats === null ? 'runs' : `runs, heard of ${Math.round(stats.ageSeconds)} s ago`,
     );
   }
-  if (state === 'connected' && vmm.reportsToOwnBalloon) {
-    const found = `connected; ${OWN_BALLOON.text}`;
-    const mend = OWN_BALLOON.remedy;
+  if (state === 'connected' && vmm.obstacle !== null) {
+    const { text, remedy: mend } = OBSTACLES[vmm.obstacle];
+    const found = `connected; ${text}`;
     return verdictOf(vm)?.code === 'no-driver'
       ? bad(name, 'driver', found, mend)
       : note(name, 'driver', found, mend);

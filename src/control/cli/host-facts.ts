@@ -2,7 +2,8 @@
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, delimiter, join } from 'node:path';
-import { peerReportsToOwnBalloon } from '../../host/peer.js';
+import type { Obstacle } from '../../../protocol/control/diagnosis.js';
+import { peerObstacle } from '../../host/peer.js';
 import type { SharedMemory } from '../../host/vmm-memory.js';
 
 const DISCOVERY = '/usr/share/qemu/vhost-user/50-balloond.json';
@@ -32,8 +33,8 @@ export interface VmmFacts {
   /** The program's name, `unknown` where it may not be looked at. */
   kind: string;
   version: string | null;
-  /** QEMU has a balloon of its own that takes reports of free pages. */
-  reportsToOwnBalloon: boolean;
+  /** What keeps the guest's driver from starting, as far as the command line tells. */
+  obstacle: Obstacle | null;
 }
 
 export async function hostFacts(): Promise<HostFacts> {
@@ -69,12 +70,12 @@ export function sharedMemory(daemonPid: number): Promise<SharedMemory | null> {
 /** The version is told where the VMM is the QEMU on PATH: nothing that a VMM could have put there is run. */
 export function vmmFacts(pid: number, qemu: QemuFacts | null): VmmFacts {
   const program = attempt(() => readlinkSync(`/proc/${pid}/exe`));
-  if (program === null) return { kind: 'unknown', version: null, reportsToOwnBalloon: false };
+  if (program === null) return { kind: 'unknown', version: null, obstacle: null };
   const same = qemu !== null && attempt(() => realpathSync(qemu.path)) === program;
   return {
     kind: basename(program),
     version: same ? qemu.version : null,
-    reportsToOwnBalloon: peerReportsToOwnBalloon(pid),
+    obstacle: peerObstacle(pid),
   };
 }
 

@@ -23,7 +23,7 @@ const HEALTHY: HostFacts = {
   qemu: { path: '/usr/bin/qemu-system-x86_64', version: '11.1.3', vhostUserDevice: true },
   discovery: true,
 };
-const QEMU = { kind: 'qemu-system-x86_64', version: '11.1.3', reportsToOwnBalloon: false };
+const QEMU = { kind: 'qemu-system-x86_64', version: '11.1.3', obstacle: null };
 
 function wrong(findings: readonly Finding[]): string[] {
   for (const { level, mend, check } of findings) t.equal(mend === null, level === 'ok', check);
@@ -89,7 +89,7 @@ void t.test('each thing that is wrong with a VM is named with what mends it', (t
   const away = examineVm(vmView('web1', { state: 'connected' }), QEMU, []);
   t.same(wrong(away), ['driver note']);
   t.equal(mendOf(away, 'driver'), 'modprobe virtio_balloon (in the guest)');
-  const both = { ...QEMU, reportsToOwnBalloon: true };
+  const both = { ...QEMU, obstacle: 'own-balloon' as const };
   const refused = examineVm(
     vmView('web1', { state: 'connected', ...verdict('no-driver', 'none has started', 'look') }),
     both,
@@ -137,7 +137,7 @@ void t.test('this host is looked at', async (t) => {
   t.ok(Number(openFilesMax(process.pid)) > 0);
   t.equal(openFilesMax(2 ** 30), null);
   t.match(vmmFacts(process.pid, facts.qemu), { kind: /node/, version: null });
-  t.same(vmmFacts(2 ** 30, null), { kind: 'unknown', version: null, reportsToOwnBalloon: false });
+  t.same(vmmFacts(2 ** 30, null), { kind: 'unknown', version: null, obstacle: null });
 });
 
 void t.test('QEMU is asked for its version and the device', (t) => {
