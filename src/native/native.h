@@ -71,8 +71,10 @@ int bd_set_nonblocking(int fd);
 /* The offset of an open file, whoever has it open. */
 int64_t bd_offset(int fd);
 int64_t bd_set_offset(int fd, off_t offset);
-/* Frees that part of a file; it reads as zeros then. */
+/* The bytes that a file takes up. */
+int64_t bd_allocated(int fd);
 int bd_is_memory(int fd);
+/* Frees that part of a file; it reads as zeros then. */
 int bd_punch(int fd, off_t offset, off_t length);
 
 /* mapping.c: shared file mappings. */

@@ -55,6 +55,7 @@ interface Native {
   close(fd: number): number;
   offset(fd: number): number;
   setOffset(fd: number, offset: number): number;
+  allocated(fd: number): number;
   isMemory(fd: number): number;
   punch(fd: number, offset: number, length: number): number;
   duplicate(fd: number): number;

@@ -16,8 +16,11 @@ const FORGOTTEN_MS = 0.1;
 const SLICE_MS = 1;
 /** What is done without a turn fades at this rate, so that at most half of the time can be spent so. */
 const AT_ONCE_FADE_MS = 2 * SLICE_MS;
-/** Who waits for turns that long is told of; who did not wait that long is throttled no more. */
-const THROTTLED_MS = 1000;
+/** A VM that waited for more than half of the last seconds, since others went first, is told of. */
+const WAITED_FADE_MS = 5000;
+const THROTTLED_MS = 2500;
+/** A VM that waited for no more than this is throttled no longer. */
+const UNTROUBLED_MS = 500;
 
 type Work = () => void;
 
@@ -151,8 +154,9 @@ export class Seat {
   readonly #taken: Fading;
   readonly #works = new Set<Work>();
   #working = false;
-  #waitsSince: number | null = null;
-  #waitedAt = -Infinity;
+  /** How long it waited for turns while others went first. */
+  readonly #waited = new Fading(WAITED_FADE_MS);
+  #waitsSince = 0;
   #told = false;
 
   constructor(turns: Turns, throttled: () => void, pid: number, taken = new Fading()) {
@@ -167,9 +171,10 @@ export class Seat {
     return this.#taken.value(now);
   }
 
-  /** It has been waiting for turns for a while, and still is. */
+  /** It waits for turns most of the time, and has done so for seconds. */
   get throttled(): boolean {
-    return this.#told && this.#turns.now() - this.#waitedAt < THROTTLED_MS;
+    if (this.#told && this.#waited.value(this.#turns.now()) < UNTROUBLED_MS) this.#told = false;
+    return this.#told;
   }
 
   /** Does `work` now, or when its turn comes; however often it is asked for until then, once. */
@@ -182,9 +187,9 @@ export class Seat {
     if (this.#working) return true;
     const now = this.#turns.now();
     if (this.#works.size === 0 && this.#turns.free(this.taken(now))) return true;
+    if (this.#works.size === 0) this.#waitsSince = now;
     this.#works.add(again);
     this.#turns.waits(this);
-    if (!this.#turns.alone(this.taken(now))) this.#noteWait(now);
     return false;
   }
 
@@ -216,7 +221,9 @@ export class Seat {
     const [work] = this.#works;
     if (work === undefined) return false;
     this.#works.delete(work);
+    this.#noteWait();
     this.measure(work);
+    this.#waitsSince = this.#turns.now();
     return this.#works.size > 0;
   }
 
@@ -226,14 +233,10 @@ export class Seat {
     this.#turns.leaves(this, this.#pid, this.#taken);
   }
 
-  #noteWait(now: number): void {
-    if (now - this.#waitedAt >= THROTTLED_MS) {
-      this.#waitsSince = null;
-      this.#told = false;
-    }
-    this.#waitedAt = now;
-    this.#waitsSince ??= now;
-    if (this.#told || now - this.#waitsSince < THROTTLED_MS) return;
+  #noteWait(): void {
+    const now = this.#turns.now();
+    if (!this.#turns.alone(this.taken(now))) this.#waited.add(now - this.#waitsSince, now);
+    if (this.throttled || this.#waited.value(now) < THROTTLED_MS) return;
     this.#told = true;
     this.#throttled();
   }
