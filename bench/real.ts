@@ -5,6 +5,7 @@ import { ensureLab } from '../test/support/lab/lab.js';
 import type { FrontendsPart, Kind } from './frontends.js';
 import { Player } from './player.js';
 import { contextSwitches, cpuSeconds } from './process-cost.js';
+import { guestRows } from './real-guest.js';
 import { countsSystemCalls, systemCallsDuring } from './system-calls.js';
 import { median, percentile, report, type Row } from './table.js';
 import { buildVcpu, type Step, type Told } from './vcpu.js';
@@ -20,6 +21,7 @@ const { values: wanted } = parseArgs({
     mib: { type: 'string', default: '1024' },
     rounds: { type: 'string', default: '3' },
     only: { type: 'string', default: '' },
+    guest: { type: 'boolean', default: false },
   },
 });
 const MIB = Number(wanted.mib);
@@ -37,6 +39,7 @@ interface Candidate {
 
 interface Contender {
   readonly name: string;
+  readonly kind: Kind;
   readonly player: Player<FrontendsPart>;
   readonly daemonPid: number | null;
   readonly vmmPids: readonly number[];
@@ -57,18 +60,23 @@ interface Round {
   readonly cost: Cost;
 }
 
-const NOW = join(BIN, 'balloond.js');
-const BEFORE = wanted.before && join(wanted.before, 'out/bin/balloond.js');
-const CANDIDATES: readonly Candidate[] = [
-  ...(BEFORE === undefined ? [] : [{ name: 'the build before', kind: 'raw' as const, program: BEFORE }]),
-  { name: 'this build', kind: 'raw', program: NOW },
-  ...(BEFORE === undefined
+const BUILDS = [
+  ...(wanted.before === undefined
     ? []
-    : [{ name: 'the build before, behind QEMU', kind: 'vhost-user device' as const, program: BEFORE }]),
-  { name: 'this build, behind QEMU', kind: 'vhost-user device', program: NOW },
+    : [{ name: 'the build before', program: join(wanted.before, 'out/bin/balloond.js') }]),
+  { name: 'this build', program: join(BIN, 'balloond.js') },
+];
+const ALL: readonly Candidate[] = [
+  ...BUILDS.map((build): Candidate => ({ ...build, kind: 'raw' })),
+  ...BUILDS.map(({ name, program }): Candidate => ({
+    name: `${name}, behind QEMU`,
+    program,
+    kind: 'vhost-user device',
+  })),
   { name: 'QEMU built-in', kind: 'built-in' },
   { name: 'limit', kind: 'limit' },
 ];
+const CANDIDATES = ALL.filter(({ name }) => name.includes(wanted.only));
 
 const { qemu } = await ensureLab();
 const daemons = new Map<string, DaemonProcess>();
@@ -88,14 +96,10 @@ async function connect(candidate: Candidate, vms: number): Promise<Contender> {
     ...{ kind: candidate.kind, vms, mib, qemu },
     socketPath: daemon?.socketPath ?? '',
   });
-  const rounds = { inflate: [], deflate: [] };
   return {
-    name: candidate.name,
-    player,
+    ...{ name: candidate.name, kind: candidate.kind, player, vmmPids, mib },
     daemonPid: daemon?.pid ?? null,
-    vmmPids,
-    mib,
-    rounds,
+    rounds: { inflate: [], deflate: [] },
     systemCalls: {},
   };
 }
@@ -187,8 +191,7 @@ function row(contender: Contender, step: Step): Row {
 async function together(vms: number): Promise<Row[]> {
   const contenders: Contender[] = [];
   try {
-    for (const candidate of CANDIDATES)
-      if (candidate.name.includes(wanted.only)) contenders.push(await connect(candidate, vms));
+    for (const candidate of CANDIDATES) contenders.push(await connect(candidate, vms));
     for (let round = 0; round < ROUNDS; round++) {
       const first = round % contenders.length;
       for (const contender of [...contenders.slice(first), ...contenders.slice(0, first)])
@@ -200,7 +203,7 @@ async function together(vms: number): Promise<Row[]> {
   }
   return STEPS.flatMap((step) =>
     contenders
-      .filter(({ vmmPids, name }) => vmmPids.length > 0 && !(step === 'deflate' && name === 'limit'))
+      .filter(({ kind }) => !(step === 'deflate' && kind === 'limit'))
       .map((contender) => row(contender, step)),
   );
 }
@@ -213,4 +216,5 @@ try {
   for (const daemon of daemons.values()) await daemon.stop();
 }
 report('real', rows);
+if (wanted.guest) report('real-guest', await guestRows(BUILDS));
 process.exit();
