@@ -75,6 +75,15 @@ export class QtestBalloon {
     this.#start();
   }
 
+  /** The address of its registers, and of each ring its entries and the guest addresses of its areas and buffer. */
+  get addresses(): { device: number; rings: readonly (readonly number[])[] } {
+    const rings = this.#rings.map(({ base }) => [
+      RING_SIZE,
+      ...[DESC, AVAIL, USED, BUFFER].map((at) => DRIVER_GPA + base + at),
+    ]);
+    return { device: this.#device, rings };
+  }
+
   /** One buffer of page frame numbers. Returns the microseconds from the kick until the device gave it back. */
   submit(queue: typeof INFLATE | typeof DEFLATE, pfns: Uint8Array): number {
     const ring = this.#rings[queue];

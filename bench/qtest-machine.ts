@@ -98,6 +98,11 @@ export class QtestMachine {
     return this.#qemu.pid ?? 0;
   }
 
+  /** The FIFO of commands and the one of answers, for a process that commands QEMU in place of this one. */
+  get fifos(): readonly [number, number] {
+    return [this.#commands, this.#answers];
+  }
+
   /** Returns what QEMU answered behind its OK. */
   command(line: string): string {
     writeSync(this.#commands, `${line}\n`);

@@ -309,6 +309,11 @@ export class Frontend {
     await this.channel.waitConfigChanges(count, timeoutMs);
   }
 
+  /** Reads no replies any more: another process has the returned socket, and asks on it from now on. */
+  handOver(): number {
+    return this.#socket.handOver();
+  }
+
   /** Closes everything that is the frontend's: sockets, eventfds, the rings of the last start, guest memory. */
   close(): void {
     if (this.#closing) return;

@@ -68,6 +68,12 @@ export class WireSocket {
     return this.send(encodeMessage(request, flags, payload), fds);
   }
 
+  /** Reads nothing any more: another process plays on. The fd is returned, and is still this one's to close. */
+  handOver(): number {
+    this.#poller.setEvents(0);
+    return this.#fd;
+  }
+
   close(): void {
     this.#end(null);
   }

@@ -1,0 +1,220 @@
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { BIN, DaemonProcess } from '../test/support/daemon.js';
+import { ensureLab } from '../test/support/lab/lab.js';
+import type { FrontendsPart, Kind } from './frontends.js';
+import { Player } from './player.js';
+import { contextSwitches, cpuSeconds } from './process-cost.js';
+import { guestRows } from './real-guest.js';
+import { countsSystemCalls, systemCallsDuring } from './system-calls.js';
+import { median, percentile, report, type Row } from './table.js';
+import { buildVcpu, type Step, type Told } from './vcpu.js';
+
+/**
+ * All that a Linux guest's balloon under QEMU asks for each MiB: GET_CONFIG, a kick and its ack, SET_CONFIG. So many VMs at
+ * once give up `--mib` together and take it back, `--rounds` times; contenders take turns, each round from another start.
+ */
+const { values: wanted } = parseArgs({
+  options: {
+    before: { type: 'string' },
+    vms: { type: 'string', default: '1,2,4,10' },
+    mib: { type: 'string', default: '1024' },
+    rounds: { type: 'string', default: '3' },
+    only: { type: 'string', default: '' },
+    guest: { type: 'boolean', default: false },
+  },
+});
+const MIB = Number(wanted.mib);
+const ROUNDS = Number(wanted.rounds);
+/** By then all have heard of it. */
+const AHEAD_NS = 20_000_000n;
+const STEPS: readonly Step[] = ['inflate', 'deflate'];
+
+interface Candidate {
+  readonly name: string;
+  readonly kind: Kind;
+  /** Of the daemon that serves it. */
+  readonly program?: string;
+}
+
+interface Contender {
+  readonly name: string;
+  readonly kind: Kind;
+  readonly player: Player<FrontendsPart>;
+  readonly daemonPid: number | null;
+  readonly vmmPids: readonly number[];
+  /** Per VM. */
+  readonly mib: number;
+  readonly rounds: Record<Step, Round[]>;
+  readonly systemCalls: Partial<Record<Step, number>>;
+}
+
+interface Cost {
+  readonly daemon: number;
+  readonly vmms: number;
+  readonly switches: number;
+}
+
+interface Round {
+  readonly told: readonly Told[];
+  readonly cost: Cost;
+}
+
+const BUILDS = [
+  ...(wanted.before === undefined
+    ? []
+    : [{ name: 'the build before', program: join(wanted.before, 'out/bin/balloond.js') }]),
+  { name: 'this build', program: join(BIN, 'balloond.js') },
+];
+const ALL: readonly Candidate[] = [
+  ...BUILDS.map((build): Candidate => ({ ...build, kind: 'raw' })),
+  ...BUILDS.map(({ name, program }): Candidate => ({
+    name: `${name}, behind QEMU`,
+    program,
+    kind: 'vhost-user device',
+  })),
+  { name: 'QEMU built-in', kind: 'built-in' },
+  { name: 'limit', kind: 'limit' },
+];
+const CANDIDATES = ALL.filter(({ name }) => name.includes(wanted.only));
+
+const { qemu } = await ensureLab();
+const daemons = new Map<string, DaemonProcess>();
+
+async function daemonOf({ program }: Candidate): Promise<DaemonProcess | null> {
+  if (program === undefined) return null;
+  const daemon = daemons.get(program) ?? (await DaemonProcess.start({ program }));
+  daemons.set(program, daemon);
+  return daemon;
+}
+
+async function connect(candidate: Candidate, vms: number): Promise<Contender> {
+  const daemon = await daemonOf(candidate);
+  const player = new Player<FrontendsPart>('frontends.js');
+  const mib = Math.floor(MIB / vms);
+  const vmmPids = await player.ask('connect', {
+    ...{ kind: candidate.kind, vms, mib, qemu },
+    socketPath: daemon?.socketPath ?? '',
+  });
+  return {
+    ...{ name: candidate.name, kind: candidate.kind, player, vmmPids, mib },
+    daemonPid: daemon?.pid ?? null,
+    rounds: { inflate: [], deflate: [] },
+    systemCalls: {},
+  };
+}
+
+function costOf({ daemonPid, vmmPids }: Contender): Cost {
+  return {
+    daemon: daemonPid === null ? 0 : cpuSeconds(daemonPid),
+    vmms: vmmPids.reduce((sum, pid) => sum + cpuSeconds(pid), 0),
+    switches: (daemonPid === null ? vmmPids : [daemonPid]).reduce(
+      (sum, pid) => sum + contextSwitches(pid),
+      0,
+    ),
+  };
+}
+
+function move({ player }: Contender, step: Step): Promise<Told[]> {
+  return player.ask('move', { step, at: String(process.hrtime.bigint() + AHEAD_NS) });
+}
+
+async function run(contender: Contender): Promise<void> {
+  await contender.player.ask('fill', null);
+  for (const step of STEPS) {
+    const before = costOf(contender);
+    const told = await move(contender, step);
+    const after = costOf(contender);
+    contender.rounds[step].push({
+      told,
+      cost: {
+        daemon: after.daemon - before.daemon,
+        vmms: after.vmms - before.vmms,
+        switches: after.switches - before.switches,
+      },
+    });
+  }
+}
+
+/** In a round of its own, as it takes several times as long. */
+async function countSystemCalls(contender: Contender): Promise<void> {
+  const { daemonPid, player, vmmPids, mib } = contender;
+  if (daemonPid === null) return;
+  await player.ask('fill', null);
+  for (const step of STEPS) {
+    const counts = await systemCallsDuring(daemonPid, () => move(contender, step));
+    const calls = [...counts.values()].reduce((sum, count) => sum + count, 0);
+    contender.systemCalls[step] = calls / (mib * vmmPids.length);
+  }
+}
+
+/** GiB/s of all VMs together, from when the first began until the last had come so far. */
+function speed(mib: number, told: readonly Told[], until: 'answered' | 'ended'): number {
+  const begun = Math.min(...told.map((each) => each.begun));
+  const ended = Math.max(...told.map((each) => each[until]));
+  return (mib * told.length) / 1024 / ((ended - begun) / 1e9);
+}
+
+function among(values: readonly number[]): string {
+  const of = (value: number): string => value.toPrecision(3);
+  return `${of(median(values))} (${of(Math.min(...values))}..${of(Math.max(...values))})`;
+}
+
+function waits(rounds: readonly Round[], of: 'acks' | 'gets' | 'sets'): string {
+  const micros = rounds.flatMap(({ told }) => told.flatMap((each) => each[of]));
+  if (micros.length === 0) return '-';
+  return `${percentile(micros, 50).toFixed(0)}, ${percentile(micros, 99).toFixed(0)}`;
+}
+
+function row(contender: Contender, step: Step): Row {
+  const { name, rounds, daemonPid, vmmPids, mib } = contender;
+  const of = rounds[step];
+  const mibInAll = mib * vmmPids.length;
+  const per = (amount: number, pick: (cost: Cost) => number): string =>
+    (median(of.map(({ cost }) => pick(cost))) / amount).toFixed(2);
+  return {
+    VMs: vmmPids.length,
+    step: `${step}s`,
+    contender: name,
+    'GiB/s acked': among(of.map(({ told }) => speed(mib, told, 'answered'))),
+    'GiB/s until free': step === 'inflate' ? among(of.map(({ told }) => speed(mib, told, 'ended'))) : '-',
+    'daemon CPU s/GiB': daemonPid === null ? '-' : per(mibInAll / 1024, ({ daemon }) => daemon),
+    'VMM CPU s/GiB': per(mibInAll / 1024, ({ vmms }) => vmms),
+    'system calls/MiB': contender.systemCalls[step]?.toFixed(1) ?? '-',
+    'context switches/MiB': per(mibInAll, ({ switches }) => switches),
+    'ack p50, p99 µs': waits(of, 'acks'),
+    'GET_CONFIG p50, p99 µs': waits(of, 'gets'),
+    'SET_CONFIG p50, p99 µs': waits(of, 'sets'),
+  };
+}
+
+async function together(vms: number): Promise<Row[]> {
+  const contenders: Contender[] = [];
+  try {
+    for (const candidate of CANDIDATES) contenders.push(await connect(candidate, vms));
+    for (let round = 0; round < ROUNDS; round++) {
+      const first = round % contenders.length;
+      for (const contender of [...contenders.slice(first), ...contenders.slice(0, first)])
+        await run(contender);
+    }
+    if (countsSystemCalls()) for (const contender of contenders) await countSystemCalls(contender);
+  } finally {
+    for (const { player } of contenders) await player.stop();
+  }
+  return STEPS.flatMap((step) =>
+    contenders
+      .filter(({ kind }) => !(step === 'deflate' && kind === 'limit'))
+      .map((contender) => row(contender, step)),
+  );
+}
+
+buildVcpu();
+const rows: Row[] = [];
+try {
+  for (const vms of wanted.vms.split(',').map(Number)) rows.push(...(await together(vms)));
+} finally {
+  for (const daemon of daemons.values()) await daemon.stop();
+}
+report('real', rows);
+if (wanted.guest) report('real-guest', await guestRows(BUILDS));
+process.exit();
