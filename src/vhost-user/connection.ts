@@ -139,7 +139,9 @@ export class Connection {
     this.#guard(() => {
       if (error !== null) throw error;
       if ((events & WRITABLE) !== 0) this.#flush();
-      if ((events & READABLE) !== 0 && !this.#waiting) this.#read();
+      if ((events & READABLE) === 0) return;
+      if (this.#waiting) this.#watch();
+      else this.#read();
     });
   }
 
@@ -180,9 +182,9 @@ export class Connection {
     }
   };
 
+  /** Most waits end before new events are looked at, so that it is watched until the next one. */
   #wait(): void {
     this.#waiting = true;
-    this.#watch();
   }
 
   /** The next message, when all of it has come. */

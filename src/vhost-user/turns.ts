@@ -14,8 +14,9 @@ const TRIFLE_MS = 10;
 const FORGOTTEN_MS = 0.1;
 /** Turns given before new events are looked at. */
 const SLICE_MS = 1;
-/** What is done without a turn fades at this rate, so that at most half of the time can be spent so. */
+/** What is done without a turn fades at this rate, so that at most half of the time can be spent so; by one that is alone, three quarters. */
 const AT_ONCE_FADE_MS = 2 * SLICE_MS;
+const ALONE_MS = 1.5 * SLICE_MS;
 /** A VM that waited for more than half of the last seconds, since others went first, is told of. */
 const WAITED_FADE_MS = 5000;
 const THROTTLED_MS = 2500;
@@ -85,7 +86,8 @@ export class Turns {
   /** Whether one that took `taken` may work without waiting for its turn. */
   free(taken: number): boolean {
     if (taken <= TRIFLE_MS) return true;
-    return this.#waiting.size === 0 && this.#atOnce.value(this.#clock()) <= SLICE_MS;
+    const mostMs = this.alone(taken) ? ALONE_MS : SLICE_MS;
+    return this.#waiting.size === 0 && this.#atOnce.value(this.#clock()) <= mostMs;
   }
 
   /** Whether nobody else took more than a trifle of late. */
@@ -123,12 +125,15 @@ export class Turns {
   #give(): void {
     const begun = this.#clock();
     this.#giving = true;
-    do {
-      const seat = this.#first();
-      if (seat === null) break;
-      if (!seat.turn()) this.#waiting.delete(seat);
-    } while (this.#clock() - begun < SLICE_MS);
-    this.#giving = false;
+    try {
+      do {
+        const seat = this.#first();
+        if (seat === null) break;
+        if (!seat.turn()) this.#waiting.delete(seat);
+      } while (this.#clock() - begun < SLICE_MS);
+    } finally {
+      this.#giving = false;
+    }
     const [next] = this.#waiting;
     if (next !== undefined) this.waits(next);
   }
