@@ -139,7 +139,7 @@ export class AbsentPages {
   }
 
   #forgetFound(): void {
-    this.#marks.clear();
+    if (this.#marks.size > 0) this.#marks.clear();
     this.#last = null;
   }
 
