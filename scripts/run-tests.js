@@ -3,6 +3,7 @@
 // the linters run beside them, and are one test.
 import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
+import { inspect } from 'node:util';
 import { Parser } from 'tap-parser';
 
 /** Of two processors: while one test waits for a guest or a timer, another one has its turn. */
@@ -45,7 +46,7 @@ function follow(parser, path, counts) {
       console.log(`skip ${[...path, result.name].join(' > ')}: ${result.skip || result.todo}`);
     } else if (!isChild && !result.ok) {
       console.log(`FAIL ${[...path, result.name].join(' > ')}`);
-      if (result.diag) console.log(JSON.stringify(result.diag, null, 2));
+      if (result.diag) console.log(inspect(result.diag, { depth: null, maxStringLength: null }));
     }
   });
   parser.on('complete', (results) => {

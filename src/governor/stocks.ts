@@ -27,7 +27,7 @@ export class Stocks {
   /** By the size of their pages. */
   readonly #pools = new Map<number, Stock>();
   /** The stock of each VM by its name. */
-  #homes = new Map<string, Stock>();
+  readonly #homes = new Map<string, Stock>();
 
   /** `folder` is that of the kernel's pools. */
   constructor(ram: StockView, folder: string, troubles: Troubles) {
@@ -48,12 +48,16 @@ export class Stocks {
 
   /** Puts each VM into its stock; the rows of the rosters are these VMs from now on. */
   divide(vms: readonly SeenVm[]): Division {
-    const before = this.#homes;
-    this.#homes = new Map(
-      vms.map(({ vm, figures }) => [vm.name, this.#home(figures.pool?.pageBytes ?? null)]),
-    );
-    const gone = [...before.keys()].filter((name) => !this.#homes.has(name));
-    const moved = vms.filter(({ vm: { name } }) => before.has(name) && before.get(name) !== this.of(name));
+    const moved: SeenVm[] = [];
+    for (const seen of vms) {
+      const home = this.#home(seen.figures.pool?.pageBytes ?? null);
+      const before = this.#homes.get(seen.vm.name);
+      if (before === home) continue;
+      if (before !== undefined) moved.push(seen);
+      this.#homes.set(seen.vm.name, home);
+    }
+    const gone = this.#homes.size > vms.length ? this.#namesBeside(vms) : [];
+    for (const name of gone) this.#homes.delete(name);
     const members = [this.ram, ...this.pools].map((stock) => {
       const own = this.#pools.size === 0 ? vms : vms.filter(({ vm }) => this.of(vm.name) === stock);
       stock.roster.follow(own.map(({ vm }) => vm.name));
@@ -66,6 +70,11 @@ export class Stocks {
       gone,
       moved,
     };
+  }
+
+  #namesBeside(vms: readonly SeenVm[]): string[] {
+    const names = new Set(vms.map(({ vm }) => vm.name));
+    return [...this.#homes.keys()].filter((name) => !names.has(name));
   }
 
   /** Looks at the memory of each pool. */

@@ -81,8 +81,7 @@ export class TableReader {
     table.currentBytes[row] = Math.max(cgroup?.currentBytes ?? 0, allocatedBytes + overheadBytes);
     table.availableBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_AVAIL');
     table.freeBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_MEMFREE');
-    const stalls = [cgroup?.pressurePercent ?? NaN, readings.stallPercent(stats)];
-    table.stallPercent[row] = Math.max(...stalls.filter((share) => share >= 0), 0);
+    table.stallPercent[row] = Math.max(cgroup?.pressurePercent || 0, readings.stallPercent(stats) || 0);
   }
 
   #readingsOf({ name, cgroup }: GovernedVm): VmReadings {

@@ -4,9 +4,10 @@
  * pin memory; src/governor calls meminfo and pressure at each tick. host-paths says where the files are, so that tests can
  * have others; service-manager asks systemd for its version.
  */
-import { closeSync, constants, openSync, promises, readFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, promises, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { LIMIT_NAMES, LIMITS, type LimitField } from '../../protocol/control/limits.js';
+import { readKernelFile } from '../os/file.js';
 import { HOST_PATHS } from './host-paths.js';
 import { DEFAULT_THRESHOLD, PressureTrigger, readPressure, type Pressure } from './pressure.js';
 
@@ -141,7 +142,7 @@ export class Cgroup {
 
   #text(file: string): string | undefined {
     try {
-      return readFileSync(join(this.folder, file), 'latin1');
+      return readKernelFile(join(this.folder, file));
     } catch (error) {
       if (isGone(error)) return undefined;
       throw error;

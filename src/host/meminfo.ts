@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { readKernelFile } from '../os/file.js';
 import { HOST_PATHS } from './host-paths.js';
 import { readPressure, type Pressure, DEFAULT_THRESHOLD, PressureTrigger } from './pressure.js';
 
@@ -21,7 +21,7 @@ export class HostMemory {
 
   /** Throws when /proc/meminfo cannot be read or lacks what every kernel since 3.14 has. */
   read(): HostReading {
-    const text = readFileSync(join(this.#proc, 'meminfo'), 'latin1');
+    const text = readKernelFile(join(this.#proc, 'meminfo'));
     return {
       totalBytes: bytesOf(text, 'MemTotal'),
       availableBytes: bytesOf(text, 'MemAvailable'),

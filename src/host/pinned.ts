@@ -1,4 +1,5 @@
-import { opendirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { opendirSync, readlinkSync, statSync } from 'node:fs';
+import { readKernelFile } from '../os/file.js';
 import { codeOf } from './host-paths.js';
 
 /** A process may have as many files open as it likes; no more are looked at. */
@@ -66,7 +67,7 @@ export function findPinning(pid: number, proc?: string): PinSearch {
 /** Whether this kernel has a driver whose files pin memory. None is unloaded while such a file is open. */
 export function mayPin(proc = '/proc'): boolean {
   try {
-    return ['misc', 'devices'].some((list) => PINNING_DRIVER.test(readFileSync(`${proc}/${list}`, 'latin1')));
+    return ['misc', 'devices'].some((list) => PINNING_DRIVER.test(readKernelFile(`${proc}/${list}`)));
   } catch {
     return true;
   }

@@ -1,4 +1,5 @@
-import { closeSync, constants, openSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
+import { readKernelFile } from '../os/file.js';
 import { Poller, PRIORITIZED } from '../os/poller.js';
 import { codeOf } from './host-paths.js';
 
@@ -36,7 +37,7 @@ export function parsePressure(text: string): Pressure | null {
 /** Null when the kernel counts none (`psi=0`), or the file is gone. */
 export function readPressure(path: string): Pressure | null {
   try {
-    return parsePressure(readFileSync(path, 'latin1'));
+    return parsePressure(readKernelFile(path));
   } catch {
     return null;
   }

@@ -139,7 +139,7 @@ export class AbsentPages {
   }
 
   #forgetFound(): void {
-    this.#marks = new Map();
+    this.#marks.clear();
     this.#last = null;
   }
 

@@ -69,6 +69,7 @@ export class GuestMemory {
    * several places counts as if all of it were where most of it is; of two places with as much, a pool comes before the RAM.
    */
   get poolPageBytes(): number | null {
+    if (this.#regions.every(({ missing }) => missing === null)) return null;
     const bytes = new Map<number | null, number>();
     for (const { discardable, missing, file, sizeBytes } of this.#regions) {
       if (!discardable) continue;

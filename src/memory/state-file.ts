@@ -56,13 +56,13 @@ export interface Area {
  * so the record changes by one store of COMMIT, after everything it stands for was written to the slot not in use.
  * That message was answered is one fact with what it changed: commit() names the bytes of the message and of its reply.
  * What happens next (the message is taken from its socket, the reply goes out) the kernel counts by itself: in the
- * socket's SO_PEEK_OFF and in the file's offset.
+ * socket's SO_PEEK_OFF, which begins at takes(), and in the file's offset.
  *
- *      0  magic, layout version        384  totals: 8 doubles
- *     64  COMMIT: which slot counts    512  rings: two words each
- *    128  two slots                   4096  two records
- *    256  last message taken              …  replies
- *    320  words: 16 of 32 bits            …  areas
+ *      0  magic, layout version                        384  totals: 8 doubles
+ *     64  COMMIT: which slot counts                    512  rings: two words each
+ *    128  two slots                                   4096  two records
+ *    256  last message taken; last begun, from where     …  replies
+ *    320  words: 16 of 32 bits                           …  areas
  */
 export class StateFile {
   readonly fd: number;
@@ -73,11 +73,14 @@ export class StateFile {
   readonly #mapping: Mapping;
   readonly #head: Uint8Array;
   readonly #commit: Int32Array;
+  /** Of the last message that was taken: its SEQ. Of the last that was begun: its SEQ, and SO_PEEK_OFF before. */
   readonly #consumed: Int32Array;
   readonly #slots: readonly [Uint32Array, Uint32Array];
   readonly #areas: Area[] = [];
   /** Of the next commit, where it is not the last one's. */
   #staged: { at: number; length: number; crc: number } | null = null;
+  /** Of the file: the first byte that was not sent. */
+  #offset = OUTBOX;
 
   private constructor(fd: number, mapping: Mapping) {
     this.fd = fd;
@@ -85,7 +88,7 @@ export class StateFile {
     const head = mapping.view(0, HEAD_BYTES);
     this.#head = new Uint8Array(head);
     this.#commit = new Int32Array(head, COMMIT, 1);
-    this.#consumed = new Int32Array(head, CONSUMED, 1);
+    this.#consumed = new Int32Array(head, CONSUMED, 3);
     this.#slots = [
       new Uint32Array(head, SLOT, SLOT_WORDS),
       new Uint32Array(head, SLOT + SLOT_BYTES, SLOT_WORDS),
@@ -164,20 +167,35 @@ export class StateFile {
     return true;
   }
 
+  /** The message of the last commit is about to be taken from its socket, of which `peekedBytes` were looked at. */
+  takes(peekedBytes: number): void {
+    Atomics.store(this.#consumed, 2, peekedBytes);
+    Atomics.store(this.#consumed, 1, this.#seq);
+  }
+
+  /** What takes() was told of the message of the last commit; null when it was not begun. */
+  get taking(): number | null {
+    return Atomics.load(this.#consumed, 1) === this.#seq ? Atomics.load(this.#consumed, 2) : null;
+  }
+
   /** The message of the last commit is not in its socket any more. */
   messageTaken(): void {
-    Atomics.store(this.#consumed, 0, (this.#slot[SEQ] ?? 0) | 0);
+    Atomics.store(this.#consumed, 0, this.#seq);
   }
 
   /** The bytes of a message that was acted upon and may still be in its socket. */
   get untaken(): number {
-    const slot = this.#slot;
-    return Atomics.load(this.#consumed, 0) === ((slot[SEQ] ?? 0) | 0) ? 0 : (slot[CONSUME_BYTES] ?? 0);
+    return Atomics.load(this.#consumed, 0) === this.#seq ? 0 : (this.#slot[CONSUME_BYTES] ?? 0);
   }
 
   /** How many bytes of replies have yet to be sent, from the file's offset on. */
   get unsentBytes(): number {
-    return Math.max(0, (this.#slot[OUT_END] ?? 0) - fileOffset(this.fd));
+    return Math.max(0, (this.#slot[OUT_END] ?? 0) - this.#offset);
+  }
+
+  /** So many bytes more of them were sent from the file, which moved its offset. */
+  sent(lenBytes: number): void {
+    this.#offset += lenBytes;
   }
 
   /** Whether it is time for rewind(). */
@@ -190,6 +208,7 @@ export class StateFile {
     const { [CONSUME_BYTES]: consumeBytes = 0, [SEQ]: seq = 0 } = this.#slot;
     this.#write(seq, consumeBytes, OUTBOX);
     setFileOffset(this.fd, OUTBOX);
+    this.#offset = OUTBOX;
   }
 
   /** An area that reads as zeros. `lenBytes` a multiple of 4096. */
@@ -247,6 +266,10 @@ export class StateFile {
     return this.#slots[Atomics.load(this.#commit, 0) & 1 ? 1 : 0];
   }
 
+  get #seq(): number {
+    return (this.#slot[SEQ] ?? 0) | 0;
+  }
+
   #add(area: Area): Area {
     this.#areas.push(area);
     this.#areas.sort((a, b) => a.offset - b.offset);
@@ -294,7 +317,8 @@ export class StateFile {
     if (outEnd < OUTBOX || outEnd > HEAD_BYTES) throw new StateError(`replies up to ${outEnd}`);
     // rewind() commits first.
     if (fileOffset(this.fd) > outEnd) setFileOffset(this.fd, OUTBOX);
-    if (fileOffset(this.fd) < OUTBOX) throw new StateError('its offset is before the replies');
+    this.#offset = fileOffset(this.fd);
+    if (this.#offset < OUTBOX) throw new StateError('its offset is before the replies');
   }
 }
 

@@ -15,7 +15,7 @@
 
 /* Completions that may wait before they are collected, all at once. */
 #define AIO_EVENTS 64
-/* A write that lasts from one tick to the next blocks. */
+/* For so long a write may block. */
 #define TICK_NS (50 * 1000 * 1000)
 /* Node, libuv and V8 use no real-time signal. */
 #define TICK_SIGNAL (SIGRTMIN + 5)
@@ -32,6 +32,13 @@ static void tick_later(struct bd_signaller *signaller)
 	struct itimerspec once = { .it_value = { .tv_nsec = TICK_NS } };
 
 	signaller->ticking = timer_settime(signaller->timer, 0, &once, NULL) == 0;
+}
+
+static int has_room(int fd)
+{
+	struct pollfd state = { .fd = fd, .events = POLLOUT };
+
+	return poll(&state, 1, 0) == 1 && (state.revents & POLLOUT);
 }
 
 /*
@@ -52,13 +59,13 @@ static void on_tick(int number, siginfo_t *info, void *context)
 	(void)context;
 	signaller->ticking = 0;
 	if (signaller->fd >= 0) {
-		if (!signaller->moved && signaller->sent == signaller->sent_at_tick) {
+		/* A thread that has to wait for a processor in the middle of a write is not blocked. */
+		if (!signaller->moved && !has_room(signaller->fd)) {
 			signaller->moved = dup3(signaller->fd, signaller->slot, O_CLOEXEC) >= 0 &&
 					   dup3(signaller->spare, signaller->fd, O_CLOEXEC) >= 0;
 		}
 		tick_later(signaller);
 	}
-	signaller->sent_at_tick = signaller->sent;
 	errno = before;
 }
 
@@ -68,7 +75,6 @@ static void on_tick(int number, siginfo_t *info, void *context)
  */
 static int signal_by_aio(unsigned long aio, int fd)
 {
-	struct pollfd state = { .fd = fd, .events = POLLOUT };
 	struct iocb request = {
 		.aio_lio_opcode = IOCB_CMD_PREAD,
 		.aio_fildes = (uint32_t)fd,
@@ -80,7 +86,7 @@ static int signal_by_aio(unsigned long aio, int fd)
 	struct timespec at_once = { 0 };
 	long submitted;
 
-	if (poll(&state, 1, 0) != 1 || !(state.revents & POLLOUT))
+	if (!has_room(fd))
 		return 0;
 	submitted = syscall(SYS_io_submit, aio, 1, requests);
 	if (submitted < 0 && errno == EAGAIN) {
@@ -126,7 +132,6 @@ static int signal_by_write(struct bd_signaller *signaller, int fd)
 
 	if (!signaller->ticking && signaller->timed)
 		tick_later(signaller);
-	signaller->sent++;
 	signaller->fd = fd;
 	written = write(fd, &one, sizeof(one));
 	signaller->fd = -1;

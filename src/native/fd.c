@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 int bd_close(int fd)
@@ -37,6 +38,14 @@ int64_t bd_set_offset(int fd, off_t offset)
 {
 	offset = lseek(fd, offset, SEEK_SET);
 	return offset < 0 ? -errno : offset;
+}
+
+int64_t bd_allocated(int fd)
+{
+	struct stat info;
+
+	/* In units of 512 bytes, whatever the file system's own are (inode(7)). */
+	return fstat(fd, &info) < 0 ? -errno : (int64_t)info.st_blocks * 512;
 }
 
 /* mm/memfd.c, memfd_get_seals: shmem and hugetlbfs have seals, also where none may be set; no file system is asked. */

@@ -28,6 +28,14 @@ NATIVE(setOffset)
 	return glue_result(&call, call.bad ? 0 : bd_set_offset(fd, offset));
 }
 
+NATIVE(allocated)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+
+	return glue_result(&call, call.bad ? 0 : bd_allocated(fd));
+}
+
 NATIVE(isMemory)
 {
 	BEGIN;
@@ -87,7 +95,7 @@ NATIVE(seal)
 napi_status glue_export_fd(napi_env env, napi_value exports)
 {
 	static const napi_property_descriptor functions[] = {
-		EXPORT(close), EXPORT(offset), EXPORT(setOffset), EXPORT(isMemory), EXPORT(punch), EXPORT(duplicate),
+		EXPORT(close), EXPORT(offset), EXPORT(setOffset), EXPORT(allocated), EXPORT(isMemory), EXPORT(punch), EXPORT(duplicate),
 		EXPORT(setNonBlocking), EXPORT(memfd), EXPORT(seal),
 	};
 

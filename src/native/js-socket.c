@@ -146,7 +146,7 @@ NATIVE(sendDescriptor)
 	return glue_result(&call, call.bad ? 0 : bd_send(fd, "", 0, &passed, 1));
 }
 
-/* peek(fd, bytes, at, length, fds): as receive(), from the `at`th byte in the socket to the `at`th of the array. */
+/* peek(fd, bytes, offset, length, fds): as receive(), of the bytes behind those that were looked at. */
 NATIVE(peek)
 {
 	size_t length, room;
@@ -154,30 +154,37 @@ NATIVE(peek)
 	BEGIN;
 	int fd = glue_fd(&call, 0);
 	uint8_t *into = glue_bytes(&call, 1, &length);
-	size_t at = (size_t)glue_number(&call, 2, BD_CONSUMING - 1);
 	int32_t *fds = glue_array(&call, 4, napi_int32_array, &room);
 
 	call.bad |= room < BD_MAX_FDS + 1 || length == 0;
-	return glue_result(&call, call.bad ? 0 : bd_peek(fd, at, into, length, fds + 1, fds));
+	return glue_result(&call, call.bad ? 0 : bd_peek(fd, into, length, fds + 1, fds));
 }
 
 NATIVE(consume)
 {
 	BEGIN;
 	int fd = glue_fd(&call, 0);
-	int64_t length = glue_number(&call, 1, BD_CONSUMING - 1);
+	int64_t length = glue_number(&call, 1, INT32_MAX);
 
 	return glue_result(&call, call.bad ? 0 : bd_consume(fd, (size_t)length));
 }
 
-/* unconsumed(fd): what a consume() that was cut short left, or -1 when none was begun. */
-NATIVE(unconsumed)
+/* peekOffset(fd): what was looked at and not taken, or a negative number. */
+NATIVE(peekOffset)
 {
 	BEGIN;
 	int fd = glue_fd(&call, 0);
-	int offset = call.bad ? 0 : bd_peek_offset(fd);
 
-	return glue_result(&call, offset < BD_CONSUMING ? -1 : offset - BD_CONSUMING);
+	return glue_result(&call, call.bad ? 0 : bd_peek_offset(fd));
+}
+
+NATIVE(setPeekOffset)
+{
+	BEGIN;
+	int fd = glue_fd(&call, 0);
+	int64_t offset = glue_number(&call, 1, INT32_MAX);
+
+	return glue_result(&call, call.bad ? 0 : bd_set_peek_offset(fd, (int)offset));
 }
 
 NATIVE(hungUp)
@@ -212,7 +219,7 @@ napi_status glue_export_socket(napi_env env, napi_value exports)
 		EXPORT(listen), EXPORT(connect), EXPORT(datagramConnect), EXPORT(datagramBind),
 		EXPORT(boundPath), EXPORT(accept), EXPORT(acceptAndTell), EXPORT(socketPair),
 		EXPORT(isListening), EXPORT(peerPid), EXPORT(receive), EXPORT(send), EXPORT(sendDescriptor),
-		EXPORT(peek), EXPORT(consume), EXPORT(unconsumed), EXPORT(hungUp), EXPORT(sendFile),
+		EXPORT(peek), EXPORT(consume), EXPORT(peekOffset), EXPORT(setPeekOffset), EXPORT(hungUp), EXPORT(sendFile),
 		EXPORT(unread),
 	};
 

@@ -41,20 +41,20 @@ int bd_datagram_bind(const char *path);
 
 /*
  * Messages that are looked at before they are taken, so that a process that ends in between loses none: the next one
- * finds them in the socket. SO_PEEK_OFF lives as long as the socket; while bytes are taken, the kernel counts it
- * down to BD_CONSUMING. So it tells how many of a message's bytes are still to be taken.
+ * finds them in the socket. SO_PEEK_OFF lives as long as the socket. The kernel counts it up by what is looked at and down
+ * by what is taken (sk_peek_offset_fwd, sk_peek_offset_bwd), so that it tells whether a message was taken.
  */
-enum { BD_CONSUMING = 1 << 20 };
 /*
- * The bytes from the `at`th on that have come, up to `length`, as bd_receive() hands them over, with copies of the fds. It
+ * The bytes behind those that were looked at, up to `length`, as bd_receive() hands them over, with copies of the fds. It
  * ends behind the first bytes that fds came with, which may be those of a later message, also where `length` would end
- * before.
+ * before. Comes after bd_set_peek_offset().
  */
-ssize_t bd_peek(int fd, size_t at, void *into, size_t length, int32_t *fds, int32_t *count);
+ssize_t bd_peek(int fd, void *into, size_t length, int32_t *fds, int32_t *count);
 /* Takes bytes that were looked at. */
 int bd_consume(int fd, size_t length);
-/* BD_CONSUMING and what is left to be taken, or less when nothing is being taken. */
+/* How many bytes were looked at and not taken; -1 when nobody began to look. */
 int bd_peek_offset(int fd);
+int bd_set_peek_offset(int fd, int offset);
 /* Whether the peer sends no more. */
 int bd_hung_up(int fd);
 /* Sends from a file, from its offset on. The kernel moves that by what it sent: a count that outlives the process. */
@@ -71,8 +71,10 @@ int bd_set_nonblocking(int fd);
 /* The offset of an open file, whoever has it open. */
 int64_t bd_offset(int fd);
 int64_t bd_set_offset(int fd, off_t offset);
-/* Frees that part of a file; it reads as zeros then. */
+/* The bytes that a file takes up. */
+int64_t bd_allocated(int fd);
 int bd_is_memory(int fd);
+/* Frees that part of a file; it reads as zeros then. */
 int bd_punch(int fd, off_t offset, off_t length);
 
 /* mapping.c: shared file mappings. */
@@ -116,9 +118,8 @@ struct bd_signaller {
 	timer_t timer;
 	int opened, timed, spare, slot;
 	volatile sig_atomic_t ticking, moved, fd;
-	volatile unsigned int sent, sent_at_tick;
 };
-/* Blocks for two ticks at most, once: 1 when the counter was raised, 0 when it is full or the fd takes nothing. */
+/* Blocks for a tick or two, once: 1 when the counter was raised, 0 when it is full or the fd takes nothing. */
 int bd_eventfd_signal(struct bd_signaller *signaller, int fd);
 void bd_signaller_close(struct bd_signaller *signaller);
 /* Never blocks: the counter, or 0 when there was nothing. */

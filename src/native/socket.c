@@ -291,27 +291,20 @@ ssize_t bd_send(int fd, const void *from, size_t length, const int32_t *fds, siz
 	return sent < 0 ? -errno : sent;
 }
 
-static int set_peek_offset(int fd, int offset)
+int bd_set_peek_offset(int fd, int offset)
 {
 	return setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)) < 0 ? -errno : 0;
 }
 
-ssize_t bd_peek(int fd, size_t at, void *into, size_t length, int32_t *fds, int32_t *count)
+ssize_t bd_peek(int fd, void *into, size_t length, int32_t *fds, int32_t *count)
 {
-	ssize_t got = set_peek_offset(fd, at > 0 ? (int)at : -1);
-
-	*count = 0;
-	if (got == 0)
-		got = receive(fd, into, length, fds, count, MSG_PEEK);
-	if (at > 0)
-		set_peek_offset(fd, -1);
-	return got;
+	return receive(fd, into, length, fds, count, MSG_PEEK);
 }
 
 int bd_consume(int fd, size_t length)
 {
 	char scratch[4096];
-	int error = set_peek_offset(fd, BD_CONSUMING + (int)length);
+	int error = 0;
 
 	while (error == 0 && length > 0) {
 		ssize_t got = recv(fd, scratch, length < sizeof(scratch) ? length : sizeof(scratch), MSG_DONTWAIT);
@@ -333,7 +326,7 @@ int bd_peek_offset(int fd)
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &offset, &length) < 0)
 		return -errno;
-	return offset < 0 ? 0 : offset;
+	return offset;
 }
 
 int bd_hung_up(int fd)

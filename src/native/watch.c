@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <uv.h>
 
 #define KIND_WATCH 0x77617463u
@@ -17,7 +18,8 @@ struct watch {
 	napi_ref callback;
 	napi_async_context context;
 	int fd;
-	int drains;
+	int counter;
+	int edge;
 	int closing;
 	int owners;
 };
@@ -56,6 +58,17 @@ static void finalize_watch(napi_env env, void *data, void *hint)
 	release_watch(data);
 }
 
+/*
+ * A counter that is watched for edges need not be read: each write is told of once (eventfd_write wakes epoll also when the
+ * counter was not zero). libuv watches levels alone, and leaves alone what it has registered.
+ */
+static int watch_edges(struct watch *watch)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.fd = watch->fd };
+
+	return epoll_ctl(uv_backend_fd(watch->poll.loop), EPOLL_CTL_MOD, watch->fd, &event) == 0;
+}
+
 static void watch_ready(uv_poll_t *poll, int status, int events)
 {
 	struct watch *watch = poll->data;
@@ -64,8 +77,10 @@ static void watch_ready(uv_poll_t *poll, int status, int events)
 	if (status < 0)
 		/* libuv calls every error EBADF, and stops. */
 		numbers[1] = -bd_pending_error(watch->fd);
-	else if (watch->drains)
+	else if (watch->counter && !watch->edge) {
 		bd_eventfd_drain(watch->fd);
+		watch->edge = watch_edges(watch);
+	}
 	glue_call_back(watch->env, watch->context, watch->callback, 2, numbers);
 }
 
@@ -90,7 +105,7 @@ static int start_watch(struct watch *watch, napi_value callback, int events)
 	return uv_poll_start(&watch->poll, events, watch_ready);
 }
 
-/* watch(fd, events, drains, callback): an external, or a negative errno. */
+/* watch(fd, events, counter, callback): an external, or a negative errno. */
 NATIVE(watch)
 {
 	napi_value result = NULL;
@@ -102,7 +117,7 @@ NATIVE(watch)
 	BEGIN;
 	int fd = glue_fd(&call, 0);
 	int events = events_argument(&call, 1);
-	int64_t drains = glue_number(&call, 2, 1);
+	int64_t counter = glue_number(&call, 2, 1);
 
 	napi_typeof(env, call.values[3], &type);
 	call.bad |= type != napi_function || napi_get_uv_event_loop(env, &loop) != napi_ok;
@@ -120,7 +135,7 @@ NATIVE(watch)
 	watch->poll.data = watch;
 	watch->env = env;
 	watch->fd = fd;
-	watch->drains = (int)drains;
+	watch->counter = (int)counter;
 	watch->owners = 1;
 	error = start_watch(watch, call.values[3], events);
 	if (error == 0 && napi_create_external(env, watch, finalize_watch, NULL, &result) == napi_ok) {

@@ -16,8 +16,8 @@ export function isEventFd(fd: number): boolean {
 }
 
 /**
- * Calls back when the counter was raised, having set it to zero before. Wake-ups coalesce: one callback may stand
- * for many. It does not own the fd; close() before the fd is closed.
+ * Calls back when the counter was raised. Wake-ups coalesce: one callback may stand for many. The counter is left as it is,
+ * but for the first one. It does not own the fd; close() before the fd is closed.
  */
 export class EventWatch {
   readonly #handle: WatchHandle;

@@ -42,9 +42,10 @@ interface Native {
   receive(fd: number, into: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   send(fd: number, from: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   sendDescriptor(fd: number, passed: number): number;
-  peek(fd: number, into: Uint8Array, at: number, length: number, fds: Int32Array): number;
+  peek(fd: number, into: Uint8Array, offset: number, length: number, fds: Int32Array): number;
   consume(fd: number, length: number): number;
-  unconsumed(fd: number): number;
+  peekOffset(fd: number): number;
+  setPeekOffset(fd: number, offset: number): number;
   hungUp(fd: number): number;
   sendFile(fd: number, file: number, length: number): number;
   unread(fd: number): number;
@@ -54,6 +55,7 @@ interface Native {
   close(fd: number): number;
   offset(fd: number): number;
   setOffset(fd: number, offset: number): number;
+  allocated(fd: number): number;
   isMemory(fd: number): number;
   punch(fd: number, offset: number, length: number): number;
   duplicate(fd: number): number;

@@ -36,10 +36,10 @@ export class Poller {
 export function watch(
   fd: number,
   events: number,
-  drains: boolean,
+  isCounter: boolean,
   callback: (events: number, status: number) => void,
 ): WatchHandle {
-  const handle = native.watch(fd, events, drains ? 1 : 0, callback);
+  const handle = native.watch(fd, events, isCounter ? 1 : 0, callback);
   if (typeof handle === 'number') throw new SystemError(-handle, 'poll', `fd ${fd}`);
   return handle;
 }

@@ -106,9 +106,9 @@ export function sendDescriptor(fd: number, passed: number): boolean {
 }
 
 /**
- * Looks at the bytes from the `at`th on without taking them; they go to the same place in `into`. Appends copies of fds
- * that came with them to `fdsOut`. It ends behind the first bytes that fds came with. Returns the number of bytes, 0
- * at the end of the stream, -1 when there are none yet.
+ * Looks at the bytes behind those that were looked at, without taking them; they go into `into` from `at` on. Appends copies
+ * of fds that came with them to `fdsOut`. It ends behind the first bytes that fds came with. Returns the number of
+ * bytes, 0 at the end of the stream, -1 when there are none yet. Comes after setPeekOffset().
  */
 export function peek(fd: number, at: number, into: Uint8Array, fdsOut: number[]): number {
   const got = native.peek(fd, into, at, into.length - at, received);
@@ -122,10 +122,18 @@ export function consume(fd: number, length: number): void {
   checked(native.consume(fd, length), 'recv');
 }
 
-/** The bytes that a consume() of a process that is gone did not take; null when it was not begun. */
-export function unconsumed(fd: number): number | null {
-  const rest = native.unconsumed(fd);
-  return rest < 0 ? null : rest;
+/**
+ * How many bytes of the socket were looked at and not taken, by whichever process: peek() counts it up, consume() down. Null
+ * where nobody has set it (SO_PEEK_OFF, socket(7)).
+ */
+export function peekOffset(fd: number): number | null {
+  const offset = native.peekOffset(fd);
+  return offset < 0 ? null : offset;
+}
+
+/** The next peek() begins so many bytes behind those that were taken. */
+export function setPeekOffset(fd: number, offset: number): void {
+  checked(native.setPeekOffset(fd, offset), 'setsockopt');
 }
 
 /** Whether the peer sends nothing any more. */

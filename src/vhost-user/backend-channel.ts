@@ -3,7 +3,7 @@ import { BackendRequest } from '../../protocol/vhost-user/requests.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Connection, type Message } from './connection.js';
 import { PlainOutbox } from './outbox.js';
-import { MESSAGE_MS, type Seat } from './turns.js';
+import type { Seat } from './turns.js';
 
 /**
  * The socket for messages that the backend begins (SET_BACKEND_REQ_FD), of which it sends one kind:
@@ -41,10 +41,7 @@ export class BackendChannel {
       mayRead: () => seat.may(this.#readOn),
       measure: (work: () => void) => seat.measure(work),
       ready: () => true,
-      message: (message: Message) => {
-        seat.charge(MESSAGE_MS);
-        this.#answered(message);
-      },
+      message: (message: Message) => this.#answered(message),
       closed: onClosed,
     };
     this.#connection = new Connection(fd, handler, this.#outbox, keeper);

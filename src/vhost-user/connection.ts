@@ -15,7 +15,7 @@ import { SystemError } from '../os/errors.js';
 import { closeFd } from '../os/fd.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Poller, READABLE, WRITABLE } from '../os/poller.js';
-import { consume, hungUp, peek } from '../os/socket.js';
+import { consume, hungUp, peek, setPeekOffset } from '../os/socket.js';
 import { OwnedFds, type FdBag } from './fd-bag.js';
 import type { Outbox } from './outbox.js';
 
@@ -60,8 +60,12 @@ export class Connection {
   readonly #keeper: FdKeeper;
   /** A message that is there as a whole, while it waits. */
   #next: { header: Header; fds: number[] } | null = null;
-  /** For the longest message, and one byte that tells that another one follows. */
-  readonly #buffer = new Uint8Array(HEADER_BYTES + MAX_PAYLOAD_BYTES + 1);
+  /** What was looked at, from `#at` to `#end`, and not taken yet: the message at hand and those after it. */
+  readonly #buffer = new Uint8Array(HEADER_BYTES + MAX_PAYLOAD_BYTES);
+  #at = 0;
+  #end = 0;
+  /** Descriptors that came with the bytes before `end`, and belong to the message that these are part of. */
+  #came: { fd: number; end: number }[] = [];
   #rest: NodeJS.Timeout | null = null;
   #blocked = false;
   #open = true;
@@ -70,6 +74,7 @@ export class Connection {
 
   /** Owns `fd` and `outbox` from then on. `waiting`: nothing is read before readOn(). */
   constructor(fd: number, handler: ConnectionHandler, outbox: Outbox, keeper: FdKeeper, waiting = false) {
+    setPeekOffset(fd, 0);
     this.#fd = fd;
     this.#handler = handler;
     this.#outbox = outbox;
@@ -95,8 +100,10 @@ export class Connection {
   /** Of the message at hand: takes it from the socket for good. Null: it has no reply. */
   answer({ request }: Message, payload: Uint8Array | null): void {
     if (!this.#open) return;
+    const peekedBytes = this.#end - this.#at;
     const lenBytes = this.#take();
-    this.#outbox.answer(lenBytes, payload === null ? null : encodeMessage(request, FLAG_REPLY, payload));
+    const reply = payload === null ? null : encodeMessage(request, FLAG_REPLY, payload);
+    this.#outbox.answer(lenBytes, reply, peekedBytes);
     consume(this.#fd, lenBytes);
     this.#outbox.messageTaken();
     this.#flush();
@@ -115,6 +122,7 @@ export class Connection {
     this.#poller.close();
     if (this.#rest !== null) clearTimeout(this.#rest);
     closeAll(this.#next?.fds ?? []);
+    this.#forget();
   }
 
   /** Goes on with the request that had to wait. */
@@ -160,14 +168,15 @@ export class Connection {
       this.#next ??= this.#look();
       if (this.#next === null) return;
       const again = (): void => this.readOn();
-      const { request, payloadBytes } = this.#next.header;
-      const payload = this.#buffer.subarray(HEADER_BYTES, HEADER_BYTES + payloadBytes);
-      if (!this.#keeper.whenSafe(again) || !this.#handler.ready(request, payload)) {
+      const { header } = this.#next;
+      if (!this.#keeper.whenSafe(again) || !this.#handler.ready(header.request, this.#payload(header))) {
         this.#wait();
         return;
       }
       this.#outbox.makeRoom(this.#fd);
-      this.#dispatch(this.#next.header, this.#next.fds.splice(0));
+      this.#dispatch(header, this.#next.fds.splice(0));
+      // Another look would find nothing, most of the time; where there is more, the poller says so.
+      if (this.#at === this.#end) return;
     }
   };
 
@@ -178,45 +187,58 @@ export class Connection {
 
   /** The next message, when all of it has come. */
   #look(): { header: Header; fds: number[] } | null {
-    const fds: number[] = [];
-    for (let filled = 0; ;) {
-      const came: number[] = [];
-      const got = peek(this.#fd, filled, this.#buffer, came);
-      if (filled === 0 && got < 0) return null;
-      if (filled === 0 && got === 0) {
-        this.#fail(null);
-        return null;
-      }
-      filled += Math.max(0, got);
-      const header = filled < HEADER_BYTES ? null : decodeHeader(this.#buffer);
+    for (;;) {
+      const there = this.#end - this.#at;
+      const header = there < HEADER_BYTES ? null : decodeHeader(this.#buffer.subarray(this.#at));
+      if (header !== null) checkHeader(header);
       const wanted = HEADER_BYTES + (header?.payloadBytes ?? 0);
-      // Looking ends behind the first bytes that fds came with: here, those of a later message.
-      if (filled > wanted) closeAll(came);
-      fds.push(...came.splice(0));
-      if (header !== null) this.#check(header, fds);
-      if (header !== null && filled >= wanted) {
-        for (const fd of fds) this.#keeper.keep(fd);
-        return { header, fds };
-      }
+      if (header !== null && there >= wanted) return { header, fds: this.#fdsBefore(this.#at + wanted) };
+      if (this.#came.length > MAX_FDS) throw tooManyFds();
+      const got = this.#lookFurther();
       if (got > 0) continue;
-      closeAll(fds);
-      this.#awaitRest();
+      if (there > 0) this.#awaitRest();
+      else if (got === 0) this.#fail(null);
       return null;
     }
   }
 
-  #check(header: Header, fds: number[]): void {
-    try {
-      checkHeader(header);
-      if (fds.length > MAX_FDS) throw new FrontendError(`more than ${MAX_FDS} fds in one message`);
-    } catch (error) {
-      closeAll(fds);
-      throw error;
-    }
+  /** Looks at bytes behind those in the buffer; returns their number, 0 at the end of the stream, -1 when there are none yet. */
+  #lookFurther(): number {
+    this.#buffer.copyWithin(0, this.#at, this.#end);
+    for (const came of this.#came) came.end -= this.#at;
+    this.#end -= this.#at;
+    this.#at = 0;
+    const fds: number[] = [];
+    const got = peek(this.#fd, this.#end, this.#buffer, fds);
+    this.#end += Math.max(0, got);
+    for (const fd of fds) this.#came.push({ fd, end: this.#end });
+    return got;
+  }
+
+  /** Descriptors of the message that ends there. */
+  #fdsBefore(end: number): number[] {
+    const fds = this.#came.filter((came) => came.end <= end).map(({ fd }) => fd);
+    if (fds.length > MAX_FDS) throw tooManyFds();
+    this.#came = this.#came.slice(fds.length);
+    for (const fd of fds) this.#keeper.keep(fd);
+    return fds;
+  }
+
+  /** What was looked at is looked at anew. */
+  #forget(): void {
+    for (const { fd } of this.#came.splice(0)) closeFd(fd);
+    this.#at = 0;
+    this.#end = 0;
+  }
+
+  #payload({ payloadBytes }: Header): Uint8Array {
+    return this.#buffer.subarray(this.#at + HEADER_BYTES, this.#at + HEADER_BYTES + payloadBytes);
   }
 
   #awaitRest(): void {
     if (hungUp(this.#fd)) throw new FrontendError('connection ended in the middle of a message');
+    this.#forget();
+    setPeekOffset(this.#fd, 0);
     this.#rest ??= setTimeout(() => {
       this.#rest = null;
       this.#guard(() => {
@@ -227,8 +249,9 @@ export class Connection {
     this.#watch();
   }
 
-  #dispatch({ request, flags, payloadBytes }: Header, received: number[]): void {
-    const payload = this.#buffer.subarray(HEADER_BYTES, HEADER_BYTES + payloadBytes);
+  #dispatch(header: Header, received: number[]): void {
+    const { request, flags } = header;
+    const payload = this.#payload(header);
     const fds = new OwnedFds(received);
     const message = {
       request,
@@ -247,9 +270,10 @@ export class Connection {
 
   /** The length of the message at hand, which is at hand no more. */
   #take(): number {
-    const payloadBytes = this.#next?.header.payloadBytes ?? 0;
+    const lenBytes = HEADER_BYTES + (this.#next?.header.payloadBytes ?? 0);
     this.#next = null;
-    return HEADER_BYTES + payloadBytes;
+    this.#at += lenBytes;
+    return lenBytes;
   }
 
   #flush(): void {
@@ -268,6 +292,10 @@ export class Connection {
 
 function closeAll(fds: number[]): void {
   for (const fd of fds.splice(0)) closeFd(fd);
+}
+
+function tooManyFds(): FrontendError {
+  return new FrontendError(`more than ${MAX_FDS} fds in one message`);
 }
 
 /** A peer that was killed may leave replies unread. */

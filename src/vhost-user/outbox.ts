@@ -1,6 +1,9 @@
 import { FrontendError } from '../memory/errors.js';
 import type { StateFile } from '../memory/state-file.js';
-import { allRead, consume, send, sendFile, unconsumed } from '../os/socket.js';
+import { allRead, consume, peekOffset, send, sendFile, setPeekOffset } from '../os/socket.js';
+
+/** Builds before 0.2 set SO_PEEK_OFF to so much more than what they were about to take, and looked from -1 on. */
+const OLDER_TAKES = 2 ** 20;
 
 /** What was sent and not taken yet may be so much; a peer that asks without reading is cut off. */
 const MAX_BACKLOG_BYTES = 64 * 1024;
@@ -10,10 +13,10 @@ export interface Outbox {
   /** Comes before each message is acted upon: whoever asks again has read, by now, what it was answered. */
   makeRoom(fd: number): void;
   /**
-   * A message of `lenBytes` was acted upon, with this reply, if any; messageTaken() follows. Throws FrontendError when
-   * the peer does not read.
+   * A message of `lenBytes` was acted upon, with this reply, if any; messageTaken() follows when it was taken from its
+   * socket, of which `peekedBytes` were looked at before. Throws FrontendError when the peer does not read.
    */
-  answer(lenBytes: number, reply: Uint8Array | null): void;
+  answer(lenBytes: number, reply: Uint8Array | null, peekedBytes: number): void;
   messageTaken(): void;
   /** Sends what can be sent; false when something is left. */
   flush(fd: number): boolean;
@@ -64,18 +67,30 @@ export class KeptOutbox implements Outbox {
   /** `fd`: the socket, as another process may have left it. */
   constructor(state: StateFile, fd: number) {
     this.#state = state;
-    if (state.untaken === 0) return;
-    const rest = unconsumed(fd) ?? state.untaken;
-    if (rest > 0) consume(fd, rest);
-    state.messageTaken();
+    if (state.untaken > 0) {
+      consume(fd, this.#untaken(fd));
+      state.messageTaken();
+    }
+  }
+
+  /** What of the last message is still in the socket. It stays known, should this process end as well. */
+  #untaken(fd: number): number {
+    const { untaken, taking } = this.#state;
+    const offset = peekOffset(fd) ?? -1;
+    if (offset >= OLDER_TAKES) return offset - OLDER_TAKES;
+    if (taking !== null) return offset - (taking - untaken);
+    setPeekOffset(fd, untaken);
+    this.#state.takes(untaken);
+    return untaken;
   }
 
   makeRoom(fd: number): void {
     if (this.#state.outboxFills && this.#state.unsentBytes === 0 && allRead(fd)) this.#state.rewind();
   }
 
-  answer(lenBytes: number, reply: Uint8Array | null): void {
+  answer(lenBytes: number, reply: Uint8Array | null, peekedBytes: number): void {
     if (!this.#state.commit(lenBytes, reply)) throw new FrontendError('frontend does not read its replies');
+    this.#state.takes(peekedBytes);
   }
 
   messageTaken(): void {
@@ -86,6 +101,7 @@ export class KeptOutbox implements Outbox {
     for (let rest = this.#state.unsentBytes; rest > 0;) {
       const sent = sendFile(fd, this.#state.fd, rest);
       if (sent < 0) return false;
+      this.#state.sent(sent);
       rest -= sent;
     }
     return true;

@@ -28,7 +28,7 @@ import {
   type RequestObserver,
 } from './requests.js';
 import { foundRegion, hex, regionRecord, type SessionRecord } from './session-record.js';
-import { MESSAGE_MS, TURNS, type Seat, type Turns } from './turns.js';
+import { TURNS, type Seat, type Turns } from './turns.js';
 import { Vring, type VringContext } from './vring.js';
 
 /** Requests refused without the frontend being told (it did not ask to be); after that many it is cut off. */
@@ -363,7 +363,6 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   }
 
   #serve(message: Message): void {
-    this.seat.charge(MESSAGE_MS);
     // The only messages that answer us come on the backend channel.
     if (message.isReply) throw new FrontendError('a reply to nothing');
     const acknowledge = message.needReply && this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);

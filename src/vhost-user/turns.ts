@@ -1,8 +1,8 @@
 /**
- * Who works when on the one event loop. VMs that took no more than a trifle of late work at once. All others together
- * have two fifths of the time: when that is used up they wait for a turn, and the one that took least goes first. So those
- * that do all they can to keep the daemon busy share what is theirs, and neither the loop nor the machine is kept from
- * the rest.
+ * Who works when on the one event loop. VMs that took no more than a trifle of late work at once. The others do so too,
+ * as long as the loop has time for all of them. Else each waits for a turn, and the one that took least goes first: so the loop
+ * is never idle while somebody waits, those that do all they can to keep it busy share it in equal parts, and new events
+ * are looked at after each slice of turns.
  *
  * What a VM took is milliseconds of the event loop, which fade away: after T ms at a steady rate it is that rate, in
  * milliseconds a second, as near as 1 - exp(-T / 1000).
@@ -10,28 +10,29 @@
 const FADE_MS = 1000;
 /** Who took no more never waits for a turn. */
 const TRIFLE_MS = 10;
-/** What those who took more have together. It is enough to inflate gigabytes a second. */
-const MOST_MS = 400;
-/**
- * What a message counts beside the work that it makes, which is less: a frontend has few to send, three for a MiB
- * inflated being the most, and who sends more wakes the daemon, and keeps the machine busy, for nothing.
- */
-export const MESSAGE_MS = 0.05;
 /** What is remembered of VMs that are gone. */
 const FORGOTTEN_MS = 0.1;
-/** How long they all rest before it is looked at again. */
-const REST_MS = 2;
 /** Turns given before new events are looked at. */
 const SLICE_MS = 1;
-/** Who waits for turns that long is told of; who did not wait that long is throttled no more. */
-const THROTTLED_MS = 1000;
+/** What is done without a turn fades at this rate, so that at most half of the time can be spent so. */
+const AT_ONCE_FADE_MS = 2 * SLICE_MS;
+/** A VM that waited for more than half of the last seconds, since others went first, is told of. */
+const WAITED_FADE_MS = 5000;
+const THROTTLED_MS = 2500;
+/** A VM that waited for no more than this is throttled no longer. */
+const UNTROUBLED_MS = 500;
 
 type Work = () => void;
 
-/** What fades at the rate of FADE_MS. */
+/** What fades away, by default at the rate of FADE_MS. */
 class Fading {
+  readonly #fadeMs: number;
   #value = 0;
   #at = 0;
+
+  constructor(fadeMs = FADE_MS) {
+    this.#fadeMs = fadeMs;
+  }
 
   add(ms: number, now: number): void {
     this.#value = this.value(now) + ms;
@@ -39,31 +40,29 @@ class Fading {
   }
 
   value(now: number): number {
-    return this.#value * Math.exp((this.#at - now) / FADE_MS);
+    return this.#value * Math.exp((this.#at - now) / this.#fadeMs);
   }
 }
 
 export class Turns {
   readonly #clock: () => number;
-  readonly #later: (work: Work, ms: number) => void;
+  readonly #later: (work: Work) => void;
   /** What those took who took more than a trifle. */
   readonly #heavy = new Fading();
+  /** The part of it that was done without a turn. */
+  readonly #atOnce = new Fading(AT_ONCE_FADE_MS);
   readonly #waiting = new Set<Seat>();
   /** The time that VMs took that are gone, by their process: one that connects anew is no better for it. */
   readonly #departed = new Map<number, Fading>();
   #due = false;
-  #resting = false;
+  #giving = false;
 
   /**
-   * `later` calls back once, after so many milliseconds at least, when events that came meanwhile were looked at; the
-   * clock is in milliseconds.
+   * `later` calls back once, when events that came meanwhile were looked at; the clock is in milliseconds.
    */
   constructor(
     clock: () => number = () => performance.now(),
-    later: (work: Work, ms: number) => void = (work, ms) => {
-      if (ms === 0) setImmediate(work);
-      else setTimeout(work, ms);
-    },
+    later: (work: Work) => void = (work) => void setImmediate(work),
   ) {
     this.#clock = clock;
     this.#later = later;
@@ -85,12 +84,20 @@ export class Turns {
 
   /** Whether one that took `taken` may work without waiting for its turn. */
   free(taken: number): boolean {
-    return taken <= TRIFLE_MS || (this.#waiting.size === 0 && this.#heavy.value(this.#clock()) <= MOST_MS);
+    if (taken <= TRIFLE_MS) return true;
+    return this.#waiting.size === 0 && this.#atOnce.value(this.#clock()) <= SLICE_MS;
+  }
+
+  /** Whether nobody else took more than a trifle of late. */
+  alone(taken: number): boolean {
+    return this.#heavy.value(this.#clock()) - taken <= TRIFLE_MS;
   }
 
   /** So much was taken by one that has now taken `taken` of late. */
   took(ms: number, taken: number, now: number): void {
-    if (taken > TRIFLE_MS) this.#heavy.add(ms, now);
+    if (taken <= TRIFLE_MS) return;
+    this.#heavy.add(ms, now);
+    if (!this.#giving) this.#atOnce.add(ms, now);
   }
 
   waits(seat: Seat): void {
@@ -100,7 +107,7 @@ export class Turns {
     this.#later(() => {
       this.#due = false;
       this.#give();
-    }, 0);
+    });
   }
 
   leaves(seat: Seat, pid: number, taken: Fading): void {
@@ -115,27 +122,15 @@ export class Turns {
 
   #give(): void {
     const begun = this.#clock();
+    this.#giving = true;
     do {
       const seat = this.#first();
-      if (seat === null) return;
-      if (seat.taken() > TRIFLE_MS && this.#heavy.value(this.#clock()) > MOST_MS) {
-        this.#rest();
-        return;
-      }
+      if (seat === null) break;
       if (!seat.turn()) this.#waiting.delete(seat);
     } while (this.#clock() - begun < SLICE_MS);
+    this.#giving = false;
     const [next] = this.#waiting;
     if (next !== undefined) this.waits(next);
-  }
-
-  /** Those who wait had their part. */
-  #rest(): void {
-    if (this.#resting) return;
-    this.#resting = true;
-    this.#later(() => {
-      this.#resting = false;
-      this.#give();
-    }, REST_MS);
   }
 
   #first(): Seat | null {
@@ -159,8 +154,9 @@ export class Seat {
   readonly #taken: Fading;
   readonly #works = new Set<Work>();
   #working = false;
-  #waitsSince: number | null = null;
-  #waitedAt = -Infinity;
+  /** How long it waited for turns while others went first. */
+  readonly #waited = new Fading(WAITED_FADE_MS);
+  #waitsSince = 0;
   #told = false;
 
   constructor(turns: Turns, throttled: () => void, pid: number, taken = new Fading()) {
@@ -175,9 +171,10 @@ export class Seat {
     return this.#taken.value(now);
   }
 
-  /** It has been waiting for turns for a while, and still is. */
+  /** It waits for turns most of the time, and has done so for seconds. */
   get throttled(): boolean {
-    return this.#told && this.#turns.now() - this.#waitedAt < THROTTLED_MS;
+    if (this.#told && this.#waited.value(this.#turns.now()) < UNTROUBLED_MS) this.#told = false;
+    return this.#told;
   }
 
   /** Does `work` now, or when its turn comes; however often it is asked for until then, once. */
@@ -190,9 +187,9 @@ export class Seat {
     if (this.#working) return true;
     const now = this.#turns.now();
     if (this.#works.size === 0 && this.#turns.free(this.taken(now))) return true;
+    if (this.#works.size === 0) this.#waitsSince = now;
     this.#works.add(again);
     this.#turns.waits(this);
-    this.#noteWait(now);
     return false;
   }
 
@@ -224,7 +221,9 @@ export class Seat {
     const [work] = this.#works;
     if (work === undefined) return false;
     this.#works.delete(work);
+    this.#noteWait();
     this.measure(work);
+    this.#waitsSince = this.#turns.now();
     return this.#works.size > 0;
   }
 
@@ -234,14 +233,10 @@ export class Seat {
     this.#turns.leaves(this, this.#pid, this.#taken);
   }
 
-  #noteWait(now: number): void {
-    if (now - this.#waitedAt >= THROTTLED_MS) {
-      this.#waitsSince = null;
-      this.#told = false;
-    }
-    this.#waitedAt = now;
-    this.#waitsSince ??= now;
-    if (this.#told || now - this.#waitsSince < THROTTLED_MS) return;
+  #noteWait(): void {
+    const now = this.#turns.now();
+    if (!this.#turns.alone(this.taken(now))) this.#waited.add(now - this.#waitsSince, now);
+    if (this.throttled || this.#waited.value(now) < THROTTLED_MS) return;
     this.#told = true;
     this.#throttled();
   }

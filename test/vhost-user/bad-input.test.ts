@@ -428,15 +428,13 @@ contained('fds that are no eventfds', {}, async (t, vm) => {
 
 contained('a backend channel that is no socket', {}, async (t, vm) => {
   const { served, frontend } = vm;
-  await withFds([createMemfd('file', PAGE_BYTES)], (fds) =>
-    refused(t, vm, 'SET_BACKEND_REQ_FD', NOTHING, /poll/, fds),
-  );
+  for (const fd of [createMemfd('file', PAGE_BYTES), createEventFd(1)]) {
+    await withFds([fd], (fds) => refused(t, vm, 'SET_BACKEND_REQ_FD', NOTHING, /ENOTSOCK/, fds));
+  }
   served.vm.setTarget({ balloonBytes: MIB });
   await frontend.waitConfigChanges(1);
   t.pass('the one before it was kept');
   // An eventfd can be watched, but not be read as a socket: the channel ends, the VM goes on.
-  await withFds([createEventFd(1)], (fds) => frontend.tell(REQUEST.SET_BACKEND_REQ_FD, NOTHING, fds));
-  await served.settle();
   served.vm.setTarget({ balloonBytes: 0 });
   await vm.driver.inflate(pfns(4096, 3));
 });
@@ -845,6 +843,8 @@ contained(
 // --- fds of rings that are replaced while they run ---
 
 contained('eventfds may be replaced at any time', {}, async (t, { frontend, driver }) => {
+  // All that was told is done when the next question is answered.
+  await frontend.ask(REQUEST.GET_FEATURES);
   const before = resources().fds;
   const { callFd, kickFd } = driver.ring('inflate');
   for (let n = 0; n < 20; n++) {
@@ -852,6 +852,7 @@ contained('eventfds may be replaced at any time', {}, async (t, { frontend, driv
     await frontend.tell(REQUEST.SET_VRING_KICK, u64s(0n), [kickFd]);
   }
   await driver.inflate(pfns(4096, 300));
+  await frontend.ask(REQUEST.GET_FEATURES);
   t.equal(resources().fds, before, 'the old ones are closed');
   await frontend.tell(REQUEST.SET_VRING_CALL, u64s(NO_FD));
   await frontend.tell(REQUEST.SET_VRING_ERR, u64s(NO_FD));

@@ -2,7 +2,7 @@ import t from 'tap';
 import { FrontendError } from '../../src/memory/errors.js';
 import { StateFile } from '../../src/memory/state-file.js';
 import { closeFd } from '../../src/os/fd.js';
-import { receive, send, socketPair } from '../../src/os/socket.js';
+import { consume, peek, receive, send, setPeekOffset, socketPair } from '../../src/os/socket.js';
 import { KeptOutbox, PlainOutbox } from '../../src/vhost-user/outbox.js';
 import { concat } from '../support/wire.js';
 
@@ -65,7 +65,7 @@ void t.test('kept: room is given back when all was read, and the next process go
   const expected: Uint8Array[] = [];
   const answer = (n: number): void => {
     const reply = message(10 * KIB, n);
-    outbox.answer(12, reply);
+    outbox.answer(12, reply, 12);
     outbox.messageTaken();
     expected.push(reply);
   };
@@ -102,5 +102,40 @@ void t.test('kept: room is given back when all was read, and the next process go
   }, FrontendError);
   [ours, theirs].forEach(closeFd);
   state.close();
+  t.end();
+});
+
+void t.test('kept: a message is taken once, wherever the process before ended', (t) => {
+  const [first, second] = [message(12, 1), message(20, 2)];
+  type Steps = (state: StateFile, fd: number) => void;
+  const acts: Steps = (state) => state.commit(first.length, null);
+  const begins: Steps = (state) => state.takes(first.length + second.length);
+  const beginsAsBefore: Steps = (_, fd) => setPeekOffset(fd, 2 ** 20 + first.length);
+  const takes =
+    (lenBytes: number): Steps =>
+    (_, fd) =>
+      consume(fd, lenBytes);
+  const says: Steps = (state) => state.messageTaken();
+  const processes: Record<string, readonly Steps[]> = {
+    'this build': [acts, begins, takes(5), takes(7), says],
+    'a build before 0.2': [acts, beginsAsBefore, takes(5), takes(7), says],
+  };
+  for (const [build, steps] of Object.entries(processes)) {
+    for (let count = 0; count <= steps.length; count++) {
+      const [ours, theirs] = socketPair();
+      const state = StateFile.create();
+      for (const each of [first, second]) send(theirs, each, 0, each.length, []);
+      if (build === 'this build') {
+        setPeekOffset(ours, 0);
+        peek(ours, 0, new Uint8Array(100), []);
+      }
+      for (const step of steps.slice(0, count)) step(state, ours);
+      // The second one finds that it is done.
+      for (let n = 0; n < 2; n++) new KeptOutbox(state, ours);
+      t.same(readAll(ours), count === 0 ? concat(first, second) : second, `${build}, after ${count} steps`);
+      [ours, theirs].forEach(closeFd);
+      state.close();
+    }
+  }
   t.end();
 });

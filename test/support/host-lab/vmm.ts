@@ -5,6 +5,8 @@
 import { readFileSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { notify } from '../../../src/ops/notify.js';
+import { closeFd } from '../../../src/os/fd.js';
+import { createMemfd } from '../../../src/os/memfd.js';
 import { BalloonDriver, LINUX_FEATURES } from '../balloon-driver.js';
 import { Frontend, Nack } from '../frontend.js';
 import { GuestRam, type RegionOptions } from '../guest-ram.js';
@@ -12,7 +14,7 @@ import { GuestRam, type RegionOptions } from '../guest-ram.js';
 const RAM_BYTES = 64 * 2 ** 20;
 /** Emulated machines are slow, and a daemon that is started again answers late on a busy one. */
 const TIMEOUT_MS = 600_000;
-const CHURN_BYTES = 2 ** 20;
+const PART = Buffer.alloc(2 ** 20, 1);
 const CHURN_MS = 100;
 
 const [, , socket = '', , , memory] = process.argv;
@@ -20,12 +22,13 @@ const isPrivate = memory === 'private';
 const region: RegionOptions = { gpa: 0, lenBytes: RAM_BYTES };
 const ram = new GuestRam([isPrivate ? { ...region, userAddress: privateAddress() } : region]);
 // The guest has touched all its memory: it is charged to this process.
-for (const { file } of ram.regions) writeSync(file.fd, Buffer.alloc(RAM_BYTES), 0, RAM_BYTES, 0);
+for (const { file } of ram.regions)
+  for (let at = 0; at < RAM_BYTES; at += PART.length) writeSync(file.fd, PART, 0, PART.length, at);
 const frontend = new Frontend({ socket, ram, timeoutMs: TIMEOUT_MS });
 await frontend.connect();
 try {
   const driver = await BalloonDriver.start(frontend, { features: LINUX_FEATURES, timeoutMs: TIMEOUT_MS });
-  if (memory === 'stubborn') setInterval(() => Buffer.alloc(CHURN_BYTES, 1), CHURN_MS).unref();
+  if (memory === 'stubborn') setInterval(churn, CHURN_MS).unref();
   else {
     driver.followTarget();
     void failAloud(driver);
@@ -35,6 +38,13 @@ try {
 }
 notify({ READY: 1 });
 await frontend.closed;
+
+/** Takes memory and gives it back, without waiting for a collector of garbage that may come too late under memory.high. */
+function churn(): void {
+  const fd = createMemfd('churn', PART.length);
+  writeSync(fd, PART);
+  closeFd(fd);
+}
 
 /** A driver that cannot follow its target any more ends the VMM, with the reason in its journal. */
 async function failAloud(driver: BalloonDriver): Promise<never> {
