@@ -30,15 +30,18 @@ export async function systemCallsDuring(
     await work();
     strace.kill('SIGINT');
     await once(strace, 'exit');
-    return parse(readFileSync(file, 'latin1'));
+    return callsIn(readFileSync(file, 'latin1'));
   } finally {
     strace.kill('SIGKILL');
     rmSync(folder, { recursive: true });
   }
 }
 
-/** Lines have the share of time, seconds, microseconds a call, calls, errors where there were any, and the name. */
-function parse(table: string): Map<string, number> {
+/**
+ * The table of `strace -c`: lines have the share of time, seconds, microseconds a call, calls, errors where there were
+ * any, and the name.
+ */
+export function callsIn(table: string): Map<string, number> {
   const counts = new Map<string, number>();
   for (const [, calls, name = ''] of table.matchAll(/^ *[\d.]+ +[\d.]+ +\d+ +(\d+)(?: +\d+)? +(\w+)$/gm))
     if (name !== 'total') counts.set(name, Number(calls));
