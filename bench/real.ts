@@ -18,7 +18,7 @@ const { values: wanted } = parseArgs({
   options: {
     before: { type: 'string' },
     vms: { type: 'string', default: '1,2,4,10' },
-    mib: { type: 'string', default: '1024' },
+    mib: { type: 'string', default: '512' },
     rounds: { type: 'string', default: '3' },
     only: { type: 'string', default: '' },
     guest: { type: 'boolean', default: false },
