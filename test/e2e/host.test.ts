@@ -422,6 +422,7 @@ END
     t.same(
       forced.map(({ fields }) => fields['rung']),
       [1, 2, 3, 4],
+      events.map(({ time, event, vm: who, message }) => `${time} ${event} ${who}: ${message}`).join('\n'),
     );
     // Each is a share of what is used above what it may use, and both vary: the VMM's own memory is in them.
     const held = forced.slice(0, 3).map(({ fields }) => Number(fields['highBytes']));
