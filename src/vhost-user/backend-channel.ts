@@ -41,7 +41,10 @@ export class BackendChannel {
       mayRead: () => seat.may(this.#readOn),
       measure: (work: () => void) => seat.measure(work),
       ready: () => true,
-      message: (message: Message) => this.#answered(message),
+      message: (message: Message) => {
+        seat.chargeMessage();
+        this.#answered(message);
+      },
       closed: onClosed,
     };
     this.#connection = new Connection(fd, handler, this.#outbox, keeper);

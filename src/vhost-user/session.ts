@@ -363,6 +363,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   }
 
   #serve(message: Message): void {
+    this.seat.chargeMessage();
     // The only messages that answer us come on the backend channel.
     if (message.isReply) throw new FrontendError('a reply to nothing');
     const acknowledge = message.needReply && this.negotiated(ProtocolFeature.VHOST_USER_PROTOCOL_F_REPLY_ACK);

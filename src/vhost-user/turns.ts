@@ -4,12 +4,24 @@
  * is never idle while somebody waits, those that do all they can to keep it busy share it in equal parts, and new events
  * are looked at after each slice of turns.
  *
+ * While those that take little take more than a trifle together, all others together have two fifths of the time: a daemon that
+ * sleeps now and then is woken at once when one of the many needs it, and a machine that is kept busy by a few is slow for all.
+ *
  * What a VM took is milliseconds of the event loop, which fade away: after T ms at a steady rate it is that rate, in
  * milliseconds a second, as near as 1 - exp(-T / 1000).
  */
 const FADE_MS = 1000;
 /** Who took no more never waits for a turn. */
 const TRIFLE_MS = 10;
+/** What those who took more have together, while others need the daemon. */
+const MOST_MS = 400;
+/** How long they all rest before it is looked at again. */
+const REST_MS = 2;
+/**
+ * What a message counts beside the work that it makes, which is less: a frontend has few to send, three for a MiB
+ * inflated being the most, and who sends more wakes the daemon, and keeps the machine busy, for nothing.
+ */
+const MESSAGE_MS = 0.05;
 /** What is remembered of VMs that are gone. */
 const FORGOTTEN_MS = 0.1;
 /** Turns given before new events are looked at. */
@@ -47,10 +59,12 @@ class Fading {
 
 export class Turns {
   readonly #clock: () => number;
-  readonly #later: (work: Work) => void;
+  readonly #later: (work: Work, ms: number) => void;
   /** What those took who took more than a trifle. */
   readonly #heavy = new Fading();
-  /** The part of it that was done without a turn. */
+  /** What those took who took a trifle each. */
+  readonly #light = new Fading();
+  /** The part of what was heavy that was done without a turn. */
   readonly #atOnce = new Fading(AT_ONCE_FADE_MS);
   readonly #waiting = new Set<Seat>();
   /** The time that VMs took that are gone, by their process: one that connects anew is no better for it. */
@@ -59,11 +73,15 @@ export class Turns {
   #giving = false;
 
   /**
-   * `later` calls back once, when events that came meanwhile were looked at; the clock is in milliseconds.
+   * `later` calls back once, after so many milliseconds at least, when events that came meanwhile were looked at; the
+   * clock is in milliseconds.
    */
   constructor(
     clock: () => number = () => performance.now(),
-    later: (work: Work) => void = (work) => void setImmediate(work),
+    later: (work: Work, ms: number) => void = (work, ms) => {
+      if (ms === 0) setImmediate(work);
+      else setTimeout(work, ms);
+    },
   ) {
     this.#clock = clock;
     this.#later = later;
@@ -86,8 +104,8 @@ export class Turns {
   /** Whether one that took `taken` may work without waiting for its turn. */
   free(taken: number): boolean {
     if (taken <= TRIFLE_MS) return true;
-    const mostMs = this.alone(taken) ? ALONE_MS : SLICE_MS;
-    return this.#waiting.size === 0 && this.#atOnce.value(this.#clock()) <= mostMs;
+    if (this.#waiting.size > 0 || this.#rests()) return false;
+    return this.#atOnce.value(this.#clock()) <= (this.alone(taken) ? ALONE_MS : SLICE_MS);
   }
 
   /** Whether nobody else took more than a trifle of late. */
@@ -97,19 +115,31 @@ export class Turns {
 
   /** So much was taken by one that has now taken `taken` of late. */
   took(ms: number, taken: number, now: number): void {
-    if (taken <= TRIFLE_MS) return;
-    this.#heavy.add(ms, now);
-    if (!this.#giving) this.#atOnce.add(ms, now);
+    if (taken <= TRIFLE_MS) {
+      this.#light.add(ms, now);
+      return;
+    }
+    const before = taken - ms;
+    const rises = before <= TRIFLE_MS;
+    // All that it took is what a VM took that wants more than a trifle.
+    if (rises) this.#light.add(-Math.min(before, this.#light.value(now)), now);
+    this.#heavy.add(rises ? taken : ms, now);
+  }
+
+  /** So much was done at once by one that has now taken `taken` of late. */
+  didAtOnce(ms: number, taken: number, now: number): void {
+    if (taken > TRIFLE_MS && !this.#giving) this.#atOnce.add(ms, now);
   }
 
   waits(seat: Seat): void {
     this.#waiting.add(seat);
     if (this.#due) return;
     this.#due = true;
-    this.#later(() => {
+    const give = (): void => {
       this.#due = false;
       this.#give();
-    });
+    };
+    this.#later(give, this.#rests() ? REST_MS : 0);
   }
 
   leaves(seat: Seat, pid: number, taken: Fading): void {
@@ -128,7 +158,7 @@ export class Turns {
     try {
       do {
         const seat = this.#first();
-        if (seat === null) break;
+        if (seat === null || (seat.taken() > TRIFLE_MS && this.#rests())) break;
         if (!seat.turn()) this.#waiting.delete(seat);
       } while (this.#clock() - begun < SLICE_MS);
     } finally {
@@ -136,6 +166,12 @@ export class Turns {
     }
     const [next] = this.#waiting;
     if (next !== undefined) this.waits(next);
+  }
+
+  /** Those who took more than a trifle had their part, and others need the daemon. */
+  #rests(): boolean {
+    const now = this.#clock();
+    return this.#light.value(now) > TRIFLE_MS && this.#heavy.value(now) > MOST_MS;
   }
 
   #first(): Seat | null {
@@ -210,7 +246,9 @@ export class Seat {
       work();
     } finally {
       this.#working = false;
-      this.charge(this.#turns.now() - begun);
+      const now = this.#turns.now();
+      this.charge(now - begun);
+      this.#turns.didAtOnce(now - begun, this.taken(now), now);
     }
   }
 
@@ -219,6 +257,11 @@ export class Seat {
     const now = this.#turns.now();
     this.#taken.add(ms, now);
     this.#turns.took(ms, this.taken(now), now);
+  }
+
+  /** A message came. */
+  chargeMessage(): void {
+    this.charge(MESSAGE_MS);
   }
 
   /** For Turns: does one thing of those that wait. False when there is none left. */

@@ -105,7 +105,14 @@ class Flood {
 void t.test('chains are shared by VMs, not by rings', async (t) => {
   let now = 0;
   const spend = (ms: number): number => (now += ms);
-  const turns = new Turns(() => now);
+  const turns = new Turns(
+    () => now,
+    (work, ms) =>
+      void setImmediate(() => {
+        spend(ms);
+        work();
+      }),
+  );
   const hostile = Array.from({ length: 10 }, () => new Flood(turns, 5, spend));
   const honest = new Flood(turns, 1, spend);
   const flood = async (untilMs: number): Promise<void> => {
@@ -142,9 +149,9 @@ void t.test('a VM that has to wait loses nothing by it, and that is said', async
   })(
     () => now,
     // Others have their turns first.
-    (work) =>
+    (work, ms) =>
       void setImmediate(() => {
-        now += 100;
+        now += 100 + ms;
         work();
       }),
   );

@@ -6,15 +6,18 @@ class Loop {
   now = 0;
   readonly turns = new Turns(
     () => this.now,
-    (work) => this.#later.push(work),
+    (work, ms) => this.#later.push({ work, at: this.now + ms }),
   );
-  #later: (() => void)[] = [];
+  #later: { work: () => void; at: number }[] = [];
 
   turn(events: () => void = () => undefined): void {
     const begun = this.now;
     events();
-    for (const work of this.#later.splice(0)) work();
-    if (this.now === begun) this.now += 0.01;
+    const due = this.#later.filter(({ at }) => at <= this.now);
+    this.#later = this.#later.filter(({ at }) => at > this.now);
+    for (const { work } of due) work();
+    if (this.now === begun && this.#later.length > 0) this.now = Math.min(...this.#later.map(({ at }) => at));
+    else if (this.now === begun) this.now += 0.01;
   }
 
   idle(): boolean {
@@ -93,6 +96,33 @@ void t.test(
     t.end();
   },
 );
+
+void t.test('beside many that need a little, those that do all they can have two fifths of the time', (t) => {
+  const loop = new Loop();
+  const hostile = Array.from({ length: 3 }, () => new Busy(loop, 2, 1));
+  const quiet = Array.from({ length: 50 }, () => new Busy(loop, 1, 0.1));
+  let asked = 0;
+  let nextMs = 0;
+  const until = (ms: number): void => {
+    while (loop.now < ms)
+      loop.turn(() => {
+        for (const vm of hostile) vm.kick();
+        for (; nextMs <= loop.now; nextMs += 2) quiet[asked++ % quiet.length]?.kick();
+      });
+  };
+  const done = (): number => hostile.reduce((sum, vm) => sum + vm.done, 0);
+  until(3000);
+  const before = done();
+  until(23_000);
+  const share = (done() - before) / 20_000;
+  t.ok(share > 0.35 && share < 0.45, `they have ${share} of the time`);
+  t.equal(
+    quiet.reduce((sum, vm) => sum + vm.done, 0),
+    asked,
+    'nobody else waits',
+  );
+  t.end();
+});
 
 void t.test('who leaves and comes back has taken what it took, for as long as that counts', (t) => {
   const loop = new Loop();
