@@ -428,13 +428,13 @@ contained('fds that are no eventfds', {}, async (t, vm) => {
 
 contained('a backend channel that is no socket', {}, async (t, vm) => {
   const { served, frontend } = vm;
+  // An eventfd can be watched, but not be read as a socket.
   for (const fd of [createMemfd('file', PAGE_BYTES), createEventFd(1)]) {
     await withFds([fd], (fds) => refused(t, vm, 'SET_BACKEND_REQ_FD', NOTHING, /ENOTSOCK/, fds));
   }
   served.vm.setTarget({ balloonBytes: MIB });
   await frontend.waitConfigChanges(1);
   t.pass('the one before it was kept');
-  // An eventfd can be watched, but not be read as a socket: the channel ends, the VM goes on.
   served.vm.setTarget({ balloonBytes: 0 });
   await vm.driver.inflate(pfns(4096, 3));
 });

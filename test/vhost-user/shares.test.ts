@@ -102,17 +102,20 @@ class Flood {
   }
 }
 
+/** Time that passes only as the test says, and while all rest. */
+function restingUntil(rested: (ms: number) => void): (work: () => void, ms: number) => void {
+  return (work, ms) => {
+    setImmediate(() => {
+      rested(ms);
+      work();
+    });
+  };
+}
+
 void t.test('chains are shared by VMs, not by rings', async (t) => {
   let now = 0;
   const spend = (ms: number): number => (now += ms);
-  const turns = new Turns(
-    () => now,
-    (work, ms) =>
-      void setImmediate(() => {
-        spend(ms);
-        work();
-      }),
-  );
+  const turns = new Turns(() => now, restingUntil(spend));
   const hostile = Array.from({ length: 10 }, () => new Flood(turns, 5, spend));
   const honest = new Flood(turns, 1, spend);
   const flood = async (untilMs: number): Promise<void> => {
@@ -149,11 +152,7 @@ void t.test('a VM that has to wait loses nothing by it, and that is said', async
   })(
     () => now,
     // Others have their turns first.
-    (work, ms) =>
-      void setImmediate(() => {
-        now += 100 + ms;
-        work();
-      }),
+    restingUntil((ms) => (now += 100 + ms)),
   );
   const { served, frontend, driver } = await ServedVm.running({ turns });
   turns.seat();
