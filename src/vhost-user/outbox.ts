@@ -1,5 +1,5 @@
 import { FrontendError } from '../memory/errors.js';
-import type { StateFile } from '../memory/state-file.js';
+import { StateError, type StateFile } from '../memory/state-file.js';
 import { allRead, consume, peekOffset, send, sendFile, setPeekOffset } from '../os/socket.js';
 
 /** Builds before 0.2 set SO_PEEK_OFF to so much more than what they were about to take, and looked from -1 on. */
@@ -77,8 +77,8 @@ export class KeptOutbox implements Outbox {
   #untaken(fd: number): number {
     const { untaken, taking } = this.#state;
     const offset = peekOffset(fd) ?? -1;
-    if (offset >= OLDER_TAKES) return offset - OLDER_TAKES;
-    if (taking !== null) return offset - (taking - untaken);
+    if (offset >= OLDER_TAKES) return rest(offset - OLDER_TAKES, untaken);
+    if (taking !== null) return rest(offset - (taking - untaken), untaken);
     setPeekOffset(fd, untaken);
     this.#state.takes(untaken);
     return untaken;
@@ -106,4 +106,10 @@ export class KeptOutbox implements Outbox {
     }
     return true;
   }
+}
+
+/** Throws StateError when the socket cannot have `lenBytes` of a message of `wholeBytes` in it still. */
+function rest(lenBytes: number, wholeBytes: number): number {
+  if (lenBytes >= 0 && lenBytes <= wholeBytes) return lenBytes;
+  throw new StateError(`${lenBytes} bytes left of a message of ${wholeBytes}`);
 }
