@@ -63,12 +63,9 @@ async function atRest(pattern: keyof typeof PATTERNS): Promise<Row> {
   const vms = Array.from({ length: VMS }, () => makeVm(PATTERNS[pattern]));
   const all = vms.map(({ memory }) => {
     const discarder = new Discarder(memory, { quietMs: 0, longestMs: 0 }, () => undefined);
-    return new AbsentPages(memory, discarder, () => ({
-      running: true,
-      tellsFirst: true,
-      inhibited: false,
-      moved: 1,
-    }));
+    const [yes, no] = [() => true, () => false];
+    const state = { running: yes, tellsFirst: yes, inhibited: no, moved: () => 1 };
+    return new AbsentPages(memory, discarder, state);
   });
   await looks(all, 2);
   // Each is compared for the first time, in turns.

@@ -125,12 +125,12 @@ export class Balloon implements Device {
       short: (shortage) => observer.hugePages.short(shortage),
       enough: () => observer.hugePages.enough(),
     });
-    this.absentPages = new AbsentPages(memory, this.#discarder, () => ({
-      running: this.#running && !this.#refiller.ending,
-      tellsFirst: this.#mustTell,
-      inhibited: this.#inhibited !== null,
-      moved: this.totals.inflated + this.totals.deflated,
-    }));
+    this.absentPages = new AbsentPages(memory, this.#discarder, {
+      running: () => this.#running && !this.#refiller.ending,
+      tellsFirst: () => this.#mustTell,
+      inhibited: () => this.#inhibited !== null,
+      moved: () => this.totals.inflated + this.totals.deflated,
+    });
     this.stats = new GuestStats((chain) => host.complete(this.#roles.indexOf('stats'), chain, 0));
   }
 

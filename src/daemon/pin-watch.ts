@@ -7,7 +7,7 @@ const AT_ONCE_MS = 1;
 /** Between the parts of a look that takes long, of a millisecond each. */
 const PART_PAUSE_MS = 9;
 /** How long it is believed that the kernel has no driver that pins memory. */
-const DRIVERS_MS = 1000;
+const DRIVERS_MS = 3000;
 
 interface Watched {
   /** `mayPin`: as far as the kernel's drivers are concerned. */

@@ -25,14 +25,14 @@ const GROWN_PART = 1 / 256;
 /** A file that grew by that part of it was read as a whole. */
 const LEAP_PART = 1 / 16;
 
-/** What the device says of itself. */
+/** What the device says of itself, as it is when it is read. */
 interface AbsentState {
-  readonly running: boolean;
+  readonly running: () => boolean;
   /** The driver must tell before it uses a page of the balloon. */
-  readonly tellsFirst: boolean;
-  readonly inhibited: boolean;
+  readonly tellsFirst: () => boolean;
+  readonly inhibited: () => boolean;
   /** Rises whenever pages go in or out of the balloon. */
-  readonly moved: number;
+  readonly moved: () => number;
 }
 
 /** A block was found once to be there again, or was discarded again and is there all the same. */
@@ -64,7 +64,7 @@ interface Last {
 export class AbsentPages {
   readonly #memory: GuestMemory;
   readonly #discarder: Discarder;
-  readonly #state: () => AbsentState;
+  readonly #state: AbsentState;
   #refilled: number | null = null;
   #pinned: number | null = null;
   #used = 0;
@@ -75,7 +75,7 @@ export class AbsentPages {
   #restless = 0;
   #cancel: (() => void) | null = null;
 
-  constructor(memory: GuestMemory, discarder: Discarder, state: () => AbsentState) {
+  constructor(memory: GuestMemory, discarder: Discarder, state: AbsentState) {
     this.#memory = memory;
     this.#discarder = discarder;
     this.#state = state;
@@ -97,20 +97,20 @@ export class AbsentPages {
   }
 
   get tellsFirst(): boolean {
-    return this.#state().tellsFirst;
+    return this.#state.tellsFirst();
   }
 
   get inhibited(): boolean {
-    return this.#state().inhibited;
+    return this.#state.inhibited();
   }
 
   /** To be called every 4 s or so. Compares in spare time, where there is reason to. */
   look(): void {
     if (this.#cancel !== null) return;
-    const { running, moved } = this.#state();
+    const moved = this.#state.moved();
     this.#restless = moved === this.#movedAtLook ? 0 : this.#restless + 1;
     this.#movedAtLook = moved;
-    if (!running || probeResident() === null || !this.#memory.regions.some(isComparable)) {
+    if (!this.#state.running() || probeResident() === null || !this.#memory.regions.some(isComparable)) {
       this.forget();
     } else if (this.#memory.balloonedPages <= this.#memory.pendingPages) {
       // Nothing has to be absent, unless all that has to be is on its way out once more.
@@ -167,7 +167,7 @@ export class AbsentPages {
   }
 
   #begin(): void {
-    const { moved } = this.#state();
+    const moved = this.#state.moved();
     const verifies = this.#last?.open ?? false;
     const before = verifies ? (this.#last?.ms ?? 0) : 0;
     const last = { moved, allocatedBytes: this.#memory.allocatedBytes, ms: before, looks: 0, open: false };
@@ -194,8 +194,8 @@ export class AbsentPages {
   }
 
   get #mayDiscard(): boolean {
-    const { running, tellsFirst, inhibited } = this.#state();
-    return running && tellsFirst && !inhibited && this.#used === 0;
+    const { running, tellsFirst, inhibited } = this.#state;
+    return running() && tellsFirst() && !inhibited() && this.#used === 0;
   }
 
   /** Returns what is to be discarded again: what was found twice, and in its turn what stayed. */
@@ -231,7 +231,7 @@ export class AbsentPages {
       const lenBytes = count * PAGE_BYTES;
       if (readsAsZeros(region.mapping, region.fd, region.lead + first * PAGE_BYTES, lenBytes)) {
         empty.push(present);
-      } else if (this.#state().moved === moved) {
+      } else if (this.#state.moved() === moved) {
         this.#used += lenBytes;
       }
       yield;

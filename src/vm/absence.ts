@@ -40,7 +40,7 @@ export class Absence {
 
   /** What is wrong and lasts; null: nothing. */
   diagnosis(): Diagnosis | null {
-    const { refilledBytes, pinnedBytes, usedBytes, tellsFirst, inhibited } = this.#pages;
+    const { pinnedBytes, usedBytes } = this.#pages;
     if (usedBytes > 0) {
       return {
         code: 'pages-used',
@@ -58,7 +58,8 @@ export class Absence {
       };
     }
     const lasts = this.#refilledAt !== null && msSince(this.#refilledAt) >= this.#patienceMs;
-    return lasts && !inhibited ? refilled(refilledBytes ?? 0, tellsFirst) : null;
+    if (!lasts || this.#pages.inhibited) return null;
+    return refilled(this.#pages.refilledBytes ?? 0, this.#pages.tellsFirst);
   }
 
   #tell(): void {

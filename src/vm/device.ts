@@ -5,40 +5,32 @@
  */
 import type { BalloonView } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
-import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import type { FeatureBits } from '../../protocol/virtio/features.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import type { BalloonObserver } from '../balloon/observer.js';
 import { mapsPrivately, obstacleOf } from '../host/peer.js';
 import { FrontendError } from '../memory/errors.js';
-import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
+import type { GuestRegion } from '../memory/region.js';
 import type { Emit } from '../ops/event-log.js';
 import { VmMeters } from '../ops/vm-meters.js';
-import { monotonicNow, msSince, toBoot, toWall, type Monotonic } from '../os/clock.js';
+import { monotonicNow, toBoot, toWall } from '../os/clock.js';
 import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
-import type { Obstacle } from '../../protocol/control/diagnosis.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import { Absence } from './absence.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner } from './device-owner.js';
-import { diagnose, ringsSilent, sentence, type Diagnosis } from './diagnosis.js';
+import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
 import { FeatureNames } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
 import { HugePageWatch } from './huge-page-watch.js';
 import { DEVICE_KINDS, KINDS, offeredBits, PARTS, type AnyBalloon, type Kind, type Part } from './kinds.js';
 import type { DeviceUse } from './limits-plan.js';
 import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
-import {
-  deviceFigures,
-  deviceUse,
-  deviceView,
-  sizeBytes,
-  toldBytes,
-  type ServedDevice,
-} from './served-device.js';
+import { deviceFigures, deviceUse, deviceView, toldBytes, type ServedDevice } from './served-device.js';
 import type { TargetBy } from './targets.js';
 import { StatsAsker } from './stats-asker.js';
 import { Progress } from './progress.js';
+import { DeviceSymptoms } from './symptoms.js';
 import { Troubles } from './troubles.js';
 
 export class VmDevice implements SessionObserver, BalloonObserver {
@@ -48,7 +40,6 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   readonly kind: (typeof DEVICE_KINDS)[number];
   readonly #kind: Kind;
   readonly #owner: DeviceOwner<VmDevice>;
-  readonly #obstacle: () => Obstacle | null;
   readonly #identity: DeviceIdentity;
   readonly #keeper: FdKeeper;
   readonly #fd: number;
@@ -56,7 +47,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   readonly #session: Session;
   readonly #served: ServedDevice;
   readonly #troubles = new Troubles();
-  #connectedAt: Monotonic;
+  readonly #symptoms: DeviceSymptoms;
   #balloon!: AnyBalloon;
   readonly #asker: StatsAsker;
   readonly #progress = new Progress();
@@ -80,13 +71,11 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.kind = options.kind;
     this.#kind = KINDS[options.kind];
     this.#owner = owner;
-    this.#obstacle = obstacleOf(owner.pid);
     this.#identity = identity;
     this.#keeper = keeper;
     this.#fd = fd;
     this.#emit = emit;
     this.hugePages = new HugePageWatch(emit);
-    this.#connectedAt = found === null ? monotonicNow() : momentOf(found.connectedBootMs, found.connectedAt);
     this.#session = new Session(
       fd,
       this,
@@ -102,6 +91,20 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#served = { balloon: this.#balloon, session: this.#session, part: this.#kind.part };
     this.#asker = new StatsAsker(this.#balloon.stats, options.statsIntervalSeconds);
     this.absence = Absence.of(this.#balloon.absentPages, emit);
+    this.#symptoms = new DeviceSymptoms(
+      {
+        served: this.#served,
+        kind: options.kind,
+        owner,
+        troubles: this.#troubles,
+        hugePages: this.hugePages,
+        absence: this.absence,
+        progress: this.#progress,
+        asker: this.#asker,
+        obstacle: obstacleOf(owner.pid),
+      },
+      found === null ? monotonicNow() : momentOf(found.connectedBootMs, found.connectedAt),
+    );
     if (found !== null) this.#restore(found);
   }
 
@@ -130,8 +133,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
       ...(options.kind === DEVICE_KINDS[0] ? {} : { device: options.kind }),
       features: [...options.features],
       ...this.#owner.words(),
-      connectedAt: toWall(this.#connectedAt),
-      connectedBootMs: toBoot(this.#connectedAt),
+      connectedAt: toWall(this.#symptoms.connectedAt),
+      connectedBootMs: toBoot(this.#symptoms.connectedAt),
       ...this.#troubles.record(),
       stats: this.#asker.record(),
       connection: this.#keeper.nameOf(this.#fd) ?? '-',
@@ -215,34 +218,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   /** `ofLimits`: what is wrong with the limits of the VM; null: nothing. */
   diagnosis(ofLimits: Diagnosis | null): Diagnosis | null {
-    const { targetBytes } = this.#balloon;
-    const actualBytes = sizeBytes(this.#served);
-    const { memory, seat, state, features } = this.#session;
-    const heldBytes = memory.balloonedPages * PAGE_BYTES;
-    return diagnose({
-      problem: this.#troubles.gravest(memory) ?? this.hugePages.diagnosis(heldBytes) ?? ofLimits,
-      state,
-      driver: this.#kind.driver,
-      obstacle: this.#obstacle,
-      connectedMs: msSince(this.#connectedAt),
-      stillMs: this.#progress.stillMs,
-      targetBytes: this.#sizesItself ? actualBytes : targetBytes,
-      actualBytes,
-      ramBytes: this.#owner.ramBytes,
-      toldBytes: this.toldBytes,
-      leastBytes: this.#owner.sizes.leastBytes,
-      discardableBytes: this.#owner.sizes.ramIsKnown ? memory.discardableBytes : null,
-      tookBackBytes: this.#progress.tookBackBytes,
-      heldBytes,
-      guestFreeBytes: this.#balloon.stats.values?.get(STAT_NAMES[4]) ?? null,
-      answered: this.#progress.answered(this.#passedBytes),
-      statsAgeMs: this.#asker.ageMs(features),
-      statsIntervalMs: this.#asker.intervalSeconds * 1000,
-      throttled: seat.throttled,
-      pinnedBy: this.#owner.pinnedBy,
-      absence: this.absence?.diagnosis() ?? null,
-      silentRings: ringsSilent(this.#session.vrings, features, targetBytes !== actualBytes),
-    });
+    this.#symptoms.ofLimits = ofLimits;
+    return diagnose(this.#symptoms);
   }
 
   setTarget(bytes: number, by: TargetBy): void {
@@ -315,7 +292,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   stateChanged(state: SessionState): void {
     if (!this.#resuming) this.#owner.allow(state);
-    if (state === 'connected') this.#connectedAt = monotonicNow();
+    if (state === 'connected') this.#symptoms.connectedAt = monotonicNow();
     if (state !== 'running') {
       this.#troubles.forget();
       if (state === 'stopped' && this.#session.intact())

@@ -32,53 +32,53 @@ const STATS_MISSED = 3;
 /** With less than this of its memory free, a guest can give none. */
 const LEAST_FREE_PART = 1 / 32;
 
+/** Read as far as a diagnosis needs them. */
 export interface Symptoms {
   /** Something that was found wrong and stands until the driver starts anew. */
-  problem: Diagnosis | null;
-  state: SessionState;
+  readonly problem: Diagnosis | null;
+  readonly state: SessionState;
   /** The guest's driver for the device, by the name of its module. */
-  driver: Kind['driver'];
+  readonly driver: Kind['driver'];
   /** What keeps the driver from starting, as far as the VMM's command line tells. */
-  obstacle: () => Obstacle | null;
+  readonly obstacle: () => Obstacle | null;
   /** Milliseconds since the VMM connected, and since the target moved, the balloon got nearer to it, or the driver started. */
-  connectedMs: number;
-  stillMs: number;
-  ramBytes: number;
+  readonly connectedMs: number;
+  readonly stillMs: number;
+  readonly ramBytes: number;
   /** The memory that the guest says it has; null: it has not said. */
-  toldBytes: number | null;
+  readonly toldBytes: number | null;
   /** The memory without which the guest cannot live. */
-  leastBytes: number;
+  readonly leastBytes: number;
   /** Of its memory, that which can go back to the host; null: it is not known how much memory the guest has. */
-  discardableBytes: number | null;
-  targetBytes: number;
-  actualBytes: number;
+  readonly discardableBytes: number | null;
+  readonly targetBytes: number;
+  readonly actualBytes: number;
   /** What is in the balloon by the pages it was told of. */
-  heldBytes: number;
+  readonly heldBytes: number;
   /** The memory that the guest took back by itself since it was last told of its target. */
-  tookBackBytes: number;
-  guestFreeBytes: number | null;
+  readonly tookBackBytes: number;
+  readonly guestFreeBytes: number | null;
   /** The driver gave or took back pages since the target was set. */
-  answered: boolean;
+  readonly answered: boolean;
   /** Milliseconds since statistics came, or since the driver that owes them started; null: none are asked for. */
-  statsAgeMs: number | null;
-  statsIntervalMs: number;
+  readonly statsAgeMs: number | null;
+  readonly statsIntervalMs: number;
   /** It waits for its turns on the event loop, and has done so for a while. */
-  throttled: boolean;
+  readonly throttled: boolean;
   /** A file that the VMM has open and that pins guest memory. */
-  pinnedBy: string | null;
+  readonly pinnedBy: string | null;
   /** What was discarded and is there all the same. */
-  absence: Diagnosis | null;
+  readonly absence: Diagnosis | null;
   /** The driver should have used a ring by now, kicked, and no ring ever moved. */
-  silentRings: boolean;
+  readonly silentRings: boolean;
 }
 
 /** What is wrong with a device and what to do; null when nothing is. */
 export function diagnose(symptoms: Symptoms): Diagnosis | null {
-  const { problem, state, pinnedBy, absence } = symptoms;
+  const { problem, state, pinnedBy } = symptoms;
   if (problem !== null) return problem;
   if (state === 'connected' && symptoms.connectedMs > PATIENCE_MS) return noDriver(symptoms);
-  const waited = symptoms.stillMs > PATIENCE_MS;
-  if (state === 'running' && symptoms.silentRings && waited) {
+  if (state === 'running' && symptoms.stillMs > PATIENCE_MS && symptoms.silentRings) {
     return {
       code: 'rings-silent',
       text: 'the guest kicks but its rings never move here, because guest memory is probably not shared',
@@ -103,11 +103,10 @@ export function diagnose(symptoms: Symptoms): Diagnosis | null {
         'look in the guest for the program or driver that kicks, reports or reads its configuration all the time, and restart the VM if the load does not end',
     };
   }
+  const { absence } = symptoms;
   if (absence?.code === 'pages-used') return absence;
-  const isStuck = symptoms.stillMs > STUCK_MS;
-  return (
-    (isStuck ? stuck(symptoms) : null) ?? absence ?? deadStatistics(symptoms) ?? notDiscardable(symptoms)
-  );
+  const whyStuck = symptoms.stillMs > STUCK_MS ? stuck(symptoms) : null;
+  return whyStuck ?? absence ?? deadStatistics(symptoms) ?? notDiscardable(symptoms);
 }
 
 function noDriver({ driver, obstacle: read }: Symptoms): Diagnosis {
@@ -128,7 +127,7 @@ function stopped({ actualBytes, targetBytes }: Symptoms): Diagnosis | null {
   };
 }
 
-function notDiscardable({ ramBytes, toldBytes, discardableBytes }: Symptoms): Diagnosis | null {
+function notDiscardable({ discardableBytes, ramBytes, toldBytes }: Symptoms): Diagnosis | null {
   // Memory that was plugged in and is not shared is known by the guest's word alone, by which it gets nothing more.
   const bytes = Math.max(ramBytes, toldBytes ?? 0);
   if (discardableBytes === null || bytes - discardableBytes <= bytes * SMALL_PART) return null;
@@ -142,8 +141,9 @@ function notDiscardable({ ramBytes, toldBytes, discardableBytes }: Symptoms): Di
 
 /** Why the balloon stays where it is, which is not where it should be. */
 function stuck(symptoms: Symptoms): Diagnosis | null {
-  const { targetBytes, actualBytes, heldBytes, tookBackBytes } = symptoms;
+  const { targetBytes, actualBytes } = symptoms;
   if (actualBytes === targetBytes) return null;
+  const { heldBytes, tookBackBytes } = symptoms;
   const actual = formatSize(actualBytes);
   if (!symptoms.answered) {
     return {

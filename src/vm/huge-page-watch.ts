@@ -16,12 +16,12 @@ export class HugePageWatch implements HugePageObserver {
   }
 
   /** The verdict; null: there is nothing to say. `heldBytes`: the memory that is in the balloon. */
-  diagnosis(heldBytes: number): Diagnosis | null {
+  diagnosis(balloon: { readonly heldBytes: number }): Diagnosis | null {
     if (this.#shortage !== null) return this.#shortage.diagnosis;
-    if (!this.#keepsOfDriver || heldBytes === 0) return null;
+    if (!this.#keepsOfDriver || balloon.heldBytes === 0) return null;
     return {
       code: 'huge-pages-kept',
-      text: `the host keeps ${formatSize(heldBytes)} that the guest gave up, because the memory is on hugetlbfs and the guest's driver uses it again without telling first`,
+      text: `the host keeps ${formatSize(balloon.heldBytes)} that the guest gave up, because the memory is on hugetlbfs and the guest's driver uses it again without telling first`,
       remedy:
         'set discard-untold-huge-pages = true for this VM if the pool always has pages left, or give the guest a driver that acks VIRTIO_BALLOON_F_MUST_TELL_HOST',
     };

@@ -17,7 +17,7 @@ interface Watched {
   readonly memory: GuestMemory;
   readonly region: GuestRegion;
   readonly absentPages: AbsentPages;
-  /** The device; `asked` is called whenever the comparison asks what it is like. */
+  /** The device; `asked` is called whenever the comparison asks whether it runs. */
   readonly device: {
     running: boolean;
     tellsFirst: boolean;
@@ -44,9 +44,14 @@ async function watched(t: Test): Promise<Watched> {
     moved: 0,
     asked: (): void => undefined,
   };
-  const absentPages = new AbsentPages(memory, discarder, () => {
-    device.asked();
-    return { ...device };
+  const absentPages = new AbsentPages(memory, discarder, {
+    running: () => {
+      device.asked();
+      return device.running;
+    },
+    tellsFirst: () => device.tellsFirst,
+    inhibited: () => device.inhibited,
+    moved: () => device.moved,
   });
   discarder.start();
   t.teardown(async () => {
