@@ -9,6 +9,7 @@ import { monotonicNow } from '../../src/os/clock.js';
 import { PolicySettings, type PolicyFile } from '../../src/policy/settings.js';
 import type { BalloonDriver } from '../support/balloon-driver.js';
 import { CACHE_CONFIG, CACHE_CONFIG_BYTES, CacheDriver } from '../support/cache-driver.js';
+import { eventually } from '../support/deadline.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { HostTree } from '../support/host-tree.js';
 import { ServedVm, type SeenEvent } from '../support/served-vm.js';
@@ -200,8 +201,23 @@ class Scene {
       await served.until(({ balloon }) => balloon.actualBytes === balloon.targetBytes, `${name} follows`);
       await driver.idle();
     }
-    // Limits are written behind.
     for (const name of this.guests.keys()) for (const served of this.devices(name)) await served.settle();
+  }
+
+  /** Limits are written behind: resolves when those of this second are. */
+  async limitsWritten(name: string): Promise<void> {
+    const told = ({ event, vm, tick }: { event: string; vm: string; tick: number }): boolean =>
+      vm === name && tick === this.tick && ['policy-forced', 'policy-released'].includes(event);
+    const fields = this.events.findLast(told)?.fields;
+    if (fields === undefined) return;
+    const word = (bytes: unknown): string => (typeof bytes === 'number' ? String(bytes) : 'max');
+    await eventually(
+      () =>
+        this.limit(name, 'high') === word(fields['highBytes']) &&
+        this.limit(name, 'max') === word(fields['maxBytes']),
+      () => `the limits of ${name} are written`,
+      1,
+    );
   }
 
   explained(name: string): ReturnType<PolicyEngine['view']>['vms'][number] | undefined {
@@ -286,6 +302,7 @@ void t.test(
     };
     for (let second = 0; second < 60 && seen.at(-1) !== 'high max'; second++) {
       await scene.second();
+      await scene.limitsWritten('bronze-1');
       note();
     }
     t.same(seen, ['- -', 'high -', 'high max']);
@@ -309,6 +326,7 @@ void t.test(
     bronze.driver?.followTarget();
     for (let second = 0; second < 30 && seen.at(-1) !== '- -'; second++) {
       await scene.second();
+      await scene.limitsWritten('bronze-1');
       note();
     }
     t.equal(seen.at(-1), '- -');
