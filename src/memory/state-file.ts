@@ -29,7 +29,7 @@ const HEAD_BYTES = OUTBOX + OUTBOX_BYTES;
 /** What is in use behind the head is a multiple of it. */
 const UNIT = 4096;
 
-/** No message is longer. */
+/** No message is longer; of messages that were acted upon, no more are left in their socket. */
 const MOST_MESSAGE_BYTES = HEADER_BYTES + MAX_PAYLOAD_BYTES;
 
 /** Words of a slot. */
@@ -54,14 +54,14 @@ export interface Area {
  *
  * The process may end between any two instructions. What it wrote before is there, what it had yet to write is not:
  * so the record changes by one store of COMMIT, after everything it stands for was written to the slot not in use.
- * That message was answered is one fact with what it changed: commit() names the bytes of the message and of its reply.
- * What happens next (the message is taken from its socket, the reply goes out) the kernel counts by itself: in the
- * socket's SO_PEEK_OFF, which begins at takes(), and in the file's offset.
+ * That message was answered is one fact with what it changed: commit() names the bytes of the messages that are in their
+ * socket and were acted upon, and of the reply. What happens next (the messages are taken, the reply goes out) the kernel
+ * counts by itself: in the socket's SO_PEEK_OFF, which begins at takes(), and in the file's offset.
  *
  *      0  magic, layout version                        384  totals: 8 doubles
  *     64  COMMIT: which slot counts                    512  rings: two words each
  *    128  two slots                                   4096  two records
- *    256  last message taken; last begun, from where     …  replies
+ *    256  last commit taken; last begun, from where      …  replies
  *    320  words: 16 of 32 bits                           …  areas
  */
 export class StateFile {
@@ -73,7 +73,7 @@ export class StateFile {
   readonly #mapping: Mapping;
   readonly #head: Uint8Array;
   readonly #commit: Int32Array;
-  /** Of the last message that was taken: its SEQ. Of the last that was begun: its SEQ, and SO_PEEK_OFF before. */
+  /** SEQ of the last commit whose messages were taken. SEQ of the last of which that was begun, and SO_PEEK_OFF before. */
   readonly #consumed: Int32Array;
   readonly #slots: readonly [Uint32Array, Uint32Array];
   readonly #areas: Area[] = [];
@@ -152,10 +152,11 @@ export class StateFile {
   }
 
   /**
-   * A message of `lenBytes` was acted upon, and this is the reply. What was staged counts from now on; messageTaken()
-   * comes next. False when the replies that the frontend has not read take too much room: nothing was changed.
+   * A message was acted upon, and this is the reply; `untakenBytes` of its socket, at most MOST_MESSAGE_BYTES, belong to it
+   * and to messages before it. What was staged counts from now on. False when the replies that the frontend has not read
+   * take too much room: nothing was changed.
    */
-  commit(lenBytes: number, reply: Uint8Array | null): boolean {
+  commit(untakenBytes: number, reply: Uint8Array | null): boolean {
     let outEnd = this.#slot[OUT_END] ?? 0;
     if (outEnd === 0) outEnd = OUTBOX;
     if (reply !== null) {
@@ -163,27 +164,27 @@ export class StateFile {
       this.#head.set(reply, outEnd);
       outEnd += reply.length;
     }
-    this.#write(((this.#slot[SEQ] ?? 0) + 1) >>> 0, lenBytes, outEnd);
+    this.#write(((this.#slot[SEQ] ?? 0) + 1) >>> 0, untakenBytes, outEnd);
     return true;
   }
 
-  /** The message of the last commit is about to be taken from its socket, of which `peekedBytes` were looked at. */
+  /** What the last commit named is about to be taken from its socket, of which `peekedBytes` were looked at. */
   takes(peekedBytes: number): void {
     Atomics.store(this.#consumed, 2, peekedBytes);
     Atomics.store(this.#consumed, 1, this.#seq);
   }
 
-  /** What takes() was told of the message of the last commit; null when it was not begun. */
+  /** What takes() was told after the last commit; null when it was not called. */
   get taking(): number | null {
     return Atomics.load(this.#consumed, 1) === this.#seq ? Atomics.load(this.#consumed, 2) : null;
   }
 
-  /** The message of the last commit is not in its socket any more. */
-  messageTaken(): void {
+  /** What the last commit named is not in its socket any more. */
+  taken(): void {
     Atomics.store(this.#consumed, 0, this.#seq);
   }
 
-  /** The bytes of a message that was acted upon and may still be in its socket. */
+  /** The bytes of messages that were acted upon and may still be in their socket. */
   get untaken(): number {
     return Atomics.load(this.#consumed, 0) === this.#seq ? 0 : (this.#slot[CONSUME_BYTES] ?? 0);
   }

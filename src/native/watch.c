@@ -18,7 +18,9 @@ struct watch {
 	napi_ref callback;
 	napi_async_context context;
 	int fd;
-	int counter;
+	int events;
+	enum { LEVEL, EDGES, COUNTER } mode;
+	/* It is registered for edges. */
 	int edge;
 	int closing;
 	int owners;
@@ -59,13 +61,18 @@ static void finalize_watch(napi_env env, void *data, void *hint)
 }
 
 /*
- * A counter that is watched for edges need not be read: each write is told of once (eventfd_write wakes epoll also when the
- * counter was not zero). libuv watches levels alone, and leaves alone what it has registered.
+ * An fd that is watched for edges need not be read until it is empty: each message and each write to a counter is told of once
+ * (eventfd_write wakes epoll also when the counter was not zero). libuv watches levels alone, and leaves alone what it has
+ * registered; what is there when the kind of watch changes is told of once more.
  */
 static int watch_edges(struct watch *watch)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.fd = watch->fd };
+	struct epoll_event event = { .events = EPOLLET, .data.fd = watch->fd };
 
+	if (watch->events & UV_READABLE)
+		event.events |= EPOLLIN;
+	if (watch->events & UV_WRITABLE)
+		event.events |= EPOLLOUT;
 	return epoll_ctl(uv_backend_fd(watch->poll.loop), EPOLL_CTL_MOD, watch->fd, &event) == 0;
 }
 
@@ -77,8 +84,9 @@ static void watch_ready(uv_poll_t *poll, int status, int events)
 	if (status < 0)
 		/* libuv calls every error EBADF, and stops. */
 		numbers[1] = -bd_pending_error(watch->fd);
-	else if (watch->counter && !watch->edge) {
-		bd_eventfd_drain(watch->fd);
+	else if (watch->mode != LEVEL && !watch->edge) {
+		if (watch->mode == COUNTER)
+			bd_eventfd_drain(watch->fd);
 		watch->edge = watch_edges(watch);
 	}
 	glue_call_back(watch->env, watch->context, watch->callback, 2, numbers);
@@ -92,6 +100,13 @@ static int events_argument(struct call *call, size_t index)
 	return events;
 }
 
+static int set_events(struct watch *watch, int events)
+{
+	watch->events = events;
+	watch->edge = 0;
+	return uv_poll_start(&watch->poll, events, watch_ready);
+}
+
 /* Whatever this leaves undone, stop_watch() undoes the rest. */
 static int start_watch(struct watch *watch, napi_value callback, int events)
 {
@@ -102,10 +117,10 @@ static int start_watch(struct watch *watch, napi_value callback, int events)
 	    napi_async_init(env, NULL, name, &watch->context) != napi_ok ||
 	    napi_create_reference(env, callback, 1, &watch->callback) != napi_ok)
 		return -ENOMEM;
-	return uv_poll_start(&watch->poll, events, watch_ready);
+	return set_events(watch, events);
 }
 
-/* watch(fd, events, counter, callback): an external, or a negative errno. */
+/* watch(fd, events, mode, callback): an external, or a negative errno. */
 NATIVE(watch)
 {
 	napi_value result = NULL;
@@ -117,7 +132,7 @@ NATIVE(watch)
 	BEGIN;
 	int fd = glue_fd(&call, 0);
 	int events = events_argument(&call, 1);
-	int64_t counter = glue_number(&call, 2, 1);
+	int64_t mode = glue_number(&call, 2, COUNTER);
 
 	napi_typeof(env, call.values[3], &type);
 	call.bad |= type != napi_function || napi_get_uv_event_loop(env, &loop) != napi_ok;
@@ -135,7 +150,7 @@ NATIVE(watch)
 	watch->poll.data = watch;
 	watch->env = env;
 	watch->fd = fd;
-	watch->counter = (int)counter;
+	watch->mode = (int)mode;
 	watch->owners = 1;
 	error = start_watch(watch, call.values[3], events);
 	if (error == 0 && napi_create_external(env, watch, finalize_watch, NULL, &result) == napi_ok) {
@@ -155,7 +170,7 @@ NATIVE(setEvents)
 	int events = events_argument(&call, 1);
 
 	call.bad |= call.bad || watch->closing;
-	return glue_result(&call, call.bad ? 0 : uv_poll_start(&watch->poll, events, watch_ready));
+	return glue_result(&call, call.bad ? 0 : set_events(watch, events));
 }
 
 /* unwatch(watch): nothing is called back after it. */

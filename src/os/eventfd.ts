@@ -24,7 +24,7 @@ export class EventWatch {
   #open = true;
 
   constructor(fd: number, onEvent: () => void) {
-    this.#handle = watch(fd, READABLE, true, () => {
+    this.#handle = watch(fd, READABLE, 'counter', () => {
       if (this.#open) onEvent();
     });
   }

@@ -107,7 +107,7 @@ interface Native {
   watch(
     fd: number,
     events: number,
-    drains: number,
+    mode: number,
     callback: (events: number, status: number) => void,
   ): WatchHandle | number;
   setEvents(watch: WatchHandle, events: number): number;

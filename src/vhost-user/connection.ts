@@ -23,6 +23,12 @@ import type { Outbox } from './outbox.js';
 const TURN_MS = 0.5;
 /** How long until the rest of a message is looked for: bytes that are left in a socket wake up whoever watches it. */
 const REST_MS = 5;
+/**
+ * Messages that were acted upon are taken from the socket together: when there are so many bytes of them, or after so long.
+ * A VMM may have more than that on its way (SO_SNDBUF, socket(7)), and one that may not waits no longer.
+ */
+const UNTAKEN_BYTES = 1024;
+const UNTAKEN_MS = 20;
 
 export interface Message {
   request: number;
@@ -50,7 +56,8 @@ interface ConnectionHandler {
 /**
  * A stream of vhost-user messages with file descriptors, on one socket. A message stays in the socket until it was
  * acted upon, so that one that this process does not get to is there for the next; what has to be known of it
- * meanwhile is the outbox's.
+ * meanwhile is the outbox's. The socket is watched for edges, as it is seldom empty: after each, either it is looked at
+ * until there is nothing new, or messages are to be taken soon, and it is then.
  */
 export class Connection {
   readonly #fd: number;
@@ -67,6 +74,10 @@ export class Connection {
   /** Descriptors that came with the bytes before `end`, and belong to the message that these are part of. */
   #came: { fd: number; end: number }[] = [];
   #rest: NodeJS.Timeout | null = null;
+  /** Bytes of messages before `#at` that were acted upon and are still in the socket. */
+  #untaken = 0;
+  #taking: NodeJS.Timeout | null = null;
+  #again: NodeJS.Immediate | null = null;
   #blocked = false;
   #open = true;
   #waiting: boolean;
@@ -81,7 +92,7 @@ export class Connection {
     this.#keeper = keeper;
     this.#waiting = waiting;
     this.#events = waiting ? 0 : READABLE;
-    this.#poller = new Poller(fd, this.#events, (events, error) => this.#ready(events, error));
+    this.#poller = new Poller(fd, this.#events, (events, error) => this.#ready(events, error), true);
   }
 
   get open(): boolean {
@@ -97,15 +108,15 @@ export class Connection {
     });
   }
 
-  /** Of the message at hand: takes it from the socket for good. Null: it has no reply. */
+  /** Of the message at hand, which is at hand no more. Null: it has no reply. */
   answer({ request }: Message, payload: Uint8Array | null): void {
-    if (!this.#open) return;
-    const peekedBytes = this.#end - this.#at;
-    const lenBytes = this.#take();
+    if (!this.#open || this.#next === null) return;
+    const lenBytes = HEADER_BYTES + this.#next.header.payloadBytes;
     const reply = payload === null ? null : encodeMessage(request, FLAG_REPLY, payload);
-    this.#outbox.answer(lenBytes, reply, peekedBytes);
-    consume(this.#fd, lenBytes);
-    this.#outbox.messageTaken();
+    this.#next = null;
+    this.#at += lenBytes;
+    this.#outbox.answer(this.#untaken + lenBytes, reply);
+    this.#untaken += lenBytes;
     this.#flush();
   }
 
@@ -121,6 +132,8 @@ export class Connection {
     this.#open = false;
     this.#poller.close();
     if (this.#rest !== null) clearTimeout(this.#rest);
+    if (this.#taking !== null) clearTimeout(this.#taking);
+    if (this.#again !== null) clearImmediate(this.#again);
     closeAll(this.#next?.fds ?? []);
     this.#forget();
   }
@@ -176,11 +189,40 @@ export class Connection {
         return;
       }
       this.#outbox.makeRoom(this.#fd);
+      // Descriptors count for the VMM as long as their message is in the socket.
+      const most = this.#next.fds.length > 0 ? 0 : UNTAKEN_BYTES;
+      if (this.#untaken + HEADER_BYTES + header.payloadBytes > UNTAKEN_BYTES) this.#take();
       this.#dispatch(header, this.#next.fds.splice(0));
-      // Another look would find nothing, most of the time; where there is more, the poller says so.
-      if (this.#at === this.#end) return;
+      if (!this.open) return;
+      if (this.#untaken > most) this.#take();
+      else this.#taking ??= setTimeout(this.#takeInTime, UNTAKEN_MS);
+      // Another look would find nothing, most of the time, and there is one when these are taken.
+      if (this.#at === this.#end && this.#untaken > 0) return;
     }
+    if (this.#open) this.#again ??= setImmediate(this.#goOn);
   };
+
+  readonly #goOn = (): void => {
+    this.#again = null;
+    if (!this.#waiting && this.#rest === null) this.#guard(() => this.#read());
+  };
+
+  readonly #takeInTime = (): void => {
+    this.#taking = null;
+    this.#guard(() => {
+      this.#take();
+      if (!this.#waiting && this.#rest === null) this.#read();
+    });
+  };
+
+  /** Takes the messages that were acted upon from the socket, for good. */
+  #take(): void {
+    if (this.#untaken === 0) return;
+    this.#outbox.takes(this.#untaken + this.#end - this.#at);
+    consume(this.#fd, this.#untaken);
+    this.#outbox.taken();
+    this.#untaken = 0;
+  }
 
   /** Most waits end before new events are looked at, so that it is watched until the next one. */
   #wait(): void {
@@ -239,6 +281,7 @@ export class Connection {
 
   #awaitRest(): void {
     if (hungUp(this.#fd)) throw new FrontendError('connection ended in the middle of a message');
+    this.#take();
     this.#forget();
     setPeekOffset(this.#fd, 0);
     this.#rest ??= setTimeout(() => {
@@ -268,14 +311,6 @@ export class Connection {
     } finally {
       fds.closeRest();
     }
-  }
-
-  /** The length of the message at hand, which is at hand no more. */
-  #take(): number {
-    const lenBytes = HEADER_BYTES + (this.#next?.header.payloadBytes ?? 0);
-    this.#next = null;
-    this.#at += lenBytes;
-    return lenBytes;
   }
 
   #flush(): void {

@@ -13,11 +13,14 @@ export interface Outbox {
   /** Comes before each message is acted upon: whoever asks again has read, by now, what it was answered. */
   makeRoom(fd: number): void;
   /**
-   * A message of `lenBytes` was acted upon, with this reply, if any; messageTaken() follows when it was taken from its
-   * socket, of which `peekedBytes` were looked at before. Throws FrontendError when the peer does not read.
+   * A message was acted upon, with this reply, if any. `untakenBytes`: its bytes and those of the messages before it that
+   * were not taken from their socket yet. Throws FrontendError when the peer does not read.
    */
-  answer(lenBytes: number, reply: Uint8Array | null, peekedBytes: number): void;
-  messageTaken(): void;
+  answer(untakenBytes: number, reply: Uint8Array | null): void;
+  /** These are about to be taken from the socket, of which `peekedBytes` were looked at. */
+  takes(peekedBytes: number): void;
+  /** They are not in the socket any more. */
+  taken(): void;
   /** Sends what can be sent; false when something is left. */
   flush(fd: number): boolean;
 }
@@ -42,8 +45,12 @@ export class PlainOutbox implements Outbox {
     if (reply !== null) this.add(reply);
   }
 
-  messageTaken(): void {
-    // Nobody comes after us who might take it once more.
+  takes(): void {
+    // Nobody comes after us who might take them once more.
+  }
+
+  taken(): void {
+    // As above.
   }
 
   flush(fd: number): boolean {
@@ -69,11 +76,11 @@ export class KeptOutbox implements Outbox {
     this.#state = state;
     if (state.untaken > 0) {
       consume(fd, this.#untaken(fd));
-      state.messageTaken();
+      state.taken();
     }
   }
 
-  /** What of the last message is still in the socket. It stays known, should this process end as well. */
+  /** What is still in the socket of messages that were acted upon. It stays known, should this process end as well. */
   #untaken(fd: number): number {
     const { untaken, taking } = this.#state;
     const offset = peekOffset(fd) ?? -1;
@@ -88,13 +95,17 @@ export class KeptOutbox implements Outbox {
     if (this.#state.outboxFills && this.#state.unsentBytes === 0 && allRead(fd)) this.#state.rewind();
   }
 
-  answer(lenBytes: number, reply: Uint8Array | null, peekedBytes: number): void {
-    if (!this.#state.commit(lenBytes, reply)) throw new FrontendError('frontend does not read its replies');
+  answer(untakenBytes: number, reply: Uint8Array | null): void {
+    if (!this.#state.commit(untakenBytes, reply))
+      throw new FrontendError('frontend does not read its replies');
+  }
+
+  takes(peekedBytes: number): void {
     this.#state.takes(peekedBytes);
   }
 
-  messageTaken(): void {
-    this.#state.messageTaken();
+  taken(): void {
+    this.#state.taken();
   }
 
   flush(fd: number): boolean {
@@ -108,8 +119,8 @@ export class KeptOutbox implements Outbox {
   }
 }
 
-/** Throws StateError when the socket cannot have `lenBytes` of a message of `wholeBytes` in it still. */
+/** Throws StateError when the socket cannot have `lenBytes` of messages of `wholeBytes` in it still. */
 function rest(lenBytes: number, wholeBytes: number): number {
   if (lenBytes >= 0 && lenBytes <= wholeBytes) return lenBytes;
-  throw new StateError(`${lenBytes} bytes left of a message of ${wholeBytes}`);
+  throw new StateError(`${lenBytes} bytes left of messages of ${wholeBytes}`);
 }

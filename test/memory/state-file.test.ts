@@ -13,7 +13,7 @@ function image(): StateImage {
   const file = StateFile.create();
   file.stage(RECORD);
   file.commit(12, new Uint8Array(100).fill(7));
-  file.messageTaken();
+  file.taken();
   const bytes = new Uint8Array(fstatSync(file.fd).size);
   readSync(file.fd, bytes, 0, bytes.length, 0);
   const made = new StateImage(bytes, fileOffset(file.fd));

@@ -65,8 +65,9 @@ void t.test('kept: room is given back when all was read, and the next process go
   const expected: Uint8Array[] = [];
   const answer = (n: number): void => {
     const reply = message(10 * KIB, n);
-    outbox.answer(12, reply, 12);
-    outbox.messageTaken();
+    outbox.answer(12, reply);
+    outbox.takes(12);
+    outbox.taken();
     expected.push(reply);
   };
   // Three times what there is room for.
@@ -115,24 +116,28 @@ void t.test('kept: a message is taken once, wherever the process before ended', 
     (lenBytes: number): Steps =>
     (_, fd) =>
       consume(fd, lenBytes);
-  const says: Steps = (state) => state.messageTaken();
-  const processes: Record<string, readonly Steps[]> = {
-    'this build': [acts, begins, takes(5), takes(7), says],
-    'a build before 0.2': [acts, beginsAsBefore, takes(5), takes(7), says],
+  const says: Steps = (state) => state.taken();
+  const actsOnBoth: Steps = (state) => state.commit(first.length + second.length, null);
+  /** The steps, after which of them only the second message is left, and after which none is. */
+  const processes: Record<string, readonly [readonly Steps[], number, number]> = {
+    'this build': [[acts, begins, takes(5), takes(7), says], 1, Infinity],
+    'this build, of two': [[acts, actsOnBoth, begins, takes(5), takes(7), takes(20), says], 1, 2],
+    'a build before 0.2': [[acts, beginsAsBefore, takes(5), takes(7), says], 1, Infinity],
   };
-  for (const [build, steps] of Object.entries(processes)) {
+  for (const [build, [steps, one, both]] of Object.entries(processes)) {
     for (let count = 0; count <= steps.length; count++) {
       const [ours, theirs] = socketPair();
       const state = StateFile.create();
       for (const each of [first, second]) send(theirs, each, 0, each.length, []);
-      if (build === 'this build') {
+      if (build.startsWith('this build')) {
         setPeekOffset(ours, 0);
         peek(ours, 0, new Uint8Array(100), []);
       }
       for (const step of steps.slice(0, count)) step(state, ours);
       // The second one finds that it is done.
       for (let n = 0; n < 2; n++) new KeptOutbox(state, ours);
-      t.same(readAll(ours), count === 0 ? concat(first, second) : second, `${build}, after ${count} steps`);
+      const left = [first, second].slice(Number(count >= one) + Number(count >= both));
+      t.same(readAll(ours), concat(...left), `${build}, after ${count} steps`);
       [ours, theirs].forEach(closeFd);
       state.close();
     }
