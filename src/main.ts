@@ -98,7 +98,8 @@ export async function superviseDaemon(args: DaemonArguments, signals: Signals): 
   const events = new EventLog(createLogger(args.logLevel ?? 'info', format, stderr));
   ownLastWords(stderr, events.emit);
   const own = process.argv.slice(1).filter((argument) => argument !== '--supervise');
-  const keeper = new Keeper([process.execPath, ...process.execArgv, ...own], events.emit);
+  const [program = ''] = own;
+  const keeper = new Keeper([process.execPath, ...process.execArgv, ...own], program, events.emit);
   await warnOfInspector(events.emit);
   signals.onIgnored((signal) => events.emit('signal-ignored', ...nothingAt(signal)));
   signals.onReload(() => keeper.forward('SIGHUP'));

@@ -19,6 +19,7 @@ export const EVENT_IDS = {
   'orders-not-kept': 'c975115e85c1450b960bd4ba241b7e4b',
   'daemon-ended': 'c3f59cfeab6a4db8ba327f78e0a78f77',
   'daemon-stuck': 'a61730cc8dff4b119555bb0b133db624',
+  'program-gone': '96e7228fa1e4406eb2e89465545bdcf4',
   'features-negotiated': '357a0faf2af24f1d901326563d537940',
   'memory-mapped': '30802e919e9142df8cad7c9afa3fe01c',
   'ram-changed': '234f454bb22446ca929f502d2adf012d',

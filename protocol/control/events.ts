@@ -71,6 +71,11 @@ export const EVENTS = {
     help: 'The daemon gave its keeper no sign of life; the keeper kills the daemon and starts it again.',
     action: 'Report this line together with the lines before it.',
   },
+  'program-gone': {
+    level: 'error',
+    help: 'The daemon ended, and its keeper (--supervise) cannot start it again, because the program is not there any more: the package was removed, or the folder was moved. The keeper holds its VMs, which wait at their next request, and looks for the program every two seconds.',
+    action: 'Install balloond again at the path that the event names; do not reboot VMs before.',
+  },
   'features-negotiated': { level: 'info', help: 'The guest driver acknowledged features.', action: null },
   'memory-mapped': {
     level: 'info',

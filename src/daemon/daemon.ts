@@ -16,6 +16,7 @@ import type { LevelledLog } from '../ops/levelled-log.js';
 import { createLogger } from '../ops/log.js';
 import { ownLastWords } from '../ops/last-words.js';
 import { notify } from '../ops/notify.js';
+import { loadProcessMetrics } from '../ops/process-metrics.js';
 import { startWatchdog } from '../ops/watchdog.js';
 import { onPriorityRefused } from '../os/discard.js';
 import { SystemError } from '../os/errors.js';
@@ -241,6 +242,7 @@ export class Daemon implements DaemonControl {
       const { host, port } = server.address;
       const at = `${host.includes(':') ? `[${host}]` : host}:${port}`;
       this.events.emit('listening', `serving metrics at http://${at}/`, { host, port });
+      void loadProcessMetrics();
     } catch (error) {
       this.events.emit('metrics-unavailable', metricsFailure(error), { ...address });
     }

@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { decodeNotification } from '../../protocol/systemd.js';
@@ -25,6 +25,7 @@ const WITHOUT = { NODE_EXTRA_CA_CERTS: undefined } as const;
  */
 export class Keeper {
   readonly #command: readonly string[];
+  readonly #program: string;
   readonly #emit: Emit;
   readonly #folder = mkdtempSync(join(tmpdir(), 'balloond-keeper-'));
   readonly #socket: number;
@@ -35,15 +36,17 @@ export class Keeper {
   #everReady = false;
   #fedAt = 0;
   #restartMs = RESTART_MS;
+  #goneSaid = false;
   #stopping: NodeJS.Signals | null = null;
   #forwardLater: NodeJS.Signals | null = null;
   #restart: NodeJS.Timeout | null = null;
   #watchdog: NodeJS.Timeout | null = null;
   #ended: (code: number) => void = () => undefined;
 
-  /** `command`: the daemon's program and arguments. */
-  constructor(command: readonly string[], emit: Emit) {
+  /** `command`: that of the daemon, with its arguments; `program`: the file in it that an upgrade replaces. */
+  constructor(command: readonly string[], program: string, emit: Emit) {
     this.#command = command;
+    this.#program = program;
     this.#emit = emit;
     chmodSync(this.#folder, 0o700);
     this.#socket = bindDatagram(this.#path);
@@ -83,6 +86,10 @@ export class Keeper {
   #start(): void {
     const names = [...this.#fds.keys()];
     this.#ready = false;
+    if (!this.#isThere()) {
+      this.#startLater();
+      return;
+    }
     // LISTEN_PID has to name the daemon, and only it knows its pid.
     this.#daemon = spawn('/bin/sh', ['-c', 'LISTEN_PID=$$ exec "$@"', 'sh', ...this.#command], {
       stdio: ['inherit', 'inherit', 'inherit', ...this.#fds.values()],
@@ -123,8 +130,24 @@ export class Keeper {
       signal,
       kept,
     });
+    this.#startLater();
+  }
+
+  #startLater(): void {
     this.#restart = setTimeout(() => this.#start(), this.#ready ? 0 : this.#restartMs);
     if (!this.#ready) this.#restartMs = Math.min(2 * this.#restartMs, RESTART_MS_MAX);
+  }
+
+  /** Says once that the program is gone, where Node would say at each try that it lacks a module. */
+  #isThere(): boolean {
+    const there = existsSync(this.#program);
+    if (!there && !this.#goneSaid) {
+      const [program, kept] = [this.#program, this.#fds.size];
+      const says = `the daemon cannot be started again, since its program ${program} is gone, and its VMs wait: install balloond there again`;
+      this.#emit('program-gone', says, { program, kept });
+    }
+    this.#goneSaid = !there;
+    return there;
   }
 
   #receive(): void {

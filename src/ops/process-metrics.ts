@@ -2,6 +2,9 @@ import type { Registry } from 'prom-client';
 import { openFileCount } from '../host/pinned.js';
 import { Family } from './exposition.js';
 
+const LIBRARY_GONE =
+  '# Metrics of the process are missing: the files of the program were removed or replaced; restart the daemon.\n';
+
 /** The library looks at the event loop that often; more often would be most of what an idle daemon does. */
 const LAG_LOOK_MS = 1000;
 
@@ -32,11 +35,16 @@ const LEFT_OUT = [
 
 let registry: Promise<Registry> | null = null;
 
+/** Loads the library, once VMs are served: later its files may be those of another version, or be gone. */
+export async function loadProcessMetrics(): Promise<void> {
+  registry ??= open();
+  await registry.catch(() => (registry = null));
+}
+
 /** Of the daemon's own process: CPU, memory, file descriptors, garbage collection, and how late its event loop is. */
 export async function processMetrics(): Promise<Buffer> {
-  // Loaded, and the event loop watched, when somebody asks for the first time: guests wait while a daemon starts.
-  registry ??= open();
-  const text = await (await registry).metrics();
+  await loadProcessMetrics();
+  const text = registry === null ? LIBRARY_GONE : await (await registry).metrics();
   const busy = new Family(
     'balloond_event_loop_busy_seconds_total',
     'counter',

@@ -66,7 +66,7 @@ export class SmallDaemon {
 
   private constructor(folder: string) {
     this.control = new ControlClient(join(folder, 'control.sock'));
-    this.#keeper = new Keeper([process.execPath, SELF, folder], ignore);
+    this.#keeper = new Keeper([process.execPath, SELF, folder], SELF, ignore);
     this.#ended = this.#keeper.run();
   }
 
