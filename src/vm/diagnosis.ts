@@ -220,6 +220,6 @@ export function ringsSilent(
   features: FeatureBits,
   toMove: boolean,
 ): boolean {
-  const expected = toMove || hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
-  return expected && rings.some(({ kicks }) => kicks > 0) && rings.every(({ served }) => served === 0);
+  if (rings.some(({ served }) => served > 0) || rings.every(({ kicks }) => kicks === 0)) return false;
+  return toMove || hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
 }
