@@ -26,7 +26,7 @@ import type { LineWriter } from '../os/line-writer.js';
 import { KeptConfiguration } from './config/kept.js';
 import { VmFleet } from './fleet.js';
 import { HandOver } from './hand-over.js';
-import { findHolder, handOverFailure, partingWords, type Holder } from './holder.js';
+import { findHolder, handOverFailure, holderNow, partingWords, type Holder } from './holder.js';
 import type { DaemonArguments } from './options.js';
 import { OrderFiles, stateFolder } from './order-files.js';
 import { readAddress, SettingsError } from './settings.js';
@@ -48,7 +48,7 @@ export class Daemon implements DaemonControl {
   readonly #program: Program;
   readonly #fd: number | undefined;
   readonly #startedAt = wallTime();
-  readonly #holder: Holder = findHolder(process.env, systemdVersion);
+  #holder: Holder = findHolder(process.env, systemdVersion);
   readonly #handOver: HandOver;
   readonly #settings: SettingsInForce;
   readonly #log: LevelledLog;
@@ -61,9 +61,11 @@ export class Daemon implements DaemonControl {
   constructor(args: DaemonArguments, program: Program, stderr: LineWriter) {
     this.#program = program;
     this.#fd = args.fd;
-    this.#handOver = new HandOver(this.#holder, (reason) =>
-      this.events.emit('hand-over-failed', handOverFailure(this.#holder, reason)),
-    );
+    this.#handOver = new HandOver(this.#holder, (reason) => {
+      this.#lookAtHolder();
+      if (this.#holder.by !== null)
+        this.events.emit('hand-over-failed', handOverFailure(this.#holder, reason));
+    });
     const { store, vmsWait } = this.#handOver;
     this.#settings = new SettingsInForce(args, new KeptConfiguration(store), vmsWait);
     const { config, sockets } = this.#settings.configuration;
@@ -101,7 +103,10 @@ export class Daemon implements DaemonControl {
       throw error;
     }
     notify({ READY: 1 });
-    startWatchdog((withinMs) => this.#fleet.discardsMove(withinMs));
+    startWatchdog((withinMs) => {
+      this.#lookAtHolder();
+      return this.#fleet.discardsMove(withinMs);
+    });
     this.#sayStarted();
   }
 
@@ -109,8 +114,9 @@ export class Daemon implements DaemonControl {
   async end(signal: NodeJS.Signals): Promise<void> {
     notify({ STOPPING: 1 });
     const { size } = this.#fleet;
+    this.#lookAtHolder();
     this.events.emit('daemon-stopping', partingWords(this.#holder, signal, size), { vms: size });
-    if (this.#handOver.store !== null) {
+    if (this.#handOver.store !== null && this.#holder.by !== null) {
       // As if it were killed: that way of ending is the one that is tried all the time.
       await this.#control?.close(size > 0);
       process.exit(0);
@@ -119,6 +125,7 @@ export class Daemon implements DaemonControl {
   }
 
   view(): DaemonView {
+    this.#lookAtHolder();
     const { by, heldOver, problem } = this.#holder;
     const { configuration, mistake } = this.#settings;
     return {
@@ -184,8 +191,20 @@ export class Daemon implements DaemonControl {
       pid: process.pid,
       control,
     });
+    this.#sayWhetherHeld();
+  }
+
+  #sayWhetherHeld(): void {
     const { by, problem } = this.#holder;
     if (problem !== null) this.events.emit('not-held', `${problem.found}: ${problem.remedy}`, { holder: by });
+  }
+
+  /** A keeper may be killed while its daemon runs. */
+  #lookAtHolder(): void {
+    const now = holderNow(this.#holder, process.env);
+    if (now === this.#holder) return;
+    this.#holder = now;
+    this.#sayWhetherHeld();
   }
 
   #keepSettings(): void {

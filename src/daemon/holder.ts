@@ -29,9 +29,6 @@ const NOBODY =
  */
 export function findHolder(environment: Environment, systemdVersion: () => number | null): Holder {
   const { NOTIFY_SOCKET: socket, FDSTORE: most, BALLOOND_KEEPER, BALLOOND_FDSTORE } = environment;
-  const nobody = (remedy: NextStep): Holder => {
-    return { by: null, heldOver: 'nothing', problem: { found: NOBODY, remedy }, socket: '', most: 0 };
-  };
   if (socket === undefined || socket === '') {
     return nobody('start it with --supervise, or by its unit (balloond.service)');
   }
@@ -55,6 +52,18 @@ export function findHolder(environment: Environment, systemdVersion: () => numbe
   return nobody(
     `under systemd ${version} add Environment=BALLOOND_FDSTORE=16384 beside FileDescriptorStoreMax=16384 in its unit, start it with --supervise, or upgrade to systemd 254`,
   );
+}
+
+function nobody(remedy: NextStep, found = NOBODY): Holder {
+  return { by: null, heldOver: 'nothing', problem: { found, remedy }, socket: '', most: 0 };
+}
+
+/** Who holds the VMs now: a keeper that is gone holds none of them, and the daemon has another parent, `parentPid`. */
+export function holderNow(holder: Holder, environment: Environment, parentPid = process.ppid): Holder {
+  const { BALLOOND_KEEPER: keeperPid } = environment;
+  if (holder.by !== 'keeper' || keeperPid === String(parentPid)) return holder;
+  const found = `the keeper (pid ${keeperPid ?? '?'}) is gone, and ${NOBODY}`;
+  return nobody('restart it with --supervise once none of its VMs runs', found);
 }
 
 /** The message of hand-over-failed: why the holder takes no more of this daemon, and what to do. */

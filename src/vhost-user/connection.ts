@@ -195,25 +195,25 @@ export class Connection {
       this.#dispatch(header, this.#next.fds.splice(0));
       if (!this.open) return;
       if (this.#untaken > most) this.#take();
-      else this.#taking ??= setTimeout(this.#takeInTime, UNTAKEN_MS);
+      else this.#taking ??= setTimeout(() => this.#takeInTime(), UNTAKEN_MS);
       // Another look would find nothing, most of the time, and there is one when these are taken.
       if (this.#at === this.#end && this.#untaken > 0) return;
     }
-    if (this.#open) this.#again ??= setImmediate(this.#goOn);
+    if (this.#open) this.#again ??= setImmediate(() => this.#goOn());
   };
 
-  readonly #goOn = (): void => {
+  #goOn(): void {
     this.#again = null;
     if (!this.#waiting && this.#rest === null) this.#guard(() => this.#read());
-  };
+  }
 
-  readonly #takeInTime = (): void => {
+  #takeInTime(): void {
     this.#taking = null;
     this.#guard(() => {
       this.#take();
       if (!this.#waiting && this.#rest === null) this.#read();
     });
-  };
+  }
 
   /** Takes the messages that were acted upon from the socket, for good. */
   #take(): void {

@@ -1,7 +1,13 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { findHolder, handOverFailure, partingWords, type Holder } from '../../src/daemon/holder.js';
+import {
+  findHolder,
+  handOverFailure,
+  holderNow,
+  partingWords,
+  type Holder,
+} from '../../src/daemon/holder.js';
 import { NEXT_STEP } from '../support/next-step.js';
 
 const SYSTEMD = { NOTIFY_SOCKET: '/run/systemd/notify' };
@@ -32,6 +38,19 @@ void t.test('who holds the VMs, and over what', (t) => {
   });
   t.match(of({ BALLOOND_FDSTORE: '99' }, null), { by: null }, 'a store that may not be there holds nothing');
   t.match(of({ FDSTORE: '0' }, 257), { by: null });
+  t.end();
+});
+
+void t.test('a keeper that is gone holds nothing', (t) => {
+  const environment = { ...SYSTEMD, FDSTORE: '512', BALLOOND_KEEPER: '77' };
+  const holder = findHolder(environment, neverAsked);
+  t.equal(holderNow(holder, environment, 77), holder);
+  t.match(holderNow(holder, environment, 1), {
+    ...{ by: null, heldOver: 'nothing' },
+    problem: { found: /pid 77/, remedy: /--supervise/ },
+  });
+  const systemd = of({ FDSTORE: '512' }, 257);
+  t.equal(holderNow(systemd, SYSTEMD, 12345), systemd);
   t.end();
 });
 

@@ -1,7 +1,7 @@
 // What becomes of a VM whose guest does not yield, in one program, as each takes long to start in the host VM:
-// `force.js CONTROL VM COMMAND OTHER BYTES FILE SECONDS` runs COMMAND, waits until the memory.max of the VM is set, has the daemon
-// reload FILE with a force-grace of SECONDS (by itself: starting another program may take longer than the grace before),
-// gives the balloon of OTHER so many bytes, waits until VM is released, and prints a ForceReport.
+// `force.js CONTROL VM COMMAND OTHER BYTES FILE SECONDS` runs COMMAND, waits until the memory.high of the VM was lowered three times,
+// has the daemon reload FILE with a force-grace of SECONDS (all that follows has to be done within one, also on a busy machine),
+// waits until memory.max is set, gives the balloon of OTHER so many bytes, waits until VM is released, and prints a ForceReport.
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,6 +11,7 @@ import { ControlClient } from '../../../src/control/client.js';
 import { Cgroup, type Limit } from '../../../src/host/cgroup.js';
 
 const LOOK_MS = 10;
+const HIGH_STEPS = 3;
 /** Less than the host VM waits for a command, so that this program says how far it came. */
 const TIMEOUT_MS = 540_000;
 
@@ -60,10 +61,11 @@ async function watch(until: (limits: ForceReport['steps'][number]) => boolean): 
 }
 
 spawn('sh', ['-ec', command], { stdio: ['ignore', 'ignore', 'inherit'] });
-await watch(({ maxBytes }) => maxBytes !== null);
+await watch(() => steps.filter(({ highBytes }) => highBytes !== null).length >= HIGH_STEPS);
 const patient = readFileSync(configFile, 'utf8').replace(/^force-grace.*/m, `force-grace = ${graceSeconds}`);
 writeFileSync(configFile, patient);
 await client.reload();
+await watch(({ maxBytes }) => maxBytes !== null);
 await client.setTarget(other, { balloonBytes: Number(bytes) });
 await watch(({ highBytes, maxBytes }) => highBytes === null && maxBytes === null);
 trigger.close();
