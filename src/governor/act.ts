@@ -29,8 +29,8 @@ export class Actor {
   readonly #emit: Emit;
   readonly #troubles: Troubles;
   readonly #said = new Map<string, Said>();
-  /** The kinds of advice at the tick before: only news are told. */
-  #advised = new Map<string, string>();
+  /** The kinds of advice at the tick before, each with its VM: only news are told. */
+  #advised: ReadonlySet<string> = new Set();
   readonly #counts: { action: string; reason: Cause; count: number }[] = [];
 
   constructor(emit: Emit, troubles: Troubles) {
@@ -80,13 +80,13 @@ export class Actor {
 
   /** Says what the policy would do where it only observes. */
   advise(deeds: readonly Deed[]): void {
-    const advised = new Map<string, string>();
+    const advised = new Set<string>();
     for (const { action, vm, text } of deeds) {
-      const kind = `${action.kind} ${action.reason.cause}`;
-      advised.set(vm.name, kind);
+      const kind = `${action.kind} ${action.reason.cause} ${vm.name}`;
+      advised.add(kind);
       const words = `would have ${text.replace(/^took/, 'taken').replace(/^gave/, 'given')}`;
       this.#say(vm.name, words);
-      if (this.#advised.get(vm.name) !== kind)
+      if (!this.#advised.has(kind))
         this.#emit('policy-advice', words, { cause: action.reason.cause }, vm.name);
     }
     this.#advised = advised;

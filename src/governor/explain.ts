@@ -68,6 +68,8 @@ function forceWord(rung: number): Explained['force'] {
 function nowWords(vm: GovernedVm, standing: Standing): string {
   const { settings, paused } = standing;
   if (settings.mode === 'off') return 'the policy is off (mode in [policy])';
+  if (vm.leftAlone)
+    return 'the policy leaves this VM alone: the configuration says so (target, or policy = "manual", in [[vm]])';
   if (vm.manual)
     return `the policy leaves this VM alone: an operator set its target or cache limit, or paused the policy for it (balloonctl policy resume ${vm.name})`;
   if (paused !== null) {

@@ -11,7 +11,6 @@ export interface GovernedCgroup {
   unwatch(listener: () => void): void;
 }
 
-/** A VM as the governor sees it, and the ways in which the governor moves it. */
 /** A VM with the figures that it had when the governor looked at it. */
 export interface SeenVm {
   readonly vm: GovernedVm;
@@ -21,6 +20,7 @@ export interface SeenVm {
 /** These of a GovernedVm are put together, or asked of the kernel, each time that they are read. */
 export type Measured = Pick<GovernedVm, 'figures' | 'ramBytes' | 'allocatedBytes'>;
 
+/** A VM as the governor sees it, and the ways in which the governor moves it. */
 export interface GovernedVm {
   readonly name: string;
   readonly pid: number;
@@ -32,8 +32,10 @@ export interface GovernedVm {
   /** Its limits can be set, as far as is known. */
   readonly limitable: boolean;
   readonly cgroup: GovernedCgroup;
-  /** An operator has taken it in hand. */
+  /** An operator has taken it in hand, or the configuration leaves it alone. */
   manual: boolean;
+  /** It is the configuration alone that leaves it alone. */
+  readonly leftAlone: boolean;
   readonly figures: VmFigures;
   setPolicyTarget(balloonBytes: number): void;
   setCacheLimit(cacheBytes: number): void;

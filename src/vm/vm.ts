@@ -112,9 +112,8 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** A device connected that no daemon served before. */
   greet(device: VmDevice): void {
-    const orders = this.#orders;
-    if (!isEmpty(orders) && this.#devices.length === 1) {
-      const which = Object.keys(orders).join(', ');
+    if (!isEmpty(this.#orders) && this.#devices.length === 1) {
+      const which = Object.keys(this.#orders).join(', ');
       const says = `orders that were given for this VM before hold again: ${which}`;
       this.#emit('orders-applied', says, { orders: which });
     }
@@ -230,6 +229,10 @@ export class Vm implements DeviceOwner<VmDevice> {
   /** Whether the policy leaves the VM alone. False takes back the orders by which it does. */
   get manual(): boolean {
     return inHand(this.#orders) || this.#wishes.manual;
+  }
+
+  get leftAlone(): boolean {
+    return this.#wishes.manual && !inHand(this.#orders);
   }
 
   set manual(manual: boolean) {

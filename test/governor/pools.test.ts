@@ -21,6 +21,7 @@ class Guest implements GovernedVm {
   readonly sharedBytes = RAM_BYTES;
   readonly limitable = true;
   manual = false;
+  readonly leftAlone = false;
   usesBytes = 300 * MIB;
   targetBytes = 0;
   /** The part of its balloon that went back to where the memory is from. */

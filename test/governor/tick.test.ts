@@ -510,6 +510,12 @@ void t.test(
     t.equal(observing.said('policy-advice', 'bronze-1').length, 1, 'said once');
     t.match(observing.explained('bronze-1')?.said, /^would have let the page cache balloon of bronze-1/);
 
+    const both = await Scene.open(t, 82 * MIB, ['bronze-1'], { mode: 'observe' }, { 'bronze-1': 'beside' });
+    for (let second = 0; second < 6; second++) await both.second();
+    const advised = both.said('policy-advice', 'bronze-1').map(({ fields }) => fields['cause']);
+    t.ok(advised.length > 1, 'of both balloons');
+    t.equal(new Set(advised).size, advised.length, `each is said once: ${advised.join(', ')}`);
+
     const acting = await Scene.open(t, 600 * MIB, ['bronze-1'], {}, { 'bronze-1': 'beside' });
     acting.caches.get('bronze-1')?.vm.setTarget({ cacheLimitBytes: 8 * MIB });
     for (let second = 0; second < 3; second++) await acting.second();
@@ -533,6 +539,7 @@ void t.test('a guest is not believed to hold what the host has', (t) => {
     limitable: false,
     cgroup: { usage: () => null, watch: () => null, unwatch: () => undefined },
     manual: false,
+    leftAlone: false,
     figures: {
       state: 'running',
       inhibited: null,

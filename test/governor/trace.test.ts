@@ -34,6 +34,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
     limitable: false,
     cgroup: { usage: () => null, watch: () => null, unwatch: () => undefined },
     manual: manual ?? false,
+    leftAlone: false,
     figures: {
       state: 'running',
       inhibited: null,

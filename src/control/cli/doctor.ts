@@ -219,10 +219,11 @@ function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
 }
 
 function examinePinned(vm: VmView): Finding {
-  const { name, inhibited } = vm;
-  return inhibited === null
-    ? good(name, 'pinned', 'no, pages that the guest gives up are discarded')
-    : bad(name, 'pinned', inhibited, inhibitedUntil(vm));
+  const { name, inhibited, orders }: Older<VmView, 'orders'> = vm;
+  if (inhibited === null) return good(name, 'pinned', 'no, pages that the guest gives up are discarded');
+  const order = orders?.find((one) => one.order === 'inhibit');
+  if (order === undefined) return bad(name, 'pinned', inhibited, inhibitedUntil(vm));
+  return note(name, 'inhibited', `nothing is discarded, as was ordered: ${inhibited}`, order.undo);
 }
 
 /** The verdict of a VM; a daemon that is too old to give a code gives a sentence alone. */
@@ -243,10 +244,8 @@ function limitsOf({ diagnosis, problem }: Older<VmView['limits'], 'diagnosis'>):
   return problem === null ? null : { code: 'earlier-build', text: problem, remedy };
 }
 
-/** The step that ends an inhibit, by the order or the device behind it. */
-function inhibitedUntil({ name, orders, diagnosis }: Older<VmView, 'orders' | 'diagnosis'>): string {
-  const order = orders?.find((one) => one.order === 'inhibit');
-  if (order !== undefined) return order.undo;
+/** The step that ends an inhibit by a device. */
+function inhibitedUntil({ name, diagnosis }: Pick<Older<VmView, 'diagnosis'>, 'name' | 'diagnosis'>): string {
   if (diagnosis?.code === 'memory-pinned') return diagnosis.remedy;
   return `balloonctl allow ${name}, or detach the device that it names`;
 }

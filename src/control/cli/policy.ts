@@ -1,6 +1,6 @@
 /** `balloonctl policy show, pause, resume, explain`. */
 import { refusal } from '../../../protocol/control/refusal.js';
-import type { PolicyState, PoolState } from '../../../protocol/control/schema.js';
+import type { PolicyState, PoolState, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { ControlError, type ControlClient } from '../client.js';
 import { printable, type Output } from './output.js';
@@ -30,16 +30,23 @@ export async function pausePolicy(
     const still = vm !== null && !paused && policy.paused;
     const more = still ? '; all VMs are still paused: balloonctl policy resume' : '';
     output.print(`${vm === null ? 'the policy' : printable(vm)}: ${paused ? 'paused' : 'resumed'}${more}`);
-    if (vm !== null && !paused) await printTarget(client, output, vm, policy.mode === 'off');
+    if (vm !== null && !paused) printTargets(output, await client.show(vm));
   }
 }
 
-/** Handing a VM back moves nothing by itself: its balloon keeps the target that was ordered. */
-async function printTarget(client: ControlClient, output: Output, name: string, off: boolean): Promise<void> {
-  const { balloon } = await client.show(name);
-  if (balloon.targetBytes === 0) return;
-  const until = off ? `balloonctl set ${printable(name)} --balloon 0` : 'the policy changes it';
-  output.print(`its balloon target stays ${formatSize(balloon.targetBytes)} until ${until}`);
+/** Handing a VM back moves nothing by itself, but to the target of the configuration: what was ordered stays. */
+function printTargets(output: Output, { name, balloon, cache, policy }: VmView): void {
+  const until = (option: string): string => {
+    if (policy?.mode === 'auto') return 'the policy changes it';
+    if (policy?.mode === 'manual') return 'the configuration changes, which leaves this VM alone';
+    return `balloonctl set ${printable(name)} --${option} SIZE`;
+  };
+  if (balloon.targetBytes > 0)
+    output.print(`its balloon target is ${formatSize(balloon.targetBytes)} until ${until('balloon')}`);
+  if (cache !== null && cache.targetBytes > 0) {
+    const limit = `its page cache balloon may hold up to ${formatSize(cache.targetBytes)}`;
+    output.print(`${limit} until ${until('cache-limit')}`);
+  }
 }
 
 export async function explainPolicy(client: ControlClient, output: Output, name: string): Promise<void> {

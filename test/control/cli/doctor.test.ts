@@ -79,6 +79,17 @@ void t.test('each thing that is wrong with a VM is named with what mends it', (t
   t.match(mendOf(limited('no-cgroup'), 'limits'), /^mend it$/);
   t.match(mendOf(limited('limits-denied'), 'limits'), /^systemctl start/);
   t.same(wrong(examineVm(vmView('web1', { inhibited: '/dev/vfio/1' }), QEMU, [])), ['pinned mend']);
+  const inhibit = { order: 'inhibit', by: 'operator', since: null, undo: 'balloonctl allow web1' };
+  const ordered = examineVm(
+    vmView('web1', {
+      inhibited: 'backup',
+      orders: [{ ...inhibit, says: 'discard nothing: backup' }] as never,
+    }),
+    QEMU,
+    [],
+  );
+  t.same(wrong(ordered), ['inhibited note'], 'an order is no fault');
+  t.equal(mendOf(ordered, 'inhibited'), 'balloonctl allow web1');
   const queues = examineVm(
     vmView('web1', verdict('too-few-queues', 'there are 3', 'set num_vqs=5 on the device')),
     QEMU,

@@ -72,11 +72,27 @@ void t.test('explain says what was last decided, and what holds now', async (t) 
   t.match((await ctl('resume')).stdout, 'the policy: resumed');
   t.equal((await ctl('resume', 'db-1')).stdout, 'db-1: resumed\n', 'the balloon is empty');
   const held = vmView('db-1');
-  fleet.put({ ...held, balloon: { ...held.balloon, targetBytes: GIB } });
-  const stays = 'db-1: resumed\nits balloon target stays 1 GiB until ';
-  t.equal((await ctl('resume', 'db-1')).stdout, `${stays}the policy changes it\n`);
-  fleet.policyState = { ...fleet.policyState, mode: 'off' };
-  t.equal((await ctl('resume', 'db-1')).stdout, `${stays}balloonctl set db-1 --balloon 0\n`);
+  const until = {
+    auto: 'the policy changes it',
+    manual: 'the configuration changes, which leaves this VM alone',
+    observe: 'balloonctl set db-1 --balloon SIZE',
+    off: 'balloonctl set db-1 --balloon SIZE',
+  } as const;
+  for (const mode of ['auto', 'manual', 'observe', 'off'] as const) {
+    const policy = { band: 'gold', minBytes: 0, maxBytes: GIB, mode };
+    fleet.put({ ...held, policy, balloon: { ...held.balloon, targetBytes: GIB } });
+    t.equal(
+      (await ctl('resume', 'db-1')).stdout,
+      `db-1: resumed\nits balloon target is 1 GiB until ${until[mode]}\n`,
+      mode,
+    );
+  }
+  const policy = { band: 'gold', minBytes: 0, maxBytes: GIB, mode: 'observe' } as const;
+  fleet.put({ ...held, policy, cache: { ...held.balloon, targetBytes: GIB } });
+  t.equal(
+    (await ctl('resume', 'db-1')).stdout,
+    'db-1: resumed\nits page cache balloon may hold up to 1 GiB until balloonctl set db-1 --cache-limit SIZE\n',
+  );
   fleet.policyState = { ...fleet.policyState, mode: 'auto' };
   t.match((await ctl('show')).stdout, /^mode auto: it acts\nhost unknown\nVM +BAND/);
   const pool = {
