@@ -61,8 +61,11 @@ function wantedTarget(
     return { bytes, by: 'operator', cut: cutTo(inWords, asked, { ramBytes, leastBytes }) };
   }
   if (wishes.target === null) return null;
-  const keeps = Math.max(Math.round(amountOf(wishes.target, ramBytes)), leastBytes);
-  return { bytes: Math.max(0, ramBytes - keeps), by: 'configuration', cut: null };
+  const asked = Math.round(amountOf(wishes.target, ramBytes));
+  const keeps = Math.max(asked, leastBytes);
+  // A target of the configuration is for VMs of any size: one that is small has all of its memory.
+  const cut = asked < leastBytes ? cutTo(keeps, asked, { ramBytes, leastBytes }) : null;
+  return { bytes: Math.max(0, ramBytes - keeps), by: 'configuration', cut };
 }
 
 function cutTo(bytes: number, askedBytes: number, { ramBytes, leastBytes }: GuestSize): WantedTarget['cut'] {

@@ -50,3 +50,17 @@ void t.test('a configuration that is read again takes effect at once', async (t)
   fleet.configure({}, []);
   t.match(fleet.control.find(NAME), { inhibited: null, orders: [], policy: { mode: 'observe' } });
 });
+
+void t.test(
+  'a target that no guest lives with is cut, and that is said; more than a guest has is all of it',
+  async (t) => {
+    const { fleet, events, connect } = wire(t, { vm: [{ match: NAME, target: '64' }] });
+    await connect('balloon');
+    t.match(fleet.control.find(NAME), { balloon: { targetBytes: 0.75 * RAM_BYTES } });
+    const said = events.filter(({ event }) => event === 'target-clamped');
+    t.match(said, [{ message: /^64 B was ordered, and the guest needs 16 MiB of its 64 MiB/ }]);
+    fleet.configure({ vm: [{ match: NAME, target: '2G' }] }, []);
+    t.match(fleet.control.find(NAME), { balloon: { targetBytes: 0 } });
+    t.equal(events.filter(({ event }) => event === 'target-clamped').length, 1);
+  },
+);
