@@ -1,6 +1,7 @@
 /** The governor in words and documents: `policy show`, `policy explain` and the policy of `show`. */
 import type { PolicyState as PolicyDocument, VmView } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
+import { vmCommand } from '../../protocol/control/vm-command.js';
 import type { WallMs } from '../os/clock.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { Column, HIGH_STEPS, MAX_RUNG } from '../policy/state.js';
@@ -71,7 +72,7 @@ function nowWords(vm: GovernedVm, standing: Standing): string {
   if (vm.leftAlone)
     return 'the policy leaves this VM alone: the configuration says so (target, or policy = "manual", in [[vm]])';
   if (vm.manual)
-    return `the policy leaves this VM alone: an operator set its target or cache limit, or paused the policy for it (balloonctl policy resume ${vm.name})`;
+    return `the policy leaves this VM alone: an operator set its target or cache limit, or paused the policy for it (${vmCommand('balloonctl policy resume', vm.name)})`;
   if (paused !== null) {
     const { since, undo } = pauseView(paused);
     const when = since === null ? '' : ` at ${since.replace(/\.\d+Z$/, 'Z')}`;

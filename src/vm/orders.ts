@@ -6,8 +6,10 @@ import { Type, type Static } from '../../protocol/json-schema.js';
 import type { LimitRequest, LimitWord, TargetRequest, VmOrder } from '../../protocol/control/schema.js';
 import { LIMIT_NAMES, LIMITS, type LimitName } from '../../protocol/control/limits.js';
 import { formatSize } from '../../protocol/control/size.js';
+import { vmCommand } from '../../protocol/control/vm-command.js';
 import type { WallMs } from '../os/clock.js';
 import { amountOf, type Amount } from '../policy/settings.js';
+import type { Part } from './kinds.js';
 
 /** Wall time of the order; 0: an earlier build did not note it. */
 export const Since = Type.Unsafe<WallMs>(Type.Number({ minimum: 0, maximum: 8.64e15 }));
@@ -132,10 +134,13 @@ export function pauseView(since: WallMs): VmOrder {
 /** The options that take a limit back. */
 const RESTORE: Readonly<Record<LimitName, string>> = { high: '--high restore', max: '--max restore' };
 
-/** The orders in words, for `show`. `ramBytes`: of the VM. */
-export function orderViews(name: string, orders: Orders, wishes: Wishes, ramBytes: number): VmOrder[] {
-  const mend = 'take the key out of [[vm]], then run balloonctl reload';
-  const resume = `balloonctl policy resume ${name}`;
+/** The orders in words, for `show`. `has`: whether the VM has a device for that part, without which an order waits. */
+export function orderViews(
+  { name, ramBytes, has }: { name: string; ramBytes: number; has: (part: Part) => boolean },
+  orders: Orders,
+  wishes: Wishes,
+): VmOrder[] {
+  const resume = vmCommand('balloonctl policy resume', name);
   const ordered = (order: VmOrder['order'], says: string, since: WallMs, undo: string): VmOrder => ({
     order,
     says,
@@ -143,41 +148,53 @@ export function orderViews(name: string, orders: Orders, wishes: Wishes, ramByte
     since: noted(since),
     undo,
   });
-  const wished = (order: VmOrder['order'], says: string): VmOrder => ({
+  const wished = (order: VmOrder['order'], says: string, key: string = order): VmOrder => ({
     order,
     says,
     by: 'configuration',
     since: null,
-    undo: mend,
+    undo: `take ${key} out of [[vm]] in the configuration, then run balloonctl reload`,
   });
+  const waits = (part: Part): string =>
+    has(part)
+      ? ''
+      : `, which waits until the VM has a ${part === 'cache' ? 'page cache ' : ''}balloon device`;
   const views: VmOrder[] = [];
   const { inhibit, target, cacheLimit, limits = {}, paused } = orders;
   if (inhibit !== undefined) {
     views.push(
-      ordered('inhibit', `discard nothing: ${inhibit.reason}`, inhibit.since, `balloonctl allow ${name}`),
+      ordered(
+        'inhibit',
+        `discard nothing: ${inhibit.reason}`,
+        inhibit.since,
+        vmCommand('balloonctl allow', name),
+      ),
     );
   }
   if (wishes.inhibit !== null) views.push(wished('inhibit', `discard nothing: ${wishes.inhibit}`));
   if (target !== undefined) {
     const size = formatSize(target.bytes);
     const says = target.of === 'guest' ? `the guest keeps ${size}` : `the guest gives up ${size}`;
-    views.push(ordered('target', says, target.since, resume));
+    views.push(ordered('target', says + waits('balloon'), target.since, resume));
   } else if (wishes.target !== null) {
-    views.push(wished('target', `the guest keeps ${formatSize(amountOf(wishes.target, ramBytes))}`));
+    const size = formatSize(amountOf(wishes.target, ramBytes));
+    views.push(wished('target', `the guest keeps ${size}${waits('balloon')}`));
   }
   if (cacheLimit !== undefined) {
     const says = `the page cache balloon holds ${formatSize(cacheLimit.bytes)} at most`;
-    views.push(ordered('cache-limit', says, cacheLimit.since, resume));
+    views.push(ordered('cache-limit', says + waits('cache'), cacheLimit.since, resume));
   }
   for (const limit of LIMIT_NAMES) {
     const order = limits[limit];
     if (order === undefined) continue;
     const word = typeof order.word === 'number' ? formatSize(order.word) : order.word;
-    const undo = `balloonctl limit ${name} ${RESTORE[limit]}`;
+    const undo = vmCommand('balloonctl limit', name, RESTORE[limit]);
     views.push(ordered(`limit-${limit}`, `${LIMITS[limit].file} ${word}`, order.since, undo));
   }
   if (paused !== undefined)
     views.push(ordered('policy', 'the policy leaves the VM alone', paused.since, resume));
-  if (wishes.manual) views.push(wished('policy', 'the policy leaves the VM alone'));
+  // A VM with a target is left alone in any case.
+  const key = wishes.target === null ? 'policy' : 'target';
+  if (wishes.manual) views.push(wished('policy', 'the policy leaves the VM alone', key));
   return views;
 }

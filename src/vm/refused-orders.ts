@@ -2,6 +2,7 @@
 import { refusal, refusalOf } from '../../protocol/control/refusal.js';
 import { formatLeast, formatMost, formatSize } from '../../protocol/control/size.js';
 import type { TargetRequest } from '../../protocol/control/schema.js';
+import { vmCommand } from '../../protocol/control/vm-command.js';
 import { RefusedError } from '../control/fleet.js';
 import { PARTS, type Part } from './kinds.js';
 import { askedTarget, keptBytes } from './targets.js';
@@ -61,7 +62,7 @@ export function noFreshStatistics(name: string, timeoutMs: number): RefusedError
   return new RefusedError(
     refusal(
       `${name} did not send statistics within ${timeoutMs / 1000} s`,
-      `see \`balloonctl show ${name}\` for its state`,
+      `see \`${vmCommand('balloonctl show', name)}\` for its state`,
     ),
   );
 }

@@ -49,7 +49,11 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
     limits: vm.limits.limitsView(),
     policy,
     orders: [
-      ...orderViews(vm.name, vm.orders, vm.wishes, ramBytes),
+      ...orderViews(
+        { name: vm.name, ramBytes, has: (part) => vm.playing(part) !== undefined },
+        vm.orders,
+        vm.wishes,
+      ),
       ...(vm.policyPaused === null ? [] : [pauseView(vm.policyPaused)]),
     ],
     statsIntervalSeconds: vm.statsIntervalSeconds,

@@ -139,12 +139,12 @@ void t.test('each order is shown with its time and the way to take it back', (t)
   all = withTarget(all, { cacheLimitBytes: 2 * GIB }, since);
   all = withLimits(all, { high: 'follow', max: 4 * GIB }, since);
   const wishes = { inhibit: 'migrates', target: { share: 0.5 }, manual: true };
-  const views = orderViews('web', all, wishes, 4 * GIB);
+  const views = orderViews({ name: 'web', ramBytes: 4 * GIB, has: () => true }, all, wishes);
   t.same(
     views.map(({ order, by, says, undo }) => [order, by, says, undo]),
     [
       ['inhibit', 'operator', 'discard nothing: backup', 'balloonctl allow web'],
-      ['inhibit', 'configuration', 'discard nothing: migrates', MEND],
+      ['inhibit', 'configuration', 'discard nothing: migrates', mend('inhibit')],
       ['target', 'operator', 'the guest keeps 1 GiB', 'balloonctl policy resume web'],
       [
         'cache-limit',
@@ -155,19 +155,35 @@ void t.test('each order is shown with its time and the way to take it back', (t)
       ['limit-high', 'operator', 'memory.high follow', 'balloonctl limit web --high restore'],
       ['limit-max', 'operator', 'memory.max 4 GiB', 'balloonctl limit web --max restore'],
       ['policy', 'operator', 'the policy leaves the VM alone', 'balloonctl policy resume web'],
-      ['policy', 'configuration', 'the policy leaves the VM alone', MEND],
+      ['policy', 'configuration', 'the policy leaves the VM alone', mend('target')],
     ],
   );
   t.ok(views.every((one) => (one.since === null) === (one.by === 'configuration')));
   t.notOk(inHand(handedBack(all)));
   t.same(Object.keys(handedBack(all)), ['inhibit', 'limits']);
   t.same(withLimits(all, { high: 'restore', max: 'restore' }, since).limits, undefined);
-  t.match(orderViews('web', {}, { ...NO_WISHES, target: { share: 0.5 } }, 4 * GIB), [
-    { order: 'target', says: 'the guest keeps 2 GiB', by: 'configuration' },
+  const web = { name: 'web', ramBytes: 4 * GIB, has: () => true };
+  t.match(orderViews(web, {}, { ...NO_WISHES, target: { share: 0.5 } }), [
+    { order: 'target', says: 'the guest keeps 2 GiB', by: 'configuration', undo: mend('target') },
   ]);
+  t.same(
+    orderViews({ ...web, name: '-web', has: (part) => part !== 'balloon' }, all, NO_WISHES).map(
+      ({ says, undo }) => [says.replace(/^.*?(, which|$)/, '$1'), undo],
+    ),
+    [
+      ['', 'balloonctl allow -- -web'],
+      [', which waits until the VM has a balloon device', 'balloonctl policy resume -- -web'],
+      ['', 'balloonctl policy resume -- -web'],
+      ['', 'balloonctl limit --high restore -- -web'],
+      ['', 'balloonctl limit --max restore -- -web'],
+      ['', 'balloonctl policy resume -- -web'],
+    ],
+    'a name that looks like an option, and a target that nobody has the device for',
+  );
   t.end();
 });
-const MEND = 'take the key out of [[vm]], then run balloonctl reload';
+const mend = (key: string): string =>
+  `take ${key} out of [[vm]] in the configuration, then run balloonctl reload`;
 
 void t.test('the state directory is the first that the unit names', (t) => {
   t.equal(stateFolder({}), null);

@@ -91,7 +91,11 @@ function behindDashes(command: CommandSpec | undefined, args: readonly string[],
   if (command === undefined || !command.operands.some(isVm) || args.includes('--')) return '';
   const word = taken ?? args.find((arg) => arg.startsWith('-'));
   if (word === undefined) return '';
-  return `: a VM whose name begins with '-' goes behind '--', as in: balloonctl ${command.name} -- ${word}`;
+  const [first = ''] = command.operands;
+  const action = isVm(first)
+    ? ''
+    : ` ${args.find((arg) => !arg.startsWith('-') && arg !== command.name) ?? first}`;
+  return `: a VM whose name begins with '-' goes behind '--', as in: balloonctl ${command.name}${action} -- ${word}`;
 }
 
 function parse(

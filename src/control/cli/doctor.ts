@@ -3,6 +3,7 @@ import { OBSTACLES } from '../../../protocol/control/diagnosis.js';
 import { refusal } from '../../../protocol/control/refusal.js';
 import type { BalloonView, VmDiagnosis, VmView, DaemonEvent } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
+import { vmCommand } from '../../../protocol/control/vm-command.js';
 import type { VmmMemory } from '../../host/vmm-memory.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
@@ -219,9 +220,10 @@ function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
 }
 
 function examinePinned(vm: VmView): Finding {
-  const { name, inhibited, orders }: Older<VmView, 'orders'> = vm;
+  const { name, inhibited } = vm;
+  const { orders = [] }: Partial<Pick<VmView, 'orders'>> = vm;
   if (inhibited === null) return good(name, 'pinned', 'no, pages that the guest gives up are discarded');
-  const order = orders?.find((one) => one.order === 'inhibit');
+  const order = orders.find((one) => one.order === 'inhibit');
   if (order === undefined) return bad(name, 'pinned', inhibited, inhibitedUntil(vm));
   return note(name, 'inhibited', `nothing is discarded, as was ordered: ${inhibited}`, order.undo);
 }
@@ -247,7 +249,7 @@ function limitsOf({ diagnosis, problem }: Older<VmView['limits'], 'diagnosis'>):
 /** The step that ends an inhibit by a device. */
 function inhibitedUntil({ name, diagnosis }: Pick<Older<VmView, 'diagnosis'>, 'name' | 'diagnosis'>): string {
   if (diagnosis?.code === 'memory-pinned') return diagnosis.remedy;
-  return `balloonctl allow ${name}, or detach the device that it names`;
+  return `${vmCommand('balloonctl allow', name)}, or detach the device that it names`;
 }
 
 /** A driver that runs acks features of its own, or, where it is as old as the proposal, has told of pages. */
@@ -257,7 +259,7 @@ function examineCache(name: string, cache: BalloonView, features: readonly strin
   const holds = `holds ${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`;
   if (runs && cache.targetBytes > 0) return good(name, 'page cache balloon', holds);
   const [found, mend] = runs
-    ? ['may hold nothing yet', `balloonctl set ${name} --cache-limit SIZE`]
+    ? ['may hold nothing yet', vmCommand('balloonctl set', name, '--cache-limit SIZE')]
     : ['no driver of it has started', 'modprobe virtio_cache_balloon (in the guest)'];
   return note(name, 'page cache balloon', found, mend);
 }

@@ -2,6 +2,7 @@
 import { refusal } from '../../../protocol/control/refusal.js';
 import type { PolicyState, PoolState, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
+import { vmCommand } from '../../../protocol/control/vm-command.js';
 import { ControlError, type ControlClient } from '../client.js';
 import { printable, type Output } from './output.js';
 import { orderLines } from './show.js';
@@ -39,7 +40,7 @@ function printTargets(output: Output, { name, balloon, cache, policy }: VmView):
   const until = (option: string): string => {
     if (policy?.mode === 'auto') return 'the policy changes it';
     if (policy?.mode === 'manual') return 'the configuration changes, which leaves this VM alone';
-    return `balloonctl set ${printable(name)} --${option} SIZE`;
+    return vmCommand('balloonctl set', printable(name), `--${option} SIZE`);
   };
   if (balloon.targetBytes > 0)
     output.print(`its balloon target is ${formatSize(balloon.targetBytes)} until ${until('balloon')}`);

@@ -9,6 +9,7 @@ import {
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { TargetRequest, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
+import { vmCommand } from '../../../protocol/control/vm-command.js';
 import { ControlError, type ControlClient } from '../client.js';
 import { WaitTimeoutError } from './exit.js';
 import type { TargetWish } from './option-values.js';
@@ -126,7 +127,7 @@ function explain(vm: VmView, waitSeconds: number): RefusalText {
   if (vm.verdict !== null) return refusalOf(`${held}:`, passedOn(printable(vm.verdict)));
   const step: NextStep =
     vm.state === 'running'
-      ? `the guest may have no more to give; the target stands, see balloonctl show ${name}`
+      ? `the guest may have no more to give; the target stands, ${vmCommand('see balloonctl show', name)}`
       : 'load virtio_balloon in the guest, or wait until it has booted; the order stands';
   return refusal(held, step);
 }
