@@ -221,9 +221,8 @@ function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
 
 function examinePinned(vm: VmView): Finding {
   const { name, inhibited } = vm;
-  const { orders = [] }: Partial<Pick<VmView, 'orders'>> = vm;
   if (inhibited === null) return good(name, 'pinned', 'no, pages that the guest gives up are discarded');
-  const order = orders.find((one) => one.order === 'inhibit');
+  const order = inhibitOrder(vm);
   if (order === undefined) return bad(name, 'pinned', inhibited, inhibitedUntil(vm));
   return note(name, 'inhibited', `nothing is discarded, as was ordered: ${inhibited}`, order.undo);
 }
@@ -244,6 +243,10 @@ function limitsOf({ diagnosis, problem }: Older<VmView['limits'], 'diagnosis'>):
   const remedy =
     'take the step that this reason names, or leave the VM without limits; LIMITS in balloond(8) explains each reason';
   return problem === null ? null : { code: 'earlier-build', text: problem, remedy };
+}
+
+function inhibitOrder({ orders }: Older<VmView, 'orders'>): VmView['orders'][number] | undefined {
+  return orders?.find(({ order }) => order === 'inhibit');
 }
 
 /** The step that ends an inhibit by a device. */
