@@ -107,9 +107,6 @@ export class AbsentPages {
   /** To be called every 4 s or so. Compares in spare time, where there is reason to. */
   look(): void {
     if (this.#cancel !== null) return;
-    const moved = this.#state.moved();
-    this.#restless = moved === this.#movedAtLook ? 0 : this.#restless + 1;
-    this.#movedAtLook = moved;
     if (!this.#state.running() || probeResident() === null || !this.#memory.regions.some(isComparable)) {
       this.forget();
     } else if (this.#memory.balloonedPages <= this.#memory.pendingPages) {
@@ -118,9 +115,17 @@ export class AbsentPages {
       this.#forgetFound();
       this.#refilled = 0;
       this.#pinned = 0;
-    } else if (this.#isDue(moved)) {
+    } else if (this.#isDue(this.#lookAtMoves())) {
       this.#begin();
     }
+  }
+
+  /** What the device moved so far; and since when it rests. */
+  #lookAtMoves(): number {
+    const moved = this.#state.moved();
+    this.#restless = moved === this.#movedAtLook ? 0 : this.#restless + 1;
+    this.#movedAtLook = moved;
+    return moved;
   }
 
   /** The driver stopped, so that nothing is known. */
