@@ -1,10 +1,11 @@
 // Messages are taken from their socket after they were answered, many at once: none comes twice, and none is left there.
 import t, { type Test } from 'tap';
 import { StateFile } from '../../src/memory/state-file.js';
+import { HEADER_BYTES, MAX_PAYLOAD_BYTES } from '../../protocol/vhost-user/header.js';
 import { createEventFd } from '../../src/os/eventfd.js';
 import { closeFd } from '../../src/os/fd.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
-import { allRead, receive, send, socketPair } from '../../src/os/socket.js';
+import { allRead, peekOffset, receive, send, socketPair } from '../../src/os/socket.js';
 import { Connection, type Message } from '../../src/vhost-user/connection.js';
 import { KeptOutbox } from '../../src/vhost-user/outbox.js';
 import { eventually } from '../support/deadline.js';
@@ -13,7 +14,9 @@ import { concat, encodeMessage, VERSION } from '../support/wire.js';
 const REPLY_BYTES = 20;
 /** More than is taken at once. */
 const MANY = 200;
-const LONG_BYTES = 3000;
+/** The longest payload; the next daemon refuses a state file that tells of more than one such message. */
+const LONG_BYTES = MAX_PAYLOAD_BYTES;
+const MOST_BYTES = HEADER_BYTES + MAX_PAYLOAD_BYTES;
 
 /** A message that says which it is; its answer says so, too. */
 function numbered(n: number, lenBytes = 8): Uint8Array {
@@ -22,7 +25,31 @@ function numbered(n: number, lenBytes = 8): Uint8Array {
   return encodeMessage(1, VERSION, payload);
 }
 
+/** One that is told what the kernel has. */
+class CheckedOutbox extends KeptOutbox {
+  readonly #fd: number;
+  readonly #wrong: string[];
+
+  constructor(state: StateFile, fd: number, wrong: string[]) {
+    super(state, fd);
+    this.#fd = fd;
+    this.#wrong = wrong;
+  }
+
+  override answer(untakenBytes: number, reply: Uint8Array | null): void {
+    if (untakenBytes > MOST_BYTES) this.#wrong.push(`${untakenBytes} bytes are left in the socket`);
+    super.answer(untakenBytes, reply);
+  }
+
+  override takes(peekedBytes: number): void {
+    const offset = peekOffset(this.#fd);
+    if (offset !== peekedBytes) this.#wrong.push(`${offset} bytes were looked at, and not ${peekedBytes}`);
+    super.takes(peekedBytes);
+  }
+}
+
 class Scene {
+  readonly wrong: string[] = [];
   readonly state = StateFile.create();
   readonly theirs: number;
   readonly ours: number;
@@ -58,7 +85,7 @@ class Scene {
         message,
         closed: (error) => (this.closed = error),
       },
-      new KeptOutbox(this.state, this.ours),
+      new CheckedOutbox(this.state, this.ours, this.wrong),
       NO_KEEPER,
     );
     return this.connection;
@@ -101,6 +128,7 @@ class Scene {
     const expected = Array.from({ length: count }, (_, n) => n);
     t.same(this.answers(), expected);
     t.same(this.handled, expected);
+    t.same(this.wrong, []);
     await eventually(
       () => allRead(this.theirs),
       () => 'their socket is empty',
