@@ -58,8 +58,14 @@ export const EVENTS = {
   },
   'orders-not-kept': {
     level: 'warn',
-    help: 'The daemon cannot write down the orders for VMs, on disk or for the next daemon. The orders hold all the same, until the host or the daemon ends. The event comes once for each reason.',
-    action: 'Mend the cause that the event names, then give any order again.',
+    help: 'The daemon cannot write down the orders for VMs, on disk or for the next daemon. The orders hold all the same, until the host, the keeper (--supervise) or the daemon ends. The event comes once for each reason.',
+    action:
+      'Mend the cause that the event names; the daemon tries the disk again each minute and with each order.',
+  },
+  'orders-kept': {
+    level: 'info',
+    help: 'The orders for VMs are on disk again, after they could not be written (`orders-not-kept`).',
+    action: 'Nothing.',
   },
   'daemon-ended': {
     level: 'warn',

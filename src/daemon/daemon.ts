@@ -77,7 +77,9 @@ export class Daemon implements DaemonControl {
     onPriorityRefused((error) => {
       events.emit('priority-refused', `discards compete with rings for the processor: ${error.message}`);
     });
-    const orders = new OrderFiles(store, stateFolder(process.env));
+    const orders = new OrderFiles(store, stateFolder(process.env), {
+      byKeeper: this.#holder.by === 'keeper',
+    });
     this.#fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version: program.version, orders });
     const adopt = this.#fleet.adopt.bind(this.#fleet);
     this.#sockets = new VmmSockets(sockets, store, adopt, events.emit);

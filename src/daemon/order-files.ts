@@ -3,7 +3,7 @@
  * state directory, for the host's next boot. A copy that cannot be read is set aside, one that cannot be written is said
  * once; VMs are served all the same.
  */
-import { promises as fs, readFileSync, renameSync } from 'node:fs';
+import { existsSync, promises as fs, readFileSync, renameSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { refusal, type Instruction } from '../../protocol/control/refusal.js';
@@ -17,6 +17,8 @@ import { OrderBook, readBook, type BookDocument } from '../vm/order-book.js';
 const FILE = 'orders.json';
 /** So long may an answer wait for the disk; the disk goes on behind it. */
 const PATIENCE_MS = 2000;
+/** Orders that are not on disk are written again after so long. */
+const AGAIN_MS = 60_000;
 
 const REMEDIES: Readonly<Record<string, Instruction>> = {
   ENOENT: 'create the state directory again',
@@ -44,14 +46,24 @@ export class OrderFiles {
   #emit: Emit = () => undefined;
   /** The last failure of each place, which is said once until the place works again. */
   readonly #failed = new Map<'disk' | 'memory', string>();
-  readonly #endsWith: 'the host' | 'this daemon';
+  readonly #endsWith: 'the host' | 'the keeper' | 'this daemon';
+  readonly #againMs: number;
   #wanted: string | null = null;
   #writing: Promise<void> | null = null;
+  #later: NodeJS.Timeout | null = null;
 
-  /** `store`: null where nobody keeps anything. `folder`: the state directory, or null. */
-  constructor(store: FdStore | null, folder: string | null) {
+  /**
+   * `store`: null where nobody keeps anything; it ends with the keeper where `byKeeper`, and else with the host.
+   * `folder`: the state directory, or null. `againMs`: milliseconds until a write that failed is tried again.
+   */
+  constructor(
+    store: FdStore | null,
+    folder: string | null,
+    { byKeeper = false, againMs = AGAIN_MS }: { byKeeper?: boolean; againMs?: number } = {},
+  ) {
     this.#memory = new KeptText(store, 'orders');
-    this.#endsWith = store === null ? 'this daemon' : 'the host';
+    this.#endsWith = store === null ? 'this daemon' : byKeeper ? 'the keeper' : 'the host';
+    this.#againMs = againMs;
     this.#folder = folder;
     const warnings: OrderWarning[] = [];
     const copies = [
@@ -74,8 +86,9 @@ export class OrderFiles {
     for (const message of this.#failed.values()) emit('orders-not-kept', message);
   }
 
-  /** Resolves when all orders are on disk, or cannot be, or the disk takes long. */
+  /** Writes what is not on disk yet. Resolves when all orders are on disk, or cannot be, or the disk takes long. */
   async kept(): Promise<void> {
+    if (this.#writing === null) this.#write(this.book.text());
     if (this.#writing === null) return;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, PATIENCE_MS)));
@@ -97,6 +110,7 @@ export class OrderFiles {
     if (this.#folder === null) return null;
     const path = join(this.#folder, FILE);
     let why: string;
+    let isNewer = false;
     try {
       const text = readFileSync(path, 'utf8');
       const read = readBook(text);
@@ -105,6 +119,7 @@ export class OrderFiles {
         return read.document;
       }
       why = read.unreadable;
+      isNewer = read.isNewer;
     } catch (error) {
       const code = codeOf(error);
       if (code === 'ENOENT') return null;
@@ -117,17 +132,19 @@ export class OrderFiles {
     }
     warnings.push({
       event: 'orders-set-aside',
-      message: `the file of orders for VMs ${path} ${this.#setAside(path, why)}`,
+      message: `the file of orders for VMs ${path} ${this.#setAside(path, why, isNewer)}`,
     });
     return null;
   }
 
   /** Moves the file out of the way, or leaves it alone where that cannot be. Returns the end of a sentence on it. */
-  #setAside(path: string, why: string): string {
-    const aside = `${path}.set-aside`;
+  #setAside(path: string, why: string, isNewer: boolean): string {
+    let aside = `${path}.set-aside`;
+    for (let n = 2; existsSync(aside); n++) aside = `${path}.set-aside-${n}`;
     try {
       renameSync(path, aside);
-      return `is left as ${aside}, because it ${why}`;
+      const back = isNewer ? `; run \`mv ${aside} ${path}\` just before the newer balloond starts` : '';
+      return `is left as ${aside}, because it ${why}${back}`;
     } catch (error) {
       this.#folder = null;
       return `cannot be moved away (${codeOf(error)}) and stays as it is, because it ${why}; orders are not on disk until the file is moved away and the daemon restarted`;
@@ -167,7 +184,9 @@ export class OrderFiles {
         await fs.rename(`${path}.new`, path);
         const directory = await fs.open(folder, 'r');
         await finish(directory, () => directory.sync());
-        this.#failed.delete('disk');
+        this.#onDisk = text;
+        if (this.#failed.delete('disk'))
+          this.#emit('orders-kept', `orders for VMs are on disk again (${path})`);
       } catch (error) {
         this.#cannot(error);
       }
@@ -175,13 +194,18 @@ export class OrderFiles {
   }
 
   #cannot(error: unknown): void {
+    this.#onDisk = null;
+    this.#later ??= setTimeout(() => {
+      this.#later = null;
+      this.#write(this.book.text());
+    }, this.#againMs).unref();
     const code = codeOf(error);
     const remedy = REMEDIES[code] ?? 'look at the state directory';
     this.#say(
       'disk',
       refusal(
         `orders for VMs are not on disk and end with ${this.#endsWith} (${this.#folder ?? ''}: ${code})`,
-        `${remedy}, then give any order again`,
+        `${remedy}, and the daemon writes the orders within a minute, or with the next order`,
       ),
     );
   }

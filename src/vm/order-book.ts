@@ -23,7 +23,7 @@ const Document = Type.Object({
 export type BookDocument = Static<typeof Document>;
 
 /** A document of the book, or why it cannot be read: a sentence without its subject, and the next step. */
-type ReadBook = { document: BookDocument } | { unreadable: string };
+type ReadBook = { document: BookDocument } | { unreadable: string; isNewer: boolean };
 
 /** Reads the text of one copy. */
 export function readBook(text: string): ReadBook {
@@ -31,17 +31,18 @@ export function readBook(text: string): ReadBook {
   try {
     parsed = JSON.parse(text);
   } catch {
-    return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists' };
+    return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists', isNewer: false };
   }
   const version =
     typeof parsed === 'object' && parsed !== null && 'version' in parsed ? parsed.version : null;
   if (typeof version === 'number' && version > VERSION) {
     return {
       unreadable: `is of version ${version}, and this balloond knows ${VERSION}: start the newer balloond again, or order again what \`balloonctl show\` no longer lists`,
+      isNewer: true,
     };
   }
   if (!Check(Document, parsed)) {
-    return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists' };
+    return { unreadable: 'is damaged: order again what `balloonctl show` no longer lists', isNewer: false };
   }
   return { document: parsed };
 }

@@ -55,7 +55,7 @@ const TROUBLES: Readonly<Record<string, Trouble>> = {
     mends: remount('rw'),
     event: 'orders-not-kept',
     lasts: true,
-    says: /not on disk and end with the host \(.*: EROFS\): let the daemon write to .*, then give any order again$/,
+    says: /not on disk and end with the keeper \(.*: EROFS\): let the daemon write to .*, and the daemon writes the orders within a minute, or with the next order$/,
   },
   full: {
     // The file from before fills it.
@@ -63,20 +63,20 @@ const TROUBLES: Readonly<Record<string, Trouble>> = {
     mends: remount('size=1m'),
     event: 'orders-not-kept',
     lasts: true,
-    says: /\(.*: ENOSPC\): move something else off its file system, then give any order again$/,
+    says: /\(.*: ENOSPC\): move something else off its file system, and the daemon writes the orders within a minute, or with the next order$/,
   },
   removed: {
     breaks: ({ folder }) => rmSync(folder, { recursive: true }),
     mends: ({ folder }) => mkdirSync(folder),
     event: 'orders-not-kept',
     lasts: true,
-    says: /\(.*: ENOENT\): create the state directory again, then give any order again$/,
+    says: /\(.*: ENOENT\): create the state directory again, and the daemon writes the orders within a minute, or with the next order$/,
   },
   'of a newer version': {
     before: (folder) => writeFileSync(join(folder, 'orders.json'), NEWER),
     event: 'orders-set-aside',
     lasts: false,
-    says: /orders\.json\.set-aside, because it is of version 2, and this balloond knows 1: start the newer balloond again/,
+    says: /orders\.json\.set-aside, because it is of version 2, and this balloond knows 1: start the newer balloond again, .*; run `mv (.*orders\.json)\.set-aside \1` just before/,
     aside: NEWER,
   },
   rubbish: {
