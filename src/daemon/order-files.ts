@@ -48,22 +48,29 @@ export class OrderFiles {
   readonly #failed = new Map<'disk' | 'memory', string>();
   readonly #endsWith: 'the host' | 'the keeper' | 'this daemon';
   readonly #againMs: number;
+  readonly #patienceMs: number;
   #wanted: string | null = null;
   #writing: Promise<void> | null = null;
   #later: NodeJS.Timeout | null = null;
 
   /**
    * `store`: null where nobody keeps anything; it ends with the keeper where `byKeeper`, and else with the host.
-   * `folder`: the state directory, or null. `againMs`: milliseconds until a write that failed is tried again.
+   * `folder`: the state directory, or null. `againMs`: milliseconds until a write that failed is tried again; `patienceMs`:
+   * milliseconds that kept() waits for the disk.
    */
   constructor(
     store: FdStore | null,
     folder: string | null,
-    { byKeeper = false, againMs = AGAIN_MS }: { byKeeper?: boolean; againMs?: number } = {},
+    {
+      byKeeper = false,
+      againMs = AGAIN_MS,
+      patienceMs = PATIENCE_MS,
+    }: { byKeeper?: boolean; againMs?: number; patienceMs?: number } = {},
   ) {
     this.#memory = new KeptText(store, 'orders');
     this.#endsWith = store === null ? 'this daemon' : byKeeper ? 'the keeper' : 'the host';
     this.#againMs = againMs;
+    this.#patienceMs = patienceMs;
     this.#folder = folder;
     const warnings: OrderWarning[] = [];
     const copies = [
@@ -91,7 +98,7 @@ export class OrderFiles {
     if (this.#writing === null) this.#write(this.book.text());
     if (this.#writing === null) return;
     let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, PATIENCE_MS)));
+    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, this.#patienceMs)));
     await Promise.race([this.#writing, late]);
     clearTimeout(timer);
   }

@@ -8,7 +8,7 @@ import { OrderFiles } from '../../src/daemon/order-files.js';
 import { EventLog } from '../../src/ops/event-log.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { socketPair } from '../../src/os/socket.js';
-import { eventually } from '../support/deadline.js';
+import { eventually, PATIENCE_MS } from '../support/deadline.js';
 import { temporaryFolder } from '../support/fleet.js';
 import { Frontend } from '../support/frontend.js';
 import { HostTree } from '../support/host-tree.js';
@@ -44,7 +44,7 @@ for (const [name, [give, written]] of Object.entries(ORDERS)) {
     tree.write('proc/meminfo', 'MemTotal: 1048576 kB\nMemAvailable: 1048576 kB\n');
     const nothing = (): void => undefined;
     const log = new EventLog({ debug: nothing, info: nothing, warn: nothing, error: nothing });
-    const orders = new OrderFiles(null, folder);
+    const orders = new OrderFiles(null, folder, { patienceMs: PATIENCE_MS });
     const fleet = new VmFleet({}, log, NO_KEEPER, { paths: tree.paths, orders });
     const [ours, theirs] = socketPair();
     fleet.adopt(ours, { path: '/balloon', name: NAME });
