@@ -95,7 +95,8 @@ export class OrderFiles {
 
   /** Writes what is not on disk yet. Resolves when all orders are on disk, or cannot be, or the disk takes long. */
   async kept(): Promise<void> {
-    if (this.#writing === null) this.#write(this.book.text());
+    const onDisk = this.#folder === null || this.#onDisk !== null;
+    if (this.#writing === null && (!onDisk || this.#failed.has('memory'))) this.#write(this.book.text());
     if (this.#writing === null) return;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, this.#patienceMs)));

@@ -2,6 +2,7 @@ import type { StateFile } from '../memory/state-file.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import type { Turns } from '../vhost-user/turns.js';
 import type { DeviceOptions } from './kinds.js';
+import type { VmLimits } from './limits.js';
 import type { VmRecord } from './record.js';
 import type { Sizes } from './sizes.js';
 
@@ -21,6 +22,7 @@ export interface DeviceOwner<Device> {
   /** The memory of the guest; 0: it is not known yet. */
   readonly ramBytes: number;
   readonly sizes: Pick<Sizes, 'ramIsKnown' | 'leastBytes'>;
+  readonly limits: Pick<VmLimits, 'problem'>;
   words(): VmWords;
   /** The guest is about to be allowed more. */
   allow(why: string, targetBytes?: number): void;

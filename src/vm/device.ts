@@ -216,9 +216,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     return deviceUse(this.#served);
   }
 
-  /** `ofLimits`: what is wrong with the limits of the VM; null: nothing. */
-  diagnosis(ofLimits: Diagnosis | null): Diagnosis | null {
-    this.#symptoms.ofLimits = ofLimits;
+  /** What is wrong with the device or with the limits of its VM; null: nothing. */
+  get diagnosis(): Diagnosis | null {
     return diagnose(this.#symptoms);
   }
 

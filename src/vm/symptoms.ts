@@ -17,7 +17,7 @@ import type { Troubles } from './troubles.js';
 interface Sources {
   readonly served: ServedDevice;
   readonly kind: keyof typeof KINDS;
-  readonly owner: Pick<DeviceOwner<unknown>, 'ramBytes' | 'sizes' | 'pinnedBy'>;
+  readonly owner: Pick<DeviceOwner<unknown>, 'ramBytes' | 'sizes' | 'pinnedBy' | 'limits'>;
   readonly troubles: Troubles;
   readonly hugePages: HugePageWatch;
   readonly absence: Absence | null;
@@ -30,8 +30,6 @@ interface Sources {
 export class DeviceSymptoms implements Symptoms {
   /** When the VMM connected, or the VM went back to the state in which it had. */
   connectedAt: Monotonic;
-  /** What is wrong with the limits of the VM; null: nothing. */
-  ofLimits: Diagnosis | null = null;
   readonly obstacle: () => Obstacle | null;
   readonly #of: Sources;
 
@@ -42,8 +40,8 @@ export class DeviceSymptoms implements Symptoms {
   }
 
   get problem(): Diagnosis | null {
-    const { troubles, served, hugePages } = this.#of;
-    return troubles.gravest(served.session.memory) ?? hugePages.diagnosis(this) ?? this.ofLimits;
+    const { troubles, served, hugePages, owner } = this.#of;
+    return troubles.gravest(served.session.memory) ?? hugePages.diagnosis(this) ?? owner.limits.problem();
   }
 
   get state(): SessionState {

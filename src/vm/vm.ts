@@ -214,9 +214,8 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** The verdict: of the device that speaks for the VM where that has something to say. */
   get diagnosis(): Diagnosis | null {
-    const ofLimits = this.limits.problem();
     for (const device of this.devices) {
-      const diagnosis = device.diagnosis(ofLimits);
+      const { diagnosis } = device;
       if (diagnosis !== null) return diagnosis;
     }
     return null;
