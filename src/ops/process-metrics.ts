@@ -3,7 +3,7 @@ import { openFileCount } from '../host/pinned.js';
 import { Family } from './exposition.js';
 
 const LIBRARY_GONE =
-  '# Metrics of the process are missing: the files of the program were removed or replaced; restart the daemon.\n';
+  '# Metrics of the process are missing: the files of the program were removed or replaced. They are back after the next start of the daemon.\n';
 
 /** The library looks at the event loop that often; more often would be most of what an idle daemon does. */
 const LAG_LOOK_MS = 1000;

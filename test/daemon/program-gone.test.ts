@@ -1,7 +1,10 @@
 // The files of a daemon that runs are removed, as by a purge or between two versions: it answers as before, and its keeper
 // waits for another.
 import { cpSync, mkdirSync, renameSync, symlinkSync } from 'node:fs';
+import { once } from 'node:events';
+import { get, type IncomingMessage } from 'node:http';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import t from 'tap';
 import { ControlClient } from '../../src/control/client.js';
 import { BIN, DaemonProcess } from '../support/daemon.js';
@@ -24,6 +27,9 @@ const daemon = await DaemonProcess.start({
   config: '[[socket]]\npath = "{folder}/vhost.sock"\nname = "vm"\n',
 });
 t.teardown(() => daemon.stop());
+/** One that is asked for metrics on its control socket alone, and had no reason to load what they take. */
+const other = await DaemonProcess.start({ program: join(folder, 'out/bin/balloond.js') });
+t.teardown(() => other.stop());
 const control = new ControlClient(daemon.controlPath);
 const guest = await ModelGuest.start(daemon.socketPath, control, 'vm', {
   memorySlots: true,
@@ -41,6 +47,13 @@ void t.test('it answers as before', async (t) => {
   t.match(metrics, /^balloond_vms\{.*running.*\} 1$/m);
   t.match(metrics, /^process_cpu_seconds_total /m, 'those of the process are there');
   t.equal((await fetch(`${daemon.metricsUrl}/`)).status, 200);
+  const [response] = (await once(get({ socketPath: other.controlPath, path: '/metrics' }), 'response')) as [
+    IncomingMessage,
+  ];
+  const late = await text(response);
+  t.equal(response.statusCode, 200);
+  t.match(late, /^balloond_vms\{/m, 'those of VMs');
+  t.match(late, /^# Metrics of the process are missing: .* after the next start of the daemon\.$/m);
   t.match(await control.reload(), {});
   t.equal((await control.list()).length, 1);
   await give(200);
