@@ -20,6 +20,8 @@ const LAST_SLOT = 0x19;
 /** Of QEMU's generic device: five queues and 16 bytes of configuration are those of a balloon. */
 const BALLOON = {
   driver: 'vhost-user-test-device-pci',
+  // By its id the device can be unplugged, or asked for its properties.
+  id: 'balloon',
   chardev: 'balloon',
   'virtio-id': 5,
   num_vqs: 5,
@@ -28,6 +30,7 @@ const BALLOON = {
 };
 const CACHE_BALLOON = {
   ...BALLOON,
+  id: 'cache-balloon',
   chardev: 'cache-balloon',
   'virtio-id': 13,
   num_vqs: 2,
