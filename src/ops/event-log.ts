@@ -15,6 +15,8 @@ export type LoggedFields = Readonly<{ event: EventName; vm?: string }> & Readonl
 
 /** Messages that reach it begin with the name of the VM that is meant, as in `web-1: the guest driver started`. */
 export interface LogSink {
+  /** The least level that is written; without it everything is. */
+  readonly level?: string;
   debug(fields: LoggedFields, message: string): void;
   info(fields: LoggedFields, message: string): void;
   warn(fields: LoggedFields, message: string): void;
@@ -62,13 +64,15 @@ export class EventLog {
 
   readonly emit: Emit = (event, message, fields = {}, vm) => {
     this.counts.set(event, (this.counts.get(event) ?? 0) + 1);
+    const { level } = EVENTS[event];
+    // Each VM at rest has one every few seconds, and only the log takes them.
+    if (level === 'debug' && !this.#writesDebug) return;
     const bucket = this.#bucket(event, vm);
     if (bucket.tokens < 1) {
       bucket.leftOut++;
       return;
     }
     bucket.tokens--;
-    const { level } = EVENTS[event];
     const counted = bucket.leftOut > 0 ? { ...fields, leftOut: bucket.leftOut } : fields;
     bucket.leftOut = 0;
     const named = vm === undefined ? {} : { vm };
@@ -104,6 +108,11 @@ export class EventLog {
   /** A VM is gone: so is what was counted for it. */
   forget(vm: string): void {
     this.#buckets.delete(vm);
+  }
+
+  get #writesDebug(): boolean {
+    const { level = 'debug' } = this.#log;
+    return level === 'debug' || level === 'trace';
   }
 
   #remember(said: Omit<DaemonEvent, 'seq' | 'epoch' | 'id'>): void {

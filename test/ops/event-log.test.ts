@@ -4,7 +4,10 @@ import { SCHEMAS } from '../../protocol/control/schema.js';
 import { EventLog } from '../../src/ops/event-log.js';
 import { EVENT_BYTES_MAX } from '../../src/ops/event-memory.js';
 
-function recorder(): { log: EventLog; lines: { level: string; fields: object; message: string }[] } {
+function recorder(level = 'debug'): {
+  log: EventLog;
+  lines: { level: string; fields: object; message: string }[];
+} {
   const lines: { level: string; fields: object; message: string }[] = [];
   const at =
     (level: string) =>
@@ -12,7 +15,7 @@ function recorder(): { log: EventLog; lines: { level: string; fields: object; me
       lines.push({ level, fields, message });
     };
   return {
-    log: new EventLog({ debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }),
+    log: new EventLog({ level, debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }),
     lines,
   };
 }
@@ -38,6 +41,13 @@ void t.test('an event goes to the log, to memory and to followers', (t) => {
   );
   t.same(followed, ['vm-connected']);
   t.equal(log.recent(log.recent(0)[0]?.seq ?? 0).length, 1);
+  t.end();
+});
+
+void t.test('a debug event that the log leaves out is counted, and nothing else', (t) => {
+  const { log, lines } = recorder('info');
+  for (let n = 0; n < 3; n++) log.emit('stats-received', 'details', {}, 'web-1');
+  t.same([lines, log.recent(0), log.counts.get('stats-received')], [[], [], 3]);
   t.end();
 });
 
