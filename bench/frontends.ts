@@ -17,7 +17,8 @@ export interface ConnectOptions {
   readonly vms: number;
   /** Of each VM. */
   readonly mib: number;
-  readonly socketPath: string;
+  /** Of the daemons that share the VMs. */
+  readonly socketPaths: readonly string[];
   readonly qemu: string;
 }
 
@@ -39,7 +40,7 @@ const VHOST_DEVICE =
 const vcpus: Vcpu[] = [];
 
 /** Connects as QEMU does and starts as Linux does; then the vCPU has the socket and the rings for itself. */
-async function raw({ socketPath, mib }: ConnectOptions): Promise<number> {
+async function raw({ mib }: ConnectOptions, socketPath: string): Promise<number> {
   const memoryMib = FIRST_MIB + mib;
   const ram = new GuestRam([]);
   const file = ram.createFile(memoryMib * 2 ** 20);
@@ -61,7 +62,7 @@ async function raw({ socketPath, mib }: ConnectOptions): Promise<number> {
   return vcpu.pid;
 }
 
-async function qtest({ kind, socketPath, qemu, mib }: ConnectOptions): Promise<number> {
+async function qtest({ kind, qemu, mib }: ConnectOptions, socketPath: string): Promise<number> {
   const memoryMib = FIRST_MIB + mib;
   const memoryFd = createMemfd('guest', memoryMib * 2 ** 20);
   const device = {
@@ -85,7 +86,10 @@ play<FrontendsPart>({
   connect: async (options) => {
     const pids: number[] = [];
     const connect = options.kind === 'raw' ? raw : qtest;
-    while (pids.length < options.vms) pids.push(await connect(options));
+    const { vms, socketPaths } = options;
+    while (pids.length < vms) {
+      pids.push(await connect(options, socketPaths[pids.length % socketPaths.length] ?? ''));
+    }
     return pids;
   },
   fill: async () => {

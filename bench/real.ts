@@ -13,6 +13,7 @@ import { buildVcpu, type Step, type Told } from './vcpu.js';
 /**
  * All that a Linux guest's balloon under QEMU asks for each MiB: GET_CONFIG, a kick and its ack, SET_CONFIG. So many VMs at
  * once give up `--mib` together and take it back, `--rounds` times; contenders take turns, each round from another start.
+ * `--daemons`: so many of this build share the VMs, as one more contender.
  */
 const { values: wanted } = parseArgs({
   options: {
@@ -22,10 +23,12 @@ const { values: wanted } = parseArgs({
     rounds: { type: 'string', default: '3' },
     only: { type: 'string', default: '' },
     guest: { type: 'boolean', default: false },
+    daemons: { type: 'string', default: '1' },
   },
 });
 const MIB = Number(wanted.mib);
 const ROUNDS = Number(wanted.rounds);
+const SHARING = Number(wanted.daemons);
 /** QEMU's own balloon gives up a part of it, as it may take a minute for a GiB, and is as slow from the first page on. */
 const BUILTIN_PART = 4;
 /** By then all have heard of it. */
@@ -35,15 +38,17 @@ const STEPS: readonly Step[] = ['inflate', 'deflate'];
 interface Candidate {
   readonly name: string;
   readonly kind: Kind;
-  /** Of the daemon that serves it. */
+  /** Of the daemons that serve it. */
   readonly program?: string;
+  /** So many daemons share the VMs; without, one serves all. */
+  readonly daemons?: number;
 }
 
 interface Contender {
   readonly name: string;
   readonly kind: Kind;
   readonly player: Player<FrontendsPart>;
-  readonly daemonPid: number | null;
+  readonly daemonPids: readonly number[];
   readonly vmmPids: readonly number[];
   /** Per VM. */
   readonly mib: number;
@@ -70,6 +75,12 @@ const BUILDS = [
 ];
 const ALL: readonly Candidate[] = [
   ...BUILDS.map((build): Candidate => ({ ...build, kind: 'raw' })),
+  ...(SHARING > 1 ? BUILDS.slice(-1) : []).map(({ name, program }): Candidate => ({
+    name: `${name}, ${SHARING} daemons`,
+    program,
+    kind: 'raw',
+    daemons: SHARING,
+  })),
   ...BUILDS.map(({ name, program }): Candidate => ({
     name: `${name}, behind QEMU`,
     program,
@@ -81,39 +92,40 @@ const ALL: readonly Candidate[] = [
 const CANDIDATES = ALL.filter(({ name }) => name.includes(wanted.only));
 
 const { qemu } = await ensureLab();
-const daemons = new Map<string, DaemonProcess>();
+const daemons = new Map<string, DaemonProcess[]>();
 
-async function daemonOf({ program }: Candidate): Promise<DaemonProcess | null> {
-  if (program === undefined) return null;
-  const daemon = daemons.get(program) ?? (await DaemonProcess.start({ program }));
-  daemons.set(program, daemon);
-  return daemon;
+/** The first of them serves where one is enough. */
+async function daemonsOf({ program, daemons: count = 1 }: Candidate): Promise<DaemonProcess[]> {
+  if (program === undefined) return [];
+  const running = daemons.get(program) ?? [];
+  while (running.length < count) running.push(await DaemonProcess.start({ program }));
+  daemons.set(program, running);
+  return running.slice(0, count);
 }
 
 async function connect(candidate: Candidate, vms: number): Promise<Contender> {
-  const daemon = await daemonOf(candidate);
+  const serving = await daemonsOf(candidate);
   const player = new Player<FrontendsPart>('frontends.js');
   const mib = Math.ceil(MIB / vms / (candidate.kind === 'built-in' ? BUILTIN_PART : 1));
   const vmmPids = await player.ask('connect', {
     ...{ kind: candidate.kind, vms, mib, qemu },
-    socketPath: daemon?.socketPath ?? '',
+    socketPaths: serving.map(({ socketPath }) => socketPath),
   });
   return {
     ...{ name: candidate.name, kind: candidate.kind, player, vmmPids, mib },
-    daemonPid: daemon?.pid ?? null,
+    daemonPids: serving.map(({ pid }) => pid),
     rounds: { inflate: [], deflate: [] },
     systemCalls: {},
   };
 }
 
-function costOf({ daemonPid, vmmPids }: Contender): Cost {
+function costOf({ daemonPids, vmmPids }: Contender): Cost {
+  const sum = (pids: readonly number[], of: (pid: number) => number): number =>
+    pids.reduce((all, pid) => all + of(pid), 0);
   return {
-    daemon: daemonPid === null ? 0 : cpuSeconds(daemonPid),
-    vmms: vmmPids.reduce((sum, pid) => sum + cpuSeconds(pid), 0),
-    switches: (daemonPid === null ? vmmPids : [daemonPid]).reduce(
-      (sum, pid) => sum + contextSwitches(pid),
-      0,
-    ),
+    daemon: sum(daemonPids, cpuSeconds),
+    vmms: sum(vmmPids, cpuSeconds),
+    switches: sum(daemonPids.length === 0 ? vmmPids : daemonPids, contextSwitches),
   };
 }
 
@@ -140,8 +152,9 @@ async function run(contender: Contender): Promise<void> {
 
 /** In a round of its own, as it takes several times as long. */
 async function countSystemCalls(contender: Contender): Promise<void> {
-  const { daemonPid, player, vmmPids, mib } = contender;
-  if (daemonPid === null) return;
+  const { daemonPids, player, vmmPids, mib } = contender;
+  const [daemonPid, ...others] = daemonPids;
+  if (daemonPid === undefined || others.length > 0) return;
   await player.ask('fill', null);
   for (const step of STEPS) {
     const counts = await systemCallsDuring(daemonPid, () => move(contender, step));
@@ -169,7 +182,7 @@ function waits(rounds: readonly Round[], of: 'acks' | 'gets' | 'sets'): string {
 }
 
 function row(contender: Contender, step: Step): Row {
-  const { name, rounds, daemonPid, vmmPids, mib } = contender;
+  const { name, rounds, daemonPids, vmmPids, mib } = contender;
   const of = rounds[step];
   const mibInAll = mib * vmmPids.length;
   const per = (amount: number, pick: (cost: Cost) => number): string =>
@@ -180,7 +193,7 @@ function row(contender: Contender, step: Step): Row {
     contender: name,
     'GiB/s acked': among(of.map(({ told }) => speed(mib, told, 'answered'))),
     'GiB/s until free': step === 'inflate' ? among(of.map(({ told }) => speed(mib, told, 'ended'))) : '-',
-    'daemon CPU s/GiB': daemonPid === null ? '-' : per(mibInAll / 1024, ({ daemon }) => daemon),
+    'daemon CPU s/GiB': daemonPids.length === 0 ? '-' : per(mibInAll / 1024, ({ daemon }) => daemon),
     'VMM CPU s/GiB': per(mibInAll / 1024, ({ vmms }) => vmms),
     'system calls/MiB': contender.systemCalls[step]?.toFixed(1) ?? '-',
     'context switches/MiB': per(mibInAll, ({ switches }) => switches),
@@ -215,7 +228,7 @@ const rows: Row[] = [];
 try {
   for (const vms of wanted.vms.split(',').map(Number)) rows.push(...(await together(vms)));
 } finally {
-  for (const daemon of daemons.values()) await daemon.stop();
+  for (const daemon of [...daemons.values()].flat()) await daemon.stop();
 }
 report('real', rows);
 if (wanted.guest) report('real-guest', await guestRows(BUILDS));
