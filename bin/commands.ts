@@ -1,10 +1,11 @@
 /** The commands of balloonctl: their names, their words, and what carries each of them out, which loads on use. */
+import { byName, LIMITS } from '../protocol/control/limits.js';
 import { LOG_LEVELS } from '../protocol/control/log-levels.js';
 import { formatSize } from '../protocol/control/size.js';
 import type { CommandSpec, OptionValues } from '../src/control/cli/command-line.js';
 import { EVENT_LEVELS, POLICY_ACTIONS, SHELLS, SORT_KEYS, VMMS } from '../src/control/cli/choices.js';
 import { UsageError } from '../src/control/cli/exit.js';
-import { limitOf, oneOf, seconds, size, targetOf, text, whole } from '../src/control/cli/option-values.js';
+import { limitsOf, oneOf, seconds, size, targetOf, text, whole } from '../src/control/cli/option-values.js';
 import type { Output } from '../src/control/cli/output.js';
 import type { ControlClient } from '../src/control/client.js';
 import { stderr } from '../src/os/print.js';
@@ -71,21 +72,14 @@ export const COMMANDS: readonly Command[] = [
     summary: "limit the VM's cgroup on the host",
     details:
       'Limits the cgroup of the VM on the host. `follow` keeps a limit above the memory that the guest may use, `max` sets no limit, and `restore` sets the limit that the daemon found.',
-    options: {
-      high: {
-        value: 'size',
-        summary: 'memory.high: beyond it, the VM is slowed down (SIZE|max|follow|restore)',
-      },
-      max: { value: 'size', summary: 'memory.max: beyond it, the VM is killed (SIZE|max|follow|restore)' },
-    },
+    options: byName((name) => ({
+      value: 'size',
+      summary: `${LIMITS[name].file}: ${LIMITS[name].effect} (SIZE|max|follow|restore)`,
+    })),
     run: async ({ client, output, vm, values }) => {
-      const [high, max] = [limitOf(values, 'high'), limitOf(values, 'max')];
-      if (high === undefined && max === undefined) throw new UsageError('limit needs --high or --max');
+      const limits = limitsOf(values);
       const [{ limit }, connected] = await Promise.all([import('../src/control/cli/limit.js'), client()]);
-      await limit(connected, output, vm, {
-        ...(high !== undefined && { high }),
-        ...(max !== undefined && { max }),
-      });
+      await limit(connected, output, vm, limits);
     },
   },
   {

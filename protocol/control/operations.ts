@@ -2,6 +2,7 @@
  * Every operation of the control API, one row each: the server dispatches by this table and the OpenAPI
  * document is built from it, so neither can know a path that the other does not.
  */
+import { LIMIT_NAMES } from './limits.js';
 import type { NextStep } from './refusal.js';
 import type { SchemaName } from './schema.js';
 
@@ -47,7 +48,7 @@ export const OPERATIONS = {
     body: {
       schema: 'VmChange',
       required: true,
-      hint: 'send {"memoryBytes": N}, {"balloonBytes": N}, {"cacheLimitBytes": N} or {"limits": {"high": N, "max": N}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well; or {"statsIntervalSeconds": N}, 0 or 0.1 to 86400',
+      hint: `send {"memoryBytes": N}, {"balloonBytes": N}, {"cacheLimitBytes": N} or {"limits": {${LIMIT_NAMES.map((name) => `"${name}": N`).join(', ')}}}, exactly one of them, in whole bytes; a limit may be "max", "follow" or "restore" as well; or {"statsIntervalSeconds": N}, 0 or 0.1 to 86400`,
     },
     reply: 'Vm',
     conflict: 'The VM cannot take this target, or its cgroup cannot take these limits.',

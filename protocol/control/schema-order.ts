@@ -1,5 +1,9 @@
 /** An order of an operator, as the control API shows it. */
+import { LIMIT_NAMES, type LimitName } from './limits.js';
 import { NULL } from './schema-words.js';
+
+// The cast is for inference only, which reads the element types of tuples.
+const OF_LIMITS = LIMIT_NAMES.map((name) => `limit-${name}`) as unknown as readonly [`limit-${LimitName}`];
 
 export const ORDER = {
   type: 'object',
@@ -8,7 +12,7 @@ export const ORDER = {
   additionalProperties: false,
   required: ['order', 'says', 'by', 'since', 'undo'],
   properties: {
-    order: { enum: ['inhibit', 'target', 'cache-limit', 'limit-high', 'limit-max', 'policy'] },
+    order: { enum: ['inhibit', 'target', 'cache-limit', ...OF_LIMITS, 'policy'] },
     says: { type: 'string', description: 'The order in words.' },
     by: {
       enum: ['operator', 'configuration'],

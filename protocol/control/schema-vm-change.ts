@@ -1,5 +1,5 @@
 /** What a request may change of a VM. */
-import type { LimitName } from './limits.js';
+import { byName, LIMIT_NAMES, LIMITS } from './limits.js';
 import { BYTES } from './schema-words.js';
 
 const FORCE = {
@@ -46,10 +46,10 @@ export const LIMIT_WORD = {
 
 export const LIMIT_REQUEST = {
   type: 'object',
-  description: 'Limits of the cgroup of the VM: memory.high, memory.max, or both.',
+  description: `Limits of the cgroup of the VM, one or more: ${LIMIT_NAMES.map((name) => LIMITS[name].file).join(', ')}.`,
   additionalProperties: false,
   minProperties: 1,
-  properties: { high: LIMIT_WORD, max: LIMIT_WORD } satisfies Record<LimitName, object>,
+  properties: byName(() => LIMIT_WORD),
 } as const;
 
 const LIMITS_BODY = {

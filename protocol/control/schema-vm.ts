@@ -1,6 +1,6 @@
 /** A VM as the control API shows it. */
 import { DIAGNOSIS_CODES } from './diagnosis.js';
-import type { LimitName } from './limits.js';
+import { byField, byName, LIMIT_NAMES, LIMITS, type LimitField, type LimitName } from './limits.js';
 import { ORDER } from './schema-order.js';
 import { POLICY } from './schema-policy.js';
 import { BYTES, NULL } from './schema-words.js';
@@ -59,15 +59,18 @@ export const STATS = {
   additionalProperties: { type: 'number' },
 } as const;
 
+// The casts are for inference only, which reads the element types of tuples.
+const FIELDS = LIMIT_NAMES.map((name) => LIMITS[name].field) as unknown as readonly [LimitField];
+const NAMES = LIMIT_NAMES as unknown as readonly [LimitName];
+
 const CGROUP = {
   type: 'object',
   additionalProperties: false,
-  required: ['path', 'currentBytes', 'highBytes', 'maxBytes'],
+  required: ['path', 'currentBytes', ...FIELDS],
   properties: {
     path: { type: 'string' },
     currentBytes: BYTES,
-    highBytes: { anyOf: [BYTES, { type: 'null' }], description: 'null: no limit.' },
-    maxBytes: { anyOf: [BYTES, { type: 'null' }], description: 'null: no limit.' },
+    ...byField(() => ({ anyOf: [BYTES, NULL], description: 'null: no limit.' }) as const),
   },
 } as const;
 
@@ -87,12 +90,12 @@ const LIMIT = {
   description: 'The limit that an operator asked for; null: none.',
 } as const;
 
-const LIMITS = {
+const VM_LIMITS = {
   type: 'object',
   additionalProperties: false,
-  required: ['high', 'max', 'mayUseBytes', 'problem', 'diagnosis'],
+  required: [...NAMES, 'mayUseBytes', 'problem', 'diagnosis'],
   properties: {
-    ...({ high: LIMIT, max: LIMIT } satisfies Record<LimitName, object>),
+    ...byName(() => LIMIT),
     mayUseBytes: { ...BYTES, description: 'Memory that the guest may have in use now.' },
     problem: {
       type: ['string', 'null'],
@@ -177,7 +180,7 @@ export const VM = {
     },
     stats: { anyOf: [STATS, NULL] },
     cgroup: { anyOf: [CGROUP, NULL] },
-    limits: LIMITS,
+    limits: VM_LIMITS,
     policy: { anyOf: [POLICY, NULL] },
     orders: { type: 'array', items: ORDER, description: 'The orders that hold for this VM.' },
     statsIntervalSeconds: {

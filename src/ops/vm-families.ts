@@ -1,3 +1,4 @@
+import { LIMIT_NAMES, LIMITS } from '../../protocol/control/limits.js';
 import type { BalloonView, VmView } from '../../protocol/control/schema.js';
 import type { Pressure } from '../host/pressure.js';
 import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
@@ -42,9 +43,13 @@ function own(
   return row(name, type, help, read, false);
 }
 
-/** `undefined` without a cgroup, null without a limit. */
-function limit(bytes: number | null | undefined): number | null | undefined {
-  return bytes === null ? Infinity : bytes;
+function limitRows(): VmFamily[] {
+  return LIMIT_NAMES.map((limit) => {
+    const { file, field } = LIMITS[limit];
+    const name = `cgroup_${file.replace('memory.', '').replaceAll('.', '_')}_bytes`;
+    const help = `${file} of the cgroup, +Inf without a limit`;
+    return own(name, 'gauge', help, ({ cgroup }) => cgroup && (cgroup[field] ?? Infinity));
+  });
 }
 
 function seconds(micros: number | undefined): number | undefined {
@@ -156,12 +161,7 @@ export const VM_FAMILIES: readonly VmFamily[] = [
     view.verdict === null ? 0 : 1,
   ),
   own('cgroup_current_bytes', 'gauge', 'memory.current of the cgroup', (view) => view.cgroup?.currentBytes),
-  own('cgroup_high_bytes', 'gauge', 'memory.high of the cgroup, +Inf without a limit', (view) =>
-    limit(view.cgroup?.highBytes),
-  ),
-  own('cgroup_max_bytes', 'gauge', 'memory.max of the cgroup, +Inf without a limit', (view) =>
-    limit(view.cgroup?.maxBytes),
-  ),
+  ...limitRows(),
   row(
     'cgroup_pressure_some_seconds_total',
     'counter',

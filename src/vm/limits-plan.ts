@@ -1,4 +1,5 @@
 /** What the limits of a VM's cgroup should be, by numbers alone. */
+import { byField, LIMITS, type LimitField } from '../../protocol/control/limits.js';
 import { isAbove, type Limit } from '../host/cgroup.js';
 
 /** What decides how much memory a guest may use without anybody being asked. */
@@ -50,16 +51,12 @@ export function ownBytes(stat: Readonly<Record<string, number>>, mayUse: number)
 }
 
 /**
- * The limits of `follow`. Beyond what the guest may use and what the VMM was measured to use, both leave room for what
- * comes between two looks; max leaves twice as much, so that whoever grows is slowed down before it is killed.
+ * The limits of `follow`. Beyond what the guest may use and what the VMM was measured to use, each leaves room for what
+ * comes between two looks; memory.max leaves twice as much, so that a VM that grows is slowed down before it is killed.
  */
-export function followLimits(
-  mayUse: number,
-  own: number,
-  ramBytes: number,
-): { highBytes: number; maxBytes: number } {
+export function followLimits(mayUse: number, own: number, ramBytes: number): Record<LimitField, number> {
   const headroom = LEAST_HEADROOM_BYTES + ramBytes * HEADROOM_PART;
-  return { highBytes: inSteps(mayUse + own + headroom), maxBytes: inSteps(mayUse + own + 2 * headroom) };
+  return byField((name) => inSteps(mayUse + own + LIMITS[name].headrooms * headroom));
 }
 
 /**

@@ -4,7 +4,14 @@
  */
 import { Type, type Static } from '../../protocol/json-schema.js';
 import type { LimitRequest, LimitWord, VmView } from '../../protocol/control/schema.js';
-import { LIMIT_NAMES, LIMITS, type LimitField, type LimitName } from '../../protocol/control/limits.js';
+import {
+  byField,
+  byName,
+  LIMIT_NAMES,
+  LIMITS,
+  type LimitField,
+  type LimitName,
+} from '../../protocol/control/limits.js';
 import {
   isAbove,
   isGone,
@@ -27,13 +34,12 @@ const Knob = Type.Object({
   wanted: Type.Union([Bytes, Type.Literal('follow')]),
 });
 type Knob = Static<typeof Knob>;
-const KNOBS = { highBytes: Type.Optional(Knob), maxBytes: Type.Optional(Knob) } satisfies Record<
-  LimitField,
-  unknown
->;
 
 /** What the next daemon has to know of limits; null: they were never touched. */
-export const LimitsRecord = Type.Union([Type.Object({ path: Type.String(), ...KNOBS }), Type.Null()]);
+export const LimitsRecord = Type.Union([
+  Type.Object({ path: Type.String(), ...byField(() => Type.Optional(Knob)) }),
+  Type.Null(),
+]);
 export type LimitsRecord = Static<typeof LimitsRecord>;
 
 /** How long after a discard limits are lowered: an inflate is many discards. */
@@ -96,8 +102,7 @@ export class VmLimits {
     const { reason } = this.#context.cgroup;
     const diagnosis = this.#failed ?? (reason === null ? null : noCgroup(reason));
     return {
-      high: this.#wanted('high'),
-      max: this.#wanted('max'),
+      ...byName((name) => this.#wanted(name)),
       mayUseBytes: mayUseBytes(this.#context.use()),
       problem: this.#failed === null ? reason : sentence(this.#failed),
       diagnosis,
@@ -306,7 +311,7 @@ export class VmLimits {
         cgroup.put({ [field]: next });
         changed[field] = next;
       }
-      this.#applied = { highBytes: read.highBytes, maxBytes: read.maxBytes, ...changed };
+      this.#applied = { ...byField((name) => read[LIMITS[name].field]), ...changed };
       this.#failed = null;
       this.#refused = false;
       const details = { mayUseBytes: mayUse, ownBytes: this.#own, currentBytes: read.currentBytes };

@@ -4,7 +4,7 @@
  */
 import { Type, type Static } from '../../protocol/json-schema.js';
 import type { LimitRequest, LimitWord, TargetRequest, VmOrder } from '../../protocol/control/schema.js';
-import { LIMIT_NAMES, LIMITS, type LimitName } from '../../protocol/control/limits.js';
+import { byName, LIMIT_NAMES, LIMITS, type LimitName } from '../../protocol/control/limits.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { vmCommand } from '../../protocol/control/vm-command.js';
 import type { WallMs } from '../os/clock.js';
@@ -18,10 +18,6 @@ const Word = Type.Object({
   word: Type.Union([Bytes, Type.Literal('max'), Type.Literal('follow')]),
   since: Since,
 });
-const LIMIT_ORDERS = { high: Type.Optional(Word), max: Type.Optional(Word) } satisfies Record<
-  LimitName,
-  unknown
->;
 
 export const Orders = Type.Object(
   {
@@ -37,7 +33,12 @@ export const Orders = Type.Object(
       }),
     ),
     cacheLimit: Type.Optional(Type.Object({ bytes: Bytes, since: Since })),
-    limits: Type.Optional(Type.Object(LIMIT_ORDERS, { additionalProperties: false })),
+    limits: Type.Optional(
+      Type.Object(
+        byName(() => Type.Optional(Word)),
+        { additionalProperties: false },
+      ),
+    ),
     /** The policy was paused for the VM. */
     paused: Type.Optional(Type.Object({ since: Since })),
   },
@@ -131,9 +132,6 @@ export function pauseView(since: WallMs): VmOrder {
   };
 }
 
-/** The options that take a limit back. */
-const RESTORE: Readonly<Record<LimitName, string>> = { high: '--high restore', max: '--max restore' };
-
 /** The orders in words, for `show`. `has`: whether the VM has a device for that part, without which an order waits. */
 export function orderViews(
   { name, ramBytes, has }: { name: string; ramBytes: number; has: (part: Part) => boolean },
@@ -188,7 +186,7 @@ export function orderViews(
     const order = limits[limit];
     if (order === undefined) continue;
     const word = typeof order.word === 'number' ? formatSize(order.word) : order.word;
-    const undo = vmCommand('balloonctl limit', name, RESTORE[limit]);
+    const undo = vmCommand('balloonctl limit', name, `--${limit} restore`);
     views.push(ordered(`limit-${limit}`, `${LIMITS[limit].file} ${word}`, order.since, undo));
   }
   if (paused !== undefined)

@@ -2,6 +2,7 @@ import { Type, type Static } from '../../protocol/json-schema.js';
 import { Check, Errors } from 'typebox/schema';
 import { StateError } from '../memory/state-file.js';
 import { fromBoot, fromWall, type BootMs, type Monotonic, type WallMs } from '../os/clock.js';
+import { byName } from '../../protocol/control/limits.js';
 import { DEVICE_KINDS, type DeviceKind } from './kinds.js';
 import { LimitsRecord } from './limits.js';
 import { MAX_REASON, SessionRecord } from '../vhost-user/session-record.js';
@@ -19,7 +20,8 @@ const Word = Type.Union([
   Type.Literal('follow'),
   Type.Null(),
 ]);
-const ForcedFrom = Type.Object({ high: Word, max: Word });
+/** A build that knew fewer limits wrote nothing of the others. */
+const ForcedFrom = Type.Object(byName(() => Type.Optional(Word)));
 type ForcedFrom = Static<typeof ForcedFrom>;
 
 const Wall = Type.Unsafe<WallMs>(Type.Number());

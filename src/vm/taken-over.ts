@@ -1,6 +1,6 @@
 import type { LimitWord } from '../../protocol/control/schema.js';
 import type { WallMs } from '../os/clock.js';
-import { LIMIT_NAMES, LIMITS } from '../../protocol/control/limits.js';
+import { byName, LIMIT_NAMES, LIMITS } from '../../protocol/control/limits.js';
 import { DEVICE_KINDS, KINDS, PARTS } from './kinds.js';
 import { inHand, limitWords, type Orders } from './orders.js';
 import type { VmRecord } from './record.js';
@@ -38,7 +38,8 @@ export function ordersOfRecord(
   const words: NonNullable<Orders['limits']> = {};
   for (const name of LIMIT_NAMES) {
     const knob = limits?.[LIMITS[name].field];
-    const word = forced !== null ? forced[name] : knob === undefined ? null : (knob.wanted ?? 'max');
+    const word =
+      forced !== null ? (forced[name] ?? null) : knob === undefined ? null : (knob.wanted ?? 'max');
     if (word !== null) words[name] = { word, since: known.limits?.[name]?.since ?? UNKNOWN };
   }
   if (Object.keys(words).length > 0) orders.limits = words;
@@ -50,10 +51,10 @@ export function ordersInRecord(
   orders: Orders,
   { forced, memoryKnown }: { forced: boolean; memoryKnown: boolean },
 ): Pick<VmRecord, 'forcedFrom' | 'wantedMemoryBytes'> {
-  const { high = null, max = null } = limitWords(orders) ?? {};
+  const words = limitWords(orders) ?? {};
   const { target } = orders;
   return {
-    forcedFrom: forced ? { high: notRestored(high), max: notRestored(max) } : null,
+    forcedFrom: forced ? byName((name) => notRestored(words[name] ?? null)) : null,
     wantedMemoryBytes: target?.of === 'guest' && !memoryKnown ? target.bytes : null,
   };
 }

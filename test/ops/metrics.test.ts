@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import t from 'tap';
+import { byField } from '../../protocol/control/limits.js';
 import type { VmView } from '../../protocol/control/schema.js';
 import { Metrics, type MeteredVm } from '../../src/ops/metrics.js';
 import { VmMeters } from '../../src/ops/vm-meters.js';
@@ -42,7 +43,7 @@ function everything(name: string): MeteredVm {
     discardedBytesTotal: 7,
     inflatedBytesTotal: 9,
   };
-  const cgroup = { path: '/a', currentBytes: 5, highBytes: 6, maxBytes: null };
+  const cgroup = { path: '/a', currentBytes: 5, ...byField(() => null), highBytes: 6 };
   const stats = { ageSeconds: 3, VIRTIO_BALLOON_S_OOM_KILL: 2, VIRTIO_BALLOON_S_AVAIL: GIB, 'tag-99': 1 };
   const line = { avg10: 1, totalUs: 2_500_000 };
   const pressure = { some: line, full: { ...line, totalUs: 500_000 } };

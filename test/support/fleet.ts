@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { Test } from 'tap';
 import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
 import { EVENTS, type EventName } from '../../protocol/control/events.js';
+import { byName } from '../../protocol/control/limits.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
   DaemonChange,
@@ -64,7 +65,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
       'tag-16': 5,
     },
     cgroup: null,
-    limits: { high: null, max: null, mayUseBytes: 4 * GIB, problem: null, diagnosis: null },
+    limits: { ...byName(() => null), mayUseBytes: 4 * GIB, problem: null, diagnosis: null },
     policy: null,
     orders: [],
     statsIntervalSeconds: 10,
@@ -137,11 +138,14 @@ export class MemoryFleet implements Fleet {
     return { order: 'target', says: 'a target', by: 'operator', since, undo: 'balloonctl policy resume' };
   }
 
-  async setLimits(name: string, { high, max }: LimitRequest): Promise<VmView> {
+  async setLimits(name: string, asked: LimitRequest): Promise<VmView> {
     await Promise.resolve();
     const vm = this.#get(name);
-    const kept = (word: typeof high) => (word === undefined || word === 'restore' ? null : word);
-    return this.#replace({ ...vm, limits: { ...vm.limits, high: kept(high), max: kept(max) } });
+    const kept = byName((limit) => {
+      const word = asked[limit];
+      return word === undefined || word === 'restore' ? null : word;
+    });
+    return this.#replace({ ...vm, limits: { ...vm.limits, ...kept } });
   }
 
   async setStatsInterval(name: string, statsIntervalSeconds: number): Promise<VmView> {

@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Test } from 'tap';
+import { LIMITS } from '../../protocol/control/limits.js';
 import type { HostPaths } from '../../src/host/host-paths.js';
 import { temporaryFolder } from './fleet.js';
 
@@ -57,6 +58,7 @@ export class HostTree {
   }
 
   memory(cgroup: string, { current = 0, high = 'max', max = 'max', stat = '' } = {}): void {
+    for (const { file } of Object.values(LIMITS)) this.write(`cgroup${cgroup}/${file}`, 'max\n');
     const files = { current: String(current), high, max, stat, events: 'low 0\nhigh 3\noom_kill 0\n' };
     for (const [name, text] of Object.entries(files))
       this.write(`cgroup${cgroup}/memory.${name}`, `${text}\n`);

@@ -1,5 +1,6 @@
 /** What the options of a command line stand for; each function throws UsageError where a value makes no sense. */
-import type { LimitWord } from '../../../protocol/control/schema.js';
+import { LIMIT_NAMES } from '../../../protocol/control/limits.js';
+import type { LimitRequest } from '../../../protocol/control/schema.js';
 import { formatSize, parseSize } from '../../../protocol/control/size.js';
 import type { OptionValues } from './command-line.js';
 import { UsageError } from './exit.js';
@@ -59,10 +60,17 @@ function wishOf(values: OptionValues, name: 'memory' | 'balloon' | 'cache-limit'
   return { percent: Number(percent) };
 }
 
-/** The limit that the option names. */
-export function limitOf(values: OptionValues, name: string): LimitWord | undefined {
-  const word = text(values, name);
-  return word === 'max' || word === 'follow' || word === 'restore' ? word : size(values, name);
+/** The limits that the options name. */
+export function limitsOf(values: OptionValues): LimitRequest {
+  const given = LIMIT_NAMES.filter((name) => text(values, name) !== undefined);
+  if (given.length === 0) {
+    throw new UsageError(`limit needs ${LIMIT_NAMES.map((name) => `--${name}`).join(' or ')}`);
+  }
+  const words = given.map((name) => {
+    const word = text(values, name);
+    return [name, word === 'max' || word === 'follow' || word === 'restore' ? word : size(values, name)];
+  });
+  return Object.fromEntries(words) as LimitRequest;
 }
 
 /** Of these, which the table names, or else as if it had not been given. */

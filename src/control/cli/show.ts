@@ -1,4 +1,5 @@
 /** `balloonctl show` and `stats`: what an operator asks next about one VM, most urgent first. */
+import { LIMIT_NAMES, LIMITS } from '../../../protocol/control/limits.js';
 import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import type { ControlClient } from '../client.js';
@@ -135,12 +136,17 @@ function cacheLines(cache: BalloonView): string[] {
 export function cgroupLines({ cgroup, limits }: VmView): string[] {
   const problem = limits.problem === null ? [] : [printable(limits.problem)];
   if (cgroup === null) return problem;
-  const limit = (bytes: number | null) => (bytes === null ? 'max' : formatSize(bytes));
-  const follows = (['high', 'max'] as const).filter((name) => limits[name] === 'follow');
+  // A daemon of an earlier build may know fewer limits.
+  const known: Partial<typeof cgroup> = cgroup;
+  const set = LIMIT_NAMES.flatMap((name) => {
+    const bytes = known[LIMITS[name].field];
+    return bytes === undefined ? [] : [`, ${name} ${bytes === null ? 'max' : formatSize(bytes)}`];
+  });
+  const follows = LIMIT_NAMES.filter((name) => limits[name] === 'follow');
   const following = follows.length === 0 ? '' : `${follows.join(' and ')} follow the`;
   return [
     printable(cgroup.path),
-    `${formatSize(cgroup.currentBytes)} now, high ${limit(cgroup.highBytes)}, max ${limit(cgroup.maxBytes)}`,
+    `${formatSize(cgroup.currentBytes)} now${set.join('')}`,
     ...(following === '' ? [] : [`${following} ${formatSize(limits.mayUseBytes)} that the guest may use`]),
     ...problem,
   ];

@@ -1,4 +1,5 @@
 import t from 'tap';
+import { byField } from '../../../protocol/control/limits.js';
 import { openOutput } from '../../../src/control/cli/output.js';
 import { renderVm, statsLines } from '../../../src/control/cli/show.js';
 import { GIB, vmView } from '../../support/fleet.js';
@@ -54,7 +55,7 @@ void t.test('a VM with everything', (t) => {
       ...busy,
       balloon: { ...busy.balloon, targetBytes: 0 },
       cache: { ...busy.balloon, targetBytes: 2 * GIB, actualBytes: 2 * GIB },
-      cgroup: { path: '/machine.slice/web1', currentBytes: GIB, highBytes: 2 * GIB, maxBytes: null },
+      cgroup: { path: '/machine.slice/web1', currentBytes: GIB, ...byField(() => null), highBytes: 2 * GIB },
       policy: { band: 'silver', minBytes: GIB, maxBytes: 4 * GIB, mode: 'auto' },
       orders: [
         {
