@@ -33,12 +33,8 @@ export const Orders = Type.Object(
       }),
     ),
     cacheLimit: Type.Optional(Type.Object({ bytes: Bytes, since: Since })),
-    limits: Type.Optional(
-      Type.Object(
-        byName(() => Type.Optional(Word)),
-        { additionalProperties: false },
-      ),
-    ),
+    /** A newer build may know further limits, which are nothing to this one. */
+    limits: Type.Optional(Type.Object(byName(() => Type.Optional(Word)))),
     /** The policy was paused for the VM. */
     paused: Type.Optional(Type.Object({ since: Since })),
   },

@@ -8,6 +8,7 @@ import { OrderBook, readBook } from '../../src/vm/order-book.js';
 import {
   handedBack,
   inHand,
+  limitWords,
   NO_WISHES,
   orderViews,
   pauseView,
@@ -63,6 +64,18 @@ void t.test('a file that cannot be read is set aside and said, and a new one beg
     await files.kept();
     t.same(new OrderFiles(null, folder).book.of('web'), orders);
   }
+});
+
+void t.test('a limit that only a newer build knows takes no other order away', (t) => {
+  const folder = temporaryFolder(t);
+  const high = { word: GIB, since: 1 };
+  const vms = { web: { ...orders, limits: { high, newer: { ...high, word: 'max' } } } };
+  writeFileSync(join(folder, 'orders.json'), JSON.stringify({ version: 1, revision: 7, vms }));
+  const files = new OrderFiles(null, folder);
+  t.same(said(files), []);
+  t.match(files.book.of('web'), orders);
+  t.same(limitWords(files.book.of('web')), { high: GIB }, 'and is not set');
+  t.end();
 });
 
 void t.test('a state directory that takes nothing is said once, and orders hold all the same', async (t) => {
