@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import t from 'tap';
 import ts from 'typescript';
+import { LIMIT_NAMES, LIMITS } from '../../protocol/control/limits.js';
 import { readPage, ROOT } from './page.js';
 
 /** As eslint.config.js has it for TypeScript. */
@@ -105,5 +106,19 @@ void t.test('the lists of files to touch name files that are there', (t) => {
     t.ok(existsSync(path) && statSync(path).isFile(), `CONTRIBUTING.md:${line}: ${text} is a file`);
   }
   t.ok(count > 40, `${count} files`);
+  t.end();
+});
+
+void t.test('each limit is in the page of limits, and its file is opened for the daemon', (t) => {
+  const rows = [...read('docs/limits.md').matchAll(/^\| `(\w+)` \| `(memory\.[\w.]+)` \|/gm)];
+  const limits = LIMIT_NAMES.map((name) => [name, LIMITS[name].file]);
+  t.same(
+    rows.map(([, name, file]) => [name, file]),
+    limits,
+  );
+  const opened = limits.map(([, file]) => file).join(' ');
+  const script = read('systemd/open-limits');
+  for (const command of ['chgrp balloond', 'chmod g+w'])
+    t.ok(script.includes(`\n${command} ${opened}\n`), command);
   t.end();
 });

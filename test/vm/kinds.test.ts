@@ -1,16 +1,11 @@
 // A further kind of device is one more row of src/vm/kinds.ts: views, targets, orders and records go by the row, and the
 // compiler asks for whatever a row lacks. The table with the row is this file's, all other sources are as they are.
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { build } from 'esbuild';
 import t from 'tap';
-import ts from 'typescript';
+import { Compiler, importedWith, replaced, sourceOf } from '../support/further-row.js';
 
-const ROOT = join(import.meta.dirname, '../../..');
-const TABLE = join(ROOT, 'src/vm/kinds.ts');
+const TABLE = 'src/vm/kinds.ts';
 const KIND = 'qmp-balloon';
-const before = readFileSync(TABLE, 'utf8');
-const named = replaced(before, "'cache-balloon'] as const", `'cache-balloon', '${KIND}'] as const`);
+const named = replaced(sourceOf(TABLE), "'cache-balloon'] as const", `'cache-balloon', '${KIND}'] as const`);
 const ROW = [
   "part: 'balloon'",
   "words: 'balloon of QEMU'",
@@ -21,11 +16,6 @@ const ROW = [
   'make: (memory, host, observer, offered, discards) => new Balloon(memory, host, observer, offered, discards)',
 ];
 
-function replaced(text: string, was: string, is: string): string {
-  if (!text.includes(was)) throw new Error(`the table has no ${was}`);
-  return text.replace(was, () => is);
-}
-
 function withRow(row: readonly string[]): string {
   return replaced(
     named,
@@ -34,43 +24,8 @@ function withRow(row: readonly string[]): string {
   );
 }
 
-/** The mistakes that the compiler finds in the daemon with this table, each with its file. */
-class Compiler {
-  readonly #options: ts.CompilerOptions;
-  readonly #host: ts.CompilerHost;
-  #program: ts.Program | undefined;
-  #table = before;
-
-  constructor() {
-    const config = ts.readConfigFile(join(ROOT, 'tsconfig.json'), (path) => ts.sys.readFile(path));
-    const { options } = ts.parseJsonConfigFileContent(config.config, ts.sys, ROOT);
-    this.#options = { ...options, noEmit: true };
-    this.#host = ts.createCompilerHost(this.#options);
-    const read = this.#host.getSourceFile.bind(this.#host);
-    const files = new Map<string, ts.SourceFile | undefined>();
-    this.#host.getSourceFile = (path, target) => {
-      if (path === TABLE) return ts.createSourceFile(path, this.#table, target, true);
-      if (!files.has(path)) files.set(path, read(path, target));
-      return files.get(path);
-    };
-  }
-
-  /** `everywhere`: also in all other files. */
-  mistakes(table: string, everywhere = false): string[] {
-    this.#table = table;
-    this.#program = ts.createProgram([join(ROOT, 'src/main.ts')], this.#options, this.#host, this.#program);
-    const where = everywhere ? undefined : this.#program.getSourceFile(TABLE);
-    return this.#program
-      .getSemanticDiagnostics(where)
-      .map(
-        ({ file, messageText }) =>
-          `${file?.fileName.slice(ROOT.length + 1) ?? ''}: ${ts.flattenDiagnosticMessageText(messageText, ' ')}`,
-      );
-  }
-}
-
 void t.test('a row is all that a further kind takes', (t) => {
-  const compiler = new Compiler();
+  const compiler = new Compiler(TABLE, ['src/main.ts']);
   t.same(compiler.mistakes(withRow(ROW), true), []);
   t.match(compiler.mistakes(named), [/^src\/vm\/kinds\.ts: Property '.*qmp-balloon.*' is missing/], 'no row');
   const [lacking = ''] = compiler.mistakes(withRow([]));
@@ -106,31 +61,9 @@ export async function story(t) {
 `;
 
 void t.test('a VM with such a device is shown, commanded and found again like any other', async (t) => {
-  const outfile = join(ROOT, 'out/next/vm/kinds.js');
-  await build({
-    stdin: { contents: SCRIPT, resolveDir: join(ROOT, 'test/vm'), loader: 'ts' },
-    outfile,
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    logLevel: 'warning',
-    packages: 'external',
-    plugins: [
-      {
-        name: 'row',
-        setup: (bundling) => {
-          // It looks for package.json from where it is.
-          const version = join(ROOT, 'out/src/version.js');
-          bundling.onResolve({ filter: /\/version\.js$/ }, () => ({ path: version, external: true }));
-          bundling.onLoad({ filter: /\/src\/vm\/kinds\.ts$/ }, () => ({
-            contents: withRow(ROW),
-            loader: 'ts',
-          }));
-        },
-      },
-    ],
-  });
-  const { story } = (await import(outfile)) as { story: (t: object) => Promise<Said> };
+  const { story } = (await importedWith(TABLE, withRow(ROW), SCRIPT)) as {
+    story: (t: object) => Promise<Said>;
+  };
   const { before, after, again, refused, live } = await story(t);
   t.match(before, {
     balloon: { targetBytes: 0 },
