@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { byName } from '../../protocol/control/limits.js';
 import type { VmView } from '../../protocol/control/schema.js';
 import type { TraceLine, TraceVm } from '../../protocol/policy-trace.js';
 import { ControlClient } from '../../src/control/client.js';
@@ -221,7 +222,7 @@ void t.test('doctor goes by the code of a verdict, whatever its words say', (t) 
   t.same(checks(verdict('private-memory', 'no words', 'restart it')), ['memory: restart it']);
   t.same(checks(verdict('too-few-queues', 'no words', 'more of them')), ['queues: more of them']);
   t.same(checks(verdict('out-of-puff', 'share=on num_vqs=5 EACCES', 'nothing')), ['verdict: nothing']);
-  const limits = { high: null, max: null, mayUseBytes: 0, problem: 'no words: open them' };
+  const limits = { ...byName(() => null), mayUseBytes: 0, problem: 'no words: open them' };
   t.same(
     checks({
       limits: { ...limits, diagnosis: { code: 'limits-refused', text: 'no words', remedy: 'open them' } },
