@@ -20,6 +20,8 @@ export const DAEMON = {
     'holderRemedy',
     'configFiles',
     'configMistake',
+    'ordersProblem',
+    'ordersRemedy',
     'control',
     'logLevel',
   ],
@@ -54,6 +56,14 @@ export const DAEMON = {
       type: ['string', 'null'],
       description:
         'The first mistake of the files as they were when the daemon last read them: other settings are in force than those of the files. null: there is none.',
+    },
+    ordersProblem: {
+      type: ['string', 'null'],
+      description: 'Why the orders for VMs are not written down; null: they are.',
+    },
+    ordersRemedy: {
+      type: ['string', 'null'],
+      description: 'The next step, so that they are written down; null: none is needed.',
     },
     control: { type: 'string', description: 'The path of this socket.' },
     logLevel: LOG_LEVEL,

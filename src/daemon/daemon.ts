@@ -52,6 +52,7 @@ export class Daemon implements DaemonControl {
   readonly #handOver: HandOver;
   readonly #settings: SettingsInForce;
   readonly #log: LevelledLog;
+  readonly #orders: OrderFiles;
   readonly #fleet: VmFleet;
   readonly #sockets: VmmSockets;
   #control: ControlServer | null = null;
@@ -77,10 +78,11 @@ export class Daemon implements DaemonControl {
     onPriorityRefused((error) => {
       events.emit('priority-refused', `discards compete with rings for the processor: ${error.message}`);
     });
-    const orders = new OrderFiles(store, stateFolder(process.env), {
+    this.#orders = new OrderFiles(store, stateFolder(process.env), {
       byKeeper: this.#holder.by === 'keeper',
     });
-    this.#fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version: program.version, orders });
+    const { version } = program;
+    this.#fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version, orders: this.#orders });
     const adopt = this.#fleet.adopt.bind(this.#fleet);
     this.#sockets = new VmmSockets(sockets, store, adopt, events.emit);
   }
@@ -130,6 +132,7 @@ export class Daemon implements DaemonControl {
     this.#lookAtHolder();
     const { by, heldOver, problem } = this.#holder;
     const { configuration, mistake } = this.#settings;
+    const orders = this.#orders.problem;
     return {
       version: this.#program.version,
       pid: process.pid,
@@ -140,6 +143,8 @@ export class Daemon implements DaemonControl {
       holderRemedy: problem?.remedy ?? null,
       configFiles: [...configuration.files],
       configMistake: mistake,
+      ordersProblem: orders?.found ?? null,
+      ordersRemedy: orders?.remedy ?? null,
       control: configuration.controlPath,
       logLevel: this.#log.level as LogLevel,
     };

@@ -6,7 +6,7 @@
 import { existsSync, promises as fs, readFileSync, renameSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { refusal, type Instruction } from '../../protocol/control/refusal.js';
+import { refusal, type Instruction, type NextStep } from '../../protocol/control/refusal.js';
 import { codeOf } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
 import type { FdStore } from '../ops/fd-store.js';
@@ -30,6 +30,12 @@ const REMEDIES: Readonly<Record<string, Instruction>> = {
   EPERM: 'give the state directory to the user of the daemon',
 };
 
+/** Why orders are not written down, and what to do. */
+interface OrderProblem {
+  readonly found: string;
+  readonly remedy: NextStep;
+}
+
 /** What is said while the files are opened, before anybody listens. */
 interface OrderWarning {
   readonly event: 'orders-set-aside' | 'orders-not-kept';
@@ -45,7 +51,9 @@ export class OrderFiles {
   #onDisk: string | null = null;
   #emit: Emit = () => undefined;
   /** The last failure of each place, which is said once until the place works again. */
-  readonly #failed = new Map<'disk' | 'memory', string>();
+  readonly #failed = new Map<'disk' | 'memory', OrderProblem>();
+  /** A file that may not be touched, which was said when it was read. */
+  #inTheWay: OrderProblem | null = null;
   readonly #endsWith: 'the host' | 'the keeper' | 'this daemon';
   readonly #againMs: number;
   readonly #patienceMs: number;
@@ -90,7 +98,12 @@ export class OrderFiles {
   listen(emit: Emit): void {
     this.#emit = emit;
     for (const { event, message } of this.warnings) emit(event, message);
-    for (const message of this.#failed.values()) emit('orders-not-kept', message);
+    for (const problem of this.#failed.values()) this.#tell(problem);
+  }
+
+  /** Why the orders that hold are not written down; null: they are. */
+  get problem(): OrderProblem | null {
+    return this.#failed.get('disk') ?? this.#failed.get('memory') ?? this.#inTheWay;
   }
 
   /** Writes what is not on disk yet. Resolves when all orders are on disk, or cannot be, or the disk takes long. */
@@ -155,7 +168,12 @@ export class OrderFiles {
       return `is left as ${aside}, because it ${why}${back}`;
     } catch (error) {
       this.#folder = null;
-      return `cannot be moved away (${codeOf(error)}) and stays as it is, because it ${why}; orders are not on disk until the file is moved away and the daemon restarted`;
+      const code = codeOf(error);
+      this.#inTheWay = {
+        found: `orders for VMs are not on disk and end with ${this.#endsWith}, because ${path} cannot be read or moved away (${code})`,
+        remedy: 'move that file away, and restart the daemon',
+      };
+      return `cannot be moved away (${code}) and stays as it is, because it ${why}; orders are not on disk until the file is moved away and the daemon restarted`;
     }
   }
 
@@ -173,7 +191,10 @@ export class OrderFiles {
       this.#failed.delete('memory');
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
-      this.#say('memory', `orders for VMs cannot be handed over to the next daemon: ${error.message}`);
+      this.#say('memory', {
+        found: `orders for VMs cannot be handed over to the next daemon: ${error.message}`,
+        remedy: 'free memory on the host, and the next order is handed over with all others',
+      });
     }
   }
 
@@ -209,19 +230,20 @@ export class OrderFiles {
     }, this.#againMs).unref();
     const code = codeOf(error);
     const remedy = REMEDIES[code] ?? 'look at the state directory';
-    this.#say(
-      'disk',
-      refusal(
-        `orders for VMs are not on disk and end with ${this.#endsWith} (${this.#folder ?? ''}: ${code})`,
-        `${remedy}, and the daemon writes the orders within a minute, or with the next order`,
-      ),
-    );
+    this.#say('disk', {
+      found: `orders for VMs are not on disk and end with ${this.#endsWith} (${this.#folder ?? ''}: ${code})`,
+      remedy: `${remedy}, and the daemon writes the orders within a minute, or with the next order`,
+    });
   }
 
-  #say(place: 'disk' | 'memory', message: string): void {
-    if (this.#failed.get(place) === message) return;
-    this.#failed.set(place, message);
-    this.#emit('orders-not-kept', message);
+  #say(place: 'disk' | 'memory', problem: OrderProblem): void {
+    if (this.#failed.get(place)?.found === problem.found) return;
+    this.#failed.set(place, problem);
+    this.#tell(problem);
+  }
+
+  #tell({ found, remedy }: OrderProblem): void {
+    this.#emit('orders-not-kept', refusal(found, remedy));
   }
 }
 

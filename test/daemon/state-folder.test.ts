@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import type { DaemonView } from '../../protocol/control/schema.js';
 import { ControlClient } from '../../src/control/client.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { eventually } from '../support/deadline.js';
@@ -40,6 +41,12 @@ interface Trouble {
   readonly lasts: boolean;
   /** The copy that could not be read. */
   readonly aside?: string;
+}
+
+/** A finding of `balloonctl doctor`. */
+interface Found {
+  readonly check: string;
+  readonly level: string;
 }
 
 /** Only root makes mounts. */
@@ -152,6 +159,14 @@ for (const [what, trouble] of Object.entries(TROUBLES)) {
       'it is served',
     );
 
+    const ofDaemon = async (): Promise<Partial<DaemonView>> => control.daemon();
+    const { ordersProblem } = await ofDaemon();
+    t.equal(ordersProblem !== null, trouble.lasts, 'the daemon says so for as long as it lasts');
+    t.equal((await daemon.ctl('list')).stdout.includes(`${ordersProblem}`), trouble.lasts, 'list too');
+    const found = JSON.parse((await daemon.ctl('doctor', '--json')).stdout) as Found[];
+    const ofOrders = found.find(({ check }) => check === 'orders');
+    t.equal(ofOrders?.level, trouble.lasts ? 'mend' : 'ok', 'doctor too');
+
     const from = daemon.log.length;
     await daemon.crash();
     t.same((await control.show('web')).orders, before.orders, 'the keeper had the orders');
@@ -165,6 +180,7 @@ for (const [what, trouble] of Object.entries(TROUBLES)) {
     await control.inhibit('web', 'five');
     const onDisk = JSON.parse(inside('cat', join(folder, 'orders.json'))) as object;
     t.match(onDisk, { vms: { web: { inhibit: { reason: 'five' } } }, paused: {} }, 'it works again');
+    t.equal((await ofDaemon()).ordersProblem, null, 'and is no problem any more');
     if (trouble.within === undefined) t.notOk(readdirSync(folder).includes('orders.json.new'));
   });
 }

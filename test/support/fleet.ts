@@ -296,6 +296,8 @@ export function daemonView(change: Partial<DaemonView> = {}): DaemonView {
     holderProblem: null,
     holderRemedy: null,
     configMistake: null,
+    ordersProblem: null,
+    ordersRemedy: null,
     configFiles: ['/etc/balloond.toml'],
     control: '/run/balloond/control.sock',
     logLevel: 'info',

@@ -6,7 +6,7 @@ import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
 import type { VmmMemory } from '../../host/vmm-memory.js';
 import { UnreachableError, type ControlClient } from '../client.js';
-import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
+import { mistaken, notHeld, notKept, otherVersion, type DaemonSaid } from './daemon-notes.js';
 import { FoundError } from './exit.js';
 import { bad, good, note, type Finding, type Level } from './finding.js';
 import { examineHugePages, examinePolicy } from './huge-pages.js';
@@ -35,7 +35,7 @@ export async function doctor(client: ControlClient, output: Output, own: string)
   try {
     const [vms, events, daemon] = [await client.list(), await client.events(), await client.daemon()];
     findings.push(good('daemon', 'reachable', `serves ${count(vms.length, 'VM')}`));
-    findings.push(...examineDaemon(daemon, own), examineConfiguration(daemon));
+    findings.push(...examineDaemon(daemon, own), examineConfiguration(daemon), examineOrders(daemon));
     const { pid } = daemon as DaemonSaid;
     findings.push(examineFiles(pid === undefined ? null : openFilesMax(pid), vms.length));
     const shared = pid === undefined ? null : await sharedMemory(pid);
@@ -135,6 +135,12 @@ function examineConfiguration(daemon: DaemonSaid): Finding {
   if (mistake !== null) return bad('daemon', 'configuration', mistake.found, mistake.remedy);
   const files = daemon.configFiles ?? [];
   return good('daemon', 'configuration', files.length === 0 ? 'no file' : files.join(', '));
+}
+
+function examineOrders(daemon: DaemonSaid): Finding {
+  const problem = notKept(daemon);
+  if (problem !== null) return bad('daemon', 'orders', problem.found, problem.remedy);
+  return good('daemon', 'orders', 'written down, where there are any');
 }
 
 /** `most`: that the daemon may have open; null: not known. */
