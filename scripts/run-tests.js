@@ -9,7 +9,7 @@ import { Parser } from 'tap-parser';
 /** Of two processors: while one test waits for a guest or a timer, another one has its turn. */
 const JOBS = 3;
 /** Of one file, which bounds one that hangs: on a busy machine the longest takes three times as long as on a quiet one. */
-const TIMEOUT_S = 1800;
+const TIMEOUT_S = 3600;
 /** Those that boot machines. */
 const LONG = ['e2e/host.', 'e2e/balloon.', 'e2e/lifecycle.', 'e2e/'];
 

@@ -208,7 +208,7 @@ for (const stops of [false, true]) {
     const ended = (): number => ends++;
     const handOver = { keeper: fds, state: left, found: null };
     const before = serveDevice(ours, identity, handOver, nothing, ended);
-    const frontend = new Frontend({ socket: theirs, timeoutMs: 5000, ...SPACE });
+    const frontend = new Frontend({ socket: theirs, ...SPACE });
     await frontend.connect();
     const driver = await CacheDriver.start(frontend);
     await driver.add([{ pfn: FIRST, order: 9 }]);
@@ -247,7 +247,7 @@ void t.test('a VMM with both balloons is one VM, in metrics, too', async (t) => 
   const traditional = connect(null);
   const frontend = new Frontend({
     socket: connect({ path: '/cache', device: 'cache-balloon' }),
-    timeoutMs: 5000,
+
     ...SPACE,
   });
   await frontend.connect();
@@ -289,7 +289,7 @@ void t.test(
     const fleet = new VmFleet(config, new EventLog(silent), NO_KEEPER, { paths: tree.paths });
     const [ours, theirs] = socketPair();
     fleet.adopt(ours, { path: '/cache', device: 'cache-balloon', name: 'cached' });
-    const frontend = new Frontend({ socket: theirs, timeoutMs: 5000, ...SPACE });
+    const frontend = new Frontend({ socket: theirs, ...SPACE });
     await frontend.connect();
     const driver = await CacheDriver.start(frontend);
     fleet.startPolicy();

@@ -23,7 +23,7 @@ async function pair(
   backendOptions: Partial<NaiveOptions> = {},
 ): Promise<{ frontend: Frontend; backend: NaiveBackend }> {
   const [ours, theirs] = socketPair();
-  const frontend = new Frontend({ socket: ours, timeoutMs: 5000, ...options });
+  const frontend = new Frontend({ socket: ours, ...options });
   const backend = new NaiveBackend(theirs, frontend.ram, { features: FEATURES, ...backendOptions });
   t.teardown(() => {
     frontend.close();
@@ -128,7 +128,7 @@ void t.test('refusals, wrong replies, drops and config changes out of season are
 });
 
 void t.test('a request that is never answered ends in a clear error', async (t) => {
-  const { frontend } = await pair(t, { timeoutMs: 30 });
+  const { frontend } = await pair(t, { timeoutMs: 2000 });
   await t.rejects(frontend.ask(REQUEST.SET_STATUS, u64s(0n)), /no sign of a reply to SET_STATUS/);
   await frontend.sendRaw(Uint8Array.of(REQUEST.GET_VRING_BASE, 0, 0, 0, 1, 0, 0, 0));
   await frontend.sendRaw(Uint8Array.of(8, 0, 0, 0));

@@ -87,7 +87,7 @@ export class ServedVm {
     );
     this.vm = vm;
     this.device = device;
-    this.frontend = new Frontend({ socket: theirs, timeoutMs: 5000, ...frontend });
+    this.frontend = new Frontend({ socket: theirs, ...frontend });
   }
 
   /** Connected, with a driver that runs. */
