@@ -215,6 +215,21 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'orders',
+    operands: ['vm?'],
+    summary: 'the orders that hold, also for VMs that are not connected',
+    details:
+      'Prints the orders that hold, by VM, also for VMs that are not connected, each with its time and the command that takes it back. With `--take-back` the command takes all orders of an operator for VM back, whether VM is connected or not.',
+    options: { 'take-back': { summary: 'take all orders of an operator for VM back' } },
+    run: async ({ client, output, vm, values }) => {
+      const takesBack = values['take-back'] === true;
+      if (takesBack && vm === '') throw new UsageError('orders --take-back needs VM');
+      const [cli, connected] = await Promise.all([import('../src/control/cli/orders.js'), client()]);
+      if (takesBack) await cli.takeBackOrders(connected, output, vm);
+      else await cli.orders(connected, output, vm === '' ? null : vm);
+    },
+  },
+  {
     name: 'events',
     operands: [],
     summary: 'what happened and why, newest last',

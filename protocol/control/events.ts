@@ -51,6 +51,11 @@ export const EVENTS = {
     help: 'A VM connected for which an operator gave orders before (a target, an inhibit, limits, a pause of the policy), or the daemon started while the policy is paused for all VMs: these orders hold again. The event names them.',
     action: 'Nothing, if the VM should have them; `balloonctl show` says how each order is taken back.',
   },
+  'orders-taken-back': {
+    level: 'info',
+    help: 'An operator took all orders for a VM of this name back at once, also where no such VM is connected. The event names them.',
+    action: 'Nothing.',
+  },
   'orders-set-aside': {
     level: 'warn',
     help: 'This daemon cannot read the orders for VMs that a daemon before it wrote down: the copy is damaged, or a newer build wrote it. A file in the state directory is moved aside. VMs that run keep the orders that their records hold.',

@@ -85,6 +85,19 @@ export const OPERATIONS = {
     reply: 'Vm',
     conflict: 'The VM cannot be allowed now.',
   },
+  listOrders: {
+    method: 'GET',
+    path: '/v1/orders',
+    summary: 'The orders that hold, also for VMs that are not connected',
+    reply: 'VmOrdersList',
+  },
+  takeBackOrders: {
+    method: 'DELETE',
+    path: '/v1/orders/{vm}',
+    summary: 'Take all orders of an operator for a VM back, also for one that is not connected',
+    reply: 'VmOrders',
+    conflict: 'The cgroup of the VM cannot take its former limits.',
+  },
   showPolicy: {
     method: 'GET',
     path: '/v1/policy',

@@ -26,3 +26,18 @@ export const ORDER = {
     undo: { type: 'string', description: 'The command, or the step, that takes the order back.' },
   },
 } as const;
+
+export const VM_ORDERS = {
+  type: 'object',
+  description: 'The orders that hold for a VM of this name.',
+  additionalProperties: false,
+  required: ['vm', 'connected', 'orders'],
+  properties: {
+    vm: { type: 'string' },
+    connected: {
+      type: 'boolean',
+      description: 'Whether there is such a VM now; the orders of an operator wait for one.',
+    },
+    orders: { type: 'array', items: ORDER },
+  },
+} as const;

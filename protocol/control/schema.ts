@@ -6,7 +6,7 @@
 import type { XStatic } from 'typebox/schema';
 import { EVENT_NAMES, type EventName } from './events.js';
 import { DAEMON, DAEMON_CHANGE, HEALTH, RELOAD } from './schema-daemon.js';
-import { ORDER } from './schema-order.js';
+import { VM_ORDERS, type ORDER } from './schema-order.js';
 import { POLICY_STATE, POLICY_CHANGE, type POOL_STATE } from './schema-policy.js';
 import { TARGET, LIMIT_WORD, LIMIT_REQUEST, VM_CHANGE, INHIBIT } from './schema-vm-change.js';
 import { BALLOON, STATS, DIAGNOSIS, VM } from './schema-vm.js';
@@ -55,6 +55,8 @@ export const SCHEMAS = {
   Stats: STATS,
   VmChange: VM_CHANGE,
   Inhibit: INHIBIT,
+  VmOrders: VM_ORDERS,
+  VmOrdersList: { type: 'array', items: VM_ORDERS },
   Policy: POLICY_STATE,
   PolicyChange: POLICY_CHANGE,
   Problem: PROBLEM,
@@ -71,6 +73,7 @@ export type SchemaName = keyof typeof SCHEMAS;
 export type VmView = XStatic<typeof VM>;
 export type VmDiagnosis = XStatic<typeof DIAGNOSIS>;
 export type VmOrder = XStatic<typeof ORDER>;
+export type VmOrders = XStatic<typeof VM_ORDERS>;
 export type BalloonView = XStatic<typeof BALLOON>;
 export type VmStats = XStatic<typeof STATS>;
 export type LimitWord = XStatic<typeof LIMIT_WORD>;

@@ -20,6 +20,7 @@ import type {
   ReloadReport,
   TargetRequest,
   VmStats,
+  VmOrders,
   VmView,
   DaemonEvent,
 } from '../../protocol/control/schema.js';
@@ -153,6 +154,16 @@ export class ControlClient {
   /** Has the daemon read its configuration file again. */
   async reload(): Promise<ReloadReport> {
     return (await this.#call('POST', '/v1/reload')) as ReloadReport;
+  }
+
+  /** The orders that hold. A daemon of an earlier build refuses this. */
+  async orders(): Promise<VmOrders[]> {
+    return (await this.#call('GET', '/v1/orders')) as VmOrders[];
+  }
+
+  /** Returns the orders that were taken back. */
+  async takeBackOrders(vm: string): Promise<VmOrders> {
+    return (await this.#call('DELETE', `/v1/orders/${encodeURIComponent(vm)}`)) as VmOrders;
   }
 
   async policy(): Promise<PolicyState> {

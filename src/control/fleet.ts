@@ -9,6 +9,7 @@ import type {
   PolicyState,
   ReloadReport,
   TargetRequest,
+  VmOrders,
   VmView,
   DaemonEvent,
 } from '../../protocol/control/schema.js';
@@ -33,6 +34,10 @@ export interface Fleet {
   live(): LiveTick;
   /** `null` resumes discarding; else resolves when none is under way any more. Rejects with RefusedError. */
   setInhibited(name: string, reason: string | null): Promise<VmView>;
+  /** The orders that hold, by the names of VMs; also of VMs that are not connected. */
+  orders(): VmOrders[];
+  /** Takes all orders of an operator for that name back, and returns them. Rejects with RefusedError. */
+  takeBackOrders(name: string): Promise<VmOrders>;
   policy(): PolicyState;
   /** Rejects with RefusedError. */
   changePolicy(change: PolicyChange): Promise<PolicyState>;

@@ -67,6 +67,15 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     if (change.vm !== undefined) nameOf(call, change.vm);
     return call.fleet.changePolicy(change);
   },
+  listOrders: ({ fleet }) => fleet.orders(),
+  takeBackOrders: (call) => {
+    const { vm } = call.route;
+    if (call.fleet.orders().some((one) => one.vm === vm)) return call.fleet.takeBackOrders(vm);
+    throw new Problem(
+      404,
+      refusal(`no order holds for a VM ${JSON.stringify(vm)}`, 'see balloonctl orders for all that hold'),
+    );
+  },
   health: ({ version }) => ({ status: 'ok', version }),
   openApi: ({ version }) => openApiDocument(version),
 };
@@ -75,17 +84,21 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
 function viewOf(call: Call): VmView {
   const vm = call.fleet.find(call.route.vm);
   if (vm !== undefined) return vm;
-  throw noVm(call.route.vm, call.fleet.names());
+  throw noVm(call.route.vm, call.fleet);
 }
 
 /** The name of the VM of the path, or of another, where there is such a VM. Throws Problem 404. */
 function nameOf({ fleet, route }: Call, name = route.vm): string {
-  const names = fleet.names();
-  if (names.includes(name)) return name;
-  throw noVm(name, names);
+  if (fleet.names().includes(name)) return name;
+  throw noVm(name, fleet);
 }
 
-function noVm(name: string, names: readonly string[]): Problem {
+function noVm(name: string, fleet: Fleet): Problem {
+  if (fleet.orders().some(({ vm }) => vm === name)) {
+    const step = 'see balloonctl orders for those that wait for it';
+    return new Problem(404, refusal(`VM ${JSON.stringify(name)} is not connected`, step));
+  }
+  const names = fleet.names();
   const more = names.length > NAMES_LISTED ? `, and ${names.length - NAMES_LISTED} more` : '';
   const known: NextStep =
     names.length === 0

@@ -1,21 +1,25 @@
 /** The fleet as the control server, the metrics server and the page see it: all VMs and the policy, and orders for them. */
 import { refusal } from '../../protocol/control/refusal.js';
+import { vmCommand } from '../../protocol/control/vm-command.js';
 import { freemem, totalmem } from 'node:os';
+import { byName } from '../../protocol/control/limits.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
   LimitRequest,
   PolicyChange,
   PolicyState,
   TargetRequest,
+  VmOrders,
   VmView,
 } from '../../protocol/control/schema.js';
 import { RefusedError, type Fleet } from '../control/fleet.js';
 import type { PolicyEngine } from '../governor/tick.js';
+import type { Emit } from '../ops/event-log.js';
 import type { Metrics } from '../ops/metrics.js';
 import { wallNow } from '../os/clock.js';
 import { liveView } from '../vm/live-view.js';
-import { inHand } from '../vm/orders.js';
-import { vmView } from '../vm/view.js';
+import { inHand, NO_WISHES, orderViews } from '../vm/orders.js';
+import { ordersOf, vmView } from '../vm/view.js';
 import type { Vm } from '../vm/vm.js';
 import type { OrderFiles } from './order-files.js';
 import type { VmMap } from './vm-map.js';
@@ -25,12 +29,14 @@ export class FleetControl implements Fleet {
   readonly #policy: PolicyEngine;
   readonly #orders: OrderFiles;
   readonly #metrics: Metrics;
+  readonly #emit: Emit;
 
-  constructor(vms: VmMap, policy: PolicyEngine, orders: OrderFiles, metrics: Metrics) {
+  constructor(vms: VmMap, policy: PolicyEngine, orders: OrderFiles, metrics: Metrics, emit: Emit) {
     this.#vms = vms;
     this.#policy = policy;
     this.#orders = orders;
     this.#metrics = metrics;
+    this.#emit = emit;
   }
 
   metrics(): Promise<Buffer> {
@@ -79,6 +85,36 @@ export class FleetControl implements Fleet {
     return this.#order(name, (vm) => vm.refreshStats(timeoutMs));
   }
 
+  orders(): VmOrders[] {
+    const names = new Set([...this.names(), ...this.#orders.book.names]);
+    return [...names].map((name) => this.#ordersOf(name)).filter(({ orders }) => orders.length > 0);
+  }
+
+  async takeBackOrders(name: string): Promise<VmOrders> {
+    const { book } = this.#orders;
+    const vm = this.#vms.get(name);
+    const all = this.#ordersOf(name);
+    const taken = { ...all, orders: all.orders.filter(({ by }) => by === 'operator') };
+    if (vm === undefined) book.change(name, {});
+    else {
+      const { inhibit, limits } = vm.orders;
+      vm.manual = false;
+      if (inhibit !== undefined) await vm.setInhibited(null);
+      if (limits !== undefined) await vm.setLimits(byName(() => 'restore'));
+    }
+    if (taken.orders.length > 0) {
+      const says = taken.orders.map((one) => one.says).join('; ');
+      this.#emit(
+        'orders-taken-back',
+        `an operator took back: ${says}`,
+        { orders: taken.orders.length },
+        name,
+      );
+    }
+    await this.#orders.kept();
+    return taken;
+  }
+
   policy(): PolicyState {
     return this.#policy.view();
   }
@@ -97,6 +133,15 @@ export class FleetControl implements Fleet {
     for (const one of this.#vms.all()) one.pauseChanged();
     await this.#orders.kept();
     return state;
+  }
+
+  /** Most commands that take an order back need the VM: one that is not connected has one for all of them. */
+  #ordersOf(name: string): VmOrders {
+    const vm = this.#vms.get(name);
+    if (vm !== undefined) return { vm: name, connected: true, orders: ordersOf(vm) };
+    const undo = vmCommand('balloonctl orders', name, '--take-back');
+    const views = orderViews({ name, ramBytes: 0, has: () => true }, this.#orders.book.of(name), NO_WISHES);
+    return { vm: name, connected: false, orders: views.map((view) => ({ ...view, undo })) };
   }
 
   #view(vm: Vm): VmView {

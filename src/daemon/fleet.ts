@@ -59,7 +59,7 @@ export class VmFleet {
       () => this.#policy.measures(),
       events.counts,
     );
-    this.control = new FleetControl(this.#vms, this.#policy, orders, metrics);
+    this.control = new FleetControl(this.#vms, this.#policy, orders, metrics, events.emit);
   }
 
   /**

@@ -68,6 +68,11 @@ export class OrderBook {
     return this.#vms.get(name) ?? {};
   }
 
+  /** The names with orders, also of VMs that are not there. */
+  get names(): string[] {
+    return [...this.#vms.keys()];
+  }
+
   /** Replaces the orders of a VM, and writes the book down. */
   change(name: string, orders: Orders): void {
     if (isEmpty(orders)) {

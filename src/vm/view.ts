@@ -1,5 +1,5 @@
 /** A VM as the control API shows it. */
-import type { BalloonView, VmView } from '../../protocol/control/schema.js';
+import type { BalloonView, VmOrder, VmView } from '../../protocol/control/schema.js';
 import type { VmDevice } from './device.js';
 import { sentence } from './diagnosis.js';
 import type { StatsFigures } from './figures.js';
@@ -48,16 +48,16 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
     cgroup: vm.limits.view(),
     limits: vm.limits.limitsView(),
     policy,
-    orders: [
-      ...orderViews(
-        { name: vm.name, ramBytes, has: (part) => vm.playing(part) !== undefined },
-        vm.orders,
-        vm.wishes,
-      ),
-      ...(vm.policyPaused === null ? [] : [pauseView(vm.policyPaused)]),
-    ],
+    orders: [...ordersOf(vm), ...(vm.policyPaused === null ? [] : [pauseView(vm.policyPaused)])],
     statsIntervalSeconds: vm.statsIntervalSeconds,
   };
+}
+
+/** The orders for this VM alone. */
+export function ordersOf(vm: Vm): VmOrder[] {
+  const { name, ramBytes } = vm;
+  const has = (part: Part): boolean => vm.playing(part) !== undefined;
+  return orderViews({ name, ramBytes, has }, vm.orders, vm.wishes);
 }
 
 /** The statistics of the first device that has any. */

@@ -235,7 +235,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   }
 
   set manual(manual: boolean) {
-    if (manual && !inHand(this.#orders)) {
+    if (manual && this.#orders.paused === undefined) {
       this.#order({ ...this.#orders, paused: { since: wallNow() } });
     } else if (!manual && inHand(this.#orders)) {
       this.#order(handedBack(this.#orders));

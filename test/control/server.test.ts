@@ -34,8 +34,15 @@ function detailOf(t: Test, answer: Answer, status: number): string {
   return problem.detail;
 }
 
+/** A VM with an order, which can be taken back. */
+function withOrder(): MemoryFleet {
+  const undo = 'balloonctl policy resume web1';
+  const order = { order: 'policy', says: 'the policy leaves the VM alone', by: 'operator', undo } as const;
+  return new MemoryFleet(vmView('web1', { orders: [{ ...order, since: null }] }));
+}
+
 void t.test('each operation answers with its schema', async (t) => {
-  const { socketPath } = await serveFleet(t);
+  const { socketPath } = await serveFleet(t, withOrder());
   const bodies: Record<string, string> = {
     setTarget: `{"memoryBytes":${GIB}}`,
     inhibit: '{"reason":"test"}',
@@ -54,7 +61,7 @@ void t.test('each operation answers with its schema', async (t) => {
 });
 
 void t.test('the server and the OpenAPI document know the same paths and methods', async (t) => {
-  const { socketPath } = await serveFleet(t);
+  const { socketPath } = await serveFleet(t, withOrder());
   const served = (await call(socketPath, 'GET', '/openapi.json')).document;
   t.strictSame(served, JSON.parse(JSON.stringify(openApiDocument(VERSION))));
   const { paths } = served as { paths: Record<string, Record<string, unknown>> };

@@ -1,4 +1,5 @@
-// An order is answered when it is on disk: a host that loses its power the moment after has it.
+// An order is answered when it is on disk: a host that loses its power the moment after has it. It can be listed and taken
+// back whether the VM is connected or not.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -16,6 +17,8 @@ import { HostTree } from '../support/host-tree.js';
 const NAME = 'web';
 const CGROUP = '/vms/web';
 
+const OF_ALL = 'a pause of the whole policy';
+
 /** Each order, and the words by which the file has it. A new order is one more line. */
 const ORDERS: Readonly<Record<string, [give: (control: FleetControl) => Promise<unknown>, written: RegExp]>> =
   {
@@ -29,10 +32,14 @@ const ORDERS: Readonly<Record<string, [give: (control: FleetControl) => Promise<
       (control) => control.changePolicy({ paused: true, vm: NAME }),
       /"paused":\{"since"/,
     ],
-    'a pause of the whole policy': [
-      (control) => control.changePolicy({ paused: true }),
+    'a pause of the policy for a VM with a target': [
+      async (control) => {
+        await control.setTarget(NAME, { balloonBytes: 4096 });
+        await control.changePolicy({ paused: true, vm: NAME });
+      },
       /"paused":\{"since"/,
     ],
+    [OF_ALL]: [(control) => control.changePolicy({ paused: true }), /"paused":\{"since"/],
   };
 
 for (const [name, [give, written]] of Object.entries(ORDERS)) {
@@ -54,12 +61,55 @@ for (const [name, [give, written]] of Object.entries(ORDERS)) {
     t.notMatch(readFileSync(join(folder, 'orders.json'), 'utf8'), written);
     await give(fleet.control);
     t.match(readFileSync(join(folder, 'orders.json'), 'utf8'), written);
+    const { control } = fleet;
+    const before = name === OF_ALL ? [] : [{ vm: NAME, connected: true, orders: [{ by: 'operator' }] }];
+    t.match(control.orders(), before, 'it is listed');
     frontend.close();
     await eventually(
       () => fleet.size === 0,
       () => 'the VM is gone',
     );
+    if (name !== OF_ALL) {
+      const undo = `balloonctl orders ${NAME} --take-back`;
+      const held = [{ vm: NAME, connected: false, orders: [{ by: 'operator', undo }] }];
+      t.match(control.orders(), held, 'it is listed of a VM that is not connected');
+      t.match(await control.takeBackOrders(NAME), { orders: held[0]?.orders });
+      t.notMatch(readFileSync(join(folder, 'orders.json'), 'utf8'), written, 'and taken back');
+      t.same(control.orders(), []);
+    }
     fleet.close();
     await orders.kept();
   });
 }
+
+void t.test('all orders for a VM that is connected are taken back at once', async (t) => {
+  const tree = new HostTree(t);
+  tree.process(process.pid, CGROUP);
+  tree.memory(CGROUP, { current: 2 ** 20 });
+  tree.write('proc/meminfo', 'MemTotal: 1048576 kB\nMemAvailable: 1048576 kB\n');
+  const said: string[] = [];
+  const note = ({ event }: { event: string }): void => void said.push(event);
+  const log = new EventLog({ debug: note, info: note, warn: note, error: note });
+  const fleet = new VmFleet({}, log, NO_KEEPER, { paths: tree.paths });
+  const [ours, theirs] = socketPair();
+  fleet.adopt(ours, { path: '/balloon', name: NAME });
+  const frontend = new Frontend({ socket: theirs });
+  await frontend.connect();
+  const { control } = fleet;
+  for (const [give] of Object.values(ORDERS)) await give(control);
+  const taken = await control.takeBackOrders(NAME);
+  t.same(
+    taken.orders.map(({ order }) => order),
+    ['inhibit', 'target', 'limit-high', 'policy'],
+  );
+  t.match(control.find(NAME), { inhibited: null, limits: { high: null }, orders: [{ says: /all VMs/ }] });
+  t.equal(control.find(NAME)?.orders.length, 1, 'the pause for all VMs is none for this VM');
+  t.ok(said.includes('orders-taken-back'));
+  frontend.close();
+  await eventually(
+    () => fleet.size === 0,
+    () => 'the VM is gone',
+  );
+  t.same(control.orders(), []);
+  fleet.close();
+});

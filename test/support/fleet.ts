@@ -16,6 +16,7 @@ import type {
   PolicyState,
   ReloadReport,
   TargetRequest,
+  VmOrders,
   VmView,
   DaemonEvent,
 } from '../../protocol/control/schema.js';
@@ -186,6 +187,23 @@ export class MemoryFleet implements Fleet {
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
     await Promise.resolve();
     return this.#replace({ ...this.#get(name), inhibited: reason });
+  }
+
+  /** Of VMs that are not connected; those of connected VMs are in their views. */
+  readonly waiting = new Map<string, VmView['orders']>();
+
+  orders(): VmOrders[] {
+    const here = this.list().map(({ name, orders }) => ({ vm: name, connected: true, orders }));
+    const away = [...this.waiting].map(([vm, orders]) => ({ vm, connected: false, orders }));
+    return [...here, ...away].filter(({ orders }) => orders.length > 0);
+  }
+
+  async takeBackOrders(name: string): Promise<VmOrders> {
+    await Promise.resolve();
+    const taken = this.orders().find(({ vm }) => vm === name) ?? { vm: name, connected: false, orders: [] };
+    if (taken.connected) this.put({ ...this.#get(name), orders: [] });
+    else this.waiting.delete(name);
+    return taken;
   }
 
   policyState: PolicyState = {
