@@ -18,6 +18,8 @@ interface MemoryFacts {
 /** A guest's kernel counts neither itself nor its tables of pages, nor memory that it sets aside for a crash. */
 const KERNEL_PART = 1 / 8;
 const KERNEL_BYTES = 64 * 2 ** 20;
+/** What VMMs leave out of the memory that they share for the firmware of a PC is less: 384 KiB under QEMU. */
+const HOLE_BYTES = 2 ** 20;
 /** A guest's own word that differs by less from the one before it is the same. */
 const SAME_PART = 1 / 50;
 
@@ -32,7 +34,8 @@ const SAME_PART = 1 / 50;
 export function guestRam({ sharedBytes, assignedBytes, toldBytes }: MemoryFacts, before: number): number {
   if (sharedBytes === 0) return assignedBytes ?? 0;
   if (toldBytes === null || toldBytes === 0) return assignedBytes ?? sharedBytes;
-  const sizes = assignedBytes === null ? [sharedBytes] : [sharedBytes, assignedBytes].sort((a, b) => a - b);
+  const assigned = assignedBytes ?? sharedBytes;
+  const sizes = isSame(sharedBytes, assigned) ? [assigned] : [sharedBytes, assigned].sort((a, b) => a - b);
   const fitting = sizes.find(
     (size) => toldBytes <= size && size - toldBytes <= size * KERNEL_PART + KERNEL_BYTES,
   );
@@ -56,6 +59,11 @@ export function toldRam(
   return hasFeature(features, BalloonFeature.VIRTIO_BALLOON_F_DEFLATE_ON_OOM)
     ? total
     : total + heldPages * PAGE_BYTES;
+}
+
+/** Whether both are the size of the same memory, a hole for the firmware apart. */
+export function isSame(a: number, b: number): boolean {
+  return Math.abs(a - b) < HOLE_BYTES;
 }
 
 function clamp(bytes: number, mostBytes: number): number {

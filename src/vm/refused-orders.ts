@@ -5,6 +5,7 @@ import type { TargetRequest } from '../../protocol/control/schema.js';
 import { vmCommand } from '../../protocol/control/vm-command.js';
 import { RefusedError } from '../control/fleet.js';
 import { PARTS, type Part } from './kinds.js';
+import { isSame } from './ram.js';
 import { askedTarget, keptBytes } from './targets.js';
 
 export function noDevice(name: string, part: Part): RefusedError {
@@ -20,7 +21,9 @@ export function refuseTarget(
   const { bytes } = askedTarget(target);
   const [ram, least] = [formatSize(ramBytes), formatLeast(leastBytes)];
   const mostBytes = 'balloonBytes' in target ? ramBytes - leastBytes : ramBytes;
-  if (bytes > ramBytes) {
+  // Who asks for all of it means the size that the VMM was given.
+  const isAll = 'memoryBytes' in target && isSame(bytes, ramBytes);
+  if (bytes > ramBytes && !isAll) {
     throw new RefusedError(
       refusal(
         `${name} has ${ram} of memory, so ${formatSize(bytes)} is too much`,

@@ -4,6 +4,7 @@ import { formatSize } from '../../protocol/control/size.js';
 import { amountOf } from '../policy/settings.js';
 import { PARTS, type Part } from './kinds.js';
 import type { Orders, Wishes } from './orders.js';
+import { isSame } from './ram.js';
 
 /** The word by which a target holds. */
 export type TargetBy = 'operator' | 'configuration' | 'policy';
@@ -69,7 +70,7 @@ function wantedTarget(
 }
 
 function cutTo(bytes: number, askedBytes: number, { ramBytes, leastBytes }: GuestSize): WantedTarget['cut'] {
-  if (bytes === askedBytes) return null;
+  if (bytes === askedBytes || (bytes === ramBytes && isSame(bytes, askedBytes))) return null;
   const [ram, least] = [formatSize(ramBytes), formatSize(leastBytes)];
   const why = askedBytes > ramBytes ? `the guest has only ${ram}` : `the guest needs ${least} of its ${ram}`;
   return { why, askedBytes };

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { guestRam } from '../../src/vm/ram.js';
+import { refuseTarget } from '../../src/vm/refused-orders.js';
 
 const MIB = 2 ** 20;
 const CASES: readonly [string, shared: number, assigned: number | null, told: number | null, ram: number][] =
@@ -10,6 +11,7 @@ const CASES: readonly [string, shared: number, assigned: number | null, told: nu
     ['nothing is shared yet, of another VMM', 0, null, null, 0],
     ['plain, before the driver runs', 512, 512, null, 512],
     ['plain', 512, 512, 471, 512],
+    ['plain, without 384 KiB for the firmware', 2047.625, 2048, 1970, 2048],
     ['plain, of another VMM', 512, null, 471, 512],
     ['128 MiB, of which the kernel takes a quarter', 128, 128, 96, 128],
     ['with 512 MiB set aside for a crash', 8192, 8192, 7550, 8192],
@@ -37,6 +39,14 @@ void t.test('the size of each shape', (t) => {
     };
     t.equal(guestRam(facts, 0) / MIB, ram, name);
   }
+  t.end();
+});
+
+void t.test('the size that the VMM was given is no more than all there is', (t) => {
+  const sizes = { ramBytes: 2047.625 * MIB, leastBytes: 64 * MIB };
+  t.doesNotThrow(() => refuseTarget('web', { memoryBytes: 2048 * MIB }, sizes));
+  t.throws(() => refuseTarget('web', { memoryBytes: 2049 * MIB }, sizes), /is too much/);
+  t.throws(() => refuseTarget('web', { balloonBytes: 2048 * MIB }, sizes), /is too much/);
   t.end();
 });
 
