@@ -26,6 +26,7 @@ interface ArrivalOptions {
   readonly events: EventLog;
   readonly keeper: FdKeeper;
   readonly book: OrderBook;
+  readonly policyActs: boolean;
   readonly paths?: HostPaths;
   /** A VM may be the first; a device, and perhaps its VM, is gone. */
   readonly came: () => void;
@@ -134,6 +135,7 @@ export class Arrivals {
       book,
       paths,
       wishes: vmWishes(this.#config, name),
+      policyActs: this.#options.policyActs,
       gone: (vm, device) => this.#gone(vm, device),
     });
   }

@@ -46,6 +46,7 @@ export class VmFleet {
       keeper,
       paths,
       book: orders.book,
+      policyActs: config.policy?.mode === 'auto',
       came: () => pinWatch.wake(),
       gone: (vm, device) => metrics.forget(metered(vm, [device])),
     });

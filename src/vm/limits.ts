@@ -22,6 +22,7 @@ import {
 } from '../host/cgroup.js';
 import { codeOf } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
+import { monotonicNow, msSince, type Monotonic } from '../os/clock.js';
 import type { VmCgroup } from './cgroup.js';
 import { sentence, type Diagnosis } from './diagnosis.js';
 import { followLimits, mayUseBytes, nextLimit, ownBytes, type GuestUse } from './limits-plan.js';
@@ -42,6 +43,8 @@ export const LimitsRecord = Type.Union([
 ]);
 export type LimitsRecord = Static<typeof LimitsRecord>;
 
+/** Limits that were ordered for an earlier process and do not hold for this one are tried again after so long. */
+const AGAIN_MS = 60_000;
 /** How long after a discard limits are lowered: an inflate is many discards. */
 const SETTLE_MS = 1000;
 
@@ -63,6 +66,8 @@ export class VmLimits {
   #timer: NodeJS.Timeout | null = null;
   #following = false;
   #failed: Diagnosis | null = null;
+  /** When limits that were ordered for an earlier process were refused for this one; null: none are owed. */
+  #owedSince: Monotonic | null = null;
   /** A write was refused, and none was taken since. */
   #refused = false;
   #pressureUnknown = false;
@@ -116,7 +121,7 @@ export class VmLimits {
 
   /** Why limits that were asked for do not hold, or harm; null: all is well, or none were. */
   problem(): Diagnosis | null {
-    if (!this.touched) return null;
+    if (!this.touched && this.#owedSince === null) return null;
     return this.#failed ?? tooLow(this.#knobs.get('max')?.wanted, mayUseBytes(this.#context.use()));
   }
 
@@ -137,10 +142,16 @@ export class VmLimits {
 
   /** A request of an earlier day does not hold, for this reason; it is said once. */
   failed(diagnosis: Diagnosis): void {
+    this.#owedSince = monotonicNow();
     const message = sentence(diagnosis);
     if (this.#failed !== null && sentence(this.#failed) === message) return;
     this.#failed = diagnosis;
     this.#context.emit('limit-failed', message, { code: diagnosis.code });
+  }
+
+  /** It is time to ask once more for limits that an earlier process had. */
+  get areOwed(): boolean {
+    return this.#owedSince !== null && msSince(this.#owedSince) > AGAIN_MS;
   }
 
   /**
@@ -215,6 +226,12 @@ export class VmLimits {
   async #request(asked: LimitRequest, by: string): Promise<void> {
     if (this.#closed) {
       throw new LimitError({ code: 'cgroup-gone', text: 'the VM is gone', remedy: 'see balloonctl list' });
+    }
+    this.#owedSince = null;
+    if (!this.touched && Object.values(asked).every((word) => word === 'restore')) {
+      // As they were found, whether there is a cgroup or not.
+      this.#failed = null;
+      return;
     }
     const { cgroup: own } = this.#context;
     const cgroup = own.find(true);

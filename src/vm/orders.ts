@@ -63,6 +63,11 @@ export function inHand({ target, cacheLimit, paused }: Orders): boolean {
   return target !== undefined || cacheLimit !== undefined || paused !== undefined;
 }
 
+/** Whether a target for a device of that part is ordered. */
+export function hasTarget({ target, cacheLimit }: Orders, part: Part): boolean {
+  return (part === 'cache' ? cacheLimit : target) !== undefined;
+}
+
 /** The orders without those that keep the policy away. */
 export function handedBack({ inhibit, limits }: Orders): Orders {
   return { ...(inhibit !== undefined && { inhibit }), ...(limits !== undefined && { limits }) };

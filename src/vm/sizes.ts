@@ -49,9 +49,9 @@ export class Sizes {
   }
 
   /** Brings the target of a device to what is ordered, as far as that is possible, and says where it is not. */
-  settle(device: TargetedDevice, orders: Orders, wishes: Wishes): void {
+  settle(device: TargetedDevice, to: { orders: Orders; wishes: Wishes; lapsed: boolean }): void {
     const { part } = device;
-    const cut = settleTarget(device, this, { orders, wishes });
+    const cut = settleTarget(device, this, to);
     if (cut?.says === this.#cuts.get(part)) return;
     this.forget(part);
     if (cut === null) return;

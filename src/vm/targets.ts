@@ -83,18 +83,20 @@ export interface TargetedDevice {
 }
 
 /**
- * Brings the target of a device to what is ordered, where the guest's memory is known, and below that memory. Returns why that is
- * not what was ordered, in words; null: it is.
+ * Brings the target of a device to what is ordered, where the guest's memory is known, and below that memory. `lapsed`: an
+ * order was taken back, and no policy sets a target in its place: without another order the guest has all of its memory again.
+ * Returns why that is not what was ordered, in words; null: it is.
  */
 export function settleTarget(
   device: TargetedDevice,
   guest: GuestSize,
-  { orders, wishes }: { orders: Orders; wishes: Wishes },
+  { orders, wishes, lapsed }: { orders: Orders; wishes: Wishes; lapsed: boolean },
 ): TargetCut | null {
   const { ramBytes } = guest;
   const wanted = wantedTarget(device.part, guest, orders, wishes);
   if (wanted === null) {
-    if (ramBytes > 0 && device.figures.targetBytes > ramBytes) device.setTarget(ramBytes, 'policy');
+    if (lapsed) device.setTarget(0, 'operator');
+    else if (ramBytes > 0 && device.figures.targetBytes > ramBytes) device.setTarget(ramBytes, 'policy');
     return null;
   }
   const { bytes, by, cut } = wanted;

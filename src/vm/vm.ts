@@ -8,7 +8,7 @@
 import type { LimitRequest, TargetRequest } from '../../protocol/control/schema.js';
 import type { HostPaths } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
-import { msSince, monotonicNow, wallNow, type Monotonic, type WallMs } from '../os/clock.js';
+import { wallNow, type WallMs } from '../os/clock.js';
 import { VmCgroup } from './cgroup.js';
 import { VmDevice } from './device.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
@@ -22,6 +22,7 @@ import { NOTHING_USED } from './limits-plan.js';
 import type { OrderBook } from './order-book.js';
 import {
   handedBack,
+  hasTarget,
   inHand,
   isEmpty,
   limitWords,
@@ -39,13 +40,12 @@ import { askedTarget } from './targets.js';
 import { ordersInRecord, ordersOfRecord } from './taken-over.js';
 import { VerdictWatch } from './verdict-watch.js';
 
-/** Limits that were ordered for an earlier process and do not hold for this one are tried again after so long. */
-const LIMITS_AGAIN_MS = 60_000;
-
 export interface VmContext {
   readonly emit: Emit;
   readonly book: OrderBook;
   readonly wishes: Wishes;
+  /** The policy sets targets, of VMs that are not taken in hand. */
+  readonly policyActs: boolean;
   readonly paths: HostPaths;
   /** A device is gone; the VM is, too, when it has none left. */
   readonly gone: (vm: Vm, device: VmDevice) => void;
@@ -70,7 +70,6 @@ export class Vm implements DeviceOwner<VmDevice> {
   #forced = false;
   /** An operator's interval of statistics, which devices get that come later; null: each has its own. */
   #statsInterval: number | null = null;
-  #limitsTriedAt: Monotonic | null = null;
   /** Orders of the book, which a build without one may have changed. */
   #known: Orders | null = null;
 
@@ -238,8 +237,9 @@ export class Vm implements DeviceOwner<VmDevice> {
     if (manual && this.#orders.paused === undefined) {
       this.#order({ ...this.#orders, paused: { since: wallNow() } });
     } else if (!manual && inHand(this.#orders)) {
-      this.#order(handedBack(this.#orders));
-      for (const device of this.devices) this.#settleTarget(device);
+      const before = this.#orders;
+      this.#order(handedBack(before));
+      for (const device of this.devices) this.#settleTarget(device, hasTarget(before, device.part));
     }
   }
 
@@ -325,18 +325,19 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** What the configuration says of the VM from now on. */
   configure(wishes: Wishes): void {
+    const lapsed = this.#wishes.target !== null && this.#orders.target === undefined;
     this.#statsInterval = null;
     this.#wishes = wishes;
     this.#save();
     void this.#inhibit();
-    for (const device of this.devices) this.#settleTarget(device);
+    for (const device of this.devices) this.#settleTarget(device, lapsed && device.part === 'balloon');
   }
 
   /** To be called now and then: looks whether a device pins guest memory, at the limits, and at what was discarded. */
   recheckPinned(mayPin: boolean): Look {
     this.limits.check();
     this.#verdicts.look(() => this.diagnosis);
-    if (this.#limitsTriedAt !== null && msSince(this.#limitsTriedAt) > LIMITS_AGAIN_MS) this.#orderLimits();
+    if (this.limits.areOwed) this.#orderLimits();
     for (const device of this.devices) device.absence?.look();
     return this.#pins.lookAgain(mayPin);
   }
@@ -431,19 +432,19 @@ export class Vm implements DeviceOwner<VmDevice> {
     for (const device of this.devices) this.#settleTarget(device);
   }
 
-  #settleTarget(device: VmDevice): void {
-    this.sizes.settle(device, this.#orders, this.#wishes);
+  /** `lapsed`: an order for its target was taken back. */
+  #settleTarget(device: VmDevice, lapsed = false): void {
+    const governed = this.#context.policyActs && !this.manual;
+    this.sizes.settle(device, { orders: this.#orders, wishes: this.#wishes, lapsed: lapsed && !governed });
   }
 
   /** Sets the limits that were ordered for this VM when it had another process. */
   #orderLimits(): void {
     const words = limitWords(this.#orders);
     if (words === null || this.limits.touched || this.#forced) return;
-    this.#limitsTriedAt = null;
     this.limits.request(words).catch((error: unknown) => {
       if (!(error instanceof LimitError)) throw error;
       this.limits.failed(error.diagnosis);
-      this.#limitsTriedAt = monotonicNow();
     });
   }
 }

@@ -46,10 +46,29 @@ void t.test('a configuration that is read again takes effect at once', async (t)
   fleet.configure(config, []);
   t.match(fleet.control.find(NAME), { inhibited: 'it migrates', balloon: { targetBytes: 0.75 * RAM_BYTES } });
   fleet.configure({ vm: [{ match: '*', policy: 'manual' }] }, []);
-  t.match(fleet.control.find(NAME), { inhibited: null, policy: { mode: 'manual' } });
+  t.match(fleet.control.find(NAME), {
+    inhibited: null,
+    policy: { mode: 'manual' },
+    balloon: { targetBytes: 0 },
+  });
   fleet.configure({}, []);
   t.match(fleet.control.find(NAME), { inhibited: null, orders: [], policy: { mode: 'observe' } });
 });
+
+for (const mode of ['observe', 'auto'] as const) {
+  void t.test(`${mode}: a target that was ordered and is taken back`, async (t) => {
+    const { fleet, connect } = wire(t, { policy: { mode } });
+    await connect('balloon');
+    const target = (): number => fleet.control.find(NAME)?.balloon.targetBytes ?? NaN;
+    await fleet.control.setTarget(NAME, { balloonBytes: MIB });
+    await fleet.control.changePolicy({ paused: false, vm: NAME });
+    t.equal(target(), mode === 'auto' ? MIB : 0, 'the policy sets the next one, or the guest has its memory');
+    await fleet.control.setTarget(NAME, { balloonBytes: 0 });
+    await fleet.control.changePolicy({ paused: true, vm: NAME });
+    await fleet.control.changePolicy({ paused: false, vm: NAME });
+    t.equal(target(), 0);
+  });
+}
 
 void t.test(
   'a target that no guest lives with is cut, and that is said; more than a guest has is all of it',

@@ -14,11 +14,11 @@ export function helpOfAll(
     ...commands.map((command) => [words(command).join(' '), command.summary]),
     ['help [COMMAND]', 'this, or all options of a command'],
   ];
-  // With as few blank lines as fit all of it on 24.
+  // Without blank lines, all of it fits on 24.
   return [
     `Usage: ${program} [OPTION]... COMMAND\n${summary}`,
     `${section('Commands', rows)}\n${section('Options', optionRows(globals))}`,
-  ].join('\n\n');
+  ].join('\n');
 }
 
 export function helpOfCommand(

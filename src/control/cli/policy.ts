@@ -35,11 +35,14 @@ export async function pausePolicy(
   }
 }
 
-/** Handing a VM back moves nothing by itself, but to the target of the configuration: what was ordered stays. */
+/** Where the policy acts, a target stays until the policy sets another one; else the guest has its memory back. */
 function printTargets(output: Output, { name, balloon, cache, policy }: VmView): void {
+  if (balloon.targetBytes === 0 && balloon.actualBytes > 0)
+    output.print(`its balloon gives ${formatSize(balloon.actualBytes)} back to the guest`);
   const until = (option: string): string => {
     if (policy?.mode === 'auto') return 'the policy changes it';
-    if (policy?.mode === 'manual') return 'the configuration changes, which leaves this VM alone';
+    if (policy?.mode === 'manual')
+      return 'you change its [[vm]] in the configuration, which has the policy leave the VM alone';
     return vmCommand('balloonctl set', printable(name), `--${option} SIZE`);
   };
   if (balloon.targetBytes > 0)

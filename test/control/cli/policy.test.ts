@@ -74,7 +74,7 @@ void t.test('explain says what was last decided, and what holds now', async (t) 
   const held = vmView('db-1');
   const until = {
     auto: 'the policy changes it',
-    manual: 'the configuration changes, which leaves this VM alone',
+    manual: 'you change its [[vm]] in the configuration, which has the policy leave the VM alone',
     observe: 'balloonctl set db-1 --balloon SIZE',
     off: 'balloonctl set db-1 --balloon SIZE',
   } as const;
