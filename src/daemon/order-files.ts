@@ -3,7 +3,8 @@
  * state directory, for the host's next boot. A copy that cannot be read is set aside, one that cannot be written is said
  * once; VMs are served all the same.
  */
-import { existsSync, promises as fs, readFileSync, renameSync } from 'node:fs';
+import { existsSync, promises as fs, readFileSync, renameSync, statSync } from 'node:fs';
+import { constants } from 'node:os';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { refusal, type Instruction, type NextStep } from '../../protocol/control/refusal.js';
@@ -133,6 +134,8 @@ export class OrderFiles {
     let why: string;
     let isNewer = false;
     try {
+      // To open a pipe is to wait for its other end.
+      if (statSync(path).isFIFO()) throw new SystemError(constants.errno.ENXIO, 'open', path);
       const text = readFileSync(path, 'utf8');
       const read = readBook(text);
       if ('document' in read) {

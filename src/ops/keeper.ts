@@ -12,6 +12,8 @@ import { isConnection, KEEPER_STOPS } from './fd-store.js';
 /** As many as systemd is asked to keep (systemd/balloond.service). */
 const MOST_FDS = 16384;
 const WATCHDOG_MS = 10_000;
+/** A daemon that is not ready after so long hangs, such as on a disk that gives no answer (systemd.service(5), TimeoutStartSec=). */
+const START_MS = 90_000;
 /** Between the end of a daemon that was not ready and the start of the next; doubled while they end so. After another it is 0. */
 const RESTART_MS = 20;
 const RESTART_MS_MAX = 2000;
@@ -27,6 +29,7 @@ export class Keeper {
   readonly #command: readonly string[];
   readonly #program: string;
   readonly #emit: Emit;
+  readonly #startMs: number;
   readonly #folder = mkdtempSync(join(tmpdir(), 'balloond-keeper-'));
   readonly #socket: number;
   readonly #poller: Poller;
@@ -43,8 +46,12 @@ export class Keeper {
   #watchdog: NodeJS.Timeout | null = null;
   #ended: (code: number) => void = () => undefined;
 
-  /** `command`: that of the daemon, with its arguments; `program`: the file in it that an upgrade replaces. */
-  constructor(command: readonly string[], program: string, emit: Emit) {
+  /**
+   * `command`: that of the daemon, with its arguments; `program`: the file in it that an upgrade replaces; `startMs`: milliseconds
+   * within which the daemon has to be ready.
+   */
+  constructor(command: readonly string[], program: string, emit: Emit, startMs = START_MS) {
+    this.#startMs = startMs;
     this.#command = command;
     this.#program = program;
     this.#emit = emit;
@@ -105,6 +112,7 @@ export class Keeper {
         LISTEN_FDNAMES: names.join(':'),
       },
     });
+    this.#watch(this.#startMs);
     this.#daemon.once('error', (error) => this.#end(null, null, error.message));
     this.#daemon.once('exit', (code, signal) => this.#end(code, signal, null));
   }
@@ -182,12 +190,18 @@ export class Keeper {
     this.#restartMs = RESTART_MS;
     if (this.#forwardLater !== null) this.#daemon?.kill(this.#forwardLater);
     this.#forwardLater = null;
+    this.#watch(WATCHDOG_MS);
+  }
+
+  /** Kills the daemon when it gives no sign of life for so many milliseconds. */
+  #watch(afterMs: number): void {
     this.#fedAt = performance.now();
-    this.#watchdog ??= setInterval(() => {
-      if (performance.now() - this.#fedAt < WATCHDOG_MS) return;
-      this.#emit('daemon-stuck', 'the daemon gave no sign of life and is killed', { afterMs: WATCHDOG_MS });
+    if (this.#watchdog !== null) clearInterval(this.#watchdog);
+    this.#watchdog = setInterval(() => {
+      if (performance.now() - this.#fedAt < afterMs) return;
+      this.#emit('daemon-stuck', 'the daemon gave no sign of life and is killed', { afterMs });
       this.#daemon?.kill('SIGKILL');
-    }, WATCHDOG_MS / 10);
+    }, afterMs / 10);
   }
 
   #close(): void {

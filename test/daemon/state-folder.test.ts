@@ -99,6 +99,12 @@ const TROUBLES: Readonly<Record<string, Trouble>> = {
     lasts: false,
     says: /orders\.json\.set-aside, because it cannot be read \(EISDIR\): order again/,
   },
+  'a pipe in place of the file': {
+    before: (folder) => void execFileSync('mkfifo', [join(folder, 'orders.json')]),
+    event: 'orders-set-aside',
+    lasts: false,
+    says: /orders\.json\.set-aside, because it cannot be read \(ENXIO\): order again/,
+  },
   'rubbish that cannot be moved away': {
     within: mounted('size=1m').map((part) =>
       part.replace(
