@@ -18,6 +18,7 @@ export const EVENT_IDS = {
   'orders-set-aside': '3843887e58a24fd9a1136c1b415ea4a5',
   'orders-not-kept': 'c975115e85c1450b960bd4ba241b7e4b',
   'orders-taken-back': '478d44a48d4d46ea82d8ae3a0d2e0ec2',
+  'name-taken': '881f78a341b2441dbbbd55bf7dfa3b61',
   'orders-kept': '0877bb6e053a2be016a194a93aaecea2',
   'daemon-ended': 'c3f59cfeab6a4db8ba327f78e0a78f77',
   'daemon-stuck': 'a61730cc8dff4b119555bb0b133db624',

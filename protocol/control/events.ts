@@ -46,9 +46,15 @@ export const EVENTS = {
     help: 'This daemon cannot read events that the daemon before it remembered: another build wrote these events, or they are damaged. VMs are not affected.',
     action: 'Read these events in the log (`journalctl --unit balloond`).',
   },
+  'name-taken': {
+    level: 'warn',
+    help: 'A VM connected under the name of another VM that is still connected, so this VM is called by that name with a number behind it. The orders and the `[[vm]]` table of the name hold for the other VM alone.',
+    action:
+      'Give each VM a name of its own. Where both are the same VM, started again before the VMM from before had ended, stop the VM and start it again.',
+  },
   'orders-applied': {
     level: 'info',
-    help: 'A VM connected for which an operator gave orders before (a target, an inhibit, limits, a pause of the policy), or the daemon started while the policy is paused for all VMs: these orders hold again. The event names them.',
+    help: 'A device connected of a VM for which an operator gave orders before (a target, an inhibit, limits, a pause of the policy), or the daemon started while the policy is paused for all VMs: these orders hold, for this device too. The event names the device and the orders.',
     action: 'Nothing, if the VM should have them; `balloonctl show` says how each order is taken back.',
   },
   'orders-taken-back': {
@@ -74,12 +80,12 @@ export const EVENTS = {
   },
   'daemon-ended': {
     level: 'warn',
-    help: 'The daemon ended; its keeper (--supervise) holds its VMs meanwhile and starts the daemon again.',
+    help: 'The daemon ended; its keeper (--supervise) holds its VMs meanwhile and starts the daemon again. The keeper logs this event; `balloonctl events` does not have it.',
     action: 'Read the last lines of the daemon; report a crash.',
   },
   'daemon-stuck': {
     level: 'error',
-    help: 'The daemon gave its keeper no sign of life; the keeper kills the daemon and starts it again.',
+    help: 'The daemon gave its keeper no sign of life; the keeper kills the daemon and starts it again. The keeper logs this event; `balloonctl events` does not have it.',
     action: 'Report this line together with the lines before it.',
   },
   'program-gone': {

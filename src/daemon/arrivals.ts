@@ -76,9 +76,12 @@ export class Arrivals {
     this.#vms.put(vm);
     // Now that it has a record.
     keeper.keep(state.fd, 'state');
-    const taken = vm.name === wanted ? '' : `; another VM is called ${wanted}, so this one is ${vm.name}`;
-    const connected = `a VMM connected its ${device.words} (pid ${pid})${taken}`;
+    const connected = `a VMM connected its ${device.words} (pid ${pid})`;
     events.emit('vm-connected', connected, { pid, features: options.features }, vm.name);
+    if (vm.name !== wanted && vm.devices.length === 1) {
+      const taken = `a VM that is called ${wanted} is connected, so this one is ${vm.name}, and orders for ${wanted} do not hold for it`;
+      events.emit('name-taken', taken, { name: wanted }, vm.name);
+    }
     vm.greet(device);
     this.#options.came();
     device.charge(performance.now() - begun);

@@ -350,7 +350,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#ended = true;
     this.#asker.close();
     if (error !== null) this.meters.errors[error instanceof SystemError ? 'system' : 'frontend']++;
-    if (error === null) this.#emit('vm-disconnected', 'the VMM closed its connection');
+    if (error === null) this.#emit('vm-disconnected', `the VMM closed the connection of its ${this.words}`);
     else this.#emit('vm-dropped', error.message);
     this.#owner.closed(this);
   }

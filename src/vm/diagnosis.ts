@@ -110,7 +110,8 @@ export function diagnose(symptoms: Symptoms): Diagnosis | null {
 }
 
 function noDriver({ driver, obstacle: read }: Symptoms): Diagnosis {
-  const [code, text] = ['no-driver', 'no guest driver has started yet'] as const;
+  const which = driver === 'virtio_balloon' ? '' : ' of the page cache balloon';
+  const [code, text] = ['no-driver', `no guest driver${which} has started yet`] as const;
   const obstacle = read();
   if (obstacle === null) {
     return { code, text, remedy: `check that the guest has ${driver} (lsmod) and has booted` };

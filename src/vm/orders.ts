@@ -164,13 +164,13 @@ export function orderViews(
     views.push(
       ordered(
         'inhibit',
-        `discard nothing: ${inhibit.reason}`,
+        `discard nothing ("${inhibit.reason}")`,
         inhibit.since,
         vmCommand('balloonctl allow', name),
       ),
     );
   }
-  if (wishes.inhibit !== null) views.push(wished('inhibit', `discard nothing: ${wishes.inhibit}`));
+  if (wishes.inhibit !== null) views.push(wished('inhibit', `discard nothing ("${wishes.inhibit}")`));
   if (target !== undefined) {
     const size = formatSize(target.bytes);
     const says = target.of === 'guest' ? `the guest keeps ${size}` : `the guest gives up ${size}`;

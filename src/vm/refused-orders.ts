@@ -20,7 +20,8 @@ export function refuseTarget(
 ): void {
   const { bytes } = askedTarget(target);
   const [ram, least] = [formatSize(ramBytes), formatLeast(leastBytes)];
-  const mostBytes = 'balloonBytes' in target ? ramBytes - leastBytes : ramBytes;
+  const forced = !('cacheLimitBytes' in target) && target.force === true;
+  const mostBytes = 'balloonBytes' in target && !forced ? ramBytes - leastBytes : ramBytes;
   // Who asks for all of it means the size that the VMM was given.
   const isAll = 'memoryBytes' in target && isSame(bytes, ramBytes);
   if (bytes > ramBytes && !isAll) {

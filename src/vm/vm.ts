@@ -111,9 +111,9 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** A device connected that no daemon served before. */
   greet(device: VmDevice): void {
-    if (!isEmpty(this.#orders) && this.#devices.length === 1) {
+    if (!isEmpty(this.#orders)) {
       const which = Object.keys(this.#orders).join(', ');
-      const says = `orders that were given for this VM before hold again: ${which}`;
+      const says = `orders that were given for this VM before hold for its ${device.words}: ${which}`;
       this.#emit('orders-applied', says, { orders: which });
     }
     void this.#inhibit();

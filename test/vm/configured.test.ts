@@ -73,13 +73,28 @@ for (const mode of ['observe', 'auto'] as const) {
 void t.test(
   'a target that no guest lives with is cut, and that is said; more than a guest has is all of it',
   async (t) => {
-    const { fleet, events, connect } = wire(t, { vm: [{ match: NAME, target: '64' }] });
+    const { fleet, events, connect } = wire(t, { vm: [{ match: NAME, target: '64K' }] });
     await connect('balloon');
     t.match(fleet.control.find(NAME), { balloon: { targetBytes: 0.75 * RAM_BYTES } });
     const said = events.filter(({ event }) => event === 'target-clamped');
-    t.match(said, [{ message: /^64 B was ordered, and the guest needs 16 MiB of its 64 MiB/ }]);
+    t.match(said, [{ message: /^64 KiB was ordered, and the guest needs 16 MiB of its 64 MiB/ }]);
     fleet.configure({ vm: [{ match: NAME, target: '2G' }] }, []);
     t.match(fleet.control.find(NAME), { balloon: { targetBytes: 0 } });
     t.equal(events.filter(({ event }) => event === 'target-clamped').length, 1);
   },
 );
+
+void t.test('each device that comes gets the orders, and an event names it', async (t) => {
+  const { fleet, events, connect, gone } = wire(t);
+  await connect('balloon');
+  await fleet.control.setInhibited(NAME, 'backup');
+  await connect('cache-balloon');
+  const said = (name: string): string[] =>
+    events.filter(({ event }) => event === name).map(({ message }) => message);
+  t.match(said('orders-applied'), [/ hold for its page cache balloon: inhibit$/]);
+  await gone();
+  t.same(said('vm-disconnected').sort(), [
+    'the VMM closed the connection of its balloon',
+    'the VMM closed the connection of its page cache balloon',
+  ]);
+});

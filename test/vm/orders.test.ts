@@ -156,8 +156,8 @@ void t.test('each order is shown with its time and the way to take it back', (t)
   t.same(
     views.map(({ order, by, says, undo }) => [order, by, says, undo]),
     [
-      ['inhibit', 'operator', 'discard nothing: backup', 'balloonctl allow web'],
-      ['inhibit', 'configuration', 'discard nothing: migrates', mend('inhibit')],
+      ['inhibit', 'operator', 'discard nothing ("backup")', 'balloonctl allow web'],
+      ['inhibit', 'configuration', 'discard nothing ("migrates")', mend('inhibit')],
       ['target', 'operator', 'the guest keeps 1 GiB', 'balloonctl policy resume web'],
       [
         'cache-limit',

@@ -13,13 +13,16 @@ interface Note {
 }
 
 /** Null: the daemon is of the same version as this balloonctl. */
-export function otherVersion({ version, heldOver }: DaemonSaid, own: string): Note | null {
+export function otherVersion({ version, holder, heldOver }: DaemonSaid, own: string): Note | null {
   if (version === own) return null;
   const found = `the daemon is balloond ${version}, and this is balloonctl ${own}`;
   if (heldOver === undefined) return { found, remedy: 'restart the daemon when that suits' };
   return {
     found,
-    remedy: heldOver === 'nothing' ? 'restart it when no VM runs' : 'restart it, its VMs go on',
+    remedy:
+      heldOver === 'nothing'
+        ? 'restart the daemon when no VM runs'
+        : `${holder === 'systemd' ? 'run systemctl restart balloond.service' : 'end the daemon, and its keeper starts it again'}; its VMs go on`,
   };
 }
 

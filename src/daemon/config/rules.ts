@@ -29,6 +29,9 @@ export function documentMistakes(config: ConfigFile): ShapeMistake[] {
   return [...mistakes, ...orderMistakes(config)];
 }
 
+/** A smaller number without a unit is taken for a slip, as balloonctl takes it. */
+const LEAST_BARE_BYTES = 2 ** 20;
+
 /** Orders of [[vm]] that contradict each other, or what else the same table says. */
 function orderMistakes({ vm = [] }: ConfigFile): ShapeMistake[] {
   return vm.flatMap(({ target, policy, min, max }, n) => {
@@ -42,6 +45,11 @@ function orderMistakes({ vm = [] }: ConfigFile): ShapeMistake[] {
       return [mistake('target', refusal(`"${target}" is no amount`, 'write a size, or a percentage of RAM'))];
     if ('share' in amount && amount.share > 1)
       return [mistake('target', refusal(`"${target}" is more than 100%`, 'lower it'))];
+    if (/^\d+$/.test(target.trim()) && Number(target) < LEAST_BARE_BYTES) {
+      return [
+        mistake('target', refusal(`(${target}) is ${target} bytes`, `did you mean ${target.trim()}M?`)),
+      ];
+    }
     const mistakes: ShapeMistake[] = [];
     if (policy === 'auto') {
       mistakes.push(

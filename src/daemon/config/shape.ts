@@ -154,6 +154,8 @@ function mustBe(schema: Schema, given: unknown): RefusalText {
   if (typeof given === 'string' && given.length > (schema.maxLength ?? Infinity)) {
     return refusal(`has ${Buffer.byteLength(given)} bytes`, `give ${kindWords(schema)}`);
   }
+  if (given === '' && choices.length === 0)
+    return refusal('is empty', 'write what it stands for, or take it out');
   if (choices.length === 0)
     return refusal(`must be ${kindWords(schema).replaceAll('`', '')}, and is ${said}`, 'give such a value');
   const meant = typeof given === 'string' ? nearest(given, choices) : null;

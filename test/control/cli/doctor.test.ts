@@ -83,7 +83,7 @@ void t.test('each thing that is wrong with a VM is named with what mends it', (t
   const ordered = examineVm(
     vmView('web1', {
       inhibited: 'backup',
-      orders: [{ ...inhibit, says: 'discard nothing: backup' }] as never,
+      orders: [{ ...inhibit, says: 'discard nothing ("backup")' }] as never,
     }),
     QEMU,
     [],
