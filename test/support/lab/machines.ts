@@ -55,6 +55,18 @@ export const MACHINES = {
     board: () => ['-machine', 'virt'],
     kernelArgs: ['console=ttyS0'],
   },
+  'ppc64le-64k': {
+    ...virtioPci,
+    row: 'ppc64le-64k',
+    board: () => ['-cpu', 'power9', '-machine', 'pseries'],
+    kernelArgs: ['console=hvc0'],
+  },
+  s390x: {
+    serial: 'virtio-serial-ccw',
+    row: 's390x',
+    board: () => ['-cpu', 'max', '-machine', 's390-ccw-virtio'],
+    kernelArgs: ['console=ttysclp0'],
+  },
   'i386-pae': {
     ...virtioPci,
     row: 'i386-pae',
