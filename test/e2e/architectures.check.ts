@@ -18,7 +18,9 @@ const TAKEN = 256 * MIB;
 /** Of what the guest says, that which its kernel takes or frees meanwhile. */
 const SLACK = 48 * MIB;
 
-type Shape = Pick<GuestOptions, 'machine' | 'memoryMib' | 'extraArgs'>;
+interface Shape extends Pick<GuestOptions, 'memoryMib' | 'extraArgs'> {
+  readonly machine: Machine;
+}
 
 interface Reporting {
   readonly memoryMib: number;
@@ -87,6 +89,8 @@ interface Unserved extends Shape {
   readonly failure: RegExp;
   readonly verdict: RegExp;
   readonly doctor: { readonly found: RegExp; readonly mend: RegExp };
+  /** QEMU's arguments with which the driver of the same guest starts. */
+  readonly mended?: readonly string[];
 }
 
 const UNSERVED: Readonly<Record<string, Unserved>> = {
@@ -109,6 +113,8 @@ const UNSERVED: Readonly<Record<string, Unserved>> = {
     failure: /virtio_balloon: probe of virtio\d+ failed with error -2\n/,
     verdict: /^no guest driver has started yet: .*kernel log/,
     doctor: { found: /^none has started yet/, mend: /see dmesg there for an error of the driver$/ },
+    // The firmware leaves 64-bit registers below 4 GiB where the processor has no long mode.
+    mended: ['-cpu', 'max,lm=off'],
   },
 };
 
@@ -118,7 +124,7 @@ async function start(t: Test, shape: Shape, features?: readonly string[]) {
     features && `[[socket]]\npath = "{folder}/vhost.sock"\nfeatures = ${JSON.stringify(features)}\n`;
   const daemon = await startDaemon(t, config === undefined ? {} : { config });
   const sockets = [{ path: daemon.socketPath, numVqs: features === undefined ? 5 : 3 }];
-  const guest = await Guest.boot({ name: NAME, ...shape, sockets });
+  const guest = await Guest.boot({ ...shape, name: NAME, sockets });
   t.teardown(() => guest.kill());
   await guest.waitReady(SLOW_MS);
   return { daemon, guest };
@@ -211,7 +217,8 @@ async function tryReporting(
     t.ok(Math.abs(fell) < SLACK, 'and the host gets nothing');
   } else {
     t.ok(least > 0 && reported > least, `more than ${least} are reported`);
-    t.ok(reported < newlyFree + SLACK, `${reported} are no more than were free`);
+    // A block that is used and freed meanwhile is reported again.
+    t.ok(reported < newlyFree + 2 * SLACK, `${reported} are no more than were free`);
     t.ok(fell > least, `the host has ${fell} more`);
   }
   await guest.hold(heldMib, 2, SLOW_MS);
@@ -230,14 +237,28 @@ async function tryUnserved(t: Test, row: Unserved): Promise<void> {
   t.match(driver, row.doctor);
 }
 
+/** The same guest with what docs/operating.md advises. */
+async function tryMended(t: Test, { mended = [], ...row }: Unserved): Promise<void> {
+  const { daemon, guest } = await start(t, { ...row, extraArgs: mended });
+  await daemon.until(NAME, ({ state }) => state === 'running', 'its driver runs');
+  const before = (await guest.meminfo())['MemFree'] ?? 0;
+  await daemon.ok('set', NAME, '--balloon', `${TAKEN}`, '--wait', '--timeout', '120');
+  t.equal((await daemon.show(NAME)).balloon.actualBytes, TAKEN);
+  const taken = before - ((await guest.meminfo())['MemFree'] ?? 0);
+  t.ok(Math.abs(taken - TAKEN) < SLACK, `the guest says that it gave ${taken}`);
+}
+
 const names = [...Object.keys(SERVED), ...Object.keys(UNSERVED)];
 for (const name of process.env['ARCHITECTURES']?.split(',') ?? names) {
   const [served, unserved] = [SERVED[name], UNSERVED[name]];
-  if (unserved !== undefined) void t.test(name, (t) => tryUnserved(t, unserved));
-  else if (served === undefined) throw new Error(`there is no row ${name}: name some of ${names.join(', ')}`);
-  else {
+  if (unserved !== undefined) {
+    void t.test(name, (t) => tryUnserved(t, unserved));
+    if (unserved.mended) void t.test(`${name}, mended`, (t) => tryMended(t, unserved));
+  } else if (served !== undefined) {
     void t.test(name, (t) => tryBalloon(t, served));
     for (const one of served.reporting)
       void t.test(`${name} reports (${one.memoryMib} MiB)`, (t) => tryReporting(t, served, one));
+  } else {
+    throw new Error(`there is no row ${name}: name some of ${names.join(', ')}`);
   }
 }
