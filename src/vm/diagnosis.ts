@@ -114,7 +114,11 @@ function noDriver({ driver, obstacle: read }: Symptoms): Diagnosis {
   const [code, text] = ['no-driver', `no guest driver${which} has started yet`] as const;
   const obstacle = read();
   if (obstacle === null) {
-    return { code, text, remedy: `check that the guest has ${driver} (lsmod) and has booted` };
+    return {
+      code,
+      text,
+      remedy: `check that the guest has booted and has ${driver} (lsmod), and look in its kernel log (dmesg) for an error of the driver`,
+    };
   }
   return { code, text: `${text}; ${OBSTACLES[obstacle].text}`, remedy: OBSTACLES[obstacle].remedy };
 }

@@ -1,19 +1,13 @@
 // A real Linux guest in a real QEMU, its balloon served by the real daemon, commanded with balloonctl.
 import t from 'tap';
-import type { Finding } from '../../src/control/cli/finding.js';
 import type { DaemonProcess } from '../support/daemon.js';
-import { boot, GIB, MIB, startDaemon } from '../support/e2e.js';
+import { boot, found, GIB, MIB, startDaemon } from '../support/e2e.js';
 import { eventually } from '../support/deadline.js';
 import { reserveHugePages } from '../support/huge-pages.js';
 import type { Guest } from '../support/lab/guest.js';
 
 /** Touching gigabytes takes an emulated processor a while. */
 const SLOW_MS = 240_000;
-
-async function found(daemon: DaemonProcess, name: string, wanted: string): Promise<Finding | undefined> {
-  const findings = JSON.parse((await daemon.ctl('doctor', '--json')).stdout) as Finding[];
-  return findings.find(({ subject, check }) => subject === name && check === wanted);
-}
 
 /** What doctor finds of a VM's huge pages, once its memory is known. */
 async function hugePages(daemon: DaemonProcess, name: string): Promise<string | undefined> {

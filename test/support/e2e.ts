@@ -1,5 +1,6 @@
 // What every test with a real guest begins with; all of it ends with the test.
 import type { Test } from 'tap';
+import type { Finding } from '../../src/control/cli/finding.js';
 import { DaemonProcess } from './daemon.js';
 import { Guest, type DeviceOptions, type GuestOptions } from './lab/guest.js';
 
@@ -28,4 +29,14 @@ export async function boot(
   t.teardown(() => guest.kill());
   await guest.waitReady();
   return guest;
+}
+
+/** What doctor finds of a VM by one of its checks. */
+export async function found(
+  daemon: DaemonProcess,
+  name: string,
+  wanted: string,
+): Promise<Finding | undefined> {
+  const findings = JSON.parse((await daemon.ctl('doctor', '--json')).stdout) as Finding[];
+  return findings.find(({ subject, check }) => subject === name && check === wanted);
 }

@@ -222,7 +222,7 @@ function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
     return note(name, 'driver', 'runs, but is silent', `look whether the guest hangs; ${load}`);
   return state === 'stopped'
     ? note(name, 'driver', 'stopped, or the VM is paused', `virsh resume ${name}, or ${load}`)
-    : note(name, 'driver', 'none has started yet', load);
+    : note(name, 'driver', 'none has started yet', `${load}, or see dmesg there for an error of the driver`);
 }
 
 function examinePinned(vm: VmView): Finding {

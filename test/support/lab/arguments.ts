@@ -92,7 +92,7 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
     ...['-chardev', `socket,id=console,fd=${FDS.console}`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,fd=${FDS.qmp}`, '-object', 'monitor-qmp,id=monitor,chardev=qmp'],
     ...['-chardev', `socket,id=agent,fd=${FDS.agent}`],
-    ...['-device', machine.serial, '-device', 'virtserialport,chardev=agent'],
+    ...['-device', 'virtio-serial-pci', '-device', 'virtserialport,chardev=agent'],
     ...(options.builtinBalloon === true
       ? ['-device', 'virtio-balloon-pci,id=balloon0,free-page-reporting=on']
       : []),

@@ -70,7 +70,7 @@ export class Guest {
 
   /** Resolves when QEMU's devices are there and the guest starts; throws QEMU's own words when it does not. */
   static async boot(options: GuestOptions): Promise<Guest> {
-    const lab = await ensureLab(options.machine?.row ?? null);
+    const lab = await ensureLab(options.machine);
     const child = spawn(lab.qemu, qemuArguments(lab, options), {
       stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
     });

@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import type { Machine } from './machines.js';
 
 export interface Lab {
   /** Starts QEMU, staying the same process. */
@@ -13,15 +14,18 @@ export interface Lab {
 }
 
 const SCRIPTS = join(import.meta.dirname, '../../../../scripts');
-const making = new Map<string | null, Promise<Lab>>();
+const making = new Map<string, Promise<Lab>>();
 
 /**
- * Paths of the lab's parts, or of a guest of another architecture, by its row of scripts/foreign-guest. Throws what the script
- * said when they cannot be made: a reason to fail, not to skip.
+ * Paths of the lab's parts; `row`: of a guest of another architecture, by its row of scripts/foreign-guest; `suite`: with the
+ * kernel of that suite of Debian (scripts/guest-kernel), by default the one that GUEST_KERNEL names. Throws what the script said
+ * when they cannot be made: a reason to fail, not to skip.
  */
-export function ensureLab(row: string | null = null): Promise<Lab> {
-  const made = making.get(row) ?? (row === null ? make() : makeForeign(row));
-  making.set(row, made);
+export function ensureLab({ row = null, suite }: Partial<Pick<Machine, 'row' | 'suite'>> = {}): Promise<Lab> {
+  const kernel = row === null ? (suite ?? process.env['GUEST_KERNEL']) : undefined;
+  const key = `${row} ${kernel}`;
+  const made = making.get(key) ?? (row === null ? make(kernel) : makeForeign(row));
+  making.set(key, made);
   return made;
 }
 
@@ -31,9 +35,7 @@ async function makeForeign(row: string): Promise<Lab> {
   return { qemu: at('qemu'), kernel: at('vmlinuz'), initramfs: at('initramfs.cpio'), cacheModule: null };
 }
 
-/** GUEST_KERNEL=bookworm or trixie-backports: with that suite's kernel. */
-async function make(): Promise<Lab> {
-  const suite = process.env['GUEST_KERNEL'];
+async function make(suite: string | undefined): Promise<Lab> {
   const folder = await run('lab');
   const qemu = join(folder, 'qemu');
   if (suite === undefined) {

@@ -2,15 +2,13 @@
 export interface Machine {
   /** The row of scripts/foreign-guest that has its QEMU and its guest; null: the lab has both. */
   readonly row: string | null;
+  /** The suite of Debian that has its kernel, of the lab's own machine; default: that of GUEST_KERNEL, or the lab's. */
+  readonly suite?: string;
   /** QEMU's arguments for processor and board; `acpi` is what a test wants of a PC. */
   readonly board: (acpi: 'on' | 'off') => readonly string[];
   /** Of the kernel's command line. */
   readonly kernelArgs: readonly string[];
-  /** The device that the agent's port is on. */
-  readonly serial: string;
 }
-
-const virtioPci = { serial: 'virtio-serial-pci' };
 
 /** A third of the time to user space under emulation: self-tests, certificates and tables no test needs. */
 const SLOW_INITCALLS = [
@@ -35,30 +33,35 @@ const PC_ARGS = ['console=ttyS0', 'no_timer_check', `initcall_blacklist=${SLOW_I
 const CPU = ['max', ...['la57', 'erms', 'fsrm', 'fzrm', 'fsrs', 'fsrc'].map((name) => `${name}=off`)].join();
 
 const ARM64 = {
-  ...virtioPci,
   board: () => ['-cpu', 'max,pauth-impdef=on', '-machine', 'virt'],
   kernelArgs: ['console=ttyAMA0'],
 };
 
+const PC = {
+  board: (acpi: 'on' | 'off') => ['-cpu', CPU, '-machine', `pc,acpi=${acpi}`],
+  kernelArgs: PC_ARGS,
+};
+
 export const MACHINES = {
-  x86: {
-    ...virtioPci,
-    row: null,
-    board: (acpi) => ['-cpu', CPU, '-machine', `pc,acpi=${acpi}`],
-    kernelArgs: PC_ARGS,
-  },
+  x86: { ...PC, row: null },
+  bookworm: { ...PC, row: null, suite: 'bookworm' },
+  backports: { ...PC, row: null, suite: 'trixie-backports' },
   arm64: { ...ARM64, row: 'arm64' },
   'arm64-16k': { ...ARM64, row: 'arm64-16k' },
   riscv64: {
-    ...virtioPci,
     row: 'riscv64',
     board: () => ['-machine', 'virt'],
     kernelArgs: ['console=ttyS0'],
   },
-  'i386-pae': {
-    ...virtioPci,
-    row: 'i386-pae',
-    board: (acpi) => ['-cpu', CPU, '-machine', `pc,acpi=${acpi}`],
-    kernelArgs: PC_ARGS,
+  'ppc64le-64k': {
+    row: 'ppc64le-64k',
+    board: () => ['-cpu', 'power9', '-machine', 'pseries'],
+    kernelArgs: ['console=hvc0'],
   },
+  s390x: {
+    row: 's390x',
+    board: () => ['-cpu', 'max', '-machine', 's390-ccw-virtio'],
+    kernelArgs: ['console=ttysclp0'],
+  },
+  'i386-pae': { ...PC, row: 'i386-pae' },
 } as const satisfies Record<string, Machine>;
