@@ -17,6 +17,8 @@ const REMEDIES: Readonly<Record<string, NextStep>> = {
 /** By what is at a path that cannot be listened on. */
 const TAKEN_REMEDIES: Readonly<Record<Standing, NextStep>> = {
   socket: 'stop the process that listens there (another balloond?), or give another path',
+  foreign:
+    'a socket of another user is there, stop the balloond that listens there as that user, or remove the file where none does',
   folder: 'a folder is there, give the path of a file in it',
   file: 'a file is there, move it away, or give another path',
   link: 'a symbolic link that leads nowhere is there, move it away, or give another path',

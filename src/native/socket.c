@@ -57,6 +57,27 @@ static int is_stale(const struct sockaddr_un *address)
 	return stale;
 }
 
+/*
+ * A socket that root makes in the folder of another user is that user's. Who may replace it has to be able to ask whether somebody
+ * listens there, once it is left behind.
+ */
+static void give_to_folder(const char *path)
+{
+	char folder[sizeof(((struct sockaddr_un *)0)->sun_path)] = ".";
+	const char *slash = strrchr(path, '/');
+	struct stat info;
+
+	if (geteuid() != 0)
+		return;
+	if (slash != NULL) {
+		memcpy(folder, path, (size_t)(slash - path) + 1);
+		folder[slash - path + 1] = '\0';
+	}
+	/* Where it cannot be, the socket stays root's, and works all the same. */
+	if (stat(folder, &info) == 0 && info.st_uid != 0 && lchown(path, info.st_uid, info.st_gid) < 0)
+		return;
+}
+
 int bd_listen(const char *path, mode_t mode)
 {
 	struct sockaddr_un address;
@@ -72,11 +93,14 @@ int bd_listen(const char *path, mode_t mode)
 	if (fchmod(fd, mode) < 0)
 		return close_with(fd, errno);
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-		if (errno != EADDRINUSE || !is_stale(&address))
+		if (errno != EADDRINUSE)
 			return close_with(fd, errno);
+		if (!is_stale(&address))
+			return close_with(fd, EADDRINUSE);
 		if (unlink(path) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 			return close_with(fd, errno);
 	}
+	give_to_folder(path);
 	/* The umask had its say in bind(). */
 	if (chmod(path, mode) < 0 || listen(fd, SOMAXCONN) < 0) {
 		error = errno;

@@ -17,7 +17,7 @@ export class SystemError extends Error {
 }
 
 /** What is at a path where a socket was to be made. */
-export type Standing = 'nothing' | 'hidden' | 'folder' | 'socket' | 'link' | 'file';
+export type Standing = 'nothing' | 'hidden' | 'folder' | 'socket' | 'foreign' | 'link' | 'file';
 
 /** A path cannot be listened on, since something is there that is not left over from a process that ended. */
 export class PathTakenError extends SystemError {

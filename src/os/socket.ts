@@ -1,4 +1,4 @@
-import { lstatSync, statSync } from 'node:fs';
+import { accessSync, constants as fsConstants, lstatSync, statSync } from 'node:fs';
 import { constants } from 'node:os';
 import { checked, PathTakenError, type Standing } from './errors.js';
 import { native } from './native.js';
@@ -20,7 +20,7 @@ export function listenUnix(path: string, mode = 0o600): number {
   return checked(result, 'listen on', path);
 }
 
-/** What is at `path`; `hidden` where this process may not look, `link` for a symbolic link that leads nowhere. */
+/** What is at `path`; `hidden` where this process may not look, `foreign` for a socket that it may not connect to, `link` for a symbolic link that leads nowhere. */
 export function standingAt(path: string): Standing {
   try {
     const entry = statSync(path, { throwIfNoEntry: false });
@@ -28,9 +28,19 @@ export function standingAt(path: string): Standing {
       return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true ? 'link' : 'nothing';
     }
     if (entry.isDirectory()) return 'folder';
-    return entry.isSocket() ? 'socket' : 'file';
+    if (!entry.isSocket()) return 'file';
+    return isWritable(path) ? 'socket' : 'foreign';
   } catch {
     return 'hidden';
+  }
+}
+
+function isWritable(path: string): boolean {
+  try {
+    accessSync(path, fsConstants.W_OK);
+    return true;
+  } catch {
+    return false;
   }
 }
 
