@@ -1,6 +1,7 @@
-import { accessSync, constants as fsConstants, lstatSync, statSync } from 'node:fs';
+import { lstatSync, statSync } from 'node:fs';
 import { constants } from 'node:os';
 import { checked, PathTakenError, type Standing } from './errors.js';
+import { closeFd } from './fd.js';
 import { native } from './native.js';
 
 /** Unix sockets. All are close-on-exec and non-blocking. */
@@ -29,18 +30,11 @@ export function standingAt(path: string): Standing {
     }
     if (entry.isDirectory()) return 'folder';
     if (!entry.isSocket()) return 'file';
-    return isWritable(path) ? 'socket' : 'foreign';
+    const fd = native.connect(path);
+    if (fd >= 0) closeFd(fd);
+    return fd === -constants.errno.EACCES ? 'foreign' : 'socket';
   } catch {
     return 'hidden';
-  }
-}
-
-function isWritable(path: string): boolean {
-  try {
-    accessSync(path, fsConstants.W_OK);
-    return true;
-  } catch {
-    return false;
   }
 }
 
