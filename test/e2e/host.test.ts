@@ -12,7 +12,7 @@ import { EVENT_IDS } from '../../protocol/control/event-ids.js';
 import { EVENTS } from '../../protocol/control/events.js';
 import type { FollowReport } from '../support/host-lab/follow.js';
 import type { ForceReport } from '../support/host-lab/force.js';
-import { HostVm, PATIENCE_SECONDS, ROOT, TESTS, WAIT } from '../support/host-lab/host-vm.js';
+import { BUILT, HostVm, PATIENCE_SECONDS, ROOT, TESTS, WAIT } from '../support/host-lab/host-vm.js';
 import { MIB } from '../support/e2e.js';
 
 /** Everything on disk but the tests' own, what is left in /run, and all accounts. */
@@ -475,7 +475,10 @@ void t.test(
   },
 );
 
-void t.test('who leaves takes all along', async () => {
+void t.test('who leaves takes all along', async (t) => {
+  const refused = await host.sh(`sh ${BUILT}/scripts/install-system --remove`);
+  t.match(refused.output, /VMs have their balloon from balloond \(.*web.*\)/, 'it stays while VMs need it');
+  t.not(refused.code, 0);
   await host.ok('systemctl stop web.service late.service private.service mule.service');
   await host.ok(`until [ "$(balloonctl --json list)" = '[]' ]; do sleep 0.2; done`);
   await host.ok(`until [ "$(systemctl show --value --property=NFileDescriptorStore balloond.service)" = ${HELD_ALWAYS} ]; do
