@@ -1,5 +1,5 @@
 /** The client of the control API. It loads nothing but node:http and node:net, so that balloonctl starts fast. */
-import { statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import {
   passedOn,
   refusal,
@@ -35,6 +35,8 @@ const AWAY_MS = 1000;
 const RETRY_MS = 50;
 const RETRY_MS_MAX = 800;
 
+const START = 'run systemctl start balloond.service, or give --control PATH';
+
 /** No answer from a daemon at this socket; the message says why and what to do. */
 export class UnreachableError extends RefusingError {
   override readonly name = 'UnreachableError';
@@ -43,6 +45,8 @@ export class UnreachableError extends RefusingError {
   constructor(
     text: RefusalText,
     readonly mayComeBack = false,
+    /** The error of the kernel, where one is the cause. */
+    readonly code: string | null = null,
   ) {
     super(text);
   }
@@ -286,22 +290,22 @@ export class ControlClient {
     const code = (error as NodeJS.ErrnoException).code ?? String(error);
     switch (code) {
       case 'ENOENT':
-        return new UnreachableError(this.#says('does not exist', 'start balloond, or give --control PATH'));
+        return new UnreachableError(this.#says('does not exist', START), false, code);
       // A daemon that was killed, or handed its VMs over, leaves its socket.
       case 'ECONNREFUSED':
         if (!statSync(this.socketPath, { throwIfNoEntry: false })?.isSocket()) {
-          return new UnreachableError(this.#says('is no socket', 'start balloond, or give --control PATH'));
+          return new UnreachableError(this.#says('is no socket', START));
         }
         return new UnreachableError(
-          this.#says(
-            'has no daemon behind it',
-            'look at systemctl status balloond, start balloond, or give --control PATH',
-          ),
+          this.#says('has no daemon behind it', `look at systemctl status balloond, ${START}`),
           true,
+          code,
         );
       case 'EACCES':
         return new UnreachableError(
-          this.#says('is not yours to open', "run as root or join the socket's group"),
+          this.#says('is not yours to open', joinStep(groupOf(this.socketPath))),
+          false,
+          code,
         );
       case 'ECONNRESET':
       case 'EPIPE':
@@ -320,6 +324,23 @@ export class ControlClient {
   #says(what: string, step: NextStep): RefusalText {
     return refusal(`control socket ${this.socketPath} ${what}`, step);
   }
+}
+
+/** The name of the group that owns the socket, its number where it has no name; null: it may not be looked at. */
+export function groupOf(socketPath: string): string | null {
+  try {
+    const { gid } = statSync(socketPath);
+    const lines = readFileSync('/etc/group', 'utf8').split('\n');
+    const line = lines.find((one) => one.split(':')[2] === String(gid));
+    return line?.split(':')[0] ?? String(gid);
+  } catch {
+    return null;
+  }
+}
+
+function joinStep(group: string | null): NextStep {
+  if (group === null) return 'run as root, since the folder of the socket may not be looked into';
+  return group === 'root' ? 'run as root' : `run as root or join the group ${group} and log in again`;
 }
 
 function decodeBlock(block: string): StreamMessage {

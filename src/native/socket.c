@@ -41,20 +41,24 @@ static int close_with(int fd, int error)
 	return -error;
 }
 
-/* Whether a socket at this path was left behind by a process that no longer listens on it. */
-static int is_stale(const struct sockaddr_un *address)
+/*
+ * 0: a socket at this path was left behind by a process that no longer listens on it. Else EADDRINUSE, or EALREADY where this
+ * process may not find out.
+ */
+static int in_the_way(const struct sockaddr_un *address)
 {
 	struct stat info;
-	int fd, stale;
+	int fd, error = EADDRINUSE;
 
 	if (lstat(address->sun_path, &info) < 0 || !S_ISSOCK(info.st_mode))
-		return 0;
+		return EADDRINUSE;
 	fd = stream_socket(SOCK_NONBLOCK);
 	if (fd < 0)
-		return 0;
-	stale = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED;
+		return EADDRINUSE;
+	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
+		error = errno == ECONNREFUSED ? 0 : errno == EACCES ? EALREADY : EADDRINUSE;
 	close(fd);
-	return stale;
+	return error;
 }
 
 /*
@@ -95,8 +99,9 @@ int bd_listen(const char *path, mode_t mode)
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		if (errno != EADDRINUSE)
 			return close_with(fd, errno);
-		if (!is_stale(&address))
-			return close_with(fd, EADDRINUSE);
+		error = in_the_way(&address);
+		if (error != 0)
+			return close_with(fd, error);
 		if (unlink(path) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 			return close_with(fd, errno);
 	}

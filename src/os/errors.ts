@@ -16,7 +16,7 @@ export class SystemError extends Error {
   }
 }
 
-/** What is at a path where a socket was to be made. */
+/** What is at a path where a socket was to be made; `foreign`: a socket that this process may not connect to. */
 export type Standing = 'nothing' | 'hidden' | 'folder' | 'socket' | 'foreign' | 'link' | 'file';
 
 /** A path cannot be listened on, since something is there that is not left over from a process that ended. */

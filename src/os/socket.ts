@@ -1,7 +1,6 @@
 import { lstatSync, statSync } from 'node:fs';
 import { constants } from 'node:os';
 import { checked, PathTakenError, type Standing } from './errors.js';
-import { closeFd } from './fd.js';
 import { native } from './native.js';
 
 /** Unix sockets. All are close-on-exec and non-blocking. */
@@ -17,11 +16,12 @@ const received = new Int32Array(MAX_FDS + 1);
  */
 export function listenUnix(path: string, mode = 0o600): number {
   const result = native.listen(path, mode);
+  if (result === -constants.errno.EALREADY) throw new PathTakenError(path, 'foreign');
   if (result === -constants.errno.EADDRINUSE) throw new PathTakenError(path, standingAt(path));
   return checked(result, 'listen on', path);
 }
 
-/** What is at `path`; `hidden` where this process may not look, `foreign` for a socket that it may not connect to, `link` for a symbolic link that leads nowhere. */
+/** What is at `path`; `hidden` where this process may not look, `link` for a symbolic link that leads nowhere. */
 export function standingAt(path: string): Standing {
   try {
     const entry = statSync(path, { throwIfNoEntry: false });
@@ -29,10 +29,7 @@ export function standingAt(path: string): Standing {
       return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true ? 'link' : 'nothing';
     }
     if (entry.isDirectory()) return 'folder';
-    if (!entry.isSocket()) return 'file';
-    const fd = native.connect(path);
-    if (fd >= 0) closeFd(fd);
-    return fd === -constants.errno.EACCES ? 'foreign' : 'socket';
+    return entry.isSocket() ? 'socket' : 'file';
   } catch {
     return 'hidden';
   }

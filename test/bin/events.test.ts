@@ -137,7 +137,10 @@ void t.test('a daemon that nobody keeps begins a new epoch, and it is said', asy
   first.child.kill('SIGKILL');
   await once(first.child, 'exit');
   await until(t, () => follower.said().length === 1, 'that the daemon is away');
-  t.match(follower.said()[0], /^balloonctl: waiting for the daemon: control socket .* start balloond/);
+  t.match(
+    follower.said()[0],
+    /^balloonctl: waiting for the daemon: control socket .* systemctl start balloond/,
+  );
   const second = await DaemonProcess.start({ folder: first.folder });
   t.teardown(() => second.stop());
   await until(t, () => starts(follower.events()) === 2, 'it goes on');

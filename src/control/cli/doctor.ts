@@ -38,6 +38,7 @@ export async function doctor(client: ControlClient, output: Output, own: string)
     findings.push(...examineDaemon(daemon, own), examineConfiguration(daemon), examineOrders(daemon));
     const { pid } = daemon as DaemonSaid;
     findings.push(examineFiles(pid === undefined ? null : openFilesMax(pid), vms.length));
+    if (pid !== undefined) findings.push(...(await import('./vmm-sockets.js')).examineSockets(pid));
     const shared = pid === undefined ? null : await sharedMemory(pid);
     for (const vm of vms) {
       findings.push(...examineVm(vm, vmmFacts(vm.pid, host.qemu), events));
@@ -47,7 +48,8 @@ export async function doctor(client: ControlClient, output: Output, own: string)
     }
   } catch (error) {
     if (!(error instanceof UnreachableError)) throw error;
-    findings.push(bad('daemon', 'reachable', error.message, 'systemctl start balloond.service'));
+    const { configurationMistakes, examineUnreachable, unitState } = await import('./unreachable.js');
+    findings.push(...examineUnreachable(error, client.socketPath, unitState(), configurationMistakes()));
   }
   findings.unshift(...examineHost(host, memories));
   if (output.json) output.document(findings);

@@ -359,7 +359,7 @@ void t.test('an unreachable daemon is exit 3', async (t) => {
   const missing = join(folder, 'missing.sock');
   t.match(
     await failureOf(t, 3, '--control', missing, 'list'),
-    /missing\.sock does not exist: start balloond/,
+    /missing\.sock does not exist: run systemctl start balloond/,
   );
 
   const stale = join(folder, 'stale.sock');

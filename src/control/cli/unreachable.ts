@@ -1,0 +1,67 @@
+/** Why doctor finds no daemon, and the remedy for that cause. */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { groupOf, type UnreachableError } from '../client.js';
+import { bad, type Finding } from './finding.js';
+
+const UNIT = 'balloond.service';
+const RUN_TIMEOUT_MS = 10_000;
+
+/** What systemd says of the unit of the daemon. */
+export interface UnitState {
+  readonly active: string;
+  readonly sub: string;
+  readonly result: string;
+}
+
+/** `unit`: null without systemd. `mistakes`: of the files of the configuration; empty: none. */
+export function examineUnreachable(
+  error: Pick<UnreachableError, 'code' | 'message'>,
+  socketPath: string,
+  unit: UnitState | null,
+  mistakes: string,
+): Finding[] {
+  const say = (found: string, mend: string): Finding => bad('daemon', 'reachable', found, mend);
+  if (error.code === 'EACCES') {
+    const group = groupOf(socketPath);
+    if (group === null || group === 'root') return [say(error.message, 'run this as root')];
+    return [say(error.message, `usermod -aG ${group} USER, and log in again`)];
+  }
+  const start = `systemctl ${unit?.active === 'active' ? 'restart' : 'start'} ${UNIT}`;
+  if (mistakes !== '') {
+    return [
+      bad('daemon', 'configuration', mistakes, `mend the mistake, then ${start}`),
+      say(error.message, start),
+    ];
+  }
+  if (unit?.active === 'failed' || unit?.sub === 'auto-restart') {
+    const look = `journalctl -u ${UNIT} -n 20, mend the cause, then systemctl restart ${UNIT}`;
+    return [say(`the unit ${UNIT} failed (${unit.result}): ${error.message}`, look)];
+  }
+  if (unit?.active === 'active' && error.code === 'ENOENT')
+    return [say(`the unit ${UNIT} runs, but its control socket was removed: ${error.message}`, start)];
+  return [say(error.message, start)];
+}
+
+export function unitState(): UnitState | null {
+  try {
+    const said = execFileSync('systemctl', ['show', UNIT, '-p', 'ActiveState,SubState,Result'], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+      timeout: RUN_TIMEOUT_MS,
+    });
+    const valueOf = (key: string): string => new RegExp(`^${key}=(.*)$`, 'm').exec(said)?.[1] ?? '';
+    return { active: valueOf('ActiveState'), sub: valueOf('SubState'), result: valueOf('Result') };
+  } catch {
+    return null;
+  }
+}
+
+/** The words of `balloond --check-config` where it finds mistakes; empty without any, or without that program. */
+export function configurationMistakes(): string {
+  const { status, stderr } = spawnSync('balloond', ['--check-config'], {
+    encoding: 'utf8',
+    env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin` },
+    timeout: RUN_TIMEOUT_MS,
+  });
+  return status === 1 ? stderr.trim() : '';
+}
