@@ -20,8 +20,7 @@ export const DAEMON = {
     'holderRemedy',
     'configFiles',
     'configMistake',
-    'ordersProblem',
-    'ordersRemedy',
+    'problems',
     'control',
     'logLevel',
   ],
@@ -57,13 +56,22 @@ export const DAEMON = {
       description:
         'The first mistake of the files as they were when the daemon last read them: other settings are in force than those of the files. null: there is none.',
     },
-    ordersProblem: {
-      type: ['string', 'null'],
-      description: 'Why the orders for VMs are not written down; null: they are.',
-    },
-    ordersRemedy: {
-      type: ['string', 'null'],
-      description: 'The next step, so that they are written down; null: none is needed.',
+    problems: {
+      type: 'array',
+      description: 'Parts of the daemon that do not do their work, for as long as that is so.',
+      items: {
+        type: 'object',
+        additionalProperties: false,
+        required: ['part', 'text', 'remedy'],
+        properties: {
+          part: {
+            enum: ['orders', 'metrics'],
+            description: 'orders: the orders for VMs are not written down. metrics: TCP has no metrics.',
+          },
+          text: { type: 'string' },
+          remedy: { type: 'string', description: 'The next step.' },
+        },
+      },
     },
     control: { type: 'string', description: 'The path of this socket.' },
     logLevel: LOG_LEVEL,

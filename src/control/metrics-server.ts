@@ -2,7 +2,7 @@
  * What is served on TCP where that is asked for: metrics, and a page to look at. Nothing can be changed through it, and
  * nothing that a VM is called, or an event says, becomes part of the page but as text.
  */
-import { refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
+import { refusal, type NextStep } from '../../protocol/control/refusal.js';
 import type { AddressInfo } from 'node:net';
 import type { EventSource, Fleet } from './fleet.js';
 import { lastEventId } from './event-replay.js';
@@ -41,13 +41,13 @@ const REMEDIES: Readonly<Record<string, NextStep>> = {
 };
 
 /** One line: why metrics are not served on TCP, and what to do. */
-export function metricsFailure(error: unknown): RefusalText {
+export function metricsFailure(error: unknown): { text: string; remedy: NextStep } {
   const reason = error instanceof Error ? error.message : String(error);
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  return refusal(
-    `metrics cannot be served: ${reason}`,
-    REMEDIES[code] ?? 'give --metrics an address of this host',
-  );
+  return {
+    text: `metrics cannot be served on TCP: ${reason}`,
+    remedy: REMEDIES[code] ?? 'give --metrics an address of this host',
+  };
 }
 
 /** `address` of what listens has the port that was given for 0. Rejects when it cannot listen. */

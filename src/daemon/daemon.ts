@@ -57,6 +57,7 @@ export class Daemon implements DaemonControl {
   readonly #sockets: VmmSockets;
   #control: ControlServer | null = null;
   #metrics: { close(): Promise<void> } | null = null;
+  #metricsProblem: DaemonView['problems'][number] | null = null;
 
   /** The log goes to `stderr`, or to the journal. Throws SettingsError or SystemError. */
   constructor(args: DaemonArguments, program: Program, stderr: LineWriter) {
@@ -132,7 +133,6 @@ export class Daemon implements DaemonControl {
     this.#lookAtHolder();
     const { by, heldOver, problem } = this.#holder;
     const { configuration, mistake } = this.#settings;
-    const orders = this.#orders.problem;
     return {
       version: this.#program.version,
       pid: process.pid,
@@ -143,8 +143,7 @@ export class Daemon implements DaemonControl {
       holderRemedy: problem?.remedy ?? null,
       configFiles: [...configuration.files],
       configMistake: mistake,
-      ordersProblem: orders?.found ?? null,
-      ordersRemedy: orders?.remedy ?? null,
+      problems: [this.#orders.problem, this.#metricsProblem].filter((problem) => problem !== null),
       control: configuration.controlPath,
       logLevel: this.#log.level as LogLevel,
     };
@@ -270,7 +269,9 @@ export class Daemon implements DaemonControl {
       this.events.emit('listening', `serving metrics at http://${at}/`, { host, port });
       void loadProcessMetrics();
     } catch (error) {
-      this.events.emit('metrics-unavailable', metricsFailure(error), { ...address });
+      const { text, remedy } = metricsFailure(error);
+      this.#metricsProblem = { part: 'metrics', text, remedy };
+      this.events.emit('metrics-unavailable', refusal(text, remedy), { ...address });
     }
   }
 

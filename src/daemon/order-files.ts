@@ -33,7 +33,8 @@ const REMEDIES: Readonly<Record<string, Instruction>> = {
 
 /** Why orders are not written down, and what to do. */
 interface OrderProblem {
-  readonly found: string;
+  readonly part: 'orders';
+  readonly text: string;
   readonly remedy: NextStep;
 }
 
@@ -173,7 +174,8 @@ export class OrderFiles {
       this.#folder = null;
       const code = codeOf(error);
       this.#inTheWay = {
-        found: `orders for VMs are not on disk and end with ${this.#endsWith}, because ${path} cannot be read or moved away (${code})`,
+        part: 'orders',
+        text: `orders for VMs are not on disk and end with ${this.#endsWith}, because ${path} cannot be read or moved away (${code})`,
         remedy: 'move that file away, and restart the daemon',
       };
       return `cannot be moved away (${code}) and stays as it is, because it ${why}; orders are not on disk until the file is moved away and the daemon restarted`;
@@ -195,7 +197,8 @@ export class OrderFiles {
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       this.#say('memory', {
-        found: `orders for VMs cannot be handed over to the next daemon: ${error.message}`,
+        part: 'orders',
+        text: `orders for VMs cannot be handed over to the next daemon: ${error.message}`,
         remedy: 'free memory on the host, and the next order is handed over with all others',
       });
     }
@@ -234,19 +237,20 @@ export class OrderFiles {
     const code = codeOf(error);
     const remedy = REMEDIES[code] ?? 'look at the state directory';
     this.#say('disk', {
-      found: `orders for VMs are not on disk and end with ${this.#endsWith} (${this.#folder ?? ''}: ${code})`,
+      part: 'orders',
+      text: `orders for VMs are not on disk and end with ${this.#endsWith} (${this.#folder ?? ''}: ${code})`,
       remedy: `${remedy}, and the daemon writes the orders within a minute, or with the next order`,
     });
   }
 
   #say(place: 'disk' | 'memory', problem: OrderProblem): void {
-    if (this.#failed.get(place)?.found === problem.found) return;
+    if (this.#failed.get(place)?.text === problem.text) return;
     this.#failed.set(place, problem);
     this.#tell(problem);
   }
 
-  #tell({ found, remedy }: OrderProblem): void {
-    this.#emit('orders-not-kept', refusal(found, remedy));
+  #tell({ text, remedy }: OrderProblem): void {
+    this.#emit('orders-not-kept', refusal(text, remedy));
   }
 }
 

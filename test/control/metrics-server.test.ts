@@ -54,6 +54,11 @@ async function* data(response: IncomingMessage): AsyncGenerator<string> {
   }
 }
 
+function words(error: unknown): string {
+  const { text, remedy } = metricsFailure(error);
+  return `${text}: ${remedy}`;
+}
+
 void t.test('everything is answered with headers that let nothing else in', async (t) => {
   const { port } = await serve(t);
   for (const path of ['/', '/metrics', '/healthz', '/none']) {
@@ -130,10 +135,10 @@ void t.test('why it cannot listen comes with what to do', async (t) => {
     startMetricsServer({ host, port: at }, new MemoryFleet(), new MemoryEvents(), FILES).catch(
       (error: unknown) => error,
     );
-  t.match(metricsFailure(await listen('127.0.0.1', port)), /EADDRINUSE.*: choose another port/);
-  t.match(metricsFailure(await listen('192.0.2.1', 0)), /EADDRNOTAVAIL.*: choose an address/);
+  t.match(words(await listen('127.0.0.1', port)), /EADDRINUSE.*: choose another port/);
+  t.match(words(await listen('192.0.2.1', 0)), /EADDRNOTAVAIL.*: choose an address/);
   for (const code of ['EAFNOSUPPORT', 'EPERM', 'EACCES', 'EWHATEVER']) {
-    const said = metricsFailure(Object.assign(new Error(`listen ${code}`), { code }));
+    const said = words(Object.assign(new Error(`listen ${code}`), { code }));
     t.match(said, NEXT_STEP);
     t.equal(/drop-in of METRICS ON TCP/.test(said), code === 'EAFNOSUPPORT' || code === 'EPERM', code);
   }

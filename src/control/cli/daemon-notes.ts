@@ -39,15 +39,11 @@ export function mistaken({ configMistake }: DaemonSaid): Note | null {
   return { found, remedy: 'mend the mistake, then run balloonctl reload' };
 }
 
-/** Null: orders are written down, or the daemon is too old to say. */
-export function notKept({ ordersProblem, ordersRemedy }: DaemonSaid): Note | null {
-  if (ordersProblem === undefined || ordersProblem === null) return null;
-  return { found: ordersProblem, remedy: ordersRemedy ?? 'see orders-not-kept in balloond(8)' };
-}
-
 /** On stdout for people, on stderr where stdout is for a program. */
 export function tellNotes(daemon: DaemonSaid, own: string, output: Output): void {
-  for (const note of [otherVersion(daemon, own), notHeld(daemon), mistaken(daemon), notKept(daemon)]) {
+  const { problems = [] } = daemon;
+  const others = problems.map(({ text, remedy }) => ({ found: text, remedy }));
+  for (const note of [otherVersion(daemon, own), notHeld(daemon), mistaken(daemon), ...others]) {
     if (note === null) continue;
     const line = printable(`${note.found}: ${note.remedy}`);
     if (output.json) stderr.write(`balloonctl: note: ${line}\n`);

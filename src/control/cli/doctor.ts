@@ -6,7 +6,7 @@ import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
 import type { VmmMemory } from '../../host/vmm-memory.js';
 import { UnreachableError, type ControlClient } from '../client.js';
-import { mistaken, notHeld, notKept, otherVersion, type DaemonSaid } from './daemon-notes.js';
+import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
 import { FoundError } from './exit.js';
 import { bad, good, note, type Finding, type Level } from './finding.js';
 import { examineHugePages, examinePolicy } from './huge-pages.js';
@@ -35,7 +35,7 @@ export async function doctor(client: ControlClient, output: Output, own: string)
   try {
     const [vms, events, daemon] = [await client.list(), await client.events(), await client.daemon()];
     findings.push(good('daemon', 'reachable', `serves ${count(vms.length, 'VM')}`));
-    findings.push(...examineDaemon(daemon, own), examineConfiguration(daemon), examineOrders(daemon));
+    findings.push(...examineDaemon(daemon, own), examineConfiguration(daemon), ...examineParts(daemon));
     const { pid } = daemon as DaemonSaid;
     findings.push(examineFiles(pid === undefined ? null : openFilesMax(pid), vms.length));
     if (pid !== undefined) findings.push(...(await import('./vmm-sockets.js')).examineSockets(pid));
@@ -139,10 +139,9 @@ function examineConfiguration(daemon: DaemonSaid): Finding {
   return good('daemon', 'configuration', files.length === 0 ? 'no file' : files.join(', '));
 }
 
-function examineOrders(daemon: DaemonSaid): Finding {
-  const problem = notKept(daemon);
-  if (problem !== null) return bad('daemon', 'orders', problem.found, problem.remedy);
-  return good('daemon', 'orders', 'written down, where there are any');
+/** Parts of the daemon that may not do what they were asked to. A daemon of an earlier build tells of none. */
+function examineParts({ problems }: DaemonSaid): Finding[] {
+  return (problems ?? []).map(({ part, text, remedy }) => bad('daemon', part, text, remedy));
 }
 
 /** `most`: that the daemon may have open; null: not known. */
