@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import t from 'tap';
 import ts from 'typescript';
 import { ROOT } from '../support/kubernetes.js';
@@ -20,7 +20,7 @@ const installed = new Set(
 
 /** Files of the system, which other packages bring. */
 const FOREIGN =
-  /^\/(?:dev|proc|run|sys|tmp|var)(?:\/|$)|^\/etc\/(?:systemd|tmpfiles\.d|modprobe\.d)\/|^\/(?:usr\/)?bin\/(?:sh|env)$/;
+  /^\/(?:dev|proc|run|sys|tmp|var)(?:\/|$)|^\/etc\/group$|^\/etc\/(?:systemd|tmpfiles\.d|modprobe\.d)\/|^\/(?:usr\/)?bin\/(?:sh|env)$/;
 const FOREIGN_PAGES =
   /^(?:systemd|journal|sysusers|tmpfiles|file-hierarchy|man|proc|cgroups|madvise|process_madvise)/;
 
@@ -101,6 +101,21 @@ void t.test('so do manual pages, the catalog, completions, and what is installed
   );
   t.ok(texts.some((text) => text.includes('balloond(8)')));
   t.same(missing(texts), []);
+  t.end();
+});
+
+void t.test('each link of an installed page leads to a file that is installed', (t) => {
+  let links = 0;
+  for (const page of installed) {
+    if (!/^\/usr\/share\/doc\/balloond\/.*\.md$/.test(page)) continue;
+    for (const [, target = ''] of readFileSync(join(folder, page), 'utf8').matchAll(
+      /\]\(([^)#:\s]+)(?:#[^)]*)?\)/g,
+    )) {
+      links++;
+      t.ok(installed.has(join(dirname(page), target)), `${page}: ${target}`);
+    }
+  }
+  t.ok(links > 50, `${links} links`);
   t.end();
 });
 

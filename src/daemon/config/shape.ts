@@ -154,10 +154,10 @@ function mustBe(schema: Schema, given: unknown): RefusalText {
   if (typeof given === 'string' && given.length > (schema.maxLength ?? Infinity)) {
     return refusal(`has ${Buffer.byteLength(given)} bytes`, `give ${kindWords(schema)}`);
   }
-  if (given === '' && choices.length === 0)
+  const kind = kindWords(schema).replaceAll('`', '');
+  if (given === '' && kind === 'a string')
     return refusal('is empty', 'write what it stands for, or take it out');
-  if (choices.length === 0)
-    return refusal(`must be ${kindWords(schema).replaceAll('`', '')}, and is ${said}`, 'give such a value');
+  if (choices.length === 0) return refusal(`must be ${kind}, and is ${said}`, 'give such a value');
   const meant = typeof given === 'string' ? nearest(given, choices) : null;
   const guess: NextStep = meant === null ? 'use one of them' : `did you mean ${meant}?`;
   return refusal(`must be one of ${choices.join(', ')}, and is ${said}`, guess);
