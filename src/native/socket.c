@@ -61,9 +61,12 @@ static int in_the_way(const struct sockaddr_un *address)
 	return error;
 }
 
+/* Beyond are people (login.defs(5), SYS_UID_MAX), who may not command what root runs. */
+#define LAST_SYSTEM_UID 999
+
 /*
- * A socket that root makes in the folder of another user is that user's. Who may replace it has to be able to ask whether somebody
- * listens there, once it is left behind.
+ * A socket that root makes in the folder of a service's user is that user's: the service, which may replace it, has to be able to
+ * ask whether somebody listens there, once it is left behind.
  */
 static void give_to_folder(const char *path)
 {
@@ -78,7 +81,8 @@ static void give_to_folder(const char *path)
 		folder[slash - path + 1] = '\0';
 	}
 	/* Where it cannot be, the socket stays root's, and works all the same. */
-	if (stat(folder, &info) == 0 && info.st_uid != 0 && lchown(path, info.st_uid, info.st_gid) < 0)
+	if (stat(folder, &info) == 0 && info.st_uid != 0 && info.st_uid <= LAST_SYSTEM_UID &&
+	    lchown(path, info.st_uid, info.st_gid) < 0)
 		return;
 }
 

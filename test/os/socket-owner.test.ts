@@ -6,7 +6,9 @@ import { closeFd } from '../../src/os/fd.js';
 import { listenUnix } from '../../src/os/socket.js';
 import { temporaryFolder } from '../support/fleet.js';
 
-const USER = 65_534;
+/** Of a service, and of a person. */
+const USER = 999;
+const PERSON = 1000;
 
 void t.test(
   'a socket that root left behind is replaced by the owner of its folder',
@@ -27,6 +29,10 @@ void t.test(
       }
     };
     closeFd(asUser(() => listenUnix(path, 0o660)));
+    chownSync(folder, PERSON, PERSON);
+    closeFd(listenUnix(join(folder, 'other.sock')));
+    t.equal(statSync(join(folder, 'other.sock')).uid, 0, 'a person may not command what root runs');
+    chownSync(folder, USER, USER);
     chownSync(path, 0, 0);
     chmodSync(path, 0o600);
     t.throws(() => asUser(() => listenUnix(path)), { code: 'EADDRINUSE', standing: 'foreign' });
