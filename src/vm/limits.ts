@@ -227,10 +227,10 @@ export class VmLimits {
     if (this.#closed) {
       throw new LimitError({ code: 'cgroup-gone', text: 'the VM is gone', remedy: 'see balloonctl list' });
     }
-    this.#owedSince = null;
     if (!this.touched && Object.values(asked).every((word) => word === 'restore')) {
       // As they were found, whether there is a cgroup or not.
       this.#failed = null;
+      this.#owedSince = null;
       return;
     }
     const { cgroup: own } = this.#context;
@@ -245,6 +245,7 @@ export class VmLimits {
       const word = asked[name];
       if (word !== undefined) await this.#turn(cgroup, name, word, read[LIMITS[name].field], by);
     }
+    this.#owedSince = null;
     if (!this.#follows) this.#stopFollowing();
     if (!this.touched) own.release();
   }

@@ -17,6 +17,7 @@ void t.test('limits that do not hold are the verdict, and can be taken back', as
   );
   t.match(fleet.control.find(NAME), { orders: [{ order: 'limit-high' }, { order: 'limit-max' }] });
   await t.rejects(fleet.control.setLimits(NAME, { high: 'follow' }), 'a limit that cannot be is refused');
+  t.equal(code(), 'no-cgroup', 'and those from before are owed as before');
   await fleet.control.setLimits(NAME, { high: 'restore', max: 'restore' });
   t.match(fleet.control.find(NAME), { orders: [], diagnosis: null });
   await fleet.control.setLimits(NAME, { max: 'restore' });
