@@ -41,7 +41,8 @@ for (const [name, left] of frozen) {
     const deflated = before.deflatedBytesTotal + offered.deflateBytes;
     await until(() => thawed.view.balloon.deflatedBytesTotal === deflated, 'what was offered is taken');
     await until(() => thawed.view.balloon.pendingBytes === 0, 'what was given up is discarded');
-    const { balloon, state, verdict, stats, features } = thawed.view;
+    await until(() => thawed.view.stats !== null, 'the statistics buffer is held again');
+    const { balloon, state, verdict, features } = thawed.view;
     t.match(balloon, {
       targetBytes: before.targetBytes,
       actualBytes: before.actualBytes,
@@ -50,7 +51,6 @@ for (const [name, left] of frozen) {
     });
     t.equal(balloon.discardedBytesTotal, before.discardedBytesTotal + offered.inflateBytes);
     t.same([state, verdict, features], ['running', null, left.features]);
-    t.ok(stats !== null, 'the statistics buffer is held again');
     t.ok(thawed.page(offered.givenPfn).every((byte) => byte === 0));
     t.same(thawed.page(offered.keptPfn), guests, 'a page of the guest');
 
