@@ -7,7 +7,8 @@ import { openOutput } from '../src/control/cli/output.js';
 import { outliveTerminals } from '../src/os/lost-terminal.js';
 import { stderr, stdout } from '../src/os/print.js';
 import { version } from '../src/version.js';
-import { COMMANDS, CONTROL_SOCKET, GLOBALS } from './commands.js';
+import { CONTROL_SOCKET } from '../src/control/cli/choices.js';
+import { COMMANDS, GLOBALS } from './commands.js';
 
 const SUMMARY = 'Shows and sets the memory balloons of the VMs that balloond serves.';
 

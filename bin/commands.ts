@@ -3,7 +3,14 @@ import { byName, LIMITS } from '../protocol/control/limits.js';
 import { LOG_LEVELS } from '../protocol/control/log-levels.js';
 import { formatSize } from '../protocol/control/size.js';
 import type { CommandSpec, OptionValues } from '../src/control/cli/command-line.js';
-import { EVENT_LEVELS, POLICY_ACTIONS, SHELLS, SORT_KEYS, VMMS } from '../src/control/cli/choices.js';
+import {
+  CONTROL_SOCKET,
+  EVENT_LEVELS,
+  POLICY_ACTIONS,
+  SHELLS,
+  SORT_KEYS,
+  VMMS,
+} from '../src/control/cli/choices.js';
 import { UsageError } from '../src/control/cli/exit.js';
 import { limitsOf, oneOf, seconds, size, targetOf, text, whole } from '../src/control/cli/option-values.js';
 import type { Output } from '../src/control/cli/output.js';
@@ -11,7 +18,6 @@ import type { ControlClient } from '../src/control/client.js';
 import { stderr } from '../src/os/print.js';
 import { version } from '../src/version.js';
 
-export const CONTROL_SOCKET = '/run/balloond/control.sock';
 const VMM_SOCKET = '/run/balloond/balloond.sock';
 const CACHE_SOCKET = '/run/balloond/cache-balloon.sock';
 const WAIT_SECONDS = 60;

@@ -36,6 +36,8 @@ export interface Fleet {
   setInhibited(name: string, reason: string | null): Promise<VmView>;
   /** The orders that hold, by the names of VMs; also of VMs that are not connected. */
   orders(): VmOrders[];
+  /** Those for one name, which may be none. */
+  ordersOf(name: string): VmOrders;
   /** Takes all orders of an operator for that name back, and returns them. Rejects with RefusedError. */
   takeBackOrders(name: string): Promise<VmOrders>;
   policy(): PolicyState;

@@ -70,7 +70,7 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
   listOrders: ({ fleet }) => fleet.orders(),
   takeBackOrders: (call) => {
     const { vm } = call.route;
-    if (call.fleet.orders().some((one) => one.vm === vm)) return call.fleet.takeBackOrders(vm);
+    if (call.fleet.ordersOf(vm).orders.length > 0) return call.fleet.takeBackOrders(vm);
     throw new Problem(
       404,
       refusal(`no order holds for a VM ${JSON.stringify(vm)}`, 'see balloonctl orders for all that hold'),
@@ -94,7 +94,7 @@ function nameOf({ fleet, route }: Call, name = route.vm): string {
 }
 
 function noVm(name: string, fleet: Fleet): Problem {
-  if (fleet.orders().some(({ vm }) => vm === name)) {
+  if (fleet.ordersOf(name).orders.length > 0) {
     const step = 'see balloonctl orders for those that wait for it';
     return new Problem(404, refusal(`VM ${JSON.stringify(name)} is not connected`, step));
   }

@@ -4,7 +4,7 @@
  * (fleet.ts), which is served by the sockets (vmm-sockets.ts) and asked by the control server (../control/server.ts).
  */
 import type { DaemonChange, DaemonView, ReloadReport } from '../../protocol/control/schema.js';
-import { refusal } from '../../protocol/control/refusal.js';
+import { refusal, type NextStep } from '../../protocol/control/refusal.js';
 import { RefusedError, type DaemonControl } from '../control/fleet.js';
 import type { Refusal } from '../control/http.js';
 import type { MetricsAddress, PageFiles } from '../control/metrics-server.js';
@@ -57,7 +57,7 @@ export class Daemon implements DaemonControl {
   readonly #sockets: VmmSockets;
   #control: ControlServer | null = null;
   #metrics: { close(): Promise<void> } | null = null;
-  #metricsProblem: DaemonView['problems'][number] | null = null;
+  #metricsProblem: { text: string; remedy: NextStep } | null = null;
 
   /** The log goes to `stderr`, or to the journal. Throws SettingsError or SystemError. */
   constructor(args: DaemonArguments, program: Program, stderr: LineWriter) {
@@ -143,10 +143,18 @@ export class Daemon implements DaemonControl {
       holderRemedy: problem?.remedy ?? null,
       configFiles: [...configuration.files],
       configMistake: mistake,
-      problems: [this.#orders.problem, this.#metricsProblem].filter((problem) => problem !== null),
+      problems: this.#problems(),
       control: configuration.controlPath,
       logLevel: this.#log.level as LogLevel,
     };
+  }
+
+  #problems(): DaemonView['problems'] {
+    const parts = [
+      ['orders', this.#orders.problem],
+      ['metrics', this.#metricsProblem],
+    ] as const;
+    return parts.flatMap(([part, problem]) => (problem === null ? [] : [{ part, ...problem }]));
   }
 
   change({ logLevel: level }: DaemonChange): DaemonView {
@@ -269,8 +277,8 @@ export class Daemon implements DaemonControl {
       this.events.emit('listening', `serving metrics at http://${at}/`, { host, port });
       void loadProcessMetrics();
     } catch (error) {
-      const { text, remedy } = metricsFailure(error);
-      this.#metricsProblem = { part: 'metrics', text, remedy };
+      this.#metricsProblem = metricsFailure(error);
+      const { text, remedy } = this.#metricsProblem;
       this.events.emit('metrics-unavailable', refusal(text, remedy), { ...address });
     }
   }

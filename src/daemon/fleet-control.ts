@@ -87,13 +87,13 @@ export class FleetControl implements Fleet {
 
   orders(): VmOrders[] {
     const names = new Set([...this.names(), ...this.#orders.book.names]);
-    return [...names].map((name) => this.#ordersOf(name)).filter(({ orders }) => orders.length > 0);
+    return [...names].map((name) => this.ordersOf(name)).filter(({ orders }) => orders.length > 0);
   }
 
   async takeBackOrders(name: string): Promise<VmOrders> {
     const { book } = this.#orders;
     const vm = this.#vms.get(name);
-    const all = this.#ordersOf(name);
+    const all = this.ordersOf(name);
     const taken = { ...all, orders: all.orders.filter(({ by }) => by === 'operator') };
     if (vm === undefined) book.change(name, {});
     else {
@@ -136,7 +136,7 @@ export class FleetControl implements Fleet {
   }
 
   /** Most commands that take an order back need the VM: one that is not connected has one for all of them. */
-  #ordersOf(name: string): VmOrders {
+  ordersOf(name: string): VmOrders {
     const vm = this.#vms.get(name);
     if (vm !== undefined) return { vm: name, connected: true, orders: ordersOf(vm) };
     const undo = vmCommand('balloonctl orders', name, '--take-back');

@@ -39,6 +39,7 @@ export class VmFleet {
   ) {
     this.#started = config;
     orders.listen(events.emit);
+    const settings = new PolicySettings(config);
     const all = (): Vm[] => this.#vms.all();
     const pinWatch = new PinWatch(all, () => mayPin(paths.proc), pinCheckMs);
     this.#arrivals = new Arrivals(config, this.#vms, {
@@ -46,11 +47,11 @@ export class VmFleet {
       keeper,
       paths,
       book: orders.book,
-      policyActs: config.policy?.mode === 'auto',
+      policyActs: settings.mode === 'auto',
       came: () => pinWatch.wake(),
       gone: (vm, device) => metrics.forget(metered(vm, [device])),
     });
-    this.#policy = new PolicyEngine(new PolicySettings(config), all, events.emit, {
+    this.#policy = new PolicyEngine(settings, all, events.emit, {
       paths,
       book: orders.book,
     });

@@ -33,7 +33,6 @@ const REMEDIES: Readonly<Record<string, Instruction>> = {
 
 /** Why orders are not written down, and what to do. */
 interface OrderProblem {
-  readonly part: 'orders';
   readonly text: string;
   readonly remedy: NextStep;
 }
@@ -174,7 +173,6 @@ export class OrderFiles {
       this.#folder = null;
       const code = codeOf(error);
       this.#inTheWay = {
-        part: 'orders',
         text: `orders for VMs are not on disk and end with ${this.#endsWith}, because ${path} cannot be read or moved away (${code})`,
         remedy: 'move that file away, and restart the daemon',
       };
@@ -197,7 +195,6 @@ export class OrderFiles {
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       this.#say('memory', {
-        part: 'orders',
         text: `orders for VMs cannot be handed over to the next daemon: ${error.message}`,
         remedy: 'free memory on the host, and the next order is handed over with all others',
       });
@@ -237,7 +234,6 @@ export class OrderFiles {
     const code = codeOf(error);
     const remedy = REMEDIES[code] ?? 'look at the state directory';
     this.#say('disk', {
-      part: 'orders',
       text: `orders for VMs are not on disk and end with ${this.#endsWith} (${this.#folder ?? ''}: ${code})`,
       remedy: `${remedy}, and the daemon writes the orders within a minute, or with the next order`,
     });

@@ -97,7 +97,7 @@ void t.test('purged, it leaves nothing', async (t) => {
   const refused = await host.ok('dpkg --purge balloond 2>&1 || true');
   t.match(
     refused,
-    /VMs have their balloon from balloond \(web\), and would be lost .*: stop them/,
+    /VMs have their balloon from balloond \("web"\), and would be lost .*: stop them/,
     'not while a VM runs',
   );
   await host.ok('systemctl stop web.service');

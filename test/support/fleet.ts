@@ -198,9 +198,13 @@ export class MemoryFleet implements Fleet {
     return [...here, ...away].filter(({ orders }) => orders.length > 0);
   }
 
+  ordersOf(name: string): VmOrders {
+    return this.orders().find(({ vm }) => vm === name) ?? { vm: name, connected: false, orders: [] };
+  }
+
   async takeBackOrders(name: string): Promise<VmOrders> {
     await Promise.resolve();
-    const taken = this.orders().find(({ vm }) => vm === name) ?? { vm: name, connected: false, orders: [] };
+    const taken = this.ordersOf(name);
     if (taken.connected) this.put({ ...this.#get(name), orders: [] });
     else this.waiting.delete(name);
     return taken;

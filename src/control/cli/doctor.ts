@@ -6,6 +6,7 @@ import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
 import type { VmmMemory } from '../../host/vmm-memory.js';
 import { UnreachableError, type ControlClient } from '../client.js';
+import { CONTROL_SOCKET } from './choices.js';
 import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
 import { FoundError } from './exit.js';
 import { bad, good, note, type Finding, type Level } from './finding.js';
@@ -49,7 +50,10 @@ export async function doctor(client: ControlClient, output: Output, own: string)
   } catch (error) {
     if (!(error instanceof UnreachableError)) throw error;
     const { configurationMistakes, examineUnreachable, unitState } = await import('./unreachable.js');
-    findings.push(...examineUnreachable(error, client.socketPath, unitState(), configurationMistakes()));
+    // A daemon at another socket is not that of the unit, nor need it read the same files.
+    const ofUnit = client.socketPath === CONTROL_SOCKET;
+    const [unit, mistakes] = ofUnit ? [unitState(), configurationMistakes()] : [null, ''];
+    findings.push(...examineUnreachable(error, client.socketPath, unit, mistakes));
   }
   findings.unshift(...examineHost(host, memories));
   if (output.json) output.document(findings);

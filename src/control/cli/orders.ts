@@ -3,15 +3,14 @@ import type { VmOrders } from '../../../protocol/control/schema.js';
 import type { ControlClient } from '../client.js';
 import { printable, type Output } from './output.js';
 import { orderLines } from './show.js';
-
-/** Where no terminal says how wide it is. */
-const WIDE = 100;
+import { COLUMNS_ELSEWHERE } from './text.js';
 
 /** `name` null: of all VMs. */
 export async function orders(client: ControlClient, output: Output, name: string | null): Promise<void> {
   const all = (await client.orders()).filter(({ vm }) => name === null || vm === name);
   if (output.json) output.document(all);
-  else if (all.length > 0) output.print(all.flatMap((one) => lines(one, output.columns ?? WIDE)).join('\n'));
+  else if (all.length > 0)
+    output.print(all.flatMap((one) => lines(one, output.columns ?? COLUMNS_ELSEWHERE)).join('\n'));
   else output.print(`no order holds${name === null ? '' : ` for ${printable(name)}`}`);
 }
 

@@ -6,15 +6,12 @@ import { vmCommand } from '../../../protocol/control/vm-command.js';
 import { ControlError, type ControlClient } from '../client.js';
 import { printable, type Output } from './output.js';
 import { orderLines } from './show.js';
-import { alignColumns } from './text.js';
-
-/** Where no terminal says how wide it is. */
-const WIDE = 100;
+import { alignColumns, COLUMNS_ELSEWHERE } from './text.js';
 
 export async function showPolicy(client: ControlClient, output: Output): Promise<void> {
   const policy = await client.policy();
   if (output.json) output.document(policy);
-  else output.print(renderPolicy(policy, output.columns ?? WIDE));
+  else output.print(renderPolicy(policy, output.columns ?? COLUMNS_ELSEWHERE));
 }
 
 /** `vm` null: all of them. */

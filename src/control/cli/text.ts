@@ -20,6 +20,9 @@ function columnsOfLetter(letter: string): number {
   return WIDE.test(letter) ? 2 : NARROWEST.test(letter) ? 0 : 1;
 }
 
+/** Columns of lines where no terminal says how wide it is. */
+export const COLUMNS_ELSEWHERE = 100;
+
 /** Columns of a terminal that `text` fills. */
 export function columnsOf(text: string): number {
   if (PLAIN.test(text)) return text.length;
