@@ -39,16 +39,18 @@ export class Tmux {
     return this.#tmux('capture-pane', '-p', '-e', '-t', 'test');
   }
 
-  /** Resolves with the screen once it is so. */
+  /** Resolves with the screen once it is so and stays as it is for 100 ms: a frame may reach the terminal in parts. */
   async until(words: RegExp | ((screen: string[]) => boolean)): Promise<string[]> {
     const fits = (screen: string[]): boolean =>
       words instanceof RegExp ? words.test(screen.join('\n')) : words(screen);
     const deadline = performance.now() + TIMEOUT_MS;
-    for (;;) {
+    for (let before = ''; ;) {
       const screen = await this.screen();
-      if (fits(screen)) return screen;
-      if (performance.now() > deadline) throw new Error(`never ${String(words)}:\n${screen.join('\n')}`);
-      await sleep(30);
+      const now = screen.join('\n');
+      if (now === before && fits(screen)) return screen;
+      if (performance.now() > deadline) throw new Error(`never ${String(words)}:\n${now}`);
+      before = now;
+      await sleep(100);
     }
   }
 

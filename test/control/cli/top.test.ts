@@ -94,7 +94,7 @@ void t.test(
       names.map((_, n) => String(n + 1)),
     );
     await tmux.resize(64, 40);
-    const at64 = (await tmux.until(/…/)).filter((line) => line.startsWith('prod'));
+    const at64 = (await tmux.until(/…\S*-30 /)).filter((line) => line.startsWith('prod'));
     t.match(at64[29] ?? '', /^prod\S+…\S+-30 +running/, 'the ellipsis is in the middle');
     t.equal(new Set(at64.map((line) => line.split(' ')[0])).size, 30);
     await tmux.resize(120, 40);
