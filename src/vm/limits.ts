@@ -241,13 +241,37 @@ export class VmLimits {
     if (read === null) throw new LimitError(this.#lost(cgroup));
     if (asked.max !== undefined) refuseToKill(asked.max, read);
     this.#failed = null;
-    for (const name of LIMIT_NAMES) {
-      const word = asked[name];
-      if (word !== undefined) await this.#turn(cgroup, name, word, read[LIMITS[name].field], by);
+    try {
+      await this.#turnAll(cgroup, asked, read, by);
+      this.#owedSince = null;
+    } finally {
+      if (!this.#follows) this.#stopFollowing();
+      if (!this.touched) own.release();
     }
-    this.#owedSince = null;
-    if (!this.#follows) this.#stopFollowing();
-    if (!this.touched) own.release();
+  }
+
+  /** All knobs to what is asked, or none. */
+  async #turnAll(cgroup: Cgroup, asked: LimitRequest, read: CgroupReading, by: string): Promise<void> {
+    const turned: { name: LimitName; before: LimitWord }[] = [];
+    try {
+      for (const name of LIMIT_NAMES) {
+        const word = asked[name];
+        if (word === undefined) continue;
+        const before = this.#wanted(name) ?? 'restore';
+        await this.#turn(cgroup, name, word, read[LIMITS[name].field], by);
+        turned.push({ name, before });
+      }
+    } catch (error) {
+      const failed = this.#failed;
+      this.#failed = null;
+      for (const { name, before } of turned) {
+        const now = this.#now(cgroup)?.[LIMITS[name].field] ?? null;
+        // Where that is refused, too, an event said what was set.
+        await this.#turn(cgroup, name, before, now, 'refused').catch(() => undefined);
+      }
+      this.#failed = failed;
+      throw error;
+    }
   }
 
   /** One knob to what is asked. The limit that was found is written down before it is changed. */
