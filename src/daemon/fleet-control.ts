@@ -140,7 +140,8 @@ export class FleetControl implements Fleet {
     const vm = this.#vms.get(name);
     if (vm !== undefined) return { vm: name, connected: true, orders: ordersOf(vm) };
     const undo = vmCommand('balloonctl orders', name, '--take-back');
-    const views = orderViews({ name, ramBytes: 0, has: () => true }, this.#orders.book.of(name), NO_WISHES);
+    const absent = { name, ramBytes: 0, has: () => true, cut: () => null };
+    const views = orderViews(absent, this.#orders.book.of(name), NO_WISHES);
     return { vm: name, connected: false, orders: views.map((view) => ({ ...view, undo })) };
   }
 

@@ -133,9 +133,19 @@ export function pauseView(since: WallMs): VmOrder {
   };
 }
 
-/** The orders in words, for `show`. `has`: whether the VM has a device for that part, without which an order waits. */
+/** A VM as its orders see it. */
+interface OrderedVm {
+  readonly name: string;
+  readonly ramBytes: number;
+  /** Whether the VM has a device for that part, without which an order waits. */
+  readonly has: (part: Part) => boolean;
+  /** Why the target of that part is not what was ordered, in words; null: it is. */
+  readonly cut: (part: Part) => string | null;
+}
+
+/** The orders in words, for `show`. */
 export function orderViews(
-  { name, ramBytes, has }: { name: string; ramBytes: number; has: (part: Part) => boolean },
+  { name, ramBytes, has, cut }: OrderedVm,
   orders: Orders,
   wishes: Wishes,
 ): VmOrder[] {
@@ -154,10 +164,12 @@ export function orderViews(
     since: null,
     undo: `take ${key} out of [[vm]] in the configuration, then run balloonctl reload`,
   });
-  const waits = (part: Part): string =>
-    has(part)
-      ? ''
-      : `, which waits until the VM has a ${part === 'cache' ? 'page cache ' : ''}balloon device`;
+  const butFor = (part: Part): string => {
+    if (!has(part))
+      return `, which waits until the VM has a ${part === 'cache' ? 'page cache ' : ''}balloon device`;
+    const held = cut(part);
+    return held === null ? '' : `, but ${held}`;
+  };
   const views: VmOrder[] = [];
   const { inhibit, target, cacheLimit, limits = {}, paused } = orders;
   if (inhibit !== undefined) {
@@ -174,14 +186,16 @@ export function orderViews(
   if (target !== undefined) {
     const size = formatSize(target.bytes);
     const says = target.of === 'guest' ? `the guest keeps ${size}` : `the guest gives up ${size}`;
-    views.push(ordered('target', says + waits('balloon'), target.since, resume));
-  } else if (wishes.target !== null) {
+    views.push(ordered('target', says + butFor('balloon'), target.since, resume));
+  }
+  if (wishes.target !== null) {
     const size = formatSize(amountOf(wishes.target, ramBytes));
-    views.push(wished('target', `the guest keeps ${size}${waits('balloon')}`));
+    const when = target === undefined ? butFor('balloon') : ' once the order of an operator is taken back';
+    views.push(wished('target', `the guest keeps ${size}${when}`));
   }
   if (cacheLimit !== undefined) {
     const says = `the page cache balloon holds ${formatSize(cacheLimit.bytes)} at most`;
-    views.push(ordered('cache-limit', says + waits('cache'), cacheLimit.since, resume));
+    views.push(ordered('cache-limit', says + butFor('cache'), cacheLimit.since, resume));
   }
   for (const limit of LIMIT_NAMES) {
     const order = limits[limit];

@@ -1,4 +1,5 @@
 /** The memory of a guest, and the targets of its devices by that and by the orders. */
+import { formatSize } from '../../protocol/control/size.js';
 import type { Emit } from '../ops/event-log.js';
 import type { Part } from './kinds.js';
 import { leastGuestBytes } from './least-guest.js';
@@ -57,7 +58,13 @@ export class Sizes {
     if (cut === null) return;
     const { says, askedBytes, bytes } = cut;
     this.#cuts.set(part, says);
-    this.#emit('target-clamped', says, { askedBytes, targetBytes: bytes });
+    const ordered = `${formatSize(askedBytes)} was ordered, and ${says}`;
+    this.#emit('target-clamped', ordered, { askedBytes, targetBytes: bytes });
+  }
+
+  /** Why the target of a device is not what was ordered, in words; null: it is. */
+  cut(part: Part): string | null {
+    return this.#cuts.get(part) ?? null;
   }
 
   /** There is another order: what was said of the last one is to be said again where it is still so. */

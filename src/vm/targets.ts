@@ -16,6 +16,7 @@ interface GuestSize {
 }
 
 interface TargetCut {
+  /** The reason, and the target that follows from it. */
   readonly says: string;
   readonly askedBytes: number;
   /** The target instead. */
@@ -103,6 +104,5 @@ export function settleTarget(
   device.setTarget(bytes, by);
   if (cut === null) return null;
   const { askedBytes, why } = cut;
-  const target = `the ${device.part} target is ${formatSize(bytes)}`;
-  return { askedBytes, bytes, says: `${formatSize(askedBytes)} was ordered, and ${why}: ${target}` };
+  return { askedBytes, bytes, says: `${why}: the ${device.part} target is ${formatSize(bytes)}` };
 }

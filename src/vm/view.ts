@@ -57,7 +57,7 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
 export function ordersOf(vm: Vm): VmOrder[] {
   const { name, ramBytes } = vm;
   const has = (part: Part): boolean => vm.playing(part) !== undefined;
-  return orderViews({ name, ramBytes, has }, vm.orders, vm.wishes);
+  return orderViews({ name, ramBytes, has, cut: (part) => vm.sizes.cut(part) }, vm.orders, vm.wishes);
 }
 
 /** The statistics of the first device that has any. */

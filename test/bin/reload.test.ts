@@ -47,6 +47,14 @@ ${SOCKET('a.sock', 'name = "web"\n')}${SOCKET('c.sock')}[[vm]]\nmatch = "*"\nmin
   await named.connect();
   t.teardown(() => named.close());
   t.ok((await daemon.list()).some(({ name }) => name === 'web'));
+  await daemon.ok('set', 'web', '--memory', '1G');
+  write(`${SOCKET('a.sock')}[[vm]]\nmatch = "*"\ntarget = "70%"\n`);
+  const held =
+    /^web: an operator's order goes before its target .*keeps 1 GiB.*: balloonctl policy resume web takes it back$/m;
+  t.match(await daemon.ok('reload'), held);
+  await daemon.ok('policy', 'resume', 'web');
+  write(`${SOCKET('a.sock')}${SOCKET('c.sock')}[[vm]]\nmatch = "*"\ntarget = "60%"\n`);
+  t.notMatch(await daemon.ok('reload'), held);
 
   const bad = [
     ['log-level = "info"\nlog-level', /balloond\.toml:2:\d+: /],
@@ -84,6 +92,8 @@ ${SOCKET('a.sock', 'name = "web"\n')}${SOCKET('c.sock')}[[vm]]\nmatch = "*"\nmin
     .map(({ event }) => event)
     .filter((name) => name.startsWith('config-'));
   t.same(events, [
+    'config-reloaded',
+    'config-reloaded',
     'config-reloaded',
     'config-reloaded',
     ...bad.map(() => 'config-refused'),

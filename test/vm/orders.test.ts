@@ -152,13 +152,20 @@ void t.test('each order is shown with its time and the way to take it back', (t)
   all = withTarget(all, { cacheLimitBytes: 2 * GIB }, since);
   all = withLimits(all, { high: 'follow', max: 4 * GIB }, since);
   const wishes = { inhibit: 'migrates', target: { share: 0.5 }, manual: true };
-  const views = orderViews({ name: 'web', ramBytes: 4 * GIB, has: () => true }, all, wishes);
+  const web = { name: 'web', ramBytes: 4 * GIB, has: () => true, cut: () => null };
+  const views = orderViews(web, all, wishes);
   t.same(
     views.map(({ order, by, says, undo }) => [order, by, says, undo]),
     [
       ['inhibit', 'operator', 'discard nothing ("backup")', 'balloonctl allow web'],
       ['inhibit', 'configuration', 'discard nothing ("migrates")', mend('inhibit')],
       ['target', 'operator', 'the guest keeps 1 GiB', 'balloonctl policy resume web'],
+      [
+        'target',
+        'configuration',
+        'the guest keeps 2 GiB once the order of an operator is taken back',
+        mend('target'),
+      ],
       [
         'cache-limit',
         'operator',
@@ -175,9 +182,13 @@ void t.test('each order is shown with its time and the way to take it back', (t)
   t.notOk(inHand(handedBack(all)));
   t.same(Object.keys(handedBack(all)), ['inhibit', 'limits']);
   t.same(withLimits(all, { high: 'restore', max: 'restore' }, since).limits, undefined);
-  const web = { name: 'web', ramBytes: 4 * GIB, has: () => true };
-  t.match(orderViews(web, {}, { ...NO_WISHES, target: { share: 0.5 } }), [
-    { order: 'target', says: 'the guest keeps 2 GiB', by: 'configuration', undo: mend('target') },
+  t.match(orderViews({ ...web, cut: () => 'it has 1 GiB' }, {}, { ...NO_WISHES, target: { share: 0.5 } }), [
+    {
+      order: 'target',
+      says: 'the guest keeps 2 GiB, but it has 1 GiB',
+      by: 'configuration',
+      undo: mend('target'),
+    },
   ]);
   t.same(
     orderViews({ ...web, name: '-web', has: (part) => part !== 'balloon' }, all, NO_WISHES).map(
