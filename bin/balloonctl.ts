@@ -41,9 +41,15 @@ async function main(args: readonly string[]): Promise<void> {
     output: openOutput(stdout, process.env, values['json'] === true),
     client: async () => {
       const { ControlClient } = await import('../src/control/client.js');
-      return new ControlClient(text(values, 'control') ?? CONTROL_SOCKET, {
+      const path = text(values, 'control') ?? CONTROL_SOCKET;
+      return new ControlClient(path, {
         ...(command.waits === false && { restartMs: 0 }),
-        onAway: (message) => stderr.write(`balloonctl: waiting for the daemon: ${message}\n`),
+        onAway: async (message) => {
+          const { unitState } = await import('../src/control/cli/unreachable.js');
+          if (path === CONTROL_SOCKET && unitState()?.stopped === true) return false;
+          stderr.write(`balloonctl: waiting for the daemon: ${message}\n`);
+          return true;
+        },
       });
     },
   });

@@ -86,21 +86,21 @@ interface ClientOptions {
   readonly replyTimeoutMs?: number;
   /** How long requests wait for a daemon that is started again (default 20 s). */
   readonly restartMs?: number;
-  /** Hears of a request that waits for the daemon, after a second; the message says why. */
-  readonly onAway?: (message: string) => void;
+  /** Hears of a request that waits for the daemon, after a second; the message says why. False ends the wait. */
+  readonly onAway?: (message: string) => Promise<boolean>;
 }
 
 export class ControlClient {
   readonly #replyTimeoutMs: number;
   readonly #restartMs: number;
-  readonly #onAway: (message: string) => void;
+  readonly #onAway: (message: string) => Promise<boolean>;
 
   constructor(
     readonly socketPath: string,
     {
       replyTimeoutMs = REPLY_TIMEOUT_MS,
       restartMs = RESTART_MS,
-      onAway = () => undefined,
+      onAway = () => Promise.resolve(true),
     }: ClientOptions = {},
   ) {
     this.#replyTimeoutMs = replyTimeoutMs;
@@ -234,7 +234,7 @@ export class ControlClient {
           throw error;
         if (!told && awayMs >= AWAY_MS) {
           told = true;
-          this.#onAway(error.message);
+          if (!(await this.#onAway(error.message))) throw error;
         }
       }
       await sleep(waitMs);

@@ -27,10 +27,13 @@ void t.test('a request waits for a daemon that is started again, and tells of it
   const told: string[] = [];
   let heard = (): void => undefined;
   const away = new Promise<void>((resolve) => (heard = resolve));
-  const onAway = (message: string): void => {
+  const onAway = (message: string): Promise<boolean> => {
     told.push(message);
     heard();
+    return Promise.resolve(true);
   };
+  const endless = { restartMs: Infinity, onAway: () => Promise.resolve(false) };
+  await t.rejects(new ControlClient(path, endless).list(), { message: /has no daemon behind it/ });
   const vms = new ControlClient(path, { onAway }).list();
   await away;
   t.match(told, [/has no daemon behind it/]);

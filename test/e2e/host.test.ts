@@ -301,8 +301,13 @@ void t.test('stuck, it is ended by the watchdog', async (t) => {
 });
 
 void t.test('stopped and started again, as for an upgrade, with a mistake in its file by then', async (t) => {
-  await host.ok(`systemctl stop balloond.service
-    sed --in-place=.good '1i log-levle = "info"' /etc/balloond.toml
+  const stopped = await host.sh('systemctl stop balloond.service && balloonctl list');
+  t.match(
+    stopped.output,
+    /^balloonctl: control socket \S+ has no daemon behind it: /,
+    'it waits for no daemon',
+  );
+  await host.ok(`sed --in-place=.good '1i log-levle = "info"' /etc/balloond.toml
     systemctl start balloond.service`);
   const shown = await host.json('balloonctl --json show web 2>/tmp/note');
   t.match(shown, { balloon: { actualBytes: 18 * MIB } });

@@ -11,6 +11,8 @@ export interface UnitState {
   readonly active: string;
   readonly sub: string;
   readonly result: string;
+  /** An operator stopped it, or it failed for good: no start of it is under way. */
+  readonly stopped: boolean;
 }
 
 /** `unit`: null without systemd. `mistakes`: of the files of the configuration; empty: none. */
@@ -44,13 +46,16 @@ export function examineUnreachable(
 
 export function unitState(): UnitState | null {
   try {
-    const said = execFileSync('systemctl', ['show', UNIT, '-p', 'ActiveState,SubState,Result'], {
+    const said = execFileSync('systemctl', ['show', UNIT, '-p', 'ActiveState,SubState,Result,Job'], {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'ignore'],
       timeout: RUN_TIMEOUT_MS,
     });
     const valueOf = (key: string): string => new RegExp(`^${key}=(.*)$`, 'm').exec(said)?.[1] ?? '';
-    return { active: valueOf('ActiveState'), sub: valueOf('SubState'), result: valueOf('Result') };
+    const active = valueOf('ActiveState');
+    // A restart is a job, which the unit has also between its two halves.
+    const stopped = ['inactive', 'failed'].includes(active) && ['', '0'].includes(valueOf('Job'));
+    return { active, sub: valueOf('SubState'), result: valueOf('Result'), stopped };
   } catch {
     return null;
   }

@@ -8,7 +8,12 @@ import { examineSockets } from '../../../src/control/cli/vmm-sockets.js';
 import { closeFd } from '../../../src/os/fd.js';
 import { listenUnix } from '../../../src/os/socket.js';
 
-const unit = (active: string, sub: string, result = 'success'): UnitState => ({ active, sub, result });
+const unit = (active: string, sub: string, result = 'success'): UnitState => ({
+  active,
+  sub,
+  result,
+  stopped: active === 'inactive',
+});
 
 void t.test('doctor names the remedy of each cause for which no daemon answers', (t) => {
   const mendOf = (code: string, state: UnitState | null, mistakes = ''): string | null | undefined =>
