@@ -181,19 +181,21 @@ export const STATES = {
   'after a reset': { enter: (guest) => guest.systemReset(), state: 'running' },
 } as const satisfies Record<string, State>;
 
+async function unplug(guest: Guest, times: number): Promise<void> {
+  await guest.qmp('device_del', { id: DEVICE });
+  await eventually(
+    () =>
+      guest.events.filter(
+        ({ event, data }) => event === 'DEVICE_DELETED' && JSON.stringify(data).includes(`"${DEVICE}"`),
+      ).length === times,
+    () => 'QEMU unplugs the device',
+  );
+}
+
 /** These need ACPI's hot plug of PCI devices, which machines with slots have. */
 export const PLUG_STATES: Readonly<Record<string, State>> = {
   unplugged: {
-    enter: async (guest) => {
-      await guest.qmp('device_del', { id: DEVICE });
-      await eventually(
-        () =>
-          guest.events.some(
-            ({ event, data }) => event === 'DEVICE_DELETED' && JSON.stringify(data).includes(DEVICE),
-          ),
-        () => 'QEMU unplugs the device',
-      );
-    },
+    enter: (guest) => unplug(guest, 1),
     state: 'stopped',
     verdict: 'stopped',
     balloonBytes: 0,
@@ -323,4 +325,12 @@ export async function tryShape(
       await agree(t, { daemon, guest, shape, state });
     });
   }
+  if (!('unplugged' in states)) return;
+  await unplug(guest, 2);
+  await guest.qmp('chardev-remove', { id: 'vhost0' });
+  await eventually(
+    async () => (await daemon.list()).length === 0,
+    () => 'a VM without the chardev leaves the list',
+  );
+  t.equal(await balloonedBytes(guest), 0, 'the guest has all of its memory');
 }
