@@ -36,6 +36,8 @@ function fill(ram: GuestRam, pages: readonly number[], seed = 1): void {
 void t.test('rule 1: an inflated page is removed from the file, not only unmapped', async (t) => {
   const { served, frontend, driver } = await ServedVm.running();
   await warmUp(driver);
+  // A page that is given back at once may have been discarded or not.
+  const { discardedBytesTotal } = served.view.balloon;
   const pages = pfns(FIRST, 1000);
   fill(frontend.ram, pages);
   const before = frontend.ram.allocatedBytes();
@@ -45,7 +47,7 @@ void t.test('rule 1: an inflated page is removed from the file, not only unmappe
   t.ok(pages.every((pfn) => frontend.ram.pageIsZero(pfn)));
   const { balloon } = served.view;
   t.equal(balloon.actualBytes, pages.length * PAGE_BYTES);
-  t.equal(balloon.discardedBytesTotal, pages.length * PAGE_BYTES);
+  t.equal(balloon.discardedBytesTotal - discardedBytesTotal, pages.length * PAGE_BYTES);
   t.equal(balloon.pendingBytes, 0);
   await served.close();
 });
