@@ -301,12 +301,9 @@ void t.test('stuck, it is ended by the watchdog', async (t) => {
 });
 
 void t.test('stopped and started again, as for an upgrade, with a mistake in its file by then', async (t) => {
-  const stopped = await host.sh('systemctl stop balloond.service && balloonctl list');
-  t.match(
-    stopped.output,
-    /^balloonctl: control socket \S+ has no daemon behind it: /,
-    'it waits for no daemon',
-  );
+  const { output } = await host.sh('systemctl stop balloond.service && balloonctl list');
+  t.match(output, / has no daemon behind it: /);
+  t.notMatch(output, /waiting for the daemon/, 'nobody starts it');
   await host.ok(`sed --in-place=.good '1i log-levle = "info"' /etc/balloond.toml
     systemctl start balloond.service`);
   const shown = await host.json('balloonctl --json show web 2>/tmp/note');
