@@ -262,14 +262,13 @@ export class VmLimits {
         turned.push({ name, before });
       }
     } catch (error) {
-      const failed = this.#failed;
-      this.#failed = null;
       for (const { name, before } of turned) {
         const now = this.#now(cgroup)?.[LIMITS[name].field] ?? null;
         // Where that is refused, too, an event said what was set.
         await this.#turn(cgroup, name, before, now, 'refused').catch(() => undefined);
       }
-      this.#failed = failed;
+      // The request is refused, so nothing is owed.
+      this.#failed = null;
       throw error;
     }
   }

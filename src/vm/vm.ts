@@ -325,7 +325,7 @@ export class Vm implements DeviceOwner<VmDevice> {
 
   /** What the configuration says of the VM from now on. */
   configure(wishes: Wishes): void {
-    const lapsed = this.#wishes.target !== null && this.#orders.target === undefined;
+    const lapsed = this.#wishes.target !== null;
     this.#statsInterval = null;
     this.#wishes = wishes;
     this.#save();

@@ -78,6 +78,9 @@ void t.test(
     t.match(fleet.control.find(NAME), { balloon: { targetBytes: 0.75 * RAM_BYTES } });
     const said = events.filter(({ event }) => event === 'target-clamped');
     t.match(said, [{ message: /^64 KiB was ordered, and the guest needs 16 MiB of its 64 MiB/ }]);
+    const says =
+      'the guest keeps 64 KiB, but the guest needs 16 MiB of its 64 MiB: the balloon target is 48 MiB';
+    t.match(fleet.control.find(NAME), { orders: [{ order: 'target', says }] });
     fleet.configure({ vm: [{ match: NAME, target: '2G' }] }, []);
     t.match(fleet.control.find(NAME), { balloon: { targetBytes: 0 } });
     t.equal(events.filter(({ event }) => event === 'target-clamped').length, 1);

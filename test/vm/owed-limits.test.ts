@@ -50,6 +50,8 @@ void t.test('of limits that are asked for together, none is set where one is ref
   );
   t.equal(limit('high'), String(64 * MIB));
   t.match(fleet.control.find(NAME), { orders: [{ order: 'limit-high' }], limits: { high: 64 * MIB } });
+  await t.rejects(fleet.control.setLimits(NAME, { high: 32 * MIB, max: 'follow' }), /cannot be written/);
+  t.match(fleet.control.find(NAME), { limits: { high: 64 * MIB, problem: null }, diagnosis: null });
   await fleet.control.setLimits(NAME, { high: 'restore' });
   t.equal(limit('high'), 'max', 'as it was found');
 });

@@ -51,14 +51,19 @@ export function unitState(): UnitState | null {
       stdio: ['ignore', 'pipe', 'ignore'],
       timeout: RUN_TIMEOUT_MS,
     });
-    const valueOf = (key: string): string => new RegExp(`^${key}=(.*)$`, 'm').exec(said)?.[1] ?? '';
-    const active = valueOf('ActiveState');
-    // A restart is a job, which the unit has also between its two halves.
-    const stopped = ['inactive', 'failed'].includes(active) && ['', '0'].includes(valueOf('Job'));
-    return { active, sub: valueOf('SubState'), result: valueOf('Result'), stopped };
+    return unitStateOf(said);
   } catch {
     return null;
   }
+}
+
+/** The state in the lines `KEY=VALUE` that systemctl prints of a unit. */
+export function unitStateOf(said: string): UnitState {
+  const valueOf = (key: string): string => new RegExp(`^${key}=(.*)$`, 'm').exec(said)?.[1] ?? '';
+  const active = valueOf('ActiveState');
+  // A restart is a job, which the unit has also between its two halves.
+  const stopped = ['inactive', 'failed'].includes(active) && ['', '0'].includes(valueOf('Job'));
+  return { active, sub: valueOf('SubState'), result: valueOf('Result'), stopped };
 }
 
 /** The words of `balloond --check-config` where it finds mistakes; empty without any, or without that program. */

@@ -3,17 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { passedOn } from '../../../protocol/control/refusal.js';
-import { examineUnreachable, type UnitState } from '../../../src/control/cli/unreachable.js';
+import { examineUnreachable, unitStateOf, type UnitState } from '../../../src/control/cli/unreachable.js';
 import { examineSockets } from '../../../src/control/cli/vmm-sockets.js';
 import { closeFd } from '../../../src/os/fd.js';
 import { listenUnix } from '../../../src/os/socket.js';
 
-const unit = (active: string, sub: string, result = 'success'): UnitState => ({
-  active,
-  sub,
-  result,
-  stopped: active === 'inactive',
-});
+const unit = (active: string, sub: string, result = 'success', job = ''): UnitState =>
+  unitStateOf(`ActiveState=${active}\nSubState=${sub}\nResult=${result}\n${job}`);
 
 void t.test('doctor names the remedy of each cause for which no daemon answers', (t) => {
   const mendOf = (code: string, state: UnitState | null, mistakes = ''): string | null | undefined =>
@@ -28,6 +24,15 @@ void t.test('doctor names the remedy of each cause for which no daemon answers',
     /^mend the mistake, then systemctl start/,
   );
   t.match(mendOf('EACCES', null), /^(usermod -aG shadow USER|run this as root)/);
+  t.end();
+});
+
+void t.test('a unit is stopped when nobody starts it', (t) => {
+  t.ok(unit('inactive', 'dead').stopped);
+  t.ok(unit('failed', 'failed', 'exit-code').stopped);
+  t.notOk(unit('inactive', 'dead', 'success', 'Job=4711\n').stopped, 'a restart, between its halves');
+  for (const state of ['active', 'activating', 'deactivating', 'reloading'])
+    t.notOk(unit(state, 'dead').stopped, state);
   t.end();
 });
 
