@@ -17,19 +17,16 @@ import { closeFd } from '../../src/os/fd.js';
 import { Mapping } from '../../src/os/mapping.js';
 
 export const HUGE_PAGE_BYTES = 2 * 1024 * 1024;
-const FOLDER = '/sys/kernel/mm/hugepages/hugepages-2048kB';
-
-function read(name: string): number {
-  return Number(readFileSync(`${FOLDER}/${name}`, 'latin1'));
-}
 
 /** Whether `count` pages were reserved, on top of those that others have; they go back when the test ends. */
-export function reserveHugePages(t: Test, count: number): boolean {
+export function reserveHugePages(t: Test, count: number, pageBytes = HUGE_PAGE_BYTES): boolean {
+  const file = `/sys/kernel/mm/hugepages/hugepages-${pageBytes / 1024}kB/nr_hugepages`;
+  const now = (): number => Number(readFileSync(file, 'latin1'));
   try {
-    const before = read('nr_hugepages');
-    writeFileSync(`${FOLDER}/nr_hugepages`, String(before + count));
-    t.teardown(() => writeFileSync(`${FOLDER}/nr_hugepages`, String(read('nr_hugepages') - count)));
-    return read('nr_hugepages') >= before + count;
+    const before = now();
+    writeFileSync(file, String(before + count));
+    t.teardown(() => writeFileSync(file, String(now() - count)));
+    return now() >= before + count;
   } catch {
     return false;
   }

@@ -30,8 +30,9 @@ interface Shape {
   /** Its verdict in each state where no other holds. */
   readonly verdict?: string;
   /** Why what is given up does not leave the host; nothing: it does. */
-  readonly stays?: 'pages of 2 MiB';
-  readonly hugePages?: number;
+  readonly stays?: 'pages of 2 MiB' | 'pages of 1 GiB';
+  /** What the host is to lend: so many pages of this size. */
+  readonly hugePages?: { readonly count: number; readonly pageBytes: number };
   /** No balloon is possible: the verdict that says why. */
   readonly stopped?: string;
 }
@@ -147,8 +148,14 @@ export const MORE_SHAPES: Readonly<Record<string, Shape>> = {
   hugetlbfs: {
     memory: () => [...main(512), ...memfd('mem', 512, ',share=on,hugetlb=on,hugetlbsize=2M')],
     sharedBytes: 512 * MIB,
-    hugePages: 300,
+    hugePages: { count: 300, pageBytes: 2 * MIB },
     stays: 'pages of 2 MiB',
+  },
+  'hugetlbfs with pages of 1 GiB': {
+    memory: () => [...main(2048), ...memfd('mem', 2048, ',share=on,hugetlb=on,hugetlbsize=1G')],
+    sharedBytes: 2 * GIB,
+    hugePages: { count: 2, pageBytes: GIB },
+    stays: 'pages of 1 GiB',
   },
 };
 
@@ -217,7 +224,9 @@ export const PLUG_STATES: Readonly<Record<string, State>> = {
 
 /** A guest of this shape whose balloon `daemon` serves; it has not booted yet. */
 async function bootShape(t: Test, daemon: DaemonProcess, shape: Shape): Promise<Guest> {
-  if (shape.hugePages !== undefined) t.ok(reserveHugePages(t, shape.hugePages), 'the host lends huge pages');
+  const { hugePages } = shape;
+  if (hugePages !== undefined)
+    t.ok(reserveHugePages(t, hugePages.count, hugePages.pageBytes), 'the host lends huge pages');
   // On the disk that the tests are on: others may have no room, or be no disk.
   const folder = mkdtempSync(join(import.meta.dirname, 'memory-'));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
