@@ -4,6 +4,8 @@ import type { Look } from '../vm/pins.js';
 const PERIOD_MS = 4000;
 /** For how long VMs are looked at in one go: to be woken costs more than a look, which takes some 20 microseconds. */
 const AT_ONCE_MS = 1;
+/** So many also where that takes longer: on a host at rest, the first look after a pause finds nothing in the CPU's caches. */
+const LEAST_AT_ONCE = 16;
 /** Between the parts of a look that takes long, of a millisecond each. */
 const PART_PAUSE_MS = 9;
 /** How long it is believed that the kernel has no driver that pins memory. */
@@ -66,7 +68,7 @@ export class PinWatch {
       }
       looks++;
       if (look === 'whole') break;
-    } while (performance.now() - begun < AT_ONCE_MS);
+    } while (looks < LEAST_AT_ONCE || performance.now() - begun < AT_ONCE_MS);
     return (this.#periodMs * looks) / this.#count;
   }
 }

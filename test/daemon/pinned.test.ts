@@ -164,3 +164,26 @@ for (const [count, look] of [
     vms.clear();
   });
 }
+
+void t.test('a host at rest, on which each look takes long, is not woken for each VM', async (t) => {
+  const rounds: number[] = [];
+  let looks = 0;
+  const vm = {
+    recheckPinned: () => {
+      if (looks === 0) setImmediate(() => rounds.push(looks) && (looks = 0));
+      looks++;
+      const begun = performance.now();
+      while (performance.now() - begun < 1.5);
+      return 'glance' as const;
+    },
+  };
+  const vms = Array.from({ length: 40 }, () => vm);
+  new PinWatch(
+    () => vms,
+    () => true,
+    3,
+  ).wake();
+  while (rounds.length < 3) await sleep(1);
+  vms.length = 0;
+  t.same(rounds.slice(0, 3), [16, 16, 8]);
+});
