@@ -150,6 +150,14 @@ export const logRegion: Codec<LogRegion> = exactly(16, (view) => ({
   offset: view.getBigUint64(8, true),
 }));
 
+export function encodeLogRegion({ sizeBytes, offset }: LogRegion): Uint8Array {
+  const bytes = new Uint8Array(16);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(0, sizeBytes, true);
+  view.setBigUint64(8, offset, true);
+  return bytes;
+}
+
 export function encodeU64(value: bigint): Uint8Array {
   const bytes = new Uint8Array(8);
   new DataView(bytes.buffer).setBigUint64(0, value, true);

@@ -3,6 +3,7 @@ import {
   configAccess,
   empty,
   encodeConfig,
+  encodeLogRegion,
   encodeU64,
   encodeVringState,
   logRegion,
@@ -384,7 +385,8 @@ function inspect(session: RequestContext, region: RegionDescription): void {
 
 function setLogBase(session: RequestContext, region: LogRegion, fds: FdBag): Uint8Array {
   adopt(fds, (fd) => session.setDirtyLog(new DirtyLog(region, fd)));
-  return encodeU64(0n);
+  // QEMU takes any payload; rust-vmm waits for one of the request's size, and takes none that differs.
+  return encodeLogRegion(region);
 }
 
 function getVringBase(session: RequestContext, { index }: VringState): Uint8Array {
