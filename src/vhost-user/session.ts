@@ -19,6 +19,7 @@ import { BackendChannel } from './backend-channel.js';
 import { Connection, type Message } from './connection.js';
 import { DirtyLog } from './dirty-log.js';
 import { KeptOutbox } from './outbox.js';
+import { QueueCount } from './queue-count.js';
 import {
   changesRecord,
   endsDevice,
@@ -33,9 +34,6 @@ import { Vring, type VringContext } from './vring.js';
 
 /** Requests refused without the frontend being told (it did not ask to be); after that many it is cut off. */
 const MAX_SILENT_REFUSALS = 64;
-
-/** Frontends send SET_VRING_CALL for every queue right after connecting; this long after the last it is over. */
-const QUEUES_SETTLE_MS = 1000;
 
 export type SessionState = 'connected' | 'running' | 'stopped';
 
@@ -84,6 +82,10 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   readonly #connection: Connection;
   readonly #keeper: FdKeeper;
   readonly #wasRunning: boolean;
+  readonly #queueCount = new QueueCount(this, (present, needed) => {
+    this.observer.queuesSettled(present, needed);
+    this.changed();
+  });
   features: FeatureBits = 0n;
   protocolFeatures: FeatureBits = 0n;
   status = 0;
@@ -94,7 +96,6 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   #unsaved = false;
   #lost: GuestRegion | null = null;
   #silentRefusals = 0;
-  #settle: NodeJS.Timeout | null = null;
   #closed = false;
   /** A request that ends the device waits; rings are not served meanwhile. */
   #ending = false;
@@ -306,14 +307,12 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.observer.memoryChanged(gpa);
   }
 
-  /** A queue was named in the connection's opening messages. */
+  get awaitsDriver(): boolean {
+    return this.#state === 'connected' && this.features === 0n;
+  }
+
   queueSeen(): void {
-    if (this.#state !== 'connected') return;
-    if (this.#settle !== null) clearTimeout(this.#settle);
-    this.#settle = setTimeout(() => {
-      this.observer.queuesSettled(this.vrings.filter((vring) => vring.hasCall).length, this.vrings.length);
-      this.changed();
-    }, QUEUES_SETTLE_MS).unref();
+    this.#queueCount.look();
   }
 
   configChanged(): void {
@@ -394,7 +393,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   #end(error: Error | null): void {
     if (this.#closed) return;
     this.#closed = true;
-    if (this.#settle !== null) clearTimeout(this.#settle);
+    this.#queueCount.close();
     this.stop();
     this.seat.leave();
     for (const vring of this.vrings) vring.close();
