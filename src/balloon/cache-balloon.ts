@@ -21,6 +21,7 @@ import type { BalloonObserver } from './observer.js';
 import { BlockRuns } from './block-runs.js';
 import { CacheConfig } from './cache-config.js';
 import { CacheStats } from './cache-stats.js';
+import { DriverWords } from './driver-words.js';
 import { HugePageKeeper } from './huge-page-keeper.js';
 import { BalloonTotals } from './totals.js';
 
@@ -28,12 +29,8 @@ import { BalloonTotals } from './totals.js';
 const MAX_BUFFER_BYTES = 32 * 1024;
 const scratch = new Uint8Array(MAX_BUFFER_BYTES);
 
-/** Words of the state file behind those of the config space. */
-const MODE = 7;
-const PAUSED_ACTUAL = 8;
-const RUNNING = 1;
-/** Or reset. */
-const PAUSED = 2;
+/** Of the words of the state file: those of the config space come first. */
+const DRIVER_WORDS = 7;
 
 /**
  * The page cache balloon (docs/cache-balloon.md). The driver names pages that it put into its page cache, and its
@@ -54,6 +51,7 @@ export class CacheBalloon implements Device {
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;
   readonly #config: CacheConfig;
+  readonly #driver: DriverWords;
   readonly #discarder: Discarder;
   readonly #keeper: HugePageKeeper;
   readonly #added = new BlockRuns();
@@ -73,8 +71,9 @@ export class CacheBalloon implements Device {
     this.#host = host;
     this.#observer = observer;
     this.#config = new CacheConfig(memory.state);
+    this.#driver = new DriverWords(memory.state, DRIVER_WORDS);
     this.totals = new BalloonTotals(memory.state);
-    if (this.#words[MODE] === PAUSED) this.#config.forgetDriver();
+    if (this.#driver.isPaused) this.#config.forgetDriver();
     // What inhibited a process that is gone may be no more; where it is, that is said again.
     this.#config.lock = false;
     this.offeredFeatures = offeredFeatures;
@@ -91,6 +90,11 @@ export class CacheBalloon implements Device {
     return this.#config.numPages * BALLOON_PAGE_BYTES;
   }
 
+  /** Where the ledger counts, and began later than the driver, the two have to agree first. */
+  get actualUnknown(): boolean {
+    return this.#driver.unknown > 0;
+  }
+
   get actualBytes(): number {
     const pages =
       this.#running && this.#has('VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM')
@@ -103,7 +107,7 @@ export class CacheBalloon implements Device {
   get heldBytes(): number {
     if (this.#running) return this.actualBytes;
     const told = this.#has('VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM');
-    const pages = told ? this.#memory.balloonedPages : (this.#words[PAUSED_ACTUAL] ?? 0);
+    const pages = told ? this.#memory.balloonedPages : this.#driver.actual;
     return pages * BALLOON_PAGE_BYTES;
   }
 
@@ -155,7 +159,11 @@ export class CacheBalloon implements Device {
   writeConfig(offset: number, bytes: Uint8Array): void {
     const before = this.#config.actual;
     const answered = this.#config.write(offset, bytes);
-    if (this.#config.actual !== before) this.#observer.actualChanged();
+    if (this.#config.actual !== before) {
+      const told = this.#config.actual * BALLOON_PAGE_BYTES;
+      if (this.#running && told === this.actualBytes) this.#driver.told();
+      this.#observer.actualChanged();
+    }
     if (!answered) return;
     this.stats.receive(
       this.#config.get(CACHE_CONFIG_PAGES_TOTAL) * BALLOON_PAGE_BYTES,
@@ -169,13 +177,13 @@ export class CacheBalloon implements Device {
   }
 
   start(resumed: boolean): void {
-    if (resumed && this.#words[MODE] === PAUSED) {
-      this.#config.actual = this.#words[PAUSED_ACTUAL] ?? 0;
-    } else if (!resumed || this.#words[MODE] !== RUNNING) {
+    const beginning = this.#driver.beginning(resumed, this.#config.actual);
+    if (beginning === 'paused') this.#config.actual = this.#driver.actual;
+    else if (beginning !== 'running') {
       for (const region of this.#memory.regions) region.ledger.clear();
       this.stats.clear();
     }
-    this.#words[MODE] = RUNNING;
+    this.#driver.begin(beginning);
     this.#running = true;
     this.#keeper.restart();
     if (this.#inhibited === null) this.#discarder.start();
@@ -183,8 +191,7 @@ export class CacheBalloon implements Device {
 
   stop(): void {
     this.#running = false;
-    this.#words[PAUSED_ACTUAL] = this.#config.actual;
-    this.#words[MODE] = PAUSED;
+    this.#driver.stop(this.#config.actual, 0);
     this.#config.forgetDriver();
     this.#discarder.stop();
   }
@@ -234,10 +241,6 @@ export class CacheBalloon implements Device {
 
   goOn(): void {
     // Nothing was stopped for it.
-  }
-
-  get #words(): Uint32Array {
-    return this.#memory.state.words;
   }
 
   #has(feature: CacheBalloonFeatureName): boolean {

@@ -95,6 +95,8 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   /** What was written down is not what is. */
   #unsaved = false;
   #lost: GuestRegion | null = null;
+  /** The configuration space changed while there was no channel: cloud-hypervisor makes one after the start. */
+  #unannounced = false;
   #silentRefusals = 0;
   #closed = false;
   /** A request that ends the device waits; rings are not served meanwhile. */
@@ -154,14 +156,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
       vrings: this.vrings.map((vring) => vring.record(this.#keeper)),
       regions: this.memory.regions.map((region) => regionRecord(region, nameOf)),
       channel: this.#channel === null ? null : this.#keeper.nameOf(this.#channel.fd),
-      dirtyLog:
-        this.dirtyLog === null
-          ? null
-          : {
-              sizeBytes: hex(this.dirtyLog.region.sizeBytes),
-              offset: hex(this.dirtyLog.region.offset),
-              fd: nameOf(this.dirtyLog.fd),
-            },
+      dirtyLog: this.dirtyLog?.record(nameOf) ?? null,
     };
   }
 
@@ -288,7 +283,9 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     );
     this.#channel?.close();
     this.#channel = channel;
-    if (this.running) this.#channel.open();
+    if (!this.running) return;
+    if (this.#unannounced) this.configChanged();
+    this.#channel.open();
   }
 
   setDirtyLog(log: DirtyLog | null): void {
@@ -316,6 +313,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   }
 
   configChanged(): void {
+    this.#unannounced = this.#channel === null;
     this.#channel?.configChanged();
   }
 

@@ -24,6 +24,7 @@ const healthy: Symptoms = {
   tookBackBytes: 0,
   targetBytes: 512 * MIB,
   actualBytes: 512 * MIB,
+  actualUnknown: false,
   heldBytes: 512 * MIB,
   guestFreeBytes: 24 * MIB,
   answered: true,
@@ -110,6 +111,10 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ toldBytes: 2560 * MIB }, /only 2 GiB of the 2.5 GiB .*: give the VM memory-backend-ram,share=on/);
   says({ answered: false }, /never answered the target of 512 MiB.*reload/, short);
   says({ heldBytes: 512 * MIB }, /holds 512 MiB.*never acks.*256 MiB.*update/, short);
+  const unknown = { actualUnknown: true, actualBytes: 0, heldBytes: 0 };
+  says({ ...unknown, answered: false }, /never answered the target of 512 MiB.*reload/);
+  says(unknown, /moves pages in and out of its balloon but never acks that \(actual stays unknown\).*update/);
+  says({ ...unknown, state: 'stopped' }, /paused or its .*driver stopped; .*held an unknown amount/);
   says({ statsAgeMs: 31_000 }, /no statistics for 31 s.*every 10 s.*reload/);
   t.end();
 });
