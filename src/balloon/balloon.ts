@@ -21,11 +21,13 @@ import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import { readChain, type Chain } from '../virtqueue/chain.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
 import { BalloonConfig } from './config.js';
+import { DriverPast } from './driver-past.js';
 import { DriverWords } from './driver-words.js';
 import { GuestStats } from './guest-stats.js';
 import { HugePageKeeper } from './huge-page-keeper.js';
 import type { BalloonObserver } from './observer.js';
 import { PageRuns } from './page-runs.js';
+import { cutRun } from './page-slices.js';
 import { queueCount, queueRole } from './queue-roles.js';
 import { BalloonTotals } from './totals.js';
 
@@ -76,6 +78,7 @@ export class Balloon implements Device {
   readonly #observer: BalloonObserver;
   readonly #config: BalloonConfig;
   readonly #driver: DriverWords;
+  readonly #past: DriverPast;
   readonly #inflating = new PageRuns();
   readonly #deflating = new PageRuns();
   readonly #discarder: Discarder;
@@ -129,6 +132,8 @@ export class Balloon implements Device {
       moved: () => this.totals.inflated + this.totals.deflated,
     });
     this.stats = new GuestStats((chain) => host.complete(this.#roles.indexOf('stats'), chain, 0));
+    const [config, driver, stats] = [this.#config, this.#driver, this.stats];
+    this.#past = new DriverPast({ kind: 'balloon', memory, config, driver, stats });
   }
 
   get targetBytes(): number {
@@ -207,17 +212,15 @@ export class Balloon implements Device {
   }
 
   start(resumed: boolean): void {
-    const beginning = this.#driver.beginning(resumed, this.#config.actual);
-    if (beginning === 'paused') {
-      this.#config.actual = this.#driver.actual;
-      this.#config.poisonVal = this.#driver.poisonVal;
-    } else if (beginning !== 'running') {
+    const beginning = this.#past.beginning(resumed);
+    if (beginning === 'new' || beginning === 'unknown') {
       for (const region of this.#memory.regions) region.ledger.clear();
       this.stats.clear();
       this.absentPages.startOver();
     }
+    const announces = this.#past.goOn(beginning, resumed, this.#mustTell);
     this.#driver.begin(beginning);
-    if (beginning === 'unknown') this.#host.configChanged();
+    if (announces) this.#host.configChanged();
     this.#running = true;
     if (this.#poisoned) this.#observer.poisonActive(this.#config.poisonVal);
     this.#keeper.restart();
@@ -231,6 +234,14 @@ export class Balloon implements Device {
     this.#roles = [];
     this.absentPages.forget();
     this.#discarder.stop();
+  }
+
+  saveState(): Uint8Array {
+    return this.#past.save();
+  }
+
+  loadState(state: Uint8Array): void {
+    this.#past.load(state);
   }
 
   #forgetDriver(): void {
@@ -405,17 +416,7 @@ export class Balloon implements Device {
     let all = 0;
     runs.drain((firstPfn, pages) => {
       all += pages;
-      const gpa = firstPfn * PAGE_BYTES;
-      const whole = this.#memory.discardableRegion(gpa, pages * PAGE_BYTES);
-      if (whole !== undefined) {
-        visit(whole, (gpa - whole.gpa) / PAGE_BYTES, pages);
-        return;
-      }
-      for (const slice of this.#memory.discardable(gpa, pages * PAGE_BYTES)) {
-        const count = slice.lenBytes / PAGE_BYTES;
-        if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
-        else outside += count;
-      }
+      outside += cutRun(this.#memory, firstPfn, pages, visit);
     });
     if (outside > 0) this.#observer.pagesOutside(outside);
     return all;

@@ -21,8 +21,10 @@ import type { BalloonObserver } from './observer.js';
 import { BlockRuns } from './block-runs.js';
 import { CacheConfig } from './cache-config.js';
 import { CacheStats } from './cache-stats.js';
+import { DriverPast } from './driver-past.js';
 import { DriverWords } from './driver-words.js';
 import { HugePageKeeper } from './huge-page-keeper.js';
+import { cutRun } from './page-slices.js';
 import { BalloonTotals } from './totals.js';
 
 /** Longest buffer: 4,096 blocks, 16 times what drivers send. */
@@ -52,6 +54,7 @@ export class CacheBalloon implements Device {
   readonly #observer: BalloonObserver;
   readonly #config: CacheConfig;
   readonly #driver: DriverWords;
+  readonly #past: DriverPast;
   readonly #discarder: Discarder;
   readonly #keeper: HugePageKeeper;
   readonly #added = new BlockRuns();
@@ -72,6 +75,8 @@ export class CacheBalloon implements Device {
     this.#observer = observer;
     this.#config = new CacheConfig(memory.state);
     this.#driver = new DriverWords(memory.state, DRIVER_WORDS);
+    const [config, driver] = [this.#config, this.#driver];
+    this.#past = new DriverPast({ kind: 'cache-balloon', memory, config, driver, stats: null });
     this.totals = new BalloonTotals(memory.state);
     if (this.#driver.isPaused) this.#config.forgetDriver();
     // What inhibited a process that is gone may be no more; where it is, that is said again.
@@ -177,13 +182,14 @@ export class CacheBalloon implements Device {
   }
 
   start(resumed: boolean): void {
-    const beginning = this.#driver.beginning(resumed, this.#config.actual);
-    if (beginning === 'paused') this.#config.actual = this.#driver.actual;
-    else if (beginning !== 'running') {
+    const beginning = this.#past.beginning(resumed);
+    if (beginning === 'new' || beginning === 'unknown') {
       for (const region of this.#memory.regions) region.ledger.clear();
       this.stats.clear();
     }
+    const announces = this.#past.goOn(beginning, resumed, false);
     this.#driver.begin(beginning);
+    if (announces) this.#host.configChanged();
     this.#running = true;
     this.#keeper.restart();
     if (this.#inhibited === null) this.#discarder.start();
@@ -243,6 +249,14 @@ export class CacheBalloon implements Device {
     // Nothing was stopped for it.
   }
 
+  saveState(): Uint8Array {
+    return this.#past.save();
+  }
+
+  loadState(state: Uint8Array): void {
+    this.#past.load(state);
+  }
+
   #has(feature: CacheBalloonFeatureName): boolean {
     return hasFeature(this.#acked, CacheBalloonFeature[feature]);
   }
@@ -283,11 +297,7 @@ export class CacheBalloon implements Device {
   #eachRun(runs: BlockRuns, visit: (region: GuestRegion, first: number, count: number) => void): void {
     let outside = 0;
     runs.drain((firstPfn, pages) => {
-      for (const slice of this.#memory.discardable(firstPfn * PAGE_BYTES, pages * PAGE_BYTES)) {
-        const count = slice.lenBytes / PAGE_BYTES;
-        if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
-        else outside += count;
-      }
+      outside += cutRun(this.#memory, firstPfn, pages, visit);
     });
     if (outside > 0) this.#observer.pagesOutside(outside);
   }

@@ -10,7 +10,7 @@ const POISON = 2;
 const UNKNOWN = 3;
 
 /** The driver that starts: new, with an empty balloon; as it was when its device stopped; served before; or of an unknown past. */
-type Beginning = 'new' | 'paused' | 'running' | 'unknown';
+export type Beginning = 'new' | 'paused' | 'running' | 'unknown';
 
 /**
  * The driver's part of a device, in four words of the state file: whether the device runs, what the driver left behind when

@@ -10,6 +10,7 @@ import {
   memoryTable,
   PayloadError,
   singleRegion,
+  stateTransfer,
   u64,
   vringAddress,
   vringFd,
@@ -27,14 +28,15 @@ import {
   type FrontendRequestName,
 } from '../../protocol/vhost-user/requests.js';
 import { featureMask, featureNames, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { closeFd } from '../os/fd.js';
 import { FrontendError } from '../memory/errors.js';
 import { MAX_MEM_SLOTS, type GuestMemory } from '../memory/guest-memory.js';
 import type { Device } from '../virtqueue/device.js';
 import type { Message } from './connection.js';
 import { DirtyLog } from './dirty-log.js';
-import type { FdBag } from './fd-bag.js';
+import { adopt, adoptOptional, type FdBag } from './fd-bag.js';
+import { addRegion, removeRegion, setMemoryTable } from './memory-requests.js';
 import { PROTOCOL_FEATURES } from './offered.js';
+import type { Direction, StateTransfer } from './state-transfer.js';
 import type { Vring } from './vring.js';
 
 /** What requests tell the owner of their session. None of these may throw. */
@@ -55,6 +57,7 @@ export interface RequestContext {
   readonly observer: RequestObserver;
   readonly vrings: readonly Vring[];
   readonly running: boolean;
+  readonly transfer: StateTransfer;
   /** What GET_FEATURES answers. */
   readonly offeredFeatures: FeatureBits;
   features: FeatureBits;
@@ -153,7 +156,11 @@ const {
   VHOST_USER_PROTOCOL_F_RESET_DEVICE: RESET,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS: MEM_SLOTS,
   VHOST_USER_PROTOCOL_F_STATUS: STATUS,
+  VHOST_USER_PROTOCOL_F_DEVICE_STATE: DEVICE_STATE,
 } = ProtocolFeature;
+
+/** Of an answer to SET_DEVICE_STATE_FD: it brings no other fd. */
+const NO_FD = 0x100n;
 
 /**
  * Every request that is served, grouped by what it is about. Handlers validate, then change: one that throws has
@@ -237,6 +244,22 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     keeps: true,
     needs: STATUS,
     answer: (session) => encodeU64(BigInt(session.status)),
+  }),
+  question('SET_DEVICE_STATE_FD', stateTransfer, {
+    keeps: true,
+    needs: DEVICE_STATE,
+    fds: [1, 1],
+    refusal: () => encodeU64(NO_FD | 1n),
+    answer: transferState,
+  }),
+  question('CHECK_DEVICE_STATE', empty, {
+    keeps: true,
+    needs: DEVICE_STATE,
+    refusal: () => encodeU64(1n),
+    answer: (session) => {
+      session.transfer.check();
+      return encodeU64(0n);
+    },
   }),
 ]);
 
@@ -355,34 +378,6 @@ function setProtocolFeatures(session: RequestContext, features: bigint): void {
   session.protocolFeatures = features;
 }
 
-function setMemoryTable(session: RequestContext, regions: RegionDescription[], fds: FdBag): void {
-  if (fds.count !== regions.length) {
-    throw new FrontendError(`SET_MEM_TABLE with ${regions.length} regions and ${fds.count} fds`);
-  }
-  for (const region of regions) inspect(session, region);
-  session.changeMemory(null, () => {
-    session.memory.replace(
-      regions,
-      regions.map(() => fds.take()),
-    );
-  });
-}
-
-function addRegion(session: RequestContext, region: RegionDescription, fds: FdBag): void {
-  inspect(session, region);
-  session.memory.add(region, fds.take());
-  session.observer.memoryChanged(region.gpa);
-}
-
-function removeRegion(session: RequestContext, region: RegionDescription): void {
-  session.changeMemory(region.gpa, () => session.memory.remove(region));
-}
-
-function inspect(session: RequestContext, region: RegionDescription): void {
-  const reason = session.observer.inspectRegion(region);
-  if (reason !== null) throw new FrontendError(reason);
-}
-
 function setLogBase(session: RequestContext, region: LogRegion, fds: FdBag): Uint8Array {
   adopt(fds, (fd) => session.setDirtyLog(new DirtyLog(region, fd)));
   // QEMU takes any payload; rust-vmm waits for one of the request's size, and takes none that differs.
@@ -393,6 +388,15 @@ function getVringBase(session: RequestContext, { index }: VringState): Uint8Arra
   const vring = session.ring(index);
   session.stop();
   return encodeVringState({ index, num: vring.stop() });
+}
+
+function transferState(session: RequestContext, direction: Direction, fds: FdBag): Uint8Array {
+  if (session.running) throw new FrontendError(`SET_DEVICE_STATE_FD (${direction}) while the device runs`);
+  adopt(fds, (fd) => {
+    if (direction === 'save') session.transfer.save(fd, session.device.saveState());
+    else session.transfer.load(fd);
+  });
+  return encodeU64(NO_FD);
 }
 
 function setKick(session: RequestContext, { index, noFd }: VringFd, fds: FdBag): void {
@@ -429,21 +433,4 @@ function setStatus(session: RequestContext, status: bigint): void {
   session.status = Number(status);
   // virtio 1.3, 2.1: "The driver ... writes 0 to reset the device"
   if (session.status === 0) session.stop();
-}
-
-/** Passes the next fd on; it is closed again when its taker refuses it. */
-function adopt(fds: FdBag, take: (fd: number) => void): void {
-  const fd = fds.take();
-  try {
-    take(fd);
-  } catch (error) {
-    closeFd(fd);
-    throw error;
-  }
-}
-
-function adoptOptional({ noFd }: VringFd, fds: FdBag, take: (fd: number) => void): void {
-  if (noFd !== (fds.count === 0)) throw new FrontendError('the vring fd flag and the fds that came disagree');
-  if (noFd) take(-1);
-  else adopt(fds, take);
 }

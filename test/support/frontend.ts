@@ -176,11 +176,15 @@ export class Frontend {
     await this.connect();
   }
 
-  /** Another connection for the same guest, whose driver runs and goes on: as after a restore, or a back-end that went away. */
-  async reconnect(socket: string | number): Promise<void> {
+  /**
+   * Another connection for the same guest, whose driver runs and goes on: as after a restore, or a back-end that went away.
+   * `restore` is done before the rings start.
+   */
+  async reconnect(socket: string | number, restore?: () => Promise<void>): Promise<void> {
     const queues = this.#queues.map((queue) => ({ ...queue, base: this.#readUsedIndex(queue) }));
     this.connectAgain(socket);
     await this.#begin(this.order.reconnect ?? this.order.connect);
+    await restore?.();
     await this.start(this.ackedFeatures, queues);
   }
 

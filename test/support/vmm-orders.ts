@@ -94,6 +94,7 @@ export const QEMU: VmmOrder = {
     PROTOCOL_F.INFLIGHT_SHMFD,
     PROTOCOL_F.RESET_DEVICE,
     PROTOCOL_F.CONFIGURE_MEM_SLOTS,
+    PROTOCOL_F.DEVICE_STATE,
   ),
   needReply: new Set([
     REQUEST.SET_MEM_TABLE,
@@ -157,7 +158,13 @@ export const CROSVM: VmmOrder = {
   name: 'crosvm 2026',
   // All that belong to the kind of device, and few of the rings.
   passes: 0xfffc_0000_00ff_ffffn | bits(29, 30, 32),
-  protocolFeatures: bits(PROTOCOL_F.MQ, PROTOCOL_F.REPLY_ACK, PROTOCOL_F.BACKEND_REQ, PROTOCOL_F.CONFIG),
+  protocolFeatures: bits(
+    PROTOCOL_F.MQ,
+    PROTOCOL_F.REPLY_ACK,
+    PROTOCOL_F.BACKEND_REQ,
+    PROTOCOL_F.CONFIG,
+    PROTOCOL_F.DEVICE_STATE,
+  ),
   needReply: new Set(),
   config: 'field',
   base: 'device',
