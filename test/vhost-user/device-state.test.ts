@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import t, { type Test } from 'tap';
-import { SystemError } from '../../src/os/errors.js';
 import { closeFd, setNonBlocking } from '../../src/os/fd.js';
 import { readSome, writeSome } from '../../src/os/pipe.js';
 import { StateTransfer } from '../../src/vhost-user/state-transfer.js';
@@ -50,6 +49,11 @@ async function save(t: Test, frontend: Frontend): Promise<Buffer> {
   return Buffer.concat(parts);
 }
 
+/** crosvm asks for no answer to what the driver writes. */
+async function holds(served: ServedVm, pages: number): Promise<void> {
+  await served.until(({ balloon }) => balloon.actualBytes === pages * PAGE_BYTES, `it holds ${pages} pages`);
+}
+
 /** Returns what CHECK_DEVICE_STATE says. */
 async function load(t: Test, frontend: Frontend, bytes: Uint8Array): Promise<bigint> {
   const { reader, writer } = pipe(t);
@@ -86,10 +90,12 @@ async function saved(t: Test, poisonValue?: number): Promise<Saved> {
   served.vm.setTarget({ balloonBytes: 16 * MIB });
   await driver.inflate(HELD);
   await served.discarded();
+  await holds(served, HELD.length);
   t.ok(await served.device.refreshStats(5000));
   await served.vm.setInhibited('a snapshot');
   for (const pfn of OWED) frontend.ram.fillPage(pfn, 1);
   await driver.inflate(OWED);
+  await holds(served, HELD.length + OWED.length);
   t.equal(served.view.balloon.pendingBytes, OWED.length * PAGE_BYTES);
   await frontend.pause();
   return { served, driver, bytes: await save(t, frontend) };
@@ -126,7 +132,7 @@ void t.test('another daemon goes on with all that is known of the driver', async
   await driver.report([{ gpa: (FIRST + 4000) * PAGE_BYTES, len: PAGE_BYTES }]);
   t.ok(ram.pageHolds(FIRST + 4000, 1), 'the guest relies on its poison');
   await driver.deflate(OWED);
-  t.equal(other.view.balloon.actualBytes, HELD.length * PAGE_BYTES);
+  await holds(other, HELD.length);
   t.same(other.frontend.protocolViolations, []);
   await other.close();
 });
@@ -138,7 +144,7 @@ void t.test('a frontend that saves may go on', async (t) => {
   await served.until(({ state }) => state === 'running', 'it goes on');
   t.match(served.view.balloon, { actualBytes: 1100 * PAGE_BYTES, pendingBytes: 100 * PAGE_BYTES });
   await driver.deflate(OWED);
-  t.equal(served.view.balloon.actualBytes, HELD.length * PAGE_BYTES);
+  await holds(served, HELD.length);
   t.same(served.saw('frontend-error'), []);
   await served.close();
 });
@@ -212,7 +218,7 @@ for (const [what, make, says] of BAD) {
     t.match(other.saw('frontend-error'), [{ fields: { request: 'CHECK_DEVICE_STATE' }, message: says }]);
     t.equal(other.view.balloon.actualUnknown, true, 'the guest may hold any amount');
     await before.driver.deflate(OWED);
-    t.equal(other.view.balloon.actualBytes, HELD.length * PAGE_BYTES);
+    await holds(other, HELD.length);
     await other.close();
   });
 }
@@ -230,7 +236,7 @@ void t.test('no state is taken or given while the device runs', async (t) => {
     { message: 'SET_DEVICE_STATE_FD (save) while the device runs' },
   ]);
   t.equal(readU64(await frontend.ask(REQUEST.CHECK_DEVICE_STATE)), 1n);
-  t.equal(served.view.balloon.actualBytes, HELD.length * PAGE_BYTES);
+  await holds(served, HELD.length);
   await served.close();
 });
 
@@ -269,7 +275,7 @@ void t.test('a request that makes no sense is refused', async (t) => {
   t.same(await frontend.ask(REQUEST.SET_DEVICE_STATE_FD, LOAD), REFUSED, 'no fd');
   const driver = await BalloonDriver.start(frontend);
   await driver.inflate(HELD);
-  t.equal(served.view.balloon.actualBytes, HELD.length * PAGE_BYTES);
+  await holds(served, HELD.length);
   await served.close();
 });
 
@@ -300,7 +306,7 @@ void t.test('a stream without an end is given up', async (t) => {
   const flood = async (): Promise<void> => {
     for (;;) if (writeSome(writer, zeros, 0) < 0) await sleep(0);
   };
-  await t.rejects(flood(), (error: unknown) => error instanceof SystemError && error.code === 'EPIPE');
+  await t.rejects(flood(), { code: 'EPIPE' });
   t.throws(() => endless.check(), /longer than 67108864 bytes/);
   closeFd(writer);
 
