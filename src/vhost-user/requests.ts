@@ -27,54 +27,15 @@ import {
   VhostFeature,
   type FrontendRequestName,
 } from '../../protocol/vhost-user/requests.js';
-import { featureMask, featureNames, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
+import { featureMask, featureNames, hasFeature } from '../../protocol/virtio/features.js';
 import { FrontendError } from '../memory/errors.js';
-import { MAX_MEM_SLOTS, type GuestMemory } from '../memory/guest-memory.js';
-import type { Device } from '../virtqueue/device.js';
+import { MAX_MEM_SLOTS } from '../memory/guest-memory.js';
 import type { Message } from './connection.js';
 import { DirtyLog } from './dirty-log.js';
 import { adopt, adoptOptional, type FdBag } from './fd-bag.js';
-import { addRegion, removeRegion, setMemoryTable } from './memory-requests.js';
 import { PROTOCOL_FEATURES } from './offered.js';
-import type { Direction, StateTransfer } from './state-transfer.js';
-import type { Vring } from './vring.js';
-
-/** What requests tell the owner of their session. None of these may throw. */
-export interface RequestObserver {
-  /** Why the region cannot be served, or null. */
-  inspectRegion(description: RegionDescription): string | null;
-  /** `gpa`: of the region that was added or removed; null: the whole table was replaced. */
-  memoryChanged(gpa: bigint | null): void;
-  /** `gpa`: of the region that cannot be had; null: the whole table cannot, or that is not known. */
-  memoryRefused(error: Error, gpa: bigint | null): void;
-  featuresAcked(features: FeatureBits): void;
-}
-
-/** What requests need of their session. */
-export interface RequestContext {
-  readonly memory: GuestMemory;
-  readonly device: Device;
-  readonly observer: RequestObserver;
-  readonly vrings: readonly Vring[];
-  readonly running: boolean;
-  readonly transfer: StateTransfer;
-  /** What GET_FEATURES answers. */
-  readonly offeredFeatures: FeatureBits;
-  features: FeatureBits;
-  protocolFeatures: FeatureBits;
-  status: number;
-  negotiated(protocolFeature: number): boolean;
-  /** Throws FrontendError where there is no such ring. */
-  ring(index: number): Vring;
-  start(): void;
-  stop(): void;
-  reset(): void;
-  setChannel(fd: number): void;
-  setDirtyLog(log: DirtyLog): void;
-  begin(): void;
-  changeMemory(gpa: bigint | null, change: () => void): void;
-  queueSeen(): void;
-}
+import type { RequestContext } from './request-context.js';
+import type { Direction } from './state-transfer.js';
 
 /** What became of a request. With no reply and no error it is acknowledged where the frontend asked for that. */
 interface Outcome {
@@ -376,6 +337,34 @@ function setProtocolFeatures(session: RequestContext, features: bigint): void {
     );
   }
   session.protocolFeatures = features;
+}
+
+function setMemoryTable(session: RequestContext, regions: RegionDescription[], fds: FdBag): void {
+  if (fds.count !== regions.length) {
+    throw new FrontendError(`SET_MEM_TABLE with ${regions.length} regions and ${fds.count} fds`);
+  }
+  for (const region of regions) inspect(session, region);
+  session.changeMemory(null, () => {
+    session.memory.replace(
+      regions,
+      regions.map(() => fds.take()),
+    );
+  });
+}
+
+function addRegion(session: RequestContext, region: RegionDescription, fds: FdBag): void {
+  inspect(session, region);
+  session.memory.add(region, fds.take());
+  session.observer.memoryChanged(region.gpa);
+}
+
+function removeRegion(session: RequestContext, region: RegionDescription): void {
+  session.changeMemory(region.gpa, () => session.memory.remove(region));
+}
+
+function inspect(session: RequestContext, region: RegionDescription): void {
+  const reason = session.observer.inspectRegion(region);
+  if (reason !== null) throw new FrontendError(reason);
 }
 
 function setLogBase(session: RequestContext, region: LogRegion, fds: FdBag): Uint8Array {

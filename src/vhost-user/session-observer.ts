@@ -1,5 +1,5 @@
 import type { GuestRegion } from '../memory/region.js';
-import type { RequestObserver } from './requests.js';
+import type { RequestObserver } from './request-context.js';
 
 export type SessionState = 'connected' | 'running' | 'stopped';
 
