@@ -4,7 +4,7 @@ import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import type { ControlClient } from '../client.js';
 import { tellNotes } from './daemon-notes.js';
-import { actualWords, guestWords, printable, STATE_STYLES, type Output } from './output.js';
+import { actualWords, guestBytes, printable, STATE_STYLES, type Output } from './output.js';
 import { formatAge, formatStat } from './stat-value.js';
 import { alignColumns, wrap } from './text.js';
 
@@ -66,7 +66,7 @@ export function renderVm(vm: VmView, output: Output): string {
     ...section('Memory', [
       vm.ramBytes === 0
         ? 'it is not known yet how much memory the guest has'
-        : `${formatSize(vm.ramBytes)} RAM, the guest has ${guestWords(vm)}`,
+        : `${formatSize(vm.ramBytes)} RAM, the guest has ${vm.balloon.actualUnknown ? 'an unknown part of it' : formatSize(guestBytes(vm))}`,
       ...sharedOtherwise(vm),
     ]),
     ...section('Balloon', balloonLines(vm)),
