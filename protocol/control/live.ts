@@ -7,6 +7,8 @@ export interface LiveVm {
   readonly ramBytes: number;
   readonly targetBytes: number;
   readonly actualBytes: number;
+  /** The guest has yet to say how much that is. */
+  readonly actualUnknown: boolean;
   /** What its page cache balloon holds; null: it has none. */
   readonly cacheBytes: number | null;
   /** What guest memory takes up on the host. */

@@ -11,6 +11,7 @@ export const BALLOON = {
   required: [
     'targetBytes',
     'actualBytes',
+    'actualUnknown',
     'pendingBytes',
     'refilledBytes',
     'pinnedBytes',
@@ -23,6 +24,11 @@ export const BALLOON = {
   properties: {
     targetBytes: { ...BYTES, description: 'Memory that the guest is asked to give up.' },
     actualBytes: { ...BYTES, description: 'Memory that the guest has given up.' },
+    actualUnknown: {
+      type: 'boolean',
+      description:
+        'The guest has not said yet how much that is, and actualBytes is the part that the daemon saw given up: the VMM connected with a driver that ran before.',
+    },
     pendingBytes: {
       ...BYTES,
       description: 'Memory that the guest has given up and the host has not discarded yet.',

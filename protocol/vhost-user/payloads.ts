@@ -140,6 +140,14 @@ export const configAccess: Codec<ConfigAccess> = {
   },
 };
 
+/** SET_DEVICE_STATE_FD: le32 direction, 0 out of the device and 1 into it, le32 phase, of which there is 0: the device is stopped. */
+export const stateTransfer: Codec<'save' | 'load'> = exactly(8, (view) => {
+  const [direction, phase] = [view.getUint32(0, true), view.getUint32(4, true)];
+  if (direction > 1 || phase > 0)
+    throw new PayloadError(`a transfer of state in direction ${direction} and phase ${phase}`);
+  return direction === 0 ? 'save' : 'load';
+});
+
 /** SET_LOG_BASE with LOG_SHMFD: le64 size, le64 offset into the fd. */
 export interface LogRegion {
   sizeBytes: bigint;
@@ -149,6 +157,14 @@ export const logRegion: Codec<LogRegion> = exactly(16, (view) => ({
   sizeBytes: view.getBigUint64(0, true),
   offset: view.getBigUint64(8, true),
 }));
+
+export function encodeLogRegion({ sizeBytes, offset }: LogRegion): Uint8Array {
+  const bytes = new Uint8Array(16);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(0, sizeBytes, true);
+  view.setBigUint64(8, offset, true);
+  return bytes;
+}
 
 export function encodeU64(value: bigint): Uint8Array {
   const bytes = new Uint8Array(8);

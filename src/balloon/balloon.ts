@@ -21,10 +21,13 @@ import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
 import { readChain, type Chain } from '../virtqueue/chain.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
 import { BalloonConfig } from './config.js';
+import { DriverPast } from './driver-past.js';
+import { DriverWords } from './driver-words.js';
 import { GuestStats } from './guest-stats.js';
 import { HugePageKeeper } from './huge-page-keeper.js';
 import type { BalloonObserver } from './observer.js';
 import { PageRuns } from './page-runs.js';
+import { cutRun } from './page-slices.js';
 import { queueCount, queueRole } from './queue-roles.js';
 import { BalloonTotals } from './totals.js';
 
@@ -48,14 +51,8 @@ export interface DiscardOptions {
   readonly discardsUntold: boolean;
 }
 
-/** Words of the state file: those of the config space come first, what a driver left behind when its device stopped follows. */
-const MODE = 4;
-const PAUSED_ACTUAL = 5;
-const PAUSED_POISON = 6;
-/** Values of MODE; 0 before the first start. */
-const RUNNING = 1;
-/** Or reset. */
-const PAUSED = 2;
+/** Of the words of the state file: those of the config space come first. */
+const DRIVER_WORDS = 4;
 
 /**
  * The traditional memory balloon (virtio 1.3, 5.5). The host moves a target; the driver answers with pages it
@@ -80,6 +77,8 @@ export class Balloon implements Device {
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;
   readonly #config: BalloonConfig;
+  readonly #driver: DriverWords;
+  readonly #past: DriverPast;
   readonly #inflating = new PageRuns();
   readonly #deflating = new PageRuns();
   readonly #discarder: Discarder;
@@ -103,8 +102,9 @@ export class Balloon implements Device {
     this.#host = host;
     this.#observer = observer;
     this.#config = new BalloonConfig(memory.state);
+    this.#driver = new DriverWords(memory.state, DRIVER_WORDS);
     this.totals = new BalloonTotals(memory.state);
-    if (this.#words[MODE] === PAUSED) this.#forgetDriver();
+    if (this.#driver.isPaused) this.#forgetDriver();
     this.offeredFeatures = offeredFeatures;
     this.queueCount = queueCount(offeredFeatures);
     this.discardsUntold = discardsUntold;
@@ -132,20 +132,26 @@ export class Balloon implements Device {
       moved: () => this.totals.inflated + this.totals.deflated,
     });
     this.stats = new GuestStats((chain) => host.complete(this.#roles.indexOf('stats'), chain, 0));
+    const [config, driver, stats] = [this.#config, this.#driver, this.stats];
+    this.#past = new DriverPast({ kind: 'balloon', memory, config, driver, stats });
   }
 
   get targetBytes(): number {
     return this.#config.numPages * BALLOON_PAGE_BYTES;
   }
 
+  get actualUnknown(): boolean {
+    return this.#driver.unknown > 0;
+  }
+
   get actualBytes(): number {
-    return this.#config.actual * BALLOON_PAGE_BYTES;
+    return (this.actualUnknown ? this.#memory.balloonedPages : this.#config.actual) * BALLOON_PAGE_BYTES;
   }
 
   /** The size that the driver last wrote, also where it stopped since. */
   get heldBytes(): number {
-    const stopped = this.#words[MODE] === PAUSED;
-    return stopped ? (this.#words[PAUSED_ACTUAL] ?? 0) * BALLOON_PAGE_BYTES : this.actualBytes;
+    const stopped = this.#driver.isPaused && !this.actualUnknown;
+    return stopped ? this.#driver.actual * BALLOON_PAGE_BYTES : this.actualBytes;
   }
 
   get inhibited(): string | null {
@@ -167,6 +173,7 @@ export class Balloon implements Device {
 
   /** Tells the driver of its target again: one that gave up on it looks at it only then. */
   remind(): void {
+    this.#driver.askAnew();
     this.#host.configChanged();
   }
 
@@ -187,13 +194,17 @@ export class Balloon implements Device {
   }
 
   readConfig(offset: number, lenBytes: number): Uint8Array {
-    return this.#config.read(offset, lenBytes);
+    return this.#config.read(offset, lenBytes, this.#running ? this.#driver.unknown : 0);
   }
 
   writeConfig(offset: number, bytes: Uint8Array): void {
     const before = this.#config.actual;
-    this.#config.write(offset, bytes);
-    if (this.#config.actual !== before) this.#observer.actualChanged();
+    const tells = this.#config.write(offset, bytes) && this.#running && this.actualUnknown;
+    if (tells) {
+      this.#driver.told();
+      this.#host.configChanged();
+    }
+    if (tells || this.#config.actual !== before) this.#observer.actualChanged();
   }
 
   setFeatures(acked: FeatureBits): void {
@@ -201,15 +212,15 @@ export class Balloon implements Device {
   }
 
   start(resumed: boolean): void {
-    if (resumed && this.#words[MODE] === PAUSED) {
-      this.#config.actual = this.#words[PAUSED_ACTUAL] ?? 0;
-      this.#config.poisonVal = this.#words[PAUSED_POISON] ?? 0;
-    } else if (!resumed || this.#words[MODE] !== RUNNING) {
+    const beginning = this.#past.beginning(resumed);
+    if (beginning === 'new' || beginning === 'unknown') {
       for (const region of this.#memory.regions) region.ledger.clear();
       this.stats.clear();
       this.absentPages.startOver();
     }
-    this.#words[MODE] = RUNNING;
+    const announces = this.#past.goOn(beginning, resumed, this.#mustTell);
+    this.#driver.begin(beginning);
+    if (announces) this.#host.configChanged();
     this.#running = true;
     if (this.#poisoned) this.#observer.poisonActive(this.#config.poisonVal);
     this.#keeper.restart();
@@ -218,15 +229,19 @@ export class Balloon implements Device {
 
   stop(): void {
     this.#running = false;
-    if (this.#words[MODE] === RUNNING) {
-      this.#words[PAUSED_ACTUAL] = this.#config.actual;
-      this.#words[PAUSED_POISON] = this.#config.poisonVal;
-      this.#words[MODE] = PAUSED;
-    }
+    this.#driver.stop(this.#config.actual, this.#config.poisonVal);
     this.#forgetDriver();
     this.#roles = [];
     this.absentPages.forget();
     this.#discarder.stop();
+  }
+
+  saveState(): Uint8Array {
+    return this.#past.save();
+  }
+
+  loadState(state: Uint8Array): void {
+    this.#past.load(state);
   }
 
   #forgetDriver(): void {
@@ -325,10 +340,6 @@ export class Balloon implements Device {
     return this.#memory.regions.some(({ missing, ledger }) => missing !== null && ledger.ballooned.size > 0);
   }
 
-  get #words(): Uint32Array {
-    return this.#memory.state.words;
-  }
-
   get #mustTell(): boolean {
     return hasFeature(this.#acked, BalloonFeature.VIRTIO_BALLOON_F_MUST_TELL_HOST);
   }
@@ -405,17 +416,7 @@ export class Balloon implements Device {
     let all = 0;
     runs.drain((firstPfn, pages) => {
       all += pages;
-      const gpa = firstPfn * PAGE_BYTES;
-      const whole = this.#memory.discardableRegion(gpa, pages * PAGE_BYTES);
-      if (whole !== undefined) {
-        visit(whole, (gpa - whole.gpa) / PAGE_BYTES, pages);
-        return;
-      }
-      for (const slice of this.#memory.discardable(gpa, pages * PAGE_BYTES)) {
-        const count = slice.lenBytes / PAGE_BYTES;
-        if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
-        else outside += count;
-      }
+      outside += cutRun(this.#memory, firstPfn, pages, visit);
     });
     if (outside > 0) this.#observer.pagesOutside(outside);
     return all;

@@ -21,19 +21,18 @@ import type { BalloonObserver } from './observer.js';
 import { BlockRuns } from './block-runs.js';
 import { CacheConfig } from './cache-config.js';
 import { CacheStats } from './cache-stats.js';
+import { DriverPast } from './driver-past.js';
+import { DriverWords } from './driver-words.js';
 import { HugePageKeeper } from './huge-page-keeper.js';
+import { cutRun } from './page-slices.js';
 import { BalloonTotals } from './totals.js';
 
 /** Longest buffer: 4,096 blocks, 16 times what drivers send. */
 const MAX_BUFFER_BYTES = 32 * 1024;
 const scratch = new Uint8Array(MAX_BUFFER_BYTES);
 
-/** Words of the state file behind those of the config space. */
-const MODE = 7;
-const PAUSED_ACTUAL = 8;
-const RUNNING = 1;
-/** Or reset. */
-const PAUSED = 2;
+/** Of the words of the state file: those of the config space come first. */
+const DRIVER_WORDS = 7;
 
 /**
  * The page cache balloon (docs/cache-balloon.md). The driver names pages that it put into its page cache, and its
@@ -54,6 +53,8 @@ export class CacheBalloon implements Device {
   readonly #host: DeviceHost;
   readonly #observer: BalloonObserver;
   readonly #config: CacheConfig;
+  readonly #driver: DriverWords;
+  readonly #past: DriverPast;
   readonly #discarder: Discarder;
   readonly #keeper: HugePageKeeper;
   readonly #added = new BlockRuns();
@@ -73,8 +74,11 @@ export class CacheBalloon implements Device {
     this.#host = host;
     this.#observer = observer;
     this.#config = new CacheConfig(memory.state);
+    this.#driver = new DriverWords(memory.state, DRIVER_WORDS);
+    const [config, driver] = [this.#config, this.#driver];
+    this.#past = new DriverPast({ kind: 'cache-balloon', memory, config, driver, stats: null });
     this.totals = new BalloonTotals(memory.state);
-    if (this.#words[MODE] === PAUSED) this.#config.forgetDriver();
+    if (this.#driver.isPaused) this.#config.forgetDriver();
     // What inhibited a process that is gone may be no more; where it is, that is said again.
     this.#config.lock = false;
     this.offeredFeatures = offeredFeatures;
@@ -91,6 +95,11 @@ export class CacheBalloon implements Device {
     return this.#config.numPages * BALLOON_PAGE_BYTES;
   }
 
+  /** Where the ledger counts, and began later than the driver, the two have to agree first. */
+  get actualUnknown(): boolean {
+    return this.#driver.unknown > 0;
+  }
+
   get actualBytes(): number {
     const pages =
       this.#running && this.#has('VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM')
@@ -103,7 +112,7 @@ export class CacheBalloon implements Device {
   get heldBytes(): number {
     if (this.#running) return this.actualBytes;
     const told = this.#has('VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM');
-    const pages = told ? this.#memory.balloonedPages : (this.#words[PAUSED_ACTUAL] ?? 0);
+    const pages = told ? this.#memory.balloonedPages : this.#driver.actual;
     return pages * BALLOON_PAGE_BYTES;
   }
 
@@ -155,7 +164,11 @@ export class CacheBalloon implements Device {
   writeConfig(offset: number, bytes: Uint8Array): void {
     const before = this.#config.actual;
     const answered = this.#config.write(offset, bytes);
-    if (this.#config.actual !== before) this.#observer.actualChanged();
+    if (this.#config.actual !== before) {
+      const told = this.#config.actual * BALLOON_PAGE_BYTES;
+      if (this.#running && told === this.actualBytes) this.#driver.told();
+      this.#observer.actualChanged();
+    }
     if (!answered) return;
     this.stats.receive(
       this.#config.get(CACHE_CONFIG_PAGES_TOTAL) * BALLOON_PAGE_BYTES,
@@ -169,13 +182,14 @@ export class CacheBalloon implements Device {
   }
 
   start(resumed: boolean): void {
-    if (resumed && this.#words[MODE] === PAUSED) {
-      this.#config.actual = this.#words[PAUSED_ACTUAL] ?? 0;
-    } else if (!resumed || this.#words[MODE] !== RUNNING) {
+    const beginning = this.#past.beginning(resumed);
+    if (beginning === 'new' || beginning === 'unknown') {
       for (const region of this.#memory.regions) region.ledger.clear();
       this.stats.clear();
     }
-    this.#words[MODE] = RUNNING;
+    const announces = this.#past.goOn(beginning, resumed, false);
+    this.#driver.begin(beginning);
+    if (announces) this.#host.configChanged();
     this.#running = true;
     this.#keeper.restart();
     if (this.#inhibited === null) this.#discarder.start();
@@ -183,8 +197,7 @@ export class CacheBalloon implements Device {
 
   stop(): void {
     this.#running = false;
-    this.#words[PAUSED_ACTUAL] = this.#config.actual;
-    this.#words[MODE] = PAUSED;
+    this.#driver.stop(this.#config.actual, 0);
     this.#config.forgetDriver();
     this.#discarder.stop();
   }
@@ -236,8 +249,12 @@ export class CacheBalloon implements Device {
     // Nothing was stopped for it.
   }
 
-  get #words(): Uint32Array {
-    return this.#memory.state.words;
+  saveState(): Uint8Array {
+    return this.#past.save();
+  }
+
+  loadState(state: Uint8Array): void {
+    this.#past.load(state);
   }
 
   #has(feature: CacheBalloonFeatureName): boolean {
@@ -280,11 +297,7 @@ export class CacheBalloon implements Device {
   #eachRun(runs: BlockRuns, visit: (region: GuestRegion, first: number, count: number) => void): void {
     let outside = 0;
     runs.drain((firstPfn, pages) => {
-      for (const slice of this.#memory.discardable(firstPfn * PAGE_BYTES, pages * PAGE_BYTES)) {
-        const count = slice.lenBytes / PAGE_BYTES;
-        if ('region' in slice) visit(slice.region, slice.offset / PAGE_BYTES, count);
-        else outside += count;
-      }
+      outside += cutRun(this.#memory, firstPfn, pages, visit);
     });
     if (outside > 0) this.#observer.pagesOutside(outside);
   }

@@ -41,28 +41,33 @@ export class BalloonConfig {
     this.#view.setUint32(CONFIG_POISON_VAL, value, true);
   }
 
-  /** Bytes beyond the structure read as zero: some frontends ask for more, and none takes less for an answer. */
-  read(offset: number, lenBytes: number): Uint8Array {
+  /**
+   * Bytes beyond the structure read as zero: some frontends ask for more, and none takes less for an answer. The driver is
+   * asked for so many `morePages` than numPages says.
+   */
+  read(offset: number, lenBytes: number, morePages = 0): Uint8Array {
     const bytes = new Uint8Array(lenBytes);
     if (offset < CONFIG_BYTES) {
       const { buffer, byteOffset } = this.#view;
-      const part = new Uint8Array(buffer, byteOffset, CONFIG_BYTES).subarray(offset, offset + lenBytes);
-      bytes.set(part);
+      const space = new Uint8Array(buffer, byteOffset, CONFIG_BYTES).slice();
+      new DataView(space.buffer).setUint32(CONFIG_NUM_PAGES, this.numPages + morePages, true);
+      bytes.set(space.subarray(offset, offset + lenBytes));
     }
     return bytes;
   }
 
   /**
    * A write by the driver. Frontends pass on their whole cached copy of the space, so only the driver's own
-   * fields are taken, each when all of it was written.
+   * fields are taken, each when all of it was written. Returns whether `actual` was.
    */
-  write(offset: number, bytes: Uint8Array): void {
+  write(offset: number, bytes: Uint8Array): boolean {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    for (const field of [CONFIG_ACTUAL, CONFIG_POISON_VAL]) {
-      if (offset <= field && field + 4 <= offset + bytes.length) {
-        this.#view.setUint32(field, view.getUint32(field - offset, true), true);
-      }
-    }
+    const [tells] = [CONFIG_ACTUAL, CONFIG_POISON_VAL].map((field) => {
+      const whole = offset <= field && field + 4 <= offset + bytes.length;
+      if (whole) this.#view.setUint32(field, view.getUint32(field - offset, true), true);
+      return whole;
+    });
+    return tells === true;
   }
 
   get #view(): DataView<ArrayBuffer> {

@@ -79,6 +79,8 @@ function nowWords(vm: GovernedVm, standing: Standing): string {
     return `the policy leaves this VM alone: an operator paused the policy${when} (${undo})`;
   }
   if (vm.figures.state !== 'running') return 'the policy leaves this VM alone: no guest driver runs';
+  if (vm.figures.actualUnknown)
+    return 'the policy leaves this VM alone: its driver has yet to say what its balloon holds';
   const kept = keptInPool(vm, settings);
   if (kept !== null) return `the policy takes nothing from this VM: ${kept}`;
   return stockWords(vm, standing);

@@ -65,12 +65,12 @@ export class TableReader {
   /** The memory that the VM uses, by the host and by its guest, and the flags that follow from what can be read. */
   #readUse(table: VmTable, row: number, vm: GovernedVm, measured: Measured, settings: PolicySettings): void {
     const { figures, allocatedBytes } = measured;
-    const { state, inhibited, stats, pool, cache, askable } = figures;
+    const { state, actualUnknown, inhibited, stats, pool, cache, askable } = figures;
     const readings = this.#readingsOf(vm);
     // The memory of a VM in a pool is charged to no memory cgroup: its VMM's cgroup tells of the host's RAM alone.
     const cgroup = pool === null ? readings.memory() : null;
     table.flags[row] =
-      (state === 'running' && !vm.manual ? MOVABLE : 0) |
+      (state === 'running' && !actualUnknown && !vm.manual ? MOVABLE : 0) |
       (inhibited === null && keptInPool(measured, settings) === null ? TAKEABLE : 0) |
       (cgroup !== null && vm.limitable ? LIMITABLE : 0) |
       (cache === null ? 0 : SELF_SIZED) |

@@ -64,11 +64,8 @@ function balloonRows(prefix: string, what: string, of: (view: VmView) => Balloon
       `Memory that the guest is asked to give up to ${what}`,
       (view) => of(view)?.targetBytes,
     ),
-    row(
-      `${prefix}_actual_bytes`,
-      'gauge',
-      `Memory that the guest says it has given up to ${what}`,
-      (view) => of(view)?.actualBytes,
+    row(`${prefix}_actual_bytes`, 'gauge', `Memory that the guest says it has given up to ${what}`, (view) =>
+      of(view)?.actualUnknown === true ? null : of(view)?.actualBytes,
     ),
     row(
       `${prefix}_pending_bytes`,

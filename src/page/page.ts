@@ -121,7 +121,7 @@ function showVm({ texts }: Row, vm: LiveVm): void {
   write(texts.state, vm.state);
   write(texts.memory, formatSize(vm.ramBytes));
   write(texts.allocated, formatSize(vm.allocatedBytes));
-  write(texts.actual, formatSize(vm.actualBytes));
+  write(texts.actual, vm.actualUnknown ? 'unknown' : formatSize(vm.actualBytes));
   write(texts.target, formatSize(vm.targetBytes));
   write(texts.cache, vm.cacheBytes === null ? '' : formatSize(vm.cacheBytes));
   write(texts.verdict, vm.verdict ?? '');

@@ -3,6 +3,7 @@ import { describeFile } from '../os/file.js';
 import { Mapping } from '../os/mapping.js';
 import { FrontendError } from '../memory/errors.js';
 import type { LogRegion } from '../../protocol/vhost-user/payloads.js';
+import { hex, type SessionRecord } from './session-record.js';
 
 const LOG_PAGE_BYTES = 4096;
 const MAX_LOG_BYTES = 2 ** 30;
@@ -42,6 +43,12 @@ export class DirtyLog {
       const byte = Math.floor(page / 8);
       if (byte < this.#bits.length) Atomics.or(this.#bits, byte, 1 << (page % 8));
     }
+  }
+
+  /** What is written down of it; `nameOf` has the name of an fd. */
+  record(nameOf: (fd: number) => string): NonNullable<SessionRecord['dirtyLog']> {
+    const { sizeBytes, offset } = this.region;
+    return { sizeBytes: hex(sizeBytes), offset: hex(offset), fd: nameOf(this.fd) };
   }
 
   letGo(): void {

@@ -29,3 +29,25 @@ export class OwnedFds implements FdBag {
     for (const fd of this.#fds.splice(0)) closeFd(fd);
   }
 }
+
+/** Passes the next fd on; it is closed again when its taker refuses it. */
+export function adopt(fds: FdBag, take: (fd: number) => void): void {
+  const fd = fds.take();
+  try {
+    take(fd);
+  } catch (error) {
+    closeFd(fd);
+    throw error;
+  }
+}
+
+/** The same where the message says whether it brings an fd; -1 stands for none. */
+export function adoptOptional(
+  { noFd }: { readonly noFd: boolean },
+  fds: FdBag,
+  take: (fd: number) => void,
+): void {
+  if (noFd !== (fds.count === 0)) throw new FrontendError('the vring fd flag and the fds that came disagree');
+  if (noFd) take(-1);
+  else adopt(fds, take);
+}

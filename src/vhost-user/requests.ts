@@ -3,12 +3,14 @@ import {
   configAccess,
   empty,
   encodeConfig,
+  encodeLogRegion,
   encodeU64,
   encodeVringState,
   logRegion,
   memoryTable,
   PayloadError,
   singleRegion,
+  stateTransfer,
   u64,
   vringAddress,
   vringFd,
@@ -25,52 +27,15 @@ import {
   VhostFeature,
   type FrontendRequestName,
 } from '../../protocol/vhost-user/requests.js';
-import { featureMask, featureNames, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { closeFd } from '../os/fd.js';
+import { featureMask, featureNames, hasFeature } from '../../protocol/virtio/features.js';
 import { FrontendError } from '../memory/errors.js';
-import { MAX_MEM_SLOTS, type GuestMemory } from '../memory/guest-memory.js';
-import type { Device } from '../virtqueue/device.js';
+import { MAX_MEM_SLOTS } from '../memory/guest-memory.js';
 import type { Message } from './connection.js';
 import { DirtyLog } from './dirty-log.js';
-import type { FdBag } from './fd-bag.js';
+import { adopt, adoptOptional, type FdBag } from './fd-bag.js';
 import { PROTOCOL_FEATURES } from './offered.js';
-import type { Vring } from './vring.js';
-
-/** What requests tell the owner of their session. None of these may throw. */
-export interface RequestObserver {
-  /** Why the region cannot be served, or null. */
-  inspectRegion(description: RegionDescription): string | null;
-  /** `gpa`: of the region that was added or removed; null: the whole table was replaced. */
-  memoryChanged(gpa: bigint | null): void;
-  /** `gpa`: of the region that cannot be had; null: the whole table cannot, or that is not known. */
-  memoryRefused(error: Error, gpa: bigint | null): void;
-  featuresAcked(features: FeatureBits): void;
-}
-
-/** What requests need of their session. */
-export interface RequestContext {
-  readonly memory: GuestMemory;
-  readonly device: Device;
-  readonly observer: RequestObserver;
-  readonly vrings: readonly Vring[];
-  readonly running: boolean;
-  /** What GET_FEATURES answers. */
-  readonly offeredFeatures: FeatureBits;
-  features: FeatureBits;
-  protocolFeatures: FeatureBits;
-  status: number;
-  negotiated(protocolFeature: number): boolean;
-  /** Throws FrontendError where there is no such ring. */
-  ring(index: number): Vring;
-  start(): void;
-  stop(): void;
-  reset(): void;
-  setChannel(fd: number): void;
-  setDirtyLog(log: DirtyLog): void;
-  begin(): void;
-  changeMemory(gpa: bigint | null, change: () => void): void;
-  queueSeen(): void;
-}
+import type { RequestContext } from './request-context.js';
+import type { Direction } from './state-transfer.js';
 
 /** What became of a request. With no reply and no error it is acknowledged where the frontend asked for that. */
 interface Outcome {
@@ -152,7 +117,11 @@ const {
   VHOST_USER_PROTOCOL_F_RESET_DEVICE: RESET,
   VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS: MEM_SLOTS,
   VHOST_USER_PROTOCOL_F_STATUS: STATUS,
+  VHOST_USER_PROTOCOL_F_DEVICE_STATE: DEVICE_STATE,
 } = ProtocolFeature;
+
+/** Of an answer to SET_DEVICE_STATE_FD: it brings no other fd. */
+const NO_FD = 0x100n;
 
 /**
  * Every request that is served, grouped by what it is about. Handlers validate, then change: one that throws has
@@ -236,6 +205,22 @@ const REQUESTS: ReadonlyMap<number, Row> = new Map<number, Row>([
     keeps: true,
     needs: STATUS,
     answer: (session) => encodeU64(BigInt(session.status)),
+  }),
+  question('SET_DEVICE_STATE_FD', stateTransfer, {
+    keeps: true,
+    needs: DEVICE_STATE,
+    fds: [1, 1],
+    refusal: () => encodeU64(NO_FD | 1n),
+    answer: transferState,
+  }),
+  question('CHECK_DEVICE_STATE', empty, {
+    keeps: true,
+    needs: DEVICE_STATE,
+    refusal: () => encodeU64(1n),
+    answer: (session) => {
+      session.transfer.check();
+      return encodeU64(0n);
+    },
   }),
 ]);
 
@@ -384,13 +369,23 @@ function inspect(session: RequestContext, region: RegionDescription): void {
 
 function setLogBase(session: RequestContext, region: LogRegion, fds: FdBag): Uint8Array {
   adopt(fds, (fd) => session.setDirtyLog(new DirtyLog(region, fd)));
-  return encodeU64(0n);
+  // QEMU takes any payload; rust-vmm waits for one of the request's size, and takes none that differs.
+  return encodeLogRegion(region);
 }
 
 function getVringBase(session: RequestContext, { index }: VringState): Uint8Array {
   const vring = session.ring(index);
   session.stop();
   return encodeVringState({ index, num: vring.stop() });
+}
+
+function transferState(session: RequestContext, direction: Direction, fds: FdBag): Uint8Array {
+  if (session.running) throw new FrontendError(`SET_DEVICE_STATE_FD (${direction}) while the device runs`);
+  adopt(fds, (fd) => {
+    if (direction === 'save') session.transfer.save(fd, session.device.saveState());
+    else session.transfer.load(fd);
+  });
+  return encodeU64(NO_FD);
 }
 
 function setKick(session: RequestContext, { index, noFd }: VringFd, fds: FdBag): void {
@@ -427,21 +422,4 @@ function setStatus(session: RequestContext, status: bigint): void {
   session.status = Number(status);
   // virtio 1.3, 2.1: "The driver ... writes 0 to reset the device"
   if (session.status === 0) session.stop();
-}
-
-/** Passes the next fd on; it is closed again when its taker refuses it. */
-function adopt(fds: FdBag, take: (fd: number) => void): void {
-  const fd = fds.take();
-  try {
-    take(fd);
-  } catch (error) {
-    closeFd(fd);
-    throw error;
-  }
-}
-
-function adoptOptional({ noFd }: VringFd, fds: FdBag, take: (fd: number) => void): void {
-  if (noFd !== (fds.count === 0)) throw new FrontendError('the vring fd flag and the fds that came disagree');
-  if (noFd) take(-1);
-  else adopt(fds, take);
 }

@@ -6,7 +6,7 @@
  * config space; session-record is what the next daemon goes on with.
  */
 import { encodeU64 } from '../../protocol/vhost-user/payloads.js';
-import { ProtocolFeature, VhostFeature } from '../../protocol/vhost-user/requests.js';
+import { FrontendRequest, ProtocolFeature, VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { featureMask, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { FrontendError } from '../memory/errors.js';
 import { GuestMemory } from '../memory/guest-memory.js';
@@ -19,44 +19,19 @@ import { BackendChannel } from './backend-channel.js';
 import { Connection, type Message } from './connection.js';
 import { DirtyLog } from './dirty-log.js';
 import { KeptOutbox } from './outbox.js';
-import {
-  changesRecord,
-  endsDevice,
-  needsQuiet,
-  serveRequest,
-  type RequestContext,
-  type RequestObserver,
-} from './requests.js';
+import { QueueCount } from './queue-count.js';
+import { changesRecord, endsDevice, needsQuiet, serveRequest } from './requests.js';
+import type { RequestContext } from './request-context.js';
+import type { SessionObserver, SessionState } from './session-observer.js';
 import { foundRegion, hex, regionRecord, type SessionRecord } from './session-record.js';
+import { StateTransfer } from './state-transfer.js';
 import { TURNS, type Seat, type Turns } from './turns.js';
 import { Vring, type VringContext } from './vring.js';
 
+export type { SessionObserver, SessionState } from './session-observer.js';
+
 /** Requests refused without the frontend being told (it did not ask to be); after that many it is cut off. */
 const MAX_SILENT_REFUSALS = 64;
-
-/** Frontends send SET_VRING_CALL for every queue right after connecting; this long after the last it is over. */
-const QUEUES_SETTLE_MS = 1000;
-
-export type SessionState = 'connected' | 'running' | 'stopped';
-
-/** What a session tells its owner. None of these may throw. */
-export interface SessionObserver extends RequestObserver {
-  stateChanged(state: SessionState): void;
-  requestRefused(request: string, error: Error): void;
-  ringFailed(index: number, error: Error): void;
-  /** A kick was answered; called for each of them. */
-  kickAcked(ms: number): void;
-  /** It waits for turns, and has done so for a while, since it keeps the event loop busy. */
-  throttled(): void;
-  /** Part of guest memory is gone: the device is stopped until the VMM shares other memory. */
-  memoryLost(region: GuestRegion): void;
-  queuesSettled(present: number, needed: number): void;
-  configChangeSent(): void;
-  /** What is to be written down of the VM changed; for keepers that are active. */
-  record(): string;
-  /** The connection is gone and everything it brought is freed. `error`: why it was cut off; null: it closed. */
-  closed(error: Error | null): void;
-}
 
 /** What outlives the process, and what a process before this one left. */
 interface HandOver {
@@ -84,6 +59,17 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   readonly #connection: Connection;
   readonly #keeper: FdKeeper;
   readonly #wasRunning: boolean;
+  readonly transfer = new StateTransfer({
+    load: (state) => {
+      if (this.running) throw new FrontendError('the device started before all of its state came');
+      this.device.loadState(state);
+    },
+    measure: (work) => this.seat.measure(work),
+  });
+  readonly #queueCount = new QueueCount(this, (present, needed) => {
+    this.observer.queuesSettled(present, needed);
+    this.changed();
+  });
   features: FeatureBits = 0n;
   protocolFeatures: FeatureBits = 0n;
   status = 0;
@@ -93,8 +79,9 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   /** What was written down is not what is. */
   #unsaved = false;
   #lost: GuestRegion | null = null;
+  /** The configuration space changed while there was no channel: cloud-hypervisor makes one after the start. */
+  #unannounced = false;
   #silentRefusals = 0;
-  #settle: NodeJS.Timeout | null = null;
   #closed = false;
   /** A request that ends the device waits; rings are not served meanwhile. */
   #ending = false;
@@ -153,14 +140,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
       vrings: this.vrings.map((vring) => vring.record(this.#keeper)),
       regions: this.memory.regions.map((region) => regionRecord(region, nameOf)),
       channel: this.#channel === null ? null : this.#keeper.nameOf(this.#channel.fd),
-      dirtyLog:
-        this.dirtyLog === null
-          ? null
-          : {
-              sizeBytes: hex(this.dirtyLog.region.sizeBytes),
-              offset: hex(this.dirtyLog.region.offset),
-              fd: nameOf(this.dirtyLog.fd),
-            },
+      dirtyLog: this.dirtyLog?.record(nameOf) ?? null,
     };
   }
 
@@ -287,7 +267,9 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     );
     this.#channel?.close();
     this.#channel = channel;
-    if (this.running) this.#channel.open();
+    if (!this.running) return;
+    if (this.#unannounced) this.configChanged();
+    this.#channel.open();
   }
 
   setDirtyLog(log: DirtyLog | null): void {
@@ -306,17 +288,16 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.observer.memoryChanged(gpa);
   }
 
-  /** A queue was named in the connection's opening messages. */
+  get awaitsDriver(): boolean {
+    return this.#state === 'connected' && this.features === 0n;
+  }
+
   queueSeen(): void {
-    if (this.#state !== 'connected') return;
-    if (this.#settle !== null) clearTimeout(this.#settle);
-    this.#settle = setTimeout(() => {
-      this.observer.queuesSettled(this.vrings.filter((vring) => vring.hasCall).length, this.vrings.length);
-      this.changed();
-    }, QUEUES_SETTLE_MS).unref();
+    this.#queueCount.look();
   }
 
   configChanged(): void {
+    this.#unannounced = this.#channel === null;
     this.#channel?.configChanged();
   }
 
@@ -354,6 +335,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
 
   /** Whether nothing is at work on what the request takes away; else the request is read again then. */
   #quiet(request: number, payload: Uint8Array): boolean {
+    if (request === FrontendRequest.CHECK_DEVICE_STATE) return this.transfer.whenSettled(this.#readOn);
     if (!needsQuiet(request)) return true;
     if (this.#state !== 'running' || !endsDevice(request, payload)) {
       return this.device.interrupt(this.#readOn);
@@ -394,7 +376,8 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   #end(error: Error | null): void {
     if (this.#closed) return;
     this.#closed = true;
-    if (this.#settle !== null) clearTimeout(this.#settle);
+    this.#queueCount.close();
+    this.transfer.close();
     this.stop();
     this.seat.leave();
     for (const vring of this.vrings) vring.close();

@@ -46,6 +46,11 @@ export interface Device {
   release(idle: () => void): boolean;
   /** The device is not stopped after all. */
   goOn(): void;
+
+  /** All that another process needs to go on with the driver, of a device that is stopped. */
+  saveState(): Uint8Array;
+  /** The next start goes on with the driver of that state, in whose memory the rings are. Throws StateError. */
+  loadState(state: Uint8Array): void;
 }
 
 /** What a device may ask of the session that serves it. */

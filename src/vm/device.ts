@@ -228,17 +228,17 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#balloon.setTarget(bytes);
     const after = this.#balloon.targetBytes;
     if (after === before) return;
-    this.#progress.begin(after, this.#balloon.actualBytes, this.#passedBytes);
+    this.#beginProgress();
     const words = `${this.#kind.targetWords} ${formatSize(before)} -> ${formatSize(after)}, by the ${by}`;
     this.#emit('target-changed', words, { by, fromBytes: before, toBytes: after });
   }
 
-  /** Tells the guest of a target again that it gave up on; one that it reached needs no word. */
+  /** Tells the guest of a target again that it gave up on; one that it is known to have reached needs no word. */
   remind(): void {
-    const { targetBytes, actualBytes } = this.#balloon;
-    if (this.#session.state !== 'running' || targetBytes === actualBytes) return;
+    const { targetBytes, actualBytes, actualUnknown } = this.#balloon;
+    if (this.#session.state !== 'running' || (!actualUnknown && targetBytes === actualBytes)) return;
     this.#balloon.remind();
-    this.#progress.begin(targetBytes, actualBytes, this.#passedBytes);
+    this.#beginProgress();
   }
 
   /** Resolves when it is in effect, and no discard under way if it is to stop them. */
@@ -302,9 +302,10 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     if (this.#resuming) return;
     this.#outsideReported = false;
     this.#owner.driverStarted(this);
-    const { targetBytes, actualBytes } = this.#balloon;
-    this.#progress.begin(targetBytes, actualBytes, this.#passedBytes);
-    this.#emit('vm-ready', `the guest driver of the ${this.words} runs`, { targetBytes });
+    const { targetBytes, actualUnknown } = this.#balloon;
+    this.#beginProgress();
+    const since = actualUnknown ? ' since before the VMM connected, and has yet to say what it holds' : '';
+    this.#emit('vm-ready', `the guest driver of the ${this.words} runs${since}`, { targetBytes });
   }
 
   kickAcked(ms: number): void {
@@ -356,8 +357,8 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   }
 
   actualChanged(): void {
-    const { actualBytes } = this.#balloon;
-    if (!this.#progress.move(actualBytes)) return;
+    const { actualBytes, actualUnknown } = this.#balloon;
+    if (actualUnknown || !this.#progress.move(actualBytes)) return;
     this.#emit('target-reached', `the ${this.words} holds ${formatSize(actualBytes)}`, { actualBytes });
   }
 
@@ -407,7 +408,12 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   #restore(found: VmRecord): void {
     this.#troubles.restore(found);
     this.#asker.restore(found.stats);
-    this.#progress.begin(this.#balloon.targetBytes, this.#balloon.actualBytes, 0);
+    this.#beginProgress(0);
+  }
+
+  #beginProgress(passedBytes = this.#passedBytes): void {
+    const { targetBytes, actualBytes, actualUnknown } = this.#balloon;
+    this.#progress.begin(targetBytes, actualUnknown ? null : actualBytes, passedBytes);
   }
 
   #privateMemory(reason: string, fields: Record<string, unknown>): void {

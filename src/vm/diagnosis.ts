@@ -53,6 +53,8 @@ export interface Symptoms {
   readonly discardableBytes: number | null;
   readonly targetBytes: number;
   readonly actualBytes: number;
+  /** The driver has not said yet how much that is. */
+  readonly actualUnknown: boolean;
   /** What is in the balloon by the pages it was told of. */
   readonly heldBytes: number;
   /** The memory that the guest took back by itself since it was last told of its target. */
@@ -123,11 +125,11 @@ function noDriver({ driver, obstacle: read }: Symptoms): Diagnosis {
   return { code, text: `${text}; ${OBSTACLES[obstacle].text}`, remedy: OBSTACLES[obstacle].remedy };
 }
 
-function stopped({ actualBytes, targetBytes }: Symptoms): Diagnosis | null {
+function stopped({ actualBytes, actualUnknown, targetBytes }: Symptoms): Diagnosis | null {
   if (actualBytes === 0 && targetBytes === 0) return null;
   return {
     code: 'stopped',
-    text: `the VM is paused or its balloon driver stopped; the balloon held ${formatSize(actualBytes)}, and its target of ${formatSize(targetBytes)} waits`,
+    text: `the VM is paused or its balloon driver stopped; the balloon held ${actualUnknown ? 'an unknown amount' : formatSize(actualBytes)}, and its target of ${formatSize(targetBytes)} waits`,
     remedy: 'run virsh resume or cont for a VM that is paused, or load the balloon driver in the guest',
   };
 }
@@ -146,8 +148,8 @@ function notDiscardable({ discardableBytes, ramBytes, toldBytes }: Symptoms): Di
 
 /** Why the balloon stays where it is, which is not where it should be. */
 function stuck(symptoms: Symptoms): Diagnosis | null {
-  const { targetBytes, actualBytes } = symptoms;
-  if (actualBytes === targetBytes) return null;
+  const { targetBytes, actualBytes, actualUnknown } = symptoms;
+  if (!actualUnknown && actualBytes === targetBytes) return null;
   const { heldBytes, tookBackBytes } = symptoms;
   const actual = formatSize(actualBytes);
   if (!symptoms.answered) {
@@ -157,10 +159,11 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
       remedy: 'check that the VM is not paused and the guest not hung, then reload its balloon driver',
     };
   }
-  if (heldBytes === targetBytes) {
+  if (actualUnknown || heldBytes === targetBytes) {
+    const holds = actualUnknown ? 'moves pages in and out of' : `holds ${formatSize(heldBytes)} in`;
     return {
       code: 'actual-not-written',
-      text: `the guest holds ${formatSize(heldBytes)} in its balloon but never acks that (actual stays ${actual})`,
+      text: `the guest ${holds} its balloon but never acks that (actual stays ${actualUnknown ? 'unknown' : actual})`,
       remedy: 'update its balloon driver',
     };
   }

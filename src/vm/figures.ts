@@ -22,6 +22,8 @@ interface PoolFigures {
 
 /** The figures of one device. */
 export interface DeviceFigures extends Pick<VmView, 'state' | 'inhibited'>, Sizes {
+  /** The driver has not said yet how much it holds. */
+  readonly actualUnknown: boolean;
   readonly stats: StatsFigures | null;
   /** Null: most of the guest's memory is in the RAM of the host. */
   readonly pool: PoolFigures | null;
@@ -48,6 +50,7 @@ export function vmFigures(
     pool: (runs && balloon?.state !== 'running' ? cache : (balloon ?? cache))?.pool ?? null,
     targetBytes: balloon?.targetBytes ?? 0,
     actualBytes: balloon?.actualBytes ?? 0,
+    actualUnknown: balloon?.actualUnknown ?? false,
     cache: runs ? cache : null,
     askable: !runs || balloon?.state === 'running',
   };

@@ -40,6 +40,8 @@ export interface DeviceOptions {
 export interface AnyBalloon extends Device {
   readonly targetBytes: number;
   readonly actualBytes: number;
+  /** The driver has not said yet how much it holds, and `actualBytes` is the part of that which was seen. */
+  readonly actualUnknown: boolean;
   /** The last of `actualBytes`, also where the driver stopped since. */
   readonly heldBytes: number;
   /** The reason why nothing is discarded; null: pages are discarded. */

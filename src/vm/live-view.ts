@@ -5,7 +5,7 @@ import type { Vm } from './vm.js';
 
 /** `band`: of the policy; null: the policy has nothing to do with the VM. */
 export function liveView(vm: Vm, band: string | null): LiveTick['vms'][number] {
-  const { targetBytes, actualBytes } = vm.figures;
+  const { targetBytes, actualBytes, actualUnknown } = vm.figures;
   const { diagnosis } = vm;
   return {
     name: vm.name,
@@ -14,6 +14,7 @@ export function liveView(vm: Vm, band: string | null): LiveTick['vms'][number] {
     ramBytes: vm.ramBytes,
     targetBytes,
     actualBytes,
+    actualUnknown,
     cacheBytes: vm.playing('cache')?.figures.actualBytes ?? null,
     allocatedBytes: vm.allocatedBytes,
     verdict: diagnosis && sentence(diagnosis),

@@ -6,7 +6,7 @@ const STEP_BYTES = 2 ** 20;
 /** How near a balloon is to its target, and whether it gets nearer. Sizes are in bytes. */
 export class Progress {
   #targetBytes = 0;
-  #actualBytes = 0;
+  #actualBytes: number | null = 0;
   #movedAt = monotonicNow();
   /** The distance when it last got nearer. */
   #missingBytes = 0;
@@ -15,11 +15,14 @@ export class Progress {
   /** Bytes that had gone in or out of the balloon when it began. */
   #passedBytes = 0;
 
-  /** A target holds from now on, or is told again. `passedBytes`: those that went in or out of the balloon so far. */
-  begin(targetBytes: number, actualBytes: number, passedBytes: number): void {
+  /**
+   * A target holds from now on, or is told again. `actualBytes`: null where it is not known. `passedBytes`: those that went in
+   * or out of the balloon so far.
+   */
+  begin(targetBytes: number, actualBytes: number | null, passedBytes: number): void {
     this.#targetBytes = targetBytes;
     this.#actualBytes = actualBytes;
-    this.#missingBytes = Math.abs(targetBytes - actualBytes);
+    this.#missingBytes = actualBytes === null ? Infinity : Math.abs(targetBytes - actualBytes);
     this.#movedAt = monotonicNow();
     this.#reached = actualBytes === targetBytes;
     this.#tookBackBytes = 0;
@@ -43,7 +46,7 @@ export class Progress {
       this.#missingBytes = missing;
       this.#movedAt = monotonicNow();
     }
-    if (actualBytes >= before || actualBytes >= this.#targetBytes) return false;
+    if (before === null || actualBytes >= before || actualBytes >= this.#targetBytes) return false;
     this.#tookBackBytes += before - actualBytes;
     this.#missingBytes = Math.max(this.#missingBytes, missing);
     return false;

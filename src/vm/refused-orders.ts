@@ -57,7 +57,7 @@ export function noStatistics(name: string, needed: string): RefusedError {
   return new RefusedError(
     refusal(
       `${name} has no statistics`,
-      `load a driver in the guest that acks ${needed}, or offer that feature in the configuration`,
+      `load a driver in the guest that acks ${needed}, offer that feature in the configuration, or take a VMM that does not hide the feature`,
     ),
   );
 }

@@ -32,6 +32,7 @@ export function deviceFigures(served: ServedDevice): DeviceFigures {
     state: served.session.state,
     targetBytes,
     actualBytes: sizeBytes(served),
+    actualUnknown: served.balloon.actualUnknown,
     inhibited,
     stats:
       values === null || receivedAt === null
@@ -49,6 +50,7 @@ export function deviceView(served: ServedDevice): BalloonView {
   return {
     targetBytes,
     actualBytes: sizeBytes(served),
+    actualUnknown: balloon.actualUnknown,
     pendingBytes: pending * PAGE_BYTES,
     refilledBytes: absentPages?.refilledBytes ?? null,
     pinnedBytes: absentPages?.pinnedBytes ?? null,
@@ -77,5 +79,9 @@ export function deviceUse({ balloon, session, part }: ServedDevice): DeviceUse {
 /** The memory that the guest says it has, in bytes, its balloon included; null: it has not said. */
 export function toldBytes({ balloon, session, part }: ServedDevice): number | null {
   const { features, memory } = session;
-  return toldRam(balloon.stats.values, features, PARTS[part].sizesItself ? 0 : memory.balloonedPages);
+  if (PARTS[part].sizesItself) return toldRam(balloon.stats.values, features, 0);
+  if (balloon.actualUnknown) return null;
+  // Pages that went into the balloon before the VMM connected are in no ledger.
+  const heldPages = Math.max(memory.balloonedPages, balloon.actualBytes / PAGE_BYTES);
+  return toldRam(balloon.stats.values, features, heldPages);
 }

@@ -86,6 +86,10 @@ export class DeviceSymptoms implements Symptoms {
     return sizeBytes(this.#of.served);
   }
 
+  get actualUnknown(): boolean {
+    return this.#of.served.balloon.actualUnknown;
+  }
+
   get heldBytes(): number {
     return this.#of.served.session.memory.balloonedPages * PAGE_BYTES;
   }
@@ -125,6 +129,7 @@ export class DeviceSymptoms implements Symptoms {
 
   get silentRings(): boolean {
     const { vrings, features } = this.#of.served.session;
-    return ringsSilent(vrings, features, this.#of.served.balloon.targetBytes !== this.actualBytes);
+    const toMove = this.actualUnknown || this.#of.served.balloon.targetBytes !== this.actualBytes;
+    return ringsSilent(vrings, features, toMove);
   }
 }

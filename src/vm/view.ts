@@ -10,6 +10,7 @@ import type { Vm } from './vm.js';
 const NO_BALLOON: BalloonView = {
   targetBytes: 0,
   actualBytes: 0,
+  actualUnknown: false,
   pendingBytes: 0,
   refilledBytes: null,
   pinnedBytes: null,

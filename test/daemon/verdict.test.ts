@@ -2,9 +2,12 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { Absence } from '../../src/vm/absence.js';
+import { createEventFd } from '../../src/os/eventfd.js';
+import { closeFd } from '../../src/os/fd.js';
 import { diagnose, sentence, type Symptoms } from '../../src/vm/diagnosis.js';
 import { NEXT_STEP } from '../support/next-step.js';
 import { ServedVm } from '../support/served-vm.js';
+import { bits, readU64, REQUEST, u64s, VHOST_USER_F_PROTOCOL_FEATURES } from '../support/wire.js';
 
 const MIB = 2 ** 20;
 const healthy: Symptoms = {
@@ -21,6 +24,7 @@ const healthy: Symptoms = {
   tookBackBytes: 0,
   targetBytes: 512 * MIB,
   actualBytes: 512 * MIB,
+  actualUnknown: false,
   heldBytes: 512 * MIB,
   guestFreeBytes: 24 * MIB,
   answered: true,
@@ -107,6 +111,10 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ toldBytes: 2560 * MIB }, /only 2 GiB of the 2.5 GiB .*: give the VM memory-backend-ram,share=on/);
   says({ answered: false }, /never answered the target of 512 MiB.*reload/, short);
   says({ heldBytes: 512 * MIB }, /holds 512 MiB.*never acks.*256 MiB.*update/, short);
+  const unknown = { actualUnknown: true, actualBytes: 0, heldBytes: 0 };
+  says({ ...unknown, answered: false }, /never answered the target of 512 MiB.*reload/);
+  says(unknown, /moves pages in and out of its balloon but never acks that \(actual stays unknown\).*update/);
+  says({ ...unknown, state: 'stopped' }, /paused or its .*driver stopped; .*held an unknown amount/);
   says({ statsAgeMs: 31_000 }, /no statistics for 31 s.*every 10 s.*reload/);
   t.end();
 });
@@ -174,6 +182,26 @@ void t.test('a device with too few queues', async (t) => {
   t.match(served.view.verdict, /3 virtqueues.*need 5.*num_vqs=5/);
   await served.close();
 });
+
+void t.test(
+  'queues that are named when the features are acked are those that the driver set up',
+  async (t) => {
+    const served = new ServedVm();
+    const { frontend } = served;
+    // cloud-hypervisor and crosvm have all five, and name the two that their guest's features need.
+    await frontend.tell(REQUEST.SET_OWNER);
+    frontend.offeredFeatures = readU64(await frontend.ask(REQUEST.GET_FEATURES));
+    await frontend.tell(REQUEST.SET_FEATURES, u64s(bits(VHOST_USER_F_PROTOCOL_FEATURES)));
+    const events = [createEventFd(), createEventFd()];
+    for (const [index, fd] of events.entries()) {
+      await frontend.tell(REQUEST.SET_VRING_CALL, u64s(BigInt(index)), [fd]);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    t.same([served.view.verdict, served.saw('too-few-queues')], [null, []]);
+    events.forEach(closeFd);
+    await served.close();
+  },
+);
 
 void t.test('a VMM that is slow to name its queues has enough in the end', async (t) => {
   const { served } = await ServedVm.running();

@@ -136,6 +136,14 @@ export class WatchedBalloon implements Device {
     this.#balloon.goOn();
   }
 
+  saveState(): Uint8Array {
+    return this.#balloon.saveState();
+  }
+
+  loadState(state: Uint8Array): void {
+    this.#balloon.loadState(state);
+  }
+
   #toldOf(queue: number, role: 'inflate' | 'deflate', bytes: Uint8Array): void {
     const pfns = [...new Uint32Array(bytes.slice(0, bytes.length & ~3).buffer)];
     if (role === 'inflate') {

@@ -51,6 +51,7 @@ class Guest implements GovernedVm {
     return {
       ...{ state: 'running', inhibited: null, cache: null, askable: true, targetBytes },
       actualBytes: targetBytes,
+      actualUnknown: false,
       stats: { ageSeconds: 0, receivedAt: monotonicNow(), values },
       pool: pageBytes === null ? null : { pageBytes, discards },
     };

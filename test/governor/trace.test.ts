@@ -45,6 +45,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
       },
       targetBytes: 0,
       actualBytes: 0,
+      actualUnknown: false,
       cache: null,
       askable: true,
       pool: null,

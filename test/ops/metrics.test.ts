@@ -164,6 +164,15 @@ void t.test('the series of a VM end with it, and what it counted stays in the su
   t.same(find(samples, 'balloond_discard_seconds_count'), [1]);
 });
 
+void t.test('the size of a balloon that its guest has yet to say is left out', async (t) => {
+  const vm = everything('web-1');
+  const view = { ...vm.view(), balloon: { ...vm.view().balloon, actualUnknown: true } };
+  const samples = await samplesOf(new Metrics(() => [{ ...vm, view: () => view }, everything('web-2')], '1'));
+  t.same(find(samples, 'balloond_vm_balloon_actual_bytes', { vm: 'web-1' }), []);
+  t.same(find(samples, 'balloond_vm_balloon_target_bytes', { vm: 'web-1' }), [0]);
+  t.same(find(samples, 'balloond_balloon_actual_bytes'), [GIB]);
+});
+
 void t.test('a VM that goes while the answer is written is in the sums once', async (t) => {
   const last = everything('last');
   const vms = new Set([...Array.from({ length: 39 }, (_, n) => everything(`vm-${n}`)), last]);

@@ -10,6 +10,7 @@ function vm(name: string, allocatedBytes: number, band: string | null = null): L
     ramBytes: 100,
     targetBytes: 0,
     actualBytes: 100 - allocatedBytes,
+    actualUnknown: false,
     cacheBytes: null,
     allocatedBytes,
     verdict: null,

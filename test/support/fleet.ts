@@ -44,6 +44,7 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
     balloon: {
       targetBytes: 0,
       actualBytes: 0,
+      actualUnknown: false,
       pendingBytes: 0,
       refilledBytes: 0,
       pinnedBytes: 0,
@@ -168,7 +169,7 @@ export class MemoryFleet implements Fleet {
 
   live(): LiveTick {
     const vms = this.list().map(({ name, state, ramBytes, balloon, cache, verdict }) => {
-      const { targetBytes, actualBytes } = balloon;
+      const { targetBytes, actualBytes, actualUnknown } = balloon;
       return {
         name,
         state,
@@ -176,6 +177,7 @@ export class MemoryFleet implements Fleet {
         ramBytes,
         targetBytes,
         actualBytes,
+        actualUnknown,
         cacheBytes: cache?.actualBytes ?? null,
         allocatedBytes: ramBytes,
         verdict,

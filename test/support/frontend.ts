@@ -1,4 +1,4 @@
-// A VMM's side of vhost-user that says what QEMU says, in QEMU's order, and demands what QEMU demands of replies.
+// A VMM's side of vhost-user that says what a VMM says, in its order (vmm-orders), and demands what QEMU demands of replies.
 import { closeFd } from '../../src/os/fd.js';
 import { createEventFd, drainEvent, signalEvent } from '../../src/os/eventfd.js';
 import { connectUnix, socketPair } from '../../src/os/socket.js';
@@ -28,19 +28,10 @@ import {
   type WireMessage,
 } from './wire.js';
 import { WireSocket } from './wire-socket.js';
+import { QEMU, type ForQueues, type QueueStep, type Step, type VmmOrder } from './vmm-orders.js';
 
 /** The protocol features QEMU acks when they are offered, as far as a balloon meets them. */
-export const QEMU_PROTOCOL_FEATURES = bits(
-  PROTOCOL_F.MQ,
-  PROTOCOL_F.LOG_SHMFD,
-  PROTOCOL_F.REPLY_ACK,
-  PROTOCOL_F.BACKEND_REQ,
-  PROTOCOL_F.CONFIG,
-  PROTOCOL_F.BACKEND_SEND_FD,
-  PROTOCOL_F.INFLIGHT_SHMFD,
-  PROTOCOL_F.RESET_DEVICE,
-  PROTOCOL_F.CONFIGURE_MEM_SLOTS,
-);
+export const QEMU_PROTOCOL_FEATURES = QEMU.protocolFeatures;
 
 export interface FrontendOptions {
   /** The socket's path, or a connected fd, which the frontend then owns. */
@@ -51,22 +42,15 @@ export interface FrontendOptions {
   queueCount?: number;
   /** QEMU's config_size in bytes (default 16). */
   configBytes?: number;
-  /** Protocol features to ack of those offered (default `QEMU_PROTOCOL_FEATURES`). */
+  /** The VMM that it stands for (default: QEMU). */
+  order?: VmmOrder;
+  /** Protocol features to ack of those offered (default: those of the order). */
   protocolFeatures?: bigint;
-  /** Requests that carry need_reply once REPLY_ACK is acked (default: those of QEMU). */
+  /** Requests that carry need_reply once REPLY_ACK is acked (default: those of the order). */
   needReply?: ReadonlySet<number>;
   /** How long to wait for a reply (default 20 s). */
   timeoutMs?: number;
 }
-
-/** Where QEMU sets need_reply. */
-export const QEMU_NEED_REPLY: ReadonlySet<number> = new Set([
-  REQUEST.SET_MEM_TABLE,
-  REQUEST.ADD_MEM_REG,
-  REQUEST.REM_MEM_REG,
-  REQUEST.SET_CONFIG,
-  REQUEST.SET_BACKEND_REQ_FD,
-]);
 
 export interface RequestOptions {
   fds?: readonly number[];
@@ -114,7 +98,8 @@ export class Frontend {
   maxQueues: bigint | null = null;
   maxMemSlots: bigint | null = null;
 
-  readonly #socket: WireSocket;
+  readonly order: VmmOrder;
+  #socket: WireSocket;
   readonly #timeoutMs: number;
   readonly #wantedProtocolFeatures: bigint;
   readonly #needReply: ReadonlySet<number>;
@@ -134,14 +119,10 @@ export class Frontend {
     this.configBytes = options.configBytes ?? 16;
     this.configCache = new Uint8Array(this.configBytes);
     this.#timeoutMs = options.timeoutMs ?? PATIENCE_MS;
-    this.#wantedProtocolFeatures = options.protocolFeatures ?? QEMU_PROTOCOL_FEATURES;
-    this.#needReply = options.needReply ?? QEMU_NEED_REPLY;
-    const fd = typeof options.socket === 'number' ? options.socket : connectUnix(options.socket);
-    this.#socket = new WireSocket(fd, (message) => {
-      this.#replies.push(message);
-      this.#replied.raise();
-    });
-    void this.#socket.closed.then(() => this.#replied.raise());
+    this.order = options.order ?? QEMU;
+    this.#wantedProtocolFeatures = options.protocolFeatures ?? this.order.protocolFeatures;
+    this.#needReply = options.needReply ?? this.order.needReply;
+    this.#socket = this.#open(options.socket);
   }
 
   /** Resolves when the backend has dropped the connection, or after `close`. */
@@ -182,70 +163,60 @@ export class Frontend {
     return hasBit(this.ackedProtocolFeatures, bit);
   }
 
-  // --- what QEMU does ---
+  // --- what a VMM does ---
 
   /** From the connection to the wait for the guest's driver. */
   async connect(): Promise<void> {
-    this.offeredFeatures = readU64(await this.ask(REQUEST.GET_FEATURES));
-    if (hasBit(this.offeredFeatures, VHOST_USER_F_PROTOCOL_FEATURES)) await this.#negotiateProtocol();
-    await this.tell(REQUEST.SET_OWNER);
-    this.offeredFeatures = readU64(await this.ask(REQUEST.GET_FEATURES));
-    for (let index = 0; index < this.queueCount; index++) {
-      const events = { idleCallFd: createEventFd(), errFd: createEventFd() };
-      this.#queueEvents.push(events);
-      await this.#setVringFd(REQUEST.SET_VRING_CALL, index, events.idleCallFd);
-      await this.#setVringFd(REQUEST.SET_VRING_ERR, index, events.errFd);
-    }
+    await this.#begin(this.order.connect);
   }
 
   /** Another device of the same kind is plugged in on this connection, after the first was unplugged. */
   async replug(): Promise<void> {
-    this.#announced.clear();
-    this.#channel?.close();
-    this.#channel = null;
-    for (const { idleCallFd, errFd } of this.#queueEvents.splice(0)) {
-      closeFd(idleCallFd);
-      closeFd(errFd);
-    }
-    this.#queues = [];
-    this.#phase = 'new';
+    this.#forget();
     await this.connect();
+  }
+
+  /**
+   * Another connection for the same guest, whose driver runs and goes on: as after a restore, or a back-end that went away.
+   * `restore` is done before the rings start.
+   */
+  async reconnect(socket: string | number, restore?: () => Promise<void>): Promise<void> {
+    const queues = this.#queues.map((queue) => ({ ...queue, base: this.#readUsedIndex(queue) }));
+    this.connectAgain(socket);
+    await this.#begin(this.order.reconnect ?? this.order.connect);
+    await restore?.();
+    await this.start(this.ackedFeatures, queues);
+  }
+
+  /** Another connection for the same memory: a reboot of the guest, for VMMs that connect again then. `connect` follows. */
+  connectAgain(socket: string | number): void {
+    this.#forget();
+    this.#socket.close();
+    this.ackedProtocolFeatures = 0n;
+    this.#socket = this.#open(socket);
   }
 
   /** What follows when the guest's driver is ready. The rings may already hold chains and have been kicked. */
   async start(ackedFeatures: bigint, queues: readonly QueueSetup[]): Promise<void> {
-    // QEMU adds the vhost-user bit itself; the guest never sees it.
-    const vhostUser = this.offeredFeatures & bits(VHOST_USER_F_PROTOCOL_FEATURES);
     this.ackedFeatures = ackedFeatures;
     this.#queues = queues;
-    await this.tell(REQUEST.SET_FEATURES, u64s(ackedFeatures | vhostUser));
-    await this.#sendMemory();
-    for (const queue of queues) await this.#setUp(queue);
-    this.#phase = 'started';
-    await this.#enableAll(true);
-    for (let index = 0; index < this.queueCount; index++) {
-      const ring = queues.find((queue) => queue.index === index)?.ring;
-      const idle = this.#queueEvents[index]?.idleCallFd;
-      const callFd = ring?.callFd ?? idle;
-      if (callFd !== undefined) await this.#setVringFd(REQUEST.SET_VRING_CALL, index, callFd);
-    }
+    await this.#perform(this.order.start);
   }
 
-  /** What follows when the guest resets the device or the VM pauses. Returns the configured queues' bases by index. */
+  /** What follows when the guest resets the device. Returns the configured queues' bases by index. */
   async stop(): Promise<Map<number, number>> {
-    this.#phase = 'stopping';
-    await this.#enableAll(false);
-    const bases = new Map<number, number>();
-    for (const { index } of this.#queues) {
-      const reply = await this.ask(REQUEST.GET_VRING_BASE, encodeVringState(index, 0));
-      if (readU32(reply) !== index)
-        this.#violate(`GET_VRING_BASE of ${index} answered for ${readU32(reply)}`);
-      bases.set(index, readU32(reply, 4));
-    }
-    // What the backend sent before it knew of the stop is here by now.
-    this.#channel?.pump();
-    this.#phase = 'stopped';
-    return bases;
+    return this.#halt(this.order.reset ?? this.order.pause);
+  }
+
+  /** The VM is paused. */
+  async pause(): Promise<void> {
+    const bases = await this.#halt(this.order.pause);
+    this.#queues = this.#queues.map((queue) => ({ ...queue, base: bases.get(queue.index) ?? 0 }));
+  }
+
+  /** The VM goes on after a pause. */
+  async resume(): Promise<void> {
+    await this.#perform(this.order.resume);
   }
 
   /** GET_CONFIG; the default is what QEMU does at each read of the guest: all of it. */
@@ -265,10 +236,11 @@ export class Frontend {
     await this.tell(REQUEST.SET_CONFIG, encodeConfig(offset, bytes, flags));
   }
 
-  /** A guest's write of one field: changes the cached config space and sends all of it. */
+  /** A guest's write of one field: changes the cached config space, of which QEMU sends all. */
   async writeConfigField(offset: number, value: number): Promise<void> {
     this.configCache.set(u32s(value), offset);
-    await this.setConfig(0, this.configCache);
+    if (this.order.config === 'whole') await this.setConfig(0, this.configCache);
+    else await this.setConfig(offset, u32s(value));
   }
 
   /** Memory hotplug. Before the first start the region goes with the others. */
@@ -337,7 +309,7 @@ export class Frontend {
     payload: Uint8Array = new Uint8Array(0),
     fds: readonly number[] = [],
   ): Promise<Uint8Array> {
-    return (await this.#exchange(request, payload, fds, false)).payload;
+    return (await this.#exchange(request, payload, fds, this.#asksForReply(request))).payload;
   }
 
   /** Sends a request without a reply of its own, with need_reply where QEMU sets it; throws Nack when refused. */
@@ -346,8 +318,11 @@ export class Frontend {
     payload: Uint8Array = new Uint8Array(0),
     fds: readonly number[] = [],
   ): Promise<void> {
-    const needReply = this.hasProtocolFeature(PROTOCOL_F.REPLY_ACK) && this.#needReply.has(request);
-    await this.request(request, payload, { fds, needReply });
+    await this.request(request, payload, { fds, needReply: this.#asksForReply(request) });
+  }
+
+  #asksForReply(request: number): boolean {
+    return this.hasProtocolFeature(PROTOCOL_F.REPLY_ACK) && this.#needReply.has(request);
   }
 
   /**
@@ -385,17 +360,135 @@ export class Frontend {
 
   // --- inside ---
 
-  async #negotiateProtocol(): Promise<void> {
-    this.offeredProtocolFeatures = readU64(await this.ask(REQUEST.GET_PROTOCOL_FEATURES));
-    const acked = this.offeredProtocolFeatures & this.#wantedProtocolFeatures;
-    await this.tell(REQUEST.SET_PROTOCOL_FEATURES, u64s(acked));
-    this.ackedProtocolFeatures = acked;
-    if (this.hasProtocolFeature(PROTOCOL_F.MQ))
-      this.maxQueues = readU64(await this.ask(REQUEST.GET_QUEUE_NUM));
-    if (this.hasProtocolFeature(PROTOCOL_F.CONFIGURE_MEM_SLOTS)) {
-      this.maxMemSlots = readU64(await this.ask(REQUEST.GET_MAX_MEM_SLOTS));
+  #open(socket: string | number): WireSocket {
+    const fd = typeof socket === 'number' ? socket : connectUnix(socket);
+    const opened = new WireSocket(fd, (message) => {
+      this.#replies.push(message);
+      this.#replied.raise();
+    });
+    void opened.closed.then(() => this.#replied.raise());
+    return opened;
+  }
+
+  /** The backend knows nothing of memory, channel and queues any more. */
+  #forget(): void {
+    this.#announced.clear();
+    this.#channel?.close();
+    this.#channel = null;
+    for (const { idleCallFd, errFd } of this.#queueEvents.splice(0)) {
+      closeFd(idleCallFd);
+      closeFd(errFd);
     }
-    if (this.hasProtocolFeature(PROTOCOL_F.BACKEND_REQ)) await this.#openChannel();
+    this.#queues = [];
+    this.#phase = 'new';
+  }
+
+  async #begin(steps: readonly Step[]): Promise<void> {
+    for (let index = 0; index < this.queueCount; index++) {
+      this.#queueEvents.push({ idleCallFd: createEventFd(), errFd: createEventFd() });
+    }
+    await this.#perform(steps);
+  }
+
+  async #halt(steps: readonly Step[]): Promise<Map<number, number>> {
+    this.#phase = 'stopping';
+    const bases = await this.#perform(steps);
+    // What the backend sent before it knew of the stop is here by now.
+    this.#channel?.pump();
+    this.#phase = 'stopped';
+    return bases;
+  }
+
+  /** Returns the bases that were asked for, by the indices of their queues. */
+  async #perform(steps: readonly Step[]): Promise<Map<number, number>> {
+    const bases = new Map<number, number>();
+    for (const step of steps) {
+      if (typeof step === 'string') await this.#say(step);
+      else await this.#sayOfQueues(step, bases);
+    }
+    return bases;
+  }
+
+  async #say(step: Exclude<Step, ForQueues>): Promise<void> {
+    const negotiates = hasBit(this.offeredFeatures, VHOST_USER_F_PROTOCOL_FEATURES);
+    switch (step) {
+      case 'SET_OWNER':
+        return this.tell(REQUEST.SET_OWNER);
+      case 'GET_FEATURES':
+        this.offeredFeatures = readU64(await this.ask(REQUEST.GET_FEATURES)) & this.order.passes;
+        return;
+      case 'GET_PROTOCOL_FEATURES':
+        if (!negotiates) return;
+        this.offeredProtocolFeatures = readU64(await this.ask(REQUEST.GET_PROTOCOL_FEATURES));
+        return;
+      case 'SET_PROTOCOL_FEATURES': {
+        if (!negotiates) return;
+        const acked = this.offeredProtocolFeatures & this.#wantedProtocolFeatures;
+        await this.tell(REQUEST.SET_PROTOCOL_FEATURES, u64s(acked));
+        this.ackedProtocolFeatures = acked;
+        return;
+      }
+      case 'GET_QUEUE_NUM':
+        if (!this.hasProtocolFeature(PROTOCOL_F.MQ)) return;
+        this.maxQueues = readU64(await this.ask(REQUEST.GET_QUEUE_NUM));
+        return;
+      case 'GET_MAX_MEM_SLOTS':
+        if (!this.hasProtocolFeature(PROTOCOL_F.CONFIGURE_MEM_SLOTS)) return;
+        this.maxMemSlots = readU64(await this.ask(REQUEST.GET_MAX_MEM_SLOTS));
+        return;
+      case 'SET_BACKEND_REQ_FD':
+        if (this.hasProtocolFeature(PROTOCOL_F.BACKEND_REQ)) await this.#openChannel();
+        return;
+      case 'SET_FEATURES': {
+        // The VMM adds the vhost-user bit itself; the guest never sees it.
+        const vhostUser = this.offeredFeatures & bits(VHOST_USER_F_PROTOCOL_FEATURES);
+        return this.tell(REQUEST.SET_FEATURES, u64s(this.ackedFeatures | vhostUser));
+      }
+      case 'SET_MEM_TABLE':
+        return this.#sendTable(this.ram.regions);
+      case 'memory':
+        return this.#sendMemory();
+    }
+  }
+
+  async #sayOfQueues({ of, say }: ForQueues, bases: Map<number, number>): Promise<void> {
+    const every = Array.from({ length: this.queueCount }, (_, index) => index);
+    const indices = of === 'all' ? every : this.#queues.map(({ index }) => index);
+    for (const index of indices) {
+      const queue = this.#queues.find((one) => one.index === index);
+      for (const step of say) await this.#sayOfQueue(step, index, queue, bases);
+    }
+  }
+
+  async #sayOfQueue(
+    step: QueueStep,
+    index: number,
+    queue: QueueSetup | undefined,
+    bases: Map<number, number>,
+  ): Promise<void> {
+    const events = this.#queueEvents[index];
+    if (events === undefined) throw new Error(`${step} of ${index} before the connection`);
+    switch (step) {
+      case 'on':
+        this.#phase = 'started';
+        return this.tell(REQUEST.SET_VRING_ENABLE, encodeVringState(index, 1));
+      case 'off':
+        return this.tell(REQUEST.SET_VRING_ENABLE, encodeVringState(index, 0));
+      case 'SET_VRING_CALL':
+        return this.#setVringFd(REQUEST.SET_VRING_CALL, index, queue?.ring.callFd ?? events.idleCallFd);
+      case 'SET_VRING_ERR':
+        return this.#setVringFd(REQUEST.SET_VRING_ERR, index, events.errFd);
+      case 'GET_VRING_BASE': {
+        const reply = await this.ask(REQUEST.GET_VRING_BASE, encodeVringState(index, 0));
+        if (readU32(reply) !== index)
+          this.#violate(`GET_VRING_BASE of ${index} answered for ${readU32(reply)}`);
+        bases.set(index, readU32(reply, 4));
+        return;
+      }
+      default:
+        if (queue === undefined) throw new Error(`${step} of ${index}, which no driver set up`);
+        return this.#setUp(step, queue);
+    }
   }
 
   async #openChannel(): Promise<void> {
@@ -413,22 +506,41 @@ export class Frontend {
     }
   }
 
-  async #setUp({ index, ring, base }: QueueSetup): Promise<void> {
+  async #setUp(
+    step: Exclude<QueueStep, 'on' | 'off' | 'SET_VRING_CALL' | 'SET_VRING_ERR' | 'GET_VRING_BASE'>,
+    { index, ring, base = ring.initialBase }: QueueSetup,
+  ): Promise<void> {
     const { descriptorGpa, driverGpa, deviceGpa } = ring.areas;
-    await this.tell(REQUEST.SET_VRING_NUM, encodeVringState(index, ring.size));
-    await this.tell(REQUEST.SET_VRING_BASE, encodeVringState(index, base ?? ring.initialBase));
-    await this.tell(
-      REQUEST.SET_VRING_ADDR,
-      encodeVringAddress(index, {
-        descriptors: this.ram.userAddress(descriptorGpa, DESCRIPTOR_BYTES * ring.size),
-        used: this.ram.userAddress(deviceGpa, 4),
-        available: this.ram.userAddress(driverGpa, 4),
-      }),
-    );
-    // QEMU's kick eventfds are readable from the start, so that the backend looks at the ring.
-    signalEvent(ring.kickFd);
-    await this.#setVringFd(REQUEST.SET_VRING_KICK, index, ring.kickFd);
-    await this.#setVringFd(REQUEST.SET_VRING_CALL, index, ring.callFd);
+    switch (step) {
+      case 'SET_VRING_NUM':
+        return this.tell(REQUEST.SET_VRING_NUM, encodeVringState(index, ring.size));
+      case 'SET_VRING_BASE': {
+        const standsAt = this.order.base === 'driver' ? this.#readIndex(driverGpa) : base;
+        return this.tell(REQUEST.SET_VRING_BASE, encodeVringState(index, standsAt));
+      }
+      case 'SET_VRING_ADDR':
+        return this.tell(
+          REQUEST.SET_VRING_ADDR,
+          encodeVringAddress(index, {
+            descriptors: this.ram.userAddress(descriptorGpa, DESCRIPTOR_BYTES * ring.size),
+            used: this.ram.userAddress(deviceGpa, 4),
+            available: this.ram.userAddress(driverGpa, 4),
+          }),
+        );
+      case 'SET_VRING_KICK':
+        // QEMU's kick eventfds are readable from the start, so that the backend looks at the ring.
+        if (this.order.kicksFirst) signalEvent(ring.kickFd);
+        return this.#setVringFd(REQUEST.SET_VRING_KICK, index, ring.kickFd);
+    }
+  }
+
+  #readUsedIndex({ ring }: QueueSetup): number {
+    return this.#readIndex(ring.areas.deviceGpa);
+  }
+
+  /** Of a split ring, of which both areas begin with flags and an index. */
+  #readIndex(areaGpa: number): number {
+    return readU32(this.ram.read(areaGpa, 4)) >>> 16;
   }
 
   /** Sends the regions the backend does not know yet; a table is sent whole, but not for nothing. */
@@ -437,7 +549,6 @@ export class Frontend {
     if (news.length === 0) return;
     if (!this.hasProtocolFeature(PROTOCOL_F.CONFIGURE_MEM_SLOTS)) {
       await this.#sendTable(this.ram.regions);
-      this.#announced = new Set(this.ram.regions);
       return;
     }
     for (const region of news) {
@@ -449,12 +560,7 @@ export class Frontend {
   async #sendTable(regions: readonly GuestRegion[]): Promise<void> {
     const fds = regions.map((region) => region.file.fd);
     await this.tell(REQUEST.SET_MEM_TABLE, encodeMemoryTable(regions.map(describeRegion)), fds);
-  }
-
-  async #enableAll(on: boolean): Promise<void> {
-    for (let index = 0; index < this.queueCount; index++) {
-      await this.tell(REQUEST.SET_VRING_ENABLE, encodeVringState(index, on ? 1 : 0));
-    }
+    this.#announced = new Set(regions);
   }
 
   #setVringFd(request: number, index: number, fd: number): Promise<void> {

@@ -59,20 +59,25 @@ export class ServedVm {
   readonly vm: Vm;
   readonly device: VmDevice;
   readonly frontend: Frontend;
+  /** The VMM's end of the connection, which the frontend owns. */
+  readonly socket: number;
   readonly events: SeenEvent[] = [];
   closed = false;
 
   constructor(
     options: Partial<DeviceOptions> & {
       frontend?: Partial<FrontendOptions>;
+      /** A frontend that connects again, with its guest; `reconnect` or `connectAgain` is to be called for `socket`. */
+      over?: Frontend;
       pid?: number;
       turns?: Turns;
       name?: string;
       paths?: HostPaths;
       beside?: Vm;
+      book?: OrderBook;
     } = {},
   ) {
-    const { frontend, pid = NOBODY, turns, paths, beside, name = 'vm', ...settings } = options;
+    const { frontend, over, pid = NOBODY, turns, paths, beside, book, name = 'vm', ...settings } = options;
     const [ours, theirs] = socketPair();
     const all = { ...deviceOptions({}, null, 'vm'), statsIntervalSeconds: 0, ...settings };
     const shared = turns === undefined ? {} : { turns };
@@ -83,11 +88,16 @@ export class ServedVm {
       handOver,
       (event, message, fields = {}) => this.events.push({ event, message, fields }),
       () => (this.closed = true),
-      { ...(paths !== undefined && { paths }), ...(beside !== undefined && { beside }) },
+      {
+        ...(paths !== undefined && { paths }),
+        ...(beside !== undefined && { beside }),
+        ...(book !== undefined && { book }),
+      },
     );
     this.vm = vm;
     this.device = device;
-    this.frontend = new Frontend({ socket: theirs, ...frontend });
+    this.socket = theirs;
+    this.frontend = over ?? new Frontend({ socket: theirs, ...frontend });
   }
 
   /** Connected, with a driver that runs. */

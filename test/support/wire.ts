@@ -74,6 +74,7 @@ export const PROTOCOL_F = {
   RESET_DEVICE: 13,
   CONFIGURE_MEM_SLOTS: 15,
   STATUS: 16,
+  DEVICE_STATE: 19,
 } as const;
 
 /** The vhost-user bit in the virtio feature bits: protocol features can be negotiated. */

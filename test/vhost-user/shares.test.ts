@@ -45,6 +45,8 @@ class Flood {
       interrupt: () => true,
       release: () => true,
       goOn: () => undefined,
+      saveState: () => new Uint8Array(0),
+      loadState: () => undefined,
     };
     const context = {
       memory: this.#memory,

@@ -56,6 +56,8 @@ async function withRing(
     interrupt: () => true,
     release: () => true,
     goOn: () => undefined,
+    saveState: () => new Uint8Array(0),
+    loadState: () => undefined,
   };
   const vring = new Vring(0, {
     memory,

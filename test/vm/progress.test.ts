@@ -15,6 +15,18 @@ void t.test('a balloon gets nearer by whole steps, and is at its target once', (
   t.end();
 });
 
+void t.test('a balloon of unknown size is at its target when its driver says so', (t) => {
+  const progress = new Progress();
+  progress.begin(0, null, 0);
+  t.equal(progress.move(0), true);
+  t.equal(progress.move(0), false);
+  progress.begin(100 * MIB, null, 0);
+  t.equal(progress.move(40 * MIB), false);
+  t.equal(progress.tookBackBytes, 0, 'it was not seen to hold more');
+  t.equal(progress.move(100 * MIB), true);
+  t.end();
+});
+
 void t.test('a driver that tries again and again does not get nearer', async (t) => {
   const progress = new Progress();
   progress.begin(100 * MIB, 0, 0);

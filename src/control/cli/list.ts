@@ -3,7 +3,7 @@ import { formatSize } from '../../../protocol/control/size.js';
 import type { VmView } from '../../../protocol/control/schema.js';
 import type { ControlClient } from '../client.js';
 import { tellNotes } from './daemon-notes.js';
-import { guestBytes, printable, STATE_STYLES, type Output } from './output.js';
+import { actualWords, guestWords, printable, STATE_STYLES, type Output } from './output.js';
 import { alignColumns, shorten } from './text.js';
 
 /** The widest the columns after the name get, with their gaps; and that of the page cache balloon. */
@@ -52,10 +52,10 @@ function row(vm: VmView, nameColumns: number, cached: boolean): string[] {
     shorten(printable(vm.name), nameColumns),
     vm.state,
     known ? formatSize(vm.ramBytes) : '-',
-    known ? formatSize(guestBytes(vm)) : '-',
-    formatSize(vm.balloon.actualBytes),
+    known ? guestWords(vm) : '-',
+    actualWords(vm.balloon),
     formatSize(vm.balloon.targetBytes),
-    ...(cached ? [vm.cache === null ? '-' : formatSize(vm.cache.actualBytes)] : []),
+    ...(cached ? [vm.cache === null ? '-' : actualWords(vm.cache)] : []),
     availableBytes === undefined ? '-' : formatSize(availableBytes),
   ];
 }

@@ -1,5 +1,6 @@
 /** Where a command prints: lines for people or documents for programs, never both. */
-import type { VmView } from '../../../protocol/control/schema.js';
+import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
+import { formatSize } from '../../../protocol/control/size.js';
 
 export type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow';
 
@@ -50,9 +51,22 @@ export function openOutput(
   };
 }
 
-/** What it has of its RAM: pages of a page cache balloon are its own again whenever it wants them, but not now. */
+/** The size of a balloon, as far as it is known. */
+export function actualWords({
+  actualBytes,
+  actualUnknown,
+}: Pick<BalloonView, 'actualBytes' | 'actualUnknown'>): string {
+  return actualUnknown ? 'unknown' : formatSize(actualBytes);
+}
+
+/** What it has of its RAM at most: pages of a page cache balloon are its own again whenever it wants them, but not now. */
 export function guestBytes({ ramBytes, balloon, cache }: VmView): number {
   return Math.max(0, ramBytes - balloon.actualBytes - (cache?.actualBytes ?? 0));
+}
+
+/** The same in words, as far as it is known. */
+export function guestWords(vm: VmView): string {
+  return vm.balloon.actualUnknown ? 'unknown' : formatSize(guestBytes(vm));
 }
 
 /**

@@ -7,13 +7,13 @@ import {
   type RefusalText,
 } from '../../../protocol/control/refusal.js';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { TargetRequest, VmView } from '../../../protocol/control/schema.js';
+import type { BalloonView, TargetRequest, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
 import { ControlError, type ControlClient } from '../client.js';
 import { WaitTimeoutError } from './exit.js';
 import type { TargetWish } from './option-values.js';
-import { printable, type Output } from './output.js';
+import { actualWords, printable, type Output } from './output.js';
 
 const POLL_MS = 200;
 const PAGE_BYTES = 4096;
@@ -55,7 +55,11 @@ export async function setTarget(
 
 /** Whether the guest was told of the target and got there. */
 function isReached({ state, balloon }: VmView): boolean {
-  return state !== 'connected' && balloon.actualBytes === balloon.targetBytes;
+  return state !== 'connected' && isAt(balloon);
+}
+
+function isAt({ targetBytes, actualBytes, actualUnknown }: BalloonView): boolean {
+  return !actualUnknown && actualBytes === targetBytes;
 }
 
 /** The order for the target that holds, by the time at which it was given. */
@@ -95,15 +99,16 @@ function later(target: TargetRequest): string {
 }
 
 function renderTarget(vm: VmView): string {
-  const { targetBytes, actualBytes } = vm.balloon;
+  const { targetBytes, actualUnknown } = vm.balloon;
   const keeps = `the guest keeps ${formatSize(Math.max(0, vm.ramBytes - targetBytes))}`;
-  const now = actualBytes === targetBytes ? 'reached' : `it holds ${formatSize(actualBytes)} now`;
+  const holds = actualUnknown ? 'it has yet to say what it holds' : `it holds ${actualWords(vm.balloon)} now`;
+  const now = isAt(vm.balloon) ? 'reached' : holds;
   return `${printable(vm.name)}: balloon target ${formatSize(targetBytes)} (${keeps}), ${now}`;
 }
 
 function renderLimit(vm: VmView): string {
-  const { targetBytes, actualBytes } = vm.cache ?? vm.balloon;
-  return `${printable(vm.name)}: page cache balloon up to ${formatSize(targetBytes)}, it holds ${formatSize(actualBytes)} now`;
+  const { targetBytes } = vm.cache ?? vm.balloon;
+  return `${printable(vm.name)}: page cache balloon up to ${formatSize(targetBytes)}, it holds ${actualWords(vm.cache ?? vm.balloon)} now`;
 }
 
 function overruled(vm: VmView): ControlError {
@@ -118,12 +123,14 @@ function overruled(vm: VmView): ControlError {
 }
 
 function explain(vm: VmView, waitSeconds: number): RefusalText {
-  const { targetBytes, actualBytes } = vm.balloon;
+  const { targetBytes, actualUnknown } = vm.balloon;
   const name = printable(vm.name);
   const held =
     vm.state === 'connected'
       ? `no guest driver ran in ${name} within ${waitSeconds} s`
-      : `${name} holds ${formatSize(actualBytes)} of ${formatSize(targetBytes)} after ${waitSeconds} s`;
+      : actualUnknown
+        ? `the guest of ${name} did not say within ${waitSeconds} s what its balloon holds`
+        : `${name} holds ${actualWords(vm.balloon)} of ${formatSize(targetBytes)} after ${waitSeconds} s`;
   if (vm.verdict !== null) return refusalOf(`${held}:`, passedOn(printable(vm.verdict)));
   const step: NextStep =
     vm.state === 'running'

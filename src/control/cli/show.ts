@@ -4,7 +4,7 @@ import type { BalloonView, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import type { ControlClient } from '../client.js';
 import { tellNotes } from './daemon-notes.js';
-import { guestBytes, printable, STATE_STYLES, type Output } from './output.js';
+import { actualWords, guestBytes, printable, STATE_STYLES, type Output } from './output.js';
 import { formatAge, formatStat } from './stat-value.js';
 import { alignColumns, wrap } from './text.js';
 
@@ -66,7 +66,7 @@ export function renderVm(vm: VmView, output: Output): string {
     ...section('Memory', [
       vm.ramBytes === 0
         ? 'it is not known yet how much memory the guest has'
-        : `${formatSize(vm.ramBytes)} RAM, the guest has ${formatSize(guestBytes(vm))}`,
+        : `${formatSize(vm.ramBytes)} RAM, the guest has ${vm.balloon.actualUnknown ? 'an unknown part of it' : formatSize(guestBytes(vm))}`,
       ...sharedOtherwise(vm),
     ]),
     ...section('Balloon', balloonLines(vm)),
@@ -103,18 +103,20 @@ function section(label: string, lines: readonly string[]): string[] {
 
 /** A daemon of an earlier build compares nothing. */
 function balloonLines({ state, balloon }: Pick<VmView, 'state'> & { balloon: MayCompare }): string[] {
-  const { targetBytes, actualBytes, pendingBytes, refilledBytes, pinnedBytes } = balloon;
+  const { targetBytes, actualBytes, actualUnknown, pendingBytes, refilledBytes, pinnedBytes } = balloon;
   const missingBytes = targetBytes - actualBytes;
   const progress =
     state !== 'running'
       ? `the target waits for the guest driver${state === 'stopped' ? ', which held that when it stopped' : ''}`
-      : missingBytes === 0
-        ? 'reached'
-        : missingBytes > 0
-          ? `${formatSize(missingBytes)} still to come from the guest`
-          : `${formatSize(-missingBytes)} still to go back to the guest`;
+      : actualUnknown
+        ? 'the guest has yet to say what it holds'
+        : missingBytes === 0
+          ? 'reached'
+          : missingBytes > 0
+            ? `${formatSize(missingBytes)} still to come from the guest`
+            : `${formatSize(-missingBytes)} still to go back to the guest`;
   return [
-    `${formatSize(actualBytes)} of target ${formatSize(targetBytes)}: ${progress}`,
+    `${actualWords(balloon)} of target ${formatSize(targetBytes)}: ${progress}`,
     ...(pendingBytes > 0 ? [`${formatSize(pendingBytes)} given up but not yet discarded`] : []),
     ...((refilledBytes ?? 0) > 0
       ? [`${formatSize(refilledBytes ?? 0)} discarded, and on the host again`]
@@ -127,7 +129,7 @@ function balloonLines({ state, balloon }: Pick<VmView, 'state'> & { balloon: May
 
 function cacheLines(cache: BalloonView): string[] {
   return [
-    `${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`,
+    `${actualWords(cache)} of at most ${formatSize(cache.targetBytes)}`,
     `so far added ${formatSize(cache.inflatedBytesTotal)}, told as reclaimed ${formatSize(cache.deflatedBytesTotal)},`,
     `discarded ${formatSize(cache.discardedBytesTotal)}`,
   ];

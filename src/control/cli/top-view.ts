@@ -3,7 +3,7 @@ import type { PolicyState, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import type { SORT_KEYS } from './choices.js';
 import { compareNames } from './natural-order.js';
-import { guestBytes, printable, type Output } from './output.js';
+import { actualWords, guestBytes, guestWords, printable, type Output } from './output.js';
 import { alignColumns, columnsOf, count, shorten, shortenNames } from './text.js';
 
 /** The name takes what the other columns leave. */
@@ -95,15 +95,18 @@ interface Column {
   cell(vm: VmView): string;
 }
 
-const sizeColumn = (title: string, worth: number, bytes: (vm: VmView) => number | undefined): Column => ({
+const wordsColumn = (title: string, worth: number, cell: Column['cell']): Column => ({
   title,
   align: '>',
   worth,
-  cell: (vm) => {
+  cell,
+});
+
+const sizeColumn = (title: string, worth: number, bytes: (vm: VmView) => number | undefined): Column =>
+  wordsColumn(title, worth, (vm) => {
     const size = bytes(vm);
     return size === undefined ? '-' : formatSize(size);
-  },
-});
+  });
 
 const COLUMNS: readonly Column[] = [
   {
@@ -113,9 +116,9 @@ const COLUMNS: readonly Column[] = [
     cell: ({ verdict, state }) => (verdict === null ? state : `! ${state}`),
   },
   sizeColumn('RAM', 2, ({ ramBytes }) => ramBytes),
-  sizeColumn('GUEST', 6, guestBytes),
-  sizeColumn('BALLOON', 3, ({ balloon }) => balloon.actualBytes),
-  sizeColumn('CACHE', 1, ({ cache }) => cache?.actualBytes),
+  wordsColumn('GUEST', 6, guestWords),
+  wordsColumn('BALLOON', 3, ({ balloon }) => actualWords(balloon)),
+  wordsColumn('CACHE', 1, ({ cache }) => (cache === null ? '-' : actualWords(cache))),
   sizeColumn('AVAIL', 5, ({ stats }) => stats?.['VIRTIO_BALLOON_S_AVAIL']),
 ];
 

@@ -136,6 +136,24 @@ void t.test('set --wait', async (t) => {
   t.match(await failureOf(t, 1, ...set), /no VM is called "web1"/);
 });
 
+void t.test('set --wait waits for a guest that has yet to say what it holds', async (t) => {
+  const { socketPath, fleet } = await serveFleet(t);
+  const balloon = { ...vmView('web1').balloon, actualUnknown: true };
+  fleet.put(vmView('web1', { balloon }));
+  const set = ['--control', socketPath, 'set', 'web1', '--balloon', '0'];
+  t.match((await balloonctl(...set)).stdout, /, it has yet to say what it holds\n$/);
+  t.match(
+    await failureOf(t, 4, ...set, '--wait', '--timeout', '0'),
+    /the guest of web1 did not say within 0 s what its balloon holds: /,
+  );
+  let looks = 0;
+  fleet.onFind = (name) => {
+    if (++looks === 3) fleet.put(vmView(name, { orders: fleet.list()[0]?.orders ?? [] }));
+  };
+  t.match((await balloonctl(...set, '--wait')).stdout, /, reached\n$/);
+  t.ok(looks >= 3, 'not before the guest said it');
+});
+
 void t.test('set --wait before the VMM shares memory waits for the driver', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   fleet.put(vmView('web1', { state: 'connected', ramBytes: 0 }));

@@ -44,6 +44,16 @@ void t.test('page cache balloons have a column where there are any', (t) => {
   t.end();
 });
 
+void t.test(
+  'a balloon whose guest has yet to say what it holds is unknown, and no size is made of it',
+  (t) => {
+    const balloon = { ...vmView('web1').balloon, actualUnknown: true, targetBytes: 100 * MIB };
+    const lines = renderList([vmView('web1', { balloon })], plain).split('\n');
+    t.match(lines[1], /^web1 +running +4 GiB +unknown +unknown +100 MiB +3 GiB$/);
+    t.end();
+  },
+);
+
 void t.test('the list ends with what needs attention', (t) => {
   const busy = vmView('web1', { verdict: 'set num_vqs=5', inhibited: 'backup\x1b[2J' });
   const lines = renderList([vmView('calm'), busy], plain).split('\n');

@@ -39,6 +39,14 @@ void t.test('a VM at work', (t) => {
   t.end();
 });
 
+void t.test('a VM whose guest has yet to say what its balloon holds', (t) => {
+  const balloon = { ...vmView('web1').balloon, actualUnknown: true };
+  const text = renderVm(vmView('web1', { balloon }), plain);
+  t.match(text, /^Memory +4 GiB RAM, the guest has an unknown part of it$/m);
+  t.match(text, /^Balloon +unknown of target 0 B: the guest has yet to say what it holds$/m);
+  t.end();
+});
+
 void t.test('a VM with nothing to say', (t) => {
   const text = renderVm(vmView('web1', { state: 'connected', stats: null, features: [] }), plain);
   t.match(text, /connected: the guest driver has not started yet/);
