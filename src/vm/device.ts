@@ -51,6 +51,10 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   #balloon!: AnyBalloon;
   readonly #asker: StatsAsker;
   readonly #progress = new Progress();
+  /** Called when the guest says another size of its balloon. */
+  onActual: (() => void) | null = null;
+  /** The target follows the working set: it moves too often to tell of each move. */
+  #follows = false;
   #outsideReported = false;
   #resuming = false;
   #ended = false;
@@ -223,14 +227,21 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   setTarget(bytes: number, by: TargetBy): void {
     const before = this.#balloon.targetBytes;
-    if (bytes > before) this.#owner.rises();
-    if (!this.#sizesItself) this.#owner.allow('target', bytes);
-    this.#balloon.setTarget(bytes);
+    if (!this.#moveTarget(bytes)) return;
+    this.#follows = false;
     const after = this.#balloon.targetBytes;
-    if (after === before) return;
-    this.#progress.begin(after, this.#balloon.actualBytes, this.#passedBytes);
     const words = `${this.#kind.targetWords} ${formatSize(before)} -> ${formatSize(after)}, by the ${by}`;
     this.#emit('target-changed', words, { by, fromBytes: before, toBytes: after });
+  }
+
+  /** The policy has the target follow the working set of the guest; `why` is the end of a sentence. */
+  setSize(bytes: number, why: string): void {
+    const before = this.#balloon.targetBytes;
+    if (!this.#moveTarget(bytes)) return;
+    this.#follows = true;
+    const after = this.#balloon.targetBytes;
+    const words = `${this.#kind.targetWords} ${formatSize(before)} -> ${formatSize(after)}: ${why}`;
+    this.#emit('size-moved', words, { fromBytes: before, toBytes: after });
   }
 
   /** Tells the guest of a target again that it gave up on; one that it reached needs no word. */
@@ -357,7 +368,9 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   actualChanged(): void {
     const { actualBytes } = this.#balloon;
-    if (!this.#progress.move(actualBytes)) return;
+    const isThere = this.#progress.move(actualBytes);
+    this.onActual?.();
+    if (!isThere || this.#follows) return;
     this.#emit('target-reached', `the ${this.words} holds ${formatSize(actualBytes)}`, { actualBytes });
   }
 
@@ -398,6 +411,18 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   poisonActive(poisonVal: number): void {
     const kept = 'reported pages are kept: the guest relies on their poison';
     this.#emit('page-poison-active', kept, { poisonVal });
+  }
+
+  /** Returns false where the target is what it was. */
+  #moveTarget(bytes: number): boolean {
+    const before = this.#balloon.targetBytes;
+    if (bytes > before) this.#owner.rises();
+    if (!this.#sizesItself) this.#owner.allow('target', bytes);
+    this.#balloon.setTarget(bytes);
+    const after = this.#balloon.targetBytes;
+    if (after === before) return false;
+    this.#progress.begin(after, this.#balloon.actualBytes, this.#passedBytes);
+    return true;
   }
 
   get #sizesItself(): boolean {

@@ -52,6 +52,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
     },
     setPolicyTarget: () => undefined,
     setCacheLimit: () => undefined,
+    playing: () => undefined,
     force: () => Promise.resolve(),
   };
 }
