@@ -54,6 +54,7 @@ export interface SizeFacts {
   /** Beyond the memory that the guest's kernel reclaims to keep free. */
   readonly free: number;
   readonly toldFree: number;
+  readonly guessedBytes: number;
   readonly caches: number;
   /** The memory that the guest could do without, beyond some headroom; negative: it is short of so much. */
   readonly spare: number;
@@ -76,8 +77,15 @@ const WATERMARK_PART = 0.75;
 const HEADROOM = 32 * MIB;
 const SMALL_GUEST = 8 * 2 ** 30;
 
-/** `keptBytes`: the memory that the guest was seen to keep free, by reclaiming for it; 0: none was seen yet. */
-export function facts(reading: SizeReading, limits: SizeLimits, keptBytes: number): SizeFacts {
+/** The memory that a guest's kernel keeps free, in bytes. */
+export interface Kept {
+  /** As it was seen, when the guest reclaimed for it; 0: not yet. */
+  readonly keptBytes: number;
+  /** As it follows from what was not available, when something was. */
+  readonly guessedBytes: number;
+}
+
+export function facts(reading: SizeReading, limits: SizeLimits, before: Kept): SizeFacts {
   const { ramBytes: ram, statsSeconds } = reading;
   const most = wholePages(within(limits.mostTargetBytes, ram));
   const target = within(reading.targetBytes, ram);
@@ -92,7 +100,9 @@ export function facts(reading: SizeReading, limits: SizeLimits, keptBytes: numbe
   };
   const caches = Number.isNaN(told.caches) ? Math.max(0, told.available - told.free) || 0 : told.caches;
   const unavailable = Math.max(0, told.free + caches - told.available) || 0;
-  const kept = Math.max(keptBytes, unavailable * WATERMARK_PART);
+  // Where nothing is available, no more can be told by what is not.
+  const guessedBytes = told.available > 0 ? unavailable * WATERMARK_PART : before.guessedBytes;
+  const kept = Math.max(before.keptBytes, guessedBytes);
   const ownKept = Math.min(kept, FREE_KEPT * scale + WATERMARK_SHARE * Math.min(ram, WATERMARK_RAM));
   const free = Math.max(0, told.free - Math.max(0, ownKept - FREE_KEPT * scale));
   const other = Number.isNaN(told.available) ? free : told.available;
@@ -109,6 +119,7 @@ export function facts(reading: SizeReading, limits: SizeLimits, keptBytes: numbe
     coming: Math.max(0, actual - target),
     free,
     toldFree: told.free,
+    guessedBytes,
     caches,
     spare: Math.max(free, yielding) - headroomBytes(ram),
     ...counter,

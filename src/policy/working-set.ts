@@ -15,6 +15,7 @@ import {
   FREE_KEPT,
   PAGE_BYTES,
   wholePages,
+  type Kept,
   type SizeFacts,
   type SizeLimits,
   type SizeReading,
@@ -48,7 +49,7 @@ export type SizeWhy =
   | { readonly kind: 'limit' };
 
 /** The memory of the law from one step to the next. Moments are seconds of the caller's clock. */
-export interface SizeState {
+export interface SizeState extends Kept {
   readonly phase: 'rest' | 'probe' | 'grow';
   /** Of the last step; and the moment at which the phase began. */
   readonly nowSeconds: number;
@@ -59,8 +60,6 @@ export interface SizeState {
   readonly counted: number;
   readonly stalls: number;
   readonly actualBytes: number;
-  /** The memory that the guest was seen to keep free. */
-  readonly keptBytes: number;
   /** A mean of the bytes that the guest reclaims in a second, beyond those that the balloon took. */
   readonly rate: number;
   /** The highest of them since the phase or the last gift began. */
@@ -153,6 +152,7 @@ export const UNSIZED: SizeState = {
   stalls: NaN,
   actualBytes: 0,
   keptBytes: 0,
+  guessedBytes: 0,
   rate: 0,
   peakRate: 0,
   targetBytes: NaN,
@@ -179,7 +179,7 @@ export const UNSIZED: SizeState = {
 
 /** One look: the target that the guest gets next. */
 export function step(before: SizeState, reading: SizeReading, limits: SizeLimits, nowSeconds: number): Sized {
-  const seen = facts(reading, limits, before.keptBytes);
+  const seen = facts(reading, limits, before);
   const { next, toBytes, why } = decide(before, seen, nowSeconds);
   const targetBytes = held(toBytes, seen);
   const kept = targetBytes === seen.target;
@@ -229,7 +229,7 @@ function decide(before: SizeState, seen: SizeFacts, now: number): Decision {
 function look(state: SizeState, seen: SizeFacts, now: number): SizeState {
   const { statsSeconds, signal, counted, stalls, actual, target, owed, unit } = seen;
   const reached = target === state.targetBytes && (state.reached || Math.abs(owed) <= unit);
-  const moves = actual > state.actualBytes || owed <= unit || Number.isNaN(state.stuckSeconds);
+  const moves = actual > state.actualBytes + unit || owed <= unit || Number.isNaN(state.stuckSeconds);
   const phaseSeconds = state.phaseSeconds === -Infinity ? now : state.phaseSeconds;
   const followed = { ...state, reached, phaseSeconds, stuckSeconds: moves ? now : state.stuckSeconds };
   if (!seen.newerThan(state.statsSeconds)) return followed;
@@ -237,7 +237,9 @@ function look(state: SizeState, seen: SizeFacts, now: number): SizeState {
   const comparable = signal === state.signal && counted >= state.counted && seconds > 0;
   const keptBytes =
     comparable && counted - state.counted >= KEEPING * unit ? keeps(state, seen) : state.keptBytes;
-  const known = { ...followed, statsSeconds, signal, counted, stalls, actualBytes: actual, keptBytes };
+  const { guessedBytes } = seen;
+  const counts = { statsSeconds, signal, counted, stalls, actualBytes: actual };
+  const known = { ...followed, ...counts, keptBytes, guessedBytes };
   // Memory that was given and is free yet: nothing is reclaimed, whatever the guest reads.
   if (!comparable || (state.phase === 'grow' && seen.free > FREE_KEPT * seen.scale)) return known;
   const asked = signal === 'reclaim' ? Math.max(0, actual - state.actualBytes) : 0;
