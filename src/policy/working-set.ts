@@ -235,8 +235,9 @@ function look(state: SizeState, seen: SizeFacts, now: number): SizeState {
   if (!seen.newerThan(state.statsSeconds)) return followed;
   const seconds = statsSeconds - state.statsSeconds;
   const comparable = signal === state.signal && counted >= state.counted && seconds > 0;
-  const keptBytes =
-    comparable && counted - state.counted >= KEEPING * unit ? keeps(state, seen) : state.keptBytes;
+  // Memory that the guest was just given is free for another reason.
+  const keeping = comparable && counted - state.counted >= KEEPING * unit;
+  const keptBytes = keeping && now - state.gaveSeconds > ROW_SECONDS ? keeps(state, seen) : state.keptBytes;
   const { guessedBytes } = seen;
   const counts = { statsSeconds, signal, counted, stalls, actualBytes: actual };
   const known = { ...followed, ...counts, keptBytes, guessedBytes };
