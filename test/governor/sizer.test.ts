@@ -221,11 +221,15 @@ void t.test('the target of a real device follows, and its moves are told to thos
   const { served } = running;
   t.teardown(() => served.close());
   await served.device.refreshStats(2000);
-  govern(t, [served.vm]);
+  const engine = govern(t, [served.vm]);
   await eventually(
     () => served.view.balloon.actualBytes > 110 * MIB,
     () => JSON.stringify(served.view.balloon),
   );
+  // No move is under way when the device goes.
+  engine.close();
+  await driver.stopFollowing();
+  await driver.idle();
   t.ok(served.saw('size-moved').length >= 2);
   t.match(
     served.saw('size-moved')[0]?.message,
