@@ -4,7 +4,7 @@
  */
 import type { Contender, Run } from './working-sets.js';
 
-const WIDTH = 860;
+const WIDTH = 960;
 const HEIGHT = 430;
 const LEFT = 64;
 const RIGHT = 16;
@@ -14,6 +14,7 @@ const STEP_MIB = 128;
 const COLOURS: Record<Contender | 'text' | 'faint' | 'grid', string> = {
   'no balloon': '#8c959f',
   'traditional, reporting': '#d9660a',
+  'traditional, sized by the host': '#1a7f37',
   'page cache': '#2f6db5',
   text: '#24292f',
   faint: '#57606a',
@@ -42,7 +43,7 @@ export function nearLinearPlot(runs: readonly Run[]): string {
       'end',
       COLOURS.faint,
     ),
-    text(LEFT, TOP - 16, 'MiB that the host has allocated to the VM', 'start', COLOURS.faint),
+    text(LEFT, TOP - 16, 'MiB that the host has allocated to the VM, settled', 'start', COLOURS.faint),
     ...multiples(maxY).flatMap((mib) => [
       `<line x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(mib)}" y2="${y(mib)}" stroke="${COLOURS.grid}"/>`,
       text(LEFT - 8, y(mib) + 4, `${mib}`, 'end', COLOURS.faint),
@@ -53,7 +54,7 @@ export function nearLinearPlot(runs: readonly Run[]): string {
     ),
     ...runs.flatMap(({ contender, points: own }, n) => {
       const colour = COLOURS[contender];
-      const left = LEFT + n * 250;
+      const left = LEFT + (n * (WIDTH - LEFT)) / runs.length;
       // So that it shows where another lies on it.
       const width = contender === 'no balloon' ? 7 : 2.5;
       return [
@@ -64,7 +65,7 @@ export function nearLinearPlot(runs: readonly Run[]): string {
           ],
           `stroke="${colour}" stroke-width="${width}"`,
         ),
-        text(left + 32, 24, `${contender}, settled`, 'start', COLOURS.text),
+        text(left + 32, 24, contender, 'start', COLOURS.text),
         polyline(
           [
             [left, 40],

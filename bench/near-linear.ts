@@ -1,7 +1,8 @@
 /**
  * What the project exists for: the host memory of a VM against the working set of what runs in it, with a disk of four
- * times its memory read for each working set, without a balloon, with a traditional one that reports free pages, and with
- * the page cache balloon, a guest each. `--only NAME` and `--working-set MIB` measure a part anew; the rest is what is stored.
+ * times its memory read for each working set, without a balloon, with a traditional one that reports free pages, with
+ * a traditional one that the policy sizes (which finds out in a longer stream that it is one), and with the page cache balloon,
+ * a guest each. `--only NAME` and `--working-set MIB` measure a part anew; the rest is what is stored.
  * `--untuned` leaves out the settings that come with the driver, and is stored apart.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -15,7 +16,16 @@ import { measure, type Contender, type Run } from './working-sets.js';
 
 const MEMORY_MIB = 1024;
 const WORKING_SETS_MIB = [64, 128, 256, 384, 512];
-const CONTENDERS: readonly Contender[] = ['no balloon', 'traditional, reporting', 'page cache'];
+const CONTENDERS: readonly Contender[] = [
+  'no balloon',
+  'traditional, reporting',
+  'traditional, sized by the host',
+  'page cache',
+];
+/** How often the memory is read, and how often before samples are taken. */
+const STREAMS: Partial<Record<Contender, { times: number; warm: number }>> = {
+  'traditional, sized by the host': { times: 16, warm: 8 },
+};
 const PICTURE = 'docs/development/near-linear.svg';
 
 function rows({ contender, floorMib, points }: Run): Row[] {
@@ -69,13 +79,15 @@ const results = `bench/results/${name}.json`;
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
 for (const contender of CONTENDERS.filter((one) => only === undefined || one === only)) {
+  const { times, warm } = STREAMS[contender] ?? { times: 4, warm: 1 };
   for (const workingSetMib of WORKING_SETS_MIB.filter(
     (mib) => oneMib === undefined || mib === Number(oneMib),
   )) {
     const run = await measure(contender, {
       memoryMib: MEMORY_MIB,
       workingSetsMib: [workingSetMib],
-      streamMib: 4 * MEMORY_MIB,
+      streamMib: times * MEMORY_MIB,
+      warmMib: warm * MEMORY_MIB,
       module,
       tuned: !untuned,
       onSample: (_, streaming, hostMib) => {

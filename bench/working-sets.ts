@@ -10,7 +10,8 @@ import { cacheDevice, loadCacheModule } from '../test/support/lab/cache-module.j
 import { Guest } from '../test/support/lab/guest.js';
 import { median } from './table.js';
 
-export type Contender = 'no balloon' | 'traditional, reporting' | 'page cache';
+export type Contender =
+  'no balloon' | 'traditional, reporting' | 'traditional, sized by the host' | 'page cache';
 
 export interface Measured {
   readonly workingSetMib: number;
@@ -33,8 +34,9 @@ export interface Run {
 export interface RunOptions {
   readonly memoryMib: number;
   readonly workingSetsMib: readonly number[];
-  /** Read for each working set. */
+  /** Read for each working set; samples begin when so much was read. */
   readonly streamMib: number;
+  readonly warmMib: number;
   /** Path of the guest's driver. */
   readonly module: string;
   /** Whether guests have the settings that come with the driver; default true. */
@@ -61,10 +63,21 @@ path = "{folder}/vhost.sock"
 path = "{folder}/cache.sock"
 device = "cache-balloon"
 `;
+const SIZED = `
+[policy]
+mode = "auto"
+reserve = "64M"
+
+[[policy.band]]
+name = "all"
+min = "5%"
+size = "working-set"
+`;
 
 export async function measure(contender: Contender, options: RunOptions): Promise<Run> {
   const { memoryMib, workingSetsMib, streamMib } = options;
-  const daemon = await DaemonProcess.start({ config: CONFIG });
+  const sized = contender === 'traditional, sized by the host';
+  const daemon = await DaemonProcess.start({ config: CONFIG + (sized ? SIZED : '') });
   let guest: Guest | null = null;
   try {
     const diskMib = streamMib * workingSetsMib.length;
@@ -76,6 +89,7 @@ export async function measure(contender: Contender, options: RunOptions): Promis
       sockets: {
         'no balloon': [],
         'traditional, reporting': [{ path: daemon.socketPath }],
+        'traditional, sized by the host': [{ path: daemon.socketPath }],
         'page cache': [cacheDevice(join(daemon.folder, 'cache.sock'))],
       }[contender],
       extraArgs: [
@@ -86,7 +100,8 @@ export async function measure(contender: Contender, options: RunOptions): Promis
       ],
     });
     await guest.waitReady();
-    if (options.tuned !== false) await applySettings(guest);
+    // A guest that is sized by the host is one that nobody changed.
+    if (options.tuned !== false && !sized) await applySettings(guest);
     const floorMib = guest.memfdAllocatedBytes() / MIB;
     // The page cache of a disk that nobody has open is dropped.
     await guest.sh(`sleep 1000000 <${DISK} >/dev/null 2>&1 &`);
@@ -107,7 +122,7 @@ export async function measure(contender: Contender, options: RunOptions): Promis
 
 async function work(
   guest: Guest,
-  { memoryMib, streamMib, onSample }: RunOptions,
+  { warmMib, streamMib, onSample }: RunOptions,
   workingSetMib: number,
   skipMib: number,
 ): Promise<Measured> {
@@ -129,7 +144,7 @@ async function work(
     const hostMib = host(true);
     const mib = (await readMib(guest)) - before;
     if ((await guest.sh('kill -0 $(cat /dd.pid)')).code !== 0) break;
-    if (mib < memoryMib) continue;
+    if (mib < warmMib) continue;
     const ms = performance.now();
     began ??= { ms, mib };
     if (ms > began.ms) streamMibPerSecond = ((mib - began.mib) / (ms - began.ms)) * 1000;

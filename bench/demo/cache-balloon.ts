@@ -26,6 +26,7 @@ export async function tellCacheBalloon(terminal: Terminal, svgPath?: string): Pr
       memoryMib: MEMORY_MIB,
       workingSetsMib: WORKING_SETS_MIB,
       streamMib: STREAM_MIB,
+      warmMib: MEMORY_MIB,
       module,
       onSample: (workingSetMib, streaming, hostMib) =>
         terminal.progress(

@@ -29,6 +29,7 @@ export const EVENT_IDS = {
   'vm-ready': '3357a7bccfa446dbb58b4477570e0f69',
   'vm-stopped': 'be941d5153de4964b89b1e8e6d4ba109',
   'vm-disconnected': '90acea43d2f247f3857bc1243785fc63',
+  'size-moved': '4bc552988f58c60ebc96e2b7310f39c4',
   'target-changed': '1f37cb34d8964b6ba022e46dd72b1eca',
   'target-clamped': 'd0811ddefa1642cc869e57d7788de796',
   verdict: '3351d23aa2e5e7dfc63b0b65cb7f8945',

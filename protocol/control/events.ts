@@ -111,6 +111,11 @@ export const EVENTS = {
     action: null,
   },
   'vm-disconnected': { level: 'info', help: 'The VMM closed its connection.', action: null },
+  'size-moved': {
+    level: 'debug',
+    help: 'The balloon target follows the working set of the guest (`size = "working-set"`); the event says why it moved.',
+    action: null,
+  },
   'target-changed': {
     level: 'info',
     help: 'The balloon target changed; the event says who changed it, from and to how many bytes.',

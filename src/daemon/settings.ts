@@ -177,7 +177,7 @@ export function policyAfterReload(started: ConfigFile, next: ConfigFile): Policy
 }
 
 /** Keys of [[vm]] that take effect at once. */
-const VM_NOW = ['stats-interval', 'min', 'max', 'weight', 'target', 'policy', 'inhibit'] as const;
+const VM_NOW = ['stats-interval', 'min', 'max', 'weight', 'size', 'target', 'policy', 'inhibit'] as const;
 
 /** Parts of the file that take effect together. Sockets take effect one by one. */
 const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => unknown][] = [
@@ -199,9 +199,9 @@ const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => 
     },
   ],
   [
-    'vm min, max and weight',
+    'vm min, max, weight and size',
     'now',
-    ({ vm }) => vm?.map(({ match, min, max, weight }) => ({ match, min, max, weight })),
+    ({ vm }) => vm?.map(({ match, min, max, weight, size }) => ({ match, min, max, weight, size })),
   ],
   [
     'vm target, policy and inhibit',

@@ -20,6 +20,8 @@ export interface Standing {
   /** The memory that the VM shares with others. */
   readonly stockOf: (vm: GovernedVm) => Stock;
   readonly said: (name: string) => Said | undefined;
+  /** Where the size of a VM stands that follows its working set; null: it does not. */
+  readonly sized: (name: string) => string | null;
 }
 
 type Explained = PolicyDocument['vms'][number];
@@ -87,7 +89,7 @@ function nowWords(vm: GovernedVm, standing: Standing): string {
 }
 
 /** The sentence on the memory that is available in the stock of a VM. */
-function stockWords(vm: GovernedVm, { settings, stockOf }: Standing): string {
+function stockWords(vm: GovernedVm, { settings, stockOf, sized }: Standing): string {
   const stock = stockOf(vm);
   const { last, poolPageBytes, view } = stock;
   const reserve = stock.reserveBytes(settings);
@@ -102,7 +104,10 @@ function stockWords(vm: GovernedVm, { settings, stockOf }: Standing): string {
   const held = holdings(vm, stock);
   if (last.availableBytes < reserve)
     return `the policy looks for memory, idle memory first and lower bands first: ${figures} < reserve ${formatSize(reserve)}${held}`;
-  return `the policy asks this VM for nothing more, because the reserve is there: ${figures}, reserve ${formatSize(reserve)}${held}`;
+  const size = sized(vm.name);
+  const rest =
+    size === null ? 'the policy asks this VM for nothing more, because the reserve is there: ' : `${size}; `;
+  return `${rest}${figures}, reserve ${formatSize(reserve)}${held}`;
 }
 
 /** The memory that the VM does without, as the end of a sentence. */

@@ -20,6 +20,16 @@ export interface SeenVm {
 /** These of a GovernedVm are put together, or asked of the kernel, each time that they are read. */
 export type Measured = Pick<GovernedVm, 'figures' | 'ramBytes' | 'allocatedBytes'>;
 
+/** A traditional balloon whose target follows the working set of the guest. */
+export interface SizedDevice {
+  /** Asks the guest for statistics; resolves false where none came within that time. */
+  refreshStats(timeoutMs: number): Promise<boolean>;
+  /** Sets the target; `why` is the end of a sentence. */
+  setSize(balloonBytes: number, why: string): void;
+  /** Called when the guest says another size of its balloon. */
+  onActual: (() => void) | null;
+}
+
 /** A VM as the governor sees it, and the ways in which the governor moves it. */
 export interface GovernedVm {
   readonly name: string;
@@ -39,6 +49,8 @@ export interface GovernedVm {
   readonly figures: VmFigures;
   setPolicyTarget(balloonBytes: number): void;
   setCacheLimit(cacheBytes: number): void;
+  /** Its traditional balloon; undefined: it has none. */
+  playing(part: 'balloon'): SizedDevice | undefined;
   /** Holds its cgroup to these; null: to the limits before. Rejects with a sentence. */
   force(highBytes: number | null, maxBytes: number | null): Promise<void>;
 }

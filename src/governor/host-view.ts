@@ -1,9 +1,18 @@
 import type { HostPaths } from '../host/host-paths.js';
 import { HostMemory, type HostReading } from '../host/meminfo.js';
 import type { PressureTrigger } from '../host/pressure.js';
+import { GOAL_MARGIN } from '../policy/facts.js';
 import type { PolicySettings } from '../policy/settings.js';
 import type { StockView } from './stock.js';
 import { messageOf, type Troubles } from './troubles.js';
+
+/** A reading of the room is good for so long. */
+const ROOM_MS = 1000;
+
+/** Memory that can be given, less the memory that was given of it. */
+export interface Room {
+  bytes: number;
+}
 
 /** The memory of the host, or the part of it that VMs may have. */
 export class HostView implements StockView {
@@ -12,6 +21,8 @@ export class HostView implements StockView {
   readonly #usedBytes: () => number;
   #last: HostReading | null = null;
   #isPart = false;
+  #room: Room = { bytes: 0 };
+  #roomAt = -Infinity;
 
   /** `usedBytes` says how much of the host's RAM the guests take up. */
   constructor({ proc }: HostPaths, troubles: Troubles, usedBytes: () => number) {
@@ -48,6 +59,17 @@ export class HostView implements StockView {
       );
       return null;
     }
+  }
+
+  /** The memory beyond the reserve and its margin, less the memory that was given of it. It is read anew each second. */
+  room(settings: PolicySettings): Room {
+    if (performance.now() - this.#roomAt < ROOM_MS) return this.#room;
+    this.#roomAt = performance.now();
+    const host = this.look(settings);
+    if (host === null) return (this.#room = { bytes: 0 });
+    const { totalBytes, availableBytes } = host;
+    const goal = settings.config(totalBytes).reserveShare * totalBytes * (1 + GOAL_MARGIN);
+    return (this.#room = { bytes: availableBytes - goal });
   }
 
   /** Calls back when tasks of the host wait for memory. Null: that cannot be waited for, which is told. */

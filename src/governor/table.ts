@@ -3,6 +3,7 @@ import {
   LIMITABLE,
   MOVABLE,
   SELF_SIZED,
+  SIZED,
   TAKEABLE,
   UNASKABLE,
   vmTable,
@@ -60,6 +61,7 @@ export class TableReader {
     table.minBytes[row] = entitlement.minBytes;
     table.maxBytes[row] = entitlement.maxBytes;
     table.weight[row] = entitlement.weight;
+    table.flags[row] = entitlement.size === 'working-set' ? SIZED : 0;
   }
 
   /** The memory that the VM uses, by the host and by its guest, and the flags that follow from what can be read. */
@@ -69,7 +71,10 @@ export class TableReader {
     const readings = this.#readingsOf(vm);
     // The memory of a VM in a pool is charged to no memory cgroup: its VMM's cgroup tells of the host's RAM alone.
     const cgroup = pool === null ? readings.memory() : null;
+    // A balloon of memory in a pool gives huge pages only by chance, and beside a page cache balloon the guest sizes itself.
+    const sized = pool === null && cache === null && askable ? (table.flags[row] ?? 0) & SIZED : 0;
     table.flags[row] =
+      sized |
       (state === 'running' && !actualUnknown && !vm.manual ? MOVABLE : 0) |
       (inhibited === null && keptInPool(measured, settings) === null ? TAKEABLE : 0) |
       (cgroup !== null && vm.limitable ? LIMITABLE : 0) |

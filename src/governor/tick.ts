@@ -18,6 +18,7 @@ import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
 import type { PolicyMeasures } from '../ops/policy-families.js';
 import { wallNow } from '../os/clock.js';
+import { MOVABLE, SIZED, TAKEABLE, type VmTable } from '../policy/inputs.js';
 import { BandPlanner } from '../policy/plan.js';
 import type { Planner } from '../policy/planner.js';
 import type { PolicySettings } from '../policy/settings.js';
@@ -28,6 +29,7 @@ import { Actor, type Deed } from './act.js';
 import { explained, vmPolicy, type Standing } from './explain.js';
 import type { GovernedVm, SeenVm } from './governed-vm.js';
 import { HostView } from './host-view.js';
+import { Sizer, type SizedVm } from './sizer.js';
 import type { Stock } from './stock.js';
 import { Stocks } from './stocks.js';
 import { pauseAll, TableReader } from './table.js';
@@ -60,6 +62,7 @@ export class PolicyEngine {
   readonly #trace: Trace | null;
   readonly #stocks: Stocks;
   readonly #book: OrderBook;
+  readonly #sizer: Sizer;
   #timer: NodeJS.Timeout | null = null;
   #trigger: PressureTrigger | null = null;
   #tickedAt = -Infinity;
@@ -87,6 +90,7 @@ export class PolicyEngine {
     this.#reader = new TableReader(() => this.#wake(), this.#troubles);
     this.#actor = new Actor(emit, this.#troubles);
     this.#trace = traceOf(settings, this.#troubles);
+    this.#sizer = new Sizer({ now, proc: paths.proc, room: () => this.#host.room(this.#settings) });
   }
 
   /** From the next tick on; mode, interval and record must be as they were. */
@@ -110,6 +114,7 @@ export class PolicyEngine {
   close(): void {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#trigger?.close();
+    this.#sizer.close();
     this.#reader.close();
     void this.#trace?.close();
   }
@@ -128,9 +133,12 @@ export class PolicyEngine {
     }
     for (const { vm } of moved) this.#actor.release(vm);
     this.#stocks.lookAtPools(this.#settings);
-    const deeds = members.flatMap(({ stock, vms }) => this.#decide(stock, vms));
-    if (this.#settings.mode === 'auto') for (const deed of deeds) this.#actor.do(deed);
-    else this.#actor.advise(deeds);
+    const sized: SizedVm[] = [];
+    const deeds = members.flatMap(({ stock, vms }) => this.#decide(stock, vms, sized));
+    if (this.#settings.mode === 'auto') {
+      for (const deed of deeds) this.#actor.do(deed);
+      this.#sizer.follow(sized);
+    } else this.#actor.advise(deeds);
   }
 
   /** The policy of a VM, as `show` has it. */
@@ -211,6 +219,7 @@ export class PolicyEngine {
       paused: this.#book.paused,
       stockOf: ({ name, figures }) => this.#stocks.of(name, figures.pool?.pageBytes),
       said: (name) => this.#actor.said(name),
+      sized: (name) => this.#sizer.words(name),
     };
   }
 
@@ -224,13 +233,15 @@ export class PolicyEngine {
     return inRam.reduce((sum, vm) => sum + vm.allocatedBytes, 0);
   }
 
-  #decide(stock: Stock, seen: readonly SeenVm[]): Deed[] {
+  /** Adds the VMs whose balloons follow their working sets to `sized`. */
+  #decide(stock: Stock, seen: readonly SeenVm[], sized: SizedVm[]): Deed[] {
     const table = this.#reader.read(seen, this.#settings);
     const vms = seen.map(({ vm }) => vm);
     // The simulator, which reads traces, has one stock.
     if (stock === this.#stocks.ram && stock.last !== null)
       this.#trace?.write(stock.last, table, vms, this.#settings);
     if (this.#book.paused !== null) pauseAll(table);
+    sized.push(...sizedOf(vms, table));
     return stock.decide(vms, table, {
       planner: this.#planner,
       settings: this.#settings,
@@ -243,4 +254,14 @@ export class PolicyEngine {
     const { sharePools } = this.#settings;
     return sharePools ? this.#stocks.pools.flatMap((pool) => pool.state(this.#settings) ?? []) : [];
   }
+}
+
+/** The VMs whose balloons follow their working sets, where memory that they give up reaches the host. */
+function sizedOf(vms: readonly GovernedVm[], table: VmTable): SizedVm[] {
+  const all = MOVABLE | TAKEABLE | SIZED;
+  return vms.flatMap((vm, row) => {
+    const { flags, minBytes, maxBytes } = table;
+    if (((flags[row] ?? 0) & all) !== all) return [];
+    return [{ vm, minBytes: minBytes[row] ?? 0, maxBytes: maxBytes[row] ?? 0 }];
+  });
 }

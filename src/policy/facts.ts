@@ -3,12 +3,14 @@ import { at, type Columns } from './columns.js';
 import {
   MOVABLE,
   SELF_SIZED,
+  SIZED,
   UNASKABLE,
   type HostReading,
   type PolicyConfig,
   type VmTable,
 } from './inputs.js';
 import { Column, get, type PolicyState } from './state.js';
+import { headroomBytes } from './working-set-reading.js';
 
 export const PAGE_BYTES = 4096;
 /** The smallest change of a target, as a share of RAM. */
@@ -21,7 +23,7 @@ const RELIEF_SHARE = 0.2;
 const STALL_PERCENT = 5;
 const HOST_PRESSURE_PERCENT = 20;
 /** The host is filled up to a quarter more than the reserve, and gives back from another quarter on. */
-const GOAL_MARGIN = 0.25;
+export const GOAL_MARGIN = 0.25;
 const REFUND_MARGIN = 0.25;
 
 /** The facts of one tick. Its columns hold those of each VM. */
@@ -189,7 +191,7 @@ export class Facts {
     const least = this.leastTarget(row);
     if (target < least) this.overCeiling = true;
     if (target <= least) return;
-    this.#ballooned = true;
+    if (!this.has(row, SIZED)) this.#ballooned = true;
     const underFloor = target - this.mostTarget(row);
     const stalls = this.#stalls(row);
     if (!stalls && !this.#isLow(row) && underFloor < PAGE_BYTES) return;
@@ -197,7 +199,7 @@ export class Facts {
     // Nothing was taken from a VM that cannot be asked, so there is nothing to give.
     if (this.has(row, UNASKABLE)) return;
     const claims = at(vms.availableBytes, row) >= 0;
-    const shortage = claims ? HEADROOM_SHARE * at(columns.usable, row) - at(columns.spared, row) : 0;
+    const shortage = claims ? this.#leftover(row, HEADROOM_SHARE) - at(columns.spared, row) : 0;
     const relief = stalls ? RELIEF_SHARE * at(vms.ramBytes, row) : 0;
     const coming = Math.max(0, at(columns.actual, row) - target);
     const wish = Math.max(shortage, relief, underFloor) - coming;
@@ -213,7 +215,14 @@ export class Facts {
     const { vms, columns, previous } = this;
     if (get(previous, Column.rung, row) !== 0 || at(vms.stallPercent, row) < STALL_PERCENT) return false;
     const spared = at(vms.availableBytes, row) >= 0 ? at(columns.spared, row) : 0;
-    return Math.max(at(columns.untouched, row), spared) < HEADROOM_SHARE * at(columns.usable, row);
+    return Math.max(at(columns.untouched, row), spared) < this.#leftover(row, HEADROOM_SHARE);
+  }
+
+  /** The share of its memory that a guest should have left; little is enough for one whose balloon follows its working set. */
+  #leftover(row: number, share: number): number {
+    const bytes = share * at(this.columns.usable, row);
+    if (!this.has(row, SIZED)) return bytes;
+    return Math.min(bytes, (share / HEADROOM_SHARE) * headroomBytes(at(this.vms.ramBytes, row)));
   }
 
   #isLow(row: number): boolean {
@@ -221,7 +230,7 @@ export class Facts {
     return (
       get(previous, Column.rung, row) === 0 &&
       at(vms.availableBytes, row) >= 0 &&
-      at(columns.spared, row) < LOW_SHARE * at(columns.usable, row) &&
+      at(columns.spared, row) < this.#leftover(row, LOW_SHARE) &&
       at(columns.target, row) - at(columns.actual, row) <= at(columns.quantum, row)
     );
   }

@@ -2,7 +2,7 @@
 import { HOST } from './action.js';
 import { at } from './columns.js';
 import { PAGE_BYTES } from './facts.js';
-import { MOVABLE } from './inputs.js';
+import { MOVABLE, SIZED } from './inputs.js';
 import { setRung } from './force.js';
 import { share } from './share.js';
 import { Column, get } from './state.js';
@@ -75,7 +75,8 @@ export function refund(turn: Turn): void {
 function refundOf(turn: Turn, row: number): number {
   const { facts, columns } = turn;
   const { taken, given, target, quantum } = columns;
-  if (!facts.has(row, MOVABLE) || at(taken, row) > 0 || at(given, row) > 0) return 0;
+  if (!facts.has(row, MOVABLE) || facts.has(row, SIZED)) return 0;
+  if (at(taken, row) > 0 || at(given, row) > 0) return 0;
   if (get(facts.previous, Column.rung, row) > 0) return 0;
   if (turn.since(row, Column.takenSeconds) < facts.config.holdSeconds) return 0;
   const owed = at(target, row) - facts.leastTarget(row);

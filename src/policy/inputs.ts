@@ -11,6 +11,7 @@ export const FLAGS = {
   limitable: 4,
   'self-sized': 8,
   unaskable: 16,
+  sized: 32,
 } as const satisfies Record<TraceFlag, number>;
 
 /** The target may be changed; memory that the VM gives up reaches the host; its cgroup may be limited. */
@@ -20,6 +21,8 @@ export const LIMITABLE = FLAGS.limitable;
 /** The VM has a page cache balloon, by which its guest gives and takes by itself; it has no other, so it cannot be asked. */
 export const SELF_SIZED = FLAGS['self-sized'];
 export const UNASKABLE = FLAGS.unaskable;
+/** Its balloon follows the working set of its guest (working-set.ts): memory that the host has left over is not given back to it. */
+export const SIZED = FLAGS.sized;
 
 export interface HostReading {
   readonly nowSeconds: number;

@@ -5,6 +5,8 @@ import type { Band, PolicyConfig, StockKind } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
 
 type PolicyMode = 'observe' | 'auto' | 'off';
+/** Whether a balloon grows when the host needs memory, or follows the working set of its guest at all times. */
+type Size = 'on-demand' | 'working-set';
 
 const SIZE_PATTERN = '\\d+ ?[Bb]?|\\d+(\\.\\d+)? ?[KMGTkmgt]([Ii][Bb])?';
 const PERCENT_PATTERN = '0*(100(\\.0+)?|\\d{1,2}(\\.\\d+)?) ?%';
@@ -23,6 +25,7 @@ export const VM_POLICY = {
   min: Type.Optional(AMOUNT),
   max: Type.Optional(AMOUNT),
   weight: Type.Optional(Type.Number({ minimum: 0.01, maximum: 100 })),
+  size: Type.Optional(Type.Union([Type.Literal('on-demand'), Type.Literal('working-set')])),
 };
 
 const BandTable = Type.Object(
@@ -64,6 +67,7 @@ interface VmOverride {
   min?: string | undefined;
   max?: string | undefined;
   weight?: number | undefined;
+  size?: Size | undefined;
 }
 
 /** The part of the configuration file that the policy is made from. */
@@ -91,6 +95,7 @@ interface BandSettings extends Band {
   readonly min: Amount;
   readonly max: Amount;
   readonly weight: number;
+  readonly size: Size;
 }
 
 /** What a VM is entitled to. */
@@ -100,6 +105,7 @@ export interface Entitlement {
   readonly minBytes: number;
   readonly maxBytes: number;
   readonly weight: number;
+  readonly size: Size;
   /** Its floor was above its ceiling, and was lowered to it. */
   readonly contradictory: boolean;
 }
@@ -150,6 +156,7 @@ export class PolicySettings {
         min = '25%',
         max = '100%',
         weight = 1,
+        size = 'on-demand',
         kill = false,
       }: Static<typeof BandTable>) => ({
         name,
@@ -157,6 +164,7 @@ export class PolicySettings {
         min: parseAmount(min),
         max: parseAmount(max),
         weight,
+        size,
         kill,
       }),
     );
@@ -214,7 +222,7 @@ export class PolicySettings {
     const band = this.bands[index];
     if (band === undefined) throw new RangeError(`no band ${index}`);
     const own = this.#overrides.filter(({ match }) => globMatches(match, name));
-    const last = <Key extends 'min' | 'max' | 'weight'>(key: Key): VmOverride[Key] =>
+    const last = <Key extends 'min' | 'max' | 'weight' | 'size'>(key: Key): VmOverride[Key] =>
       own.filter((override) => override[key] !== undefined).at(-1)?.[key];
     const min = last('min');
     const max = last('max');
@@ -226,6 +234,7 @@ export class PolicySettings {
       minBytes: Math.min(minBytes, maxBytes),
       maxBytes,
       weight: last('weight') ?? band.weight,
+      size: last('size') ?? band.size,
       contradictory: minBytes > maxBytes,
     };
   }

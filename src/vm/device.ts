@@ -51,6 +51,10 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   #balloon!: AnyBalloon;
   readonly #asker: StatsAsker;
   readonly #progress = new Progress();
+  /** Called when the guest says another size of its balloon. */
+  onActual: (() => void) | null = null;
+  /** The target follows the working set: it moves too often to tell of each move. */
+  #follows = false;
   #outsideReported = false;
   #resuming = false;
   #ended = false;
@@ -222,15 +226,18 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   }
 
   setTarget(bytes: number, by: TargetBy): void {
-    const before = this.#balloon.targetBytes;
-    if (bytes > before) this.#owner.rises();
-    if (!this.#sizesItself) this.#owner.allow('target', bytes);
-    this.#balloon.setTarget(bytes);
-    const after = this.#balloon.targetBytes;
-    if (after === before) return;
-    this.#beginProgress();
-    const words = `${this.#kind.targetWords} ${formatSize(before)} -> ${formatSize(after)}, by the ${by}`;
-    this.#emit('target-changed', words, { by, fromBytes: before, toBytes: after });
+    const moved = this.#moveTarget(bytes);
+    if (moved === null) return;
+    this.#follows = false;
+    this.#emit('target-changed', `${moved.words}, by the ${by}`, { by, ...moved.sizes });
+  }
+
+  /** The policy has the target follow the working set of the guest; `why` is the end of a sentence. */
+  setSize(bytes: number, why: string): void {
+    const moved = this.#moveTarget(bytes);
+    if (moved === null) return;
+    this.#follows = true;
+    this.#emit('size-moved', `${moved.words}: ${why}`, moved.sizes);
   }
 
   /** Tells the guest of a target again that it gave up on; one that it is known to have reached needs no word. */
@@ -358,7 +365,9 @@ export class VmDevice implements SessionObserver, BalloonObserver {
 
   actualChanged(): void {
     const { actualBytes, actualUnknown } = this.#balloon;
-    if (actualUnknown || !this.#progress.move(actualBytes)) return;
+    const isThere = !actualUnknown && this.#progress.move(actualBytes);
+    this.onActual?.();
+    if (!isThere || this.#follows) return;
     this.#emit('target-reached', `the ${this.words} holds ${formatSize(actualBytes)}`, { actualBytes });
   }
 
@@ -399,6 +408,19 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   poisonActive(poisonVal: number): void {
     const kept = 'reported pages are kept: the guest relies on their poison';
     this.#emit('page-poison-active', kept, { poisonVal });
+  }
+
+  /** Returns what changed; null: the target is what it was. */
+  #moveTarget(bytes: number): { words: string; sizes: { fromBytes: number; toBytes: number } } | null {
+    const { targetBytes: fromBytes } = this.#balloon;
+    if (bytes > fromBytes) this.#owner.rises();
+    if (!this.#sizesItself) this.#owner.allow('target', bytes);
+    this.#balloon.setTarget(bytes);
+    const { targetBytes: toBytes } = this.#balloon;
+    if (toBytes === fromBytes) return null;
+    this.#beginProgress();
+    const words = `${this.#kind.targetWords} ${formatSize(fromBytes)} -> ${formatSize(toBytes)}`;
+    return { words, sizes: { fromBytes, toBytes } };
   }
 
   get #sizesItself(): boolean {

@@ -28,7 +28,7 @@ ${SOCKET('a.sock', 'name = "web"\n')}${SOCKET('c.sock')}[[vm]]\nmatch = "*"\nmin
   const report = JSON.parse(await daemon.ok('reload', '--json')) as ReloadReport;
   t.same(report.changes, [
     { key: 'vm', effect: 'next-connection' },
-    { key: 'vm min, max and weight', effect: 'now' },
+    { key: 'vm min, max, weight and size', effect: 'now' },
     { key: 'policy', effect: 'now' },
     { key: 'policy mode, interval, record and record-max', effect: 'restart' },
     { key: `socket ${at('a.sock')}`, effect: 'next-connection' },

@@ -11,6 +11,7 @@ const WALKS = [
   'From an order to the guest',
   'From SIGKILL to served again',
   'From pressure to a cgroup write',
+  "From a guest's statistics to the size of its VM",
 ];
 /** A name and its file, as a walk has them. */
 const PLACE = /`([\w.]+)` in `([\w./-]+)`/g;

@@ -65,6 +65,10 @@ class Guest implements GovernedVm {
     throw new Error('it has no page cache balloon');
   }
 
+  playing(): undefined {
+    return undefined;
+  }
+
   force(highBytes: number | null): Promise<void> {
     this.forced.push(highBytes);
     return Promise.resolve();

@@ -557,6 +557,7 @@ void t.test('a guest is not believed to hold what the host has', (t) => {
     },
     setPolicyTarget: () => undefined,
     setCacheLimit: () => undefined,
+    playing: () => undefined,
     force: () => Promise.resolve(),
   };
   const said: string[] = [];

@@ -53,6 +53,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
     },
     setPolicyTarget: () => undefined,
     setCacheLimit: () => undefined,
+    playing: () => undefined,
     force: () => Promise.resolve(),
   };
 }

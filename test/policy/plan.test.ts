@@ -68,3 +68,38 @@ void t.test(
     t.end();
   },
 );
+
+void t.test(
+  'a balloon that follows the working set is not deflated because the host has memory left over',
+  (t) => {
+    const guest = { band: 0, ramBytes: RAM_BYTES, wantsBytes: 400 * MIB };
+    const world = new World(10 * RAM_BYTES, [vm({ ...guest, sized: true }), vm(guest)]);
+    world.table.targetBytes.fill(500 * MIB);
+    world.table.actualBytes.fill(500 * MIB);
+    for (let second = 0; second < 300; second++) world.step();
+    t.same([...world.table.targetBytes], [500 * MIB, 0]);
+    t.end();
+  },
+);
+
+void t.test(
+  'a guest whose balloon follows its working set has little left, and is short later than others',
+  (t) => {
+    const guest = { band: 0, ramBytes: 8 * RAM_BYTES, wantsBytes: RAM_BYTES };
+    const world = new World(20 * RAM_BYTES, [vm({ ...guest, sized: true }), vm(guest)]);
+    world.table.targetBytes.fill(4 * RAM_BYTES);
+    world.table.actualBytes.fill(4 * RAM_BYTES);
+    world.table.currentBytes.fill(4 * RAM_BYTES);
+    world.state = { ...world.state, short: true };
+    world.table.availableBytes.fill(33 * MIB);
+    world.table.stallPercent.fill(30);
+    const short = (): number[] =>
+      targets(world)
+        .filter(({ reason }) => reason.cause === 'guest-short')
+        .map(({ row }) => row);
+    t.same(short(), [1]);
+    world.table.availableBytes.fill(8 * MIB);
+    t.same(short(), [0, 1]);
+    t.end();
+  },
+);

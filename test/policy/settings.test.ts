@@ -41,3 +41,23 @@ void t.test('what can be meant on no host is refused, all of it at once', (t) =>
   t.same(policyMistakes({ policy: { memory: '50%', reserve: '90%', 'record-max': '1M' } }), []);
   t.end();
 });
+
+void t.test('a balloon follows the working set where its band or the last [[vm]] says so', (t) => {
+  const settings = new PolicySettings({
+    policy: { band: [{ name: 'gold', match: ['db-*'], size: 'working-set' }, { name: 'bronze' }] },
+    vm: [
+      { match: '*-1', size: 'working-set' },
+      { match: 'db-2', size: 'on-demand' },
+      { match: '*-1', min: '10%' },
+    ],
+  });
+  const size = (name: string): string => settings.entitlement(name, GIB).size;
+  t.same(['db-0', 'db-2', 'web-0', 'web-1'].map(size), [
+    'working-set',
+    'on-demand',
+    'on-demand',
+    'working-set',
+  ]);
+  t.equal(new PolicySettings({}).entitlement('db-0', GIB).size, 'on-demand');
+  t.end();
+});

@@ -3,6 +3,7 @@ import {
   LIMITABLE,
   MOVABLE,
   SELF_SIZED,
+  SIZED,
   TAKEABLE,
   UNASKABLE,
   vmTable,
@@ -34,6 +35,8 @@ export interface WorldVm {
   readonly limitable: boolean;
   /** A page cache balloon, beside the other one or alone: its guest holds there what it can spare, unless it refuses. */
   readonly cache: 'none' | 'beside' | 'alone';
+  /** Its balloon follows the working set of its guest, by another law than the plan. */
+  readonly sized?: boolean;
 }
 
 export const CONFIG: PolicyConfig = {
@@ -69,6 +72,7 @@ export class World {
         MOVABLE |
         TAKEABLE |
         (vm.limitable ? LIMITABLE : 0) |
+        (vm.sized === true ? SIZED : 0) |
         (vm.cache === 'none' ? 0 : SELF_SIZED) |
         (vm.cache === 'alone' ? UNASKABLE : 0);
       this.table.currentBytes[row] = vm.touchedBytes;

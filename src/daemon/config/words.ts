@@ -75,6 +75,10 @@ const SHARE_WORDS = {
     text: 'The part of the memory that is shared out which the VM gets, in relation to other VMs of its band.',
     example: '1',
   },
+  size: {
+    text: 'With `on-demand` the balloon grows when the host or another VM needs memory. With `working-set` the traditional balloon follows the working set of the guest at all times, where `mode` is `auto`.',
+    example: '"working-set"',
+  },
 } as const satisfies Record<string, KeyWords>;
 
 const VM_WORDS: Words<Table<'vm'>> = {
@@ -152,6 +156,7 @@ const BAND_WORDS: Words<Band> = {
   min: { ...SHARE_WORDS.min, default: '"25%"' },
   max: { ...SHARE_WORDS.max, default: '"100%"' },
   weight: { ...SHARE_WORDS.weight, default: '1' },
+  size: { ...SHARE_WORDS.size, default: '"on-demand"' },
 };
 
 /** Tables of the file in the order of the example, each with its header. */

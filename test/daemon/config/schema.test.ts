@@ -28,7 +28,8 @@ const GOOD = [
   '[[socket]]\npath = "/x"\ndevice = "cache-balloon"\nname = "a.b:c@d+e-f"\nstats-interval = 0\ndiscard-delay = 0.05',
   '[[vm]]\nmatch = "*"\nmin = " 1.5 GiB "\nmax = "100%"\nweight = 0.01\nshared-cgroup = true\nfeatures = []',
   '[policy]\nmode = "off"\nmemory = "8191T"\nreserve = "090%"\nramp = "0.5 %"\nhold = 0\nrecord-max = "5242880"',
-  '[policy]\nband = [{ name = "a", kill = true, match = ["x", "y"] }]',
+  '[policy]\nband = [{ name = "a", kill = true, match = ["x", "y"], size = "on-demand" }]',
+  '[[vm]]\nmatch = "*"\nsize = "working-set"',
 ];
 const BAD = [
   'nothing = 1',
@@ -53,6 +54,7 @@ const BAD = [
   '[policy]\nramp = "1G"',
   '[policy]\nrecord-max = "50%"',
   '[policy]\nband = []',
+  '[[vm]]\nmatch = "x"\nsize = "small"',
   '[policy]\nmode = 1979-05-27',
   `[policy]\nband = [${Array.from({ length: 17 }, (_, n) => `{ name = "b${n}" }`).join()}]`,
 ];

@@ -1,0 +1,157 @@
+/**
+ * Has the balloons of VMs with `size = "working-set"` follow the working sets of their guests. The governor says at each tick
+ * which VMs these are. Between ticks each of them goes by itself: its guest is asked for statistics, the law of
+ * src/policy/working-set.ts says which target follows, and how soon the guest is asked again.
+ */
+import { vmmReadBytes } from '../host/vmm-io.js';
+import { step, UNSIZED, type Sized, type SizeLimits } from '../policy/working-set.js';
+import { moveWords, standingWords } from '../policy/working-set-words.js';
+import type { GovernedVm, SizedDevice, StatsFigures } from './governed-vm.js';
+import type { Room } from './host-view.js';
+
+/** A guest that runs answers within that time. */
+const ANSWER_MS = 2000;
+
+/** A VM that is sized, with its floor and ceiling. */
+export interface SizedVm {
+  readonly vm: GovernedVm;
+  readonly minBytes: number;
+  readonly maxBytes: number;
+}
+
+interface Surroundings {
+  /** Seconds of any one clock. */
+  readonly now: () => number;
+  /** The memory that the host can give now. */
+  readonly room: () => Room;
+  readonly proc: string;
+}
+
+export class Sizer {
+  readonly #around: Surroundings;
+  readonly #followed = new Map<string, Followed>();
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+  }
+
+  /** Sizes these VMs from now on, and no others. */
+  follow(all: readonly SizedVm[]): void {
+    const names = new Set(all.map(({ vm }) => vm.name));
+    for (const [name, followed] of this.#followed) {
+      if (names.has(name)) continue;
+      followed.close();
+      this.#followed.delete(name);
+    }
+    for (const sized of all) {
+      const device = sized.vm.playing('balloon');
+      const { name } = sized.vm;
+      const before = this.#followed.get(name);
+      if (before?.device === device && before?.sized.vm === sized.vm) {
+        before.sized = sized;
+        continue;
+      }
+      before?.close();
+      this.#followed.delete(name);
+      if (device !== undefined) this.#followed.set(name, new Followed(sized, device, this.#around));
+    }
+  }
+
+  /** Where the size of the VM stands, in words; null: it is not sized. */
+  words(name: string): string | null {
+    return this.#followed.get(name)?.words ?? null;
+  }
+
+  close(): void {
+    this.follow([]);
+  }
+}
+
+class Followed {
+  sized: SizedVm;
+  readonly device: SizedDevice;
+  readonly #around: Surroundings;
+  #last: Pick<Sized, 'state' | 'why'> = { state: UNSIZED, why: { kind: 'waits' } };
+  #timer: NodeJS.Timeout | null = null;
+  #closed = false;
+  /** The statistics that the law saw last, and their moment by its clock. */
+  #received: StatsFigures['receivedAt'] | null = null;
+  #statsSeconds = NaN;
+
+  constructor(sized: SizedVm, device: SizedDevice, around: Surroundings) {
+    this.sized = sized;
+    this.device = device;
+    this.#around = around;
+    device.onActual = () => this.#tookItself();
+    void this.#ask();
+  }
+
+  get words(): string {
+    const { ramBytes, figures } = this.sized.vm;
+    const { state, why } = this.#last;
+    return standingWords(state, why, ramBytes - figures.actualBytes, this.#around.now());
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.device.onActual = null;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+  }
+
+  async #ask(): Promise<void> {
+    await this.device.refreshStats(ANSWER_MS);
+    if (this.#closed) return;
+    const againSeconds = this.#look();
+    this.#timer = setTimeout(() => void this.#ask(), againSeconds * 1000).unref();
+  }
+
+  /** The guest says another size of its balloon: where it took pages by itself, it needs more at once. */
+  #tookItself(): void {
+    const { state } = this.#last;
+    if (state.reached && this.sized.vm.figures.actualBytes < state.targetBytes) this.#look();
+  }
+
+  /** Does one step of the law; returns the seconds until the next one. */
+  #look(): number {
+    const { vm } = this.sized;
+    const { now, room: roomNow } = this.#around;
+    const at = now();
+    const { targetBytes: before, actualBytes, stats } = vm.figures;
+    const sizes = { ramBytes: vm.ramBytes, targetBytes: before, actualBytes };
+    const reading = { ...sizes, ...this.#claims(stats, at) };
+    const room = roomNow();
+    const sized = step(this.#last.state, reading, this.#limits(room.bytes), at);
+    this.#last = sized;
+    room.bytes -= Math.max(0, before - sized.targetBytes);
+    if (sized.targetBytes !== before) this.device.setSize(sized.targetBytes, moveWords(sized.why));
+    return sized.againSeconds;
+  }
+
+  #limits(roomBytes: number): SizeLimits {
+    const { vm, minBytes, maxBytes } = this.sized;
+    return {
+      leastTargetBytes: vm.ramBytes - maxBytes,
+      mostTargetBytes: vm.ramBytes - minBytes,
+      roomBytes,
+    };
+  }
+
+  #claims(stats: StatsFigures | null, at: number) {
+    if (stats === null) this.#statsSeconds = NaN;
+    else if (stats.receivedAt !== this.#received) this.#statsSeconds = at - stats.ageSeconds;
+    this.#received = stats?.receivedAt ?? null;
+    const value = (name: string): number => stats?.values.get(`VIRTIO_BALLOON_S_${name}`) ?? NaN;
+    const reclaimedBytes = value('ASYNC_RECLAIM') + value('DIRECT_RECLAIM');
+    return {
+      statsSeconds: this.#statsSeconds,
+      freeBytes: value('MEMFREE'),
+      availableBytes: value('AVAIL'),
+      cacheBytes: value('CACHES'),
+      reclaimedBytes,
+      majorFaults: value('MAJFLT'),
+      stalls: (stats?.values.get('VIRTIO_BALLOON_S_OOM_KILL') ?? 0) + value('ALLOC_STALL'),
+      // Guests that tell of reclaim need no other signal.
+      readBytes: Number.isNaN(reclaimedBytes) ? vmmReadBytes(this.sized.vm.pid, this.#around.proc) : NaN,
+    };
+  }
+}

@@ -1,0 +1,66 @@
+/** The law of working-set.ts in words. */
+import { formatSize } from '../../protocol/control/size.js';
+import type { Need, SizeState, SizeWhy } from './working-set.js';
+import type { Signal } from './working-set-reading.js';
+
+const NEEDS: Readonly<Record<Need, string>> = {
+  short: 'its guest has little memory available',
+  took: 'its guest took memory out of the balloon by itself',
+  stalled: 'its guest waited for memory',
+  reads: 'its guest goes on reclaiming page cache',
+};
+
+/** The signals that stand in for the memory that the guest reclaims, in a sentence about the missing one. */
+const INSTEAD: Readonly<Record<Signal, string | null>> = {
+  reclaim: null,
+  reads: 'the reads of its VMM stand in for it',
+  faults: 'its major faults stand in for it',
+  none: 'its page cache is left to it',
+};
+
+/** Why the target moved, as the end of a sentence. */
+export function moveWords(why: SizeWhy): string {
+  switch (why.kind) {
+    case 'took-free':
+      return 'this memory was free in its guest';
+    case 'probes':
+      return `its guest has page cache, of which ${formatSize(why.bytes)} are taken to see whether they are read again`;
+    case 'hurt':
+      return `its guest needs the page cache: a step of ${formatSize(why.bytes)} brought ${formatSize(why.broughtBytes)} of reading`;
+    case 'gave':
+      return NEEDS[why.need];
+    case 'unanswered':
+      return 'its guest sends no statistics any more, so the last step is given back';
+    case 'refused':
+      return `its guest does not give up ${formatSize(why.bytes)} more`;
+    case 'blind':
+      return 'its guest does not say how much of its memory is free, so the last step is given back';
+    case 'limit':
+      return 'its min or max says so';
+    case 'stream':
+    case 'fits':
+    case 'settled':
+    case 'waits':
+      return 'it follows its working set';
+  }
+}
+
+/** Where the size of a VM stands: `sizeBytes` of memory are the guest's. */
+export function standingWords(state: SizeState, why: SizeWhy, sizeBytes: number, nowSeconds: number): string {
+  const size = formatSize(sizeBytes);
+  if (why.kind === 'blind')
+    return `its size stays at ${size}, because its guest does not say how much of its memory is free`;
+  const where = { rest: 'at its working set', probe: 'near its working set', grow: 'below its working set' };
+  const { probedSeconds, probedBytes, broughtBytes, streamRate, streamUntil } = state;
+  const seconds = Math.max(0, Math.round(nowSeconds - probedSeconds));
+  const parts = [
+    `${where[state.phase]}: ${size}`,
+    Number.isNaN(probedSeconds)
+      ? ''
+      : `probed ${seconds} s ago, a step of ${formatSize(probedBytes)} brought ${formatSize(broughtBytes)} of reading`,
+    nowSeconds < streamUntil ? `beside a stream of ${formatSize(streamRate)} a second` : '',
+  ];
+  const instead = INSTEAD[state.signal];
+  const missing = instead === null ? '' : `; its guest does not tell of reclaim, so ${instead}`;
+  return parts.filter((part) => part !== '').join(', ') + missing;
+}

@@ -1,0 +1,178 @@
+// A guest in miniature whose balloon follows the law of src/policy/working-set.ts: it has anonymous memory, page cache that is read
+// over and over, and page cache that is read once; it reclaims the latter first, as the kernel does.
+import {
+  step,
+  UNSIZED,
+  type Sized,
+  type SizeLimits,
+  type SizeReading,
+  type SizeState,
+} from '../../src/policy/working-set.js';
+import { MIB } from './world.js';
+
+export interface SizedGuestOptions {
+  readonly ramMib?: number;
+  readonly anonymousMib?: number;
+  /** Read over and over, at that speed where it is in the page cache. */
+  readonly rereadMib?: number;
+  readonly loopMibPerSecond?: number;
+  readonly streamMibPerSecond?: number;
+  readonly minMib?: number;
+  readonly maxMib?: number;
+  readonly roomMib?: number;
+  /** The kernel reclaims when less than the first is free, until the second is. */
+  readonly watermarksMib?: readonly [low: number, high: number];
+  /** The tags that it sends; the others are NaN. */
+  readonly tells?: (reading: SizeReading) => Partial<SizeReading>;
+}
+
+const KERNEL_MIB = 88;
+const BALLOON_MIB_PER_SECOND = 400;
+const GROWTH_MIB_PER_SECOND = 300;
+const TICK = 0.125;
+
+/** All sizes are MiB. */
+export class SizedGuest {
+  wants: number;
+  reread: number;
+  stream: number;
+  anonymous = 0;
+  hot = 0;
+  cold = 0;
+  actual = 0;
+  target = 0;
+  reclaimed = 0;
+  read = 0;
+  stalls = 0;
+  oomKills = 0;
+  now = 100;
+  /** Sends no statistics, as a guest that is paused. */
+  silent = false;
+  state: SizeState = UNSIZED;
+  /** Every look. */
+  readonly looks: (Sized & { readonly now: number })[] = [];
+  readonly #options: SizedGuestOptions;
+  readonly #ram: number;
+  #stats: SizeReading | null = null;
+  #lookAt = 0;
+  readonly #low: number;
+  readonly #high: number;
+
+  constructor(options: SizedGuestOptions = {}) {
+    this.#options = options;
+    this.#ram = options.ramMib ?? 1024;
+    [this.#low, this.#high] = options.watermarksMib ?? [6, 10];
+    this.wants = options.anonymousMib ?? 0;
+    this.reread = options.rereadMib ?? 0;
+    this.stream = options.streamMibPerSecond ?? 0;
+  }
+
+  get size(): number {
+    return this.#ram - this.actual;
+  }
+
+  get free(): number {
+    return this.#ram - this.actual - KERNEL_MIB - this.anonymous - this.hot - this.cold;
+  }
+
+  get limits(): SizeLimits {
+    const { minMib = 0, maxMib = this.#ram, roomMib = Infinity } = this.#options;
+    return {
+      leastTargetBytes: (this.#ram - maxMib) * MIB,
+      mostTargetBytes: (this.#ram - minMib) * MIB,
+      roomBytes: roomMib * MIB,
+    };
+  }
+
+  run(seconds: number): this {
+    const end = this.now + seconds;
+    while (this.now < end) {
+      this.now += TICK;
+      if (!this.silent) this.#live();
+      const tookItself = this.state.reached && this.actual * MIB < this.state.targetBytes;
+      if (this.now >= this.#lookAt || tookItself) this.look();
+    }
+    return this;
+  }
+
+  /** The governor's part. */
+  look(): Sized {
+    if (!this.silent) this.#stats = this.#reading();
+    const told = this.#stats ?? { ...this.#reading(), statsSeconds: NaN };
+    const reading = { ...told, targetBytes: this.target * MIB, actualBytes: this.actual * MIB };
+    const sized = step(this.state, reading, this.limits, this.now);
+    this.state = sized.state;
+    this.target = sized.targetBytes / MIB;
+    this.#lookAt = this.now + sized.againSeconds;
+    this.looks.push({ ...sized, now: this.now });
+    return sized;
+  }
+
+  count(kind: Sized['why']['kind']): number {
+    return this.looks.filter(({ why }) => why.kind === kind).length;
+  }
+
+  #reading(): SizeReading {
+    const caches = this.hot + this.cold;
+    const full: SizeReading = {
+      ramBytes: this.#ram * MIB,
+      targetBytes: this.target * MIB,
+      actualBytes: this.actual * MIB,
+      statsSeconds: this.now,
+      freeBytes: this.free * MIB,
+      availableBytes: Math.max(0, this.free - this.#high + caches - Math.min(caches / 2, this.#low)) * MIB,
+      cacheBytes: caches * MIB,
+      reclaimedBytes: this.reclaimed * MIB,
+      majorFaults: NaN,
+      stalls: this.stalls,
+      readBytes: this.read * MIB,
+    };
+    return { ...full, readBytes: NaN, ...this.#options.tells?.(full) };
+  }
+
+  #live(): void {
+    const moved = BALLOON_MIB_PER_SECOND * TICK;
+    if (this.target > this.actual) this.actual += this.#take(Math.min(moved, this.target - this.actual));
+    else this.actual -= Math.min(moved, this.actual - this.target);
+    const grown = Math.min(GROWTH_MIB_PER_SECOND * TICK, this.wants - this.anonymous);
+    if (grown < 0) this.anonymous = this.wants;
+    else this.anonymous += this.#take(grown) + this.#deflateOnOom(grown);
+    const streamed = this.#take(this.stream * TICK);
+    this.cold += streamed;
+    this.cold += Math.max(0, this.hot - this.reread);
+    this.hot = Math.min(this.hot, this.reread);
+    const missing = this.reread - this.hot;
+    const loop = (this.#options.loopMibPerSecond ?? 400) * TICK;
+    const misses = this.reread === 0 ? 0 : Math.min(missing, loop * (missing / this.reread));
+    const again = this.#take(misses);
+    this.hot += again;
+    this.read += streamed + again;
+  }
+
+  #failed = 0;
+
+  /** Allocates: kswapd reclaims up to the high watermark where less than the low one is free. Returns the part that it got. */
+  #take(mib: number): number {
+    const lacks = mib - (this.free - this.#low);
+    if (lacks > 0) {
+      const cold = Math.min(this.cold, lacks + this.#high - this.#low);
+      this.cold -= cold;
+      const hot = Math.min(this.hot, Math.max(0, lacks - cold));
+      this.hot -= hot;
+      this.reclaimed += cold + hot;
+      if (cold + hot < lacks) this.stalls++;
+    }
+    const got = Math.max(0, Math.min(mib, this.free - 1));
+    this.#failed = mib - got;
+    return got;
+  }
+
+  /** The driver gives pages out of the balloon before the OOM killer ends a program. */
+  #deflateOnOom(mib: number): number {
+    if (this.#failed <= 0) return 0;
+    const taken = Math.min(this.#failed, this.actual);
+    this.actual -= taken;
+    if (taken < Math.min(mib, this.#failed)) this.oomKills++;
+    return taken;
+  }
+}

@@ -1,0 +1,218 @@
+import t from 'tap';
+import { SizedGuest, type SizedGuestOptions } from './sized-guest.js';
+import { MIB } from './world.js';
+
+interface Scripted {
+  readonly options: SizedGuestOptions;
+  /** The guest settles at that size in MiB, give or take. */
+  readonly settles: number;
+  readonly within: number;
+}
+
+const SCRIPTED: Readonly<Record<string, Scripted>> = {
+  'anonymous memory alone': { options: { anonymousMib: 256 }, settles: 88 + 256, within: 70 },
+  'anonymous memory beside a cold stream': {
+    options: { anonymousMib: 256, streamMibPerSecond: 128 },
+    settles: 88 + 256,
+    within: 70,
+  },
+  'page cache that is read over and over': { options: { rereadMib: 256 }, settles: 88 + 256, within: 70 },
+  'a small set in the page cache': { options: { rereadMib: 64 }, settles: 88 + 64, within: 70 },
+  'both at once': { options: { anonymousMib: 128, rereadMib: 128 }, settles: 88 + 256, within: 70 },
+  'a kernel that keeps much free for transparent huge pages': {
+    options: { rereadMib: 256, watermarksMib: [62, 75] },
+    settles: 88 + 256 + 75,
+    within: 70,
+  },
+  'Linux 6.1, which tells of no reclaim, with what its VMM read': {
+    options: { rereadMib: 256, tells: ({ readBytes }) => ({ reclaimedBytes: NaN, readBytes }) },
+    settles: 88 + 256,
+    within: 70,
+  },
+};
+
+for (const [name, { options, settles, within }] of Object.entries(SCRIPTED)) {
+  void t.test(`${name}: the balloon leaves the working set`, (t) => {
+    const guest = new SizedGuest(options).run(180);
+    t.equal(guest.oomKills, 0);
+    const sizes = sizesOf(guest, 30);
+    t.ok(
+      sizes.every((size) => Math.abs(size - settles) <= within),
+      `sizes of 30 s are ${Math.min(...sizes)} to ${Math.max(...sizes)} MiB of ${settles}`,
+    );
+    t.end();
+  });
+}
+
+function sizesOf(guest: SizedGuest, seconds: number): number[] {
+  const sizes: number[] = [];
+  for (let second = 0; second < seconds; second++) sizes.push(guest.run(1).size);
+  return sizes;
+}
+
+void t.test('a working set in the page cache is probed ever less often, and read again a little', (t) => {
+  const guest = new SizedGuest({ rereadMib: 256 }).run(180);
+  const hurtsBefore = guest.count('hurt');
+  t.ok(hurtsBefore > 0, 'a probe that takes of the working set hurts');
+  const readBefore = guest.read;
+  guest.run(240);
+  t.ok(guest.count('hurt') - hurtsBefore <= 5, 'once a minute at most');
+  t.ok(guest.read - readBefore < 0.02 * 240 * 400, 'at most a fiftieth is read again');
+  t.equal(guest.count('stream'), 0, 'it is taken for no stream');
+  t.end();
+});
+
+void t.test('a step that hurts is given back with some more, and the cache is left alone', (t) => {
+  const guest = new SizedGuest({ rereadMib: 256 });
+  while (guest.count('hurt') === 0 && guest.now < 400) guest.run(0.5);
+  const [before, hurt] = guest.looks.slice(-2);
+  t.equal(hurt?.why.kind, 'hurt');
+  const step = hurt?.why.kind === 'hurt' ? hurt.why.bytes : NaN;
+  t.equal((before?.targetBytes ?? NaN) - (hurt?.targetBytes ?? NaN), step + 16 * MIB);
+  const { now } = guest;
+  while (guest.now < now + 9) guest.run(0.5);
+  t.notOk(
+    guest.looks.some((look) => look.now > now && look.why.kind === 'probes'),
+    'none for 9 s',
+  );
+  t.end();
+});
+
+void t.test('a working set that shrinks is followed down, and one that grows is followed up', (t) => {
+  const guest = new SizedGuest({ rereadMib: 384 }).run(240);
+  t.ok(guest.size > 384 + 60, `${guest.size} MiB hold 384`);
+  guest.reread = 96;
+  guest.run(120);
+  t.ok(guest.size < 96 + 88 + 80, `${guest.size} MiB for 96`);
+  guest.reread = 384;
+  guest.run(90);
+  t.ok(guest.hot > 345, `${guest.hot} of 384 MiB are in the page cache again`);
+  t.end();
+});
+
+void t.test('a cold stream gets all memory once, is known by its rate, and is then squeezed', (t) => {
+  const guest = new SizedGuest({ streamMibPerSecond: 128 });
+  guest.stream = 0;
+  guest.run(60);
+  const small = guest.size;
+  guest.stream = 128;
+  guest.run(45);
+  t.equal(guest.count('stream'), 1);
+  guest.run(30);
+  t.ok(guest.size < small + 60, `${guest.size} MiB, and ${small} without the stream`);
+  guest.run(60);
+  t.ok(guest.count('stream') <= 2, 'known for a while: not explored again at once');
+  t.end();
+});
+
+void t.test('a guest that grows gets memory at once, twice as much each time, and ends no program', (t) => {
+  const guest = new SizedGuest({ anonymousMib: 64 }).run(60);
+  const looks = guest.looks.length;
+  guest.wants = 576;
+  guest.run(10);
+  t.equal(guest.oomKills, 0);
+  t.equal(Math.round(guest.anonymous), 576);
+  const gifts = guest.looks.slice(looks).flatMap(({ why }) => (why.kind === 'gave' ? [why] : []));
+  t.ok(gifts.length >= 2 && gifts.length <= 8, `${gifts.length} gifts`);
+  t.ok(gifts.every(({ bytes }, n) => n === 0 || bytes >= (gifts[n - 1]?.bytes ?? 0) || bytes >= 128 * MIB));
+  t.end();
+});
+
+void t.test('pages that the guest took out of the balloon by itself stay with it', (t) => {
+  const guest = new SizedGuest({ anonymousMib: 128 }).run(60);
+  guest.actual -= 24;
+  guest.anonymous += 24;
+  guest.wants += 24;
+  const { why, targetBytes } = guest.look();
+  t.match(why, { kind: 'gave', need: 'took' });
+  t.equal(Math.round(targetBytes / MIB), Math.round(guest.actual - 32));
+  t.end();
+});
+
+void t.test('a probe that is not answered is given back', (t) => {
+  const guest = new SizedGuest({ rereadMib: 256 });
+  while (guest.state.phase !== 'probe' && guest.now < 300) guest.run(0.125);
+  const { targetBytes } = guest.state;
+  const { stepBytes } = guest.state;
+  guest.silent = true;
+  guest.run(20);
+  t.equal(guest.count('unanswered'), 1);
+  t.equal(guest.state.targetBytes, targetBytes - stepBytes);
+  guest.run(600);
+  t.equal(guest.state.targetBytes, targetBytes - stepBytes, 'nothing is asked of a guest that says nothing');
+  guest.silent = false;
+  guest.run(240);
+  t.ok(guest.size < 88 + 256 + 60, 'it goes on where it was');
+  t.end();
+});
+
+void t.test('a clock that steps back begins anew, with the step of the probe given back', (t) => {
+  const guest = new SizedGuest({ rereadMib: 256 });
+  while (guest.state.phase !== 'probe' && guest.now < 300) guest.run(0.125);
+  const { targetBytes, stepBytes } = guest.state;
+  guest.now -= 50;
+  const { why } = guest.look();
+  t.same(why, { kind: 'unanswered', bytes: stepBytes });
+  t.equal(guest.state.targetBytes, targetBytes - stepBytes);
+  guest.run(240);
+  t.ok(guest.size < 88 + 256 + 60);
+  t.end();
+});
+
+void t.test('without a signal of pages that are read again, only free memory is taken', (t) => {
+  const tells = () => ({ reclaimedBytes: NaN, cacheBytes: NaN });
+  const guest = new SizedGuest({ anonymousMib: 64, rereadMib: 256, tells }).run(120);
+  t.equal(guest.count('probes'), 0);
+  t.ok(guest.hot > 255, 'the page cache is left');
+  t.ok(guest.size < 88 + 64 + 256 + 40, `${guest.size} MiB`);
+  t.end();
+});
+
+void t.test('a guest that does not say what is free is left alone', (t) => {
+  const guest = new SizedGuest({ tells: () => ({ freeBytes: NaN }) }).run(120);
+  t.equal(guest.target, 0);
+  t.ok(guest.looks.every(({ why }) => why.kind === 'blind'));
+  t.end();
+});
+
+void t.test(
+  'a guest that says it has nothing gets its ceiling, and one that says it has all keeps its floor',
+  (t) => {
+    const liar = (bytes: number) => () => ({ freeBytes: bytes, availableBytes: bytes, cacheBytes: bytes });
+    const poor = new SizedGuest({ tells: liar(0), minMib: 128, maxMib: 512 }).run(120);
+    t.equal(Math.round(poor.size), 512);
+    const rich = new SizedGuest({ tells: liar(2 ** 60), minMib: 128, maxMib: 512 }).run(120);
+    t.equal(Math.round(rich.size), 128);
+    t.end();
+  },
+);
+
+void t.test('a guest that gives no more is asked for no more than it gave', (t) => {
+  const guest = new SizedGuest({
+    anonymousMib: 256,
+    tells: ({ freeBytes }) => ({ freeBytes: freeBytes + 80 * MIB }),
+  });
+  guest.run(120);
+  t.ok(guest.count('refused') > 0);
+  t.equal(guest.oomKills, 0);
+  t.end();
+});
+
+void t.test('the host gives no memory that it has not got', (t) => {
+  const guest = new SizedGuest({ anonymousMib: 64, roomMib: 0 }).run(60);
+  const { target } = guest;
+  guest.stream = 128;
+  guest.run(60);
+  t.equal(guest.count('gave'), 0);
+  t.equal(guest.count('stream'), 0, 'that says nothing of the guest');
+  t.ok(guest.target >= target);
+  t.end();
+});
+
+void t.test('at rest, statistics are asked for ever less often', (t) => {
+  const guest = new SizedGuest({ anonymousMib: 256 }).run(600);
+  const { length } = guest.looks;
+  guest.run(600);
+  t.ok(guest.looks.length - length <= 25, `${guest.looks.length - length} looks in ten minutes`);
+  t.end();
+});
