@@ -116,10 +116,10 @@ const GUEST: Record<StatName, readonly [name: string, type: VmFamily['type']]> =
   VIRTIO_BALLOON_S_HTLB_PGFAIL: ['hugetlb_failures_total', 'counter'],
   VIRTIO_BALLOON_S_OOM_KILL: ['oom_kills_total', 'counter'],
   VIRTIO_BALLOON_S_ALLOC_STALL: ['allocation_stalls_total', 'counter'],
-  VIRTIO_BALLOON_S_ASYNC_SCAN: ['async_scanned_pages_total', 'counter'],
-  VIRTIO_BALLOON_S_DIRECT_SCAN: ['direct_scanned_pages_total', 'counter'],
-  VIRTIO_BALLOON_S_ASYNC_RECLAIM: ['async_reclaimed_pages_total', 'counter'],
-  VIRTIO_BALLOON_S_DIRECT_RECLAIM: ['direct_reclaimed_pages_total', 'counter'],
+  VIRTIO_BALLOON_S_ASYNC_SCAN: ['async_scanned_bytes_total', 'counter'],
+  VIRTIO_BALLOON_S_DIRECT_SCAN: ['direct_scanned_bytes_total', 'counter'],
+  VIRTIO_BALLOON_S_ASYNC_RECLAIM: ['async_reclaimed_bytes_total', 'counter'],
+  VIRTIO_BALLOON_S_DIRECT_RECLAIM: ['direct_reclaimed_bytes_total', 'counter'],
 };
 
 function guestRows(): VmFamily[] {

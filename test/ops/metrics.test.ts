@@ -3,6 +3,8 @@ import t from 'tap';
 import { byField } from '../../protocol/control/limits.js';
 import type { VmView } from '../../protocol/control/schema.js';
 import { Metrics, type MeteredVm } from '../../src/ops/metrics.js';
+import { VM_FAMILIES } from '../../src/ops/vm-families.js';
+import { formatStat } from '../../src/control/cli/stat-value.js';
 import { VmMeters } from '../../src/ops/vm-meters.js';
 import { GIB, vmView } from '../support/fleet.js';
 import { parseMetrics, type MetricSample } from '../support/metric-samples.js';
@@ -193,4 +195,12 @@ void t.test('docs/metrics.md lists every family there is, and no other', async (
   );
   t.same(listed.toSorted(), families.toSorted());
   t.equal(new Set(families).size, families.length, 'each once');
+});
+
+void t.test('a statistic is a size in metrics where it is one in show', (t) => {
+  for (const { name, help } of VM_FAMILIES) {
+    const [stat] = /^VIRTIO_BALLOON_S_\w+/.exec(help) ?? [];
+    if (stat !== undefined) t.equal(/_bytes(_total)?$/.test(name), formatStat(stat, 4096) === '4 KiB', stat);
+  }
+  t.end();
 });
