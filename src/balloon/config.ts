@@ -49,8 +49,11 @@ export class BalloonConfig {
     const bytes = new Uint8Array(lenBytes);
     if (offset < CONFIG_BYTES) {
       const { buffer, byteOffset } = this.#view;
-      const space = new Uint8Array(buffer, byteOffset, CONFIG_BYTES).slice();
-      new DataView(space.buffer).setUint32(CONFIG_NUM_PAGES, this.numPages + morePages, true);
+      let space = new Uint8Array(buffer, byteOffset, CONFIG_BYTES);
+      if (morePages > 0) {
+        space = space.slice();
+        new DataView(space.buffer).setUint32(CONFIG_NUM_PAGES, this.numPages + morePages, true);
+      }
       bytes.set(space.subarray(offset, offset + lenBytes));
     }
     return bytes;
@@ -62,12 +65,13 @@ export class BalloonConfig {
    */
   write(offset: number, bytes: Uint8Array): boolean {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const [tells] = [CONFIG_ACTUAL, CONFIG_POISON_VAL].map((field) => {
+    const take = (field: number): boolean => {
       const whole = offset <= field && field + 4 <= offset + bytes.length;
       if (whole) this.#view.setUint32(field, view.getUint32(field - offset, true), true);
       return whole;
-    });
-    return tells === true;
+    };
+    take(CONFIG_POISON_VAL);
+    return take(CONFIG_ACTUAL);
   }
 
   get #view(): DataView<ArrayBuffer> {
