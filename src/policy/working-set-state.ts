@@ -60,6 +60,7 @@ export interface SizeState extends Kept {
   /** The step that the probe took, what was counted before it, and how many probes in a row hurt nothing. */
   readonly stepBytes: number;
   readonly countedBefore: number;
+  readonly probeRate: number;
   readonly swappedBefore: number;
   readonly row: number;
   /** How many probes hurt. */
@@ -126,6 +127,7 @@ export const UNSIZED: SizeState = {
   stuckSeconds: NaN,
   stepBytes: 0,
   countedBefore: 0,
+  probeRate: 0,
   swappedBefore: 0,
   row: 0,
   hurts: 0,

@@ -7,7 +7,7 @@ import { begin, STREAM_SECONDS, type SizeState } from './working-set-state.js';
 /** A stream is itself as far as its rate is no more than a quarter higher. */
 const MARGIN = 1.25;
 /** It is squeezed too far where it comes at less than this part of its rate. */
-const SLOW_SHARE = 0.7;
+const SLOW_SHARE = 0.5;
 /** It goes on as long as the guest reclaims at this part of its rate; when it has ended, it is known for some seconds more. */
 const LIVE_SHARE = 0.25;
 const ENDED_SECONDS = 30;
@@ -30,9 +30,9 @@ export function streamMost(state: SizeState, now: number): number {
   return streamRate(state, now) * MARGIN;
 }
 
-/** The bytes that the stream which is known has reclaimed in so many seconds, unless it is slower than it was. */
+/** The bytes that the stream which is known has reclaimed in so many seconds of a probe, unless it is slower than before. */
 export function streamLeast(state: SizeState, seconds: number): number {
-  return seconds * state.streamRate * SLOW_SHARE;
+  return seconds * Math.min(state.streamRate, state.probeRate) * SLOW_SHARE;
 }
 
 /** The rate beyond which something else than the stream certainly goes on. */

@@ -237,8 +237,17 @@ function judge(state: SizeState, seen: SizeFacts, now: number): Decision {
     // The mean has what the probe brought, which says nothing of the time after it.
     const after = { ...begin(probed, 'rest', now), hurtAtBytes: target, rate: streamRate(state, now) };
     const next = { ...leave(after, now), gives: 0, gaveSeconds: now, hurts: state.hurts + 1 };
-    const toBytes = target - state.stepBytes - SLACK * scale;
-    return { next, toBytes, why: { kind: 'hurt', bytes: state.stepBytes, broughtBytes } };
+    // A stream comes at another rate for many reasons, so little is made of it.
+    const slack = seen.isBeside ? LEAST_MOVE : SLACK;
+    const left = seen.isBeside
+      ? { leaveUntil: now + LEAVE_SECONDS.first, leaveSeconds: state.leaveSeconds }
+      : {};
+    const toBytes = target - state.stepBytes - slack * scale;
+    return {
+      next: { ...next, ...left },
+      toBytes,
+      why: { kind: 'hurt', bytes: state.stepBytes, broughtBytes },
+    };
   }
   if (seconds < PROBE_SECONDS) return { next: state, toBytes: target, why: WAITS };
   if (seen.owed > seen.unit) return stuck(state, seen, now);
@@ -326,6 +335,7 @@ function squeeze(state: SizeState, seen: SizeFacts, now: number): Decision {
     ...begin(state, 'probe', now),
     stepBytes: bytes,
     countedBefore: state.counted,
+    probeRate: state.rate,
     swappedBefore: state.swapped,
   };
   return { next, toBytes: target + bytes, why: { kind: 'probes', bytes } };
