@@ -1,6 +1,7 @@
 /**
- * How fast a guest touches memory anew: what the page cache balloon holds and the host has taken, against what the same
- * guest never touched, so that the host has not given it either. Every run boots a guest; the two take turns.
+ * How fast a guest touches memory anew: what the page cache balloon holds, or a traditional balloon that follows the working
+ * set of the guest, and the host has taken, against what the same guest never touched, so that the host has not given it
+ * either. Every run boots a guest; they take turns.
  */
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -9,7 +10,7 @@ import { DaemonProcess } from '../test/support/daemon.js';
 import { buildCacheModule, cacheDevice, loadCacheModule } from '../test/support/lab/cache-module.js';
 import { Guest } from '../test/support/lab/guest.js';
 import { median, report, spread } from './table.js';
-import { CPU } from './working-sets.js';
+import { CPU, SIZED } from './working-sets.js';
 
 const MIB = 2 ** 20;
 const MEMORY_MIB = 1024;
@@ -19,10 +20,13 @@ const USED_MIB = 800;
 const HELD_MIB = 800;
 const TIMEOUT_MS = 120_000;
 const CONFIG = `[[socket]]
+path = "{folder}/vhost.sock"
+
+[[socket]]
 path = "{folder}/cache.sock"
 device = "cache-balloon"
 `;
-const KINDS = ['never touched', 'in the balloon'] as const;
+const KINDS = ['never touched', 'in the balloon', 'in a traditional balloon, sized by the host'] as const;
 
 interface Run {
   readonly kind: (typeof KINDS)[number];
@@ -32,19 +36,29 @@ interface Run {
 }
 
 async function run(kind: Run['kind'], module: string): Promise<Run> {
-  const daemon = await DaemonProcess.start({ config: CONFIG });
+  const sized = kind === 'in a traditional balloon, sized by the host';
+  const daemon = await DaemonProcess.start({ config: CONFIG + (sized ? SIZED : '') });
   let guest: Guest | null = null;
   try {
     guest = await Guest.boot({
       name: 'guest',
       memoryMib: MEMORY_MIB,
-      sockets: [cacheDevice(join(daemon.folder, 'cache.sock'))],
+      sockets: [sized ? { path: daemon.socketPath } : cacheDevice(join(daemon.folder, 'cache.sock'))],
       extraArgs: ['-cpu', CPU],
     });
     await guest.waitReady();
-    await loadCacheModule(guest, module);
+    if (!sized) await loadCacheModule(guest, module);
+    if (sized)
+      await daemon.until(
+        'guest',
+        ({ balloon }) => balloon.actualBytes > HELD_MIB * MIB,
+        'the balloon holds it',
+      );
+    if (kind !== 'never touched' && !(await guest.eat(USED_MIB, TIMEOUT_MS)))
+      throw new Error('the guest ran out of memory');
+    if (sized)
+      await daemon.until('guest', ({ balloon }) => balloon.actualBytes > HELD_MIB * MIB, 'it holds it again');
     if (kind === 'in the balloon') {
-      if (!(await guest.eat(USED_MIB, TIMEOUT_MS))) throw new Error('the guest ran out of memory');
       await daemon.ok('set', 'guest', '--cache-limit', `${MEMORY_MIB}M`);
       await daemon.until(
         'guest',

@@ -21,7 +21,25 @@ const COLOURS: Record<Contender | 'text' | 'faint' | 'grid', string> = {
   grid: '#e4e8ec',
 };
 
-export function nearLinearPlot(runs: readonly Run[]): string {
+/** What the axes are, and when else but settled host memory was looked at. */
+interface PlotWords {
+  readonly across: string;
+  readonly up: string;
+  readonly dashed: string | null;
+}
+
+export const ANONYMOUS: PlotWords = {
+  across: 'MiB of anonymous memory that the guest works with',
+  up: 'MiB that the host has allocated to the VM, settled',
+  dashed: 'while a disk is read',
+};
+export const IN_PAGE_CACHE: PlotWords = {
+  across: 'MiB of a disk that the guest reads over and over',
+  up: 'MiB that the host has allocated to the VM, meanwhile',
+  dashed: null,
+};
+
+export function nearLinearPlot(runs: readonly Run[], { across, up, dashed }: PlotWords = ANONYMOUS): string {
   const points = runs.flatMap((run) => run.points);
   const maxX = ceil(Math.max(...points.map(({ workingSetMib }) => workingSetMib)));
   const maxY = ceil(
@@ -36,14 +54,8 @@ export function nearLinearPlot(runs: readonly Run[]): string {
     '<title>Host memory of a VM against the working set in it</title>',
     `<rect width="${WIDTH}" height="${HEIGHT}" rx="8" fill="#ffffff"/>`,
     ...multiples(maxX).map((mib) => text(x(mib), BOTTOM + 18, `${mib}`, 'middle', COLOURS.faint)),
-    text(
-      WIDTH - RIGHT,
-      BOTTOM + 36,
-      'MiB of anonymous memory that the guest works with',
-      'end',
-      COLOURS.faint,
-    ),
-    text(LEFT, TOP - 16, 'MiB that the host has allocated to the VM, settled', 'start', COLOURS.faint),
+    text(WIDTH - RIGHT, BOTTOM + 36, across, 'end', COLOURS.faint),
+    text(LEFT, TOP - 16, up, 'start', COLOURS.faint),
     ...multiples(maxY).flatMap((mib) => [
       `<line x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(mib)}" y2="${y(mib)}" stroke="${COLOURS.grid}"/>`,
       text(LEFT - 8, y(mib) + 4, `${mib}`, 'end', COLOURS.faint),
@@ -66,22 +78,19 @@ export function nearLinearPlot(runs: readonly Run[]): string {
           `stroke="${colour}" stroke-width="${width}"`,
         ),
         text(left + 32, 24, contender, 'start', COLOURS.text),
-        polyline(
-          [
-            [left, 40],
-            [left + 24, 40],
-          ],
-          `stroke="${colour}" stroke-width="2" stroke-dasharray="5 4"`,
-        ),
-        text(left + 32, 44, 'while a disk is read', 'start', COLOURS.text),
+        ...(dashed === null ? [] : dashedLegend(left, colour, dashed)),
         polyline(
           own.map(({ workingSetMib, settledMib }) => [x(workingSetMib), y(settledMib)]),
           `stroke="${colour}" stroke-width="${width}"`,
         ),
-        polyline(
-          own.map(({ workingSetMib, streamMib }) => [x(workingSetMib), y(streamMib.median)]),
-          `stroke="${colour}" stroke-width="2" stroke-dasharray="5 4"`,
-        ),
+        ...(dashed === null
+          ? []
+          : [
+              polyline(
+                own.map(({ workingSetMib, streamMib }) => [x(workingSetMib), y(streamMib.median)]),
+                `stroke="${colour}" stroke-width="2" stroke-dasharray="5 4"`,
+              ),
+            ]),
         ...own.flatMap(({ workingSetMib, settledMib, streamMib: { least, most } }) => [
           `<circle cx="${x(workingSetMib)}" cy="${y(settledMib)}" r="4" fill="${colour}"/>`,
           polyline(
@@ -98,6 +107,17 @@ export function nearLinearPlot(runs: readonly Run[]): string {
     '</svg>',
   ];
   return `${lines.join('\n')}\n`;
+}
+
+function dashedLegend(left: number, colour: string, words: string): string[] {
+  const line = [
+    [left, 40],
+    [left + 24, 40],
+  ];
+  return [
+    polyline(line, `stroke="${colour}" stroke-width="2" stroke-dasharray="5 4"`),
+    text(left + 32, 44, words, 'start', COLOURS.text),
+  ];
 }
 
 function ceil(mib: number): number {

@@ -3,14 +3,15 @@
  * times its memory read for each working set, without a balloon, with a traditional one that reports free pages, with
  * a traditional one that the policy sizes (which finds out in a longer stream that it is one), and with the page cache balloon,
  * a guest each. `--only NAME` and `--working-set MIB` measure a part anew; the rest is what is stored.
- * `--untuned` leaves out the settings that come with the driver, and is stored apart.
+ * `--untuned` leaves out the settings that come with the driver, and is stored apart. So is `--page-cache`, whose working set is
+ * a part of the disk that is read over and over, after as much of the rest as the guest has memory was read once.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildCacheModule } from '../test/support/lab/cache-module.js';
 import { fitLine } from './fit.js';
-import { nearLinearPlot } from './near-linear-plot.js';
+import { ANONYMOUS, IN_PAGE_CACHE, nearLinearPlot } from './near-linear-plot.js';
 import { report, type Row } from './table.js';
 import { measure, type Contender, type Run } from './working-sets.js';
 
@@ -24,9 +25,8 @@ const CONTENDERS: readonly Contender[] = [
 ];
 /** How often the memory is read, and how often before samples are taken. */
 const STREAMS: Partial<Record<Contender, { times: number; warm: number }>> = {
-  'traditional, sized by the host': { times: 16, warm: 8 },
+  'traditional, sized by the host': { times: 8, warm: 4 },
 };
-const PICTURE = 'docs/development/near-linear.svg';
 
 function rows({ contender, floorMib, points }: Run): Row[] {
   const line = (when: string, figure: (point: Run['points'][number]) => number): Row => {
@@ -48,6 +48,16 @@ function rows({ contender, floorMib, points }: Run): Row[] {
       'damaged pages': points.reduce((sum, { damagedPages }) => sum + damagedPages, 0),
     };
   };
+  if (cached)
+    return [
+      {
+        ...line('read over and over', ({ settledMib }) => settledMib),
+        'read again %': points
+          .map(({ readAgainShare = NaN }) => (readAgainShare * 100).toFixed(1))
+          .join(', '),
+        'loops MiB/s': points.map(({ streamMibPerSecond }) => streamMibPerSecond.toFixed(0)).join(', '),
+      },
+    ];
   return [
     line('settled', ({ settledMib }) => settledMib),
     line('disk is read', ({ streamMib }) => streamMib.median),
@@ -67,14 +77,16 @@ const {
   only,
   'working-set': oneMib,
   untuned,
+  'page-cache': cached,
 } = parseArgs({
   options: {
     only: { type: 'string' },
     'working-set': { type: 'string' },
     untuned: { type: 'boolean', default: false },
+    'page-cache': { type: 'boolean', default: false },
   },
 }).values;
-const name = untuned ? 'near-linear-untuned' : 'near-linear';
+const name = untuned ? 'near-linear-untuned' : cached ? 'near-linear-cache' : 'near-linear';
 const results = `bench/results/${name}.json`;
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
@@ -90,6 +102,7 @@ for (const contender of CONTENDERS.filter((one) => only === undefined || one ===
       warmMib: warm * MEMORY_MIB,
       module,
       tuned: !untuned,
+      inPageCache: cached,
       onSample: (_, streaming, hostMib) => {
         process.stderr.write(
           `\r${contender}: ${workingSetMib} MiB, ${streaming ? 'disk is read' : 'settling'}, host ${hostMib.toFixed(0)} MiB  `,
@@ -101,7 +114,8 @@ for (const contender of CONTENDERS.filter((one) => only === undefined || one ===
 }
 const all = stored();
 report(name, all.flatMap(rows), all);
-if (!untuned) writeFileSync(PICTURE, nearLinearPlot(all));
+if (!untuned)
+  writeFileSync(`docs/development/${name}.svg`, nearLinearPlot(all, cached ? IN_PAGE_CACHE : ANONYMOUS));
 
 /** Beside what is stored, so that a run may be made of many. */
 function keep(run: Run): void {

@@ -1,6 +1,6 @@
 /**
  * A guest that works with so much anonymous memory while it reads a disk larger than its memory, once: what the host has
- * allocated to it meanwhile, and afterwards.
+ * allocated to it meanwhile, and afterwards. Or a guest that reads so much of the disk over and over (reread.ts).
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,21 +8,12 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { DaemonProcess } from '../test/support/daemon.js';
 import { cacheDevice, loadCacheModule } from '../test/support/lab/cache-module.js';
 import { Guest } from '../test/support/lab/guest.js';
+import { DISK, LOOK_MS, readMib, rest, type Measured } from './host-samples.js';
+import { reread } from './reread.js';
 import { median } from './table.js';
 
 export type Contender =
   'no balloon' | 'traditional, reporting' | 'traditional, sized by the host' | 'page cache';
-
-export interface Measured {
-  readonly workingSetMib: number;
-  /** When nothing is read any more and the figure rests. */
-  readonly settledMib: number;
-  /** While the disk is read: of samples that begin when all memory was read once. */
-  readonly streamMib: { readonly median: number; readonly least: number; readonly most: number };
-  readonly streamMibPerSecond: number;
-  /** Pages of the working set that were not as they were written. */
-  readonly damagedPages: number;
-}
 
 export interface Run {
   readonly contender: Contender;
@@ -39,6 +30,8 @@ export interface RunOptions {
   readonly warmMib: number;
   /** Path of the guest's driver. */
   readonly module: string;
+  /** The working set is a part of the disk that is read over and over; default false. */
+  readonly inPageCache?: boolean;
   /** Whether guests have the settings that come with the driver; default true. */
   readonly tuned?: boolean;
   /** Every sample, as it is taken. */
@@ -46,13 +39,8 @@ export interface RunOptions {
 }
 
 const MIB = 2 ** 20;
-const DISK = '/dev/nvme0n1';
 /** As fast as the host's disk would be; without it emulation sets the pace. */
 const STREAM_MIB_PER_SECOND = 128;
-const LOOK_MS = 500;
-/** It rests when it changed by less than a hundredth in so many samples. */
-const RESTING_SAMPLES = 8;
-const SETTLE_SAMPLES_MAX = 120;
 /** QEMU emulates the string instructions that these bits recommend ten times slower than the loops they replace. */
 export const CPU = 'max,la57=off,erms=off,fsrm=off,fsrs=off';
 const SETTINGS = join(import.meta.dirname, '../../guest/virtio_cache_balloon/virtio-cache-balloon.conf');
@@ -63,7 +51,7 @@ path = "{folder}/vhost.sock"
 path = "{folder}/cache.sock"
 device = "cache-balloon"
 `;
-const SIZED = `
+export const SIZED = `
 [policy]
 mode = "auto"
 reserve = "64M"
@@ -80,7 +68,7 @@ export async function measure(contender: Contender, options: RunOptions): Promis
   const daemon = await DaemonProcess.start({ config: CONFIG + (sized ? SIZED : '') });
   let guest: Guest | null = null;
   try {
-    const diskMib = streamMib * workingSetsMib.length;
+    const diskMib = Math.max(streamMib * workingSetsMib.length, 4 * memoryMib);
     guest = await Guest.boot({
       name: 'guest',
       memoryMib,
@@ -122,7 +110,7 @@ export async function measure(contender: Contender, options: RunOptions): Promis
 
 async function work(
   guest: Guest,
-  { warmMib, streamMib, onSample }: RunOptions,
+  { memoryMib, warmMib, streamMib, inPageCache, onSample }: RunOptions,
   workingSetMib: number,
   skipMib: number,
 ): Promise<Measured> {
@@ -131,6 +119,7 @@ async function work(
     onSample?.(workingSetMib, streaming, hostMib);
     return hostMib;
   };
+  if (inPageCache === true) return reread(guest, memoryMib, workingSetMib, host);
   await guest.hold(workingSetMib, workingSetMib);
   const before = await readMib(guest);
   await guest.sh(
@@ -150,17 +139,9 @@ async function work(
     if (ms > began.ms) streamMibPerSecond = ((mib - began.mib) / (ms - began.ms)) * 1000;
     samples.push(hostMib);
   }
-  const resting: number[] = [];
-  for (let looks = 0; looks < SETTLE_SAMPLES_MAX; looks++) {
-    await pause(LOOK_MS);
-    resting.push(host(false));
-    const last = resting.slice(-RESTING_SAMPLES);
-    if (last.length === RESTING_SAMPLES && Math.max(...last) - Math.min(...last) < Math.max(...last) / 100)
-      break;
-  }
   return {
     workingSetMib,
-    settledMib: median(resting.slice(-RESTING_SAMPLES)),
+    settledMib: await rest(() => host(false)),
     streamMib: { median: median(samples), least: Math.min(...samples), most: Math.max(...samples) },
     streamMibPerSecond,
     damagedPages: await guest.verify(),
@@ -172,10 +153,4 @@ async function applySettings(guest: Guest): Promise<void> {
     `cat >/settings <<'END'\n${readFileSync(SETTINGS, 'utf8')}END\nsysctl -p /settings`,
   );
   if (code !== 0) throw new Error(`sysctl: ${output}`);
-}
-
-/** Read from the disk since the guest is up. */
-async function readMib(guest: Guest): Promise<number> {
-  const { output } = await guest.sh('cat /sys/block/nvme0n1/stat');
-  return (Number(output.trim().split(/\s+/)[2]) * 512) / MIB;
 }

@@ -26,6 +26,8 @@ export interface SizedDevice {
   refreshStats(timeoutMs: number): Promise<boolean>;
   /** Sets the target; `why` is the end of a sentence. */
   setSize(balloonBytes: number, why: string): void;
+  /** The names of those that its driver acked. */
+  readonly features: readonly string[];
   /** Called when the guest says another size of its balloon. */
   onActual: (() => void) | null;
 }

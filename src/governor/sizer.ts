@@ -117,7 +117,8 @@ class Followed {
     const { now, room: roomNow } = this.#around;
     const at = now();
     const { targetBytes: before, actualBytes, stats } = vm.figures;
-    const sizes = { ramBytes: vm.ramBytes, targetBytes: before, actualBytes };
+    const givesOnOom = this.device.features.includes('VIRTIO_BALLOON_F_DEFLATE_ON_OOM');
+    const sizes = { ramBytes: vm.ramBytes, targetBytes: before, actualBytes, givesOnOom };
     const reading = { ...sizes, ...this.#claims(stats, at) };
     const room = roomNow();
     const sized = step(this.#last.state, reading, this.#limits(room.bytes), at);
@@ -149,6 +150,8 @@ class Followed {
       cacheBytes: value('CACHES'),
       reclaimedBytes,
       majorFaults: value('MAJFLT'),
+      swappedInBytes: value('SWAP_IN'),
+      swappedOutBytes: value('SWAP_OUT'),
       stalls: (stats?.values.get('VIRTIO_BALLOON_S_OOM_KILL') ?? 0) + value('ALLOC_STALL'),
       // Guests that tell of reclaim need no other signal.
       readBytes: Number.isNaN(reclaimedBytes) ? vmmReadBytes(this.sized.vm.pid, this.#around.proc) : NaN,

@@ -198,6 +198,8 @@ export class Facts {
     columns.pressed[row] = 1;
     // Nothing was taken from a VM that cannot be asked, so there is nothing to give.
     if (this.has(row, UNASKABLE)) return;
+    // A VM that follows its working set is given what it needs (working-set.ts) while the host has memory left over.
+    if (this.has(row, SIZED) && this.host.availableBytes > this.#goalBytes && underFloor < PAGE_BYTES) return;
     const claims = at(vms.availableBytes, row) >= 0;
     const shortage = claims ? this.#leftover(row, HEADROOM_SHARE) - at(columns.spared, row) : 0;
     const relief = stalls ? RELIEF_SHARE * at(vms.ramBytes, row) : 0;

@@ -4,6 +4,7 @@
  * - without reclaim (Linux before 6.12): what the VMM read from disks for the guest, or else the guest's major faults;
  * - without any of them: page cache is not taken, only free memory is;
  * - without what is available: what is free; without caches: what is available beyond that;
+ * - without a driver that gives pages back before the guest ends programs: more memory is left to the guest;
  * - without what is free: nothing is done.
  */
 export const PAGE_BYTES = 4096;
@@ -12,6 +13,8 @@ export interface SizeReading {
   readonly ramBytes: number;
   readonly targetBytes: number;
   readonly actualBytes: number;
+  /** Its driver gives pages back where the guest would end a program (VIRTIO_BALLOON_F_DEFLATE_ON_OOM). */
+  readonly givesOnOom: boolean;
   /** The moment of the guest's statistics, in seconds of the clock of step(). */
   readonly statsSeconds: number;
   readonly freeBytes: number;
@@ -21,6 +24,9 @@ export interface SizeReading {
   readonly reclaimedBytes: number;
   readonly majorFaults: number;
   readonly stalls: number;
+  /** What it read from its swap, and wrote there. */
+  readonly swappedInBytes: number;
+  readonly swappedOutBytes: number;
   /** What the VMM read from disks. */
   readonly readBytes: number;
 }
@@ -35,6 +41,9 @@ export interface SizeLimits {
 
 /** What tells whether a guest reads pages again that were taken from it. */
 export type Signal = 'reclaim' | 'reads' | 'faults' | 'none';
+
+/** A figure that a guest does not send. */
+export type Missing = 'available' | 'caches' | 'deflate-on-oom';
 
 /** A reading as far as it can be true. */
 export interface SizeFacts {
@@ -59,8 +68,14 @@ export interface SizeFacts {
   /** The memory that the guest could do without, beyond some headroom; negative: it is short of so much. */
   readonly spare: number;
   readonly signal: Signal;
+  readonly missing: readonly Missing[];
   readonly counted: number;
   readonly stalls: number;
+  readonly swappedIn: number;
+  /** In and out. */
+  readonly swapped: number;
+  /** A stream is known, and goes on. */
+  readonly isBeside: boolean;
   readonly statsSeconds: number;
   /** The statistics came after that moment; NaN: none came before. */
   newerThan(statsSeconds: number): boolean;
@@ -75,6 +90,10 @@ const WATERMARK_RAM = 1536 * MIB;
 /** Of memory that is free or page cache and yet not available, the part that is kept free. */
 const WATERMARK_PART = 0.75;
 const HEADROOM = 32 * MIB;
+/** It is left so much more where the guest would end a program before it gets pages back. */
+const MORE_HEADROOM = 96 * MIB;
+/** Of the memory that a guest's kernel keeps free, the part that it has left beside a stream, which is squeezed that far. */
+const BESIDE_PART = 0.65;
 const SMALL_GUEST = 8 * 2 ** 30;
 
 /** The memory that a guest's kernel keeps free, in bytes. */
@@ -85,7 +104,11 @@ export interface Kept {
   readonly guessedBytes: number;
 }
 
-export function facts(reading: SizeReading, limits: SizeLimits, before: Kept): SizeFacts {
+export function facts(
+  reading: SizeReading,
+  limits: SizeLimits,
+  before: Kept & { readonly isBeside: boolean },
+): SizeFacts {
   const { ramBytes: ram, statsSeconds } = reading;
   const most = wholePages(within(limits.mostTargetBytes, ram));
   const target = within(reading.targetBytes, ram);
@@ -93,10 +116,11 @@ export function facts(reading: SizeReading, limits: SizeLimits, before: Kept): S
   const usable = ram - actual;
   const scale = scaleOf(ram);
   const counter = counterOf(reading);
+  const more = reading.givesOnOom ? 0 : MORE_HEADROOM * scale;
   const told = {
-    free: claimed(reading.freeBytes, usable),
-    available: claimed(reading.availableBytes, usable),
-    caches: claimed(reading.cacheBytes, usable),
+    free: claimed(reading.freeBytes, usable, more),
+    available: claimed(reading.availableBytes, usable, more),
+    caches: claimed(reading.cacheBytes, usable, 0),
   };
   const caches = Number.isNaN(told.caches) ? Math.max(0, told.available - told.free) || 0 : told.caches;
   const unavailable = Math.max(0, told.free + caches - told.available) || 0;
@@ -106,7 +130,10 @@ export function facts(reading: SizeReading, limits: SizeLimits, before: Kept): S
   const ownKept = Math.min(kept, FREE_KEPT * scale + WATERMARK_SHARE * Math.min(ram, WATERMARK_RAM));
   const free = Math.max(0, told.free - Math.max(0, ownKept - FREE_KEPT * scale));
   const other = Number.isNaN(told.available) ? free : told.available;
-  const yielding = Math.min(other, free + caches - CACHE_KEPT * scale);
+  const { isBeside } = before;
+  const headroom = headroomBytes(ram);
+  const freely = isBeside ? told.free - Math.max(headroom, BESIDE_PART * ownKept) : free - headroom;
+  const yielding = Math.min(other, (isBeside ? told.free : free) + caches - CACHE_KEPT * scale) - headroom;
   return {
     scale,
     unit: MIB * scale,
@@ -121,9 +148,13 @@ export function facts(reading: SizeReading, limits: SizeLimits, before: Kept): S
     toldFree: told.free,
     guessedBytes,
     caches,
-    spare: Math.max(free, yielding) - headroomBytes(ram),
+    spare: Math.max(freely, yielding),
     ...counter,
+    missing: missingOf(reading),
     stalls: reading.stalls,
+    swappedIn: reading.swappedInBytes,
+    swapped: reading.swappedInBytes + reading.swappedOutBytes,
+    isBeside,
     statsSeconds,
     newerThan: (seconds) => !Number.isNaN(statsSeconds) && !(statsSeconds <= seconds),
   };
@@ -151,13 +182,22 @@ function counterOf(reading: SizeReading): { signal: Signal; counted: number } {
   return { signal: 'none', counted: NaN };
 }
 
+function missingOf({ availableBytes, cacheBytes, givesOnOom }: SizeReading): Missing[] {
+  const lacks = {
+    available: !isCount(availableBytes),
+    caches: !isCount(cacheBytes),
+    'deflate-on-oom': !givesOnOom,
+  };
+  return (['available', 'caches', 'deflate-on-oom'] as const).filter((one) => lacks[one]);
+}
+
 function isCount(value: number): boolean {
   return value >= 0 && value < Infinity;
 }
 
-/** A claim as far as it can be true. */
-function claimed(bytes: number, most: number): number {
-  return bytes >= 0 ? Math.min(bytes, most) : NaN;
+/** A claim as far as it can be true, less the memory that is not looked at. */
+function claimed(bytes: number, most: number, lessBytes: number): number {
+  return bytes >= 0 ? Math.max(0, Math.min(bytes, most) - lessBytes) : NaN;
 }
 
 function within(bytes: number, most: number): number {

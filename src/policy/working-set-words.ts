@@ -1,12 +1,13 @@
 /** The law of working-set.ts in words. */
 import { formatSize } from '../../protocol/control/size.js';
 import type { Need, SizeState, SizeWhy } from './working-set.js';
-import type { Signal } from './working-set-reading.js';
+import type { Missing, Signal } from './working-set-reading.js';
 
 const NEEDS: Readonly<Record<Need, string>> = {
   short: 'its guest has little memory available',
   took: 'its guest took memory out of the balloon by itself',
   stalled: 'its guest waited for memory',
+  swaps: 'its guest reads from its swap',
   reads: 'its guest goes on reclaiming page cache',
 };
 
@@ -17,6 +18,18 @@ const INSTEAD: Readonly<Record<Signal, string | null>> = {
   faults: 'its major faults stand in for it',
   none: 'its page cache is left to it',
 };
+
+const MISSING: Readonly<Record<Missing, string>> = {
+  available: 'its guest does not tell of available memory, so its free memory and page cache stand in for it',
+  caches: 'its guest does not tell of page cache, so available memory that is not free stands in for it',
+  'deflate-on-oom':
+    'its driver gives no pages back when its guest runs out of memory, so more memory is left to the guest',
+};
+
+const BLIND = {
+  statistics: 'its guest sends no statistics',
+  free: 'its guest does not say how much of its memory is free',
+} as const;
 
 /** Why the target moved, as the end of a sentence. */
 export function moveWords(why: SizeWhy): string {
@@ -34,7 +47,7 @@ export function moveWords(why: SizeWhy): string {
     case 'refused':
       return `its guest does not give up ${formatSize(why.bytes)} more`;
     case 'blind':
-      return 'its guest does not say how much of its memory is free, so the last step is given back';
+      return `${BLIND[why.lacks]}, so the last step is given back`;
     case 'limit':
       return 'its min or max says so';
     case 'stream':
@@ -48,8 +61,7 @@ export function moveWords(why: SizeWhy): string {
 /** Where the size of a VM stands: `sizeBytes` of memory are the guest's. */
 export function standingWords(state: SizeState, why: SizeWhy, sizeBytes: number, nowSeconds: number): string {
   const size = formatSize(sizeBytes);
-  if (why.kind === 'blind')
-    return `its size stays at ${size}, because its guest does not say how much of its memory is free`;
+  if (why.kind === 'blind') return `its size stays at ${size}, because ${BLIND[why.lacks]}`;
   const where = { rest: 'at its working set', probe: 'near its working set', grow: 'below its working set' };
   const { probedSeconds, probedBytes, broughtBytes, streamRate, streamUntil } = state;
   const seconds = Math.max(0, Math.round(nowSeconds - probedSeconds));
@@ -61,6 +73,9 @@ export function standingWords(state: SizeState, why: SizeWhy, sizeBytes: number,
     nowSeconds < streamUntil ? `beside a stream of ${formatSize(streamRate)} a second` : '',
   ];
   const instead = INSTEAD[state.signal];
-  const missing = instead === null ? '' : `; its guest does not tell of reclaim, so ${instead}`;
-  return parts.filter((part) => part !== '').join(', ') + missing;
+  const missing = [
+    ...(instead === null ? [] : [`its guest does not tell of reclaim, so ${instead}`]),
+    ...state.missing.map((one) => MISSING[one]),
+  ];
+  return [parts.filter((part) => part !== '').join(', '), ...missing].join('; ');
 }

@@ -15,92 +15,33 @@ import {
   FREE_KEPT,
   PAGE_BYTES,
   wholePages,
-  type Kept,
   type SizeFacts,
   type SizeLimits,
   type SizeReading,
-  type Signal,
 } from './working-set-reading.js';
+import {
+  begin,
+  leave,
+  LEAVE_SECONDS,
+  UNSIZED,
+  type Need,
+  type Sized,
+  type SizeState,
+  type SizeWhy,
+} from './working-set-state.js';
+import {
+  gainedNothing,
+  isBeside,
+  knowStream,
+  streamLeast,
+  streamMost,
+  streamPeak,
+  streamRate,
+  withRate,
+} from './working-set-stream.js';
 
+export { UNSIZED, type Need, type Sized, type SizeState, type SizeWhy } from './working-set-state.js';
 export type { SizeLimits, SizeReading, Signal } from './working-set-reading.js';
-
-/** Why a guest gets memory: little is available, it took pages by itself, it waited for memory, or it goes on reclaiming. */
-export type Need = 'short' | 'took' | 'stalled' | 'reads';
-
-/** The reason for a target, with its figures in bytes. */
-export type SizeWhy =
-  /** The target is what it was: nothing new was said, or the guest is on its way to the target. */
-  | { readonly kind: 'waits' }
-  | { readonly kind: 'settled' }
-  /** The guest sends no statistics that a size could follow from. */
-  | { readonly kind: 'blind' }
-  | { readonly kind: 'took-free'; readonly bytes: number }
-  | { readonly kind: 'probes'; readonly bytes: number }
-  | { readonly kind: 'hurt'; readonly bytes: number; readonly broughtBytes: number }
-  | { readonly kind: 'gave'; readonly bytes: number; readonly need: Need }
-  /** All that may be given was given, and the guest goes on: a stream of so many bytes a second. */
-  | { readonly kind: 'stream'; readonly bytesPerSecond: number }
-  | { readonly kind: 'fits' }
-  /** The statistics stopped in a probe: the step is given back. */
-  | { readonly kind: 'unanswered'; readonly bytes: number }
-  /** The guest gives up no more: the target is what it gave. */
-  | { readonly kind: 'refused'; readonly bytes: number }
-  /** A limit moved the target. */
-  | { readonly kind: 'limit' };
-
-/** The memory of the law from one step to the next. Moments are seconds of the caller's clock. */
-export interface SizeState extends Kept {
-  readonly phase: 'rest' | 'probe' | 'grow';
-  /** Of the last step; and the moment at which the phase began. */
-  readonly nowSeconds: number;
-  readonly phaseSeconds: number;
-  /** Of the last statistics: their moment, and what they counted by which signal. */
-  readonly statsSeconds: number;
-  readonly signal: Signal;
-  readonly counted: number;
-  readonly stalls: number;
-  readonly actualBytes: number;
-  /** A mean of the bytes that the guest reclaims in a second, beyond those that the balloon took. */
-  readonly rate: number;
-  /** The highest of them since the phase or the last gift began. */
-  readonly peakRate: number;
-  /** The target of the last step; whether the guest reached it. */
-  readonly targetBytes: number;
-  readonly reached: boolean;
-  /** Since when the guest has come no nearer to its target. */
-  readonly stuckSeconds: number;
-  /** The step that the probe took, what was counted before it, and how many probes in a row hurt nothing. */
-  readonly stepBytes: number;
-  readonly countedBefore: number;
-  readonly row: number;
-  /** How often memory was given in a row. */
-  readonly gives: number;
-  readonly gaveSeconds: number;
-  /** Since when so much stays free while the guest grows; NaN: not enough does. */
-  readonly roomySeconds: number;
-  readonly roomyBytes: number;
-  /** Until then the page cache is left alone, after a step that hurt at this target; and for how long the next time. */
-  readonly leaveUntil: number;
-  readonly leaveSeconds: number;
-  readonly hurtAtBytes: number;
-  /** A stream of that rate is known until then, and was found then; the next time it is known for so long. */
-  readonly streamRate: number;
-  readonly streamUntil: number;
-  readonly streamSeconds: number;
-  readonly streamFound: number;
-  /** The last probe that ended: when, its step and the bytes that the guest reclaimed for it; NaN: none did. */
-  readonly probedSeconds: number;
-  readonly probedBytes: number;
-  readonly broughtBytes: number;
-}
-
-export interface Sized {
-  readonly state: SizeState;
-  readonly targetBytes: number;
-  readonly why: SizeWhy;
-  /** Seconds until the guest should be asked for statistics again. */
-  readonly againSeconds: number;
-}
 
 const MIB = 2 ** 20;
 /** Sizes below are for guests of up to 8 GiB; larger ones have larger watermarks, and are moved by larger steps. */
@@ -111,10 +52,12 @@ const FREE_SHARE = 0.6;
 const PROBE_SHARE = 0.04;
 const MOST_FIRST_PROBE = 12 * MIB;
 const PROBE_SECONDS = 1.5;
+/** After a step that hurts, the next one may hurt for so long, as long as the guest is calm for the last part of it. */
+const PATIENT_SECONDS = 5;
+const CALM_SECONDS = 1;
 /** A step hurts when so much more is reclaimed. */
 const HURT = 4 * MIB;
 const SLACK = 16 * MIB;
-const LEAVE_SECONDS = { first: 10, most: 60 } as const;
 /** Reclaim of so much a second is more than a guest at rest does. */
 const HOT = 6 * MIB;
 const FIRST_GIFT = 32 * MIB;
@@ -124,62 +67,21 @@ const ROW_SECONDS = 3;
 /** It fits when so much stays free for some seconds, and when less does for longer. */
 const ROOMY = 40 * MIB;
 const ROOMY_SECONDS = { roomy: 3, less: 10 } as const;
-const STREAM_SECONDS = { first: 90, most: 720 } as const;
-/** A stream is itself as far as its rate is no more than a quarter higher. */
-const STREAM_MARGIN = 1.25;
-/** A stream is known by its highest rate for a minute; then the rate falls with what is reclaimed. */
-const STREAM_HELD_SECONDS = 60;
-const STREAM_FALL_SECONDS = 20;
-const RATE_SECONDS = 4;
 /** A guest that reclaimed so many units since the statistics before keeps memory free. */
 const KEEPING = 2;
 /** A guest that gets no nearer to its target for so long gives up no more. */
 const STUCK_SECONDS = 5;
 /** Statistics that were asked for and did not come for so long stopped. */
 const UNANSWERED_SECONDS = 5;
+const GROWING_AGAIN = 0.25;
 const MOVING_AGAIN = 0.5;
 const REST_AGAIN = 30;
 const REST_SHARE = 0.25;
-
-/** The state of a VM that the law has not looked at yet. */
-export const UNSIZED: SizeState = {
-  phase: 'rest',
-  nowSeconds: -Infinity,
-  phaseSeconds: -Infinity,
-  statsSeconds: NaN,
-  signal: 'none',
-  counted: NaN,
-  stalls: NaN,
-  actualBytes: 0,
-  keptBytes: 0,
-  guessedBytes: 0,
-  rate: 0,
-  peakRate: 0,
-  targetBytes: NaN,
-  reached: false,
-  stuckSeconds: NaN,
-  stepBytes: 0,
-  countedBefore: 0,
-  row: 0,
-  gives: 0,
-  gaveSeconds: -Infinity,
-  roomySeconds: NaN,
-  roomyBytes: 0,
-  leaveUntil: -Infinity,
-  leaveSeconds: LEAVE_SECONDS.first,
-  hurtAtBytes: 0,
-  streamRate: 0,
-  streamUntil: -Infinity,
-  streamSeconds: STREAM_SECONDS.first,
-  streamFound: -Infinity,
-  probedSeconds: NaN,
-  probedBytes: NaN,
-  broughtBytes: NaN,
-};
+const BESIDE_AGAIN = 2;
 
 /** One look: the target that the guest gets next. */
 export function step(before: SizeState, reading: SizeReading, limits: SizeLimits, nowSeconds: number): Sized {
-  const seen = facts(reading, limits, before);
+  const seen = facts(reading, limits, { ...before, isBeside: isBeside(before, nowSeconds) });
   const { next, toBytes, why } = decide(before, seen, nowSeconds);
   const targetBytes = held(toBytes, seen);
   const kept = targetBytes === seen.target;
@@ -215,7 +117,7 @@ function decide(before: SizeState, seen: SizeFacts, now: number): Decision {
   if (Number.isNaN(seen.free)) {
     const next = state.phase === 'rest' ? state : begin(state, 'rest', now);
     const stepBytes = state.phase === 'probe' ? state.stepBytes : 0;
-    return { next, toBytes: target - stepBytes, why: { kind: 'blind' } };
+    return { next, toBytes: target - stepBytes, why: { kind: 'blind', lacks: 'free' } };
   }
   const need = needOf(before, seen);
   if (need !== null) return give(state, seen, now, need);
@@ -227,7 +129,7 @@ function decide(before: SizeState, seen: SizeFacts, now: number): Decision {
 
 /** Notes what the statistics counted since those before them, and whether the target was reached. */
 function look(state: SizeState, seen: SizeFacts, now: number): SizeState {
-  const { statsSeconds, signal, counted, stalls, actual, target, owed, unit } = seen;
+  const { statsSeconds, signal, counted, stalls, swappedIn, swapped, actual, target, owed, unit } = seen;
   const reached = target === state.targetBytes && (state.reached || Math.abs(owed) <= unit);
   const moves = actual > state.actualBytes + unit || owed <= unit || Number.isNaN(state.stuckSeconds);
   const phaseSeconds = state.phaseSeconds === -Infinity ? now : state.phaseSeconds;
@@ -235,21 +137,26 @@ function look(state: SizeState, seen: SizeFacts, now: number): SizeState {
   if (!seen.newerThan(state.statsSeconds)) return followed;
   const seconds = statsSeconds - state.statsSeconds;
   const comparable = signal === state.signal && counted >= state.counted && seconds > 0;
-  // Memory that the guest was just given is free for another reason.
-  const keeping = comparable && counted - state.counted >= KEEPING * unit;
+  // Memory that the guest was just given is free for another reason, and beside a stream it is squeezed below that.
+  const keeping = comparable && counted - state.counted >= KEEPING * unit && !seen.isBeside;
   const keptBytes = keeping && now - state.gaveSeconds > ROW_SECONDS ? keeps(state, seen) : state.keptBytes;
   const { guessedBytes } = seen;
-  const counts = { statsSeconds, signal, counted, stalls, actualBytes: actual };
+  const counts = {
+    statsSeconds,
+    signal,
+    missing: seen.missing,
+    counted,
+    stalls,
+    swappedIn,
+    swapped,
+    actualBytes: actual,
+  };
   const known = { ...followed, ...counts, keptBytes, guessedBytes };
   // Memory that was given and is free yet: nothing is reclaimed, whatever the guest reads.
   if (!comparable || (state.phase === 'grow' && seen.free > FREE_KEPT * seen.scale)) return known;
   const asked = signal === 'reclaim' ? Math.max(0, actual - state.actualBytes) : 0;
   const instant = Math.max(0, counted - state.counted - asked) / seconds;
-  const mean = state.rate + (instant - state.rate) * (1 - Math.exp(-seconds / RATE_SECONDS));
-  const rates = { ...known, rate: mean, peakRate: Math.max(state.peakRate, instant) };
-  if (now - state.streamFound < STREAM_HELD_SECONDS) return rates;
-  const fallen = state.streamRate * Math.exp(-seconds / STREAM_FALL_SECONDS);
-  return { ...rates, streamRate: Math.min(state.streamRate, Math.max(mean, fallen)) };
+  return withRate(known, instant, seconds, now);
 }
 
 /** The guest reclaimed: as much as is free now is about what its kernel keeps so. */
@@ -263,7 +170,7 @@ function silent(state: SizeState, seen: SizeFacts, now: number): Decision {
   const late = now - state.phaseSeconds >= PROBE_SECONDS + UNANSWERED_SECONDS;
   if (state.phase === 'probe' && late)
     return undo(leave(begin(state, 'rest', now), now), seen.target, state.stepBytes);
-  const why = Number.isNaN(seen.statsSeconds) ? ({ kind: 'blind' } as const) : WAITS;
+  const why = Number.isNaN(seen.statsSeconds) ? ({ kind: 'blind', lacks: 'statistics' } as const) : WAITS;
   return { next: state, toBytes: seen.target, why };
 }
 
@@ -279,7 +186,10 @@ function needOf(before: SizeState, seen: SizeFacts): Need | null {
   const spare = seen.spare + coming;
   if (giftRoom(seen) < PAGE_BYTES) return null;
   if (spare < -SHORT * scale) return 'short';
-  return stalls > before.stalls && spare < 0 ? 'stalled' : null;
+  const isUsed = seen.free + coming <= (FREE_KEPT + LEAST_MOVE) * scale;
+  if (seen.swappedIn - before.swappedIn >= HURT * scale && isUsed) return 'swaps';
+  // A stream stalls where it is squeezed.
+  return stalls > before.stalls && spare < 0 && !seen.isBeside ? 'stalled' : null;
 }
 
 function giftRoom({ target, actual, least, room }: SizeFacts): number {
@@ -294,7 +204,10 @@ function give(state: SizeState, seen: SizeFacts, now: number, need: Need): Decis
   const lack = need === 'short' ? FIRST_GIFT * seen.scale - 2 * (seen.spare + seen.coming) : 0;
   const bytes = Math.min(wholePages(Math.max(gift, lack)), giftRoom(seen));
   const undone = state.phase === 'probe' ? leave(state, now) : state;
-  const next = { ...begin(undone, 'grow', now), gives: gives + 1, gaveSeconds: now, row: 0 };
+  // Where a stream is known, the memory may be for something beside it.
+  const fresh = Number.isNaN(state.growthBytes) && streamRate(state, now) === 0;
+  const growthBytes = need !== 'reads' ? NaN : fresh ? seen.target : state.growthBytes;
+  const next = { ...begin(undone, 'grow', now), gives: gives + 1, gaveSeconds: now, row: 0, growthBytes };
   return {
     next,
     toBytes: Math.min(seen.target, seen.actual) - bytes,
@@ -306,24 +219,53 @@ function give(state: SizeState, seen: SizeFacts, now: number, need: Need): Decis
 function judge(state: SizeState, seen: SizeFacts, now: number): Decision {
   const { target, scale, signal } = seen;
   const seconds = now - state.phaseSeconds;
-  const broughtBytes = Math.max(0, state.counted - state.countedBefore) || 0;
-  const asked = signal === 'reclaim' ? state.stepBytes : 0;
-  const streamed = seconds * stream(state, now) * STREAM_MARGIN;
+  const swapped = risen(state.swapped, state.swappedBefore);
+  const counted = risen(state.counted, state.countedBefore);
+  const asked = signal === 'reclaim' ? Math.max(0, state.stepBytes - seen.owed) : 0;
+  const streamed = seconds * streamMost(state, now);
+  // What is swapped makes room as reclaim does, and is never of no use.
+  const excess = Math.max(0, counted - asked - streamed) + swapped;
+  const broughtBytes = counted + swapped;
   const probed = { ...state, probedSeconds: now, probedBytes: state.stepBytes, broughtBytes };
   // A stream comes in bursts, so that only the whole of the time says something beside it.
   const known = streamed === 0 || seconds >= PROBE_SECONDS;
-  if (known && broughtBytes - asked - streamed >= HURT * scale) {
+  const slowed = known && seen.isBeside && counted - asked < streamLeast(state, seconds);
+  const calm = isPatient(state, now) && now - state.busySeconds >= CALM_SECONDS;
+  if (slowed || (known && !calm && excess >= HURT * scale)) {
+    if (isPatient(state, now) && seconds < PATIENT_SECONDS)
+      return { next: state, toBytes: target, why: WAITS };
     // The mean has what the probe brought, which says nothing of the time after it.
-    const after = { ...begin(probed, 'rest', now), hurtAtBytes: target, rate: stream(state, now) };
-    const next = { ...leave(after, now), gives: 0, gaveSeconds: now };
-    const toBytes = target - state.stepBytes - SLACK * scale;
-    return { next, toBytes, why: { kind: 'hurt', bytes: state.stepBytes, broughtBytes } };
+    const after = { ...begin(probed, 'rest', now), hurtAtBytes: target, rate: streamRate(state, now) };
+    const next = { ...leave(after, now), gives: 0, gaveSeconds: now, hurts: state.hurts + 1 };
+    // A stream comes at another rate for many reasons, so little is made of it.
+    const slack = seen.isBeside ? LEAST_MOVE : SLACK;
+    const left = seen.isBeside
+      ? { leaveUntil: now + LEAVE_SECONDS.first, leaveSeconds: state.leaveSeconds }
+      : {};
+    const toBytes = target - state.stepBytes - slack * scale;
+    return {
+      next: { ...next, ...left },
+      toBytes,
+      why: { kind: 'hurt', bytes: state.stepBytes, broughtBytes },
+    };
   }
   if (seconds < PROBE_SECONDS) return { next: state, toBytes: target, why: WAITS };
   if (seen.owed > seen.unit) return stuck(state, seen, now);
   // Well below the size at which it hurt: the working set shrank.
   const leaveSeconds = target >= state.hurtAtBytes + SLACK * scale ? LEAVE_SECONDS.first : state.leaveSeconds;
   return growOrSqueeze({ ...begin(probed, 'rest', now), row: state.row + 1, leaveSeconds }, seen, now);
+}
+
+/**
+ * A working set that became smaller is read again as a whole, once: its kernel may give up pages of it before those that are
+ * of no use any more. So each second step that hurts may do so for longer, where no stream hides when it is over.
+ */
+function isPatient({ hurts, streamUntil }: SizeState, now: number): boolean {
+  return hurts % 2 === 1 && now >= streamUntil;
+}
+
+function risen(count: number, before: number): number {
+  return Math.max(0, count - before) || 0;
 }
 
 /** A guest that does not give up what is asked of it is asked for no more than it gave. */
@@ -336,7 +278,8 @@ function stuck(state: SizeState, seen: SizeFacts, now: number): Decision {
 
 function growOrSqueeze(state: SizeState, seen: SizeFacts, now: number): Decision {
   if (state.phase === 'grow') return grow(state, seen, now);
-  return isHot(state, seen, now) ? grow(begin(state, 'grow', now), seen, now) : squeeze(state, seen, now);
+  if (!isHot(state, seen, now)) return squeeze(state, seen, now);
+  return grow({ ...begin(state, 'grow', now), growthBytes: NaN, growthRate: 0 }, seen, now);
 }
 
 /** The guest goes on reclaiming: it gets more while it uses up what it got, until it fits or all was given. */
@@ -345,32 +288,29 @@ function grow(state: SizeState, seen: SizeFacts, now: number): Decision {
   const same = (next: SizeState, why: SizeWhy): Decision => ({ next, toBytes: target, why });
   const fits = (): Decision => {
     const { leaveSeconds } = state;
-    const next = leave({ ...begin(state, 'rest', now), rate: 0 }, now);
+    const next = leave({ ...begin(state, 'rest', now), rate: streamRate(state, now) }, now);
     return same({ ...next, leaveSeconds }, { kind: 'fits' });
   };
   if (free > FREE_KEPT * scale) {
     const stays = free >= state.roomyBytes - LEAST_MOVE * scale && !Number.isNaN(state.roomySeconds);
-    if (!stays) return same({ ...state, roomySeconds: now, roomyBytes: free }, WAITS);
+    if (!stays) return same({ ...state, roomySeconds: now, roomyBytes: free, usedSeconds: NaN }, WAITS);
     const long = free >= ROOMY * scale ? ROOMY_SECONDS.roomy : ROOMY_SECONDS.less;
     return now - state.roomySeconds >= long ? fits() : same(state, WAITS);
   }
-  const used = { ...state, roomySeconds: NaN };
-  const waited = now - Math.max(state.phaseSeconds, state.gaveSeconds) >= ROW_SECONDS;
+  const since = Number.isNaN(state.usedSeconds) ? { usedSeconds: now, countedBefore: state.counted } : {};
+  const used = { ...state, roomySeconds: NaN, ...since };
+  const seconds = now - used.usedSeconds;
+  const waited = seconds >= ROW_SECONDS;
   if (!isHot(used, seen, now)) return waited ? fits() : same(used, WAITS);
   if (giftRoom(seen) >= PAGE_BYTES) return give(used, seen, now, 'reads');
   if (!waited) return same(used, WAITS);
   // The host has no more to give: that says nothing of the guest.
   if (target >= least + PAGE_BYTES) return fits();
-  return same(knowStream(used, now), { kind: 'stream', bytesPerSecond: used.peakRate });
-}
-
-/** All was given, and the guest goes on: it reads a stream, which is known by its rate for a while. */
-function knowStream(state: SizeState, now: number): SizeState {
-  const again = state.streamRate > 0 && state.rate < 2 * state.streamRate;
-  const streamSeconds = again ? Math.min(STREAM_SECONDS.most, 2 * state.streamSeconds) : STREAM_SECONDS.first;
-  const streamRate = Math.max(state.rate, state.peakRate);
-  const known = { streamRate, streamFound: now, streamSeconds, streamUntil: now + streamSeconds };
-  return { ...begin(state, 'rest', now), ...known, leaveUntil: now, row: 0 };
+  const rate = risen(used.counted, used.countedBefore) / seconds;
+  // What was given changed nothing, and is taken back at once; what changed something is looked for in probes.
+  const back = gainedNothing(used, rate) ? Math.min(used.growthBytes - target, seen.spare) : 0;
+  const why = { kind: 'stream', bytesPerSecond: rate } as const;
+  return { next: knowStream(used, rate, now), toBytes: target + (Math.max(0, back) || 0), why };
 }
 
 /** Takes free memory at once, or begins a probe of the page cache. */
@@ -387,30 +327,22 @@ function squeeze(state: SizeState, seen: SizeFacts, now: number): Decision {
   }
   if (spare < LEAST_MOVE * scale || signal === 'none' || now < state.leaveUntil) return same;
   const first = Math.min(MOST_FIRST_PROBE * scale, Math.max(LEAST_MOVE * scale, PROBE_SHARE * caches));
-  // Beside a stream of known rate, and where nothing hurt so far, steps are as large as those for free memory.
-  const wished = stream(state, now) > 0 ? Infinity : first * 2 ** state.row;
+  // Where nothing hurt so far, and until something does beside a stream that was just found, steps are larger.
+  const found = streamRate(state, now) > 0 && state.leaveUntil <= state.streamFound;
+  const wished = found ? Infinity : first * 2 ** state.row;
   const bytes = wholePages(Math.min(room, Math.max(first, Math.min(wished, spare / 2, MOST_MOVE * scale))));
-  const next = { ...begin(state, 'probe', now), stepBytes: bytes, countedBefore: state.counted };
+  const next = {
+    ...begin(state, 'probe', now),
+    stepBytes: bytes,
+    countedBefore: state.counted,
+    probeRate: state.rate,
+    swappedBefore: state.swapped,
+  };
   return { next, toBytes: target + bytes, why: { kind: 'probes', bytes } };
 }
 
-/** The rate of the stream that is known; 0: none is. */
-function stream(state: SizeState, now: number): number {
-  return now < state.streamUntil ? state.streamRate : 0;
-}
-
 function isHot(state: SizeState, { scale }: SizeFacts, now: number): boolean {
-  return state.rate > HOT * scale + stream(state, now) * STREAM_MARGIN;
-}
-
-function begin(state: SizeState, phase: SizeState['phase'], now: number): SizeState {
-  return { ...state, phase, phaseSeconds: now, roomySeconds: NaN, peakRate: 0 };
-}
-
-/** Leaves the page cache alone for a while, twice as long the next time. */
-function leave(state: SizeState, now: number): SizeState {
-  const leaveSeconds = Math.min(LEAVE_SECONDS.most, 2 * state.leaveSeconds);
-  return { ...state, leaveUntil: now + state.leaveSeconds, leaveSeconds, row: 0 };
+  return state.rate > HOT * scale + streamPeak(state, now);
 }
 
 /** The target within the limits. */
@@ -420,9 +352,11 @@ function held(target: number, { least, most }: SizeFacts): number {
 
 /** Seconds until the next look: soon while something moves, later the longer nothing does. */
 function again(state: SizeState, seen: SizeFacts, now: number, moved: boolean): number {
+  if (state.phase === 'grow') return GROWING_AGAIN;
   const moving = moved || state.phase !== 'rest' || seen.coming > seen.unit || seen.owed > seen.unit;
   if (moving || now - state.gaveSeconds < ROW_SECONDS) return MOVING_AGAIN;
   const rested = (now - state.phaseSeconds) * REST_SHARE;
   const left = state.leaveUntil > now ? state.leaveUntil - now : Infinity;
-  return Math.max(MOVING_AGAIN, Math.min(REST_AGAIN, rested, left));
+  const most = isBeside(state, now) ? BESIDE_AGAIN : REST_AGAIN;
+  return Math.max(MOVING_AGAIN, Math.min(most, rested, left));
 }

@@ -29,6 +29,7 @@ class Guest implements GovernedVm, SizedDevice {
   usesBytes = 80 * MIB;
   targetBytes = 0;
   actualBytes = 0;
+  readonly features = ['VIRTIO_BALLOON_F_DEFLATE_ON_OOM'];
   onActual: (() => void) | null = null;
   asked = 0;
   readonly moves: string[] = [];

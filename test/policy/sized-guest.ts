@@ -1,5 +1,6 @@
 // A guest in miniature whose balloon follows the law of src/policy/working-set.ts: it has anonymous memory, page cache that is read
-// over and over, and page cache that is read once; it reclaims the latter first, as the kernel does.
+// over and over, and page cache that is read once; it reclaims the latter first, as the kernel does. Where it is stubborn, pages
+// that were read over and over until now are reclaimed last, after those that are read so now and were not reclaimed yet.
 import {
   step,
   UNSIZED,
@@ -22,6 +23,10 @@ export interface SizedGuestOptions {
   readonly roomMib?: number;
   /** The kernel reclaims when less than the first is free, until the second is. */
   readonly watermarksMib?: readonly [low: number, high: number];
+  /** Nothing but the kernel itself gets the last of free memory. */
+  readonly leastFreeMib?: number;
+  readonly stubborn?: boolean;
+  readonly givesOnOom?: boolean;
   /** The tags that it sends; the others are NaN. */
   readonly tells?: (reading: SizeReading) => Partial<SizeReading>;
 }
@@ -38,7 +43,11 @@ export class SizedGuest {
   stream: number;
   anonymous = 0;
   hot = 0;
+  /** Of `hot`, pages that were read again after they were reclaimed. */
+  proven = 0;
   cold = 0;
+  /** Pages of what was read over and over before. */
+  stale = 0;
   actual = 0;
   target = 0;
   reclaimed = 0;
@@ -72,7 +81,7 @@ export class SizedGuest {
   }
 
   get free(): number {
-    return this.#ram - this.actual - KERNEL_MIB - this.anonymous - this.hot - this.cold;
+    return this.#ram - this.actual - KERNEL_MIB - this.anonymous - this.hot - this.cold - this.stale;
   }
 
   get limits(): SizeLimits {
@@ -113,11 +122,12 @@ export class SizedGuest {
   }
 
   #reading(): SizeReading {
-    const caches = this.hot + this.cold;
+    const caches = this.hot + this.cold + this.stale;
     const full: SizeReading = {
       ramBytes: this.#ram * MIB,
       targetBytes: this.target * MIB,
       actualBytes: this.actual * MIB,
+      givesOnOom: this.#options.givesOnOom ?? true,
       statsSeconds: this.now,
       freeBytes: this.free * MIB,
       availableBytes: Math.max(0, this.free - this.#high + caches - Math.min(caches / 2, this.#low)) * MIB,
@@ -125,6 +135,8 @@ export class SizedGuest {
       reclaimedBytes: this.reclaimed * MIB,
       majorFaults: NaN,
       stalls: this.stalls,
+      swappedInBytes: 0,
+      swappedOutBytes: 0,
       readBytes: this.read * MIB,
     };
     return { ...full, readBytes: NaN, ...this.#options.tells?.(full) };
@@ -139,13 +151,17 @@ export class SizedGuest {
     else this.anonymous += this.#take(grown) + this.#deflateOnOom(grown);
     const streamed = this.#take(this.stream * TICK);
     this.cold += streamed;
-    this.cold += Math.max(0, this.hot - this.reread);
-    this.hot = Math.min(this.hot, this.reread);
+    const left = Math.max(0, this.hot - this.reread);
+    if (this.#options.stubborn === true) this.stale += left;
+    else this.cold += left;
+    this.hot -= left;
+    this.proven = Math.min(this.proven, this.hot);
     const missing = this.reread - this.hot;
     const loop = (this.#options.loopMibPerSecond ?? 400) * TICK;
     const misses = this.reread === 0 ? 0 : Math.min(missing, loop * (missing / this.reread));
     const again = this.#take(misses);
     this.hot += again;
+    this.proven += again;
     this.read += streamed + again;
   }
 
@@ -157,12 +173,16 @@ export class SizedGuest {
     if (lacks > 0) {
       const cold = Math.min(this.cold, lacks + this.#high - this.#low);
       this.cold -= cold;
-      const hot = Math.min(this.hot, Math.max(0, lacks - cold));
-      this.hot -= hot;
-      this.reclaimed += cold + hot;
-      if (cold + hot < lacks) this.stalls++;
+      const first = Math.min(this.hot - this.proven, Math.max(0, lacks - cold));
+      const stale = Math.min(this.stale, Math.max(0, lacks - cold - first));
+      const last = Math.min(this.proven, Math.max(0, lacks - cold - first - stale));
+      this.hot -= first + last;
+      this.proven -= last;
+      this.stale -= stale;
+      this.reclaimed += cold + first + stale + last;
     }
-    const got = Math.max(0, Math.min(mib, this.free - 1));
+    const got = Math.max(0, Math.min(mib, this.free - (this.#options.leastFreeMib ?? 1)));
+    if (got < mib) this.stalls++;
     this.#failed = mib - got;
     return got;
   }

@@ -20,6 +20,7 @@ const look = fc.record({
   reclaimed: claim,
   faults: claim,
   stalls: claim,
+  swapped: claim,
   read: claim,
   min: fc.double({ min: 0, max: 1, noNaN: true }),
   max: fc.double({ min: 0, max: 1, noNaN: true }),
@@ -62,6 +63,9 @@ function run(
       reclaimedBytes: said(claims.reclaimed),
       majorFaults: said(claims.faults),
       stalls: said(claims.stalls),
+      swappedInBytes: said(claims.swapped),
+      swappedOutBytes: said(claims.faults),
+      givesOnOom: told,
       readBytes: said(claims.read),
     };
     const limits = {
@@ -95,8 +99,8 @@ void t.test('no rate becomes NaN, and the next look is at most half a minute awa
   fc.assert(
     fc.property(scene, (given) => {
       run(given, ({ sized: { state, againSeconds } }) => {
-        const { rate, streamRate, leaveSeconds, stepBytes, gives } = state;
-        for (const figure of [rate, streamRate, leaveSeconds, stepBytes, gives])
+        const { rate, streamRate, growthRate, leaveSeconds, stepBytes, gives } = state;
+        for (const figure of [rate, streamRate, growthRate, leaveSeconds, stepBytes, gives])
           if (!(figure >= 0)) throw new Error(JSON.stringify(state));
         if (!(againSeconds >= 0.25 && againSeconds <= 30)) throw new Error(`again in ${againSeconds} s`);
       });

@@ -1,0 +1,43 @@
+/** Samples of what the host has allocated to a guest with a disk, until they rest. */
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Guest } from '../test/support/lab/guest.js';
+import { median } from './table.js';
+
+export interface Measured {
+  readonly workingSetMib: number;
+  /** When nothing is read any more and the figure rests. */
+  readonly settledMib: number;
+  /** While the disk is read: of samples that begin when all memory was read once. */
+  readonly streamMib: { readonly median: number; readonly least: number; readonly most: number };
+  readonly streamMibPerSecond: number;
+  /** Of what is read over and over, the part that came from the disk. */
+  readonly readAgainShare?: number;
+  /** Pages of the working set that were not as they were written. */
+  readonly damagedPages: number;
+}
+
+export const DISK = '/dev/nvme0n1';
+export const LOOK_MS = 500;
+/** It rests when it changed by less than a hundredth in so many samples. */
+const RESTING_SAMPLES = 40;
+const SETTLE_SAMPLES_MAX = 240;
+const MIB = 2 ** 20;
+
+/** Resolves with the figure when it rests, or does not for a long time. */
+export async function rest(sample: () => number): Promise<number> {
+  const samples: number[] = [];
+  while (samples.length < SETTLE_SAMPLES_MAX) {
+    await pause(LOOK_MS);
+    samples.push(sample());
+    const last = samples.slice(-RESTING_SAMPLES);
+    if (last.length === RESTING_SAMPLES && Math.max(...last) - Math.min(...last) < Math.max(...last) / 100)
+      break;
+  }
+  return median(samples.slice(-RESTING_SAMPLES));
+}
+
+/** Read from the disk since the guest is up. */
+export async function readMib(guest: Guest): Promise<number> {
+  const { output } = await guest.sh('cat /sys/block/nvme0n1/stat');
+  return (Number(output.trim().split(/\s+/)[2]) * 512) / MIB;
+}

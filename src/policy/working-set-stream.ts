@@ -1,0 +1,95 @@
+/**
+ * What the law of working-set.ts knows of streams: a guest that reads what it never reads again reclaims as much in a second
+ * whatever its size. A stream is found where all memory was given and the guest goes on, and is known by its rate for a while.
+ */
+import { begin, STREAM_SECONDS, type SizeState } from './working-set-state.js';
+
+/** A stream is itself as far as its rate is no more than a quarter higher. */
+const MARGIN = 1.25;
+/** It is squeezed too far where it comes at less than this part of its rate. */
+const SLOW_SHARE = 0.5;
+/** It goes on as long as the guest reclaims at this part of its rate; when it has ended, it is known for some seconds more. */
+const LIVE_SHARE = 0.25;
+const ENDED_SECONDS = 30;
+/** Its rate stays for a minute; then it falls with what is reclaimed. */
+const HELD_SECONDS = 60;
+const FALL_SECONDS = 120;
+const RATE_SECONDS = 4;
+/** A guest that reclaims less in a second is calm. */
+const BUSY = 2 * 2 ** 20;
+/** All of the reclaim was the stream's where so much of it went on with all memory given. */
+const SAME_SHARE = 0.6;
+
+/** The mean rate of the stream that is known; 0: none is. */
+export function streamRate(state: SizeState, now: number): number {
+  return now < state.streamUntil ? state.streamRate : 0;
+}
+
+/** The rate up to which all reclaim of some seconds may be the stream's. */
+export function streamMost(state: SizeState, now: number): number {
+  return streamRate(state, now) * MARGIN;
+}
+
+/** The bytes that the stream which is known has reclaimed in so many seconds of a probe, unless it is slower than before. */
+export function streamLeast(state: SizeState, seconds: number): number {
+  return seconds * Math.min(state.streamRate, state.probeRate) * SLOW_SHARE;
+}
+
+/** The rate beyond which something else than the stream certainly goes on. */
+export function streamPeak(state: SizeState, now: number): number {
+  return now < state.streamUntil ? state.streamPeak * MARGIN : 0;
+}
+
+/** Whether a stream that is known goes on. */
+export function isBeside(state: SizeState, now: number): boolean {
+  return now < state.streamUntil && lives(state.rate, state);
+}
+
+function lives(rate: number, state: SizeState): boolean {
+  return rate >= LIVE_SHARE * state.streamRate;
+}
+
+/** All was given, and the guest goes on at that rate. */
+export function knowStream(state: SizeState, rate: number, now: number): SizeState {
+  const again = state.streamRate > 0 && rate < 2 * state.streamRate;
+  const streamSeconds = again ? Math.min(STREAM_SECONDS.most, 2 * state.streamSeconds) : STREAM_SECONDS.first;
+  const streamPeak = Math.max(rate, state.peakRate);
+  const known = { rate, streamRate: rate, streamPeak, streamFound: now, streamSeconds };
+  return {
+    ...begin(state, 'rest', now),
+    ...known,
+    streamUntil: now + streamSeconds,
+    leaveUntil: now,
+    row: 0,
+  };
+}
+
+/** Whether the guest goes on as before, with all the memory that was given since. */
+export function gainedNothing({ growthRate }: SizeState, rate: number): boolean {
+  return rate >= SAME_SHARE * growthRate;
+}
+
+/** Notes what the guest reclaimed: so many bytes a second, for so many seconds. */
+export function withRate(state: SizeState, instant: number, seconds: number, now: number): SizeState {
+  const rate = state.rate + (instant - state.rate) * (1 - Math.exp(-seconds / RATE_SECONDS));
+  const rates = {
+    ...state,
+    rate,
+    peakRate: Math.max(state.peakRate, instant),
+    growthRate: Math.max(state.growthRate, rate),
+    busySeconds: instant > BUSY ? now : state.busySeconds,
+  };
+  const live = lives(rate, state);
+  // What a guest at rest reclaims beside the stream is the stream's, too.
+  const grown =
+    state.phase === 'rest' ? Math.max(state.streamRate, Math.min(rate, state.streamPeak)) : state.streamRate;
+  if (live && now - state.streamFound < HELD_SECONDS) return { ...rates, streamRate: grown };
+  const fallen = (known: number): number =>
+    Math.min(known, Math.max(rate, known * Math.exp(-seconds / FALL_SECONDS)));
+  return {
+    ...rates,
+    streamRate: fallen(grown),
+    streamPeak: fallen(state.streamPeak),
+    streamUntil: live ? state.streamUntil : Math.min(state.streamUntil, now + ENDED_SECONDS),
+  };
+}
