@@ -170,6 +170,12 @@ export class Frontend {
     await this.#begin(this.order.connect);
   }
 
+  /** The device is unplugged, after its driver stopped: its channel ends, and the connection stays. */
+  unplug(): void {
+    this.#channel?.close();
+    this.#channel = null;
+  }
+
   /** Another device of the same kind is plugged in on this connection, after the first was unplugged. */
   async replug(): Promise<void> {
     this.#forget();
