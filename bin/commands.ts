@@ -121,6 +121,24 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'evacuate',
+    operands: ['vm'],
+    summary: 'empty the balloon before the VM moves to another host',
+    details:
+      'Sets the balloon target to 0, waits until the guest has all of its memory, and prints how the device is unplugged and what gives the VM its balloon again on the other host. The order for the target of 0 stands until it is taken back.',
+    options: {
+      timeout: { value: 'seconds', summary: `give up after this long (default ${WAIT_SECONDS})` },
+    },
+    run: async ({ client, output, vm, values }) => {
+      const timeout = seconds(values, 'timeout') ?? WAIT_SECONDS;
+      const [{ evacuate }, connected] = await Promise.all([
+        import('../src/control/cli/evacuate.js'),
+        client(),
+      ]);
+      await evacuate(connected, output, vm, timeout);
+    },
+  },
+  {
     name: 'stats',
     operands: ['vm'],
     summary: 'guest statistics, by their virtio names',
@@ -348,6 +366,7 @@ export const COMMANDS: readonly Command[] = [
       'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
       'cache-balloon': { summary: `a page cache balloon too, served at ${CACHE_SOCKET}` },
       'cache-socket-path': { value: 'path', summary: 'the same, served elsewhere' },
+      'hot-plug': { summary: 'in a port from which the device can be unplugged (q35)' },
     },
     run: async ({ output, values }) => {
       const qemu = await import('../src/control/cli/qemu-args.js');
@@ -358,6 +377,7 @@ export const COMMANDS: readonly Command[] = [
         socketPath: text(values, 'socket-path') ?? VMM_SOCKET,
         cacheSocketPath:
           text(values, 'cache-socket-path') ?? (values['cache-balloon'] === true ? CACHE_SOCKET : undefined),
+        hotPlug: values['hot-plug'] === true,
       };
       const args = kind === 'libvirt' ? qemu.libvirtXml(wanted) : qemu.vmmArguments(kind, wanted);
       if (output.json) output.document(args);

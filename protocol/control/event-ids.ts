@@ -27,6 +27,7 @@ export const EVENT_IDS = {
   'memory-mapped': '30802e919e9142df8cad7c9afa3fe01c',
   'ram-changed': '234f454bb22446ca929f502d2adf012d',
   'vm-ready': '3357a7bccfa446dbb58b4477570e0f69',
+  'device-unplugged': 'e7a9a20e537a4266b744ed8b54a2c399',
   'vm-stopped': 'be941d5153de4964b89b1e8e6d4ba109',
   'vm-disconnected': '90acea43d2f247f3857bc1243785fc63',
   'size-moved': '4bc552988f58c60ebc96e2b7310f39c4',

@@ -110,6 +110,11 @@ export const EVENTS = {
     help: 'The guest driver stopped or reset the device, or the VM was paused; the target is kept for its return.',
     action: null,
   },
+  'device-unplugged': {
+    level: 'info',
+    help: 'The VMM took the device out of the VM and kept its connection: the guest has all of its memory, and QEMU can migrate the VM. A device that is plugged in on the same connection is served again.',
+    action: null,
+  },
   'vm-disconnected': { level: 'info', help: 'The VMM closed its connection.', action: null },
   'size-moved': {
     level: 'debug',

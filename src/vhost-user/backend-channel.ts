@@ -23,7 +23,7 @@ export class BackendChannel {
   #changed = false;
 
   /**
-   * Owns `fd`. `acknowledged`: REPLY_ACK was negotiated, so each message is answered. `onClosed`: the frontend closed it, or
+   * Owns `fd`. `acknowledged`: REPLY_ACK was negotiated, so each message is answered. `onClosed`: the frontend closed it (null), or
    * broke its rules; a new target is then only seen when the driver reads it by itself.
    */
   constructor(
@@ -32,7 +32,7 @@ export class BackendChannel {
     keeper: FdKeeper,
     seat: Seat,
     onSent: () => void,
-    onClosed: () => void,
+    onClosed: (error: Error | null) => void,
   ) {
     this.fd = fd;
     this.#acknowledged = acknowledged;

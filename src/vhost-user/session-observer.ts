@@ -16,6 +16,8 @@ export interface SessionObserver extends RequestObserver {
   memoryLost(region: GuestRegion): void;
   queuesSettled(present: number, needed: number): void;
   configChangeSent(): void;
+  /** The VMM took the device out of the VM, and kept the connection, on which another device may be plugged in. */
+  unplugged(): void;
   /** What is to be written down of the VM changed; for keepers that are active. */
   record(): string;
   /** The connection is gone and everything it brought is freed. `error`: why it was cut off; null: it closed. */

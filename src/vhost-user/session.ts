@@ -32,6 +32,8 @@ export type { SessionObserver, SessionState } from './session-observer.js';
 
 /** Requests refused without the frontend being told (it did not ask to be); after that many it is cut off. */
 const MAX_SILENT_REFUSALS = 64;
+/** Within so many milliseconds a VMM that ends closes its connection after the channel of the device. */
+const ENDS_MS = 1000;
 
 /** What outlives the process, and what a process before this one left. */
 interface HandOver {
@@ -260,9 +262,11 @@ export class Session implements VringContext, RequestContext, DeviceHost {
       this.#keeper,
       this.seat,
       () => this.observer.configChangeSent(),
-      () => {
+      (error) => {
         if (this.#channel === channel) this.#channel = null;
-        if (!this.#closed) this.save();
+        if (this.#closed) return;
+        this.save();
+        if (error === null) setTimeout(() => this.#unplugged(), ENDS_MS).unref();
       },
     );
     this.#channel?.close();
@@ -332,6 +336,11 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   }
 
   readonly #readOn = (): void => this.#connection.readOn();
+
+  /** The channel is a device's, and the connection the VMM's: where the channel alone ended, the device is gone. */
+  #unplugged(): void {
+    if (!this.#closed && this.#channel === null && !this.running) this.observer.unplugged();
+  }
 
   /** Whether nothing is at work on what the request takes away; else the request is read again then. */
   #quiet(request: number, payload: Uint8Array): boolean {

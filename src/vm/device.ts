@@ -354,6 +354,10 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     this.#emit('config-change-sent', 'the VMM was told of a new target');
   }
 
+  unplugged(): void {
+    this.#emit('device-unplugged', `the VMM took the ${this.words} out of the VM and kept its connection`);
+  }
+
   closed(error: Error | null): void {
     this.#ended = true;
     this.#asker.close();
@@ -414,17 +418,13 @@ export class VmDevice implements SessionObserver, BalloonObserver {
   #moveTarget(bytes: number): { words: string; sizes: { fromBytes: number; toBytes: number } } | null {
     const { targetBytes: fromBytes } = this.#balloon;
     if (bytes > fromBytes) this.#owner.rises();
-    if (!this.#sizesItself) this.#owner.allow('target', bytes);
+    if (!PARTS[this.#kind.part].sizesItself) this.#owner.allow('target', bytes);
     this.#balloon.setTarget(bytes);
     const { targetBytes: toBytes } = this.#balloon;
     if (toBytes === fromBytes) return null;
     this.#beginProgress();
     const words = `${this.#kind.targetWords} ${formatSize(fromBytes)} -> ${formatSize(toBytes)}`;
     return { words, sizes: { fromBytes, toBytes } };
-  }
-
-  get #sizesItself(): boolean {
-    return PARTS[this.#kind.part].sizesItself;
   }
 
   #restore(found: VmRecord): void {

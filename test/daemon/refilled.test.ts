@@ -1,7 +1,8 @@
 // Rule 16: what was discarded stays absent from the host; what is there again is discarded again, and nothing that a guest may use.
-import t, { type Test } from 'tap';
+import type { Test } from 'tap';
 import { fileBytes } from '../../src/os/file.js';
 import { BALLOON_F, BalloonDriver, LINUX_FEATURES } from '../support/balloon-driver.js';
+import { eachOrder, inEachOrder } from '../support/each-order.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { HugeRam } from '../support/huge-ram.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
@@ -9,6 +10,7 @@ import { eventually } from '../support/deadline.js';
 import { bits } from '../support/wire.js';
 
 const MIB = 2 ** 20;
+const whereTold = eachOrder({ features: bits(BALLOON_F.MUST_TELL_HOST) });
 const FIRST = 4096;
 const PAGES = pfns(FIRST, 600);
 const BYTES = PAGES.length * PAGE_BYTES;
@@ -68,7 +70,7 @@ async function end(t: Test, { served, frontend }: Running): Promise<void> {
   await served.close();
 }
 
-void t.test('what somebody touched is discarded again, and that is told', async (t) => {
+whereTold('what somebody touched is discarded again, and that is told', async (t) => {
   const running = await ballooned();
   const { served, frontend } = running;
   const before = frontend.ram.allocatedBytes();
@@ -84,7 +86,7 @@ void t.test('what somebody touched is discarded again, and that is told', async 
   await end(t, running);
 });
 
-void t.test('what came back is the guest’s use of memory until it is discarded again', async (t) => {
+whereTold('what came back is the guest’s use of memory until it is discarded again', async (t) => {
   const running = await ballooned();
   const { served } = running;
   t.equal(served.device.guestUse().discardedBytes, BYTES);
@@ -102,7 +104,7 @@ void t.test('what came back is the guest’s use of memory until it is discarded
   await end(t, running);
 });
 
-void t.test('of a driver that need not tell, it is said and nothing is discarded', async (t) => {
+inEachOrder('of a driver that need not tell, it is said and nothing is discarded', async (t) => {
   const running = await ballooned(LINUX_FEATURES & ~bits(BALLOON_F.MUST_TELL_HOST));
   const { served, frontend } = running;
   touch(running, PAGES);
@@ -118,7 +120,7 @@ void t.test('of a driver that need not tell, it is said and nothing is discarded
   await end(t, running);
 });
 
-void t.test('a guest that uses pages of its balloon loses none of them', async (t) => {
+whereTold('a guest that uses pages of its balloon loses none of them', async (t) => {
   const running = await ballooned();
   const { served, frontend, driver } = running;
   touch(running, PAGES);
@@ -143,7 +145,7 @@ void t.test('a guest that uses pages of its balloon loses none of them', async (
   await end(t, running);
 });
 
-void t.test('pages that the guest takes back meanwhile are its own', async (t) => {
+whereTold('pages that the guest takes back meanwhile are its own', async (t) => {
   const running = await ballooned();
   const { served, frontend, driver } = running;
   const back = PAGES.slice(0, 300);
@@ -165,7 +167,7 @@ void t.test('pages that the guest takes back meanwhile are its own', async (t) =
   await end(t, running);
 });
 
-void t.test('a block of which a page was pinned comes back when the pin is gone', async (t) => {
+whereTold('a block of which a page was pinned comes back when the pin is gone', async (t) => {
   const huge = await HugeRam.start(t, 4 * MIB);
   if (huge === null) return;
   const ram = new GuestRam([

@@ -28,7 +28,7 @@ import {
   type WireMessage,
 } from './wire.js';
 import { WireSocket } from './wire-socket.js';
-import { QEMU, type ForQueues, type QueueStep, type Step, type VmmOrder } from './vmm-orders.js';
+import { QEMU, usualOrder, type ForQueues, type QueueStep, type Step, type VmmOrder } from './vmm-orders.js';
 
 /** The protocol features QEMU acks when they are offered, as far as a balloon meets them. */
 export const QEMU_PROTOCOL_FEATURES = QEMU.protocolFeatures;
@@ -42,7 +42,7 @@ export interface FrontendOptions {
   queueCount?: number;
   /** QEMU's config_size in bytes (default 16). */
   configBytes?: number;
-  /** The VMM that it stands for (default: QEMU). */
+  /** The VMM that it stands for (default: QEMU, or that of `underOrder`). */
   order?: VmmOrder;
   /** Protocol features to ack of those offered (default: those of the order). */
   protocolFeatures?: bigint;
@@ -119,7 +119,7 @@ export class Frontend {
     this.configBytes = options.configBytes ?? 16;
     this.configCache = new Uint8Array(this.configBytes);
     this.#timeoutMs = options.timeoutMs ?? PATIENCE_MS;
-    this.order = options.order ?? QEMU;
+    this.order = options.order ?? usualOrder();
     this.#wantedProtocolFeatures = options.protocolFeatures ?? this.order.protocolFeatures;
     this.#needReply = options.needReply ?? this.order.needReply;
     this.#socket = this.#open(options.socket);
@@ -168,6 +168,12 @@ export class Frontend {
   /** From the connection to the wait for the guest's driver. */
   async connect(): Promise<void> {
     await this.#begin(this.order.connect);
+  }
+
+  /** The device is unplugged, after its driver stopped: its channel ends, and the connection stays. */
+  unplug(): void {
+    this.#channel?.close();
+    this.#channel = null;
   }
 
   /** Another device of the same kind is plugged in on this connection, after the first was unplugged. */

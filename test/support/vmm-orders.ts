@@ -185,3 +185,21 @@ export const CROSVM: VmmOrder = {
 };
 
 export const VMM_ORDERS: readonly VmmOrder[] = [QEMU, CLOUD_HYPERVISOR, CROSVM];
+
+let usual = QEMU;
+
+/** The order of frontends that name none: QEMU's, but in `underOrder`. */
+export function usualOrder(): VmmOrder {
+  return usual;
+}
+
+/** Does `work` with `order` as the order of frontends that name none; one at a time in a process. */
+export async function underOrder<T>(order: VmmOrder, work: () => Promise<T>): Promise<T> {
+  const before = usual;
+  usual = order;
+  try {
+    return await work();
+  } finally {
+    usual = before;
+  }
+}

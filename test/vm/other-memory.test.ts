@@ -2,6 +2,7 @@
 // begins anew.
 import { mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { createMemfd } from '../../src/os/memfd.js';
 import { closeFd } from '../../src/os/fd.js';
@@ -11,6 +12,8 @@ import { pfns, ServedVm } from '../support/served-vm.js';
 import { encodeSingleRegion, REQUEST } from '../support/wire.js';
 
 const MIB = 2 ** 20;
+/** Longer than the daemon waits for a VMM that ends, once its channel is closed. */
+const UNPLUGGED_MS = 1500;
 const RAM_BYTES = 64 * MIB;
 const DISK_BYTES = 4 * MIB;
 const DISK_PFN = RAM_BYTES / PAGE_BYTES;
@@ -150,6 +153,26 @@ void t.test(
     await again.inflate(pfns(again.firstFreePfn + 32, 32));
     t.equal(served.view.balloon.actualBytes, 64 * PAGE_BYTES);
     await served.close();
+  },
+);
+
+void t.test(
+  'a device that is unplugged is told of once, and a driver that stops or a VMM that ends is not',
+  async (t) => {
+    const { served, frontend, driver } = await ServedVm.running();
+    await driver.reset();
+    frontend.unplug();
+    await served.until(() => served.saw('device-unplugged').length > 0, 'an event');
+    t.equal(served.view.state, 'stopped');
+    await frontend.replug();
+    const again = await BalloonDriver.start(frontend);
+    await served.until(({ state }) => state === 'running', 'the second driver runs');
+    await again.reset();
+    await sleep(UNPLUGGED_MS);
+    await served.close();
+    await sleep(UNPLUGGED_MS);
+    t.equal(served.saw('device-unplugged').length, 1);
+    t.equal(served.saw('vm-disconnected').length, 1);
   },
 );
 

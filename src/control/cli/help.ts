@@ -16,8 +16,9 @@ export function helpOfAll(
   ];
   // Without blank lines, all of it fits on 24.
   return [
-    `Usage: ${program} [OPTION]... COMMAND\n${summary}`,
-    `${section('Commands', rows)}\n${section('Options', optionRows(globals))}`,
+    `Usage: ${program} [OPTION]... COMMAND`,
+    section(`${summary} Commands`, rows),
+    section('Options', optionRows(globals)),
   ].join('\n');
 }
 

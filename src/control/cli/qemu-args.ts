@@ -13,7 +13,11 @@ interface QemuArgs {
   readonly socketPath: string;
   /** Where it listens for page cache balloons; without, the VM has none. */
   readonly cacheSocketPath?: string | undefined;
+  /** Each device is in a port of its own, from which it can be unplugged; for machines with PCI Express. */
+  readonly hotPlug?: boolean;
 }
+
+type Properties = Readonly<Record<string, string | number>>;
 
 /** From 0x1a on, libvirt has places of its own for sound, USB and bridges. */
 const LAST_SLOT = 0x19;
@@ -59,17 +63,22 @@ export function qemuArguments(args: QemuArgs): string[] {
   ];
 }
 
+/** `render`: the text of a device; `isPlaced`: it stands on the bus of the machine, and not in a port. */
 function deviceArguments(
-  { socketPath, cacheSocketPath }: QemuArgs,
-  render: (device: typeof BALLOON) => string,
+  { socketPath, cacheSocketPath, hotPlug = false }: QemuArgs,
+  render: (device: Properties, isPlaced: boolean) => string,
 ): string[] {
   const devices = [{ path: socketPath, device: BALLOON }];
   if (cacheSocketPath !== undefined) devices.push({ path: cacheSocketPath, device: CACHE_BALLOON });
-  return devices.flatMap(({ path, device }) => [
-    // No reconnect: with it QEMU fails to start the device.
-    ...['-chardev', `socket,id=${device.chardev},path=${escapeCommas(path)}`],
-    ...['-device', render(device)],
-  ]);
+  return devices.flatMap(({ path, device }, index) => {
+    const port = { driver: 'pcie-root-port', id: `${device.id}-port`, chassis: LAST_SLOT - index };
+    return [
+      // No reconnect: with it QEMU fails to start the device.
+      ...['-chardev', `socket,id=${device.chardev},path=${escapeCommas(path)}`],
+      ...(hotPlug ? ['-device', render(port, true)] : []),
+      ...['-device', hotPlug ? render({ ...device, bus: port.id }, false) : render(device, true)],
+    ];
+  });
 }
 
 /** Throws UsageError. */
@@ -84,9 +93,11 @@ function wholeMib(memoryBytes: number): number {
 export function vmmArguments(kind: Exclude<(typeof VMMS)[number], 'libvirt'>, args: QemuArgs): string[] {
   if (kind === 'qemu') return qemuArguments(args);
   const mib = wholeMib(args.memoryBytes);
-  if (args.cacheSocketPath !== undefined) {
-    throw new UsageError('--cache-balloon: only QEMU can have one, give --for qemu or --for libvirt');
-  }
+  for (const [option, given] of [
+    ['--cache-balloon', args.cacheSocketPath !== undefined],
+    ['--hot-plug', args.hotPlug === true],
+  ] as const)
+    if (given) throw new UsageError(`${option}: only QEMU can have one, give --for qemu or --for libvirt`);
   if (kind === 'crosvm') {
     // Its own balloon would be a second one: a switch, after which a value would be the path of the kernel. Guest memory is
     // always shared.
@@ -105,8 +116,8 @@ export function libvirtXml(args: QemuArgs): string {
   // As JSON: QEMU makes all other devices first, and this one would take a PCI slot that libvirt has given away. It is
   // behind those that libvirt, which does not know of it, gives to what is plugged in later.
   let slot = LAST_SLOT;
-  const device = deviceArguments(args, (each) =>
-    JSON.stringify({ ...each, addr: `0x${(slot--).toString(16)}` }),
+  const device = deviceArguments(args, (each, isPlaced) =>
+    JSON.stringify({ ...each, ...(isPlaced && { addr: `0x${(slot--).toString(16)}` }) }),
   );
   return [
     "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",

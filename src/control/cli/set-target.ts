@@ -28,21 +28,9 @@ export async function setTarget(
 ): Promise<void> {
   const target =
     'bytes' in wish.wish ? request(wish, wish.wish.bytes) : resolved(wish, await client.show(name));
-  let vm = await client.setTarget(name, target);
-  const order = orderOf(vm);
-  let timedOut = false;
-  if (waitSeconds !== null) {
-    const deadline = performance.now() + waitSeconds * 1000;
-    while (!isReached(vm) && !timedOut) {
-      await sleep(Math.min(POLL_MS, Math.max(0, deadline - performance.now())));
-      const before = vm;
-      vm = await client.show(name);
-      // The daemon itself changes a target as it learns more of the guest's memory; the order is the same then.
-      if (vm.balloon.targetBytes !== before.balloon.targetBytes && orderOf(vm) !== order) throw overruled(vm);
-      timedOut = performance.now() >= deadline;
-    }
-    timedOut = !isReached(vm);
-  }
+  const ordered = await client.setTarget(name, target);
+  const vm = waitSeconds === null ? ordered : await followed(client, ordered, waitSeconds);
+  const timedOut = waitSeconds !== null && !isReached(vm);
   if (output.json) output.document(vm);
   else {
     if (vm.state === 'connected') output.print(`${printable(name)}: ${later(target)} once its driver runs`);
@@ -50,11 +38,34 @@ export async function setTarget(
     else output.print(renderTarget(vm));
     if (vm.verdict !== null && !timedOut) output.print(output.paint('yellow', printable(vm.verdict)));
   }
-  if (timedOut) throw new WaitTimeoutError(explain(vm, waitSeconds ?? 0));
+  if (timedOut) throw tooLate(vm, waitSeconds);
+}
+
+/**
+ * Watches until the guest reached the target that was just set, for at most `waitSeconds`; returns the VM as it is then. Throws
+ * ControlError when another target was set meanwhile.
+ */
+export async function followed(client: ControlClient, ordered: VmView, waitSeconds: number): Promise<VmView> {
+  const deadline = performance.now() + waitSeconds * 1000;
+  const order = orderOf(ordered);
+  let vm = ordered;
+  for (let timedOut = false; !isReached(vm) && !timedOut; timedOut = performance.now() >= deadline) {
+    await sleep(Math.min(POLL_MS, Math.max(0, deadline - performance.now())));
+    const before = vm;
+    vm = await client.show(vm.name);
+    // The daemon itself changes a target as it learns more of the guest's memory; the order is the same then.
+    if (vm.balloon.targetBytes !== before.balloon.targetBytes && orderOf(vm) !== order) throw overruled(vm);
+  }
+  return vm;
+}
+
+/** The words for a VM that has not reached its target in `waitSeconds`. */
+export function tooLate(vm: VmView, waitSeconds: number): WaitTimeoutError {
+  return new WaitTimeoutError(explain(vm, waitSeconds));
 }
 
 /** Whether the guest was told of the target and got there. */
-function isReached({ state, balloon }: VmView): boolean {
+export function isReached({ state, balloon }: VmView): boolean {
   return state !== 'connected' && isAt(balloon);
 }
 

@@ -136,6 +136,38 @@ void t.test('set --wait', async (t) => {
   t.match(await failureOf(t, 1, ...set), /no VM is called "web1"/);
 });
 
+void t.test('evacuate', async (t) => {
+  const { socketPath, fleet } = await serveFleet(t);
+  const evacuate = ['--control', socketPath, 'evacuate', 'web1'];
+  const here = 'balloonctl orders web1 --take-back';
+  await documentOf(t, '--control', socketPath, 'set', 'web1', '--balloon', '1G');
+  fleet.inflate('web1', GIB);
+  const late = await failureOf(t, 4, ...evacuate, '--timeout', '0');
+  t.match(late, /^balloonctl: web1 holds 1 GiB of 0 B after 0 s: /);
+
+  await documentOf(t, '--control', socketPath, 'set', 'web1', '--balloon', '1G');
+  let looks = 0;
+  fleet.onFind = (name) => {
+    if (++looks === 4) fleet.inflate(name, 0);
+  };
+  const { code, stdout } = await balloonctl(...evacuate);
+  t.equal(code, 0);
+  t.ok(looks >= 4, 'not before the guest has its memory');
+  t.match(stdout, /^web1: the balloon is empty, the device may go\n/);
+  t.match(stdout, `balloonctl set web1 --balloon ${GIB} (1 GiB)\n`);
+  t.match(stdout, here);
+  fleet.onFind = () => undefined;
+
+  const way = { vm: 'web1', targetBytes: 0, there: null, here };
+  t.strictSame(await documentOf(t, ...evacuate), way, 'once more');
+  fleet.put(vmView('web1', { state: 'connected', ramBytes: 0 }));
+  t.strictSame(
+    await documentOf(t, ...evacuate, '--timeout', '0'),
+    way,
+    'a guest that never gave anything up',
+  );
+});
+
 void t.test('set --wait waits for a guest that has yet to say what it holds', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   const balloon = { ...vmView('web1').balloon, actualUnknown: true };

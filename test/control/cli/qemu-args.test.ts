@@ -66,6 +66,32 @@ void t.test('other VMMs', (t) => {
   t.end();
 });
 
+void t.test('a port for each device that is to be unplugged', (t) => {
+  const balloon = { memoryBytes: GIB, name: undefined, socketPath: '/b', hotPlug: true };
+  const wanted = { ...balloon, cacheSocketPath: '/c' };
+  t.match(qemuArguments(wanted).slice(6), [
+    ...['-chardev', 'socket,id=balloon,path=/b'],
+    ...['-device', 'pcie-root-port,id=balloon-port,chassis=25'],
+    ...['-device', /^vhost-user-test-device-pci,id=balloon,.*,bus=balloon-port$/],
+    ...['-chardev', 'socket,id=cache-balloon,path=/c'],
+    ...['-device', 'pcie-root-port,id=cache-balloon-port,chassis=24'],
+    ...['-device', /^vhost-user-test-device-pci,id=cache-balloon,.*,bus=cache-balloon-port$/],
+  ]);
+  const devices = libvirtXml(wanted).match(/\{.*\}/g) ?? [];
+  t.match(
+    devices.map((device) => JSON.parse(device) as unknown),
+    [
+      { driver: 'pcie-root-port', id: 'balloon-port', addr: '0x19' },
+      { id: 'balloon', bus: 'balloon-port', addr: undefined },
+      { driver: 'pcie-root-port', id: 'cache-balloon-port', addr: '0x18' },
+      { id: 'cache-balloon', bus: 'cache-balloon-port', addr: undefined },
+    ],
+  );
+  for (const kind of ['cloud-hypervisor', 'crosvm'] as const)
+    t.throws(() => vmmArguments(kind, balloon), /^--hot-plug: only QEMU/);
+  t.end();
+});
+
 void t.test('the XML for libvirt is well-formed and says what QEMU is told', (t) => {
   const wanted = { memoryBytes: 2 * GIB, name: `a<'&">`, socketPath: "/run/it's" };
   const parsed = execFileSync(
@@ -107,6 +133,14 @@ void t.test('the pages show what is printed', (t) => {
     .filter((line) => !own.test(line));
   const rest = xml.map((line) => line.trim()).filter((line) => !page('libvirt.md').includes(line));
   t.same(rest, ['</domain>']);
+  const ported = renderQemuArguments(qemuArguments({ ...wanted, hotPlug: true }))
+    .split('\n')
+    .slice(-2);
+  t.same(
+    ported.filter((line) => !page('migration.md').includes(line)),
+    [],
+    'docs/migration.md',
+  );
   for (const kind of ['cloud-hypervisor', 'crosvm'] as const) {
     const lines = renderQemuArguments(vmmArguments(kind, wanted)).split('\n');
     t.same(

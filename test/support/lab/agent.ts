@@ -56,6 +56,11 @@ export class Agent {
     return answer;
   }
 
+  /** Call when a guest that runs came from another QEMU: it says `ready` no more. */
+  arrived(): void {
+    this.#restarted();
+  }
+
   /** Call before the guest starts anew: whatever it sends until it says `ready` is of no use. */
   expectRestart(): void {
     this.#isReady = false;

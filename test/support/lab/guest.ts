@@ -4,6 +4,7 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { Socket } from 'node:net';
+import { eventually } from '../deadline.js';
 import { Agent } from './agent.js';
 import { FDS, memoryBackend, qemuArguments, type GuestOptions } from './arguments.js';
 import { ensureLab } from './lab.js';
@@ -176,6 +177,22 @@ export class Guest {
     this.#agent.expectRestart();
     await this.qmp('system_reset');
     await this.waitReady(timeoutMs);
+  }
+
+  /** Moves to `other`, a QEMU with the same devices and `-incoming defer`, by a socket at `path`; what the guest is asked from now on is asked there. */
+  async migrateTo(other: Guest, path: string): Promise<void> {
+    const uri = `unix:${path}`;
+    await other.qmp('migrate-incoming', { uri });
+    await this.qmp('migrate', { uri });
+    await eventually(
+      async () => {
+        const { status, ...more } = (await this.qmp('query-migrate')) as { status?: string };
+        if (status === 'failed') throw new Error(this.#explain(`not migrated: ${JSON.stringify(more)}`));
+        return status === 'completed';
+      },
+      () => this.#explain('it has migrated'),
+    );
+    other.#agent.arrived();
   }
 
   /** Bytes the host has allocated to the guest's memory, hotplugged memory included. */

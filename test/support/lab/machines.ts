@@ -4,6 +4,8 @@ export interface Machine {
   readonly row: string | null;
   /** The suite of Debian that has its kernel, of the lab's own machine; default: that of GUEST_KERNEL, or the lab's. */
   readonly suite?: string;
+  /** QEMU's accelerator; default: its own emulation. */
+  readonly accel?: string;
   /** QEMU's arguments for processor and board; `acpi` is what a test wants of a PC. */
   readonly board: (acpi: 'on' | 'off') => readonly string[];
   /** Of the kernel's command line. */
@@ -44,6 +46,20 @@ const PC = {
 
 export const MACHINES = {
   x86: { ...PC, row: null },
+  q35: { ...PC, row: null, board: (acpi: 'on' | 'off') => ['-cpu', CPU, '-machine', `q35,acpi=${acpi}`] },
+  /** A host for guests under KVM: what kvm-amd needs. */
+  'kvm-host': {
+    ...PC,
+    row: null,
+    board: (acpi: 'on' | 'off') => ['-cpu', 'EPYC-v1,+svm,+npt', '-machine', `pc,acpi=${acpi}`],
+  },
+  /** A guest under KVM, on such a host. */
+  kvm: {
+    ...PC,
+    row: null,
+    accel: 'kvm',
+    board: (acpi: 'on' | 'off') => ['-cpu', 'host', '-machine', `pc,acpi=${acpi}`],
+  },
   bookworm: { ...PC, row: null, suite: 'bookworm' },
   backports: { ...PC, row: null, suite: 'trixie-backports' },
   arm64: { ...ARM64, row: 'arm64' },

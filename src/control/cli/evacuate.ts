@@ -1,0 +1,49 @@
+/** `balloonctl evacuate`: empties the balloon of a VM, so that QEMU can unplug the device and migrate the VM. */
+import type { VmView } from '../../../protocol/control/schema.js';
+import { formatSize } from '../../../protocol/control/size.js';
+import { vmCommand } from '../../../protocol/control/vm-command.js';
+import type { ControlClient } from '../client.js';
+import { printable, type Output } from './output.js';
+import { followed, isReached, tooLate } from './set-target.js';
+
+/** Throws WaitTimeoutError when the guest has not all of its memory after `waitSeconds`. */
+export async function evacuate(
+  client: ControlClient,
+  output: Output,
+  name: string,
+  waitSeconds: number,
+): Promise<void> {
+  const before = await client.show(name);
+  const ordered = await client.setTarget(name, { balloonBytes: 0 });
+  // A guest whose driver never started has given nothing up.
+  const vm = ordered.state === 'connected' ? ordered : await followed(client, ordered, waitSeconds);
+  if (vm.state !== 'connected' && !isReached(vm)) throw tooLate(vm, waitSeconds);
+  const there = targetThere(before);
+  const here = vmCommand('balloonctl orders', printable(name), '--take-back');
+  if (output.json) {
+    output.document({ vm: name, targetBytes: before.balloon.targetBytes, there: there.command, here });
+    return;
+  }
+  output.print(
+    [
+      `${printable(name)}: the balloon is empty, the device may go`,
+      '  in the monitor of QEMU: device_del balloon',
+      `  with libvirt: virsh qemu-monitor-command ${printable(name)} --hmp device_del balloon`,
+      `  on the other host, when the device is plugged in again: ${there.words}`,
+      `  on this host, when the VM has left: ${here}`,
+    ].join('\n'),
+  );
+}
+
+/** The way in which the VM gets its target on the other host, and the command, where there is one. A daemon of an earlier build tells of no orders. */
+function targetThere({ name, balloon, orders = [] }: Omit<VmView, 'orders'> & Partial<VmView>): {
+  words: string;
+  command: string | null;
+} {
+  const by = orders.find(({ order }) => order === 'target')?.by;
+  if (by === 'configuration') return { words: 'give the VM the same [[vm]] target there', command: null };
+  if (balloon.targetBytes === 0) return { words: 'nothing, the target was 0', command: null };
+  if (by === undefined) return { words: 'nothing, the policy there sets its target', command: null };
+  const command = vmCommand('balloonctl set', printable(name), `--balloon ${balloon.targetBytes}`);
+  return { words: `${command} (${formatSize(balloon.targetBytes)})`, command };
+}
