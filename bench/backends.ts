@@ -80,7 +80,13 @@ interface Look {
 
 async function look({ daemon }: Side): Promise<Look> {
   const cpu = cpuSeconds(daemon.pid);
-  return { ...(await daemon.show('vm')).balloon, cpu };
+  const { discardedBytesTotal, discardSecondsTotal, pendingBytes } = (await daemon.show('vm')).balloon;
+  return {
+    discardedBytesTotal: discardedBytesTotal ?? 0,
+    discardSecondsTotal: discardSecondsTotal ?? 0,
+    pendingBytes,
+    cpu,
+  };
 }
 
 async function costOf(side: Side, work: () => Promise<unknown>): Promise<Cost> {

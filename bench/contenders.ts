@@ -72,7 +72,8 @@ export class BalloonContender implements Contender {
   async discarding(): Promise<Discarding | null> {
     if (this.#control === null) return null;
     const { balloon } = await this.#control.show(`pid-${this.#balloon.machine.pid}`);
-    return { bytes: balloon.discardedBytesTotal, seconds: balloon.discardSecondsTotal };
+    const { discardedBytesTotal: bytes, discardSecondsTotal: seconds } = balloon;
+    return bytes === null || seconds === null ? null : { bytes, seconds };
   }
 
   close(): Promise<void> {

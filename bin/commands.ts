@@ -185,6 +185,19 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'adopt',
+    operands: ['socket'],
+    summary: "adopt a VM with QEMU's own balloon, by its QMP socket",
+    details:
+      "Adopts the VM whose QEMU listens on the QMP socket: from then on the daemon moves QEMU's own balloon. The VM needs no change and no restart. The word holds over restarts of the daemon and of the VM. With `--release` the command takes the word back: the balloon stays as it is, and QEMU asks for statistics as often as it did before.",
+    options: { release: { summary: 'let go of a VM that was adopted' } },
+    run: async ({ client, output, vm: socket, values }) => {
+      const [cli, connected] = await Promise.all([import('../src/control/cli/adopt.js'), client()]);
+      const carryOut = values['release'] === true ? cli.release : cli.adopt;
+      await carryOut(connected, output, socket);
+    },
+  },
+  {
     name: 'policy',
     operands: ['action', 'vm?'],
     choices: POLICY_ACTIONS,

@@ -35,6 +35,8 @@ export const DIAGNOSIS_CODES = [
   'limits-refused',
   'cgroup-gone',
   'no-cgroup',
+  'qmp-unanswered',
+  'qmp-refused',
   'earlier-build',
 ] as const;
 export type DiagnosisCode = (typeof DIAGNOSIS_CODES)[number];

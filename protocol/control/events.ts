@@ -323,6 +323,21 @@ export const EVENTS = {
     help: 'The daemon closed the connection of a VM; the event says why. Other VMs are not affected.',
     action: 'Mend the reason that the event names, then restart the VM: its VMM cannot reconnect the device.',
   },
+  'adopt-failed': {
+    level: 'warn',
+    help: 'The daemon cannot adopt the VM behind a QMP socket; the event says why. The daemon tries again, less and less often, until each minute. The event comes once for each reason.',
+    action: 'Do the step that the event names.',
+  },
+  'qmp-waiting': {
+    level: 'info',
+    help: 'No QEMU greets at a QMP socket: QEMU serves one client at a time, so another program may have the socket. The daemon waits in line, and adopts the VM when its turn comes.',
+    action: 'End the other client, or give QEMU a QMP socket for the daemon alone.',
+  },
+  'qmp-failed': {
+    level: 'warn',
+    help: 'QEMU refused a command that the daemon gave over QMP, does not answer, or sends what is no QMP; the event says which. The daemon closes the connection in the last case, and adopts the VM again. Other VMs are not affected.',
+    action: 'Do the step that the event names.',
+  },
   'log-level-changed': {
     level: 'info',
     help: 'An operator set the log level, until the daemon restarts or reads its configuration again.',

@@ -98,6 +98,24 @@ export const OPERATIONS = {
     reply: 'VmOrders',
     conflict: 'The cgroup of the VM cannot take its former limits.',
   },
+  listAdopted: {
+    method: 'GET',
+    path: '/v1/adopted',
+    summary: 'The QMP sockets whose VMs are adopted, or are to be',
+    reply: 'AdoptedList',
+  },
+  changeAdopted: {
+    method: 'PATCH',
+    path: '/v1/adopted',
+    summary: "Adopt the VM of a QMP socket, to move QEMU's own balloon, or release the VM",
+    body: {
+      schema: 'AdoptChange',
+      required: true,
+      hint: 'send {"path": "PATH", "adopted": true} or {"path": "PATH", "adopted": false}',
+    },
+    reply: 'Adopted',
+    conflict: 'The VM cannot be adopted, or the configuration adopts it.',
+  },
   showPolicy: {
     method: 'GET',
     path: '/v1/policy',

@@ -85,6 +85,32 @@ export const DAEMON_CHANGE = {
   properties: { logLevel: LOG_LEVEL },
 } as const;
 
+export const ADOPTED = {
+  type: 'object',
+  description: 'A QMP socket whose VM is adopted, or is to be.',
+  additionalProperties: false,
+  required: ['path', 'by', 'vm', 'problem'],
+  properties: {
+    path: { type: 'string', description: 'The path of the socket.' },
+    by: { enum: ['operator', 'configuration'] },
+    vm: { type: ['string', 'null'], description: 'The VM that was adopted; null: none yet.' },
+    problem: {
+      type: ['string', 'null'],
+      description: 'Why none was, and what to do next; null: nothing is wrong.',
+    },
+  },
+} as const;
+
+export const ADOPT_CHANGE = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['path', 'adopted'],
+  properties: {
+    path: { type: 'string', minLength: 1, maxLength: 107, pattern: '^[^\\x00-\\x1f\\x7f]*$' },
+    adopted: { type: 'boolean', description: 'true: adopt the VM of the socket; false: release the VM.' },
+  },
+} as const;
+
 export const HEALTH = {
   type: 'object',
   additionalProperties: false,

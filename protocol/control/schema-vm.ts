@@ -5,6 +5,9 @@ import { ORDER } from './schema-order.js';
 import { POLICY } from './schema-policy.js';
 import { BYTES, NULL } from './schema-words.js';
 
+const NOT_COUNTED = 'null: QEMU serves this balloon itself, and does not say.';
+const COUNTED = { anyOf: [BYTES, NULL], description: `Since the device connected; ${NOT_COUNTED}` } as const;
+
 export const BALLOON = {
   type: 'object',
   additionalProperties: false,
@@ -43,14 +46,13 @@ export const BALLOON = {
       description:
         'Memory in the balloon that is on the host although it was discarded once more, because something pins its huge pages; null: not known.',
     },
-    discardedBytesTotal: BYTES,
-    inflatedBytesTotal: BYTES,
-    deflatedBytesTotal: BYTES,
-    reportedBytesTotal: { ...BYTES, description: 'Free memory that the guest reported.' },
+    discardedBytesTotal: COUNTED,
+    inflatedBytesTotal: COUNTED,
+    deflatedBytesTotal: COUNTED,
+    reportedBytesTotal: { ...COUNTED, description: `Free memory that the guest reported; ${NOT_COUNTED}` },
     discardSecondsTotal: {
-      type: 'number',
-      minimum: 0,
-      description: 'CPU time of the system calls that discard.',
+      anyOf: [{ type: 'number', minimum: 0 }, NULL],
+      description: `CPU time of the system calls that discard; ${NOT_COUNTED}`,
     },
   },
 } as const;
@@ -140,6 +142,8 @@ export const VM = {
   required: [
     'name',
     'pid',
+    'kind',
+    'socket',
     'state',
     'ramBytes',
     'memory',
@@ -159,6 +163,15 @@ export const VM = {
   properties: {
     name: { type: 'string', minLength: 1 },
     pid: { type: 'integer', minimum: 1 },
+    kind: {
+      enum: ['vhost-user', 'qmp'],
+      description:
+        'The protocol between the daemon and the VMM. vhost-user: the daemon serves the balloon. qmp: QEMU serves its own balloon, and the daemon moves it.',
+    },
+    socket: {
+      type: ['string', 'null'],
+      description: 'The path of the socket of that protocol; null: it is not known.',
+    },
     state: {
       enum: ['connected', 'running', 'stopped'],
       description: 'connected: the guest driver has not started yet.',

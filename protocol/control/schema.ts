@@ -5,7 +5,7 @@
  */
 import type { XStatic } from 'typebox/schema';
 import { EVENT_NAMES, type EventName } from './events.js';
-import { DAEMON, DAEMON_CHANGE, HEALTH, RELOAD } from './schema-daemon.js';
+import { ADOPT_CHANGE, ADOPTED, DAEMON, DAEMON_CHANGE, HEALTH, RELOAD } from './schema-daemon.js';
 import { VM_ORDERS, type ORDER } from './schema-order.js';
 import { POLICY_STATE, POLICY_CHANGE, type POOL_STATE } from './schema-policy.js';
 import { TARGET, LIMIT_WORD, LIMIT_REQUEST, VM_CHANGE, INHIBIT } from './schema-vm-change.js';
@@ -60,6 +60,9 @@ export const SCHEMAS = {
   Policy: POLICY_STATE,
   PolicyChange: POLICY_CHANGE,
   Problem: PROBLEM,
+  Adopted: ADOPTED,
+  AdoptedList: { type: 'array', items: ADOPTED },
+  AdoptChange: ADOPT_CHANGE,
   Daemon: DAEMON,
   DaemonChange: DAEMON_CHANGE,
   Health: HEALTH,
@@ -83,6 +86,8 @@ export type TargetRequest = XStatic<typeof TARGET>;
 export type PolicyState = XStatic<typeof POLICY_STATE>;
 export type PoolState = XStatic<typeof POOL_STATE>;
 export type PolicyChange = XStatic<typeof POLICY_CHANGE>;
+export type AdoptedSocket = XStatic<typeof ADOPTED>;
+export type AdoptChange = XStatic<typeof ADOPT_CHANGE>;
 export type InhibitRequest = XStatic<typeof INHIBIT>;
 export type ProblemDocument = XStatic<typeof PROBLEM>;
 export type ReloadReport = XStatic<typeof RELOAD>;

@@ -3,6 +3,7 @@ import { refusal, type NextStep } from '../../protocol/control/refusal.js';
 import type { IncomingMessage } from 'node:http';
 import {
   SCHEMAS,
+  type AdoptChange,
   type DaemonChange,
   type InhibitRequest,
   type PolicyChange,
@@ -29,6 +30,11 @@ export async function readInhibit(request: IncomingMessage): Promise<InhibitRequ
 export async function readPolicyChange(request: IncomingMessage): Promise<PolicyChange> {
   const { hint } = OPERATIONS.changePolicy.body;
   return checked(SCHEMAS.PolicyChange, parse(await readText(request), hint), hint) as PolicyChange;
+}
+
+export async function readAdoptChange(request: IncomingMessage): Promise<AdoptChange> {
+  const { hint } = OPERATIONS.changeAdopted.body;
+  return checked(SCHEMAS.AdoptChange, parse(await readText(request), hint), hint) as AdoptChange;
 }
 
 function checked(schema: Schema, document: unknown, hint: NextStep): unknown {

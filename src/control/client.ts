@@ -11,6 +11,8 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type {
+  AdoptChange,
+  AdoptedSocket,
   DaemonChange,
   DaemonView,
   LimitRequest,
@@ -168,6 +170,10 @@ export class ControlClient {
   /** Returns the orders that were taken back. */
   async takeBackOrders(vm: string): Promise<VmOrders> {
     return (await this.#call('DELETE', `/v1/orders/${encodeURIComponent(vm)}`)) as VmOrders;
+  }
+
+  async changeAdopted(change: AdoptChange): Promise<AdoptedSocket> {
+    return (await this.#call('PATCH', '/v1/adopted', change)) as AdoptedSocket;
   }
 
   async policy(): Promise<PolicyState> {

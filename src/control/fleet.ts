@@ -2,6 +2,8 @@
 import { RefusingError } from '../../protocol/control/refusal.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
+  AdoptChange,
+  AdoptedSocket,
   DaemonChange,
   DaemonView,
   LimitRequest,
@@ -40,6 +42,10 @@ export interface Fleet {
   ordersOf(name: string): VmOrders;
   /** Takes all orders of an operator for that name back, and returns them. Rejects with RefusedError. */
   takeBackOrders(name: string): Promise<VmOrders>;
+  /** The QMP sockets whose VMs are adopted, or are to be. */
+  adopted(): AdoptedSocket[];
+  /** Adopts the VM of a QMP socket, or releases it. Rejects with RefusedError. */
+  changeAdopted(change: AdoptChange): Promise<AdoptedSocket>;
   policy(): PolicyState;
   /** Rejects with RefusedError. */
   changePolicy(change: PolicyChange): Promise<PolicyState>;

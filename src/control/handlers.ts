@@ -4,7 +4,7 @@ import type { IncomingMessage } from 'node:http';
 import { openApiDocument } from '../../protocol/control/openapi.js';
 import type { OperationId } from '../../protocol/control/operations.js';
 import type { VmView } from '../../protocol/control/schema.js';
-import { readChange, readDaemonChange, readInhibit, readPolicyChange } from './body.js';
+import { readAdoptChange, readChange, readDaemonChange, readInhibit, readPolicyChange } from './body.js';
 import { RefusedError, type DaemonControl, type Fleet } from './fleet.js';
 import { Problem } from './problem.js';
 import type { Route } from './route.js';
@@ -67,6 +67,8 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     if (change.vm !== undefined) nameOf(call, change.vm);
     return call.fleet.changePolicy(change);
   },
+  listAdopted: ({ fleet }) => fleet.adopted(),
+  changeAdopted: async ({ fleet, request }) => fleet.changeAdopted(await readAdoptChange(request)),
   listOrders: ({ fleet }) => fleet.orders(),
   takeBackOrders: (call) => {
     const { vm } = call.route;

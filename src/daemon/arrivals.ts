@@ -2,17 +2,21 @@
  * Connections that become devices of VMs: by adopt(), or by resume() where a daemon before this one served them. A VM is
  * made for the first of its devices, and leaves by itself when its last one does.
  */
+import { refusal } from '../../protocol/control/refusal.js';
+import { RefusedError } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
-import { peerName, wellFormed } from '../host/peer.js';
+import { cleanName, peerName, wellFormed } from '../host/peer.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { peerPid } from '../os/socket.js';
-import type { VmDevice } from '../vm/device.js';
-import { DEVICE_KINDS, isOfferable, type DeviceKind } from '../vm/kinds.js';
+import type { AnyDevice } from '../vm/any-device.js';
+import { DEVICE_KINDS, isOfferable, KINDS, type AnyKind } from '../vm/kinds.js';
 import type { OrderBook } from '../vm/order-book.js';
+import { QmpDevice } from '../vm/qmp-device.js';
 import { decodeVmRecord, identifyVm } from '../vm/record.js';
 import { Vm } from '../vm/vm.js';
+import type { Adoptable } from './qmp-socket.js';
 import { deviceOptions, vmWishes, type ConfigFile, type SocketSettings } from './settings.js';
 import type { VmMap } from './vm-map.js';
 
@@ -30,7 +34,7 @@ interface ArrivalOptions {
   readonly paths?: HostPaths;
   /** A VM may be the first; a device, and perhaps its VM, is gone. */
   readonly came: () => void;
-  readonly gone: (vm: Vm, device: VmDevice) => void;
+  readonly gone: (vm: Vm, device: AnyDevice) => void;
 }
 
 export class Arrivals {
@@ -51,7 +55,7 @@ export class Arrivals {
       vm.configure(vmWishes(config, vm.name));
       for (const device of vm.devices) {
         const socket = sockets.find(({ path }) => path === device.socketPath);
-        if (socket === undefined && device.socketPath !== null) continue;
+        if (socket === undefined && device.socketPath !== null && KINDS[device.kind].sharesMemory) continue;
         device.statsIntervalSeconds = deviceOptions(config, socket ?? null, vm.name).statsIntervalSeconds;
       }
     }
@@ -78,13 +82,45 @@ export class Arrivals {
     keeper.keep(state.fd, 'state');
     const connected = `a VMM connected its ${device.words} (pid ${pid})`;
     events.emit('vm-connected', connected, { pid, features: options.features }, vm.name);
-    if (vm.name !== wanted && vm.devices.length === 1) {
-      const taken = `a VM that is called ${wanted} is connected, so this one is ${vm.name}, and orders for ${wanted} do not hold for it`;
-      events.emit('name-taken', taken, { name: wanted }, vm.name);
-    }
+    this.#sayName(vm, wanted);
     vm.greet(device);
     this.#options.came();
     device.charge(performance.now() - begun);
+    // The VM has a balloon that the daemon serves from now on.
+    if (device.part === 'balloon') vm.device('qmp')?.close();
+  }
+
+  /** Takes the balloon that QEMU serves itself. Throws RefusedError where the daemon moves a balloon of that VM already. */
+  adoptQmp({ path, qemu, seen, deflatesOnOom, closed }: Adoptable): QmpDevice {
+    const { events } = this.#options;
+    const { pid, version } = qemu.client;
+    const other = this.#vms
+      .all()
+      .find((vm) => pid > 0 && vm.pid === pid && vm.playing('balloon') !== undefined);
+    if (other !== undefined) {
+      throw new RefusedError(
+        refusal(
+          `the VM at ${path} is ${other.name}, which has a balloon that the daemon moves already`,
+          'take the path out of [[qmp]], or run balloonctl adopt --release for it',
+        ),
+      );
+    }
+    const wanted = cleanName(qemu.fixed.name ?? undefined) ?? peerName(pid) ?? `pid-${pid}`;
+    const vm = this.#vms.lacking('qmp', pid) ?? this.#make(this.#vms.freeName(wanted), pid);
+    const { statsIntervalSeconds, sharedCgroup } = deviceOptions(this.#config, null, vm.name);
+    const identity = { socketPath: path, statsIntervalSeconds, deflatesOnOom, closed };
+    const device = new QmpDevice(vm, qemu, seen, identity, (event, message, fields) =>
+      events.emit(event, message, fields, vm.name),
+    );
+    vm.join(device, sharedCgroup);
+    this.#vms.put(vm);
+    const adopted = `the ${device.words} ${version} was adopted over QMP (pid ${pid}, ${path})`;
+    events.emit('vm-connected', adopted, { pid, socket: path }, vm.name);
+    this.#sayName(vm, wanted);
+    vm.greet(device);
+    device.start(seen);
+    this.#options.came();
+    return device;
   }
 
   /**
@@ -131,6 +167,12 @@ export class Arrivals {
     }
   }
 
+  #sayName(vm: Vm, wanted: string): void {
+    if (vm.name === wanted || vm.devices.length > 1) return;
+    const taken = `a VM that is called ${wanted} is connected, so this one is ${vm.name}, and orders for ${wanted} do not hold for it`;
+    this.#options.events.emit('name-taken', taken, { name: wanted }, vm.name);
+  }
+
   #make(name: string, pid: number): Vm {
     const { events, book, paths = HOST_PATHS } = this.#options;
     return new Vm(name, pid, {
@@ -143,7 +185,7 @@ export class Arrivals {
     });
   }
 
-  #gone(vm: Vm, device: VmDevice): void {
+  #gone(vm: Vm, device: AnyDevice): void {
     this.#options.gone(vm, device);
     if (vm.devices.length > 0 || !this.#vms.remove(vm)) return;
     this.#options.book.forget(vm.name);
@@ -151,7 +193,7 @@ export class Arrivals {
   }
 
   /** The VM of a device that is gone on with. Older builds cut names within a character. */
-  #again(name: string, kind: DeviceKind, pid: number): Vm {
+  #again(name: string, kind: AnyKind, pid: number): Vm {
     const other = this.#vms.lacking(kind, pid);
     return other?.name === name ? other : this.#make(this.#vms.freeName(name), pid);
   }

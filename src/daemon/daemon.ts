@@ -123,6 +123,7 @@ export class Daemon implements DaemonControl {
     this.events.emit('daemon-stopping', partingWords(this.#holder, signal, size), { vms: size });
     if (this.#handOver.store !== null && this.#holder.by !== null) {
       // As if it were killed: that way of ending is the one that is tried all the time.
+      await this.#fleet.leave();
       await this.#control?.close(size > 0);
       process.exit(0);
     }
@@ -308,6 +309,7 @@ export class Daemon implements DaemonControl {
   async #close(): Promise<void> {
     await this.#metrics?.close();
     this.#sockets.close();
+    await this.#fleet.leave();
     this.#fleet.close();
     await this.#control?.close();
   }

@@ -5,6 +5,8 @@ import { freemem, totalmem } from 'node:os';
 import { byName } from '../../protocol/control/limits.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
+  AdoptChange,
+  AdoptedSocket,
   LimitRequest,
   PolicyChange,
   PolicyState,
@@ -22,6 +24,7 @@ import { inHand, NO_WISHES, orderViews } from '../vm/orders.js';
 import { ordersOf, vmView } from '../vm/view.js';
 import type { Vm } from '../vm/vm.js';
 import type { OrderFiles } from './order-files.js';
+import type { QmpSockets } from './qmp-sockets.js';
 import type { VmMap } from './vm-map.js';
 
 export class FleetControl implements Fleet {
@@ -29,13 +32,22 @@ export class FleetControl implements Fleet {
   readonly #policy: PolicyEngine;
   readonly #orders: OrderFiles;
   readonly #metrics: Metrics;
+  readonly #qmp: QmpSockets;
   readonly #emit: Emit;
 
-  constructor(vms: VmMap, policy: PolicyEngine, orders: OrderFiles, metrics: Metrics, emit: Emit) {
+  constructor(
+    vms: VmMap,
+    policy: PolicyEngine,
+    orders: OrderFiles,
+    metrics: Metrics,
+    qmp: QmpSockets,
+    emit: Emit,
+  ) {
     this.#vms = vms;
     this.#policy = policy;
     this.#orders = orders;
     this.#metrics = metrics;
+    this.#qmp = qmp;
     this.#emit = emit;
   }
 
@@ -113,6 +125,16 @@ export class FleetControl implements Fleet {
     }
     await this.#orders.kept();
     return taken;
+  }
+
+  adopted(): AdoptedSocket[] {
+    return this.#qmp.list();
+  }
+
+  async changeAdopted({ path, adopted }: AdoptChange): Promise<AdoptedSocket> {
+    const view = await (adopted ? this.#qmp.adopt(path) : this.#qmp.release(path));
+    await this.#orders.kept();
+    return view;
   }
 
   policy(): PolicyState {

@@ -12,7 +12,8 @@ import { Arrivals, type LeftAlone } from './arrivals.js';
 import { FleetControl } from './fleet-control.js';
 import { OrderFiles } from './order-files.js';
 import { PinWatch } from './pin-watch.js';
-import { policyAfterReload, type ConfigFile, type SocketSettings } from './settings.js';
+import { QmpSockets } from './qmp-sockets.js';
+import { policyAfterReload, qmpPatterns, type ConfigFile, type SocketSettings } from './settings.js';
 import { VmMap } from './vm-map.js';
 
 interface FleetOptions {
@@ -30,6 +31,7 @@ export class VmFleet {
   readonly #arrivals: Arrivals;
   readonly #started: ConfigFile;
   readonly #policy: PolicyEngine;
+  readonly #qmp: QmpSockets;
 
   constructor(
     config: ConfigFile,
@@ -61,7 +63,13 @@ export class VmFleet {
       () => this.#policy.measures(),
       events.counts,
     );
-    this.control = new FleetControl(this.#vms, this.#policy, orders, metrics, events.emit);
+    this.#qmp = new QmpSockets({
+      book: orders.book,
+      emit: events.emit,
+      make: (adoptable) => this.#arrivals.adoptQmp(adoptable),
+      nameOf: (device) => all().find(({ devices }) => devices.includes(device))?.name ?? null,
+    });
+    this.control = new FleetControl(this.#vms, this.#policy, orders, metrics, this.#qmp, events.emit);
   }
 
   /**
@@ -70,6 +78,7 @@ export class VmFleet {
    */
   configure(config: ConfigFile, sockets: readonly SocketSettings[]): void {
     this.#arrivals.configure(config, sockets);
+    this.#qmp.configure(qmpPatterns(config));
     this.#policy.configure(new PolicySettings(policyAfterReload(this.#started, config)));
   }
 
@@ -90,9 +99,15 @@ export class VmFleet {
     return this.#vms.size;
   }
 
-  /** Begins to decide who gets the memory, when all VMs of the daemon before this one are back. */
+  /** Begins to decide who gets the memory, when all VMs of the daemon before this one are back; VMs over QMP come by themselves. */
   startPolicy(): void {
     this.#policy.start();
+    this.#qmp.configure(qmpPatterns(this.#started));
+  }
+
+  /** Lets go of VMs that are moved over QMP, as the process ends. */
+  leave(): Promise<void> {
+    return this.#qmp.leave();
   }
 
   close(): void {

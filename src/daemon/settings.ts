@@ -75,6 +75,7 @@ export const ConfigFile = Type.Object(
         ),
       ),
     ),
+    qmp: Type.Optional(Type.Array(Type.Object({ path: SOCKET_PATH }, { additionalProperties: false }))),
     vm: Type.Optional(
       Type.Array(
         Type.Object(
@@ -132,6 +133,11 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
       socket?.['discard-untold-huge-pages'] ??
       DEFAULTS.discardsUntold,
   };
+}
+
+/** The patterns of the QMP sockets whose VMs are adopted. */
+export function qmpPatterns({ qmp = [] }: ConfigFile): readonly string[] {
+  return qmp.map(({ path }) => path);
 }
 
 /** What the last matching `[[vm]]` orders of a VM for good. */
@@ -211,6 +217,7 @@ const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => 
       return all.filter((one) => Object.values(one).filter((value) => value !== undefined).length > 1);
     },
   ],
+  ['qmp', 'now', ({ qmp }) => qmp],
   ['policy', 'now', (config) => policyParts(config).later],
   ['policy mode, interval, record and record-max', 'restart', (config) => policyParts(config).atStart],
 ];

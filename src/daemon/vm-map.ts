@@ -1,5 +1,5 @@
 /** The VMs of this daemon by name. */
-import type { DeviceKind } from '../vm/kinds.js';
+import type { AnyKind } from '../vm/kinds.js';
 import type { Vm } from '../vm/vm.js';
 
 export class VmMap {
@@ -19,7 +19,7 @@ export class VmMap {
   }
 
   /** The VM of that process, where it has no device of that kind yet. */
-  lacking(kind: DeviceKind, pid: number): Vm | undefined {
+  lacking(kind: AnyKind, pid: number): Vm | undefined {
     return this.all().find((vm) => pid > 0 && vm.pid === pid && vm.device(kind) === undefined);
   }
 

@@ -29,13 +29,18 @@ export class VmReadings {
     cgroup.watch(onPressure);
   }
 
-  /** Null when it has no cgroup of its own, or one that may not be read. */
-  memory(): CgroupMemory | null {
+  /**
+   * Null when it has no cgroup of its own, or one that may not be read. `mayUseBytes`: the most that the guest can have of the
+   * memory of the VMM itself; null: guest memory is files.
+   */
+  memory(mayUseBytes: number | null): CgroupMemory | null {
     const usage = this.cgroup.usage();
     if (usage === null) return null;
     const { currentBytes, stat, pressure } = usage;
-    // Guest memory is shmem (on hugetlbfs it is charged elsewhere).
-    const overheadBytes = Math.min(currentBytes, (stat['anon'] ?? 0) + (stat['kernel'] ?? 0));
+    const { anon = 0, shmem = 0, kernel = 0 } = stat;
+    // Guest memory is shmem (on hugetlbfs it is charged elsewhere), or any memory of the VMM.
+    const vmms = mayUseBytes === null ? anon : Math.max(0, anon + shmem - mayUseBytes);
+    const overheadBytes = Math.min(currentBytes, vmms + kernel);
     return { currentBytes, overheadBytes, pressurePercent: pressure?.some.avg10 ?? NaN };
   }
 

@@ -66,11 +66,12 @@ export class TableReader {
 
   /** The memory that the VM uses, by the host and by its guest, and the flags that follow from what can be read. */
   #readUse(table: VmTable, row: number, vm: GovernedVm, measured: Measured, settings: PolicySettings): void {
-    const { figures, allocatedBytes } = measured;
-    const { state, actualUnknown, inhibited, stats, pool, cache, askable } = figures;
+    const { figures, allocatedBytes, ramBytes } = measured;
+    const { state, actualUnknown, actualBytes, inhibited, stats, pool, cache, askable } = figures;
     const readings = this.#readingsOf(vm);
     // The memory of a VM in a pool is charged to no memory cgroup: its VMM's cgroup tells of the host's RAM alone.
-    const cgroup = pool === null ? readings.memory() : null;
+    const mayUseBytes = figures.sharesMemory ? null : ramBytes - (state === 'running' ? actualBytes : 0);
+    const cgroup = pool === null ? readings.memory(mayUseBytes) : null;
     // A balloon of memory in a pool gives huge pages only by chance, and beside a page cache balloon the guest sizes itself.
     const sized = pool === null && cache === null && askable ? (table.flags[row] ?? 0) & SIZED : 0;
     table.flags[row] =

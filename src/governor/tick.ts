@@ -124,8 +124,8 @@ export class PolicyEngine {
     if (this.#host.look(this.#settings) === null) return;
     this.#tickedAt = performance.now();
     const seen = this.#vms()
-      .filter((vm) => vm.ramBytes > 0 && vm.sharedBytes > 0)
-      .map((vm) => ({ vm, figures: vm.figures }));
+      .map((vm) => ({ vm, figures: vm.figures }))
+      .filter(({ vm, figures }) => vm.ramBytes > 0 && (vm.sharedBytes > 0 || !figures.sharesMemory));
     const { members, gone, moved } = this.#stocks.divide(seen);
     for (const name of gone) {
       this.#reader.forget(name);

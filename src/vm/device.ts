@@ -18,12 +18,13 @@ import { SystemError } from '../os/errors.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import { Absence } from './absence.js';
+import type { AnyDevice } from './any-device.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner } from './device-owner.js';
 import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
 import { FeatureNames } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
 import { HugePageWatch } from './huge-page-watch.js';
-import { DEVICE_KINDS, KINDS, offeredBits, PARTS, type AnyBalloon, type Kind, type Part } from './kinds.js';
+import { DEVICE_KINDS, KINDS, offeredBits, PARTS, type AnyBalloon, type ServedKind } from './kinds.js';
 import type { DeviceUse } from './limits-plan.js';
 import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
 import { deviceFigures, deviceUse, deviceView, toldBytes, type ServedDevice } from './served-device.js';
@@ -33,12 +34,12 @@ import { Progress } from './progress.js';
 import { DeviceSymptoms } from './symptoms.js';
 import { Troubles } from './troubles.js';
 
-export class VmDevice implements SessionObserver, BalloonObserver {
+export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
   readonly meters = new VmMeters();
   readonly absence: Absence | null;
   readonly hugePages: HugePageWatch;
   readonly kind: (typeof DEVICE_KINDS)[number];
-  readonly #kind: Kind;
+  readonly #kind: ServedKind;
   readonly #owner: DeviceOwner<VmDevice>;
   readonly #identity: DeviceIdentity;
   readonly #keeper: FdKeeper;
@@ -155,7 +156,7 @@ export class VmDevice implements SessionObserver, BalloonObserver {
     return this.#identity.socketPath;
   }
 
-  get part(): Part {
+  get part(): AnyDevice['part'] {
     return this.#kind.part;
   }
 

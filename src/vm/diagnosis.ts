@@ -5,7 +5,7 @@ import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js'
 import { passedOnStep, refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
 import type { VmDiagnosis } from '../../protocol/control/schema.js';
 import type { SessionState } from '../vhost-user/session.js';
-import type { Kind } from './kinds.js';
+import type { KINDS } from './kinds.js';
 
 /** One thing that is wrong with a VM: a stable code, a sentence without its end, and the next step. */
 export type Diagnosis = Omit<VmDiagnosis, 'remedy'> & { readonly remedy: NextStep };
@@ -38,7 +38,7 @@ export interface Symptoms {
   readonly problem: Diagnosis | null;
   readonly state: SessionState;
   /** The guest's driver for the device, by the name of its module. */
-  readonly driver: Kind['driver'];
+  readonly driver: (typeof KINDS)[keyof typeof KINDS]['driver'];
   /** What keeps the driver from starting, as far as the VMM's command line tells. */
   readonly obstacle: () => Obstacle | null;
   /** Milliseconds since the VMM connected, and since the target moved, the balloon got nearer to it, or the driver started. */

@@ -27,6 +27,8 @@ export interface DeviceFigures extends Pick<VmView, 'state' | 'inhibited'>, Size
   readonly stats: StatsFigures | null;
   /** Null: most of the guest's memory is in the RAM of the host. */
   readonly pool: PoolFigures | null;
+  /** The VMM shares guest memory as files, which count as shmem; false: it may be memory of the VMM itself. */
+  readonly sharesMemory: boolean;
 }
 
 export interface VmFigures extends DeviceFigures {
@@ -51,6 +53,7 @@ export function vmFigures(
     targetBytes: balloon?.targetBytes ?? 0,
     actualBytes: balloon?.actualBytes ?? 0,
     actualUnknown: balloon?.actualUnknown ?? false,
+    sharesMemory: (balloon ?? cache)?.sharesMemory ?? true,
     cache: runs ? cache : null,
     askable: !runs || balloon?.state === 'running',
   };

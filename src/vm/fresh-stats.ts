@@ -1,4 +1,4 @@
-import type { VmDevice } from './device.js';
+import type { AnyDevice } from './any-device.js';
 import { KINDS } from './kinds.js';
 import { noFreshStatistics, noStatistics } from './refused-orders.js';
 
@@ -8,7 +8,7 @@ import { noFreshStatistics, noStatistics } from './refused-orders.js';
  */
 export async function freshStats(
   name: string,
-  device: VmDevice | undefined,
+  device: AnyDevice | undefined,
   timeoutMs: number,
 ): Promise<void> {
   const needed = device === undefined ? null : KINDS[device.kind].statsFeature;

@@ -14,9 +14,13 @@ import { CacheBalloon } from '../balloon/cache-balloon.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { Device, DeviceHost } from '../virtqueue/device.js';
 
-/** The kinds of device, the one that speaks for its VM first. */
+/** The kinds of device that this daemon serves over vhost-user, the one that speaks for its VM first. */
 export const DEVICE_KINDS = ['balloon', 'cache-balloon'] as const;
 export type DeviceKind = (typeof DEVICE_KINDS)[number];
+
+/** All kinds: those, and QEMU's own balloon, which QEMU serves and the daemon moves over QMP. */
+const ALL_KINDS = [...DEVICE_KINDS, 'qmp'] as const;
+export type AnyKind = (typeof ALL_KINDS)[number];
 
 /**
  * Features that may be named. A packed ring has no used index in guest memory from which a daemon that was killed could
@@ -88,18 +92,28 @@ export const PARTS: Readonly<Record<Part, PartRules>> = {
   },
 };
 
-/** One row of the table. */
-export interface Kind {
+/** What holds for a device of any kind: one row of the table. */
+interface Kind {
   readonly part: Part;
   /** The name of the device, and of its target, in messages. */
   readonly words: string;
   readonly targetWords: string;
   /** The module of the guest's driver. */
   readonly driver: 'virtio_balloon' | 'virtio_cache_balloon';
-  /** The features that devices of this kind alone have. */
-  readonly features: readonly OfferableFeature[];
   /** The feature without which a guest sends no statistics; null: it sends them with any. */
   readonly statsFeature: OfferableFeature | null;
+  /** The protocol between the daemon and the VMM. */
+  readonly over: VmView['kind'];
+  /** The daemon has guest memory as files, in which it discards; false: the VMM has it for itself, and discards by itself. */
+  readonly sharesMemory: boolean;
+  /** The end of a sentence on a VM with such a device, for an operator who stops discards; null: they can be stopped. */
+  readonly uninhibitable: RefusalText | null;
+}
+
+/** The row of a device that this daemon serves. */
+export interface ServedKind extends Kind {
+  /** The features that devices of this kind alone have. */
+  readonly features: readonly OfferableFeature[];
   make(
     memory: GuestMemory,
     host: DeviceHost,
@@ -109,8 +123,11 @@ export interface Kind {
   ): AnyBalloon;
 }
 
-export const KINDS: Readonly<Record<DeviceKind, Kind>> = {
+const SERVED = { over: 'vhost-user', sharesMemory: true, uninhibitable: null } as const;
+
+export const KINDS: Readonly<Record<DeviceKind, ServedKind> & { qmp: Kind }> = {
   balloon: {
+    ...SERVED,
     part: 'balloon',
     words: 'balloon',
     targetWords: 'balloon target',
@@ -121,6 +138,7 @@ export const KINDS: Readonly<Record<DeviceKind, Kind>> = {
       new Balloon(memory, host, observer, offered, discards),
   },
   'cache-balloon': {
+    ...SERVED,
     part: 'cache',
     words: 'page cache balloon',
     targetWords: 'page cache balloon limit',
@@ -129,6 +147,19 @@ export const KINDS: Readonly<Record<DeviceKind, Kind>> = {
     statsFeature: null,
     make: (memory, host, observer, offered, { discardsUntold }) =>
       new CacheBalloon(memory, host, observer, offered, discardsUntold),
+  },
+  qmp: {
+    part: 'balloon',
+    words: 'balloon of QEMU',
+    targetWords: 'balloon target',
+    driver: 'virtio_balloon',
+    statsFeature: null,
+    over: 'qmp',
+    sharesMemory: false,
+    uninhibitable: refusal(
+      "has QEMU's own balloon, whose pages QEMU discards by itself",
+      'set a balloon of 0 for as long as the host must not lose pages, or give the VM a vhost-user balloon',
+    ),
   },
 };
 
@@ -158,6 +189,6 @@ export function offeredBits(features: readonly OfferableFeature[]): FeatureBits 
 }
 
 /** Devices in the order of the table, the last one of each kind. */
-export function inOrder<D extends { readonly kind: DeviceKind }>(devices: readonly D[]): D[] {
-  return DEVICE_KINDS.flatMap((kind) => devices.filter((device) => device.kind === kind).slice(-1));
+export function inOrder<D extends { readonly kind: AnyKind }>(devices: readonly D[]): D[] {
+  return ALL_KINDS.flatMap((kind) => devices.filter((device) => device.kind === kind).slice(-1));
 }

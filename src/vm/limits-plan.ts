@@ -11,6 +11,8 @@ export interface GuestUse {
   discardedBytes: number;
   /** The driver runs, and must tell before it uses a page of the balloon again. */
   tellsFirst: boolean;
+  /** Guest memory is files, which count as shmem; false: it may be memory of the VMM itself. */
+  sharesMemory: boolean;
 }
 
 /** A device's part of it. */
@@ -21,6 +23,7 @@ export const NOTHING_USED: DeviceUse = {
   targetBytes: 0,
   discardedBytes: 0,
   tellsFirst: false,
+  sharesMemory: true,
 };
 
 /** Limits are multiples of this: a guest that takes back page by page does not cost a system call each. */
@@ -33,21 +36,31 @@ const HEADROOM_PART = 1 / 64;
  * What the guest may have in use at this moment or, once it hears of its target, the next. A page counts until it is
  * discarded; a driver that need not tell may use all it has, whatever is in the balloon.
  */
-export function mayUseBytes({ ramBytes, targetBytes, discardedBytes, tellsFirst }: GuestUse): number {
+export function mayUseBytes({
+  ramBytes,
+  targetBytes,
+  discardedBytes,
+  tellsFirst,
+}: Omit<GuestUse, 'sharesMemory'>): number {
   return tellsFirst ? Math.max(0, ramBytes - Math.min(targetBytes, discardedBytes)) : ramBytes;
 }
 
 /**
  * Memory that is charged to the VMM and no guest's: by the cgroup's memory.stat. Guest memory is shmem, or on
- * hugetlbfs and counted nowhere. Shmem beyond what the guest may use is the VMM's. Page cache is not counted, as it
- * makes way by itself.
+ * hugetlbfs and counted nowhere; where it is not shared, it may be anonymous as well. Memory of that kind beyond what the guest
+ * may use is the VMM's. Page cache is not counted, as it makes way by itself.
  */
-export function ownBytes(stat: Readonly<Record<string, number>>, mayUse: number): number {
+export function ownBytes(
+  stat: Readonly<Record<string, number>>,
+  mayUse: number,
+  sharesMemory = true,
+): number {
   const of = (name: string): number => stat[name] ?? 0;
   const parts = ['kernel_stack', 'pagetables', 'sec_pagetables', 'percpu', 'vmalloc', 'slab'];
   // `kernel` holds the parts, since Linux 5.18.
   const kernel = stat['kernel'] ?? parts.reduce((sum, name) => sum + of(name), 0);
-  return of('anon') + kernel + of('sock') + Math.max(0, of('shmem') - mayUse);
+  const [vmms, guests] = sharesMemory ? [of('anon'), of('shmem')] : [0, of('anon') + of('shmem')];
+  return vmms + kernel + of('sock') + Math.max(0, guests - mayUse);
 }
 
 /**

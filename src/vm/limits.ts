@@ -341,7 +341,7 @@ export class VmLimits {
         return;
       }
       const mayUse = mayUseBytes(use);
-      this.#own = ownBytes(read.stat, mayUse);
+      this.#own = ownBytes(read.stat, mayUse, use.sharesMemory);
       const wanted = followLimits(mayUse, this.#own, use.ramBytes);
       const changed: Changed = {};
       for (const [name, knob] of this.#knobs) {

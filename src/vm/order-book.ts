@@ -12,6 +12,9 @@ const VERSION = 1;
 /** Names that nobody gives a VM: the daemon made them up of a process, and they end with it. */
 const MADE_UP = /^pid-\d+(-\d+)?$/;
 
+/** Of a path of a socket. */
+const MAX_PATH = 107;
+
 const Document = Type.Object({
   version: Type.Literal(VERSION),
   /** Counts changes: the copy with the higher number is the newer one. */
@@ -19,6 +22,8 @@ const Document = Type.Object({
   vms: Type.Record(Type.String({ minLength: 1, maxLength: 128 }), Orders),
   /** The policy was paused for all VMs. Builds that know of no such order leave the field out when they write. */
   paused: Type.Optional(Type.Object({ since: Since })),
+  /** The QMP sockets whose VMs an operator adopted. Builds that know of none leave the field out when they write. */
+  adopted: Type.Optional(Type.Array(Type.String({ maxLength: MAX_PATH }))),
 });
 export type BookDocument = Static<typeof Document>;
 
@@ -54,6 +59,7 @@ export class OrderBook {
   readonly #written: (text: string) => void;
   #revision: number;
   #paused: WallMs | null;
+  #adopted: readonly string[];
 
   /** `found`: the newest copy, or null. `written` is called with the whole document after each change. */
   constructor(found: BookDocument | null = null, written: (text: string) => void = () => undefined) {
@@ -61,6 +67,7 @@ export class OrderBook {
     this.#vms = new Map(Object.entries(found?.vms ?? {}));
     this.#revision = found?.revision ?? 0;
     this.#paused = found?.paused?.since ?? null;
+    this.#adopted = found?.adopted ?? [];
     this.#written = written;
   }
 
@@ -93,6 +100,18 @@ export class OrderBook {
     this.#changed();
   }
 
+  /** The QMP sockets whose VMs an operator adopted. */
+  get adopted(): readonly string[] {
+    return this.#adopted;
+  }
+
+  /** Notes that an operator adopted the VM of a QMP socket, or released it, and writes the book down. */
+  adopt(path: string, isAdopted: boolean): void {
+    if (isAdopted === this.#adopted.includes(path)) return;
+    this.#adopted = isAdopted ? [...this.#adopted, path] : this.#adopted.filter((one) => one !== path);
+    this.#changed();
+  }
+
   /** The VM is gone: orders of a name that the daemon made up go with it. */
   forget(name: string): void {
     if (MADE_UP.test(name)) this.change(name, {});
@@ -102,7 +121,8 @@ export class OrderBook {
   text(): string {
     const vms = Object.fromEntries(this.#vms);
     const paused = this.#paused === null ? {} : { paused: { since: this.#paused } };
-    return JSON.stringify({ version: VERSION, revision: this.#revision, vms, ...paused });
+    const adopted = this.#adopted.length === 0 ? {} : { adopted: this.#adopted };
+    return JSON.stringify({ version: VERSION, revision: this.#revision, vms, ...paused, ...adopted });
   }
 
   #changed(): void {

@@ -141,11 +141,13 @@ interface OrderedVm {
   readonly has: (part: Part) => boolean;
   /** Why the target of that part is not what was ordered, in words; null: it is. */
   readonly cut: (part: Part) => string | null;
+  /** Its discards can be stopped. */
+  readonly inhibits?: boolean;
 }
 
 /** The orders in words, for `show`. */
 export function orderViews(
-  { name, ramBytes, has, cut }: OrderedVm,
+  { name, ramBytes, has, cut, inhibits = true }: OrderedVm,
   orders: Orders,
   wishes: Wishes,
 ): VmOrder[] {
@@ -171,18 +173,21 @@ export function orderViews(
     return held === null ? '' : `, but ${held}`;
   };
   const views: VmOrder[] = [];
+  const but = inhibits
+    ? ''
+    : ', which does not hold, since QEMU discards the pages of its own balloon by itself';
   const { inhibit, target, cacheLimit, limits = {}, paused } = orders;
   if (inhibit !== undefined) {
     views.push(
       ordered(
         'inhibit',
-        `discard nothing ("${inhibit.reason}")`,
+        `discard nothing ("${inhibit.reason}")${but}`,
         inhibit.since,
         vmCommand('balloonctl allow', name),
       ),
     );
   }
-  if (wishes.inhibit !== null) views.push(wished('inhibit', `discard nothing ("${wishes.inhibit}")`));
+  if (wishes.inhibit !== null) views.push(wished('inhibit', `discard nothing ("${wishes.inhibit}")${but}`));
   if (target !== undefined) {
     const size = formatSize(target.bytes);
     const says = target.of === 'guest' ? `the guest keeps ${size}` : `the guest gives up ${size}`;

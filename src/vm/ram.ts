@@ -89,20 +89,25 @@ export class Ram {
     this.#emit = emit;
   }
 
-  /** Finds out anew. Returns whether the memory, or what its kernel keeps of it, is another size than before. */
-  measure(sharedBytes: number, toldBytes: number | null): boolean {
+  /**
+   * Finds out anew. Returns whether the memory, or what its kernel keeps of it, is another size than before. `vmmBytes`: the word
+   * of the VMM, which counts; null: it says nothing.
+   */
+  measure(sharedBytes: number, toldBytes: number | null, vmmBytes: number | null): boolean {
     if (this.#assignedBytes === undefined) this.#assignedBytes = peerMemory(this.#pid);
-    const bytes = guestRam({ sharedBytes, assignedBytes: this.#assignedBytes, toldBytes }, this.bytes);
+    const facts = { sharedBytes, assignedBytes: this.#assignedBytes, toldBytes };
+    const bytes = vmmBytes ?? guestRam(facts, this.bytes);
     this.isShared = sharedBytes > 0;
     const isTold = toldBytes !== null && toldBytes > 0;
-    this.isKnown = isTold || this.#assignedBytes !== null;
+    this.isKnown = isTold || (vmmBytes ?? this.#assignedBytes) !== null;
     const keeps = isTold ? clamp(bytes - toldBytes, bytes * KERNEL_PART + KERNEL_BYTES) : this.kernelBytes;
     const isSame = keeps === this.kernelBytes;
     this.kernelBytes = keeps;
     if (bytes === this.bytes) return !isSame;
     this.bytes = bytes;
-    if (sharedBytes === 0) return true;
-    const other = bytes === sharedBytes ? '' : `; the VMM shares ${formatSize(sharedBytes)}`;
+    if (sharedBytes === 0 && vmmBytes === null) return true;
+    const isAll = bytes === sharedBytes || sharedBytes === 0;
+    const other = isAll ? '' : `; the VMM shares ${formatSize(sharedBytes)}`;
     const fields = { ramBytes: bytes, sharedBytes };
     this.#emit('ram-changed', `the guest has ${formatSize(bytes)} of memory${other}`, fields);
     return true;

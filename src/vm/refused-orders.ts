@@ -1,5 +1,5 @@
 /** Orders that are refused, and what is said then. */
-import { refusal, refusalOf } from '../../protocol/control/refusal.js';
+import { refusal, refusalOf, type RefusalText } from '../../protocol/control/refusal.js';
 import { formatLeast, formatMost, formatSize } from '../../protocol/control/size.js';
 import type { TargetRequest } from '../../protocol/control/schema.js';
 import { vmCommand } from '../../protocol/control/vm-command.js';
@@ -50,6 +50,11 @@ export function inhibitedForGood(name: string, reason: string): RefusedError {
       'set no inhibit in its [[vm]], then run balloonctl reload',
     ),
   );
+}
+
+/** `why`: the end of a sentence on the VM. */
+export function uninhibitable(name: string, why: RefusalText): RefusedError {
+  return new RefusedError(refusalOf(name, why));
 }
 
 /** `needed`: the feature without which the driver of the guest sends none. */

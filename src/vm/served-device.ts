@@ -39,6 +39,7 @@ export function deviceFigures(served: ServedDevice): DeviceFigures {
         ? null
         : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt },
     pool: pageBytes === null ? null : { pageBytes, discards },
+    sharesMemory: true,
   };
 }
 
@@ -73,6 +74,7 @@ export function deviceUse({ balloon, session, part }: ServedDevice): DeviceUse {
     targetBytes,
     discardedBytes: Math.max(0, (memory.balloonedPages - memory.pendingPages) * PAGE_BYTES - back),
     tellsFirst: state === 'running' && tellsFirst(features),
+    sharesMemory: true,
   };
 }
 

@@ -10,6 +10,8 @@ import { settleTarget, type TargetedDevice } from './targets.js';
 interface SizedDevice extends TargetedDevice {
   /** The memory that the guest says it has, its balloon included; null: it has not said. */
   readonly toldBytes: number | null;
+  /** The same by the word of the VMM, where it says that. */
+  readonly vmmBytes?: number;
 }
 
 export class Sizes {
@@ -46,7 +48,8 @@ export class Sizes {
   /** Finds out how much memory the guest has. Returns whether targets are to be settled again. */
   measure(sharedBytes: number, devices: readonly SizedDevice[]): boolean {
     const told = devices.map(({ toldBytes }) => toldBytes).find((bytes) => bytes !== null);
-    return this.#ram.measure(sharedBytes, told ?? null);
+    const vmms = devices.map(({ vmmBytes }) => vmmBytes).find((bytes) => bytes !== undefined);
+    return this.#ram.measure(sharedBytes, told ?? null, vmms ?? null);
   }
 
   /** Brings the target of a device to what is ordered, as far as that is possible, and says where it is not. */

@@ -37,6 +37,8 @@ const TOLD_BY: Readonly<Record<DiagnosisCode, EventName | null>> = {
   'limits-refused': 'limit-failed',
   'cgroup-gone': 'limit-failed',
   'no-cgroup': 'cgroup-unknown',
+  'qmp-unanswered': 'qmp-failed',
+  'qmp-refused': 'qmp-failed',
   'earlier-build': 'vm-resumed',
 };
 

@@ -1,9 +1,9 @@
 /** A VM as the control API shows it. */
 import type { BalloonView, VmOrder, VmView } from '../../protocol/control/schema.js';
-import type { VmDevice } from './device.js';
+import type { AnyDevice } from './any-device.js';
 import { sentence } from './diagnosis.js';
 import type { StatsFigures } from './figures.js';
-import type { Part } from './kinds.js';
+import { KINDS, type Part } from './kinds.js';
 import { orderViews, pauseView } from './orders.js';
 import type { Vm } from './vm.js';
 
@@ -31,6 +31,8 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
   return {
     name: vm.name,
     pid: vm.pid,
+    kind: KINDS[lead?.kind ?? 'balloon'].over,
+    socket: lead?.socketPath ?? null,
     state: lead?.figures.state ?? 'connected',
     ramBytes,
     memory: {
@@ -58,11 +60,12 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
 export function ordersOf(vm: Vm): VmOrder[] {
   const { name, ramBytes } = vm;
   const has = (part: Part): boolean => vm.playing(part) !== undefined;
-  return orderViews({ name, ramBytes, has, cut: (part) => vm.sizes.cut(part) }, vm.orders, vm.wishes);
+  const cut = (part: Part): string | null => vm.sizes.cut(part);
+  return orderViews({ name, ramBytes, has, cut, inhibits: vm.uninhibitable === null }, vm.orders, vm.wishes);
 }
 
 /** The statistics of the first device that has any. */
-function firstStats(devices: readonly VmDevice[]): StatsFigures | null {
+function firstStats(devices: readonly AnyDevice[]): StatsFigures | null {
   for (const { figures } of devices) if (figures.stats !== null) return figures.stats;
   return null;
 }

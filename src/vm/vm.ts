@@ -5,17 +5,20 @@
  * order-book has the orders, kinds the table of devices, targets the target of a device by the orders; cgroup and limits are
  * of the VMM's process, pins of its open files; record is for the next daemon, and view for the control API.
  */
+import type { RefusalText } from '../../protocol/control/refusal.js';
 import type { LimitRequest, TargetRequest } from '../../protocol/control/schema.js';
 import type { HostPaths } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
 import { wallNow, type WallMs } from '../os/clock.js';
+import type { AnyDevice } from './any-device.js';
 import { VmCgroup } from './cgroup.js';
 import { VmDevice } from './device.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
 import type { Diagnosis } from './diagnosis.js';
 import { freshStats } from './fresh-stats.js';
 import { vmFigures, type VmFigures } from './figures.js';
-import { inOrder, type DeviceKind, type Part } from './kinds.js';
+import { Inhibition } from './inhibition.js';
+import { inOrder, KINDS, type AnyKind, type Part } from './kinds.js';
 import { VmLimits } from './limits.js';
 import { LimitError } from './limits-words.js';
 import { NOTHING_USED } from './limits-plan.js';
@@ -34,7 +37,7 @@ import {
 } from './orders.js';
 import { Pins, type Look } from './pins.js';
 import type { VmRecord } from './record.js';
-import { inhibitedForGood, noDevice, refuseTarget } from './refused-orders.js';
+import { inhibitedForGood, noDevice, refuseTarget, uninhibitable } from './refused-orders.js';
 import { Sizes } from './sizes.js';
 import { askedTarget } from './targets.js';
 import { ordersInRecord, ordersOfRecord } from './taken-over.js';
@@ -48,10 +51,10 @@ export interface VmContext {
   readonly policyActs: boolean;
   readonly paths: HostPaths;
   /** A device is gone; the VM is, too, when it has none left. */
-  readonly gone: (vm: Vm, device: VmDevice) => void;
+  readonly gone: (vm: Vm, device: AnyDevice) => void;
 }
 
-export class Vm implements DeviceOwner<VmDevice> {
+export class Vm implements DeviceOwner<AnyDevice> {
   readonly name: string;
   readonly pid: number;
   readonly cgroup: VmCgroup;
@@ -62,10 +65,9 @@ export class Vm implements DeviceOwner<VmDevice> {
   readonly sizes: Sizes;
   readonly #verdicts: VerdictWatch;
   /** In the order of the table of kinds, one of a kind. */
-  #devices: readonly VmDevice[] = [];
+  #devices: readonly AnyDevice[] = [];
   #wishes: Wishes;
-  #inhibitedNow: string | null = null;
-  #quiet: Promise<unknown> = Promise.resolve();
+  readonly #inhibition: Inhibition;
   /** The policy holds the cgroup to less than was ordered. */
   #forced = false;
   /** An operator's interval of statistics, which devices get that come later; null: each has its own. */
@@ -81,6 +83,7 @@ export class Vm implements DeviceOwner<VmDevice> {
     this.#emit = (event, message, fields) => context.emit(event, message, fields, name);
     this.sizes = new Sizes(pid, this.#emit);
     this.#verdicts = new VerdictWatch(this.#emit);
+    this.#inhibition = new Inhibition(this, this.#emit);
     this.cgroup = new VmCgroup({ pid, paths: context.paths, emit: this.#emit });
     this.limits = new VmLimits({
       cgroup: this.cgroup,
@@ -92,7 +95,7 @@ export class Vm implements DeviceOwner<VmDevice> {
       }),
       save: () => this.#save(),
     });
-    this.#pins = new Pins(pid, context.paths.proc, this.#emit, () => void this.#inhibit());
+    this.#pins = new Pins(pid, context.paths.proc, this.#emit, () => void this.#inhibition.settle());
   }
 
   /**
@@ -100,23 +103,28 @@ export class Vm implements DeviceOwner<VmDevice> {
    * when it cannot be gone on with.
    */
   attach(fd: number, identity: DeviceIdentity, handOver: DeviceHandOver): VmDevice {
-    this.cgroup.shared ||= identity.options.sharedCgroup;
     const device = new VmDevice(fd, this, identity, handOver, this.#emit);
-    this.#devices = inOrder([...this.#devices, device]);
-    if (this.#statsInterval !== null) device.statsIntervalSeconds = this.#statsInterval;
-    void device.setInhibited(this.inhibited);
+    this.join(device, identity.options.sharedCgroup);
     if (handOver.found === null) device.save();
     return device;
   }
 
+  /** The device is the VM's from now on. `sharedCgroup`: a cgroup that holds other processes as well will do. */
+  join(device: AnyDevice, sharedCgroup: boolean): void {
+    this.cgroup.shared ||= sharedCgroup;
+    this.#devices = inOrder([...this.#devices, device]);
+    if (this.#statsInterval !== null) device.statsIntervalSeconds = this.#statsInterval;
+    void device.setInhibited(this.inhibited);
+  }
+
   /** A device connected that no daemon served before. */
-  greet(device: VmDevice): void {
+  greet(device: AnyDevice): void {
     if (!isEmpty(this.#orders)) {
       const which = Object.keys(this.#orders).join(', ');
       const says = `orders that were given for this VM before hold for its ${device.words}: ${which}`;
       this.#emit('orders-applied', says, { orders: which });
     }
-    void this.#inhibit();
+    void this.#inhibition.settle();
     this.#measure();
     this.#settleTarget(device);
     this.#orderLimits();
@@ -132,7 +140,7 @@ export class Vm implements DeviceOwner<VmDevice> {
       const told = ordersOfRecord(found, device.figures.targetBytes, this.#known, wholePause);
       book.change(this.name, { ...others, ...told });
     }
-    if (this.#devices.length === 1) this.#inhibitedNow = this.#ordered;
+    if (this.#devices.length === 1) this.#inhibition.found(this.#ordered);
     void device.setInhibited(this.inhibited);
     // Before a ring is served: a guest may wait for an answer to its deflate.
     this.limits.resume(found.limits ?? null);
@@ -148,16 +156,16 @@ export class Vm implements DeviceOwner<VmDevice> {
     } else this.#orderLimits();
   }
 
-  get devices(): readonly VmDevice[] {
+  get devices(): readonly AnyDevice[] {
     return this.#devices;
   }
 
-  device(kind: DeviceKind): VmDevice | undefined {
+  device(kind: AnyKind): AnyDevice | undefined {
     return this.#devices.find((device) => device.kind === kind);
   }
 
   /** The device that plays this part, the first where several do. */
-  playing(part: Part): VmDevice | undefined {
+  playing(part: Part): AnyDevice | undefined {
     return this.devices.find((device) => device.part === part);
   }
 
@@ -207,16 +215,18 @@ export class Vm implements DeviceOwner<VmDevice> {
     return this.#ordered ?? this.#pins.reason;
   }
 
+  /** Why nobody here can stop the discards of the VM, as the end of a sentence; null: they can be stopped. */
+  get uninhibitable(): RefusalText | null {
+    return this.#lead === undefined ? null : KINDS[this.#lead.kind].uninhibitable;
+  }
+
   get pinnedBy(): string | null {
     return this.#pins.by;
   }
 
   /** The verdict: of the device that speaks for the VM where that has something to say. */
   get diagnosis(): Diagnosis | null {
-    for (const device of this.devices) {
-      const { diagnosis } = device;
-      if (diagnosis !== null) return diagnosis;
-    }
+    for (const { diagnosis } of this.devices) if (diagnosis !== null) return diagnosis;
     return null;
   }
 
@@ -284,8 +294,9 @@ export class Vm implements DeviceOwner<VmDevice> {
     if (device.figures.targetBytes === before) device.remind();
   }
 
-  /** The operator's word. Resolves when it is in effect, and no discard under way if it is to stop them. */
+  /** The operator's word. Resolves when it is in effect, and no discard under way if it is to stop them. Rejects with RefusedError. */
   async setInhibited(reason: string | null): Promise<void> {
+    if (reason !== null && this.uninhibitable !== null) throw uninhibitable(this.name, this.uninhibitable);
     const { inhibit, ...others } = this.#orders;
     if (reason === null && inhibit === undefined && this.#wishes.inhibit !== null) {
       throw inhibitedForGood(this.name, this.#wishes.inhibit);
@@ -294,7 +305,7 @@ export class Vm implements DeviceOwner<VmDevice> {
       this.#order(reason === null ? others : { ...others, inhibit: { reason, since: wallNow() } });
     }
     if (reason === null) this.#pins.look();
-    await this.#inhibit();
+    await this.#inhibition.settle();
   }
 
   /** The operator's word. Resolves when the kernel has taken the limits; rejects with LimitError. */
@@ -329,7 +340,7 @@ export class Vm implements DeviceOwner<VmDevice> {
     this.#statsInterval = null;
     this.#wishes = wishes;
     this.#save();
-    void this.#inhibit();
+    void this.#inhibition.settle();
     for (const device of this.devices) this.#settleTarget(device, lapsed && device.part === 'balloon');
   }
 
@@ -378,11 +389,11 @@ export class Vm implements DeviceOwner<VmDevice> {
     this.#measure();
   }
 
-  driverStarted(device: VmDevice): void {
+  driverStarted(device: AnyDevice): void {
     this.#settleTarget(device);
   }
 
-  closed(device: VmDevice): void {
+  closed(device: AnyDevice): void {
     this.#devices = this.#devices.filter((one) => one !== device);
     if (this.#devices.length === 0) {
       this.#pins.close();
@@ -393,7 +404,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   }
 
   /** The device that speaks for the VM. */
-  get #lead(): VmDevice | undefined {
+  get #lead(): AnyDevice | undefined {
     return this.devices[0];
   }
 
@@ -402,7 +413,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   }
 
   get #ordered(): string | null {
-    return this.#orders.inhibit?.reason ?? this.#wishes.inhibit;
+    return this.uninhibitable !== null ? null : (this.#orders.inhibit?.reason ?? this.#wishes.inhibit);
   }
 
   /** Writes an order down, before anything follows from it. */
@@ -415,17 +426,6 @@ export class Vm implements DeviceOwner<VmDevice> {
     for (const device of this.devices) device.save();
   }
 
-  async #inhibit(): Promise<void> {
-    const reason = this.inhibited;
-    const other = reason !== this.#inhibitedNow;
-    this.#inhibitedNow = reason;
-    if (other) this.#quiet = Promise.all(this.devices.map((device) => device.setInhibited(reason)));
-    await this.#quiet;
-    if (!other) return;
-    if (reason !== null) this.#emit('inhibited', `discarding stopped: ${reason}`, { reason });
-    else this.#emit('allowed', 'discarding resumed');
-  }
-
   /** Finds out how much memory the guest has; targets follow. */
   #measure(): void {
     if (!this.sizes.measure(this.sharedBytes, this.devices)) return;
@@ -433,7 +433,7 @@ export class Vm implements DeviceOwner<VmDevice> {
   }
 
   /** `lapsed`: an order for its target was taken back. */
-  #settleTarget(device: VmDevice, lapsed = false): void {
+  #settleTarget(device: AnyDevice, lapsed = false): void {
     const governed = this.#context.policyActs && !this.manual;
     this.sizes.settle(device, { orders: this.#orders, wishes: this.#wishes, lapsed: lapsed && !governed });
   }

@@ -46,6 +46,7 @@ void t.test('each operation answers with its schema', async (t) => {
   const bodies: Record<string, string> = {
     setTarget: `{"memoryBytes":${GIB}}`,
     inhibit: '{"reason":"test"}',
+    changeAdopted: '{"path":"/run/web1.qmp","adopted":true}',
     changePolicy: '{"paused":true}',
     changeDaemon: '{"logLevel":"debug"}',
   };

@@ -22,6 +22,7 @@ const uses = fc
     targetBytes: Math.floor(ramBytes * target),
     discardedBytes: Math.floor(ramBytes * held),
     tellsFirst,
+    sharesMemory: true,
   }));
 
 void t.test('a limit that follows is never under what the guest may use and the VMM uses', (t) => {
@@ -60,5 +61,11 @@ void t.test("the VMM's own memory", (t) => {
   t.equal(ownBytes({ anon: 10, kernel: 20, shmem: 430 }, 400), 60, 'shmem that cannot be the guest');
   t.equal(ownBytes({ anon: 10, pagetables: 5, slab: 15, sock: 1 }, 0), 31, 'before Linux 5.18');
   t.equal(ownBytes({}, 0), 0);
+  t.equal(
+    ownBytes({ anon: 300, shmem: 50, kernel: 20 }, 400, false),
+    20,
+    'all of it may be memory of the guest',
+  );
+  t.equal(ownBytes({ anon: 500, shmem: 50, kernel: 20 }, 400, false), 170, 'memory that cannot be the guest');
   t.end();
 });

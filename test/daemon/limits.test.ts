@@ -151,7 +151,8 @@ void t.test('what was found outlives the daemon that found it', async (t) => {
   const tree = new HostTree(t);
   tree.process(PID, '/vms/web');
   tree.memory('/vms/web', { high: String(700 * MIB), stat: 'anon 4096' });
-  const use = () => ({ ramBytes: RAM_BYTES, targetBytes: 0, discardedBytes: 0, tellsFirst: true });
+  const guest = { ramBytes: RAM_BYTES, targetBytes: 0, discardedBytes: 0, tellsFirst: true };
+  const use = () => ({ ...guest, sharesMemory: true });
   const records: string[] = [];
   const emit = (): undefined => undefined;
   const context = () => ({ cgroup: new VmCgroup({ pid: PID, paths: tree.paths, emit }), emit, use });

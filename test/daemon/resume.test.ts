@@ -94,7 +94,7 @@ void t.test('what was wrong stays so, and statistics get no younger', async (t) 
     left.before.inflatedBytesTotal,
     'the one that broke is not',
   );
-  t.ok(balloon.inflatedBytesTotal > left.before.inflatedBytesTotal, 'as it would be');
+  t.ok(Number(balloon.inflatedBytesTotal) > left.before.inflatedBytesTotal, 'as it would be');
   t.same(thawed.view.diagnosis, {
     code: 'earlier-build',
     text: 'ring 0 is stopped',

@@ -55,7 +55,7 @@ inEachOrder('rule 1: an inflated page is removed from the file, not only unmappe
   t.ok(pages.every((pfn) => frontend.ram.pageIsZero(pfn)));
   const { balloon } = served.view;
   t.equal(balloon.actualBytes, pages.length * PAGE_BYTES);
-  t.equal(balloon.discardedBytesTotal - discardedBytesTotal, pages.length * PAGE_BYTES);
+  t.equal(Number(balloon.discardedBytesTotal) - Number(discardedBytesTotal), pages.length * PAGE_BYTES);
   t.equal(balloon.pendingBytes, 0);
   await served.close();
 });
@@ -164,7 +164,7 @@ whereUnmapped(
       fill(frontend.ram, pages);
       await driver.inflate(pages);
       // The time bound is over soon, and discarding under way.
-      await served.until(({ balloon }) => balloon.discardedBytesTotal > PAGE_BYTES, 'discarding');
+      await served.until(({ balloon }) => Number(balloon.discardedBytesTotal) > PAGE_BYTES, 'discarding');
       if (end === 'stop') await frontend.stop();
       else if (end === 'reset') await driver.reset();
       else if (end === 'inhibit') await served.vm.setInhibited('maintenance');

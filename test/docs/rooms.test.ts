@@ -20,6 +20,7 @@ const MAIN: Readonly<Record<string, string>> = {
   os: 'native.ts',
   page: 'page.ts',
   policy: 'plan.ts',
+  qmp: 'client.ts',
   simulate: 'command.ts',
   'vhost-user': 'session.ts',
   virtqueue: 'queue.ts',

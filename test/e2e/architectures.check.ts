@@ -207,7 +207,7 @@ async function tryReporting(
   const newlyFree = free(freed) - free(held);
   // Blocks of which a part is in use are not reported.
   const least = newlyFree - SLACK - 8 * expected;
-  const reported = freed.reportedBytesTotal - held.reportedBytesTotal;
+  const reported = Number(freed.reportedBytesTotal) - Number(held.reportedBytesTotal);
   const fell = held.host - freed.host;
   t.comment(
     `of ${newlyFree / MIB} MiB, ${reported / MIB} were reported, and the host has ${fell / MIB} more`,

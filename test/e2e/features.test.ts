@@ -80,7 +80,7 @@ async function checkDevice(
   t.same(acked, expected, `${name} acks ${expected.join(' ')}`);
   await daemon.inflateTo(name, 16 * MIB);
   // Behind the ack; what is taken back before that never is.
-  const discarded = ({ balloon }: VmView): boolean => balloon.discardedBytesTotal >= 16 * MIB;
+  const discarded = ({ balloon }: VmView): boolean => Number(balloon.discardedBytesTotal) >= 16 * MIB;
   t.ok(await daemon.until(name, discarded, 'the host has it'), 'and gives memory back');
   await daemon.inflateTo(name, 4 * MIB);
   if (acked.includes('VIRTIO_BALLOON_F_STATS_VQ')) {

@@ -86,8 +86,14 @@ features = ["VIRTIO_BALLOON_F_MUST_TELL_HOST", "VIRTIO_BALLOON_F_STATS_VQ", "VIR
   t.equal(lost, 0, 'pages lost');
   t.equal(await guest.verify(), 0, 'pages lost in the end');
   t.ok(actualBytes.least < actualBytes.most, JSON.stringify(actualBytes));
-  t.ok(after.inflatedBytesTotal > before.inflatedBytesTotal, `${after.inflatedBytesTotal} inflated`);
-  t.ok(after.deflatedBytesTotal > before.deflatedBytesTotal, `${after.deflatedBytesTotal} deflated`);
+  t.ok(
+    Number(after.inflatedBytesTotal) > Number(before.inflatedBytesTotal),
+    `${after.inflatedBytesTotal} inflated`,
+  );
+  t.ok(
+    Number(after.deflatedBytesTotal) > Number(before.deflatedBytesTotal),
+    `${after.deflatedBytesTotal} deflated`,
+  );
 
   await daemon.ok('set', 'soak', '--balloon', '0', '--wait', '--timeout', '120');
   const lowBytes = guest.memfdAllocatedBytes();

@@ -52,6 +52,7 @@ class Guest implements GovernedVm {
       ...{ state: 'running', inhibited: null, cache: null, askable: true, targetBytes },
       actualBytes: targetBytes,
       actualUnknown: false,
+      sharesMemory: true,
       stats: { ageSeconds: 0, receivedAt: monotonicNow(), values },
       pool: pageBytes === null ? null : { pageBytes, discards },
     };

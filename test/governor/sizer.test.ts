@@ -49,6 +49,7 @@ class Guest implements GovernedVm, SizedDevice {
       askable: true,
       pool: null,
       actualUnknown: false,
+      sharesMemory: true,
     } as const;
     return { ...common, targetBytes, actualBytes, stats: this.#stats, ...this.change };
   }

@@ -551,6 +551,7 @@ void t.test('a guest is not believed to hold what the host has', (t) => {
       targetBytes: 0,
       actualBytes: 0,
       actualUnknown: false,
+      sharesMemory: true,
       cache: { targetBytes: 200 * MIB, actualBytes: 200 * MIB },
       askable: true,
       pool: null,

@@ -46,6 +46,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
       targetBytes: 0,
       actualBytes: 0,
       actualUnknown: false,
+      sharesMemory: true,
       cache: null,
       askable: true,
       pool: null,

@@ -9,6 +9,8 @@ import { EVENTS, type EventName } from '../../protocol/control/events.js';
 import { byName } from '../../protocol/control/limits.js';
 import type { LiveTick } from '../../protocol/control/live.js';
 import type {
+  AdoptChange,
+  AdoptedSocket,
   DaemonChange,
   DaemonView,
   LimitRequest,
@@ -38,6 +40,8 @@ export function vmView(name: string, change: Partial<VmView> = {}): VmView {
   return {
     name,
     pid: 4242,
+    kind: 'vhost-user',
+    socket: null,
     state: 'running',
     ramBytes: 4 * GIB,
     memory: { sharedBytes: 4 * GIB, discardableBytes: 4 * GIB, ramBytes: 4 * GIB, allocatedBytes: 2 * GIB },
@@ -210,6 +214,27 @@ export class MemoryFleet implements Fleet {
     if (taken.connected) this.put({ ...this.#get(name), orders: [] });
     else this.waiting.delete(name);
     return taken;
+  }
+
+  readonly #adopted = new Map<string, AdoptedSocket>();
+
+  adopted(): AdoptedSocket[] {
+    return [...this.#adopted.values()];
+  }
+
+  async changeAdopted({ path, adopted }: AdoptChange): Promise<AdoptedSocket> {
+    await Promise.resolve();
+    if (this.refusal !== null) throw new RefusedError(passedOn(this.refusal));
+    const name = path.split('/').at(-1) ?? path;
+    const socket: AdoptedSocket = { path, by: 'operator', vm: name, problem: null };
+    if (adopted) {
+      this.#adopted.set(path, socket);
+      this.put(vmView(name, { kind: 'qmp', socket: path }));
+    } else {
+      this.#adopted.delete(path);
+      this.remove(name);
+    }
+    return socket;
   }
 
   policyState: PolicyState = {

@@ -8,6 +8,7 @@ import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { socketPair } from '../../src/os/socket.js';
 import type { Turns } from '../../src/vhost-user/turns.js';
 import type { DeviceHandOver } from '../../src/vm/device-owner.js';
+import type { AnyDevice } from '../../src/vm/any-device.js';
 import type { VmDevice } from '../../src/vm/device.js';
 import type { DeviceOptions } from '../../src/vm/kinds.js';
 import { OrderBook } from '../../src/vm/order-book.js';
@@ -45,7 +46,7 @@ export function serveDevice(
   return { vm, device };
 }
 
-const ENDINGS = new WeakMap<VmDevice, () => void>();
+const ENDINGS = new WeakMap<AnyDevice, () => void>();
 
 export interface ServeOptions {
   /** The VM that the device is of, if it has one already. */

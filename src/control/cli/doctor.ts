@@ -164,6 +164,7 @@ export function examineFiles(most: number | null, vms: number): Finding {
 
 export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEvent[]): Finding[] {
   const { name, inhibited, features, cache } = vm;
+  const isServed = vm.kind !== 'qmp';
   const wrong = verdictOf(vm);
   const refused = wrong?.code === 'private-memory' || wrong?.code === 'rings-silent';
   const mapped = events.findLast((one) => one.vm === name && one.event === 'memory-mapped');
@@ -177,18 +178,23 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
       : good(
           name,
           'memory',
-          vm.memory.sharedBytes === 0
-            ? 'not shared yet'
-            : `${formatSize(vm.memory.sharedBytes)} shared${pages}`,
+          !isServed
+            ? 'any, since QEMU serves its own balloon and discards by itself'
+            : vm.memory.sharedBytes === 0
+              ? 'not shared yet'
+              : `${formatSize(vm.memory.sharedBytes)} shared${pages}`,
         ),
     ...((refused || vm.memory.discardableBytes === 0) && inhibited === null ? [] : [examinePinned(vm)]),
-    tooFew ? bad(name, 'queues', wrong.text, wrong.remedy) : good(name, 'queues', 'enough'),
+    ...(isServed
+      ? [tooFew ? bad(name, 'queues', wrong.text, wrong.remedy) : good(name, 'queues', 'enough')]
+      : []),
     good(
       name,
       'features',
       features.map((one) => one.replace(/^VIRTIO_(BALLOON_)?F_/, '')).join(' ') || 'none acked',
     ),
-    ...(refused ? [] : [examineDriver(vm, vmm)]),
+    // Its own balloon is no obstacle to itself.
+    ...(refused ? [] : [examineDriver(vm, isServed ? vmm : { ...vmm, obstacle: null })]),
   ];
   if (cache !== null) findings.push(examineCache(name, cache, features));
   const ofLimits = limitsOf(vm.limits);
@@ -269,7 +275,7 @@ function inhibitedUntil({ name, diagnosis }: Pick<Older<VmView, 'diagnosis'>, 'n
 /** A driver that runs acks features of its own, or, where it is as old as the proposal, has told of pages. */
 function examineCache(name: string, cache: BalloonView, features: readonly string[]): Finding {
   const runs =
-    features.some((one) => one.startsWith('VIRTIO_CACHE_BALLOON_F_')) || cache.inflatedBytesTotal > 0;
+    features.some((one) => one.startsWith('VIRTIO_CACHE_BALLOON_F_')) || (cache.inflatedBytesTotal ?? 0) > 0;
   const holds = `holds ${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`;
   if (runs && cache.targetBytes > 0) return good(name, 'page cache balloon', holds);
   const [found, mend] = runs

@@ -10,13 +10,10 @@ export function helpOfAll(
   commands: readonly CommandSpec[],
   globals: Readonly<Record<string, OptionSpec>>,
 ): string {
-  const rows = [
-    ...commands.map((command) => [words(command).join(' '), command.summary]),
-    ['help [COMMAND]', 'this, or all options of a command'],
-  ];
+  const rows = commands.map((command) => [words(command).join(' '), command.summary]);
   // Without blank lines, all of it fits on 24.
   return [
-    `Usage: ${program} [OPTION]... COMMAND`,
+    `Usage: ${program} [OPTION]... COMMAND, or ${program} help COMMAND`,
     section(`${summary} Commands`, rows),
     section('Options', optionRows(globals)),
   ].join('\n');

@@ -62,6 +62,7 @@ export function renderVm(vm: VmView, output: Output): string {
   const lines = [
     `${output.paint('bold', printable(vm.name))}  pid ${vm.pid}  ${state}: ${STATE_MEANS[vm.state]}`,
     ...section('Verdict', vm.verdict === null ? ['nothing to fix'] : wrap(printable(vm.verdict), width)),
+    ...section('Over', vm.kind === 'qmp' ? [`QMP, at ${printable(vm.socket ?? '')}`] : []),
     ...section('Not discarding', vm.inhibited === null ? [] : wrap(printable(vm.inhibited), width)),
     ...section('Memory', [
       vm.ramBytes === 0
@@ -76,7 +77,9 @@ export function renderVm(vm: VmView, output: Output): string {
     ...section('Orders', orderLines(vm, width)),
     ...section(
       'Features',
-      vm.features.length === 0 ? ['none acknowledged'] : vm.features.map((name) => printable(name)),
+      vm.features.length === 0
+        ? [vm.kind === 'qmp' ? 'QEMU does not say which the driver acknowledged' : 'none acknowledged']
+        : vm.features.map((name) => printable(name)),
     ),
     ...section('Statistics', [...statsLines(vm.stats), ...askedEvery(vm.statsIntervalSeconds)]),
   ];
@@ -122,17 +125,25 @@ function balloonLines({ state, balloon }: Pick<VmView, 'state'> & { balloon: May
       ? [`${formatSize(refilledBytes ?? 0)} discarded, and on the host again`]
       : []),
     ...((pinnedBytes ?? 0) > 0 ? [`${formatSize(pinnedBytes ?? 0)} discarded again, and kept by a pin`] : []),
-    `so far inflated ${formatSize(balloon.inflatedBytesTotal)}, deflated ${formatSize(balloon.deflatedBytesTotal)},`,
-    `reported ${formatSize(balloon.reportedBytesTotal)}, discarded ${formatSize(balloon.discardedBytesTotal)}`,
+    ...(balloon.discardedBytesTotal === null
+      ? ['QEMU serves the balloon itself, and does not say how much it discarded so far']
+      : [
+          `so far inflated ${counted(balloon.inflatedBytesTotal)}, deflated ${counted(balloon.deflatedBytesTotal)},`,
+          `reported ${counted(balloon.reportedBytesTotal)}, discarded ${counted(balloon.discardedBytesTotal)}`,
+        ]),
   ];
 }
 
 function cacheLines(cache: BalloonView): string[] {
   return [
     `${actualWords(cache)} of at most ${formatSize(cache.targetBytes)}`,
-    `so far added ${formatSize(cache.inflatedBytesTotal)}, told as reclaimed ${formatSize(cache.deflatedBytesTotal)},`,
-    `discarded ${formatSize(cache.discardedBytesTotal)}`,
+    `so far added ${counted(cache.inflatedBytesTotal)}, told as reclaimed ${counted(cache.deflatedBytesTotal)},`,
+    `discarded ${counted(cache.discardedBytesTotal)}`,
   ];
+}
+
+function counted(bytes: number | null): string {
+  return bytes === null ? 'an unknown amount' : formatSize(bytes);
 }
 
 export function cgroupLines({ cgroup, limits }: VmView): string[] {
@@ -172,7 +183,12 @@ function policyLines(policy: VmView['policy']): string[] {
 }
 
 /** Not all that a VMM shares has to be memory of the guest, nor all of that shared. */
-function sharedOtherwise({ state, memory: { sharedBytes, ramBytes, allocatedBytes } }: VmView): string[] {
+function sharedOtherwise({
+  kind,
+  state,
+  memory: { sharedBytes, ramBytes, allocatedBytes },
+}: VmView): string[] {
+  if (kind === 'qmp') return [`QEMU has ${formatSize(allocatedBytes)} on the host, its own memory included`];
   if (sharedBytes === 0)
     return [state === 'connected' ? 'the VMM has not shared it yet' : 'the VMM shares none of it'];
   if (sharedBytes === ramBytes) return [];

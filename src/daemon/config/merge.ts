@@ -11,7 +11,7 @@ interface MergedConfig {
 }
 
 /** Arrays of tables whose entries add up; all other arrays of a later file replace those of the files before. */
-const ADDING: readonly string[] = ['socket', 'vm'];
+const ADDING: readonly string[] = ['socket', 'qmp', 'vm'];
 
 /**
  * Tables merge key by key, and the last file that has a key wins. [[socket]] and [[vm]] add up in the order of the files; a

@@ -17,6 +17,8 @@ export interface WantedPath {
   readonly where: readonly string[];
 }
 
+const RELATIVE = refusal('is relative, and the folder of a service is /', 'give a path that begins with /');
+
 /** Mistakes of the document alone, whichever machine reads it. */
 export function documentMistakes(config: ConfigFile): ShapeMistake[] {
   const mistakes: ShapeMistake[] = policyMistakes(config).map(({ where, what }) => ({
@@ -26,7 +28,14 @@ export function documentMistakes(config: ConfigFile): ShapeMistake[] {
   if (config.metrics !== undefined && readAddress(config.metrics) === null) {
     mistakes.push({ where: ['metrics'], what: refusal('is no address', ADDRESS_FORM) });
   }
-  return [...mistakes, ...orderMistakes(config)];
+  return [...mistakes, ...qmpMistakes(config), ...orderMistakes(config)];
+}
+
+function qmpMistakes({ qmp = [] }: ConfigFile): ShapeMistake[] {
+  const paths = qmp.map(({ path }) => path as string | undefined);
+  return paths.flatMap((path, n) =>
+    path === undefined || isAbsolute(path) ? [] : [{ where: ['qmp', String(n), 'path'], what: RELATIVE }],
+  );
 }
 
 /** A smaller number without a unit is taken for a slip, as balloonctl takes it. */
@@ -86,7 +95,7 @@ export function pathMistakes(wanted: readonly WantedPath[]): ShapeMistake[] {
     // A shell's folder is not the service's.
     const relative = !where[0]?.startsWith('--') && !isAbsolute(path);
     const what = relative
-      ? refusal('is relative, and the folder of a service is /', 'give a path that begins with /')
+      ? RELATIVE
       : twin === undefined
         ? pathMistake(path)
         : refusal(`is the path of ${nameOf(twin)} as well`, 'give each its own');

@@ -18,7 +18,7 @@ type Table<Key extends keyof ConfigFile> =
 type Words<Keys> = Readonly<Record<keyof Keys & string, KeyWords>>;
 type Band = NonNullable<Table<'policy'>['band']>[number];
 
-const FILE_WORDS: Words<Omit<ConfigFile, 'socket' | 'vm' | 'policy'>> = {
+const FILE_WORDS: Words<Omit<ConfigFile, 'socket' | 'qmp' | 'vm' | 'policy'>> = {
   control: { text: 'Path of the control socket.', default: '"/run/balloond/control.sock"' },
   metrics: {
     text: 'Address on which metrics, and a page to look at, are served on TCP as well. Without the key they are on the control socket alone.',
@@ -66,6 +66,13 @@ const SOCKET_WORDS: Words<Table<'socket'>> = {
     example: '"web-1"',
   },
   ...DEVICE_WORDS,
+};
+
+const QMP_WORDS: Words<Table<'qmp'>> = {
+  path: {
+    text: 'Path of a QMP socket on which QEMU listens, or a pattern of such paths: `*` stands for any letters of one name, `?` for one. Sockets that appear later are found within seconds.',
+    example: '"/run/balloond/qmp/*.qmp"',
+  },
 };
 
 const SHARE_WORDS = {
@@ -175,6 +182,12 @@ export const TABLE_WORDS: readonly TableWords[] = [
     header: '[[socket]]',
     text: 'Any number of sockets on which the daemon listens for VMMs. They are served beside the socket that `--fd` passes; `--socket-path` and `--cache-socket-path` replace them all.',
     keys: SOCKET_WORDS,
+  },
+  {
+    path: ['qmp'],
+    header: '[[qmp]]',
+    text: "Any number of QMP sockets. The daemon adopts the VM behind each: it moves QEMU's own balloon. `balloonctl adopt` does the same for one socket.",
+    keys: QMP_WORDS,
   },
   {
     path: ['vm'],

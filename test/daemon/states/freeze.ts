@@ -93,9 +93,9 @@ async function freeze(format: 'split' | 'packed'): Promise<FrozenVm> {
     before: {
       targetBytes: balloon.targetBytes,
       actualBytes: balloon.actualBytes,
-      inflatedBytesTotal: balloon.inflatedBytesTotal,
-      deflatedBytesTotal: balloon.deflatedBytesTotal,
-      discardedBytesTotal: balloon.discardedBytesTotal,
+      inflatedBytesTotal: Number(balloon.inflatedBytesTotal),
+      deflatedBytesTotal: Number(balloon.deflatedBytesTotal),
+      discardedBytesTotal: Number(balloon.discardedBytesTotal),
     },
     offered: {
       inflateBytes: OFFERED.inflate.length * PAGE_BYTES,

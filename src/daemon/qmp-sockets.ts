@@ -1,0 +1,162 @@
+/** The QMP sockets whose VMs are adopted: those that `[[qmp]]` names, which are looked for, and those that operators adopted. */
+import { readdirSync, statSync } from 'node:fs';
+import { isAbsolute, join } from 'node:path';
+import type { AdoptedSocket } from '../../protocol/control/schema.js';
+import { refusal } from '../../protocol/control/refusal.js';
+import { RefusedError } from '../control/fleet.js';
+import type { Emit } from '../ops/event-log.js';
+import { globMatches } from '../policy/glob.js';
+import type { OrderBook } from '../vm/order-book.js';
+import type { QmpDevice } from '../vm/qmp-device.js';
+import { QmpSocket, type Adoptable } from './qmp-socket.js';
+
+/** Folders are looked into so often. */
+const LOOK_MS = 2000;
+/** Of one pattern: a folder of anything else is not taken for one of VMs. */
+const MOST_PATHS = 4096;
+
+interface QmpOptions {
+  readonly book: OrderBook;
+  readonly emit: Emit;
+  readonly make: (adoptable: Adoptable) => QmpDevice;
+  /** The name of the VM that has the device. */
+  readonly nameOf: (device: QmpDevice) => string | null;
+}
+
+export class QmpSockets {
+  readonly #options: QmpOptions;
+  readonly #sockets = new Map<string, QmpSocket>();
+  #patterns: readonly string[] = [];
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(options: QmpOptions) {
+    this.#options = options;
+  }
+
+  /** Adopts the VMs of these sockets, and of those that operators adopted; of others it lets go. */
+  configure(patterns: readonly string[]): void {
+    this.#patterns = patterns;
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = patterns.length === 0 ? null : setInterval(() => this.#look(), LOOK_MS).unref();
+    this.#look();
+  }
+
+  list(): AdoptedSocket[] {
+    return [...this.#sockets.values()].map((socket) => this.#view(socket));
+  }
+
+  /** The word of an operator, which holds until release(). Rejects with RefusedError. */
+  async adopt(path: string): Promise<AdoptedSocket> {
+    if (!isAbsolute(path))
+      throw new RefusedError(refusal(`${path} is relative`, 'give a path that begins with /'));
+    let socket = this.#sockets.get(path);
+    if (socket === undefined) {
+      socket = this.#make(path);
+      await socket.start();
+      if (socket.device === null && !socket.inLine) {
+        this.#drop(socket);
+        throw new RefusedError(socket.problem ?? refusal(`${path} is released again`, 'try again'));
+      }
+    }
+    this.#options.book.adopt(path, true);
+    return this.#view(socket);
+  }
+
+  /** Takes that word back, and lets go of the VM. Rejects with RefusedError. */
+  async release(path: string): Promise<AdoptedSocket> {
+    const socket = this.#sockets.get(path);
+    if (socket === undefined) {
+      const all = [...this.#sockets.keys()].slice(0, 20).join(', ');
+      const step = all === '' ? 'see balloonctl list' : (`choose one of ${all}` as const);
+      throw new RefusedError(refusal(`no VM is adopted at ${path}`, step));
+    }
+    if (this.#isConfigured(path)) {
+      throw new RefusedError(
+        refusal(
+          `the configuration adopts the VM at ${path}`,
+          'take the path out of its [[qmp]], then run balloonctl reload',
+        ),
+      );
+    }
+    const view = this.#view(socket);
+    this.#options.book.adopt(path, false);
+    this.#sockets.delete(path);
+    await socket.end();
+    return view;
+  }
+
+  /** Lets go of all VMs, as the process ends. */
+  async leave(): Promise<void> {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    await Promise.all([...this.#sockets.values()].map((socket) => socket.end()));
+  }
+
+  #look(): void {
+    const found = new Set([...this.#patterns.flatMap(socketsAt), ...this.#options.book.adopted]);
+    for (const path of found) if (!this.#sockets.has(path)) void this.#make(path).start();
+    for (const socket of this.#sockets.values()) {
+      const { path, device } = socket;
+      // A socket that QEMU took away serves the connection that it has.
+      if (!found.has(path) && (device === null || !this.#isConfigured(path))) this.#drop(socket);
+    }
+  }
+
+  #isConfigured(path: string): boolean {
+    return this.#patterns.some((pattern) => globMatches(pattern, path));
+  }
+
+  #make(path: string): QmpSocket {
+    const { emit, make } = this.#options;
+    const socket = new QmpSocket(path, { emit, make });
+    this.#sockets.set(path, socket);
+    return socket;
+  }
+
+  #drop(socket: QmpSocket): void {
+    this.#sockets.delete(socket.path);
+    void socket.end();
+  }
+
+  #view({ path, device, problem }: QmpSocket): AdoptedSocket {
+    return {
+      path,
+      by: this.#isConfigured(path) ? 'configuration' : 'operator',
+      vm: device === null ? null : this.#options.nameOf(device),
+      problem: device === null ? problem : null,
+    };
+  }
+}
+
+/** The sockets that a pattern finds; `*` and `?` stand for letters of one name. */
+export function socketsAt(pattern: string): string[] {
+  let folders = ['/'];
+  const parts = pattern.split('/').filter((part) => part !== '');
+  for (const part of parts) {
+    folders = folders.flatMap((folder) =>
+      /[*?]/.test(part)
+        ? entriesOf(folder)
+            .filter((name) => globMatches(part, name))
+            .map((name) => join(folder, name))
+        : [join(folder, part)],
+    );
+    folders = folders.slice(0, MOST_PATHS);
+  }
+  return folders.filter(isSocket);
+}
+
+/** None where the folder is not there or may not be read. Hidden files are no VM's. */
+function entriesOf(folder: string): string[] {
+  try {
+    return readdirSync(folder).filter((name) => !name.startsWith('.'));
+  } catch {
+    return [];
+  }
+}
+
+function isSocket(path: string): boolean {
+  try {
+    return statSync(path).isSocket();
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,179 @@
+/**
+ * QMP, QEMU's machine protocol, as a client. src/daemon calls `connectQmp` (this file) for a socket and then `findBalloon`
+ * (qemu) for what QEMU says of its VM; src/vm makes a device of both, which reads the statistics of the guest (stats). The peer
+ * may be any program: an object has a bound (protocol/qmp/objects.ts), so have commands without an answer, and a peer that sends
+ * without end waits for its turn. No command goes out of band: that capability is not asked for.
+ */
+import { Socket } from 'node:net';
+import { QmpError } from '../../protocol/qmp/error.js';
+import { decodeMessage, encodeCommand, type Json, type QmpMessage } from '../../protocol/qmp/messages.js';
+import { QmpObjects } from '../../protocol/qmp/objects.js';
+import { connectUnix, peerPid } from '../os/socket.js';
+
+/** A QEMU that is busy with a snapshot answers after seconds. */
+const ANSWER_MS = 10_000;
+/** A device has a handful under way. */
+const MAX_UNANSWERED = 32;
+/** Of the event loop, for what one peer sends. */
+const BUSY_MS = 20;
+const WINDOW_MS = 1000;
+
+/** The ways in which a connection calls back. */
+export interface QmpObserver {
+  event(name: string, data: Json): void;
+  /** The peer sends so much that it waits for its turns. */
+  throttled(): void;
+  /** Called once; null: the peer closed the connection in the midst of nothing. */
+  closed(error: QmpError | null): void;
+}
+
+interface Unanswered {
+  resolve(value: unknown): void;
+  reject(error: QmpError): void;
+  readonly timer: NodeJS.Timeout;
+}
+
+export class QmpClient {
+  /** The process that listens on the socket; 0 where it cannot be told. */
+  readonly pid: number;
+  readonly #socket: Socket;
+  readonly #objects = new QmpObjects();
+  readonly #unanswered = new Map<number, Unanswered>();
+  readonly #answerMs: number;
+  #observer: QmpObserver | null = null;
+  #lastId = 0;
+  readonly #greeting: Promise<void>;
+  #greet: () => void = () => undefined;
+  #miss: (error: QmpError) => void = () => undefined;
+  #ended = false;
+  #windowAt = performance.now();
+  #busyMs = 0;
+  #wait: NodeJS.Timeout | null = null;
+  /** QEMU's version; empty until it greeted. */
+  version = '';
+
+  /** Owns the connected socket `fd`. */
+  constructor(fd: number, answerMs = ANSWER_MS) {
+    this.pid = peerPid(fd);
+    this.#answerMs = answerMs;
+    this.#greeting = new Promise((resolve, reject) => {
+      this.#greet = resolve;
+      this.#miss = reject;
+    });
+    this.#greeting.catch(() => undefined);
+    this.#socket = new Socket({ fd, readable: true, writable: true });
+    this.#socket.on('data', (chunk: Buffer) => this.#read(chunk));
+    this.#socket.on('error', () => undefined);
+    this.#socket.on('close', () => this.#end(null));
+    this.#socket.unref();
+  }
+
+  get throttled(): boolean {
+    return this.#wait !== null;
+  }
+
+  /** Whom events go to, and the end of the connection. */
+  listen(observer: QmpObserver): void {
+    this.#observer = observer;
+    // It ended before anybody listened.
+    if (this.#ended) queueMicrotask(() => observer.closed(null));
+  }
+
+  /**
+   * Resolves when QEMU greeted and takes commands. Until the client before this one leaves, QEMU says nothing: the connection
+   * waits in line, which costs QEMU nothing. Rejects with QmpError where the peer is no QEMU.
+   */
+  async greeted(): Promise<void> {
+    await this.#greeting;
+    await this.execute('qmp_capabilities');
+  }
+
+  /** What the command returned. Rejects with QmpError: QEMU's own words, or that it does not answer. */
+  execute(command: string, args: Json = {}): Promise<unknown> {
+    if (this.#ended) return Promise.reject(new QmpError('the connection ended'));
+    if (this.#unanswered.size >= MAX_UNANSWERED)
+      return Promise.reject(new QmpError(`QEMU owes ${MAX_UNANSWERED} answers`));
+    const id = ++this.#lastId;
+    return new Promise((resolve, reject) => {
+      const late = (): void => {
+        this.#unanswered.delete(id);
+        reject(new QmpError(`QEMU does not answer ${command} within ${this.#answerMs / 1000} s`));
+      };
+      this.#unanswered.set(id, { resolve, reject, timer: setTimeout(late, this.#answerMs).unref() });
+      this.#socket.write(encodeCommand(id, command, args));
+    });
+  }
+
+  close(): void {
+    this.#end(null);
+  }
+
+  #read(chunk: Buffer): void {
+    const begun = performance.now();
+    try {
+      for (const text of this.#objects.push(chunk)) {
+        if (this.#ended) return;
+        this.#take(decodeMessage(text));
+      }
+    } catch (error) {
+      if (!(error instanceof QmpError)) throw error;
+      this.#end(error);
+    }
+    this.#charge(begun);
+  }
+
+  #take(message: QmpMessage): void {
+    if (this.version === '') {
+      if (message.kind !== 'greeting') throw new QmpError('the peer does not greet as QEMU does');
+      this.version = message.version;
+      this.#greet();
+      return;
+    }
+    if (message.kind === 'event') this.#observer?.event(message.name, message.data);
+    if (message.kind !== 'answer' && message.kind !== 'refusal') return;
+    // An answer that came too late has nobody who waits for it.
+    const id = typeof message.id === 'number' ? message.id : -1;
+    const waiting = this.#unanswered.get(id);
+    this.#unanswered.delete(id);
+    clearTimeout(waiting?.timer);
+    if (message.kind === 'answer') waiting?.resolve(message.value);
+    else waiting?.reject(message.error);
+  }
+
+  /** A peer has a share of the event loop, and is read no further when it had that. */
+  #charge(begun: number): void {
+    const now = performance.now();
+    if (now - this.#windowAt > WINDOW_MS) {
+      this.#windowAt = now;
+      this.#busyMs = 0;
+    }
+    this.#busyMs += now - begun;
+    if (this.#busyMs < BUSY_MS || this.#ended) return;
+    this.#socket.pause();
+    if (this.#wait === null) this.#observer?.throttled();
+    this.#wait ??= setTimeout(() => {
+      this.#wait = null;
+      this.#socket.resume();
+    }, WINDOW_MS).unref();
+  }
+
+  #end(error: QmpError | null): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    if (this.#wait !== null) clearTimeout(this.#wait);
+    this.#socket.destroy();
+    const reason = error ?? new QmpError('the connection ended');
+    this.#miss(reason);
+    for (const waiting of this.#unanswered.values()) {
+      clearTimeout(waiting.timer);
+      waiting.reject(reason);
+    }
+    this.#unanswered.clear();
+    this.#observer?.closed(error);
+  }
+}
+
+/** Connects to a socket that QEMU listens on, without waiting. Throws SystemError; EAGAIN: several clients wait there already. */
+export function connectQmp(path: string, answerMs?: number): QmpClient {
+  return new QmpClient(connectUnix(path), answerMs);
+}

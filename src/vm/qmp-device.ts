@@ -1,0 +1,443 @@
+/**
+ * QEMU's own balloon as a device of a VM: QEMU serves it, and the daemon moves it over QMP (kinds: what that cannot do). The
+ * order of calls: the constructor, with what QEMU said at the first look; start() once the VM has the device; what QEMU says
+ * while the connection lasts; closed(), once. qmp-balloon has its target and size, src/qmp/stats the statistics of the guest.
+ */
+import type { BalloonView } from '../../protocol/control/schema.js';
+import { refusal } from '../../protocol/control/refusal.js';
+import { formatSize } from '../../protocol/control/size.js';
+import { QmpError } from '../../protocol/qmp/error.js';
+import type { Json } from '../../protocol/qmp/messages.js';
+import { BALLOON_PAGE_BYTES, BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
+import { featureMask } from '../../protocol/virtio/features.js';
+import { poolPageBytes, residentBytes } from '../host/vmm-resident.js';
+import type { Emit } from '../ops/event-log.js';
+import { VmMeters } from '../ops/vm-meters.js';
+import { monotonicNow, msSince, msUntilNext } from '../os/clock.js';
+import type { QmpObserver } from '../qmp/client.js';
+import { sizeIn, type QemuBalloon, type QemuLook } from '../qmp/qemu.js';
+import { QmpStats } from '../qmp/stats.js';
+import type { AnyDevice } from './any-device.js';
+import type { DeviceOwner } from './device-owner.js';
+import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
+import type { DeviceFigures } from './figures.js';
+import { KINDS } from './kinds.js';
+import type { DeviceUse } from './limits-plan.js';
+import { QmpBalloon } from './qmp-balloon.js';
+import { troubleOf } from './qmp-trouble.js';
+import { toldRam } from './ram.js';
+import { StatsAsker } from './stats-asker.js';
+import type { TargetBy } from './targets.js';
+
+/** QEMU is looked at so often, and sooner while a driver is waited for; VMs that are looked at within a moment, together. */
+const LOOK_MS = 10_000;
+const LOOK_SOON_MS = 1000;
+const TOGETHER_MS = 250;
+/** QEMU has so long to take the interval of statistics back. */
+const LEAVE_MS = 500;
+const KIND = KINDS.qmp;
+const OOM_BIT = featureMask(BalloonFeature.VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
+const STATS_BIT = featureMask(BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
+
+interface QmpIdentity {
+  readonly socketPath: string;
+  readonly statsIntervalSeconds: number;
+  /** The driver was offered to give pages back before its guest runs out of memory. */
+  readonly deflatesOnOom: boolean;
+  /** Called once, when the device is no more. */
+  readonly closed: () => void;
+}
+
+export class QmpDevice implements AnyDevice, QmpObserver {
+  readonly kind = 'qmp';
+  readonly part = KIND.part;
+  readonly words = KIND.words;
+  readonly meters = new VmMeters();
+  readonly absence = null;
+  /** QEMU does not tell. */
+  readonly features = [];
+  readonly sharedBytes = 0;
+  readonly discardableBytes = 0;
+  readonly discardingMs = 0;
+  onActual: (() => void) | null = null;
+  readonly #owner: DeviceOwner<AnyDevice>;
+  readonly #qemu: QemuBalloon;
+  readonly #identity: QmpIdentity;
+  readonly #emit: Emit;
+  readonly #balloon: QmpBalloon;
+  readonly #stats: QmpStats;
+  readonly #asker: StatsAsker;
+  #ramBytes: number;
+  #vmRuns: boolean;
+  #driverRuns: boolean;
+  #connectedAt = monotonicNow();
+  /** QEMU refused a command, or does not answer; null: it did as it was told. */
+  #trouble: Diagnosis | null = null;
+  #follows = false;
+  #timer: NodeJS.Timeout | null = null;
+  #looking = false;
+  #unplugged = false;
+  #closed = false;
+
+  constructor(
+    owner: DeviceOwner<AnyDevice>,
+    qemu: QemuBalloon,
+    seen: QemuLook,
+    identity: QmpIdentity,
+    emit: Emit,
+  ) {
+    this.#owner = owner;
+    this.#qemu = qemu;
+    this.#identity = identity;
+    this.#emit = emit;
+    this.#ramBytes = seen.ramBytes;
+    this.#vmRuns = seen.vmRuns;
+    this.#balloon = new QmpBalloon(
+      qemu,
+      {
+        actualChanged: (isThere) => this.#actualChanged(isThere),
+        answered: () => (this.#trouble = null),
+        failed: (error) => this.#failed(error),
+      },
+      seen,
+    );
+    this.#driverRuns = this.#balloon.actualBytes > 0 || seen.stats.sentAtSeconds > 0;
+    this.#stats = new QmpStats(qemu, () => this.#statsReceived());
+    this.#asker = new StatsAsker(this.#stats, identity.statsIntervalSeconds);
+  }
+
+  /** The VM has the device: orders follow. `seen`: as for the constructor. */
+  start(seen: QemuLook): void {
+    this.#qemu.client.listen(this);
+    this.#askEvery(this.#asker.intervalSeconds);
+    this.#stats.take(seen.stats);
+    this.#owner.memoryTold();
+    if (this.#state === 'running') this.#started();
+    this.#lookLater();
+  }
+
+  get socketPath(): string {
+    return this.#identity.socketPath;
+  }
+
+  get vmmBytes(): number {
+    return this.#ramBytes;
+  }
+
+  get toldBytes(): number | null {
+    const features = this.#identity.deflatesOnOom ? OOM_BIT : 0n;
+    return toldRam(this.#stats.values, features, this.#balloon.actualBytes / BALLOON_PAGE_BYTES);
+  }
+
+  /** The VMM's own memory counts as the guest's: the kernel tells them apart only by a walk through all of it. */
+  get allocatedBytes(): number {
+    return Math.min(this.#ramBytes, residentBytes(this.#owner.pid));
+  }
+
+  get statsIntervalSeconds(): number {
+    return this.#asker.intervalSeconds;
+  }
+
+  set statsIntervalSeconds(seconds: number) {
+    const before = this.#asker.intervalSeconds;
+    if (seconds === before) return;
+    this.#asker.intervalSeconds = seconds;
+    this.#askEvery(seconds);
+    const often = seconds === 0 ? 'no longer' : `every ${seconds} s`;
+    this.#emit('stats-interval-changed', `the guest is asked for statistics ${often}`, { before, seconds });
+  }
+
+  get figures(): DeviceFigures {
+    const { targetBytes, actualBytes } = this.#balloon;
+    const { values, receivedAt } = this.#stats;
+    // Of a pool, in which QEMU discards whole huge pages by chance only.
+    const pageBytes = poolPageBytes(this.#owner.pid, this.#ramBytes);
+    return {
+      state: this.#state,
+      targetBytes,
+      actualBytes,
+      actualUnknown: false,
+      inhibited: this.#owner.inhibited,
+      stats:
+        values === null || receivedAt === null
+          ? null
+          : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt },
+      pool: pageBytes === null ? null : { pageBytes, discards: false },
+      sharesMemory: KIND.sharesMemory,
+    };
+  }
+
+  balloonView(): BalloonView {
+    const { targetBytes, actualBytes } = this.#balloon;
+    return {
+      targetBytes,
+      actualBytes,
+      actualUnknown: false,
+      // QEMU discards a page before it answers the guest.
+      pendingBytes: 0,
+      refilledBytes: null,
+      pinnedBytes: null,
+      discardedBytesTotal: null,
+      inflatedBytesTotal: null,
+      deflatedBytesTotal: null,
+      reportedBytesTotal: null,
+      discardSecondsTotal: null,
+    };
+  }
+
+  guestUse(): DeviceUse {
+    const { targetBytes, actualBytes } = this.#balloon;
+    return {
+      targetBytes,
+      discardedBytes: actualBytes,
+      // QEMU does not offer that to drivers.
+      tellsFirst: false,
+      sharesMemory: KIND.sharesMemory,
+    };
+  }
+
+  get diagnosis(): Diagnosis | null {
+    const { actualBytes, targetBytes, progress, passedBytes } = this.#balloon;
+    const { limits, sizes, ramBytes, pinnedBy } = this.#owner;
+    return diagnose({
+      problem: this.#trouble ?? limits.problem(),
+      state: this.#state,
+      driver: KIND.driver,
+      obstacle: () => null,
+      connectedMs: this.#vmRuns ? msSince(this.#connectedAt) : 0,
+      stillMs: progress.stillMs,
+      ramBytes,
+      toldBytes: this.toldBytes,
+      leastBytes: sizes.leastBytes,
+      // QEMU discards memory of any kind but that of a pool, of which nothing is known here.
+      discardableBytes: null,
+      targetBytes,
+      actualBytes,
+      actualUnknown: false,
+      heldBytes: actualBytes,
+      tookBackBytes: progress.tookBackBytes,
+      guestFreeBytes: this.#stats.values?.get(STAT_NAMES[4]) ?? null,
+      answered: progress.answered(passedBytes),
+      statsAgeMs: this.#asker.ageMs(STATS_BIT),
+      statsIntervalMs: this.#asker.intervalSeconds * 1000,
+      throttled: this.#qemu.client.throttled,
+      pinnedBy,
+      absence: null,
+      silentRings: false,
+    });
+  }
+
+  setTarget(bytes: number, by: TargetBy): void {
+    const moved = this.#moveTarget(bytes);
+    if (moved === null) return;
+    this.#follows = false;
+    this.#emit('target-changed', `${moved.words}, by the ${by}`, { by, ...moved.sizes });
+  }
+
+  setSize(bytes: number, why: string): void {
+    const moved = this.#moveTarget(bytes);
+    if (moved === null) return;
+    this.#follows = true;
+    this.#emit('size-moved', `${moved.words}: ${why}`, moved.sizes);
+  }
+
+  remind(): void {
+    if (this.#balloon.targetBytes !== this.#balloon.actualBytes) this.#balloon.remind();
+  }
+
+  /** QEMU knows no such order, and an operator who gives it is refused (kinds). */
+  setInhibited(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  refreshStats(timeoutMs: number): Promise<boolean> {
+    return this.#stats.refresh(timeoutMs);
+  }
+
+  /** QEMU knows all that the next daemon asks for. */
+  save(): void {
+    return;
+  }
+
+  close(): void {
+    void this.leave();
+  }
+
+  /** Has QEMU ask for statistics as it did before, and lets go of the VM, whose balloon stays as it is. */
+  async leave(): Promise<void> {
+    const late = new Promise<void>((resolve) => setTimeout(resolve, LEAVE_MS).unref());
+    await Promise.race([this.#stats.leave().catch(() => undefined), late]);
+    this.#qemu.client.close();
+  }
+
+  event(name: string, data: Json): void {
+    switch (name) {
+      case 'BALLOON_CHANGE':
+        this.#try(() => this.#balloon.sees(sizeIn(data), true));
+        return;
+      case 'STOP':
+        this.#setState(false, this.#driverRuns);
+        return;
+      case 'RESUME':
+        this.#setState(true, this.#driverRuns);
+        // A VM that came by migration brought the target that it had.
+        this.#balloon.remind();
+        return;
+      case 'RESET':
+        this.#reset();
+        return;
+      case 'MEMORY_DEVICE_SIZE_CHANGE':
+      case 'ACPI_DEVICE_OST':
+        void this.#look();
+        return;
+      case 'DEVICE_DELETED': {
+        const { path } = data;
+        this.#unplugged = path === this.#qemu.fixed.path;
+        if (this.#unplugged) this.#qemu.client.close();
+      }
+    }
+  }
+
+  throttled(): void {
+    this.#emit('vm-throttled', 'QEMU sends so much over QMP that the daemon reads it later than others');
+  }
+
+  closed(error: QmpError | null): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#asker.close();
+    this.#balloon.close();
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    if (error !== null) {
+      const why = `the daemon closed the QMP connection to ${this.socketPath}, since ${error.message}`;
+      this.meters.errors.frontend++;
+      this.#emit('qmp-failed', refusal(why, 'look for the program that listens there'));
+    }
+    if (this.#unplugged) this.#emit('vm-disconnected', `the ${this.words} was unplugged`);
+    else this.#emit('vm-disconnected', `the QMP connection to ${this.socketPath} ended`);
+    this.#owner.closed(this);
+    this.#identity.closed();
+  }
+
+  get #state(): DeviceFigures['state'] {
+    if (!this.#driverRuns) return 'connected';
+    return this.#vmRuns ? 'running' : 'stopped';
+  }
+
+  /** Returns what changed; null: the target is what it was. */
+  #moveTarget(bytes: number): { words: string; sizes: { fromBytes: number; toBytes: number } } | null {
+    const { targetBytes: fromBytes } = this.#balloon;
+    if (bytes > fromBytes) this.#owner.rises();
+    this.#owner.allow('target', bytes);
+    this.#balloon.setTarget(bytes);
+    const { targetBytes: toBytes } = this.#balloon;
+    if (toBytes === fromBytes) return null;
+    const words = `${KIND.targetWords} ${formatSize(fromBytes)} -> ${formatSize(toBytes)}`;
+    return { words, sizes: { fromBytes, toBytes } };
+  }
+
+  #actualChanged(isThere: boolean): void {
+    const { actualBytes, targetBytes } = this.#balloon;
+    // A driver that moves pages runs.
+    this.#setState(this.#vmRuns, true);
+    if (actualBytes < targetBytes) this.#owner.allow('deflated');
+    this.#owner.settle();
+    this.onActual?.();
+    if (!isThere || this.#follows) return;
+    this.#emit('target-reached', `the ${this.words} holds ${formatSize(actualBytes)}`, { actualBytes });
+  }
+
+  #statsReceived(): void {
+    this.#emit('stats-received', 'the guest sent statistics');
+    // A driver sends statistics as it starts.
+    this.#setState(this.#vmRuns, true);
+    this.#owner.memoryTold();
+  }
+
+  #setState(vmRuns: boolean, driverRuns: boolean): void {
+    const before = this.#state;
+    this.#vmRuns = vmRuns;
+    this.#driverRuns = driverRuns;
+    const now = this.#state;
+    if (now === before) return;
+    this.#owner.allow(now);
+    if (now === 'running') this.#started();
+    else if (before === 'running') {
+      const why = now === 'stopped' ? 'the VM was paused' : `the guest driver of the ${this.words} stopped`;
+      this.#emit('vm-stopped', why);
+    }
+  }
+
+  #started(): void {
+    this.#asker.restart();
+    this.#owner.driverStarted(this);
+    const { targetBytes } = this.#balloon;
+    this.#emit('vm-ready', `the guest driver of the ${this.words} runs`, { targetBytes });
+  }
+
+  #reset(): void {
+    this.#connectedAt = monotonicNow();
+    this.#stats.clear();
+    this.#balloon.reset();
+    this.#setState(this.#vmRuns, false);
+    this.#lookLater();
+  }
+
+  #askEvery(seconds: number): void {
+    this.#stats.every(seconds).catch((error: unknown) => this.#failedBy(error));
+  }
+
+  #lookLater(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    if (this.#closed) return;
+    const ms = this.#state === 'connected' && this.#vmRuns ? LOOK_SOON_MS : LOOK_MS;
+    this.#timer = setTimeout(() => void this.#look(), ms + msUntilNext(TOGETHER_MS)).unref();
+  }
+
+  async #look(): Promise<void> {
+    if (this.#looking) return;
+    this.#looking = true;
+    try {
+      this.#take(await this.#qemu.look());
+      this.#trouble = null;
+    } catch (error) {
+      this.#failedBy(error);
+    }
+    this.#looking = false;
+    this.#lookLater();
+  }
+
+  #take({ ramBytes, guestBytes, vmRuns, stats }: QemuLook): void {
+    if (this.#closed) return;
+    if (ramBytes !== this.#ramBytes) {
+      this.#ramBytes = ramBytes;
+      this.#balloon.resize(ramBytes);
+      this.#owner.memoryTold();
+    }
+    this.#balloon.sees(guestBytes, false);
+    this.#setState(vmRuns, this.#driverRuns);
+    this.#stats.take(stats);
+  }
+
+  #try(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#failedBy(error);
+    }
+  }
+
+  #failedBy(error: unknown): void {
+    if (!(error instanceof QmpError)) throw error;
+    this.#failed(error);
+  }
+
+  #failed(error: QmpError): void {
+    if (this.#closed) return;
+    const before = this.#trouble;
+    const trouble = troubleOf(error);
+    this.#trouble = trouble;
+    if (before !== null && sentence(before) === sentence(trouble)) return;
+    this.#emit('qmp-failed', sentence(trouble), { code: trouble.code });
+  }
+}

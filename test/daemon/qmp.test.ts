@@ -1,0 +1,367 @@
+// VMs that are adopted over QMP, of a QEMU that is modelled: their figures, their orders, and peers that are hostile.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import type { DaemonEvent, VmView } from '../../protocol/control/schema.js';
+import { VmFleet } from '../../src/daemon/fleet.js';
+import { OrderFiles } from '../../src/daemon/order-files.js';
+import { socketsAt } from '../../src/daemon/qmp-sockets.js';
+import type { ConfigFile } from '../../src/daemon/settings.js';
+import { EventLog } from '../../src/ops/event-log.js';
+import { NO_KEEPER } from '../../src/os/fd-keeper.js';
+import { closeFd } from '../../src/os/fd.js';
+import { listenUnix } from '../../src/os/socket.js';
+import { HostTree } from '../support/host-tree.js';
+import { MIB, QemuModel, socketFolder, soon } from '../support/qemu-model.js';
+
+interface Adopting {
+  readonly fleet: VmFleet;
+  readonly folder: string;
+  readonly events: DaemonEvent[];
+  readonly orders: OrderFiles;
+  /** The view of the VM; fails where there is none. */
+  readonly show: (name?: string) => VmView;
+  readonly told: (event: string) => DaemonEvent[];
+}
+
+function ignore(): void {
+  return;
+}
+
+/** A fleet that adopts the sockets of a folder where `globs` says so. */
+function adopting(
+  t: Test,
+  globs = false,
+  config: ConfigFile = {},
+  orders = new OrderFiles(null, null),
+): Adopting {
+  const folder = socketFolder(t);
+  const tree = new HostTree(t);
+  tree.process(process.pid, '/vms/web');
+  tree.write('proc/meminfo', 'MemTotal: 4194304 kB\nMemAvailable: 4194304 kB\n');
+  const log = new EventLog({ debug: ignore, info: ignore, warn: ignore, error: ignore });
+  const events: DaemonEvent[] = [];
+  log.subscribe((event) => events.push(event));
+  const qmp = globs ? { qmp: [{ path: join(folder, '*.qmp') }] } : {};
+  const fleet = new VmFleet({ ...qmp, ...config }, log, NO_KEEPER, {
+    paths: tree.paths,
+    pinCheckMs: 20,
+    orders,
+  });
+  fleet.startPolicy();
+  t.teardown(async () => {
+    await fleet.leave();
+    fleet.close();
+  });
+  return {
+    fleet,
+    folder,
+    events,
+    orders,
+    show: (name = 'web') => {
+      const view = fleet.control.find(name);
+      if (view === undefined) throw new Error(`no VM ${name}: ${fleet.control.names().join()}`);
+      return view;
+    },
+    told: (name) => events.filter(({ event }) => event === name),
+  };
+}
+
+void t.test('a VM is adopted with what QEMU says of it, moves and reaches its target', async (t) => {
+  const { fleet, folder, show, told } = adopting(t);
+  const qemu = await QemuModel.start(t, join(folder, 'a'), { balloonBytes: 256 * MIB });
+  const adopted = await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+  t.same(adopted, { path: qemu.path, by: 'operator', vm: 'web', problem: null });
+  t.match(show(), {
+    name: 'web',
+    pid: process.pid,
+    kind: 'qmp',
+    socket: qemu.path,
+    state: 'running',
+    ramBytes: 1024 * MIB,
+    memory: { sharedBytes: 0, discardableBytes: 0 },
+    balloon: {
+      targetBytes: 256 * MIB,
+      actualBytes: 256 * MIB,
+      discardedBytesTotal: null,
+      refilledBytes: null,
+    },
+    cache: null,
+    verdict: null,
+    features: [],
+    policy: { mode: 'observe' },
+  });
+  t.notOk(qemu.commands.includes('balloon'), 'the balloon stays as it was found');
+  await soon(() => show().stats !== null, 'statistics come');
+  t.match(show().stats, { VIRTIO_BALLOON_S_AVAIL: 600 * MIB });
+  t.notOk(Object.hasOwn(show().stats ?? {}, 'VIRTIO_BALLOON_S_SWAP_IN'), 'which the guest did not send');
+  const ordered = await fleet.control.setTarget('web', { memoryBytes: 512 * MIB });
+  t.match(ordered, {
+    balloon: { targetBytes: 512 * MIB },
+    policy: { mode: 'manual' },
+    orders: [{ order: 'target' }],
+  });
+  await soon(() => told('target-reached').length === 1, 'it is reached');
+  t.equal(qemu.targetBytes, 512 * MIB);
+  t.match(show().balloon, { targetBytes: 512 * MIB, actualBytes: 512 * MIB });
+  t.match(fleet.control.live(), { vms: [{ name: 'web', actualBytes: 512 * MIB }] });
+  t.match(
+    (await fleet.control.metrics()).toString(),
+    /balloond_vm_balloon_actual_bytes\{vm="web"\} 536870912/,
+  );
+  t.notMatch(
+    (await fleet.control.metrics()).toString(),
+    /balloond_vm_balloon_discarded_bytes_total\{vm="web"/,
+  );
+});
+
+void t.test(
+  'orders that were given before hold for the VM that comes, and after it came again',
+  async (t) => {
+    const { fleet, folder, show, told, orders } = adopting(t, true);
+    orders.book.change('web', { target: { of: 'balloon', bytes: 128 * MIB, since: 0 as never } });
+    const path = join(folder, 'web.qmp');
+    const first = await QemuModel.start(t, path);
+    await soon(() => told('target-reached').length === 1, 'the order is kept');
+    t.equal(first.targetBytes, 128 * MIB);
+    await first.end();
+    await soon(() => fleet.size === 0, 'the VM is gone');
+    const second = await QemuModel.start(t, path);
+    await soon(() => told('target-reached').length === 2, 'and again');
+    t.equal(second.targetBytes, 128 * MIB);
+    t.match(show().orders, [{ order: 'target' }]);
+  },
+);
+
+void t.test('the interval of statistics is put back, and one that is shorter stays', async (t) => {
+  for (const [found, then] of [
+    [0, 10],
+    [60, 10],
+    [3, 3],
+  ] as const) {
+    const { fleet, folder, show } = adopting(t);
+    const qemu = await QemuModel.start(t, join(folder, 'a'), { interval: found });
+    await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+    await soon(() => qemu.commands.includes(`qom-set ${then}`), 'an interval is set');
+    t.equal(qemu.interval, then);
+    await fleet.control.setStatsInterval('web', 2);
+    t.equal(show().statsIntervalSeconds, 2);
+    await soon(() => qemu.interval === 2, 'an operator sets another one');
+    const released = await fleet.control.changeAdopted({ path: qemu.path, adopted: false });
+    t.same(released, { path: qemu.path, by: 'operator', vm: 'web', problem: null });
+    t.equal(qemu.interval, found);
+    await soon(() => qemu.clients === 0 && fleet.size === 0, 'nobody is connected');
+  }
+});
+
+void t.test('fresh statistics are asked for, and missed where the guest sends none', async (t) => {
+  const { fleet, folder } = adopting(t);
+  const qemu = await QemuModel.start(t, join(folder, 'a'));
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+  const { stats } = await fleet.control.refreshStats('web', 20_000);
+  t.match(stats, { VIRTIO_BALLOON_S_AVAIL: 600 * MIB });
+  qemu.driverRuns = false;
+  await t.rejects(fleet.control.refreshStats('web', 1500), {
+    message: /did not send statistics within 1.5 s/,
+  });
+  t.equal(qemu.interval, 10, 'QEMU asks as before');
+});
+
+void t.test('a VM that is paused, reset, resumed and unplugged', async (t) => {
+  const { fleet, folder, show, told } = adopting(t);
+  const qemu = await QemuModel.start(t, join(folder, 'a'));
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+  await fleet.control.setTarget('web', { balloonBytes: 256 * MIB });
+  await soon(() => show().balloon.actualBytes === 256 * MIB, 'it is reached');
+  qemu.emit('STOP');
+  await soon(() => show().state === 'stopped', 'it is paused');
+  t.equal(show().balloon.actualBytes, 256 * MIB);
+  t.equal(show().diagnosis?.code, 'stopped');
+  const sent = (): number => qemu.commands.filter((one) => one === 'balloon').length;
+  const before = sent();
+  qemu.emit('RESUME');
+  await soon(() => show().state === 'running', 'it goes on');
+  await soon(() => sent() > before, 'the target is told again');
+
+  qemu.driverRuns = false;
+  qemu.emit('RESET', { guest: true, reason: 'guest-reset' });
+  await soon(() => show().state === 'connected', 'it boots');
+  t.match(show().balloon, { actualBytes: 0, targetBytes: 256 * MIB }, 'whatever QEMU says');
+  await soon(() => qemu.commands.filter((one) => one === 'query-status').length > 2, 'QEMU is looked at');
+  t.match(show(), { state: 'connected', balloon: { actualBytes: 0 }, stats: null });
+  qemu.driverRuns = true;
+  qemu.statsAt++;
+  await soon(() => show().state === 'running', 'its driver runs again');
+  qemu.inflate(200 * MIB);
+  qemu.inflate(256 * MIB);
+  await soon(() => show().balloon.actualBytes === 256 * MIB, 'and moves to the target');
+
+  qemu.hasBalloon = false;
+  qemu.emit('DEVICE_DELETED', { device: 'balloon0', path: '/machine/peripheral/balloon0' });
+  await soon(() => fleet.size === 0, 'there is no balloon any more');
+  t.match(told('vm-disconnected'), [{ message: /unplugged/ }]);
+  await soon(() => told('adopt-failed').length === 1, 'none is there at the next look');
+  t.match(told('adopt-failed'), [{ message: /QEMU has no balloon of its own/ }]);
+  qemu.hasBalloon = true;
+  await soon(() => fleet.size === 1, 'one is plugged in');
+});
+
+void t.test('a driver is known by what it does', async (t) => {
+  const { fleet, folder, show } = adopting(t);
+  const moving = await QemuModel.start(t, join(folder, 'a'), { driverRuns: false, statsAt: 0 });
+  await fleet.control.changeAdopted({ path: moving.path, adopted: true });
+  t.equal(show().state, 'connected');
+  moving.inflate(64 * MIB);
+  await soon(() => show().state === 'running', 'a driver that moves pages runs');
+  await fleet.control.changeAdopted({ path: moving.path, adopted: false });
+  await soon(() => fleet.size === 0, 'it is released');
+  moving.balloonBytes = 0;
+  await fleet.control.changeAdopted({ path: moving.path, adopted: true });
+  t.equal(show().state, 'connected');
+  moving.statsAt = 1_700_000_000;
+  await soon(() => show().state === 'running', 'a driver that sends statistics runs');
+});
+
+void t.test('what this kind cannot do is said', async (t) => {
+  const { fleet, folder, show } = adopting(t, false, { vm: [{ match: '*', inhibit: 'backups' }] });
+  const qemu = await QemuModel.start(t, join(folder, 'a'));
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+  await t.rejects(fleet.control.setInhibited('web', 'mine'), {
+    name: 'RefusedError',
+    message: /^web has QEMU's own balloon, whose pages QEMU discards by itself: set a balloon of 0/,
+  });
+  t.equal(show().inhibited, null);
+  t.match(show().orders, [
+    { order: 'inhibit', says: /"backups"\), which does not hold, since QEMU discards/ },
+  ]);
+  await t.rejects(fleet.control.setTarget('web', { cacheLimitBytes: MIB }), {
+    message: /no page cache balloon/,
+  });
+});
+
+void t.test(
+  'a socket serves one client: the daemon waits in line, says so, and takes its turn',
+  async (t) => {
+    const { fleet, folder, told } = adopting(t);
+    const other = adopting(t);
+    const qemu = await QemuModel.start(t, join(folder, 'a'));
+    await other.fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+    const waits = await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+    t.match(waits, { vm: null, problem: /serves one client at a time, and the daemon waits in line/ });
+    t.equal(told('qmp-waiting').length, 1);
+    t.equal(fleet.size, 0);
+    await other.fleet.control.changeAdopted({ path: qemu.path, adopted: false });
+    await soon(() => fleet.size === 1, 'its turn comes');
+    t.same(fleet.control.adopted(), [{ path: qemu.path, by: 'operator', vm: 'web', problem: null }]);
+  },
+);
+
+void t.test('two sockets of one QEMU are one VM', async (t) => {
+  const { fleet, folder } = adopting(t);
+  const [a, b] = [await QemuModel.start(t, join(folder, 'a')), await QemuModel.start(t, join(folder, 'b'))];
+  await fleet.control.changeAdopted({ path: a.path, adopted: true });
+  await t.rejects(fleet.control.changeAdopted({ path: b.path, adopted: true }), {
+    message: /is web, which has a balloon that the daemon moves already/,
+  });
+  t.equal(fleet.control.adopted().length, 1);
+});
+
+void t.test(
+  'sockets are found by their pattern as they come, and let go of when it is taken out',
+  async (t) => {
+    const { fleet, folder, show } = adopting(t, true);
+    const qemu = await QemuModel.start(t, join(folder, 'web.qmp'));
+    await QemuModel.start(t, join(folder, 'other.sock'));
+    await soon(() => fleet.size === 1, 'it is found');
+    t.match(fleet.control.adopted(), [{ path: qemu.path, by: 'configuration', vm: 'web' }]);
+    await t.rejects(fleet.control.changeAdopted({ path: qemu.path, adopted: false }), {
+      message: /the configuration adopts the VM/,
+    });
+    fleet.configure(
+      { qmp: [{ path: join(folder, '*.qmp') }], vm: [{ match: 'web', 'stats-interval': 7 }] },
+      [],
+    );
+    t.equal(show().statsIntervalSeconds, 7);
+    fleet.configure({}, []);
+    await soon(() => fleet.size === 0 && qemu.clients === 0, 'the VM is let go of');
+  },
+);
+
+void t.test('a pattern finds sockets in any folder, and nothing else', (t) => {
+  const folder = socketFolder(t);
+  for (const name of ['a', 'b', '.c']) mkdirSync(join(folder, name));
+  for (const name of ['a/1.qmp', 'b/2.qmp', 'b/2x.qmp', 'b/.3.qmp', '.c/4.qmp'])
+    closeFd(listenUnix(join(folder, name)));
+  writeFileSync(join(folder, 'a/5.qmp'), '');
+  t.same(socketsAt(join(folder, '*', '?.qmp')), [join(folder, 'a/1.qmp'), join(folder, 'b/2.qmp')]);
+  t.same(socketsAt(join(folder, 'b', '2*')), [join(folder, 'b/2.qmp'), join(folder, 'b/2x.qmp')]);
+  t.same(socketsAt(join(folder, 'a/1.qmp')), [join(folder, 'a/1.qmp')]);
+  t.same(socketsAt(join(folder, 'none', '*')), []);
+  t.end();
+});
+
+const REFUSED: readonly [name: string, change: Partial<QemuModel>, says: RegExp][] = [
+  [
+    'a QEMU without a balloon',
+    { hasBalloon: false },
+    /QEMU has no balloon of its own: add -device virtio-balloon/,
+  ],
+];
+
+for (const [name, change, says] of REFUSED) {
+  void t.test(`${name} is refused, and nothing of it is kept`, async (t) => {
+    const { fleet, folder, orders } = adopting(t);
+    const qemu = await QemuModel.start(t, join(folder, 'a'), change);
+    await t.rejects(fleet.control.changeAdopted({ path: qemu.path, adopted: true }), { message: says });
+    t.same([fleet.control.adopted(), orders.book.adopted, fleet.size], [[], [], 0]);
+    await soon(() => qemu.clients === 0, 'nobody is connected');
+  });
+}
+
+void t.test('a path where nothing is, or something else', async (t) => {
+  const { fleet, folder } = adopting(t);
+  const adopt = (path: string): Promise<unknown> => fleet.control.changeAdopted({ path, adopted: true });
+  await t.rejects(adopt(join(folder, 'none')), { message: /nothing is there: start QEMU/ });
+  await t.rejects(adopt('relative'), { message: /is relative/ });
+  await t.rejects(adopt(folder), { message: /cannot be connected to|no process listens/ });
+  await t.rejects(fleet.control.changeAdopted({ path: '/nowhere', adopted: false }), {
+    message: /no VM is adopted/,
+  });
+});
+
+void t.test('an operator adopts for good: the next daemon adopts again', async (t) => {
+  const { fleet, folder, orders } = adopting(t);
+  const qemu = await QemuModel.start(t, join(folder, 'a'));
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+  t.same(orders.book.adopted, [qemu.path]);
+  await fleet.leave();
+  const next = adopting(t, false, {}, orders);
+  await soon(() => next.fleet.size === 1, 'it is there again');
+  await next.fleet.control.changeAdopted({ path: qemu.path, adopted: false });
+  t.same(orders.book.adopted, []);
+});
+
+void t.test(
+  'a QEMU that does not answer, refuses, or sends rubbish: that VM alone, and one event',
+  async (t) => {
+    const { fleet, folder, show, told } = adopting(t, true);
+    const good = await QemuModel.start(t, join(folder, 'good.qmp'), { name: 'good' });
+    await soon(() => fleet.size === 1, 'the other one is there');
+    // Of one process, both models would be one VM.
+    t.equal(good.clients, 1);
+    good.silent.add('balloon');
+    good.write('{"return": "half of a mess');
+    good.write('x'.repeat(2 ** 21));
+    await soon(() => told('qmp-failed').length === 1, 'it is told');
+    t.match(told('qmp-failed'), [{ vm: 'good', message: /more than 1048576 bytes.*: look for the program/ }]);
+    await soon(() => told('vm-connected').length === 2, 'QEMU is connected to again');
+    t.equal(show('good').state, 'running');
+    good.emit('BALLOON_CHANGE', { actual: 'much' });
+    await soon(() => told('qmp-failed').length === 2, 'a size that cannot be is told');
+    good.emit('BALLOON_CHANGE', { actual: -5 });
+    good.emit('BALLOON_CHANGE', { actual: 10 * good.ramBytes });
+    await soon(() => good.commands.includes('query-balloon'), 'the VM is there');
+    t.equal(show('good').balloon.actualBytes, 0);
+    t.equal(told('qmp-failed').length, 2, 'once for each reason');
+  },
+);
