@@ -72,6 +72,8 @@ interface Saved {
   served: ServedVm;
   driver: BalloonDriver;
   bytes: Buffer;
+  /** Of its statistics, before it was saved: a state says their age, and not when they came. */
+  ageSeconds: number;
 }
 
 const HELD = pfns(FIRST, 1000);
@@ -97,8 +99,9 @@ async function saved(t: Test, poisonValue?: number): Promise<Saved> {
   await driver.inflate(OWED);
   await holds(served, HELD.length + OWED.length);
   t.equal(served.view.balloon.pendingBytes, OWED.length * PAGE_BYTES);
+  const ageSeconds = served.view.stats?.ageSeconds ?? NaN;
   await frontend.pause();
-  return { served, driver, bytes: await save(t, frontend) };
+  return { served, driver, ageSeconds, bytes: await save(t, frontend) };
 }
 
 /** The VM goes on with another daemon, which is given this state. */
@@ -114,9 +117,8 @@ async function restored(t: Test, { served }: Saved, bytes: Uint8Array, answer: b
 
 void t.test('another daemon goes on with all that is known of the driver', async (t) => {
   const before = await saved(t, 0xaaaaaaaa);
-  const { driver, bytes } = before;
+  const { driver, bytes, ageSeconds } = before;
   const { ram } = before.served.frontend;
-  const ageSeconds = before.served.view.stats?.ageSeconds ?? NaN;
   const other = await restored(t, before, bytes, 0n);
   const { balloon, stats } = other.view;
   t.match(balloon, { targetBytes: 16 * MIB, actualBytes: 1100 * PAGE_BYTES, actualUnknown: false });
