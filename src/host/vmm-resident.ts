@@ -2,25 +2,52 @@
 import { readKernelFile } from '../os/file.js';
 import { HOST_PATHS } from './host-paths.js';
 
-/** Memory of the process itself, and files in memory that it shares; 0 where it is gone or may not be looked at. */
-export function residentBytes(pid: number, proc = HOST_PATHS.proc): number {
-  const status = read(`${proc}/${pid}/status`);
-  return ['RssAnon', 'RssShmem', 'HugetlbPages'].reduce((sum, name) => sum + bytesOf(status, name), 0);
+/** A reading is good for so long: several ask at once. */
+const FRESH_MS = 500;
+
+export class ResidentMemory {
+  readonly #pid: number;
+  readonly #proc: string;
+  readonly #freshMs: number;
+  #status = '';
+  #readAt = -Infinity;
+
+  constructor(pid: number, proc = HOST_PATHS.proc, freshMs = FRESH_MS) {
+    this.#pid = pid;
+    this.#proc = proc;
+    this.#freshMs = freshMs;
+  }
+
+  /** Memory of the process itself, and files in memory that it shares; 0 where it is gone or may not be looked at. */
+  get bytes(): number {
+    const status = this.#read();
+    return bytesOf(status, 'RssAnon') + bytesOf(status, 'RssShmem') + bytesOf(status, 'HugetlbPages');
+  }
+
+  /**
+   * The size of the pages of the pool that most of a guest's memory is in; null: it is in no pool. The kernel says how much the
+   * process has of all pools, so it is taken to be of the pool that a process gets which names none.
+   */
+  poolPageBytes(ramBytes: number): number | null {
+    if (bytesOf(this.#read(), 'HugetlbPages') <= ramBytes / 2) return null;
+    return bytesOf(read(`${this.#proc}/meminfo`), 'Hugepagesize') || null;
+  }
+
+  #read(): string {
+    const now = performance.now();
+    if (now - this.#readAt < this.#freshMs) return this.#status;
+    this.#readAt = now;
+    return (this.#status = read(`${this.#proc}/${this.#pid}/status`));
+  }
 }
 
-/**
- * The size of the pages of the pool that most of a guest's memory is in; null: it is in no pool. The kernel says how much the
- * process has of all pools, so it is taken to be of the pool that a process gets which names none.
- */
-export function poolPageBytes(pid: number, ramBytes: number, proc = HOST_PATHS.proc): number | null {
-  if (bytesOf(read(`${proc}/${pid}/status`), 'HugetlbPages') <= ramBytes / 2) return null;
-  return bytesOf(read(`${proc}/meminfo`), 'Hugepagesize') || null;
-}
-
+/** Of a line such as `RssAnon:     1234 kB`; 0 without one. */
 function bytesOf(text: string, name: string): number {
-  return Number(new RegExp(`^${name}:\\s*(\\d+) kB$`, 'm').exec(text)?.[1] ?? 0) * 1024;
+  const at = text.indexOf(`\n${name}:`);
+  return at < 0 ? 0 : (Number.parseInt(text.slice(at + name.length + 2), 10) || 0) * 1024;
 }
 
+/** Empty where it may not be read. */
 function read(path: string): string {
   try {
     return readKernelFile(path);

@@ -4,11 +4,13 @@
  * may be any program: an object has a bound (protocol/qmp/objects.ts), so have commands without an answer, and a peer that sends
  * without end waits for its turn. No command goes out of band: that capability is not asked for.
  */
-import { Socket } from 'node:net';
 import { QmpError } from '../../protocol/qmp/error.js';
 import { decodeMessage, encodeCommand, type Json, type QmpMessage } from '../../protocol/qmp/messages.js';
 import { QmpObjects } from '../../protocol/qmp/objects.js';
-import { connectUnix, peerPid } from '../os/socket.js';
+import { SystemError } from '../os/errors.js';
+import { closeFd } from '../os/fd.js';
+import { Poller, READABLE, WRITABLE } from '../os/poller.js';
+import { connectUnix, peerPid, receive, send } from '../os/socket.js';
 
 /** A QEMU that is busy with a snapshot answers after seconds. */
 const ANSWER_MS = 10_000;
@@ -17,6 +19,8 @@ const MAX_UNANSWERED = 32;
 /** Of the event loop, for what one peer sends. */
 const BUSY_MS = 20;
 const WINDOW_MS = 1000;
+/** For what one client reads at a time: it is taken before another one reads. */
+const scratch = new Uint8Array(64 * 1024);
 
 /** The ways in which a connection calls back. */
 export interface QmpObserver {
@@ -36,8 +40,11 @@ interface Unanswered {
 export class QmpClient {
   /** The process that listens on the socket; 0 where it cannot be told. */
   readonly pid: number;
-  readonly #socket: Socket;
+  readonly #fd: number;
+  readonly #poller: Poller;
   readonly #objects = new QmpObjects();
+  /** Commands that the peer has yet to take. */
+  #outbox: Uint8Array = new Uint8Array(0);
   readonly #unanswered = new Map<number, Unanswered>();
   readonly #answerMs: number;
   #observer: QmpObserver | null = null;
@@ -61,11 +68,8 @@ export class QmpClient {
       this.#miss = reject;
     });
     this.#greeting.catch(() => undefined);
-    this.#socket = new Socket({ fd, readable: true, writable: true });
-    this.#socket.on('data', (chunk: Buffer) => this.#read(chunk));
-    this.#socket.on('error', () => undefined);
-    this.#socket.on('close', () => this.#end(null));
-    this.#socket.unref();
+    this.#fd = fd;
+    this.#poller = new Poller(fd, READABLE, (events, error) => this.#ready(events, error));
   }
 
   get throttled(): boolean {
@@ -100,7 +104,8 @@ export class QmpClient {
         reject(new QmpError(`QEMU does not answer ${command} within ${this.#answerMs / 1000} s`));
       };
       this.#unanswered.set(id, { resolve, reject, timer: setTimeout(late, this.#answerMs).unref() });
-      this.#socket.write(encodeCommand(id, command, args));
+      this.#outbox = Buffer.concat([this.#outbox, Buffer.from(encodeCommand(id, command, args))]);
+      this.#try(() => this.#send());
     });
   }
 
@@ -108,18 +113,54 @@ export class QmpClient {
     this.#end(null);
   }
 
-  #read(chunk: Buffer): void {
-    const begun = performance.now();
-    try {
-      for (const text of this.#objects.push(chunk)) {
-        if (this.#ended) return;
-        this.#take(decodeMessage(text));
-      }
-    } catch (error) {
-      if (!(error instanceof QmpError)) throw error;
-      this.#end(error);
+  #ready(events: number, error: SystemError | null): void {
+    if (error !== null) {
+      this.#end(null);
+      return;
     }
+    const begun = performance.now();
+    this.#try(() => {
+      if ((events & WRITABLE) !== 0) this.#send();
+      if ((events & READABLE) !== 0) this.#read();
+    });
     this.#charge(begun);
+  }
+
+  #read(): void {
+    const fds: number[] = [];
+    const got = receive(this.#fd, scratch, 0, scratch.length, fds);
+    for (const fd of fds) closeFd(fd);
+    if (got === 0) this.#end(null);
+    if (got <= 0) return;
+    for (const text of this.#objects.push(scratch.subarray(0, got))) {
+      if (this.#ended) return;
+      this.#take(decodeMessage(text));
+    }
+  }
+
+  /** Sends as much as the peer takes now; commands have a bound, and so has what waits. */
+  #send(): void {
+    if (this.#outbox.length > 0) {
+      const sent = send(this.#fd, this.#outbox, 0, this.#outbox.length, []);
+      this.#outbox = this.#outbox.subarray(Math.max(0, sent));
+    }
+    this.#watch();
+  }
+
+  #watch(): void {
+    const reads = this.#wait === null ? READABLE : 0;
+    this.#poller.setEvents(reads | (this.#outbox.length > 0 ? WRITABLE : 0));
+  }
+
+  /** A peer that breaks the protocol, or is gone, ends the connection. */
+  #try(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      if (error instanceof QmpError) this.#end(error);
+      else if (error instanceof SystemError) this.#end(null);
+      else throw error;
+    }
   }
 
   #take(message: QmpMessage): void {
@@ -149,19 +190,20 @@ export class QmpClient {
     }
     this.#busyMs += now - begun;
     if (this.#busyMs < BUSY_MS || this.#ended) return;
-    this.#socket.pause();
     if (this.#wait === null) this.#observer?.throttled();
     this.#wait ??= setTimeout(() => {
       this.#wait = null;
-      this.#socket.resume();
+      this.#watch();
     }, WINDOW_MS).unref();
+    this.#watch();
   }
 
   #end(error: QmpError | null): void {
     if (this.#ended) return;
     this.#ended = true;
     if (this.#wait !== null) clearTimeout(this.#wait);
-    this.#socket.destroy();
+    this.#poller.close();
+    closeFd(this.#fd);
     const reason = error ?? new QmpError('the connection ended');
     this.#miss(reason);
     for (const waiting of this.#unanswered.values()) {

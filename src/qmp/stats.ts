@@ -14,11 +14,19 @@ type AskedQemu = Pick<QemuBalloon, 'stats' | 'setInterval'> & {
   readonly fixed: { readonly foundInterval: number };
 };
 
+interface StatsListener {
+  /** Other statistics came. */
+  received(): void;
+  /** QEMU answered, whatever it said; QEMU did not, or this is another error. */
+  answered(): void;
+  failed(error: unknown): void;
+}
+
 export class QmpStats {
   values: ReadonlyMap<string, number> | null = null;
   receivedAt: Monotonic | null = null;
   readonly #qemu: AskedQemu;
-  readonly #received: () => void;
+  readonly #listener: StatsListener;
   /** By QEMU; 0: none ever came. */
   #sentAtSeconds = 0;
   #arePast = false;
@@ -27,10 +35,9 @@ export class QmpStats {
   #wanted = 0;
   #left = false;
 
-  /** `received`: other statistics came. */
-  constructor(qemu: AskedQemu, received: () => void) {
+  constructor(qemu: AskedQemu, listener: StatsListener) {
     this.#qemu = qemu;
-    this.#received = received;
+    this.#listener = listener;
   }
 
   /** QEMU is to ask so often; 0: as often as it was found to. An interval that was found and is shorter stays. */
@@ -47,8 +54,7 @@ export class QmpStats {
 
   /** Reads what QEMU has, unless a read is under way. */
   request(): void {
-    // A QEMU that does not answer is found out elsewhere.
-    this.#read().catch(ignoreQmp);
+    this.#read().catch((error: unknown) => this.#listener.failed(error));
   }
 
   /** What the daemon before this one wrote down is QEMU's to say again. */
@@ -87,7 +93,7 @@ export class QmpStats {
     if (!isNew) return;
     this.values = values;
     this.receivedAt = fromWall((sentAtSeconds * TICK_MS) as WallMs);
-    this.#received();
+    this.#listener.received();
   }
 
   /** The guest was reset this moment: what QEMU has now is of the driver before. */
@@ -107,7 +113,9 @@ export class QmpStats {
     if (this.#reading) return;
     this.#reading = true;
     try {
-      this.take(await this.#qemu.stats());
+      const stats = await this.#qemu.stats();
+      this.#listener.answered();
+      this.take(stats);
     } finally {
       this.#reading = false;
     }

@@ -10,7 +10,7 @@ import { QmpError } from '../../protocol/qmp/error.js';
 import type { Json } from '../../protocol/qmp/messages.js';
 import { BALLOON_PAGE_BYTES, BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import { featureMask } from '../../protocol/virtio/features.js';
-import { poolPageBytes, residentBytes } from '../host/vmm-resident.js';
+import { ResidentMemory } from '../host/vmm-resident.js';
 import type { Emit } from '../ops/event-log.js';
 import { VmMeters } from '../ops/vm-meters.js';
 import { monotonicNow, msSince, msUntilNext } from '../os/clock.js';
@@ -29,8 +29,8 @@ import { toldRam } from './ram.js';
 import { StatsAsker } from './stats-asker.js';
 import type { TargetBy } from './targets.js';
 
-/** QEMU is looked at so often, and sooner while a driver is waited for; VMs that are looked at within a moment, together. */
-const LOOK_MS = 10_000;
+/** QEMU is looked at so often, and statistics of a driver that is waited for; VMs within a moment are looked at together. */
+const LOOK_MS = 60_000;
 const LOOK_SOON_MS = 1000;
 const TOGETHER_MS = 250;
 /** QEMU has so long to take the interval of statistics back. */
@@ -66,6 +66,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
   readonly #emit: Emit;
   readonly #balloon: QmpBalloon;
   readonly #stats: QmpStats;
+  readonly #resident: ResidentMemory;
   readonly #asker: StatsAsker;
   #ramBytes: number;
   #vmRuns: boolean;
@@ -90,6 +91,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     this.#qemu = qemu;
     this.#identity = identity;
     this.#emit = emit;
+    this.#resident = new ResidentMemory(owner.pid);
     this.#ramBytes = seen.ramBytes;
     this.#vmRuns = seen.vmRuns;
     this.#balloon = new QmpBalloon(
@@ -102,7 +104,11 @@ export class QmpDevice implements AnyDevice, QmpObserver {
       seen,
     );
     this.#driverRuns = this.#balloon.actualBytes > 0 || seen.stats.sentAtSeconds > 0;
-    this.#stats = new QmpStats(qemu, () => this.#statsReceived());
+    this.#stats = new QmpStats(qemu, {
+      received: () => this.#statsReceived(),
+      answered: () => (this.#trouble = null),
+      failed: (error) => this.#failedBy(error),
+    });
     this.#asker = new StatsAsker(this.#stats, identity.statsIntervalSeconds);
   }
 
@@ -131,7 +137,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
 
   /** The VMM's own memory counts as the guest's: the kernel tells them apart only by a walk through all of it. */
   get allocatedBytes(): number {
-    return Math.min(this.#ramBytes, residentBytes(this.#owner.pid));
+    return Math.min(this.#ramBytes, this.#resident.bytes);
   }
 
   get statsIntervalSeconds(): number {
@@ -151,7 +157,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     const { targetBytes, actualBytes } = this.#balloon;
     const { values, receivedAt } = this.#stats;
     // Of a pool, in which QEMU discards whole huge pages by chance only.
-    const pageBytes = poolPageBytes(this.#owner.pid, this.#ramBytes);
+    const pageBytes = this.#resident.poolPageBytes(this.#ramBytes);
     return {
       state: this.#state,
       targetBytes,
@@ -245,7 +251,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     if (this.#balloon.targetBytes !== this.#balloon.actualBytes) this.#balloon.remind();
   }
 
-  /** QEMU knows no such order, and an operator who gives it is refused (kinds). */
+  /** An operator who gives such an order is refused (kinds). */
   setInhibited(): Promise<void> {
     return Promise.resolve();
   }
@@ -263,7 +269,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     void this.leave();
   }
 
-  /** Has QEMU ask for statistics as it did before, and lets go of the VM, whose balloon stays as it is. */
+  /** Has QEMU ask for statistics as before, and lets go of the VM, whose balloon stays as it is. */
   async leave(): Promise<void> {
     const late = new Promise<void>((resolve) => setTimeout(resolve, LEAVE_MS).unref());
     await Promise.race([this.#stats.leave().catch(() => undefined), late]);
@@ -273,7 +279,11 @@ export class QmpDevice implements AnyDevice, QmpObserver {
   event(name: string, data: Json): void {
     switch (name) {
       case 'BALLOON_CHANGE':
-        this.#try(() => this.#balloon.sees(sizeIn(data), true));
+        try {
+          this.#balloon.sees(sizeIn(data), true);
+        } catch (error) {
+          this.#failedBy(error);
+        }
         return;
       case 'STOP':
         this.#setState(false, this.#driverRuns);
@@ -332,8 +342,8 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     this.#balloon.setTarget(bytes);
     const { targetBytes: toBytes } = this.#balloon;
     if (toBytes === fromBytes) return null;
-    const words = `${KIND.targetWords} ${formatSize(fromBytes)} -> ${formatSize(toBytes)}`;
-    return { words, sizes: { fromBytes, toBytes } };
+    const [from, to] = [formatSize(fromBytes), formatSize(toBytes)];
+    return { words: `${KIND.targetWords} ${from} -> ${to}`, sizes: { fromBytes, toBytes } };
   }
 
   #actualChanged(isThere: boolean): void {
@@ -371,8 +381,9 @@ export class QmpDevice implements AnyDevice, QmpObserver {
   #started(): void {
     this.#asker.restart();
     this.#owner.driverStarted(this);
-    const { targetBytes } = this.#balloon;
-    this.#emit('vm-ready', `the guest driver of the ${this.words} runs`, { targetBytes });
+    this.#emit('vm-ready', `the guest driver of the ${this.words} runs`, {
+      targetBytes: this.#balloon.targetBytes,
+    });
   }
 
   #reset(): void {
@@ -390,16 +401,17 @@ export class QmpDevice implements AnyDevice, QmpObserver {
   #lookLater(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     if (this.#closed) return;
-    const ms = this.#state === 'connected' && this.#vmRuns ? LOOK_SOON_MS : LOOK_MS;
-    this.#timer = setTimeout(() => void this.#look(), ms + msUntilNext(TOGETHER_MS)).unref();
+    const waits = this.#state === 'connected' && this.#vmRuns;
+    const ms = (waits ? LOOK_SOON_MS : LOOK_MS) + msUntilNext(TOGETHER_MS);
+    this.#timer = setTimeout(() => void this.#look(waits), ms).unref();
   }
 
-  async #look(): Promise<void> {
+  async #look(forDriver = false): Promise<void> {
     if (this.#looking) return;
     this.#looking = true;
     try {
-      this.#take(await this.#qemu.look());
-      this.#trouble = null;
+      if (forDriver) this.#stats.request();
+      else this.#take(await this.#qemu.look());
     } catch (error) {
       this.#failedBy(error);
     }
@@ -409,6 +421,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
 
   #take({ ramBytes, guestBytes, vmRuns, stats }: QemuLook): void {
     if (this.#closed) return;
+    this.#trouble = null;
     if (ramBytes !== this.#ramBytes) {
       this.#ramBytes = ramBytes;
       this.#balloon.resize(ramBytes);
@@ -417,14 +430,6 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     this.#balloon.sees(guestBytes, false);
     this.#setState(vmRuns, this.#driverRuns);
     this.#stats.take(stats);
-  }
-
-  #try(work: () => void): void {
-    try {
-      work();
-    } catch (error) {
-      this.#failedBy(error);
-    }
   }
 
   #failedBy(error: unknown): void {

@@ -187,7 +187,8 @@ void t.test('a VM that is paused, reset, resumed and unplugged', async (t) => {
   qemu.emit('RESET', { guest: true, reason: 'guest-reset' });
   await soon(() => show().state === 'connected', 'it boots');
   t.match(show().balloon, { actualBytes: 0, targetBytes: 256 * MIB }, 'whatever QEMU says');
-  await soon(() => qemu.commands.filter((one) => one === 'query-status').length > 2, 'QEMU is looked at');
+  const looks = qemu.commands.length;
+  await soon(() => qemu.commands.length > looks + 1, 'QEMU is looked at');
   t.match(show(), { state: 'connected', balloon: { actualBytes: 0 }, stats: null });
   qemu.driverRuns = true;
   qemu.statsAt++;
