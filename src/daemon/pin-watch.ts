@@ -4,8 +4,8 @@ import type { Look } from '../vm/pins.js';
 const PERIOD_MS = 4000;
 /** For how long VMs are looked at in one go: to be woken costs more than a look, which takes some 20 microseconds. */
 const AT_ONCE_MS = 1;
-/** So many also where that takes longer: on a host at rest, the first look after a pause finds nothing in the CPU's caches. */
-const LEAST_AT_ONCE = 16;
+/** So many glances also where they take longer: on a host at rest, the first one finds nothing in the CPU's caches. */
+const LEAST_AT_ONCE = 32;
 /** Between the parts of a look that takes long, of a millisecond each. */
 const PART_PAUSE_MS = 9;
 /** How long it is believed that the kernel has no driver that pins memory. */
@@ -58,6 +58,7 @@ export class PinWatch {
     const begun = performance.now();
     if (begun - this.#drivers.seenAt >= DRIVERS_MS) this.#drivers = { mayPin: this.#mayPin(), seenAt: begun };
     let looks = 0;
+    let searched = false;
     do {
       const vm = this.#round.pop();
       if (vm === undefined) break;
@@ -67,8 +68,8 @@ export class PinWatch {
         return PART_PAUSE_MS;
       }
       looks++;
-      if (look === 'whole') break;
-    } while (looks < LEAST_AT_ONCE || performance.now() - begun < AT_ONCE_MS);
+      searched ||= look === 'whole';
+    } while (performance.now() - begun < AT_ONCE_MS || (!searched && looks < LEAST_AT_ONCE));
     return (this.#periodMs * looks) / this.#count;
   }
 }

@@ -41,7 +41,7 @@ const TOLD_BY: Readonly<Record<DiagnosisCode, EventName | null>> = {
 };
 
 /** A verdict takes longer to find than all else that is looked at every few seconds, and is wanted less soon. */
-const LOOKS_A_VERDICT = 3;
+const LOOKS_A_VERDICT = 5;
 
 /** Tells of the verdicts of one VM as they come and go, for those who read its events. */
 export class VerdictWatch {
@@ -53,7 +53,7 @@ export class VerdictWatch {
     this.#emit = emit;
   }
 
-  /** To be called every few seconds; `read` says the verdict as it is, and is called each third time. */
+  /** To be called every few seconds; `read` says the verdict as it is, and is called each fifth time. */
   look(read: () => Diagnosis | null): void {
     if (++this.#looks % LOOKS_A_VERDICT !== 0) return;
     const diagnosis = read();
