@@ -37,6 +37,7 @@ import {
 import type { Dice } from './dice.js';
 import { turn, turns, until } from './fuzzer.js';
 import { RawPeer } from './raw-peer.js';
+import { StateStreams } from './state-streams.js';
 
 const QUEUES = 5;
 const RING_SIZE = 16;
@@ -45,7 +46,7 @@ const USER = 0x7f0000000000n;
 /** Each ring's parts lie one page apart; buffers and tables behind them. */
 const BUFFER_PAGE = 3 * QUEUES;
 /** QEMU's protocol features, and those that nobody has. */
-const PROTOCOL_FEATURES = 0x1a62bn;
+const PROTOCOL_FEATURES = 0x9a62bn;
 const DESC_AVAIL = 0x80;
 /** More than what a peer may leave unread, of the longest replies and of the shortest messages. */
 const FLOOD = 900;
@@ -70,6 +71,7 @@ export class HostileVmm {
   readonly #small = createMemfd('small', 2 * PAGE_BYTES);
   readonly #channel = socketPair();
   readonly #channelPeer: RawPeer;
+  readonly #states: StateStreams;
   readonly #odd: number[];
   readonly #peer: RawPeer;
   readonly #vm: Vm;
@@ -83,6 +85,7 @@ export class HostileVmm {
 
   constructor(dice: Dice) {
     this.#dice = dice;
+    this.#states = new StateStreams(dice);
     const [ours, theirs] = socketPair();
     this.#peer = new RawPeer(theirs);
     this.#channelPeer = new RawPeer(this.#channel[1]);
@@ -256,6 +259,8 @@ export class HostileVmm {
 
   async close(): Promise<void> {
     if (!this.#ended && this.#dice.chance(20)) this.#vm.close();
+    // A daemon that waits for a state looks at nothing else meanwhile.
+    this.#states.close();
     this.#peer.close();
     await until(() => this.#ended, 'the end of the connection is seen');
     this.#channelPeer.close();
@@ -402,7 +407,9 @@ export class HostileVmm {
     const dice = this.#dice;
     const ring = dice.below(QUEUES);
     const on = dice.chance(80) ? 1 : dice.pick([0, 0, 0, 2]);
+    if (dice.chance(15)) return this.#states.message();
     return dice.pick<Wire>([
+      { request: REQUEST.CHECK_DEVICE_STATE, payload: u64s(), fds: [] },
       { request: REQUEST.SET_VRING_ENABLE, payload: encodeVringState(ring, on), fds: [] },
       { request: REQUEST.SET_VRING_ENABLE, payload: encodeVringState(ring, on), fds: [] },
       { request: REQUEST.GET_VRING_BASE, payload: encodeVringState(ring, 0), fds: [] },

@@ -8,7 +8,9 @@ import t, { type Test } from 'tap';
 import { closeFd, setNonBlocking } from '../../src/os/fd.js';
 import { readSome, writeSome } from '../../src/os/pipe.js';
 import { StateTransfer } from '../../src/vhost-user/state-transfer.js';
+import { deviceOptions } from '../../src/daemon/settings.js';
 import { BALLOON_F, BalloonDriver, LINUX_FEATURES } from '../support/balloon-driver.js';
+import { CACHE_CONFIG_BYTES, CacheDriver } from '../support/cache-driver.js';
 import type { Frontend } from '../support/frontend.js';
 import { PAGE_BYTES } from '../support/guest-ram.js';
 import { temporaryFolder } from '../support/fleet.js';
@@ -72,7 +74,7 @@ interface Saved {
   served: ServedVm;
   driver: BalloonDriver;
   bytes: Buffer;
-  /** Of its statistics, before it was saved: a state says their age, and not when they came. */
+  /** Of the statistics, before the state was asked for. */
   ageSeconds: number;
 }
 
@@ -99,8 +101,8 @@ async function saved(t: Test, poisonValue?: number): Promise<Saved> {
   await driver.inflate(OWED);
   await holds(served, HELD.length + OWED.length);
   t.equal(served.view.balloon.pendingBytes, OWED.length * PAGE_BYTES);
-  const ageSeconds = served.view.stats?.ageSeconds ?? NaN;
   await frontend.pause();
+  const ageSeconds = served.view.stats?.ageSeconds ?? NaN;
   return { served, driver, ageSeconds, bytes: await save(t, frontend) };
 }
 
@@ -149,6 +151,37 @@ void t.test('a frontend that saves may go on', async (t) => {
   await holds(served, HELD.length);
   t.same(served.saw('frontend-error'), []);
   await served.close();
+});
+
+void t.test('a page cache balloon goes on with all that is known of its driver', async (t) => {
+  const settings = { path: '/cache', device: 'cache-balloon' } as const;
+  const options = { ...deviceOptions({}, settings, 'vm'), statsIntervalSeconds: 0 };
+  const space = { order: CROSVM, queueCount: 2, configBytes: CACHE_CONFIG_BYTES };
+  const served = new ServedVm({ ...options, frontend: space });
+  const { frontend } = served;
+  await frontend.connect();
+  const driver = await CacheDriver.start(frontend);
+  await served.until(({ state }) => state === 'running', 'it runs');
+  served.vm.setTarget({ cacheLimitBytes: 16 * MIB });
+  await driver.add([{ pfn: FIRST, order: 9 }]);
+  await driver.reclaimed([{ pfn: FIRST, order: 8 }]);
+  await holds(served, 256);
+  await frontend.pause();
+  const bytes = await save(t, frontend);
+
+  const other = new ServedVm({ ...options, over: frontend });
+  await frontend.reconnect(other.socket, async () => {
+    t.equal(await load(t, frontend, bytes), 0n);
+  });
+  await other.until(({ state }) => state === 'running', 'it runs again');
+  const known = { targetBytes: 16 * MIB, actualBytes: 256 * PAGE_BYTES, actualUnknown: false };
+  t.match(other.view.balloon, known);
+  await driver.reclaimed([{ pfn: FIRST, order: 8 }]);
+  await driver.add([{ pfn: FIRST + 512, order: 9 }]);
+  await holds(other, 256 + 512);
+  t.same(other.saw('frontend-error'), []);
+  t.same(frontend.protocolViolations, []);
+  await other.close();
 });
 
 void t.test('a state that came and was not started from is saved as it came', async (t) => {

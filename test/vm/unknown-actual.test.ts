@@ -2,7 +2,10 @@
 import t from 'tap';
 import { wallNow } from '../../src/os/clock.js';
 import { OrderBook } from '../../src/vm/order-book.js';
+import type { BalloonView } from '../../protocol/control/schema.js';
 import { BalloonDriver } from '../support/balloon-driver.js';
+import { DaemonProcess } from '../support/daemon.js';
+import { eventually } from '../support/deadline.js';
 import { PAGE_BYTES } from '../support/guest-ram.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
 import { CLOUD_HYPERVISOR, QEMU, type VmmOrder } from '../support/vmm-orders.js';
@@ -142,4 +145,34 @@ void t.test('what is not known stays so over a pause, and ends with a reset', as
   await served.until(({ state }) => state === 'running', 'a new driver runs');
   t.match(served.view.balloon, { actualUnknown: false, actualBytes: 0 });
   await served.close();
+});
+
+void t.test('a size that is unknown is so for the next daemon, until the driver says it', async (t) => {
+  const daemon = await DaemonProcess.start({ supervise: true });
+  t.teardown(() => daemon.stop());
+  const { served: before, frontend, driver } = await ServedVm.running();
+  await driver.inflate(pfns(FIRST, HELD));
+  await frontend.reconnect(daemon.socketPath);
+  await before.until(() => before.closed, 'the connection before is gone');
+  const of = async (condition: (balloon: BalloonView) => boolean, what: string): Promise<void> =>
+    eventually(
+      async () => {
+        const [vm] = await daemon.list();
+        return vm?.state === 'running' && condition(vm.balloon);
+      },
+      () => `${what}; ${daemon.log}`,
+    );
+  await of(({ actualUnknown }) => actualUnknown, 'it runs');
+  await daemon.crash();
+  await of(({ actualUnknown }) => actualUnknown, 'the next daemon knows no more');
+  t.notMatch(daemon.log, /target-reached/);
+  await driver.deflate(pfns(FIRST, 100));
+  await of(
+    ({ actualUnknown, actualBytes }) => !actualUnknown && actualBytes === HELD_BYTES - 100 * PAGE_BYTES,
+    'the driver says it',
+  );
+  await daemon.crash();
+  await of(({ actualUnknown }) => !actualUnknown, 'and the daemon after that one knows it');
+  t.same(frontend.protocolViolations, []);
+  frontend.close();
 });

@@ -7,7 +7,7 @@ import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { Guest, type ShellResult } from '../lab/guest.js';
+import { Guest, type GuestOptions, type ShellResult } from '../lab/guest.js';
 
 const run = promisify(execFile);
 export const ROOT = join(import.meta.dirname, '../../../..');
@@ -34,8 +34,11 @@ export class HostVm {
     this.#payloadBytes = payloadBytes;
   }
 
-  /** `stage`: lays out below a folder what is to be unpacked in it, beside what was built and the tests' own programs. */
-  static async boot(stage: (folder: string) => Promise<void> = () => Promise.resolve()): Promise<HostVm> {
+  /** `stage`: lays out below a folder what is to be unpacked in it, beside what was built and the tests' own programs. `machine`: what differs. */
+  static async boot(
+    stage: (folder: string) => Promise<void> = () => Promise.resolve(),
+    { extraArgs = [], ...machine }: Partial<GuestOptions> = {},
+  ): Promise<HostVm> {
     const folder = mkdtempSync(join(tmpdir(), 'balloond-host-'));
     try {
       const [{ stdout: image }, payload] = await Promise.all([
@@ -47,7 +50,9 @@ export class HostVm {
         memoryMib: 1024,
         cpus: 2,
         rootImage: image.trim(),
+        ...machine,
         extraArgs: [
+          ...extraArgs,
           ...['-chardev', `file,id=payload,path=/dev/null,input-path=${payload}`],
           ...['-device', 'virtserialport,chardev=payload'],
         ],

@@ -40,6 +40,8 @@ export interface GuestOptions {
   readonly pasted?: readonly string[];
   /** A raw image with an ext4 root that is booted in place of the lab's guest; what changes is thrown away. */
   readonly rootImage?: string;
+  /** A kernel in place of the lab's; with `rootImage`, it has to have the driver of the disk built in. */
+  readonly kernel?: string;
   readonly extraArgs?: readonly string[];
   /** More of the kernel's command line; `balloon=off` leaves the balloon driver out. */
   readonly kernelArgs?: readonly string[];
@@ -82,12 +84,12 @@ export function qemuArguments(lab: Lab, options: GuestOptions): string[] {
     ...(options.pasted === undefined ? ['-name', `guest=${name}`] : []),
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...['-run-with', 'exit-with-parent=on'],
-    ...['-accel', 'tcg,thread=multi', '-smp', `${cpus}`],
+    ...['-accel', machine.accel ?? 'tcg,thread=multi', '-smp', `${cpus}`],
     ...machine.board(acpi),
     ...(options.pasted === undefined
       ? ['-machine', 'memory-backend=mem', '-m', `${memoryMib}M${slots}`, '-object', JSON.stringify(memory)]
       : []),
-    ...['-kernel', lab.kernel, '-append', kernelArgs.join(' ')],
+    ...['-kernel', options.kernel ?? lab.kernel, '-append', kernelArgs.join(' ')],
     ...(rootImage === undefined ? ['-initrd', lab.initramfs] : rootDisk(rootImage)),
     ...['-chardev', `socket,id=console,fd=${FDS.console}`, '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=qmp,fd=${FDS.qmp}`, '-object', 'monitor-qmp,id=monitor,chardev=qmp'],

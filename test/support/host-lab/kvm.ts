@@ -1,0 +1,294 @@
+// What is tried with a guest under KVM, in one program, as each takes long to start in the host VM: `kvm.js PROGRAM SECONDS KILLS PARTS`
+// prints a KvmReport. PROGRAM is the balloond that is tried; in the part `swings`, the target swings for SECONDS, and the daemon gets
+// SIGKILL KILLS times. PARTS are `figures`, `features` and `swings`, with commas.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Cgroup } from '../../../src/host/cgroup.js';
+import { ControlClient, UnreachableError } from '../../../src/control/client.js';
+import { DaemonProcess } from '../daemon.js';
+import { eventually } from '../deadline.js';
+import { buildCacheModule, cacheDevice, loadCacheModule } from '../lab/cache-module.js';
+import { Guest } from '../lab/guest.js';
+import { MACHINES } from '../lab/machines.js';
+import { letReport } from '../lab/reporting.js';
+
+const MIB = 2 ** 20;
+const NAME = 'kvm';
+const RAM_MIB = 512;
+const HELD_MIB = 96;
+const LARGE_BYTES = 256 * MIB;
+const SMALL_BYTES = 32 * MIB;
+const ROUNDS = 3;
+/** A guest under emulated KVM takes minutes on a busy machine. */
+const PATIENCE_MS = 600_000;
+
+const CONFIG = `[[socket]]
+path = "{folder}/vhost.sock"
+
+[[socket]]
+path = "{folder}/cache.sock"
+device = "cache-balloon"
+`;
+
+/** Milliseconds for LARGE_BYTES, of each round. */
+interface Rounds {
+  inflateMs: number[];
+  deflateMs: number[];
+}
+
+interface Features {
+  /** Bytes of guest memory on the host, around an inflate. */
+  fullBytes: number;
+  inflatedBytes: number;
+  /** The same before and after free memory was reported. */
+  beforeReportBytes: number;
+  reportedBytes: number;
+  /** Of the page cache balloon: what it held, and what was left under pressure. */
+  cacheHeldBytes: number;
+  cacheUnderPressureBytes: number;
+  /** memory.high with a full and an empty balloon, and what was charged to the VMM. */
+  highInflatedBytes: number;
+  highDeflatedBytes: number;
+  chargedBytes: number;
+}
+
+interface Swings {
+  /** Targets that were set. */
+  moves: number;
+  kills: number;
+  lostPages: number;
+  lostInTheEnd: number;
+  inflatedTotalBytes: number;
+}
+
+/** A part that was not asked for is null. */
+export interface KvmReport {
+  /** The word of QEMU. */
+  isKvm: boolean;
+  kernel: string;
+  /** Those of the devices, as the guest counts them. */
+  interrupts: string;
+  figures: { ours: Rounds; builtin: Rounds } | null;
+  features: Features | null;
+  swings: Swings | null;
+  verdict: string | null;
+  /** Lines of the daemon's log that tell of a fault. */
+  faults: string[];
+}
+
+const [, , program = '', seconds = '', kills = '', parts = ''] = process.argv;
+
+function say(what: string): void {
+  process.stderr.write(`${(performance.now() / 1000).toFixed(1)} s: ${what}\n`);
+}
+
+async function timed(work: () => Promise<void>): Promise<number> {
+  const begin = performance.now();
+  await work();
+  return Math.round(performance.now() - begin);
+}
+
+async function rounds(resize: (balloonBytes: number) => Promise<void>): Promise<Rounds> {
+  const inflateMs: number[] = [];
+  const deflateMs: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    inflateMs.push(await timed(() => resize(LARGE_BYTES)));
+    deflateMs.push(await timed(() => resize(0)));
+  }
+  return { inflateMs, deflateMs };
+}
+
+/** QEMU's own balloon, in a VM that is alike and alone. */
+async function builtinRounds(): Promise<Rounds> {
+  const guest = await Guest.boot({
+    name: 'builtin',
+    machine: MACHINES.kvm,
+    memoryMib: RAM_MIB,
+    builtinBalloon: true,
+  });
+  try {
+    await guest.waitReady(PATIENCE_MS);
+    await guest.eat(LARGE_BYTES / MIB, PATIENCE_MS);
+    return await rounds(async (balloonBytes) => {
+      const value = RAM_MIB * MIB - balloonBytes;
+      await guest.qmp('balloon', { value });
+      await eventually(
+        async () => ((await guest.qmp('query-balloon')) as { actual: number }).actual === value,
+        () => `QEMU's balloon is ${balloonBytes}`,
+      );
+    });
+  } finally {
+    await guest.kill();
+  }
+}
+
+async function tryReporting(guest: Guest): Promise<Pick<Features, 'beforeReportBytes' | 'reportedBytes'>> {
+  await guest.hold(LARGE_BYTES / MIB, 2, PATIENCE_MS);
+  const beforeReportBytes = guest.memfdAllocatedBytes();
+  await guest.drop();
+  // By the clock of the guest, which is slow here.
+  await eventually(
+    async () => {
+      await letReport(guest, PATIENCE_MS);
+      return guest.memfdAllocatedBytes() < beforeReportBytes - LARGE_BYTES / 2;
+    },
+    () => `the host gets what is reported: ${beforeReportBytes} and now ${guest.memfdAllocatedBytes()}`,
+  );
+  return { beforeReportBytes, reportedBytes: guest.memfdAllocatedBytes() };
+}
+
+async function tryCache(
+  guest: Guest,
+  control: ControlClient,
+): Promise<Pick<Features, 'cacheHeldBytes' | 'cacheUnderPressureBytes'>> {
+  const held = async (): Promise<number> => (await control.show(NAME)).cache?.actualBytes ?? 0;
+  await loadCacheModule(guest, (await buildCacheModule()) ?? '');
+  await control.setTarget(NAME, { cacheLimitBytes: LARGE_BYTES });
+  await eventually(
+    async () => (await held()) > LARGE_BYTES / 2,
+    () => 'the page cache balloon grows',
+    200,
+  );
+  const cacheHeldBytes = await held();
+  await guest.hold(RAM_MIB - 160, 3, PATIENCE_MS);
+  if ((await guest.verify(PATIENCE_MS)) !== 0) throw new Error('pages of the page cache balloon were lost');
+  const cacheUnderPressureBytes = await held();
+  await control.setTarget(NAME, { cacheLimitBytes: 0 });
+  await guest.drop();
+  return { cacheHeldBytes, cacheUnderPressureBytes };
+}
+
+async function tryLimit(
+  daemon: DaemonProcess,
+  control: ControlClient,
+  cgroup: Cgroup,
+): Promise<Pick<Features, 'highInflatedBytes' | 'highDeflatedBytes' | 'chargedBytes'>> {
+  const high = (): number => cgroup.limits()?.highBytes ?? 0;
+  await daemon.inflateTo(NAME, LARGE_BYTES);
+  await control.setLimits(NAME, { high: 'follow' });
+  await eventually(
+    () => high() > 0 && high() < RAM_MIB * MIB,
+    () => `memory.high falls from ${high()}`,
+    200,
+  );
+  const highInflatedBytes = high();
+  await daemon.inflateTo(NAME, 0);
+  const highDeflatedBytes = high();
+  const chargedBytes = cgroup.limits()?.currentBytes ?? 0;
+  return { highInflatedBytes, highDeflatedBytes, chargedBytes };
+}
+
+/** Moves the target to and fro until there is no more killing; returns how often. */
+async function swing(control: ControlClient, over: AbortSignal): Promise<number> {
+  let moves = 0;
+  while (!over.aborted) {
+    try {
+      await control.setTarget(NAME, { balloonBytes: moves % 2 === 0 ? LARGE_BYTES : SMALL_BYTES });
+      moves++;
+    } catch (error) {
+      if (!(error instanceof UnreachableError)) throw error;
+    }
+    await sleep(1000);
+  }
+  return moves;
+}
+
+async function work(guest: Guest, over: AbortSignal): Promise<number> {
+  let lost = 0;
+  for (let seed = 1; !over.aborted; seed += 1000) {
+    lost += await guest.renew(10, seed, PATIENCE_MS);
+    lost += await guest.churn(500, seed, PATIENCE_MS);
+  }
+  return lost;
+}
+
+async function trySwings(daemon: DaemonProcess, guest: Guest, control: ControlClient): Promise<Swings> {
+  await guest.hold(HELD_MIB, 1, PATIENCE_MS);
+  const over = new AbortController();
+  const swinging = swing(control, over.signal);
+  const working = work(guest, over.signal);
+  const betweenMs = (Number(seconds) * 1000) / Math.max(1, Number(kills));
+  let killed = 0;
+  for (; killed < Number(kills); killed++) {
+    await sleep(betweenMs * (0.5 + Math.random()));
+    await daemon.crash();
+    say(`killed ${killed + 1} times`);
+  }
+  over.abort();
+  const [moves, lostPages] = await Promise.all([swinging, working]);
+  await daemon.inflateTo(NAME, LARGE_BYTES);
+  await daemon.inflateTo(NAME, 0);
+  const lostInTheEnd = await guest.verify(PATIENCE_MS);
+  const inflatedTotalBytes = (await control.show(NAME)).balloon.inflatedBytesTotal;
+  return { moves, kills: killed, lostPages, lostInTheEnd, inflatedTotalBytes };
+}
+
+async function tryFigures(daemon: DaemonProcess, guest: Guest): Promise<KvmReport['figures']> {
+  await guest.eat(LARGE_BYTES / MIB, PATIENCE_MS);
+  const ours = await rounds((balloonBytes) => daemon.inflateTo(NAME, balloonBytes));
+  return { ours, builtin: await builtinRounds() };
+}
+
+async function tryFeatures(
+  daemon: DaemonProcess,
+  guest: Guest,
+  control: ControlClient,
+  cgroup: Cgroup,
+): Promise<Features> {
+  await guest.eat(LARGE_BYTES / MIB, PATIENCE_MS);
+  const fullBytes = guest.memfdAllocatedBytes();
+  await daemon.inflateTo(NAME, LARGE_BYTES);
+  await daemon.until(NAME, ({ balloon }) => balloon.pendingBytes === 0, 'all is discarded');
+  const inflatedBytes = guest.memfdAllocatedBytes();
+  await daemon.inflateTo(NAME, 0);
+  const limits = await tryLimit(daemon, control, cgroup);
+  say(JSON.stringify(limits));
+  const reporting = await tryReporting(guest);
+  say(JSON.stringify(reporting));
+  const cache = await tryCache(guest, control);
+  return { fullBytes, inflatedBytes, ...reporting, ...limits, ...cache };
+}
+
+const daemon = await DaemonProcess.start({ program, config: CONFIG, supervise: true });
+const control = new ControlClient(daemon.controlPath);
+const guest = await Guest.boot({
+  name: NAME,
+  machine: MACHINES.kvm,
+  memoryMib: RAM_MIB,
+  sockets: [{ path: daemon.socketPath }, cacheDevice(`${daemon.folder}/cache.sock`)],
+});
+const cgroup = new Cgroup(`/${NAME}`);
+mkdirSync(cgroup.folder, { recursive: true });
+writeFileSync('/sys/fs/cgroup/cgroup.subtree_control', '+memory');
+writeFileSync(`${cgroup.folder}/cgroup.procs`, `${guest.pid}`);
+await guest.waitReady(PATIENCE_MS);
+await daemon.until(NAME, ({ state }) => state === 'running', 'it runs');
+say('a guest under KVM runs');
+
+/** A part that was asked for. */
+async function part<T>(name: string, attempt: () => Promise<T>): Promise<T | null> {
+  if (!parts.split(',').includes(name)) return null;
+  const result = await attempt();
+  say(`${name}: ${JSON.stringify(result)}`);
+  return result;
+}
+
+const { enabled } = (await guest.qmp('query-kvm')) as { enabled: boolean };
+const swings = await part('swings', () => trySwings(daemon, guest, control));
+const features = await part('features', () => tryFeatures(daemon, guest, control, cgroup));
+const figures = await part('figures', () => tryFigures(daemon, guest));
+const report: KvmReport = {
+  isKvm: enabled,
+  kernel: readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim(),
+  interrupts: (await guest.sh('grep virtio /proc/interrupts')).output,
+  figures,
+  features,
+  swings,
+  verdict: (await daemon.show(NAME)).verdict,
+  faults: daemon.log
+    .split('\n')
+    .filter((line) => /resume-failed|hand-over-failed|vm-dropped|frontend-error|driver-error/.test(line)),
+};
+await guest.quit();
+await daemon.stop();
+process.stdout.write(JSON.stringify(report));
