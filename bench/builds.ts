@@ -11,14 +11,15 @@ import { median, report } from './table.js';
 
 /**
  * This build beside an earlier one that was built in `--before DIR`, both in one run: microseconds from a kick to its ack,
- * which take turns; the CPU of daemons with a hundred VMs at rest, which rest together for `--rest-seconds` (default 600) when V8 has
- * compiled what they do, which takes it five minutes; and the resident memory of a daemon with `--vms` VMs (default 1,000), one after the
- * other, at the median of five. `--only WORDS`: the rows that begin with these.
+ * which take turns; the CPU of daemons with a hundred VMs at rest, three of each build, which rest together for `--rest-seconds`
+ * (default 600) when V8 has compiled what they do (`--settle-seconds`, default 1,800); and the resident memory of a daemon with `--vms`
+ * VMs (default 1,000), one after the other, at the median of five. `--only WORDS`: the rows that begin with these.
  */
 const { values } = parseArgs({
   options: {
     before: { type: 'string' },
     vms: { type: 'string', default: '1000' },
+    'settle-seconds': { type: 'string', default: '1800' },
     'rest-seconds': { type: 'string', default: '600' },
     only: { type: 'string', default: '' },
   },
@@ -28,9 +29,10 @@ const MIB = 64;
 const ROUNDS = 60;
 const WARM_ROUNDS = 10;
 const IDLE_VMS = 100;
+const IDLE_DAEMONS = 3;
 const SETTLE_SECONDS = 30;
-/** V8 compiles nine functions of ten in the first three minutes, on threads of its own. */
-const COMPILED_SECONDS = 300;
+/** V8 compiles nine functions of ten in the first three minutes; after five, an eighth of all CPU still goes into that. */
+const COMPILED_SECONDS = Number(values['settle-seconds']);
 const MEMORY_ROUNDS = 5;
 const IDLE_SECONDS = Number(values['rest-seconds']);
 const VMS_PER_PROCESS = 100;
@@ -76,24 +78,28 @@ async function kickToAck(): Promise<Figure> {
   return [median(sides[0].micros), median(sides[1].micros)];
 }
 
-/** Milliseconds of CPU a second. */
+/** Milliseconds of CPU a second, at the median: processes of one build differ, by the order in which V8 compiles what they do. */
 async function atRest(): Promise<Figure> {
-  const sides = await onEach(async (program) => {
+  const resting = async (
+    program: string,
+  ): Promise<{ daemon: DaemonProcess; players: Player<CrowdPart>[] }> => {
     const daemon = await DaemonProcess.start({ program });
-    const players = await crowd(daemon, IDLE_VMS);
-    return { daemon, players };
-  });
+    return { daemon, players: await crowd(daemon, IDLE_VMS) };
+  };
+  const pairs: Awaited<ReturnType<typeof resting>>[][] = [];
+  for (let n = 0; n < IDLE_DAEMONS; n++) pairs.push(await onEach(resting));
   await pause(COMPILED_SECONDS * 1000);
-  const used = ({ daemon }: { daemon: DaemonProcess }): number =>
-    (cpuSeconds(daemon.pid) / IDLE_SECONDS) * 1000;
-  const begun = sides.map(used);
+  const used = (): number[][] => pairs.map((pair) => pair.map(({ daemon }) => cpuSeconds(daemon.pid)));
+  const begun = used();
   await pause(IDLE_SECONDS * 1000);
-  const [before = NaN, now = NaN] = sides.map((side, n) => used(side) - (begun[n] ?? NaN));
-  for (const { daemon, players } of sides) {
+  const ended = used();
+  for (const { daemon, players } of pairs.flat()) {
     for (const player of players) await player.stop();
     await daemon.stop();
   }
-  return [before, now];
+  const perSecond = (side: 0 | 1): number =>
+    median(begun.map((pair, n) => (((ended[n]?.[side] ?? NaN) - (pair[side] ?? NaN)) / IDLE_SECONDS) * 1000));
+  return [perSecond(0), perSecond(1)];
 }
 
 /** MiB, at the median: the collector of garbage decides about a part of each figure. */

@@ -116,9 +116,13 @@ export class Balloon implements Device {
       () => this.#refiller.begin(),
     );
     const discarder = this.#discarder;
+    const tellsFirst = (): boolean => this.#mustTell;
     this.#refiller = new Refiller(memory, {
       get discarding() {
         return discarder.busy;
+      },
+      get tellsFirst() {
+        return tellsFirst();
       },
       rest: () => discarder.goOn(),
       owes: (pages) => discarder.owe(pages),
@@ -127,7 +131,7 @@ export class Balloon implements Device {
     });
     this.absentPages = new AbsentPages(memory, this.#discarder, {
       running: () => this.#running && !this.#refiller.ending,
-      tellsFirst: () => this.#mustTell,
+      tellsFirst,
       inhibited: () => this.#inhibited !== null,
       moved: () => this.totals.inflated + this.totals.deflated,
     });
@@ -362,7 +366,7 @@ export class Balloon implements Device {
     const discards = this.#inhibited === null;
     let owed = 0;
     const pages = this.#eachRun(this.#inflating, (region, first, count) => {
-      if (this.#mustTell) inflatePages(region, first, count);
+      if (this.#mustTell) inflatePages(region, first, count, this.#mustTell);
       else if (discards && !this.#keeper.keeps(region, 'driver')) region.ledger.inflate(first, count);
       else return region.ledger.inflateKept(first, count);
       owed += count;
@@ -400,9 +404,7 @@ export class Balloon implements Device {
 
   #takeBack(): void {
     const pages = this.#eachRun(this.#deflating, (region, first, count) => {
-      // A driver that need not tell may have used the rest of a larger backing page already.
-      if (this.#mustTell) deflatePages(region, first, count);
-      else region.ledger.deflate(first, count);
+      deflatePages(region, first, count, this.#mustTell);
       // Whatever the ledger says: it is the file that has a hole or not.
       region.missing?.add(first * PAGE_BYTES, count * PAGE_BYTES);
     });

@@ -245,7 +245,7 @@ export class AbsentPages {
     if (!this.#mayDiscard) return false;
     let pages = 0;
     for (const present of empty) {
-      pages += oweAgain(present.region, present.first, present.count);
+      pages += oweAgain(present.region, present.first, present.count, this.tellsFirst);
       this.#mark(present, 'tried');
     }
     if (pages > 0) this.#discarder.afterSweep(() => undefined);

@@ -1,10 +1,14 @@
-/** Pages that owe a discard: which pages come to owe one as the guest gives memory up and takes memory back. */
+/**
+ * Pages that owe a discard: which pages come to owe one as the guest gives memory up and takes memory back. Pages come to owe
+ * their discard again only where the driver tells before it uses a page of the balloon (`tellsFirst`: it acked
+ * VIRTIO_BALLOON_F_MUST_TELL_HOST). Another driver may have such a page in use, so that all functions here ask for that.
+ */
 import { PAGE_BYTES, type GuestRegion } from './region.js';
 
 /** The guest gives up pages first to first + count - 1: they are in the balloon and owe their discard. */
-export function inflatePages(region: GuestRegion, first: number, count: number): void {
+export function inflatePages(region: GuestRegion, first: number, count: number, tellsFirst: boolean): void {
   // One that was given up already may have been touched all the same, which brought its whole backing page back.
-  if (region.ledger.inflate(first, count) < count) oweBackingPages(region, first, count);
+  if (region.ledger.inflate(first, count) < count) oweBackingPages(region, first, count, tellsFirst);
 }
 
 /**
@@ -12,17 +16,15 @@ export function inflatePages(region: GuestRegion, first: number, count: number):
  * backing page with them owe their discard again, since the guest's next touch brings the whole of it back.
  * Returns how many pages were in the balloon.
  */
-export function deflatePages(region: GuestRegion, first: number, count: number): number {
+export function deflatePages(region: GuestRegion, first: number, count: number, tellsFirst: boolean): number {
   const removed = region.ledger.deflate(first, count);
-  if (removed > 0) oweBackingPages(region, first, count);
+  if (removed > 0) oweBackingPages(region, first, count, tellsFirst);
   return removed;
 }
 
-/**
- * What is in the balloon of pages first to first + count - 1 owes its discard once more. Only for a driver that must tell
- * before it uses them. Returns how many pages that are.
- */
-export function oweAgain({ ledger }: GuestRegion, first: number, count: number): number {
+/** What is in the balloon of pages first to first + count - 1 owes its discard once more. Returns how many pages that are. */
+export function oweAgain({ ledger }: GuestRegion, first: number, count: number, tellsFirst: boolean): number {
+  if (!tellsFirst) return 0;
   let pages = 0;
   for (const run of ledger.ballooned.runs(first, first + count)) {
     ledger.pending.add(run.first, run.count);
@@ -33,9 +35,14 @@ export function oweAgain({ ledger }: GuestRegion, first: number, count: number):
 }
 
 /** What is in the balloon of the larger backing pages that these pages touch owes its discard. */
-export function oweBackingPages(region: GuestRegion, first: number, count: number): void {
+export function oweBackingPages(
+  region: GuestRegion,
+  first: number,
+  count: number,
+  tellsFirst: boolean,
+): void {
   const unit = region.file.pageBytes;
-  if (unit === PAGE_BYTES) return;
+  if (!tellsFirst || unit === PAGE_BYTES) return;
   const from = Math.floor((region.lead + first * PAGE_BYTES) / unit) * unit - region.lead;
   const to = Math.ceil((region.lead + (first + count) * PAGE_BYTES) / unit) * unit - region.lead;
   const end = Math.min(to, region.sizeBytes) / PAGE_BYTES;

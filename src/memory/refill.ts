@@ -32,6 +32,8 @@ export interface Shortage {
 interface RefillHost {
   /** A discard is under way: the two take turns. */
   readonly discarding: boolean;
+  /** The guest tells before it uses a page of the balloon. */
+  readonly tellsFirst: boolean;
   /** The refiller is not at work any more: discards may be. */
   rest(): void;
   /** Pages that are in the balloon have memory again, and owe their discard. */
@@ -258,7 +260,7 @@ export class Refiller {
     missing?.units.remove(unit, 1);
     const { offset = 0, lenBytes = 0 } = missing?.inside(unit) ?? {};
     const before = ledger.pending.size;
-    oweBackingPages(region, offset / PAGE_BYTES, lenBytes / PAGE_BYTES);
+    oweBackingPages(region, offset / PAGE_BYTES, lenBytes / PAGE_BYTES, this.#host.tellsFirst);
     if (ledger.pending.size === before) return;
     ledger.refresh(offset / PAGE_BYTES, lenBytes / PAGE_BYTES);
     this.#host.owes(ledger.pending.size - before);

@@ -8,15 +8,20 @@ export interface CapacityRow {
   readonly policy: PolicyName;
   /** VMs a host, one for each seed, in order of size. */
   readonly counts: readonly number[];
+  /** The weighted work on hosts with as many VMs as balloond's policy holds, one for each seed, in order of size. */
+  readonly works: readonly number[];
 }
 
 export function capacityTable(rows: readonly CapacityRow[], seeds: number): string {
-  const header = ['fleet', 'policy', `VMs a host, median of ${seeds}`, 'range'];
-  const lines = rows.map(({ mixture, policy, counts }) => [
+  const header = ['fleet', 'policy', `VMs a host, median of ${seeds}`, 'range', 'weighted work', 'range'];
+  const percent = (share = NaN): string => `${(100 * share).toFixed(1)} %`;
+  const lines = rows.map(({ mixture, policy, counts, works }) => [
     mixture,
     policy,
     String(median(counts)),
     `${counts[0] ?? 0} to ${counts.at(-1) ?? 0}`,
+    percent(median(works)),
+    `${percent(works[0])} to ${percent(works.at(-1))}`,
   ]);
   return columns([header, ...lines]);
 }

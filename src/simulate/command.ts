@@ -9,12 +9,18 @@ import { PolicySettings, type PolicyFile } from '../policy/settings.js';
 import { POLICY_NAMES, type PolicyName } from './planners.js';
 import { capacityTable, plotCapacities, type CapacityRow } from './capacities.js';
 import { plotOutcomes, reportTable, sparkLines } from './report.js';
-import { capacity, simulateSynthetic, type Outcome, type SyntheticFleet } from './simulation.js';
+import {
+  capacity,
+  mostStalled,
+  simulateHosts,
+  simulateSynthetic,
+  type Outcome,
+  type SyntheticFleet,
+} from './simulation.js';
 import { parseTrace, simulateTrace } from './trace.js';
 import { MIXTURE_NAMES } from './workload.js';
 
-/** Bands are compared where gold waits for memory one second in a thousand, at most. */
-const STALL_SHARE = 0.001;
+const OURS: PolicyName = 'balloond';
 
 interface SimulateOptions extends Omit<SyntheticFleet, 'stepSeconds'> {
   readonly trace: string | undefined;
@@ -33,7 +39,7 @@ export function simulate(output: Output, file: PolicyFile, options: SimulateOpti
     return;
   }
   const bands = settings.bands.map(({ name }) => name);
-  const policies: readonly PolicyName[] = options.compare || options.capacity ? POLICY_NAMES : ['balloond'];
+  const policies: readonly PolicyName[] = options.compare || options.capacity ? POLICY_NAMES : [OURS];
   const fleet = { ...options, stepSeconds: 10 };
   const began = process.cpuUsage();
   const vmsPerHost: Partial<Record<PolicyName, number>> = {};
@@ -56,26 +62,35 @@ export function simulate(output: Output, file: PolicyFile, options: SimulateOpti
   output.print(reportTable(outcomes, bands));
   for (const outcome of outcomes) output.print(`\n${sparkLines(outcome, bands)}`);
   if (options.capacity) {
-    output.print(
-      `\nVMs a host with ${bands[0] ?? ''} stalled at most ${STALL_SHARE * 100} % and memory left:`,
-    );
+    const most = bands.map((band, n) => `${band} stalled at most ${100 * mostStalled(n)} %`);
+    output.print(`\nVMs a host with ${most.join(', ')} and memory left:`);
     for (const [policy, count] of Object.entries(vmsPerHost)) output.print(`  ${count}  ${policy}`);
   }
   const steps = outcomes.reduce((sum, { vmSteps }) => sum + vmSteps, 0);
   output.print(`\n${steps} VM-steps shown, ${cpuSeconds.toFixed(1)} s of CPU in all`);
 }
 
-/** How many VMs a host may have under each policy, over several fleets. */
+/** How many VMs a host may have under each policy, over several fleets, and the work done where each has as many as balloond's. */
 function survey(output: Output, settings: PolicySettings, options: SimulateOptions): void {
   const { seeds, seed, vms: hosts, plot } = options;
   const rows: CapacityRow[] = [];
   for (const mixture of MIXTURE_NAMES) {
+    const fleets = Array.from({ length: seeds }, (_, n) => ({
+      ...options,
+      stepSeconds: 10,
+      mixture,
+      seed: seed + n,
+    }));
+    const holds = (policy: PolicyName): number[] =>
+      fleets.map((fleet) => capacity(fleet, hosts, policy, settings).vmsPerHost);
+    const ours = holds(OURS);
     for (const policy of POLICY_NAMES) {
-      const counts = Array.from({ length: seeds }, (_, n) => {
-        const fleet = { ...options, stepSeconds: 10, mixture, seed: seed + n };
-        return capacity(fleet, hosts, policy, settings, STALL_SHARE).vmsPerHost;
-      });
-      rows.push({ mixture, policy, counts: counts.sort((a, b) => a - b) });
+      const counts = policy === OURS ? ours : holds(policy);
+      const works = fleets.map(
+        (fleet, n) => simulateHosts(fleet, hosts, ours[n] ?? 1, policy, settings).workShare,
+      );
+      const bySize = (a: number, b: number): number => a - b;
+      rows.push({ mixture, policy, counts: counts.toSorted(bySize), works: works.toSorted(bySize) });
     }
   }
   if (plot !== undefined) writeFileSync(plot, plotCapacities(rows));
@@ -95,7 +110,7 @@ function trial(
   }
   if (!options.capacity) return (policy) => simulateSynthetic(fleet, policy, settings);
   return (policy) => {
-    const fits = capacity(fleet, fleet.vms, policy, settings, STALL_SHARE);
+    const fits = capacity(fleet, fleet.vms, policy, settings);
     vmsPerHost[policy] = fits.vmsPerHost;
     return fits.outcome;
   };

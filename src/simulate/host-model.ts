@@ -1,6 +1,7 @@
 /**
  * One host and its guests, as simply as keeps what matters: a guest uses the memory that its workload wants as far as it
- * may, fills the rest with page cache in time, follows its target at once, but keeps the hot part of the memory in use;
+ * may, fills the rest with page cache in time, follows its target within the step, but keeps the hot part of the memory in use, and
+ * waits for the memory that it takes back out of its balloon;
  * memory that it has touched stays on the host until the balloon takes it. A page cache balloon holds all memory that its
  * guest has no use for, up to its limit. There is no swap: a host that has nothing left stops everybody. No force is
  * modelled.
@@ -14,6 +15,8 @@ const HOST_SHARE = 0.03;
 const HOT_SHARE = 0.7;
 /** Of its RAM: page cache that a guest fills in 10 s. */
 const CACHE_SHARE = 0.002;
+/** Memory that a guest with a need for it takes out of its balloon, in bytes a second (`npm run bench -- real`, deflating, one VM). */
+const DEFLATED_BYTES_PER_SECOND = 6.9 * 2 ** 30;
 /** A guest that lacks a quarter of what it wants does nothing but wait. */
 const STALL_SLOPE = 4;
 
@@ -34,6 +37,9 @@ export class HostModel {
   /** In which the host had nothing left. */
   oomSeconds = 0;
   readonly #demand: Demand;
+  /** Of the last step, by VM. */
+  readonly #usedBytes: Float64Array;
+  readonly #waitedSeconds: Float64Array;
 
   /** `bandOf` and `rules` say what VMs are entitled to. */
   constructor(
@@ -45,6 +51,8 @@ export class HostModel {
   ) {
     const count = demand.ramBytes.length;
     this.#demand = demand;
+    this.#usedBytes = new Float64Array(count);
+    this.#waitedSeconds = new Float64Array(count);
     this.totalBytes = totalBytes;
     this.names = names;
     this.availableBytes = totalBytes * (1 - HOST_SHARE);
@@ -90,6 +98,11 @@ export class HostModel {
         target > ram - keeps ? Math.max(Math.min(actualBytes[row] ?? 0, target), ram - keeps) : target;
       const usable = ram - actual;
       const uses = want < usable ? want : usable;
+      const grown = Math.max(
+        0,
+        Math.min((actualBytes[row] ?? 0) - actual, uses - (this.#usedBytes[row] ?? 0)),
+      );
+      this.#usedBytes[row] = uses;
       const overhead = overheadBytes[row] ?? 0;
       const before = (currentBytes[row] ?? 0) - overhead;
       const flagged = flags[row] ?? 0;
@@ -106,7 +119,9 @@ export class HostModel {
       const stall = want > usable ? Math.min(1, (STALL_SLOPE * (want - usable)) / want) : 0;
       table.stallPercent[row] = 100 * stall;
       const band = table.band[row] ?? 0;
-      this.stallSeconds[band] = (this.stallSeconds[band] ?? 0) + stall * stepSeconds;
+      const waited = Math.min(stepSeconds, stall * stepSeconds + grown / DEFLATED_BYTES_PER_SECOND);
+      this.#waitedSeconds[row] = waited;
+      this.stallSeconds[band] = (this.stallSeconds[band] ?? 0) + waited;
       this.vmSeconds[band] = (this.vmSeconds[band] ?? 0) + stepSeconds;
     }
     this.availableBytes = this.totalBytes * (1 - HOST_SHARE) - used;
@@ -116,8 +131,8 @@ export class HostModel {
     for (let row = 0; row < count; row++) {
       if (ramBytes[row] === 0) continue;
       const band = table.band[row] ?? 0;
-      const rest = 1 - (table.stallPercent[row] ?? 0) / 100;
-      this.stallSeconds[band] = (this.stallSeconds[band] ?? 0) + rest * stepSeconds;
+      const rest = stepSeconds - (this.#waitedSeconds[row] ?? 0);
+      this.stallSeconds[band] = (this.stallSeconds[band] ?? 0) + rest;
     }
   }
 }

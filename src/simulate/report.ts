@@ -8,12 +8,14 @@ export function reportTable(outcomes: readonly Outcome[], bands: readonly string
   const header = [
     'policy',
     ...bands.map((band) => `${band} stalled`),
+    'weighted work',
     'host out of memory',
     'changes/VM-hour',
   ];
-  const rows = outcomes.map(({ policy, stallShare, oomSeconds, changesPerVmHour }) => [
+  const rows = outcomes.map(({ policy, stallShare, workShare, oomSeconds, changesPerVmHour }) => [
     policy,
     ...stallShare.map((share) => `${(share * PERCENT).toFixed(3)} %`),
+    `${(workShare * PERCENT).toFixed(1)} %`,
     `${oomSeconds} s`,
     changesPerVmHour.toFixed(1),
   ]);

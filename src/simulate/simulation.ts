@@ -19,6 +19,11 @@ export interface Outcome {
   readonly vmSteps: number;
   /** Of the time of all its VMs, by band: how much they waited for memory. */
   readonly stallShare: readonly number[];
+  /**
+   * The part of their time in which VMs did not wait for memory, weighted by the weights of their bands: 1 is all work that there
+   * was to do.
+   */
+  readonly workShare: number;
   readonly oomSeconds: number;
   readonly changesPerVmHour: number;
   /** Mean over hosts, of host memory: one point for each of POINTS parts of the time. */
@@ -30,6 +35,19 @@ export interface Outcome {
 export const POINTS = 144;
 /** On one host: nobody asks for more. */
 const MOST_VMS = 1024;
+/**
+ * The most that VMs of a band may wait for memory, of their time, on a host that is not too full: gold, silver, and all bands
+ * below. A host whose lower bands do nothing but wait would hold any number of VMs.
+ */
+const MOST_STALLED = [0.001, 0.05, 0.25] as const;
+
+export function mostStalled(band: number): number {
+  return MOST_STALLED[Math.min(band, MOST_STALLED.length - 1)] ?? 0;
+}
+
+export function weightsOf({ bands }: Pick<PolicySettings, 'bands'>): number[] {
+  return bands.map(({ weight }) => weight);
+}
 
 /** A fifth is gold, three tenths silver; the rest is bronze, or whatever the bands in the middle and below are called. */
 function bandOfRank(rank: number, bands: number): number {
@@ -45,7 +63,7 @@ export function simulateSynthetic(
   settings: PolicySettings,
   seen?: (host: HostModel, nowSeconds: number, action: Action) => void,
 ): Outcome {
-  const tally = new Tally(policy, settings.bands.length, fleet.hours * 3600);
+  const tally = new Tally(policy, weightsOf(settings), fleet.hours * 3600);
   for (let first = 0, n = 0; first < fleet.vms; first += fleet.vmsPerHost, n++) {
     const count = Math.min(fleet.vmsPerHost, fleet.vms - first);
     const workload = new Workload(count, fleet.seed * 100_003 + n, fleet.mixture);
@@ -68,6 +86,7 @@ export function simulateSynthetic(
 /** Adds up what happens to hosts over the time. */
 export class Tally {
   readonly #policy: PolicyName;
+  readonly #weights: readonly number[];
   readonly #seconds: number;
   readonly #stall: Float64Array;
   readonly #time: Float64Array;
@@ -79,8 +98,11 @@ export class Tally {
   #changes = 0;
   #oomSeconds = 0;
 
-  constructor(policy: PolicyName, bands: number, seconds: number) {
+  /** `weights`: of the bands. */
+  constructor(policy: PolicyName, weights: readonly number[], seconds: number) {
+    const bands = weights.length;
     this.#policy = policy;
+    this.#weights = weights;
     this.#seconds = seconds;
     this.#stall = new Float64Array(bands);
     this.#time = new Float64Array(bands);
@@ -120,6 +142,7 @@ export class Tally {
       policy: this.#policy,
       vmSteps: this.#vmSteps,
       stallShare: Array.from(this.#stall, (stall, band) => stall / Math.max(1, this.#time[band] ?? 0)),
+      workShare: this.#workShare,
       oomSeconds: this.#oomSeconds,
       changesPerVmHour: this.#changes / Math.max(1, vmHours),
       available: this.#available.map((sum, point) => sum / Math.max(1, this.#looks[point] ?? 0)),
@@ -127,6 +150,13 @@ export class Tally {
         sums.map((sum, point) => sum / Math.max(1, this.#times[band]?.[point] ?? 0)),
       ),
     };
+  }
+
+  get #workShare(): number {
+    const weighted = (seconds: Float64Array): number =>
+      this.#weights.reduce((sum, weight, band) => sum + weight * (seconds[band] ?? 0), 0);
+    const time = weighted(this.#time);
+    return time === 0 ? 1 : 1 - weighted(this.#stall) / time;
   }
 
   #lastHost: HostModel | null = null;
@@ -143,20 +173,18 @@ export class Tally {
 }
 
 /**
- * How many VMs a host of that size can have before its gold band waits more than `stallShare` of its time, or the host
- * has nothing left. The same VMs for each policy: a fleet of n is one of n - 1 and one more.
+ * How many VMs a host of that size can have before a band waits for more of its time than it may, or the host has nothing
+ * left. The same VMs for each policy: a fleet of n is one of n - 1 and one more.
  */
 export function capacity(
   fleet: Omit<SyntheticFleet, 'vms' | 'vmsPerHost'>,
   hosts: number,
   policy: PolicyName,
   settings: PolicySettings,
-  stallShare: number,
 ): { vmsPerHost: number; outcome: Outcome } {
-  const run = (vmsPerHost: number): Outcome =>
-    simulateSynthetic({ ...fleet, vmsPerHost, vms: hosts * vmsPerHost }, policy, settings);
-  const fits = ({ stallShare: [gold = 0], oomSeconds }: Outcome): boolean =>
-    gold <= stallShare && oomSeconds === 0;
+  const run = (vmsPerHost: number): Outcome => simulateHosts(fleet, hosts, vmsPerHost, policy, settings);
+  const fits = ({ stallShare, oomSeconds }: Outcome): boolean =>
+    oomSeconds === 0 && stallShare.every((share, band) => share <= mostStalled(band));
   let low = 1;
   let best = run(low);
   // Doubled until they do not fit, then halved.
@@ -170,4 +198,15 @@ export function capacity(
     } else high = middle;
   }
   return { vmsPerHost: low, outcome: best };
+}
+
+/** So many hosts with so many VMs each. */
+export function simulateHosts(
+  fleet: Omit<SyntheticFleet, 'vms' | 'vmsPerHost'>,
+  hosts: number,
+  vmsPerHost: number,
+  policy: PolicyName,
+  settings: PolicySettings,
+): Outcome {
+  return simulateSynthetic({ ...fleet, vmsPerHost, vms: hosts * vmsPerHost }, policy, settings);
 }

@@ -9,7 +9,7 @@ import { FLAGS, LIMITABLE, MOVABLE, type VmTable } from '../policy/inputs.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { HostModel } from './host-model.js';
 import { SimulatedGovernor, type PolicyName } from './planners.js';
-import { Tally, type Outcome } from './simulation.js';
+import { Tally, weightsOf, type Outcome } from './simulation.js';
 
 /** The file is not a trace; the message says which line is wrong. */
 class TraceError extends RefusingError {
@@ -113,7 +113,7 @@ export function simulateTrace(
   // The host's time may have been set back where one daemon recorded after another.
   const lasts = lines.map(({ t }, n) => Math.max(0, t - (lines[n - 1]?.t ?? t)));
   const allSeconds = lasts.reduce((sum, seconds) => sum + seconds, 0);
-  const tally = new Tally(policy, settings.bands.length, Math.max(1, allSeconds));
+  const tally = new Tally(policy, weightsOf(settings), Math.max(1, allSeconds));
   let elapsed = 0;
   const config = settings.config(first.totalBytes);
   const governor = new SimulatedGovernor(policy, host, config, (action) =>

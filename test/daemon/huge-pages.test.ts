@@ -202,6 +202,31 @@ void t.test('a VM that was paused goes on with its balloon, and the pool gets th
   });
 });
 
+for (const discardsUntold of [false, true]) {
+  const how = discardsUntold ? 'that were discarded' : 'that were kept';
+  void t.test(
+    `a guest that need not tell has pages in use, ${how}; a pause takes none of them`,
+    async (t) => {
+      const options = { discardsUntold, driver: { features: NEED_NOT_TELL, pfnsPerBuffer: HUGE } };
+      await inPool(t, options, async ({ served, frontend, driver }) => {
+        await driver.inflate(GIVEN);
+        touchAll(frontend.ram);
+        const bases = await frontend.stop();
+        const queues = frontend.queues.map((queue) => ({ ...queue, base: bases.get(queue.index) ?? 0 }));
+        await frontend.start(driver.ackedFeatures, queues);
+        await served.until(({ state }) => state === 'running', 'it runs');
+        // Its ack comes when the guest has all of its pages again.
+        await driver.deflate([2 * HUGE]);
+        t.equal(served.view.balloon.pendingBytes, 0, 'nothing owes its discard');
+        await served.discarded();
+        for (let page = FIRST; page < FIRST + COUNT; page++) {
+          t.ok(frontend.ram.pageHolds(page * HUGE + 7, 3), `huge page ${page} is as the guest left it`);
+        }
+      });
+    },
+  );
+}
+
 void t.test('a guest that gives anew what it misses since its reset misses it no longer', async (t) => {
   await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
     await driver.inflate(GIVEN);

@@ -218,7 +218,7 @@ void t.test(
         discarder.interrupt(() => {
           // The driver takes everything back that is not gone yet, and a little that is.
           atIdle = region.ledger.pending.size;
-          t.equal(deflatePages(region, 0, 10_000), 5000);
+          t.equal(deflatePages(region, 0, 10_000, true), 5000);
           t.ok(discarder.interrupt(() => t.fail('there is nothing to wait for')));
           t.notOk(swept.value);
         }),
@@ -435,7 +435,7 @@ void t.test('larger backing pages go as a whole, whatever the order', async (t) 
               for (const page of [...model.pending]) model.discardIn(page, 1);
               break;
             default:
-              if (deflatePages(region, first, count) !== model.deflate(first, count)) return false;
+              if (deflatePages(region, first, count, true) !== model.deflate(first, count)) return false;
               // The guest writes what it took back.
               fill(region, first, count);
           }
@@ -484,7 +484,7 @@ void t.test('hugetlbfs: a huge page is freed with the last of its 512 pages', as
     t.equal(allocatedBytes(fd), 2 * HUGE_BYTES);
     t.equal(region.ledger.pending.size, HUGE / 2, 'the half that shares its huge page with others');
 
-    t.equal(deflatePages(region, second + 7, 1), 1);
+    t.equal(deflatePages(region, second + 7, 1, true), 1);
     fill(region, second + 7, 1);
     t.equal(allocatedBytes(fd), 3 * HUGE_BYTES, 'the touch brought all of it back');
     t.equal(region.ledger.pending.size, HUGE / 2 + HUGE - 1, 'so the rest is owed again');

@@ -151,7 +151,7 @@ void t.test('simulate replays a trace, beside other policies, and draws it', asy
   const told = await simulate('--trace', file, '--config', config, '--compare', '--plot', plot);
   t.equal(told.code, 0, told.stderr);
   for (const policy of POLICY_NAMES) t.match(told.stdout, new RegExp(`^${policy} +\\d`, 'm'));
-  t.match(told.stdout, /^policy +gold stalled +bronze stalled +host out of memory/);
+  t.match(told.stdout, /^policy +gold stalled +bronze stalled +weighted work +host out of memory/);
   t.equal(readFileSync(plot, 'utf8').match(/<polyline /g)?.length, 3 * POLICY_NAMES.length, 'three panels');
 
   const { stdout } = await simulate('--trace', file, '--config', config, '--compare', '--json');
@@ -216,6 +216,6 @@ void t.test('synthetic fleets are the same for the same seed, and as many as ask
     ...['--host-memory', '16G'],
   );
   t.equal(survey.code, 0, survey.stderr);
-  t.match(survey.stdout, /^fleet +policy +VMs a host, median of 2 +range\n/);
+  t.match(survey.stdout, /^fleet +policy +VMs a host, median of 2 +range +weighted work +range\n/);
   t.equal(survey.stdout.trim().split('\n').length, 1 + 2 * POLICY_NAMES.length);
 });
