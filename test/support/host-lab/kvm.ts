@@ -219,7 +219,7 @@ async function trySwings(daemon: DaemonProcess, guest: Guest, control: ControlCl
   await daemon.inflateTo(NAME, LARGE_BYTES);
   await daemon.inflateTo(NAME, 0);
   const lostInTheEnd = await guest.verify(PATIENCE_MS);
-  const inflatedTotalBytes = (await control.show(NAME)).balloon.inflatedBytesTotal;
+  const inflatedTotalBytes = Number((await control.show(NAME)).balloon.inflatedBytesTotal);
   return { moves, kills: killed, lostPages, lostInTheEnd, inflatedTotalBytes };
 }
 
