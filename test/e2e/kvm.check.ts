@@ -1,6 +1,7 @@
-// Guests under KVM, in a host that QEMU emulates with an AMD CPU that has SVM and nested paging: kicks come by ioeventfd, calls go by
-// irqfd, and pages are discarded under nested page tables. KVM_SECONDS=600 KVM_KILLS=20 swings the target for ten minutes, and KVM_PARTS
-// names parts of kvm.ts. Takes minutes and needs root, so it is run by name: node out/test/e2e/kvm.check.js
+// Guests under KVM, in a host that QEMU emulates with an AMD CPU that has SVM and nested paging: pages are discarded under nested page
+// tables. The guest has no ACPI, so its devices interrupt by lines, and no call goes by irqfd. KVM_SECONDS=600 KVM_KILLS=20 swings the
+// target for ten minutes, and KVM_PARTS names parts of kvm.ts. Takes minutes and needs root, so it is run by name:
+// node out/test/e2e/kvm.check.js
 import { execFile } from 'node:child_process';
 import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
