@@ -1,6 +1,7 @@
-// Guests under KVM, in a host that QEMU emulates with an AMD CPU that has SVM and nested paging: kicks come by ioeventfd, calls go by
-// irqfd, and pages are discarded under nested page tables. KVM_SECONDS=600 KVM_KILLS=20 swings the target for ten minutes, and KVM_PARTS
-// names parts of kvm.ts. Takes minutes and needs root, so it is run by name: node out/test/e2e/kvm.check.js
+// Guests under KVM, in a host that QEMU emulates with an AMD CPU that has SVM and nested paging: pages are discarded under nested page
+// tables. The guest has no ACPI, so its devices interrupt by lines, and no call goes by irqfd. KVM_SECONDS=600 KVM_KILLS=20 swings the
+// target for ten minutes, and KVM_PARTS names parts of kvm.ts. Takes minutes and needs root, so it is run by name:
+// node out/test/e2e/kvm.check.js
 import { execFile } from 'node:child_process';
 import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -48,7 +49,11 @@ function tell(t: Test, console: () => string): NodeJS.Timeout {
 const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
 
-void t.test('guests under KVM', async (t) => {
+const skip =
+  module === null &&
+  'Debian has no headers for the kernel of the lab any more: remove the folder that scripts/lab names, so that it gets a newer kernel';
+
+void t.test('guests under KVM', { skip }, async (t) => {
   const host = await HostVm.boot(stage, {
     machine: MACHINES['kvm-host'],
     kernel: join(folder, 'vmlinuz'),
@@ -67,7 +72,7 @@ void t.test('guests under KVM', async (t) => {
   );
   t.equal(await host.ok('cat /sys/module/kvm_amd/parameters/npt'), 'Y');
   const program = `${TESTS}/out/test/support/host-lab/kvm.js ${BUILT}/out/bin/balloond.js ${SECONDS} ${KILLS} ${PARTS}`;
-  const environment = module === null ? '' : `GUEST_KERNEL_MODULE=${TESTS}/cache.ko`;
+  const environment = `GUEST_KERNEL_MODULE=${TESTS}/cache.ko`;
   const telling = tell(t, () => host.guest.consoleLog);
   const { code, output } = await host.guest.sh(`${environment} node ${program} 2>/dev/console`, PROGRAM_MS);
   clearInterval(telling);

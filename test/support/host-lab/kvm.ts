@@ -82,6 +82,17 @@ function say(what: string): void {
   process.stderr.write(`${(performance.now() / 1000).toFixed(1)} s: ${what}\n`);
 }
 
+/** As DaemonProcess.inflateTo, with more patience. */
+async function inflateTo(daemon: DaemonProcess, balloonBytes: number): Promise<void> {
+  await new ControlClient(daemon.controlPath).setTarget(NAME, { balloonBytes });
+  await daemon.until(
+    NAME,
+    ({ balloon }) => balloon.actualBytes === balloonBytes,
+    `${balloonBytes} in the balloon`,
+    PATIENCE_MS,
+  );
+}
+
 async function timed(work: () => Promise<void>): Promise<number> {
   const begin = performance.now();
   await work();
@@ -142,7 +153,6 @@ async function tryCache(
   control: ControlClient,
 ): Promise<Pick<Features, 'cacheHeldBytes' | 'cacheUnderPressureBytes'>> {
   const held = async (): Promise<number> => (await control.show(NAME)).cache?.actualBytes ?? 0;
-  await loadCacheModule(guest, (await buildCacheModule()) ?? '');
   await control.setTarget(NAME, { cacheLimitBytes: LARGE_BYTES });
   await eventually(
     async () => (await held()) > LARGE_BYTES / 2,
@@ -164,7 +174,7 @@ async function tryLimit(
   cgroup: Cgroup,
 ): Promise<Pick<Features, 'highInflatedBytes' | 'highDeflatedBytes' | 'chargedBytes'>> {
   const high = (): number => cgroup.limits()?.highBytes ?? 0;
-  await daemon.inflateTo(NAME, LARGE_BYTES);
+  await inflateTo(daemon, LARGE_BYTES);
   await control.setLimits(NAME, { high: 'follow' });
   await eventually(
     () => high() > 0 && high() < RAM_MIB * MIB,
@@ -172,7 +182,7 @@ async function tryLimit(
     200,
   );
   const highInflatedBytes = high();
-  await daemon.inflateTo(NAME, 0);
+  await inflateTo(daemon, 0);
   const highDeflatedBytes = high();
   const chargedBytes = cgroup.limits()?.currentBytes ?? 0;
   return { highInflatedBytes, highDeflatedBytes, chargedBytes };
@@ -216,8 +226,8 @@ async function trySwings(daemon: DaemonProcess, guest: Guest, control: ControlCl
   }
   over.abort();
   const [moves, lostPages] = await Promise.all([swinging, working]);
-  await daemon.inflateTo(NAME, LARGE_BYTES);
-  await daemon.inflateTo(NAME, 0);
+  await inflateTo(daemon, LARGE_BYTES);
+  await inflateTo(daemon, 0);
   const lostInTheEnd = await guest.verify(PATIENCE_MS);
   const inflatedTotalBytes = Number((await control.show(NAME)).balloon.inflatedBytesTotal);
   return { moves, kills: killed, lostPages, lostInTheEnd, inflatedTotalBytes };
@@ -225,7 +235,7 @@ async function trySwings(daemon: DaemonProcess, guest: Guest, control: ControlCl
 
 async function tryFigures(daemon: DaemonProcess, guest: Guest): Promise<KvmReport['figures']> {
   await guest.eat(LARGE_BYTES / MIB, PATIENCE_MS);
-  const ours = await rounds((balloonBytes) => daemon.inflateTo(NAME, balloonBytes));
+  const ours = await rounds((balloonBytes) => inflateTo(daemon, balloonBytes));
   return { ours, builtin: await builtinRounds() };
 }
 
@@ -237,10 +247,10 @@ async function tryFeatures(
 ): Promise<Features> {
   await guest.eat(LARGE_BYTES / MIB, PATIENCE_MS);
   const fullBytes = guest.memfdAllocatedBytes();
-  await daemon.inflateTo(NAME, LARGE_BYTES);
+  await inflateTo(daemon, LARGE_BYTES);
   await daemon.until(NAME, ({ balloon }) => balloon.pendingBytes === 0, 'all is discarded');
   const inflatedBytes = guest.memfdAllocatedBytes();
-  await daemon.inflateTo(NAME, 0);
+  await inflateTo(daemon, 0);
   const limits = await tryLimit(daemon, control, cgroup);
   say(JSON.stringify(limits));
   const reporting = await tryReporting(guest);
@@ -263,6 +273,8 @@ writeFileSync('/sys/fs/cgroup/cgroup.subtree_control', '+memory');
 writeFileSync(`${cgroup.folder}/cgroup.procs`, `${guest.pid}`);
 await guest.waitReady(PATIENCE_MS);
 await daemon.until(NAME, ({ state }) => state === 'running', 'it runs');
+// Without its driver the VM has a verdict.
+await loadCacheModule(guest, (await buildCacheModule()) ?? '');
 say('a guest under KVM runs');
 
 /** A part that was asked for. */
