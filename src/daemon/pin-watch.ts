@@ -9,7 +9,7 @@ const LEAST_AT_ONCE = 32;
 /** Between the parts of a look that takes long, of a millisecond each. */
 const PART_PAUSE_MS = 9;
 /** How long it is believed that the kernel has no driver that pins memory. */
-const DRIVERS_MS = 3000;
+const DRIVERS_MS = 4000;
 
 interface Watched {
   /** `mayPin`: as far as the kernel's drivers are concerned. */

@@ -43,7 +43,7 @@ const TOLD_BY: Readonly<Record<DiagnosisCode, EventName | null>> = {
 };
 
 /** A verdict takes longer to find than all else that is looked at every few seconds, and is wanted less soon. */
-const LOOKS_A_VERDICT = 5;
+const LOOKS_A_VERDICT = 8;
 
 /** Tells of the verdicts of one VM as they come and go, for those who read its events. */
 export class VerdictWatch {
@@ -55,7 +55,7 @@ export class VerdictWatch {
     this.#emit = emit;
   }
 
-  /** To be called every few seconds; `read` says the verdict as it is, and is called each fifth time. */
+  /** To be called every few seconds; `read` says the verdict as it is, and is called each eighth time. */
   look(read: () => Diagnosis | null): void {
     if (++this.#looks % LOOKS_A_VERDICT !== 0) return;
     const diagnosis = read();
