@@ -133,7 +133,7 @@ export const EVENTS = {
   },
   verdict: {
     level: 'warn',
-    help: 'Something is wrong with the VM that only time shows, such as a balloon that gets no nearer to its target: the verdict of `balloonctl show`. The event comes when the verdict does; each other verdict has an event of its own.',
+    help: 'Something is wrong with the VM that only time shows, such as a balloon that gets no nearer to its target: the verdict of `balloonctl show`. The event comes up to 32 s after the verdict; each other verdict has an event of its own.',
     action: 'Take the step that the event names.',
   },
   'verdict-over': {

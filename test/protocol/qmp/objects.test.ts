@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { QmpError } from '../../../protocol/qmp/error.js';
+import { decodeMessage } from '../../../protocol/qmp/messages.js';
 import { MAX_OBJECT_BYTES, QmpObjects } from '../../../protocol/qmp/objects.js';
 
 /** The bytes in pieces that end at these places. */
@@ -44,11 +45,18 @@ void t.test('of any bytes come texts, or a QmpError', (t) => {
     fc.property(fc.array(bytes, { maxLength: 6 }), (chunks) => {
       const reader = new QmpObjects();
       try {
-        for (const chunk of chunks) for (const text of reader.push(chunk)) t.match(text, /^\{[^]*\}$/);
+        for (const chunk of chunks) {
+          for (const text of reader.push(chunk)) {
+            // Which bracket ends which is for the parser of messages.
+            t.match(text, /^\{[^]*[}\]]$/);
+            decodeMessage(text);
+          }
+        }
       } catch (error) {
         if (!(error instanceof QmpError)) throw error;
       }
     }),
+    { numRuns: 1000 },
   );
   t.end();
 });
