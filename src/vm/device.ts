@@ -24,10 +24,11 @@ import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
 import { FeatureNames } from './feature-names.js';
 import type { DeviceFigures } from './figures.js';
 import { HugePageWatch } from './huge-page-watch.js';
-import { DEVICE_KINDS, KINDS, offeredBits, PARTS, type AnyBalloon, type ServedKind } from './kinds.js';
+import { DEVICE_KINDS, KINDS, offeredBits, type AnyBalloon, type ServedKind } from './kinds.js';
 import type { DeviceUse } from './limits-plan.js';
 import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
 import { deviceFigures, deviceUse, deviceView, toldBytes, type ServedDevice } from './served-device.js';
+import { TargetMover } from './target-mover.js';
 import type { TargetBy } from './targets.js';
 import { StatsAsker } from './stats-asker.js';
 import { Progress } from './progress.js';
@@ -55,7 +56,7 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
   /** Called when the guest says another size of its balloon. */
   onActual: (() => void) | null = null;
   /** The target follows the working set: it moves too often to tell of each move. */
-  #follows = false;
+  readonly #mover: TargetMover;
   #outsideReported = false;
   #resuming = false;
   #ended = false;
@@ -94,6 +95,14 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
       { ...shared, state, keeper, found: found?.session ?? null, pid: owner.pid },
     );
     this.#served = { balloon: this.#balloon, session: this.#session, part: this.#kind.part };
+    this.#mover = new TargetMover({
+      part: this.#kind.part,
+      targetWords: this.#kind.targetWords,
+      balloon: this.#balloon,
+      owner,
+      emit,
+      moved: () => this.#beginProgress(),
+    });
     this.#asker = new StatsAsker(this.#balloon.stats, options.statsIntervalSeconds);
     this.absence = Absence.of(this.#balloon.absentPages, emit);
     this.#symptoms = new DeviceSymptoms(
@@ -227,18 +236,12 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
   }
 
   setTarget(bytes: number, by: TargetBy): void {
-    const moved = this.#moveTarget(bytes);
-    if (moved === null) return;
-    this.#follows = false;
-    this.#emit('target-changed', `${moved.words}, by the ${by}`, { by, ...moved.sizes });
+    this.#mover.setTarget(bytes, by);
   }
 
   /** The policy has the target follow the working set of the guest; `why` is the end of a sentence. */
   setSize(bytes: number, why: string): void {
-    const moved = this.#moveTarget(bytes);
-    if (moved === null) return;
-    this.#follows = true;
-    this.#emit('size-moved', `${moved.words}: ${why}`, moved.sizes);
+    this.#mover.setSize(bytes, why);
   }
 
   /** Tells the guest of a target again that it gave up on; one that it is known to have reached needs no word. */
@@ -372,7 +375,7 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
     const { actualBytes, actualUnknown } = this.#balloon;
     const isThere = !actualUnknown && this.#progress.move(actualBytes);
     this.onActual?.();
-    if (!isThere || this.#follows) return;
+    if (!isThere || this.#mover.follows) return;
     this.#emit('target-reached', `the ${this.words} holds ${formatSize(actualBytes)}`, { actualBytes });
   }
 
@@ -413,19 +416,6 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
   poisonActive(poisonVal: number): void {
     const kept = 'reported pages are kept: the guest relies on their poison';
     this.#emit('page-poison-active', kept, { poisonVal });
-  }
-
-  /** Returns what changed; null: the target is what it was. */
-  #moveTarget(bytes: number): { words: string; sizes: { fromBytes: number; toBytes: number } } | null {
-    const { targetBytes: fromBytes } = this.#balloon;
-    if (bytes > fromBytes) this.#owner.rises();
-    if (!PARTS[this.#kind.part].sizesItself) this.#owner.allow('target', bytes);
-    this.#balloon.setTarget(bytes);
-    const { targetBytes: toBytes } = this.#balloon;
-    if (toBytes === fromBytes) return null;
-    this.#beginProgress();
-    const words = `${this.#kind.targetWords} ${formatSize(fromBytes)} -> ${formatSize(toBytes)}`;
-    return { words, sizes: { fromBytes, toBytes } };
   }
 
   #restore(found: VmRecord): void {

@@ -27,6 +27,7 @@ import { QmpBalloon } from './qmp-balloon.js';
 import { troubleOf } from './qmp-trouble.js';
 import { toldRam } from './ram.js';
 import { StatsAsker } from './stats-asker.js';
+import { TargetMover } from './target-mover.js';
 import type { TargetBy } from './targets.js';
 
 /** QEMU is looked at so often, and statistics of a driver that is waited for; VMs within a moment are looked at together. */
@@ -74,7 +75,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
   #connectedAt = monotonicNow();
   /** QEMU refused a command, or does not answer; null: it did as it was told. */
   #trouble: Diagnosis | null = null;
-  #follows = false;
+  readonly #mover: TargetMover;
   #timer: NodeJS.Timeout | null = null;
   #looking = false;
   #unplugged = false;
@@ -103,6 +104,14 @@ export class QmpDevice implements AnyDevice, QmpObserver {
       },
       seen,
     );
+    this.#mover = new TargetMover({
+      part: KIND.part,
+      targetWords: KIND.targetWords,
+      balloon: this.#balloon,
+      owner,
+      emit,
+      moved: () => undefined,
+    });
     this.#driverRuns = this.#balloon.actualBytes > 0 || seen.stats.sentAtSeconds > 0;
     this.#stats = new QmpStats(qemu, {
       received: () => this.#statsReceived(),
@@ -234,17 +243,11 @@ export class QmpDevice implements AnyDevice, QmpObserver {
   }
 
   setTarget(bytes: number, by: TargetBy): void {
-    const moved = this.#moveTarget(bytes);
-    if (moved === null) return;
-    this.#follows = false;
-    this.#emit('target-changed', `${moved.words}, by the ${by}`, { by, ...moved.sizes });
+    this.#mover.setTarget(bytes, by);
   }
 
   setSize(bytes: number, why: string): void {
-    const moved = this.#moveTarget(bytes);
-    if (moved === null) return;
-    this.#follows = true;
-    this.#emit('size-moved', `${moved.words}: ${why}`, moved.sizes);
+    this.#mover.setSize(bytes, why);
   }
 
   remind(): void {
@@ -334,18 +337,6 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     return this.#vmRuns ? 'running' : 'stopped';
   }
 
-  /** Returns what changed; null: the target is what it was. */
-  #moveTarget(bytes: number): { words: string; sizes: { fromBytes: number; toBytes: number } } | null {
-    const { targetBytes: fromBytes } = this.#balloon;
-    if (bytes > fromBytes) this.#owner.rises();
-    this.#owner.allow('target', bytes);
-    this.#balloon.setTarget(bytes);
-    const { targetBytes: toBytes } = this.#balloon;
-    if (toBytes === fromBytes) return null;
-    const [from, to] = [formatSize(fromBytes), formatSize(toBytes)];
-    return { words: `${KIND.targetWords} ${from} -> ${to}`, sizes: { fromBytes, toBytes } };
-  }
-
   #actualChanged(isThere: boolean): void {
     const { actualBytes, targetBytes } = this.#balloon;
     // A driver that moves pages runs.
@@ -353,7 +344,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     if (actualBytes < targetBytes) this.#owner.allow('deflated');
     this.#owner.settle();
     this.onActual?.();
-    if (!isThere || this.#follows) return;
+    if (!isThere || this.#mover.follows) return;
     this.#emit('target-reached', `the ${this.words} holds ${formatSize(actualBytes)}`, { actualBytes });
   }
 
