@@ -4,8 +4,8 @@ import type { GuestStats } from '../balloon/guest-stats.js';
 import { monotonicNow, msSince, msUntilNext, toBoot, toWall, type Monotonic } from '../os/clock.js';
 import { momentOf, type VmRecord } from './record.js';
 
-/** VMs that are asked for statistics within that time are asked together. */
-const BEGIN_MS = 250;
+/** VMs that are asked for statistics within that time are asked together: to be woken costs more than to ask. */
+const BEGIN_MS = 1000;
 
 /** The part of a device that asks its guest for statistics, every so many seconds. */
 interface AskedStats extends Pick<GuestStats, 'values' | 'receivedAt'> {

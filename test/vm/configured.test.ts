@@ -1,6 +1,7 @@
 // What the configuration orders of VMs for good, beside what operators order.
 import t from 'tap';
 import type { ConfigFile } from '../../src/daemon/settings.js';
+import { ServedVm } from '../support/served-vm.js';
 import { NAME, wire } from '../support/vm-on-the-wire.js';
 
 const MIB = 2 ** 20;
@@ -69,6 +70,19 @@ for (const mode of ['observe', 'auto'] as const) {
     t.equal(target(), 0);
   });
 }
+
+void t.test(
+  'a pause that is taken back leaves a target that the policy of an earlier daemon set',
+  async (t) => {
+    const { served } = await ServedVm.running();
+    t.teardown(() => served.close());
+    const { vm } = served;
+    vm.setPolicyTarget(MIB);
+    vm.manual = true;
+    vm.manual = false;
+    t.equal(vm.figures.targetBytes, MIB, 'the operator had ordered no target');
+  },
+);
 
 void t.test(
   'a target that no guest lives with is cut, and that is said; more than a guest has is all of it',
