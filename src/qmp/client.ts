@@ -22,7 +22,7 @@ const WINDOW_MS = 1000;
 const scratch = new Uint8Array(64 * 1024);
 
 /** The ways in which a connection calls back. */
-export interface QmpObserver {
+interface QmpObserver {
   event(name: string, data: Json): void;
   /** The peer sends so much that it waits for its turns. */
   throttled(): void;
