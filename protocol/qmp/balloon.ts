@@ -1,4 +1,5 @@
 /** QEMU's own balloon by its QOM properties (hw/virtio/virtio-balloon.c), and what events tell of it (qapi/machine.json). */
+import type { VmmStats } from '../adopted.js';
 import { STAT_NAMES } from '../virtio/balloon.js';
 import { asCount, asObject } from './messages.js';
 
@@ -35,15 +36,8 @@ const QEMU_STATS = [
   'stat-direct-reclaims',
 ] as const satisfies Record<keyof typeof STAT_NAMES & number, string> & { length: 16 };
 
-export interface QemuStats {
-  /** By their names in the specification; statistics that the guest did not send are left out. */
-  readonly values: ReadonlyMap<string, number>;
-  /** When the guest sent them, in whole seconds since the epoch by the clock of the host; 0: it never did. */
-  readonly sentAtSeconds: number;
-}
-
 /** Decodes the property `guest-stats`. A statistic that the guest did not send has all bits set, which is no safe integer. */
-export function decodeGuestStats(value: unknown): QemuStats {
+export function decodeGuestStats(value: unknown): VmmStats {
   const { stats, 'last-update': sent } = asObject(value);
   const sentStats = asObject(stats);
   const values = QEMU_STATS.flatMap((name, tag): [string, number][] => {

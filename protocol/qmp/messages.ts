@@ -1,5 +1,5 @@
 /** The messages of QMP, QEMU's machine protocol (docs/interop/qmp-spec.rst). */
-import { QmpError } from './error.js';
+import { VmmError } from '../adopted.js';
 
 export type Json = Readonly<Record<string, unknown>>;
 
@@ -8,13 +8,13 @@ export type QmpMessage =
   /** The first one: QEMU's version as it says it, such as `11.1.3`. */
   | { readonly kind: 'greeting'; readonly version: string }
   | { readonly kind: 'answer'; readonly id: unknown; readonly value: unknown }
-  | { readonly kind: 'refusal'; readonly id: unknown; readonly error: QmpError }
+  | { readonly kind: 'refusal'; readonly id: unknown; readonly error: VmmError }
   | { readonly kind: 'event'; readonly name: string; readonly data: Json };
 
 /** Words of a peer that go into messages are cut. */
 const MAX_WORDS = 200;
 
-/** Throws QmpError when the text is no message of QMP. */
+/** Throws VmmError when the text is no message of QMP. */
 export function decodeMessage(text: string): QmpMessage {
   const message = asObject(parse(text));
   if ('QMP' in message) return { kind: 'greeting', version: versionOf(message) };
@@ -23,9 +23,9 @@ export function decodeMessage(text: string): QmpMessage {
   if ('return' in message) return { kind: 'answer', id, value: message['return'] };
   if (error !== undefined) {
     const { class: errorClass, desc } = asObject(error);
-    return { kind: 'refusal', id, error: new QmpError(words(desc), words(errorClass)) };
+    return { kind: 'refusal', id, error: new VmmError(words(desc), words(errorClass)) };
   }
-  throw new QmpError('the peer sends JSON objects that are no messages of QMP');
+  throw new VmmError('the peer sends JSON objects that are no messages of QMP');
 }
 
 /** One command, as it is sent. */
@@ -47,7 +47,7 @@ function parse(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw new QmpError('the peer sends something else than JSON objects');
+    throw new VmmError('the peer sends something else than JSON objects');
   }
 }
 

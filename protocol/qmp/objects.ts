@@ -2,7 +2,7 @@
  * Cuts what a QMP server sends into JSON objects, without parsing them: one object a line, or over several lines where the
  * server was told to print nicely. Memory is bounded, and a peer that sends something else is found out at its first byte.
  */
-import { QmpError } from './error.js';
+import { VmmError } from '../adopted.js';
 
 /** The answer to qom-list of a large VM has some 100 KiB. */
 export const MAX_OBJECT_BYTES = 2 ** 20;
@@ -26,7 +26,7 @@ export class QmpObjects {
   #inString = false;
   #escaped = false;
 
-  /** The objects that end in `chunk`, as text. Throws QmpError, after which no further chunk may come. */
+  /** The objects that end in `chunk`, as text. Throws VmmError, after which no further chunk may come. */
   push(chunk: Uint8Array): string[] {
     const objects: string[] = [];
     let begin = 0;
@@ -34,7 +34,7 @@ export class QmpObjects {
       const byte = chunk[at] ?? 0;
       if (this.#depth === 0) {
         if (SPACES.includes(byte)) continue;
-        if (byte !== BRACE) throw new QmpError('the peer sends something else than JSON objects');
+        if (byte !== BRACE) throw new VmmError('the peer sends something else than JSON objects');
         begin = at;
       }
       if (!this.#step(byte)) continue;
@@ -54,7 +54,7 @@ export class QmpObjects {
     }
     if (byte === QUOTE) this.#inString = true;
     else if (byte === BRACE || byte === BRACKET) {
-      if (++this.#depth > MAX_DEPTH) throw new QmpError(`the peer nests more than ${MAX_DEPTH} deep`);
+      if (++this.#depth > MAX_DEPTH) throw new VmmError(`the peer nests more than ${MAX_DEPTH} deep`);
     } else if (byte === BRACE_END || byte === BRACKET_END) return --this.#depth === 0;
     return false;
   }
@@ -62,7 +62,7 @@ export class QmpObjects {
   #keep(part: Uint8Array): void {
     this.#partBytes += part.length;
     if (this.#partBytes > MAX_OBJECT_BYTES)
-      throw new QmpError(`the peer sends an object of more than ${MAX_OBJECT_BYTES} bytes`);
+      throw new VmmError(`the peer sends an object of more than ${MAX_OBJECT_BYTES} bytes`);
     // Of its own: the chunk is the caller's.
     this.#parts.push(part.slice());
   }

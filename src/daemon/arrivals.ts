@@ -13,10 +13,10 @@ import { peerPid } from '../os/socket.js';
 import type { AnyDevice } from '../vm/any-device.js';
 import { DEVICE_KINDS, isOfferable, KINDS, type AnyKind } from '../vm/kinds.js';
 import type { OrderBook } from '../vm/order-book.js';
-import { QmpDevice } from '../vm/qmp-device.js';
+import { AdoptedDevice } from '../vm/adopted-device.js';
 import { decodeVmRecord, identifyVm } from '../vm/record.js';
 import { Vm } from '../vm/vm.js';
-import type { Adoptable } from './qmp-socket.js';
+import type { Adoptable } from './adoption.js';
 import { deviceOptions, vmWishes, type ConfigFile, type SocketSettings } from './settings.js';
 import type { VmMap } from './vm-map.js';
 
@@ -87,34 +87,36 @@ export class Arrivals {
     this.#options.came();
     device.charge(performance.now() - begun);
     // The VM has a balloon that the daemon serves from now on.
-    if (device.part === 'balloon') vm.device('qmp')?.close();
+    if (device.part !== 'balloon') return;
+    for (const other of vm.devices) if (!KINDS[other.kind].sharesMemory) other.close();
   }
 
-  /** Takes the balloon that QEMU serves itself. Throws RefusedError where the daemon moves a balloon of that VM already. */
-  adoptQmp({ path, qemu, seen, deflatesOnOom, closed }: Adoptable): QmpDevice {
+  /** Takes a balloon that QEMU serves itself. Throws RefusedError where the daemon moves a balloon of that VM already. */
+  take({ way, vmm, seen, closed }: Adoptable): AdoptedDevice {
     const { events } = this.#options;
-    const { pid, version } = qemu.client;
+    const { pid, version } = vmm;
+    const { kind, path, socketPath } = way;
     const other = this.#vms
       .all()
       .find((vm) => pid > 0 && vm.pid === pid && vm.playing('balloon') !== undefined);
     if (other !== undefined) {
       throw new RefusedError(
         refusal(
-          `the VM at ${path} is ${other.name}, which has a balloon that the daemon moves already`,
-          'take the path out of [[qmp]], or run balloonctl adopt --release for it',
+          `${way.words} is ${other.name}, which has a balloon that the daemon moves already`,
+          KINDS[kind].leave,
         ),
       );
     }
-    const wanted = cleanName(qemu.fixed.name ?? undefined) ?? peerName(pid) ?? `pid-${pid}`;
-    const vm = this.#vms.lacking('qmp', pid) ?? this.#make(this.#vms.freeName(wanted), pid);
+    const wanted = cleanName(vmm.name ?? undefined) ?? peerName(pid) ?? `pid-${pid}`;
+    const vm = this.#vms.lacking(kind, pid) ?? this.#make(this.#vms.freeName(wanted), pid);
     const { statsIntervalSeconds, sharedCgroup } = deviceOptions(this.#config, null, vm.name);
-    const identity = { socketPath: path, statsIntervalSeconds, deflatesOnOom, closed };
-    const device = new QmpDevice(vm, qemu, seen, identity, (event, message, fields) =>
+    const identity = { kind, socketPath, statsIntervalSeconds, closed };
+    const device = new AdoptedDevice(vm, vmm, seen, identity, (event, message, fields) =>
       events.emit(event, message, fields, vm.name),
     );
     vm.join(device, sharedCgroup);
     this.#vms.put(vm);
-    const adopted = `the ${device.words} ${version} was adopted over QMP (pid ${pid}, ${path})`;
+    const adopted = `the ${device.words} was adopted over ${KINDS[kind].overWords} (pid ${pid}, ${path}, ${version})`;
     events.emit('vm-connected', adopted, { pid, socket: path }, vm.name);
     this.#sayName(vm, wanted);
     vm.greet(device);

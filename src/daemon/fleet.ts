@@ -66,7 +66,7 @@ export class VmFleet {
     this.#qmp = new QmpSockets({
       book: orders.book,
       emit: events.emit,
-      make: (adoptable) => this.#arrivals.adoptQmp(adoptable),
+      make: (adoptable) => this.#arrivals.take(adoptable),
       nameOf: (device) => all().find(({ devices }) => devices.includes(device))?.name ?? null,
     });
     this.control = new FleetControl(this.#vms, this.#policy, orders, metrics, this.#qmp, events.emit);

@@ -4,28 +4,26 @@ import { isAbsolute, join } from 'node:path';
 import type { AdoptedSocket } from '../../protocol/control/schema.js';
 import { refusal } from '../../protocol/control/refusal.js';
 import { RefusedError } from '../control/fleet.js';
-import type { Emit } from '../ops/event-log.js';
 import { globMatches } from '../policy/glob.js';
 import type { OrderBook } from '../vm/order-book.js';
-import type { QmpDevice } from '../vm/qmp-device.js';
-import { QmpSocket, type Adoptable } from './qmp-socket.js';
+import type { AdoptedDevice } from '../vm/adopted-device.js';
+import { Adoption, type AdoptionOptions } from './adoption.js';
+import { QmpWay } from './qmp-way.js';
 
 /** Folders are looked into so often. */
 const LOOK_MS = 2000;
 /** Of one pattern: a folder of anything else is not taken for one of VMs. */
 const MOST_PATHS = 4096;
 
-interface QmpOptions {
+interface QmpOptions extends AdoptionOptions {
   readonly book: OrderBook;
-  readonly emit: Emit;
-  readonly make: (adoptable: Adoptable) => QmpDevice;
   /** The name of the VM that has the device. */
-  readonly nameOf: (device: QmpDevice) => string | null;
+  readonly nameOf: (device: AdoptedDevice) => string | null;
 }
 
 export class QmpSockets {
   readonly #options: QmpOptions;
-  readonly #sockets = new Map<string, QmpSocket>();
+  readonly #sockets = new Map<string, Adoption>();
   #patterns: readonly string[] = [];
   #timer: NodeJS.Timeout | null = null;
 
@@ -53,7 +51,7 @@ export class QmpSockets {
     if (socket === undefined) {
       socket = this.#make(path);
       await socket.start();
-      if (socket.device === null && !socket.inLine) {
+      if (socket.device === null && !socket.waits) {
         this.#drop(socket);
         throw new RefusedError(socket.problem ?? refusal(`${path} is released again`, 'try again'));
       }
@@ -95,7 +93,8 @@ export class QmpSockets {
     const found = new Set([...this.#patterns.flatMap(socketsAt), ...this.#options.book.adopted]);
     for (const path of found) if (!this.#sockets.has(path)) void this.#make(path).start();
     for (const socket of this.#sockets.values()) {
-      const { path, device } = socket;
+      const { device, way } = socket;
+      const { path } = way;
       // A socket that QEMU took away serves the connection that it has.
       if (!found.has(path) && (device === null || !this.#isConfigured(path))) this.#drop(socket);
     }
@@ -105,19 +104,20 @@ export class QmpSockets {
     return this.#patterns.some((pattern) => globMatches(pattern, path));
   }
 
-  #make(path: string): QmpSocket {
+  #make(path: string): Adoption {
     const { emit, make } = this.#options;
-    const socket = new QmpSocket(path, { emit, make });
+    const socket = new Adoption(new QmpWay(path), { emit, make });
     this.#sockets.set(path, socket);
     return socket;
   }
 
-  #drop(socket: QmpSocket): void {
-    this.#sockets.delete(socket.path);
+  #drop(socket: Adoption): void {
+    this.#sockets.delete(socket.way.path);
     void socket.end();
   }
 
-  #view({ path, device, problem }: QmpSocket): AdoptedSocket {
+  #view({ way, device, problem }: Adoption): AdoptedSocket {
+    const { path } = way;
     return {
       path,
       by: this.#isConfigured(path) ? 'configuration' : 'operator',

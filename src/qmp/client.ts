@@ -1,10 +1,9 @@
 /**
  * QMP, QEMU's machine protocol, as a client. src/daemon calls `connectQmp` (this file) for a socket and then `findBalloon`
- * (qemu) for what QEMU says of its VM; src/vm makes a device of both, which reads the statistics of the guest (stats). The peer
- * may be any program: an object has a bound (protocol/qmp/objects.ts), so have commands without an answer, and a peer that sends
+ * (qemu) for what QEMU says of its VM; src/vm makes a device of that. The peer may be any program: an object has a bound (protocol/qmp/objects.ts), so have commands without an answer, and a peer that sends
  * without end waits for its turn. No command goes out of band: that capability is not asked for.
  */
-import { QmpError } from '../../protocol/qmp/error.js';
+import { VmmError } from '../../protocol/adopted.js';
 import { decodeMessage, encodeCommand, type Json, type QmpMessage } from '../../protocol/qmp/messages.js';
 import { QmpObjects } from '../../protocol/qmp/objects.js';
 import { SystemError } from '../os/errors.js';
@@ -23,23 +22,24 @@ const WINDOW_MS = 1000;
 const scratch = new Uint8Array(64 * 1024);
 
 /** The ways in which a connection calls back. */
-export interface QmpObserver {
+interface QmpObserver {
   event(name: string, data: Json): void;
   /** The peer sends so much that it waits for its turns. */
   throttled(): void;
   /** Called once; null: the peer closed the connection in the midst of nothing. */
-  closed(error: QmpError | null): void;
+  closed(error: VmmError | null): void;
 }
 
 interface Unanswered {
   resolve(value: unknown): void;
-  reject(error: QmpError): void;
+  reject(error: VmmError): void;
   readonly timer: NodeJS.Timeout;
 }
 
 export class QmpClient {
   /** The process that listens on the socket; 0 where it cannot be told. */
   readonly pid: number;
+  readonly path: string;
   readonly #fd: number;
   readonly #poller: Poller;
   readonly #objects = new QmpObjects();
@@ -51,7 +51,7 @@ export class QmpClient {
   #lastId = 0;
   readonly #greeting: Promise<void>;
   #greet: () => void = () => undefined;
-  #miss: (error: QmpError) => void = () => undefined;
+  #miss: (error: VmmError) => void = () => undefined;
   #ended = false;
   #windowAt = performance.now();
   #busyMs = 0;
@@ -59,9 +59,10 @@ export class QmpClient {
   /** QEMU's version; empty until it greeted. */
   version = '';
 
-  /** Owns the connected socket `fd`. */
-  constructor(fd: number, answerMs = ANSWER_MS) {
+  /** Owns the socket `fd`, which is connected to that at `path`. */
+  constructor(fd: number, path: string, answerMs = ANSWER_MS) {
     this.pid = peerPid(fd);
+    this.path = path;
     this.#answerMs = answerMs;
     this.#greeting = new Promise((resolve, reject) => {
       this.#greet = resolve;
@@ -85,23 +86,23 @@ export class QmpClient {
 
   /**
    * Resolves when QEMU greeted and takes commands. Until the client before this one leaves, QEMU says nothing: the connection
-   * waits in line, which costs QEMU nothing. Rejects with QmpError where the peer is no QEMU.
+   * waits in line, which costs QEMU nothing. Rejects with VmmError where the peer is no QEMU.
    */
   async greeted(): Promise<void> {
     await this.#greeting;
     await this.execute('qmp_capabilities');
   }
 
-  /** What the command returned. Rejects with QmpError: QEMU's own words, or that it does not answer. */
+  /** What the command returned. Rejects with VmmError: QEMU's own words, or that it does not answer. */
   execute(command: string, args: Json = {}): Promise<unknown> {
-    if (this.#ended) return Promise.reject(new QmpError('the connection ended'));
+    if (this.#ended) return Promise.reject(new VmmError('the connection ended'));
     if (this.#unanswered.size >= MAX_UNANSWERED)
-      return Promise.reject(new QmpError(`QEMU owes ${MAX_UNANSWERED} answers`));
+      return Promise.reject(new VmmError(`QEMU owes ${MAX_UNANSWERED} answers`));
     const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
       const late = (): void => {
         this.#unanswered.delete(id);
-        reject(new QmpError(`QEMU does not answer ${command} within ${this.#answerMs / 1000} s`));
+        reject(new VmmError(`QEMU does not answer ${command} within ${this.#answerMs / 1000} s`));
       };
       this.#unanswered.set(id, { resolve, reject, timer: setTimeout(late, this.#answerMs).unref() });
       this.#outbox = Buffer.concat([this.#outbox, Buffer.from(encodeCommand(id, command, args))]);
@@ -157,7 +158,7 @@ export class QmpClient {
     try {
       work();
     } catch (error) {
-      if (error instanceof QmpError) this.#end(error);
+      if (error instanceof VmmError) this.#end(error);
       else if (error instanceof SystemError) this.#end(null);
       else throw error;
     }
@@ -165,7 +166,7 @@ export class QmpClient {
 
   #take(message: QmpMessage): void {
     if (this.version === '') {
-      if (message.kind !== 'greeting') throw new QmpError('the peer does not greet as QEMU does');
+      if (message.kind !== 'greeting') throw new VmmError('the peer does not greet as QEMU does');
       this.version = message.version;
       this.#greet();
       return;
@@ -198,13 +199,13 @@ export class QmpClient {
     this.#watch();
   }
 
-  #end(error: QmpError | null): void {
+  #end(error: VmmError | null): void {
     if (this.#ended) return;
     this.#ended = true;
     if (this.#wait !== null) clearTimeout(this.#wait);
     this.#poller.close();
     closeFd(this.#fd);
-    const reason = error ?? new QmpError('the connection ended');
+    const reason = error ?? new VmmError('the connection ended');
     this.#miss(reason);
     for (const waiting of this.#unanswered.values()) {
       clearTimeout(waiting.timer);
@@ -217,5 +218,5 @@ export class QmpClient {
 
 /** Connects to a socket that QEMU listens on, without waiting. Throws SystemError; EAGAIN: several clients wait there already. */
 export function connectQmp(path: string, answerMs?: number): QmpClient {
-  return new QmpClient(connectUnix(path), answerMs);
+  return new QmpClient(connectUnix(path), path, answerMs);
 }

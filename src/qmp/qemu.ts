@@ -4,14 +4,20 @@
  * used here.
  */
 import {
+  VmmError,
+  type AdoptedVmm,
+  type VmmLook,
+  type VmmObserver,
+  type VmmStats,
+} from '../../protocol/adopted.js';
+import { refusal } from '../../protocol/control/refusal.js';
+import {
   BALLOON_TYPES,
   decodeGuestStats,
   INTERVAL_PROPERTY,
   MAX_INTERVAL_SECONDS,
-  type QemuStats,
 } from '../../protocol/qmp/balloon.js';
-import { QmpError } from '../../protocol/qmp/error.js';
-import { asCount, asObject } from '../../protocol/qmp/messages.js';
+import { asCount, asObject, type Json } from '../../protocol/qmp/messages.js';
 import type { QmpClient } from './client.js';
 
 /** Devices that were given at the start or plugged in later, with an id and without one. */
@@ -21,35 +27,54 @@ const MAX_DEVICES = 4096;
 const LEAST_GUEST_BYTES = 4096;
 
 /** What holds for as long as the connection does. */
-interface Fixed {
+interface Fixed extends Pick<AdoptedVmm, 'name' | 'foundInterval' | 'deflatesOnOom'> {
+  /** Of the balloon in QEMU's tree of objects. */
   readonly path: string;
-  /** The name of the VM; null: it has none. */
+}
+
+class QemuBalloon implements AdoptedVmm {
+  readonly pid: number;
+  readonly version: string;
   readonly name: string | null;
-  /** The interval of statistics that was in force, in seconds; 0: QEMU asked for none. */
   readonly foundInterval: number;
-}
+  readonly deflatesOnOom: boolean;
+  readonly #client: QmpClient;
+  readonly #path: string;
+  #observer: VmmObserver | null = null;
+  #unplugged = false;
 
-/** All that QEMU says at one look. */
-export interface QemuLook {
-  readonly ramBytes: number;
-  /** The memory that the guest has, without its balloon. */
-  readonly guestBytes: number;
-  /** The VM runs, and is not paused or about to come by migration. */
-  readonly vmRuns: boolean;
-  readonly stats: QemuStats;
-}
+  constructor(client: QmpClient, { path, name, foundInterval, deflatesOnOom }: Fixed) {
+    this.pid = client.pid;
+    this.version = `QEMU ${client.version}`;
+    this.name = name;
+    this.foundInterval = foundInterval;
+    this.deflatesOnOom = deflatesOnOom;
+    this.#client = client;
+    this.#path = path;
+  }
 
-export class QemuBalloon {
-  constructor(
-    readonly client: QmpClient,
-    readonly fixed: Fixed,
-  ) {}
+  get isThrottled(): boolean {
+    return this.#client.throttled;
+  }
 
-  async look(): Promise<QemuLook> {
+  listen(observer: VmmObserver): void {
+    this.#observer = observer;
+    this.#client.listen({
+      event: (name, data) => this.#event(observer, name, data),
+      throttled: () => observer.throttled(),
+      closed: (error) => this.#closed(error),
+    });
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  async look(): Promise<VmmLook> {
     const [ramBytes, guestBytes, status, stats] = await Promise.all([
       this.#ramBytes(),
       this.guestBytes(),
-      this.client.execute('query-status'),
+      this.#client.execute('query-status'),
       this.stats(),
     ]);
     return { ramBytes, guestBytes, vmRuns: asObject(status)['running'] === true, stats };
@@ -58,8 +83,8 @@ export class QemuBalloon {
   /** The memory of the guest, its balloon included, as the balloon counts it: also DIMMs, and nothing of virtio-mem. */
   async #ramBytes(): Promise<number> {
     const [summary, devices] = await Promise.all([
-      this.client.execute('query-memory-size-summary'),
-      this.client.execute('query-memory-devices'),
+      this.#client.execute('query-memory-size-summary'),
+      this.#client.execute('query-memory-devices'),
     ]);
     const base = asCount(asObject(summary)['base-memory']) ?? 0;
     return list(devices).reduce<number>((sum, device) => {
@@ -70,47 +95,82 @@ export class QemuBalloon {
 
   /** The memory that the guest has, without its balloon. */
   async guestBytes(): Promise<number> {
-    return sizeIn(await this.client.execute('query-balloon'));
+    return sizeIn(await this.#client.execute('query-balloon'));
   }
 
-  async stats(): Promise<QemuStats> {
+  async stats(): Promise<VmmStats> {
     return decodeGuestStats(await this.#get('guest-stats'));
-  }
-
-  /** Whether the driver was offered to give pages back by itself before its guest runs out of memory. */
-  async deflatesOnOom(): Promise<boolean> {
-    return (await this.#get('deflate-on-oom')) === true;
   }
 
   /** 0: QEMU asks no more. QEMU asks at once where it did not before, and knows whole seconds. */
   async setInterval(seconds: number): Promise<void> {
     const value = seconds === 0 ? 0 : Math.min(Math.max(1, Math.round(seconds)), MAX_INTERVAL_SECONDS);
-    await this.client.execute('qom-set', { path: this.fixed.path, property: INTERVAL_PROPERTY, value });
+    await this.#client.execute('qom-set', { path: this.#path, property: INTERVAL_PROPERTY, value });
   }
 
   /** The guest is to have this much memory. */
   async setGuest(bytes: number): Promise<void> {
-    await this.client.execute('balloon', { value: Math.max(LEAST_GUEST_BYTES, bytes) });
+    await this.#client.execute('balloon', { value: Math.max(LEAST_GUEST_BYTES, bytes) });
   }
 
   #get(property: string): Promise<unknown> {
-    return this.client.execute('qom-get', { path: this.fixed.path, property });
+    return this.#client.execute('qom-get', { path: this.#path, property });
+  }
+
+  #event(observer: VmmObserver, name: string, data: Json): void {
+    switch (name) {
+      case 'BALLOON_CHANGE':
+        try {
+          observer.sized(sizeIn(data));
+        } catch (error) {
+          if (!(error instanceof VmmError)) throw error;
+          observer.failed(error);
+        }
+        return;
+      case 'STOP':
+        observer.runs(false);
+        return;
+      case 'RESUME':
+        observer.runs(true);
+        return;
+      case 'RESET':
+        observer.reset();
+        return;
+      case 'MEMORY_DEVICE_SIZE_CHANGE':
+      case 'ACPI_DEVICE_OST':
+        observer.memoryChanged();
+        return;
+      case 'DEVICE_DELETED':
+        this.#unplugged = data['path'] === this.#path;
+        if (this.#unplugged) this.#client.close();
+    }
+  }
+
+  #closed(error: VmmError | null): void {
+    const { path } = this.#client;
+    const why = this.#unplugged ? 'the balloon was unplugged' : `the QMP connection to ${path} ended`;
+    const broken = `the daemon closed the QMP connection to ${path}, since ${error?.message}`;
+    const fault = error === null ? null : refusal(broken, 'look for the program that listens there');
+    this.#observer?.closed({ why, fault });
   }
 }
 
-/** Looks for the VM's balloon. Rejects with QmpError, also where QEMU has none. */
-export async function findBalloon(client: QmpClient): Promise<QemuBalloon> {
+/** Looks for the VM's balloon. Rejects with VmmError, also where QEMU has none. */
+export async function findBalloon(client: QmpClient): Promise<AdoptedVmm> {
   const path = await balloonPath(client);
-  if (path === null) throw new QmpError('QEMU has no balloon of its own', 'DeviceNotActive');
-  const [name, interval] = await Promise.all([
+  if (path === null) throw new VmmError('QEMU has no balloon of its own', 'DeviceNotActive');
+  const get = (property: string): Promise<unknown> => client.execute('qom-get', { path, property });
+  const [name, interval, deflates] = await Promise.all([
     client.execute('query-name'),
-    client.execute('qom-get', { path, property: INTERVAL_PROPERTY }),
+    get(INTERVAL_PROPERTY),
+    get('deflate-on-oom'),
   ]);
   const { name: called } = asObject(name);
   return new QemuBalloon(client, {
     path,
     name: typeof called === 'string' && called !== '' ? called : null,
     foundInterval: asCount(interval) ?? 0,
+    deflatesOnOom: deflates === true,
   });
 }
 
@@ -126,10 +186,10 @@ async function balloonPath(client: QmpClient): Promise<string | null> {
   return null;
 }
 
-/** The memory that the guest has, of an answer to query-balloon or an event BALLOON_CHANGE. Throws QmpError. */
-export function sizeIn(value: unknown): number {
+/** The memory that the guest has, of an answer to query-balloon or an event BALLOON_CHANGE. Throws VmmError. */
+function sizeIn(value: unknown): number {
   const bytes = asCount(asObject(value)['actual']);
-  if (bytes === null) throw new QmpError('QEMU says no size of its balloon that can be true');
+  if (bytes === null) throw new VmmError('QEMU says no size of its balloon that can be true');
   return bytes;
 }
 

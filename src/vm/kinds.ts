@@ -3,7 +3,7 @@
  * records, the configuration, verdicts and limits go by rows and name no kind themselves: a further kind is one more row
  * here, and the class that serves it. Only a further part, which is a field of a VM in the control API, takes more.
  */
-import { refusal, type RefusalText } from '../../protocol/control/refusal.js';
+import { refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
 import type { VmView } from '../../protocol/control/schema.js';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
 import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
@@ -18,8 +18,11 @@ import type { Device, DeviceHost } from '../virtqueue/device.js';
 export const DEVICE_KINDS = ['balloon', 'cache-balloon'] as const;
 export type DeviceKind = (typeof DEVICE_KINDS)[number];
 
-/** All kinds: those, and QEMU's own balloon, which QEMU serves and the daemon moves over QMP. */
-const ALL_KINDS = [...DEVICE_KINDS, 'qmp'] as const;
+/** QEMU's own balloon, which QEMU serves and the daemon moves: a kind for each way to QEMU. */
+const ADOPTED_KINDS = ['qmp'] as const;
+export type AdoptedKind = (typeof ADOPTED_KINDS)[number];
+
+const ALL_KINDS = [...DEVICE_KINDS, ...ADOPTED_KINDS] as const;
 export type AnyKind = (typeof ALL_KINDS)[number];
 
 /**
@@ -123,9 +126,32 @@ export interface ServedKind extends Kind {
   ): AnyBalloon;
 }
 
+/** The row of a device that QEMU serves. */
+interface AdoptedRow extends Kind {
+  readonly over: AdoptedKind;
+  /** The way to QEMU, and the program that answers, in messages. */
+  readonly overWords: string;
+  readonly peer: string;
+  /** The next step of an operator who leaves the VM to another device. */
+  readonly leave: NextStep;
+}
+
 const SERVED = { over: 'vhost-user', sharesMemory: true, uninhibitable: null } as const;
 
-export const KINDS: Readonly<Record<DeviceKind, ServedKind> & { qmp: Kind }> = {
+const ADOPTED = {
+  part: 'balloon',
+  words: 'balloon of QEMU',
+  targetWords: 'balloon target',
+  driver: 'virtio_balloon',
+  statsFeature: null,
+  sharesMemory: false,
+  uninhibitable: refusal(
+    "has QEMU's own balloon, whose pages QEMU discards by itself",
+    'set a balloon of 0 for as long as the host must not lose pages, or give the VM a vhost-user balloon',
+  ),
+} as const;
+
+export const KINDS: Readonly<Record<DeviceKind, ServedKind> & Record<AdoptedKind, AdoptedRow>> = {
   balloon: {
     ...SERVED,
     part: 'balloon',
@@ -149,17 +175,11 @@ export const KINDS: Readonly<Record<DeviceKind, ServedKind> & { qmp: Kind }> = {
       new CacheBalloon(memory, host, observer, offered, discardsUntold),
   },
   qmp: {
-    part: 'balloon',
-    words: 'balloon of QEMU',
-    targetWords: 'balloon target',
-    driver: 'virtio_balloon',
-    statsFeature: null,
+    ...ADOPTED,
     over: 'qmp',
-    sharesMemory: false,
-    uninhibitable: refusal(
-      "has QEMU's own balloon, whose pages QEMU discards by itself",
-      'set a balloon of 0 for as long as the host must not lose pages, or give the VM a vhost-user balloon',
-    ),
+    overWords: 'QMP',
+    peer: 'QEMU',
+    leave: 'take the path out of [[qmp]], or run balloonctl adopt --release for it',
   },
 };
 

@@ -2,7 +2,7 @@
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { QmpError } from '../../protocol/qmp/error.js';
+import { VmmError } from '../../protocol/adopted.js';
 import { connectQmp, type QmpClient } from '../../src/qmp/client.js';
 import { socketFolder, soon } from '../support/qemu-model.js';
 
@@ -13,7 +13,7 @@ interface Peer {
   readonly client: QmpClient;
   readonly events: string[];
   /** What the connection ended with; undefined: it did not. */
-  readonly ends: (QmpError | null)[];
+  readonly ends: (VmmError | null)[];
   readonly sent: string[];
   readonly write: (text: string) => void;
   readonly close: () => void;
@@ -36,7 +36,7 @@ async function peer(t: Test, answerMs?: number): Promise<Peer> {
     await new Promise<void>((resolve) => server.close(() => resolve()));
   });
   const events: string[] = [];
-  const ends: (QmpError | null)[] = [];
+  const ends: (VmmError | null)[] = [];
   client.listen({
     event: (name) => events.push(name),
     throttled: () => events.push('throttled'),
@@ -75,7 +75,7 @@ void t.test('answers find their commands in any order, and refusals are in the w
   write('{"event": "STOP"}\n{"id": 3, "return": 7}{"id": 99, "return": 8}\r\n');
   t.equal(await two, 7);
   write('{"id": 2, "error": {"class": "CommandNotFound", "desc": "no such command"}}\r\n');
-  await t.rejects(one, { name: 'QmpError', message: 'no such command', errorClass: 'CommandNotFound' });
+  await t.rejects(one, { name: 'VmmError', message: 'no such command', errorClass: 'CommandNotFound' });
   t.same(events, ['STOP']);
 });
 
@@ -98,7 +98,7 @@ void t.test('a peer owes so many answers at most', async (t) => {
   const asked = Array.from({ length: 40 }, () =>
     client.execute('x').catch((error: unknown) => String(error)),
   );
-  const refused = (await Promise.all(asked)).filter((said) => said === 'QmpError: QEMU owes 32 answers');
+  const refused = (await Promise.all(asked)).filter((said) => said === 'VmmError: QEMU owes 32 answers');
   t.equal(refused.length, 8);
   t.same(ends, []);
 });
@@ -117,9 +117,9 @@ for (const [name, text] of Object.entries(RUBBISH)) {
     const { client, write, ends } = await peer(t);
     const greeted = client.greeted();
     write(text);
-    await t.rejects(greeted, { name: 'QmpError' });
+    await t.rejects(greeted, { name: 'VmmError' });
     t.equal(ends.length, 1);
-    t.type(ends[0], QmpError);
+    t.type(ends[0], VmmError);
     await t.rejects(client.execute('query-name'), { message: 'the connection ended' });
   });
 }
@@ -134,7 +134,7 @@ void t.test('a peer that closes, also in the midst of a message, leaves nobody w
   const early = await peer(t);
   const greeted = early.client.greeted();
   early.close();
-  await t.rejects(greeted, { name: 'QmpError' });
+  await t.rejects(greeted, { name: 'VmmError' });
   t.same(early.ends, [null]);
 });
 

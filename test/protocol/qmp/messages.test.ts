@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { decodeGuestStats } from '../../../protocol/qmp/balloon.js';
-import { QmpError } from '../../../protocol/qmp/error.js';
+import { VmmError } from '../../../protocol/adopted.js';
 import { decodeMessage, encodeCommand } from '../../../protocol/qmp/messages.js';
 
 void t.test('the messages of the specification', (t) => {
@@ -35,7 +35,7 @@ void t.test('the messages of the specification', (t) => {
   t.end();
 });
 
-void t.test('any JSON is a message or a QmpError, and no word of a peer is long or moves a terminal', (t) => {
+void t.test('any JSON is a message or a VmmError, and no word of a peer is long or moves a terminal', (t) => {
   const word = fc.constantFrom(
     'QMP',
     'return',
@@ -60,7 +60,7 @@ void t.test('any JSON is a message or a QmpError, and no word of a peer is long 
         t.ok(message.error.message.length <= 200);
         t.notMatch(message.error.message, /\p{C}/u);
       } catch (error) {
-        if (!(error instanceof QmpError)) throw error;
+        if (!(error instanceof VmmError)) throw error;
       }
     }),
   );

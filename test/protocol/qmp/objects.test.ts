@@ -1,7 +1,7 @@
 // What a QMP server sends is cut into objects whichever way it comes, and nothing that a peer sends is kept without bound.
 import fc from 'fast-check';
 import t from 'tap';
-import { QmpError } from '../../../protocol/qmp/error.js';
+import { VmmError } from '../../../protocol/adopted.js';
 import { decodeMessage } from '../../../protocol/qmp/messages.js';
 import { MAX_OBJECT_BYTES, QmpObjects } from '../../../protocol/qmp/objects.js';
 
@@ -34,7 +34,7 @@ void t.test('objects come out as they went in, on one line or several, wherever 
   t.end();
 });
 
-void t.test('of any bytes come texts, or a QmpError', (t) => {
+void t.test('of any bytes come texts, or a VmmError', (t) => {
   const bytes = fc.oneof(
     fc.uint8Array({ maxLength: 400 }),
     fc
@@ -53,7 +53,7 @@ void t.test('of any bytes come texts, or a QmpError', (t) => {
           }
         }
       } catch (error) {
-        if (!(error instanceof QmpError)) throw error;
+        if (!(error instanceof VmmError)) throw error;
       }
     }),
     { numRuns: 1000 },
@@ -66,11 +66,11 @@ void t.test('an object has a bound in bytes, whichever pieces it comes in', (t) 
   const long = new QmpObjects();
   long.push(Buffer.from('{"a":"'));
   long.push(half);
-  t.throws(() => long.push(half), QmpError);
+  t.throws(() => long.push(half), VmmError);
   const fits = new QmpObjects();
   const text = JSON.stringify({ a: 'a'.repeat(MAX_OBJECT_BYTES - 8) });
   t.same(fits.push(Buffer.from(text)), [text], 'the largest');
-  t.throws(() => fits.push(Buffer.from(JSON.stringify({ a: 'a'.repeat(MAX_OBJECT_BYTES - 7) }))), QmpError);
+  t.throws(() => fits.push(Buffer.from(JSON.stringify({ a: 'a'.repeat(MAX_OBJECT_BYTES - 7) }))), VmmError);
   t.end();
 });
 
@@ -80,12 +80,12 @@ void t.test('nesting has a bound, and each object has it anew', (t) => {
   const reader = new QmpObjects();
   t.equal(reader.push(nested(63)).length, 1);
   t.equal(reader.push(nested(63)).length, 1);
-  t.throws(() => reader.push(nested(64)), QmpError);
+  t.throws(() => reader.push(nested(64)), VmmError);
   t.end();
 });
 
 void t.test('a peer that speaks something else is found out at its first byte', (t) => {
-  t.throws(() => new QmpObjects().push(Buffer.from('HTTP/1.1 400 Bad Request\r\n')), QmpError);
-  t.throws(() => new QmpObjects().push(Buffer.from('\r\n[]')), QmpError);
+  t.throws(() => new QmpObjects().push(Buffer.from('HTTP/1.1 400 Bad Request\r\n')), VmmError);
+  t.throws(() => new QmpObjects().push(Buffer.from('\r\n[]')), VmmError);
   t.end();
 });

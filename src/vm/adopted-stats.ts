@@ -1,18 +1,14 @@
 /** The statistics of a guest whose balloon QEMU serves: QEMU asks for them, and the daemon reads what came. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { QemuStats } from '../../protocol/qmp/balloon.js';
-import { QmpError } from '../../protocol/qmp/error.js';
+import { VmmError, type AdoptedVmm, type VmmStats } from '../../protocol/adopted.js';
 import { fromWall, msSince, monotonicNow, wallNow, type Monotonic, type WallMs } from '../os/clock.js';
-import type { QemuBalloon } from './qemu.js';
 
 /** Between two looks at statistics that are waited for. */
 const AGAIN_MS = 50;
 /** QEMU notes the time of statistics in whole seconds. */
 const TICK_MS = 1000;
 
-type AskedQemu = Pick<QemuBalloon, 'stats' | 'setInterval'> & {
-  readonly fixed: { readonly foundInterval: number };
-};
+type AskedVmm = Pick<AdoptedVmm, 'stats' | 'setInterval' | 'foundInterval'>;
 
 interface StatsListener {
   /** Other statistics came. */
@@ -22,10 +18,10 @@ interface StatsListener {
   failed(error: unknown): void;
 }
 
-export class QmpStats {
+export class AdoptedStats {
   values: ReadonlyMap<string, number> | null = null;
   receivedAt: Monotonic | null = null;
-  readonly #qemu: AskedQemu;
+  readonly #vmm: AskedVmm;
   readonly #listener: StatsListener;
   /** By QEMU; 0: none ever came. */
   #sentAtSeconds = 0;
@@ -35,21 +31,21 @@ export class QmpStats {
   #wanted = 0;
   #left = false;
 
-  constructor(qemu: AskedQemu, listener: StatsListener) {
-    this.#qemu = qemu;
+  constructor(vmm: AskedVmm, listener: StatsListener) {
+    this.#vmm = vmm;
     this.#listener = listener;
   }
 
   /** QEMU is to ask so often; 0: as often as it was found to. An interval that was found and is shorter stays. */
   async every(seconds: number): Promise<void> {
     this.#wanted = seconds;
-    if (!this.#left) await this.#qemu.setInterval(this.#inForce);
+    if (!this.#left) await this.#vmm.setInterval(this.#inForce);
   }
 
   /** QEMU asks as it did before the daemon came. */
   async leave(): Promise<void> {
     this.#left = true;
-    await this.#qemu.setInterval(this.#qemu.fixed.foundInterval);
+    await this.#vmm.setInterval(this.#vmm.foundInterval);
   }
 
   /** Reads what QEMU has, unless a read is under way. */
@@ -71,22 +67,22 @@ export class QmpStats {
       // Statistics of the same second would look the same.
       const wait = (before + 1) * TICK_MS - wallNow();
       if (wait > 0 && wait <= TICK_MS) await sleep(wait);
-      await this.#qemu.setInterval(0);
-      await this.#qemu.setInterval(this.#inForce || 1);
+      await this.#vmm.setInterval(0);
+      await this.#vmm.setInterval(this.#inForce || 1);
       while (this.#sentAtSeconds === before && msSince(begun) < timeoutMs) {
         await sleep(AGAIN_MS);
         await this.#read();
       }
-      if (this.#inForce === 0) await this.#qemu.setInterval(0);
+      if (this.#inForce === 0) await this.#vmm.setInterval(0);
       return this.#sentAtSeconds !== before;
     } catch (error) {
-      ignoreQmp(error);
+      ignoreVmm(error);
       return false;
     }
   }
 
   /** Takes what QEMU said, if that is new. */
-  take({ values, sentAtSeconds }: QemuStats): void {
+  take({ values, sentAtSeconds }: VmmStats): void {
     const isNew = sentAtSeconds !== 0 && sentAtSeconds !== this.#sentAtSeconds && !this.#arePast;
     this.#arePast = false;
     this.#sentAtSeconds = sentAtSeconds;
@@ -104,7 +100,7 @@ export class QmpStats {
   }
 
   get #inForce(): number {
-    const { foundInterval } = this.#qemu.fixed;
+    const { foundInterval } = this.#vmm;
     if (this.#wanted === 0 || foundInterval === 0) return this.#wanted || foundInterval;
     return Math.min(this.#wanted, foundInterval);
   }
@@ -113,7 +109,7 @@ export class QmpStats {
     if (this.#reading) return;
     this.#reading = true;
     try {
-      const stats = await this.#qemu.stats();
+      const stats = await this.#vmm.stats();
       this.#listener.answered();
       this.take(stats);
     } finally {
@@ -122,6 +118,6 @@ export class QmpStats {
   }
 }
 
-function ignoreQmp(error: unknown): void {
-  if (!(error instanceof QmpError)) throw error;
+function ignoreVmm(error: unknown): void {
+  if (!(error instanceof VmmError)) throw error;
 }

@@ -2,31 +2,30 @@
  * The target and the size of a balloon that QEMU serves. QEMU says its size (BALLOON_CHANGE, once a second at most) and does not
  * say its target: until the daemon sets one, the target is the size that was found. Sizes are in bytes.
  */
-import { QmpError } from '../../protocol/qmp/error.js';
+import { VmmError, type AdoptedVmm, type VmmLook } from '../../protocol/adopted.js';
 import { BALLOON_PAGE_BYTES } from '../../protocol/virtio/balloon.js';
 import { msSince, monotonicNow } from '../os/clock.js';
-import type { QemuBalloon, QemuLook } from '../qmp/qemu.js';
 import { Progress } from './progress.js';
 
 /** A balloon that moves is looked at so often, until it was still for so long: QEMU tells of it once a second. */
 const LOOK_MS = 100;
 const STILL_MS = 3000;
 
-type MovedQemu = Pick<QemuBalloon, 'setGuest' | 'guestBytes'>;
+type MovedVmm = Pick<AdoptedVmm, 'setGuest' | 'guestBytes'>;
 
 interface BalloonWatcher {
   /** The guest says another size; `isThere`: it is at its target now, and was not before. */
   actualChanged(isThere: boolean): void;
   /** QEMU took a command, or answered one. */
   answered(): void;
-  failed(error: QmpError): void;
+  failed(error: VmmError): void;
 }
 
-export class QmpBalloon {
+export class AdoptedBalloon {
   readonly progress = new Progress();
   /** Bytes that went in or out of the balloon, as far as was seen. */
   passedBytes = 0;
-  readonly #qemu: MovedQemu;
+  readonly #vmm: MovedVmm;
   readonly #watcher: BalloonWatcher;
   #ramBytes = 0;
   #targetBytes = 0;
@@ -40,8 +39,8 @@ export class QmpBalloon {
   #timer: NodeJS.Timeout | null = null;
   #closed = false;
 
-  constructor(qemu: MovedQemu, watcher: BalloonWatcher, found: Pick<QemuLook, 'ramBytes' | 'guestBytes'>) {
-    this.#qemu = qemu;
+  constructor(vmm: MovedVmm, watcher: BalloonWatcher, found: Pick<VmmLook, 'ramBytes' | 'guestBytes'>) {
+    this.#vmm = vmm;
     this.#watcher = watcher;
     this.#ramBytes = found.ramBytes;
     this.#actualBytes = this.#sizeOf(found.guestBytes);
@@ -129,11 +128,11 @@ export class QmpBalloon {
     try {
       while (this.#again && !this.#closed) {
         this.#again = false;
-        await this.#qemu.setGuest(this.#ramBytes - this.#targetBytes);
+        await this.#vmm.setGuest(this.#ramBytes - this.#targetBytes);
         this.#watcher.answered();
       }
     } catch (error) {
-      if (!(error instanceof QmpError)) throw error;
+      if (!(error instanceof VmmError)) throw error;
       this.#watcher.failed(error);
     } finally {
       this.#sending = false;
@@ -147,7 +146,7 @@ export class QmpBalloon {
     if (this.#timer !== null || !moves || this.#closed) return;
     const asked = monotonicNow();
     this.#timer = setTimeout(() => {
-      this.#qemu.guestBytes().then(
+      this.#vmm.guestBytes().then(
         (bytes) => {
           this.#timer = null;
           if (this.#closed) return;
@@ -157,7 +156,7 @@ export class QmpBalloon {
         },
         (error: unknown) => {
           this.#timer = null;
-          if (!(error instanceof QmpError)) throw error;
+          if (!(error instanceof VmmError)) throw error;
         },
       );
     }, LOOK_MS).unref();

@@ -1,8 +1,8 @@
-import type { QmpError } from '../../protocol/qmp/error.js';
+import type { VmmError } from '../../protocol/adopted.js';
 import type { Diagnosis } from './diagnosis.js';
 
-/** What is wrong with a VM whose QEMU refused a command, or does not answer. */
-export function troubleOf({ message, errorClass }: QmpError): Diagnosis {
+/** What is wrong with a VM whose VMM refused a command, or does not answer. `peer`: the program that answers. */
+export function troubleOf({ message, errorClass }: VmmError, peer: string): Diagnosis {
   if (errorClass === null) {
     return {
       code: 'qmp-unanswered',
@@ -12,7 +12,7 @@ export function troubleOf({ message, errorClass }: QmpError): Diagnosis {
   }
   return {
     code: 'qmp-refused',
-    text: `QEMU refused a command of the daemon: ${message}`,
+    text: `${peer} refused a command of the daemon: ${message}`,
     remedy: "see QEMU's log, and set the target again",
   };
 }

@@ -1,30 +1,33 @@
 /**
- * QEMU's own balloon as a device of a VM: QEMU serves it, and the daemon moves it over QMP (kinds: what that cannot do). The
- * order of calls: the constructor, with what QEMU said at the first look; start() once the VM has the device; what QEMU says
- * while the connection lasts; closed(), once. qmp-balloon has its target and size, src/qmp/stats the statistics of the guest.
+ * QEMU's own balloon as a device of a VM: QEMU serves it, and the daemon moves it, over QMP or libvirt (kinds: what that cannot
+ * do). The order of calls: the constructor, with what the VMM said at the first look; start() once the VM has the device; what
+ * the VMM says while the connection lasts; closed(), once. adopted-balloon has its target and size, adopted-stats the
+ * statistics of the guest.
  */
+import {
+  VmmError,
+  type AdoptedVmm,
+  type VmmEnd,
+  type VmmLook,
+  type VmmObserver,
+} from '../../protocol/adopted.js';
 import type { BalloonView } from '../../protocol/control/schema.js';
-import { refusal } from '../../protocol/control/refusal.js';
 import { formatSize } from '../../protocol/control/size.js';
-import { QmpError } from '../../protocol/qmp/error.js';
-import type { Json } from '../../protocol/qmp/messages.js';
 import { BALLOON_PAGE_BYTES, BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import { featureMask } from '../../protocol/virtio/features.js';
 import { ResidentMemory } from '../host/vmm-resident.js';
 import type { Emit } from '../ops/event-log.js';
 import { VmMeters } from '../ops/vm-meters.js';
 import { monotonicNow, msSince, msUntilNext } from '../os/clock.js';
-import type { QmpObserver } from '../qmp/client.js';
-import { sizeIn, type QemuBalloon, type QemuLook } from '../qmp/qemu.js';
-import { QmpStats } from '../qmp/stats.js';
 import type { AnyDevice } from './any-device.js';
 import type { DeviceOwner } from './device-owner.js';
 import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
 import type { DeviceFigures } from './figures.js';
-import { KINDS } from './kinds.js';
+import { KINDS, type AdoptedKind, type Part } from './kinds.js';
 import type { DeviceUse } from './limits-plan.js';
-import { QmpBalloon } from './qmp-balloon.js';
-import { troubleOf } from './qmp-trouble.js';
+import { AdoptedBalloon } from './adopted-balloon.js';
+import { AdoptedStats } from './adopted-stats.js';
+import { troubleOf } from './adopted-trouble.js';
 import { toldRam } from './ram.js';
 import { StatsAsker } from './stats-asker.js';
 import { TargetMover } from './target-mover.js';
@@ -36,84 +39,86 @@ const LOOK_SOON_MS = 1000;
 const TOGETHER_MS = 250;
 /** QEMU has so long to take the interval of statistics back. */
 const LEAVE_MS = 500;
-const KIND = KINDS.qmp;
 const OOM_BIT = featureMask(BalloonFeature.VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
 const STATS_BIT = featureMask(BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ);
 
-interface QmpIdentity {
-  readonly socketPath: string;
+interface AdoptedIdentity {
+  readonly kind: AdoptedKind;
+  /** Null: the way to the VMM is no socket of its own. */
+  readonly socketPath: string | null;
   readonly statsIntervalSeconds: number;
-  /** The driver was offered to give pages back before its guest runs out of memory. */
-  readonly deflatesOnOom: boolean;
   /** Called once, when the device is no more. */
   readonly closed: () => void;
 }
 
-export class QmpDevice implements AnyDevice, QmpObserver {
-  readonly kind = 'qmp';
-  readonly part = KIND.part;
-  readonly words = KIND.words;
+export class AdoptedDevice implements AnyDevice, VmmObserver {
+  readonly kind: AdoptedKind;
+  readonly part: Part;
+  readonly words: string;
   readonly meters = new VmMeters();
   readonly absence = null;
-  /** QEMU does not tell. */
+  /** The VMM does not tell. */
   readonly features = [];
   readonly sharedBytes = 0;
   readonly discardableBytes = 0;
   readonly discardingMs = 0;
   onActual: (() => void) | null = null;
   readonly #owner: DeviceOwner<AnyDevice>;
-  readonly #qemu: QemuBalloon;
-  readonly #identity: QmpIdentity;
+  readonly #vmm: AdoptedVmm;
+  readonly #identity: AdoptedIdentity;
   readonly #emit: Emit;
-  readonly #balloon: QmpBalloon;
-  readonly #stats: QmpStats;
+  readonly #balloon: AdoptedBalloon;
+  readonly #stats: AdoptedStats;
   readonly #resident: ResidentMemory;
   readonly #asker: StatsAsker;
   #ramBytes: number;
   #vmRuns: boolean;
   #driverRuns: boolean;
   #connectedAt = monotonicNow();
-  /** QEMU refused a command, or does not answer; null: it did as it was told. */
+  /** The VMM refused a command, or does not answer; null: it did as it was told. */
   #trouble: Diagnosis | null = null;
   readonly #mover: TargetMover;
   #timer: NodeJS.Timeout | null = null;
   #looking = false;
-  #unplugged = false;
   #closed = false;
 
   constructor(
     owner: DeviceOwner<AnyDevice>,
-    qemu: QemuBalloon,
-    seen: QemuLook,
-    identity: QmpIdentity,
+    vmm: AdoptedVmm,
+    seen: VmmLook,
+    identity: AdoptedIdentity,
     emit: Emit,
   ) {
     this.#owner = owner;
-    this.#qemu = qemu;
+    this.#vmm = vmm;
     this.#identity = identity;
+    this.kind = identity.kind;
+    const { part, words, targetWords } = KINDS[identity.kind];
+    this.part = part;
+    this.words = words;
     this.#emit = emit;
     this.#resident = new ResidentMemory(owner.pid);
     this.#ramBytes = seen.ramBytes;
     this.#vmRuns = seen.vmRuns;
-    this.#balloon = new QmpBalloon(
-      qemu,
+    this.#balloon = new AdoptedBalloon(
+      vmm,
       {
         actualChanged: (isThere) => this.#actualChanged(isThere),
         answered: () => (this.#trouble = null),
-        failed: (error) => this.#failed(error),
+        failed: (error) => this.failed(error),
       },
       seen,
     );
     this.#mover = new TargetMover({
-      part: KIND.part,
-      targetWords: KIND.targetWords,
+      part,
+      targetWords,
       balloon: this.#balloon,
       owner,
       emit,
       moved: () => undefined,
     });
     this.#driverRuns = this.#balloon.actualBytes > 0 || seen.stats.sentAtSeconds > 0;
-    this.#stats = new QmpStats(qemu, {
+    this.#stats = new AdoptedStats(vmm, {
       received: () => this.#statsReceived(),
       answered: () => (this.#trouble = null),
       failed: (error) => this.#failedBy(error),
@@ -122,8 +127,8 @@ export class QmpDevice implements AnyDevice, QmpObserver {
   }
 
   /** The VM has the device: orders follow. `seen`: as for the constructor. */
-  start(seen: QemuLook): void {
-    this.#qemu.client.listen(this);
+  start(seen: VmmLook): void {
+    this.#vmm.listen(this);
     this.#askEvery(this.#asker.intervalSeconds);
     this.#stats.take(seen.stats);
     this.#owner.memoryTold();
@@ -131,7 +136,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     this.#lookLater();
   }
 
-  get socketPath(): string {
+  get socketPath(): string | null {
     return this.#identity.socketPath;
   }
 
@@ -140,7 +145,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
   }
 
   get toldBytes(): number | null {
-    const features = this.#identity.deflatesOnOom ? OOM_BIT : 0n;
+    const features = this.#vmm.deflatesOnOom ? OOM_BIT : 0n;
     return toldRam(this.#stats.values, features, this.#balloon.actualBytes / BALLOON_PAGE_BYTES);
   }
 
@@ -178,7 +183,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
           ? null
           : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt },
       pool: pageBytes === null ? null : { pageBytes, discards: false },
-      sharesMemory: KIND.sharesMemory,
+      sharesMemory: KINDS[this.kind].sharesMemory,
     };
   }
 
@@ -207,7 +212,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
       discardedBytes: actualBytes,
       // QEMU does not offer that to drivers.
       tellsFirst: false,
-      sharesMemory: KIND.sharesMemory,
+      sharesMemory: KINDS[this.kind].sharesMemory,
     };
   }
 
@@ -217,7 +222,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     return diagnose({
       problem: this.#trouble ?? limits.problem(),
       state: this.#state,
-      driver: KIND.driver,
+      driver: KINDS[this.kind].driver,
       obstacle: () => null,
       connectedMs: this.#vmRuns ? msSince(this.#connectedAt) : 0,
       stillMs: progress.stillMs,
@@ -235,7 +240,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
       answered: progress.answered(passedBytes),
       statsAgeMs: this.#asker.ageMs(STATS_BIT),
       statsIntervalMs: this.#asker.intervalSeconds * 1000,
-      throttled: this.#qemu.client.throttled,
+      throttled: this.#vmm.isThrottled,
       pinnedBy,
       absence: null,
       silentRings: false,
@@ -272,62 +277,61 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     void this.leave();
   }
 
-  /** Has QEMU ask for statistics as before, and lets go of the VM, whose balloon stays as it is. */
+  /** Has the VMM ask for statistics as before, and lets go of the VM, whose balloon stays as it is. */
   async leave(): Promise<void> {
     const late = new Promise<void>((resolve) => setTimeout(resolve, LEAVE_MS).unref());
     await Promise.race([this.#stats.leave().catch(() => undefined), late]);
-    this.#qemu.client.close();
+    this.#vmm.close();
   }
 
-  event(name: string, data: Json): void {
-    switch (name) {
-      case 'BALLOON_CHANGE':
-        try {
-          this.#balloon.sees(sizeIn(data), true);
-        } catch (error) {
-          this.#failedBy(error);
-        }
-        return;
-      case 'STOP':
-        this.#setState(false, this.#driverRuns);
-        return;
-      case 'RESUME':
-        this.#setState(true, this.#driverRuns);
-        // A VM that came by migration brought the target that it had.
-        this.#balloon.remind();
-        return;
-      case 'RESET':
-        this.#reset();
-        return;
-      case 'MEMORY_DEVICE_SIZE_CHANGE':
-      case 'ACPI_DEVICE_OST':
-        void this.#look();
-        return;
-      case 'DEVICE_DELETED': {
-        const { path } = data;
-        this.#unplugged = path === this.#qemu.fixed.path;
-        if (this.#unplugged) this.#qemu.client.close();
-      }
-    }
+  sized(guestBytes: number): void {
+    this.#balloon.sees(guestBytes, true);
+  }
+
+  runs(vmRuns: boolean): void {
+    this.#setState(vmRuns, this.#driverRuns);
+    // A VM that came by migration brought the target that it had.
+    if (vmRuns) this.#balloon.remind();
+  }
+
+  reset(): void {
+    this.#connectedAt = monotonicNow();
+    this.#stats.clear();
+    this.#balloon.reset();
+    this.#setState(this.#vmRuns, false);
+    this.#lookLater();
+  }
+
+  memoryChanged(): void {
+    void this.#look();
   }
 
   throttled(): void {
-    this.#emit('vm-throttled', 'QEMU sends so much over QMP that the daemon reads it later than others');
+    const { overWords, peer } = KINDS[this.kind];
+    const busy = `${peer} sends so much over ${overWords} that the daemon reads it later than others`;
+    this.#emit('vm-throttled', busy);
   }
 
-  closed(error: QmpError | null): void {
+  failed(error: VmmError): void {
+    if (this.#closed) return;
+    const before = this.#trouble;
+    const trouble = troubleOf(error, KINDS[this.kind].peer);
+    this.#trouble = trouble;
+    if (before !== null && sentence(before) === sentence(trouble)) return;
+    this.#emit('qmp-failed', sentence(trouble), { code: trouble.code });
+  }
+
+  closed({ why, fault }: VmmEnd): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#asker.close();
     this.#balloon.close();
     if (this.#timer !== null) clearTimeout(this.#timer);
-    if (error !== null) {
-      const why = `the daemon closed the QMP connection to ${this.socketPath}, since ${error.message}`;
+    if (fault !== null) {
       this.meters.errors.frontend++;
-      this.#emit('qmp-failed', refusal(why, 'look for the program that listens there'));
+      this.#emit('qmp-failed', fault);
     }
-    if (this.#unplugged) this.#emit('vm-disconnected', `the ${this.words} was unplugged`);
-    else this.#emit('vm-disconnected', `the QMP connection to ${this.socketPath} ended`);
+    this.#emit('vm-disconnected', why);
     this.#owner.closed(this);
     this.#identity.closed();
   }
@@ -377,14 +381,6 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     });
   }
 
-  #reset(): void {
-    this.#connectedAt = monotonicNow();
-    this.#stats.clear();
-    this.#balloon.reset();
-    this.#setState(this.#vmRuns, false);
-    this.#lookLater();
-  }
-
   #askEvery(seconds: number): void {
     this.#stats.every(seconds).catch((error: unknown) => this.#failedBy(error));
   }
@@ -402,7 +398,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     this.#looking = true;
     try {
       if (forDriver) this.#stats.request();
-      else this.#take(await this.#qemu.look());
+      else this.#take(await this.#vmm.look());
     } catch (error) {
       this.#failedBy(error);
     }
@@ -410,7 +406,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
     this.#lookLater();
   }
 
-  #take({ ramBytes, guestBytes, vmRuns, stats }: QemuLook): void {
+  #take({ ramBytes, guestBytes, vmRuns, stats }: VmmLook): void {
     if (this.#closed) return;
     this.#trouble = null;
     if (ramBytes !== this.#ramBytes) {
@@ -424,16 +420,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
   }
 
   #failedBy(error: unknown): void {
-    if (!(error instanceof QmpError)) throw error;
-    this.#failed(error);
-  }
-
-  #failed(error: QmpError): void {
-    if (this.#closed) return;
-    const before = this.#trouble;
-    const trouble = troubleOf(error);
-    this.#trouble = trouble;
-    if (before !== null && sentence(before) === sentence(trouble)) return;
-    this.#emit('qmp-failed', sentence(trouble), { code: trouble.code });
+    if (!(error instanceof VmmError)) throw error;
+    this.failed(error);
   }
 }

@@ -1,0 +1,80 @@
+/** The way to a QEMU by a QMP socket, which serves one client at a time: behind another one the daemon waits in line. */
+import { VmmError, type AdoptedVmm } from '../../protocol/adopted.js';
+import { refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
+import { SystemError } from '../os/errors.js';
+import { connectQmp, type QmpClient } from '../qmp/client.js';
+import { findBalloon } from '../qmp/qemu.js';
+import type { Obstacle, Way } from './adoption.js';
+
+/** QEMU greets at once, unless it serves another client. */
+const GREETING_MS = 3000;
+/** A VM that is not started yet, or has just ended. */
+const ABSENT: readonly string[] = ['ENOENT', 'ECONNREFUSED'];
+
+export class QmpWay implements Way {
+  readonly kind = 'qmp';
+  readonly path: string;
+  #client: QmpClient | null = null;
+
+  constructor(path: string) {
+    this.path = path;
+  }
+
+  get words(): string {
+    return `the VM at ${this.path}`;
+  }
+
+  get socketPath(): string {
+    return this.path;
+  }
+
+  async reach(waits: (says: RefusalText) => void): Promise<AdoptedVmm> {
+    const client = connectQmp(this.path);
+    this.#client = client;
+    const late = setTimeout(() => waits(this.#inLine), GREETING_MS).unref();
+    try {
+      await client.greeted();
+    } finally {
+      clearTimeout(late);
+    }
+    return await findBalloon(client);
+  }
+
+  giveUp(): void {
+    this.#client?.close();
+  }
+
+  obstacle(error: unknown): Obstacle {
+    const isAbsent = error instanceof SystemError && ABSENT.includes(error.code);
+    const [why, step] = whyNot(error, this.path);
+    return { why, step, isAbsent };
+  }
+
+  get #inLine(): RefusalText {
+    return refusal(
+      `no QEMU greets at ${this.path}, which serves one client at a time, and the daemon waits in line`,
+      'end the other client, or give QEMU a QMP socket for the daemon alone',
+    );
+  }
+}
+
+/** Why QEMU's balloon is not to be had, and the next step. Throws what is no such reason. */
+function whyNot(error: unknown, path: string): [why: string, step: NextStep] {
+  if (error instanceof VmmError) {
+    return error.errorClass === 'DeviceNotActive'
+      ? [error.message, 'add -device virtio-balloon-pci to QEMU, or plug one in (device_add)']
+      : [error.message, 'give the path of a QMP socket of QEMU (-qmp unix:PATH,server=on,wait=off)'];
+  }
+  if (!(error instanceof SystemError)) throw error;
+  const { code } = error;
+  if (code === 'ENOENT') return ['nothing is there', 'start QEMU with -qmp unix:PATH,server=on,wait=off'];
+  if (code === 'ECONNREFUSED') return ['no process listens there', 'start the VM'];
+  if (code === 'EAGAIN') return ['several clients wait there already', 'end the clients that are not needed'];
+  if (code === 'EACCES') {
+    return [
+      'the daemon may not connect to it',
+      `let the user of the daemon write to it, with \`setfacl -m u:balloond:rw ${path}\``,
+    ];
+  }
+  return [`it cannot be connected to (${code})`, 'give the path of a QMP socket of QEMU'];
+}
