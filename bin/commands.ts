@@ -2,21 +2,24 @@
 import { byName, LIMITS } from '../protocol/control/limits.js';
 import { LOG_LEVELS } from '../protocol/control/log-levels.js';
 import { formatSize } from '../protocol/control/size.js';
-import type { CommandSpec, OptionValues } from '../src/control/cli/command-line.js';
 import {
   CONTROL_SOCKET,
   EVENT_LEVELS,
-  POLICY_ACTIONS,
+  LIST_FORMATS,
   SHELLS,
   SORT_KEYS,
+  VM_KINDS,
+  VM_STATES,
   VMMS,
+  WAIT_STATES,
 } from '../src/control/cli/choices.js';
 import { UsageError } from '../src/control/cli/exit.js';
-import { limitsOf, oneOf, seconds, size, targetOf, text, whole } from '../src/control/cli/option-values.js';
-import type { Output } from '../src/control/cli/output.js';
-import type { ControlClient } from '../src/control/client.js';
+import { limitsOf, oneOf, seconds, size, targetOf, text } from '../src/control/cli/option-values.js';
+import { SELECTION_OPTIONS, selectionOf } from '../src/control/cli/selection.js';
 import { stderr } from '../src/os/print.js';
 import { version } from '../src/version.js';
+import type { Command } from './command.js';
+import { POLICY_COMMAND } from './commands-policy.js';
 
 const VMM_SOCKET = '/run/balloond/balloond.sock';
 const CACHE_SOCKET = '/run/balloond/cache-balloon.sock';
@@ -25,26 +28,8 @@ const GUEST_BYTES = 2 * 1024 ** 3;
 /** Of seconds between statistics that the daemon takes, besides 0. */
 const STATS_SECONDS = [0.1, 86_400] as const;
 
-/** What a command gets. */
-interface Call {
-  /** The first operand, where the table names one. */
-  vm: string;
-  /** The next one, where it may be left out. */
-  second: string | null;
-  values: OptionValues;
-  output: Output;
-  /** Connects to the daemon. */
-  client: () => Promise<ControlClient>;
-}
-
-interface Command extends CommandSpec {
-  /** Whether requests wait for a daemon that is started again; false: the command has its own way to wait. */
-  waits?: false;
-  run(call: Call): Promise<void>;
-}
-
 export const GLOBALS = {
-  control: { value: 'path', summary: `control socket (default ${CONTROL_SOCKET})` },
+  control: { value: 'path', summary: `control socket (${CONTROL_SOCKET})` },
   json: { summary: 'print one JSON document (events: one a line)' },
   version: { summary: 'print the version of balloonctl' },
 };
@@ -52,18 +37,32 @@ export const GLOBALS = {
 export const COMMANDS: readonly Command[] = [
   {
     name: 'list',
-    operands: [],
+    group: 'see',
+    operands: ['vm?'],
     summary: 'one line a VM',
     details:
-      'Prints one line a VM: its state, its RAM, the memory that the guest has of it, its balloon and target, and the memory that is available in the guest; then prints the verdicts.',
-    options: {},
-    run: async ({ client, output }) => {
+      'Prints one line a VM: its state, its RAM, the memory that the guest has of it, its balloon and target, and the memory that is available in the guest; then prints the verdicts. VM is a name or a pattern such as `web-*`. `-o wide` adds columns, `-o name` prints names alone, `-o json` is `--json`.',
+    options: {
+      band: { value: 'band', summary: 'only VMs of this band' },
+      state: { value: 'state', choices: VM_STATES, summary: 'only VMs in this state' },
+      kind: { value: 'kind', choices: VM_KINDS, summary: 'only VMs of this kind' },
+      output: { short: 'o', value: 'format', choices: LIST_FORMATS, summary: 'default table' },
+      'no-headers': { summary: 'rows alone, without the head and without notes' },
+    },
+    run: async ({ client, output, vm, values }) => {
       const [{ list }, connected] = await Promise.all([import('../src/control/cli/list.js'), client()]);
-      await list(connected, output, version());
+      await list(connected, output, version(), {
+        selection: { pattern: vm === '' ? null : vm, band: text(values, 'band') ?? null },
+        state: oneOf(VM_STATES, text(values, 'state')) ?? null,
+        kind: oneOf(VM_KINDS, text(values, 'kind')) ?? null,
+        format: oneOf(LIST_FORMATS, text(values, 'output')) ?? 'table',
+        headers: values['no-headers'] !== true,
+      });
     },
   },
   {
     name: 'show',
+    group: 'see',
     operands: ['vm'],
     summary: 'everything known of one VM',
     options: {},
@@ -73,73 +72,8 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   {
-    name: 'limit',
-    operands: ['vm'],
-    summary: "limit the VM's cgroup on the host",
-    details:
-      'Limits the cgroup of the VM on the host. `follow` keeps a limit above the memory that the guest may use, `max` sets no limit, and `restore` sets the limit that the daemon found.',
-    options: byName((name) => ({
-      value: 'size',
-      summary: `${LIMITS[name].file}: ${LIMITS[name].effect} (SIZE|max|follow|restore)`,
-    })),
-    run: async ({ client, output, vm, values }) => {
-      const limits = limitsOf(values);
-      const [{ limit }, connected] = await Promise.all([import('../src/control/cli/limit.js'), client()]);
-      await limit(connected, output, vm, limits);
-    },
-  },
-  {
-    name: 'set',
-    operands: ['vm'],
-    summary: 'set the balloon target',
-    details:
-      'Sets the memory that the guest keeps (`--memory`) or gives up (`--balloon`). The command returns at once; with `--wait` it returns when the guest has reached the target. The target stands in either case. `--balloon 0` gives everything back. A size is bytes with a unit (`512M`), bytes more or less than the target that holds (`--memory +512M`, `--memory=-512M`), or a part of the memory of the guest (`50%`).',
-    options: {
-      memory: { value: 'size', summary: 'memory that the guest keeps' },
-      balloon: { value: 'size', summary: 'memory that the guest gives up' },
-      'cache-limit': { value: 'size', summary: 'the most memory that its page cache balloon may hold' },
-      force: { summary: 'also where the guest would keep less than any guest is known to live in' },
-      wait: { summary: 'wait until the guest has reached the target' },
-      timeout: {
-        value: 'seconds',
-        summary: `with --wait: give up after this long (default ${WAIT_SECONDS})`,
-      },
-    },
-    run: async ({ client, output, vm, values }) => {
-      const target = targetOf(values);
-      const timeout = seconds(values, 'timeout');
-      const wait = values['wait'] === true;
-      if (timeout !== undefined && !wait) throw new UsageError('--timeout needs --wait');
-      if (wait && target.of === 'cacheLimitBytes') {
-        throw new UsageError('--wait cannot be used with --cache-limit: the guest decides how much it holds');
-      }
-      const [{ setTarget }, connected] = await Promise.all([
-        import('../src/control/cli/set-target.js'),
-        client(),
-      ]);
-      await setTarget(connected, output, vm, target, wait ? (timeout ?? WAIT_SECONDS) : null);
-    },
-  },
-  {
-    name: 'evacuate',
-    operands: ['vm'],
-    summary: 'empty the balloon before the VM moves to another host',
-    details:
-      'Sets the balloon target to 0, waits until the guest has all of its memory, and prints how the device is unplugged and what gives the VM its balloon again on the other host. The order for the target of 0 stands until it is taken back.',
-    options: {
-      timeout: { value: 'seconds', summary: `give up after this long (default ${WAIT_SECONDS})` },
-    },
-    run: async ({ client, output, vm, values }) => {
-      const timeout = seconds(values, 'timeout') ?? WAIT_SECONDS;
-      const [{ evacuate }, connected] = await Promise.all([
-        import('../src/control/cli/evacuate.js'),
-        client(),
-      ]);
-      await evacuate(connected, output, vm, timeout);
-    },
-  },
-  {
     name: 'stats',
+    group: 'see',
     operands: ['vm'],
     summary: 'guest statistics, by their virtio names',
     details:
@@ -162,112 +96,26 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   {
-    name: 'inhibit',
-    operands: ['vm'],
-    summary: 'stop discarding for this VM',
+    name: 'top',
+    group: 'see',
+    waits: false,
+    operands: [],
+    summary: 'all VMs, live',
     details:
-      'Lets the balloon move but discards nothing, for as long as a program on the host must be able to rely on every page of the VM.',
-    options: { reason: { value: 'text', summary: 'the reason, for the next operator who looks' } },
-    run: async ({ client, output, vm, values }) => {
-      const [{ inhibit }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
-      await inhibit(connected, output, vm, text(values, 'reason'));
-    },
-  },
-  {
-    name: 'allow',
-    operands: ['vm'],
-    summary: 'resume discarding for this VM',
-    details: 'Ends the inhibition, and discards the pages that the guest gave up meanwhile.',
-    options: {},
-    run: async ({ client, output, vm }) => {
-      const [{ allow }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
-      await allow(connected, output, vm);
-    },
-  },
-  {
-    name: 'adopt',
-    operands: ['socket'],
-    summary: "adopt a VM with QEMU's own balloon, by its QMP socket",
-    details:
-      "Adopts the VM whose QEMU listens on the QMP socket: from then on the daemon moves QEMU's own balloon. The VM needs no change and no restart. The word holds over restarts of the daemon and of the VM. With `--release` the command takes the word back: the balloon stays as it is, and QEMU asks for statistics as often as it did before.",
-    options: { release: { summary: 'let go of a VM that was adopted' } },
-    run: async ({ client, output, vm: socket, values }) => {
-      const [cli, connected] = await Promise.all([import('../src/control/cli/adopt.js'), client()]);
-      const carryOut = values['release'] === true ? cli.release : cli.adopt;
-      await carryOut(connected, output, socket);
-    },
-  },
-  {
-    name: 'policy',
-    operands: ['action', 'vm?'],
-    choices: POLICY_ACTIONS,
-    summary: 'show | pause [VM] | resume [VM] | explain VM | simulate',
-    details:
-      'Shows the policy that decides which VM gets memory (`show`), shows its last decision about a VM and the reason (`explain`), stops and resumes the policy, for all VMs or one (`pause`, `resume`), or runs the policy over a recorded or a synthetic fleet (`simulate`).',
+      'Shows all VMs, every second anew, with what their guests had lately. Keys: n, m, b and a sort by name, memory, balloon and what is available; arrows (or j and k), PgUp, PgDn, Home and End select a VM, Enter shows all that is known of it, Esc or q goes back; / shows those whose names contain what is typed (Enter keeps it, Esc clears it); q quits.',
     options: {
-      trace: { value: 'file', summary: 'simulate: a file that a daemon recorded' },
-      synthetic: { value: 'n', summary: 'simulate: a fleet of that many VMs' },
-      hours: { value: 'n', summary: 'simulate: for so long (default 24)' },
-      'vms-per-host': { value: 'n', summary: 'simulate: of the fleet (default 50)' },
-      'host-memory': { value: 'size', summary: 'simulate: of each host (default 256G)' },
-      seed: { value: 'n', summary: 'simulate: another number, another fleet (default 1)' },
-      compare: { summary: 'simulate: beside other policies' },
-      capacity: { summary: 'simulate: how many VMs fit a host; --synthetic is the number of hosts' },
-      seeds: { value: 'n', summary: 'simulate: with --capacity, over so many fleets of two mixtures' },
-      plot: { value: 'file', summary: 'simulate: draw it (SVG)' },
-      config: { value: 'file', summary: 'simulate: with the [policy] of this file' },
+      sort: { value: 'key', choices: SORT_KEYS, summary: 'the most first; default name' },
+      once: { summary: 'print it once, as where there is no terminal' },
     },
-    run: async ({ client, output, vm: action, second, values }) => {
-      if (action === 'simulate') {
-        const { simulate } = await import('../src/simulate/command.js');
-        const { readConfigFile } = await import('../src/daemon/config/read.js');
-        const config = text(values, 'config');
-        const number = (name: string, otherwise: number): number => whole(values, name) ?? otherwise;
-        const trace = text(values, 'trace');
-        const synthetic = whole(values, 'synthetic');
-        if ((trace === undefined) === (synthetic === undefined)) {
-          throw new UsageError('simulate needs --trace FILE or --synthetic N');
-        }
-        simulate(output, config === undefined ? {} : readConfigFile(config), {
-          trace,
-          vms: synthetic ?? 0,
-          hours: number('hours', 24),
-          vmsPerHost: number('vms-per-host', 50),
-          hostBytes: size(values, 'host-memory') ?? 256 * 1024 ** 3,
-          seed: number('seed', 1),
-          compare: values['compare'] === true,
-          capacity: values['capacity'] === true,
-          seeds: number('seeds', 1),
-          plot: text(values, 'plot'),
-        });
-        return;
-      }
-      const { showPolicy, pausePolicy, explainPolicy } = await import('../src/control/cli/policy.js');
-      if (action === 'show') return showPolicy(await client(), output);
-      if (action === 'pause' || action === 'resume') {
-        return pausePolicy(await client(), output, second, action === 'pause');
-      }
-      if (second === null) throw new UsageError('policy explain needs VM');
-      return explainPolicy(await client(), output, second);
-    },
-  },
-  {
-    name: 'orders',
-    operands: ['vm?'],
-    summary: 'the orders that hold, also for VMs that are not connected',
-    details:
-      'Prints the orders that hold, by VM, also for VMs that are not connected, each with its time and the command that takes it back. With `--take-back` the command takes all orders of an operator for VM back, whether VM is connected or not.',
-    options: { 'take-back': { summary: 'take all orders of an operator for VM back' } },
-    run: async ({ client, output, vm, values }) => {
-      const takesBack = values['take-back'] === true;
-      if (takesBack && vm === '') throw new UsageError('orders --take-back needs VM');
-      const [cli, connected] = await Promise.all([import('../src/control/cli/orders.js'), client()]);
-      if (takesBack) await cli.takeBackOrders(connected, output, vm);
-      else await cli.orders(connected, output, vm === '' ? null : vm);
+    run: async ({ client, output, values }) => {
+      const key = oneOf(SORT_KEYS, text(values, 'sort')) ?? 'name';
+      const [{ top }, connected] = await Promise.all([import('../src/control/cli/top.js'), client()]);
+      await top(connected, output, key, values['once'] === true);
     },
   },
   {
     name: 'events',
+    group: 'see',
     operands: [],
     summary: 'what happened and why, newest last',
     details:
@@ -298,19 +146,200 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'orders',
+    group: 'see',
+    operands: ['vm?'],
+    summary: 'the orders that hold, also for VMs that are away',
+    details:
+      'Prints the orders that hold, by VM, also for VMs that are not connected, each with its time and the command that takes it back. With `--take-back` the command takes all orders of an operator for VM back, whether VM is connected or not.',
+    options: { 'take-back': { summary: 'take all orders of an operator for VM back' } },
+    run: async ({ client, output, vm, values }) => {
+      const takesBack = values['take-back'] === true;
+      if (takesBack && vm === '') throw new UsageError('orders --take-back needs VM');
+      const [cli, connected] = await Promise.all([import('../src/control/cli/orders.js'), client()]);
+      if (takesBack) await cli.takeBackOrders(connected, output, vm);
+      else await cli.orders(connected, output, vm === '' ? null : vm);
+    },
+  },
+  {
+    name: 'wait',
+    group: 'see',
+    operands: ['vm?'],
+    summary: 'wait until VMs run, reach targets or are gone',
+    details:
+      'Waits until all selected VMs run (`--for running`; there has to be one), until their guests have reached their targets (`--for target`), or until there is none of them (`--for gone`). VM is a name, also of a VM that has yet to connect, or a pattern such as `web-*`.',
+    options: {
+      for: { value: 'state', choices: WAIT_STATES, summary: 'default running' },
+      timeout: { value: 'seconds', summary: `give up after this long (default ${WAIT_SECONDS})` },
+      ...SELECTION_OPTIONS,
+    },
+    run: async ({ client, output, vm, values }) => {
+      const selection = selectionOf('wait', vm, values);
+      const timeout = seconds(values, 'timeout') ?? WAIT_SECONDS;
+      const state = oneOf(WAIT_STATES, text(values, 'for')) ?? 'running';
+      const [{ wait }, connected] = await Promise.all([import('../src/control/cli/wait.js'), client()]);
+      await wait(connected, output, selection, state, timeout);
+    },
+  },
+  {
+    name: 'set',
+    group: 'order',
+    operands: ['vm?'],
+    summary: 'set the balloon target',
+    details:
+      'Sets the memory that the guest keeps (`--memory`) or gives up (`--balloon`). The command returns at once; with `--wait` it returns when the guest has reached the target. The target stands in either case. `--balloon 0` gives everything back. A size is bytes with a unit (`512M`), bytes more or less than the target that holds (`--memory +512M`, `--memory=-512M`), or a part of the memory of the guest (`50%`). VM is a name or a pattern such as `web-*`; a VM that refuses keeps no other VM from its target.',
+    options: {
+      memory: { value: 'size', summary: 'memory that the guest keeps' },
+      balloon: { value: 'size', summary: 'memory that the guest gives up' },
+      'cache-limit': { value: 'size', summary: 'the most memory that its page cache balloon may hold' },
+      force: { summary: 'also where the guest would keep less than any guest is known to live in' },
+      wait: { summary: 'wait until the guest has reached the target' },
+      timeout: {
+        value: 'seconds',
+        summary: `with --wait: give up after this long (default ${WAIT_SECONDS})`,
+      },
+      'dry-run': { summary: 'say what the target would be, and set none' },
+      ...SELECTION_OPTIONS,
+    },
+    run: async ({ client, output, vm, values }) => {
+      const selection = selectionOf('set', vm, values);
+      const target = targetOf(values);
+      const dryRun = values['dry-run'] === true;
+      const timeout = seconds(values, 'timeout');
+      const wait = values['wait'] === true;
+      if (timeout !== undefined && !wait) throw new UsageError('--timeout needs --wait');
+      if (wait && target.of === 'cacheLimitBytes') {
+        throw new UsageError('--wait cannot be used with --cache-limit: the guest decides how much it holds');
+      }
+      if (wait && dryRun) throw new UsageError('--wait cannot be used with --dry-run: nothing is set');
+      const [{ setTarget }, connected] = await Promise.all([
+        import('../src/control/cli/set-target.js'),
+        client(),
+      ]);
+      const waitSeconds = wait ? (timeout ?? WAIT_SECONDS) : null;
+      await setTarget(connected, output, selection, target, { waitSeconds, dryRun });
+    },
+  },
+  {
+    name: 'limit',
+    group: 'order',
+    operands: ['vm?'],
+    summary: "limit the VM's cgroup on the host",
+    details:
+      'Limits the cgroup of the VM on the host. `follow` keeps a limit above the memory that the guest may use, `max` sets no limit, and `restore` sets the limit that the daemon found.',
+    options: {
+      ...byName((name) => ({
+        value: 'size',
+        summary: `${LIMITS[name].file}: ${LIMITS[name].effect} (SIZE|max|follow|restore)`,
+      })),
+      ...SELECTION_OPTIONS,
+    },
+    run: async ({ client, output, vm, values }) => {
+      const selection = selectionOf('limit', vm, values);
+      const limits = limitsOf(values);
+      const [{ limit }, connected] = await Promise.all([import('../src/control/cli/limit.js'), client()]);
+      await limit(connected, output, selection, limits);
+    },
+  },
+  {
+    name: 'inhibit',
+    group: 'order',
+    operands: ['vm?'],
+    summary: 'stop discarding for VMs',
+    details:
+      'Lets the balloon move but discards nothing, for as long as a program on the host must be able to rely on every page of the VM.',
+    options: {
+      reason: { value: 'text', summary: 'the reason, for the next operator who looks' },
+      ...SELECTION_OPTIONS,
+    },
+    run: async ({ client, output, vm, values }) => {
+      const selection = selectionOf('inhibit', vm, values);
+      const [{ inhibit }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
+      await inhibit(connected, output, selection, text(values, 'reason'));
+    },
+  },
+  {
+    name: 'allow',
+    group: 'order',
+    beside: 'inhibit',
+    operands: ['vm?'],
+    summary: 'resume discarding',
+    details: 'Ends the inhibition, and discards the pages that the guest gave up meanwhile.',
+    options: SELECTION_OPTIONS,
+    run: async ({ client, output, vm, values }) => {
+      const selection = selectionOf('allow', vm, values);
+      const [{ allow }, connected] = await Promise.all([import('../src/control/cli/inhibit.js'), client()]);
+      await allow(connected, output, selection);
+    },
+  },
+  {
+    name: 'evacuate',
+    group: 'order',
+    operands: ['vm'],
+    summary: 'empty the balloon before the VM moves elsewhere',
+    details:
+      'Sets the balloon target to 0, waits until the guest has all of its memory, and prints how the device is unplugged and what gives the VM its balloon again on the other host. The order for the target of 0 stands until it is taken back.',
+    options: {
+      timeout: { value: 'seconds', summary: `give up after this long (default ${WAIT_SECONDS})` },
+    },
+    run: async ({ client, output, vm, values }) => {
+      const timeout = seconds(values, 'timeout') ?? WAIT_SECONDS;
+      const [{ evacuate }, connected] = await Promise.all([
+        import('../src/control/cli/evacuate.js'),
+        client(),
+      ]);
+      await evacuate(connected, output, vm, timeout);
+    },
+  },
+  {
+    name: 'adopt',
+    group: 'order',
+    operands: ['socket'],
+    summary: "adopt QEMU's own balloon, by the VM's QMP socket",
+    details:
+      "Adopts the VM whose QEMU listens on the QMP socket: from then on the daemon moves QEMU's own balloon. The VM needs no change and no restart. The word holds over restarts of the daemon and of the VM. With `--release` the command takes the word back: the balloon stays as it is, and QEMU asks for statistics as often as it did before.",
+    options: { release: { summary: 'let go of a VM that was adopted' } },
+    run: async ({ client, output, vm: socket, values }) => {
+      const [cli, connected] = await Promise.all([import('../src/control/cli/adopt.js'), client()]);
+      const carryOut = values['release'] === true ? cli.release : cli.adopt;
+      await carryOut(connected, output, socket);
+    },
+  },
+  {
+    name: 'apply',
+    group: 'order',
+    operands: [],
+    summary: 'bring VMs to the targets and limits of a file',
+    details:
+      'Brings VMs to the targets and limits of a file, and prints what changed. The file has `[[vm]]` tables with `match` (a name or a pattern), `memory`, `balloon`, `cache-limit`, `force` and the limits, as `set` and `limit` take them; of several tables that match a VM, the last one holds. Applied once more, the file changes nothing.',
+    options: {
+      file: { short: 'f', value: 'file', summary: 'the file, in TOML' },
+      'dry-run': { summary: 'say what would change, and change nothing' },
+    },
+    run: async ({ client, output, values }) => {
+      const path = text(values, 'file');
+      if (path === undefined) throw new UsageError('apply needs --file FILE');
+      const [{ apply }, connected] = await Promise.all([import('../src/control/cli/apply.js'), client()]);
+      await apply(connected, output, path, values['dry-run'] === true);
+    },
+  },
+  POLICY_COMMAND,
+  {
     name: 'reload',
+    group: 'daemon',
     operands: [],
     summary: 'have the daemon read its configuration file again',
     details:
       'Has the daemon read its configuration file again. A file with a mistake changes nothing. The answer names each change and when the change takes effect.',
-    options: {},
-    run: async ({ client, output }) => {
+    options: { 'dry-run': { summary: 'say what would change, and change nothing' } },
+    run: async ({ client, output, values }) => {
       const [{ reload }, connected] = await Promise.all([import('../src/control/cli/reload.js'), client()]);
-      await reload(connected, output);
+      await reload(connected, output, values['dry-run'] === true);
     },
   },
   {
     name: 'log-level',
+    group: 'daemon',
     operands: ['level?'],
     choices: LOG_LEVELS,
     summary: 'show or set how much the daemon logs',
@@ -323,24 +352,8 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   {
-    name: 'top',
-    waits: false,
-    operands: [],
-    summary: 'all VMs, live',
-    details:
-      'Shows all VMs, every second anew, with what their guests had lately. Keys: n, m, b and a sort by name, memory, balloon and what is available; arrows (or j and k), PgUp, PgDn, Home and End select a VM, Enter shows all that is known of it, Esc or q goes back; / shows those whose names contain what is typed (Enter keeps it, Esc clears it); q quits.',
-    options: {
-      sort: { value: 'key', choices: SORT_KEYS, summary: 'the most first; default name' },
-      once: { summary: 'print it once, as where there is no terminal' },
-    },
-    run: async ({ client, output, values }) => {
-      const key = oneOf(SORT_KEYS, text(values, 'sort')) ?? 'name';
-      const [{ top }, connected] = await Promise.all([import('../src/control/cli/top.js'), client()]);
-      await top(connected, output, key, values['once'] === true);
-    },
-  },
-  {
     name: 'doctor',
+    group: 'daemon',
     operands: [],
     summary: 'check this host and each VM, say what to mend',
     details:
@@ -353,6 +366,7 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'completion',
+    group: 'print',
     operands: ['shell'],
     choices: SHELLS,
     summary: 'a script that completes commands in a shell',
@@ -368,6 +382,7 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'qemu-args',
+    group: 'print',
     operands: [],
     summary: 'the exact arguments to paste, for QEMU and others',
     details:

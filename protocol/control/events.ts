@@ -54,7 +54,7 @@ export const EVENTS = {
   },
   'orders-applied': {
     level: 'info',
-    help: 'A device connected of a VM for which an operator gave orders before (a target, an inhibit, limits, a pause of the policy), or the daemon started while the policy is paused for all VMs: these orders hold, for this device too. The event names the device and the orders.',
+    help: 'A device connected of a VM for which an operator gave orders before (a target, an inhibit, limits, a pause of the policy), or the daemon started while the policy is paused for all VMs, or in a mode that an operator set: these orders hold, for this device too. The event names the device and the orders.',
     action: 'Nothing, if the VM should have them; `balloonctl show` says how each order is taken back.',
   },
   'orders-taken-back': {
@@ -154,7 +154,7 @@ export const EVENTS = {
   },
   'policy-changed': {
     level: 'info',
-    help: 'The policy was paused or resumed, for one VM or all.',
+    help: 'The policy was paused or resumed, for one VM or all, or an operator set its mode.',
     action: null,
   },
   'policy-took': {

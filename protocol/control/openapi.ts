@@ -33,6 +33,20 @@ const LAST_EVENT_ID = {
   schema: { type: 'string' },
 };
 
+const IF_MATCH = {
+  name: 'If-Match',
+  in: 'header',
+  description: 'Change the VM only while its orders are those of this `ETag`.',
+  schema: { type: 'string' },
+};
+const ETAG = {
+  ETag: {
+    description:
+      'Of the orders for the VM and its interval of statistics: it does not change with the figures.',
+    schema: { type: 'string' },
+  },
+};
+
 function operationObject(operationId: string, operation: Operation): Json {
   const named = operation.path.includes('{vm}');
   const parameters = [
@@ -43,6 +57,7 @@ function operationObject(operationId: string, operation: Operation): Json {
       return { name, in: 'query', description, schema };
     }),
     ...(operation.streams === true ? [LAST_EVENT_ID] : []),
+    ...(operation.tagged === true && operation.method !== 'GET' ? [IF_MATCH] : []),
   ];
   const readable = operation.body !== undefined || operation.query !== undefined;
   return {
@@ -58,6 +73,7 @@ function operationObject(operationId: string, operation: Operation): Json {
     responses: {
       200: {
         description: operation.summary,
+        ...(operation.tagged === true && { headers: ETAG }),
         content: {
           [operation.streams ? 'text/event-stream' : (operation.text ?? 'application/json')]: {
             schema: reference(operation.reply),
@@ -72,6 +88,10 @@ function operationObject(operationId: string, operation: Operation): Json {
       }),
       ...(operation.body !== undefined && { 413: problem('The body is too large.') }),
       ...(operation.conflict !== undefined && { 409: problem(operation.conflict) }),
+      ...(operation.tagged === true &&
+        operation.method !== 'GET' && {
+          412: problem('The orders for the VM are not those of `If-Match`.'),
+        }),
       ...(operation.streams === true && {
         503: problem('All places for streams are taken; see `Retry-After`.'),
       }),

@@ -18,6 +18,8 @@ export interface Operation {
   readonly streams?: true;
   /** The reply is not JSON but text of this media type. */
   readonly text?: string;
+  /** The answer has an `ETag` of the orders for the VM; a change goes by `If-Match`. */
+  readonly tagged?: true;
   /** The body may name a VM, of which there may be none. */
   readonly namesVm?: true;
   /** Why the daemon may answer 409. */
@@ -40,11 +42,25 @@ const SINCE =
 
 export const OPERATIONS = {
   listVms: { method: 'GET', path: '/v1/vms', summary: 'All VMs', reply: 'VmList' },
-  showVm: { method: 'GET', path: '/v1/vms/{vm}', summary: 'Everything known of one VM', reply: 'Vm' },
+  showVm: {
+    method: 'GET',
+    path: '/v1/vms/{vm}',
+    summary: 'Everything known of one VM',
+    reply: 'Vm',
+    tagged: true,
+  },
   setTarget: {
     method: 'PATCH',
     path: '/v1/vms/{vm}',
     summary: 'Set the balloon target, the limits of the cgroup, or the interval of statistics',
+    query: {
+      'dry-run': {
+        type: 'boolean',
+        description:
+          'true: change nothing, and answer with the VM as it would be: its target and its orders. For targets only.',
+      },
+    },
+    tagged: true,
     body: {
       schema: 'VmChange',
       required: true,
@@ -125,14 +141,20 @@ export const OPERATIONS = {
   changePolicy: {
     method: 'PATCH',
     path: '/v1/policy',
-    summary: 'Pause or resume the policy, for one VM or all',
+    summary: 'Pause or resume the policy, for one VM or all, or set its mode',
     body: {
       schema: 'PolicyChange',
       required: true,
-      hint: 'send {"paused": true} or {"paused": false}, with "vm": "NAME" for one VM',
+      hint: 'send {"paused": true} or {"paused": false}, with "vm": "NAME" for one VM; or {"mode": "observe"}, auto or off, or {"mode": null} for the mode of the configuration',
     },
     reply: 'Policy',
     namesVm: true,
+  },
+  advisePolicy: {
+    method: 'GET',
+    path: '/v1/policy/advice',
+    summary: 'The actions that mode auto would take now; none is taken',
+    reply: 'PolicyAdvice',
   },
   streamEvents: {
     method: 'GET',
@@ -178,6 +200,12 @@ export const OPERATIONS = {
     method: 'POST',
     path: '/v1/reload',
     summary: 'Read the configuration file again; a file with a mistake changes nothing',
+    query: {
+      'dry-run': {
+        type: 'boolean',
+        description: 'true: say what would change, and change nothing.',
+      },
+    },
     reply: 'Reload',
     conflict: 'The file cannot be honoured; the detail says where and why.',
   },

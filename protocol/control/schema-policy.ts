@@ -1,6 +1,6 @@
 /** The policy as the control API shows and changes it. */
 import { ORDER } from './schema-order.js';
-import { BYTES } from './schema-words.js';
+import { BYTES, NULL } from './schema-words.js';
 
 export const POLICY = {
   type: 'object',
@@ -79,7 +79,8 @@ export const POLICY_STATE = {
     orders: {
       type: 'array',
       items: ORDER,
-      description: 'The orders for all VMs: the pause of the policy, while there is one.',
+      description:
+        'The orders for all VMs: the mode that an operator set, and the pause, while there is one.',
     },
     vms: {
       type: 'array',
@@ -120,15 +121,52 @@ export const POLICY_STATE = {
 } as const;
 
 export const POLICY_CHANGE = {
-  type: 'object',
-  additionalProperties: false,
-  required: ['paused'],
-  properties: {
-    paused: { type: 'boolean', description: 'true: the policy does nothing; false: the policy acts again.' },
-    vm: {
-      type: 'string',
-      minLength: 1,
-      description: 'The VM to pause or resume; without it, the whole policy.',
+  anyOf: [
+    {
+      type: 'object',
+      additionalProperties: false,
+      required: ['paused'],
+      properties: {
+        paused: {
+          type: 'boolean',
+          description: 'true: the policy does nothing; false: the policy acts again.',
+        },
+        vm: {
+          type: 'string',
+          minLength: 1,
+          description: 'The VM to pause or resume; without it, the whole policy.',
+        },
+      },
+    },
+    {
+      type: 'object',
+      additionalProperties: false,
+      required: ['mode'],
+      properties: {
+        mode: {
+          anyOf: [{ enum: ['observe', 'auto', 'off'] }, NULL],
+          description:
+            'The mode until another one is set, also over restarts; null: the mode of the configuration.',
+        },
+      },
+    },
+  ],
+} as const;
+
+/** An action of the policy that is not taken. */
+export const POLICY_ADVICE = {
+  type: 'array',
+  items: {
+    type: 'object',
+    additionalProperties: false,
+    required: ['vm', 'action', 'fromBytes', 'toBytes', 'cause', 'says'],
+    properties: {
+      vm: { type: 'string' },
+      action: { enum: ['target', 'cache-limit', 'limit', 'kill'] },
+      fromBytes: { anyOf: [BYTES, NULL], description: 'The target now; null: the action sets none.' },
+      toBytes: { anyOf: [BYTES, NULL], description: 'The target then; null: the action sets none.' },
+      cause: { type: 'string', description: 'The cause, as in metrics.' },
+      says: { type: 'string', description: 'The action and its reason in words.' },
     },
   },
 } as const;

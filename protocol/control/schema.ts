@@ -7,7 +7,7 @@ import type { XStatic } from 'typebox/schema';
 import { EVENT_NAMES, type EventName } from './events.js';
 import { ADOPT_CHANGE, ADOPTED, DAEMON, DAEMON_CHANGE, HEALTH, RELOAD } from './schema-daemon.js';
 import { VM_ORDERS, type ORDER } from './schema-order.js';
-import { POLICY_STATE, POLICY_CHANGE, type POOL_STATE } from './schema-policy.js';
+import { POLICY_ADVICE, POLICY_CHANGE, POLICY_STATE, type POOL_STATE } from './schema-policy.js';
 import { TARGET, LIMIT_WORD, LIMIT_REQUEST, VM_CHANGE, INHIBIT } from './schema-vm-change.js';
 import { BALLOON, STATS, DIAGNOSIS, VM } from './schema-vm.js';
 
@@ -59,6 +59,7 @@ export const SCHEMAS = {
   VmOrdersList: { type: 'array', items: VM_ORDERS },
   Policy: POLICY_STATE,
   PolicyChange: POLICY_CHANGE,
+  PolicyAdvice: POLICY_ADVICE,
   Problem: PROBLEM,
   Adopted: ADOPTED,
   AdoptedList: { type: 'array', items: ADOPTED },
@@ -85,6 +86,7 @@ export type VmChange = XStatic<typeof VM_CHANGE>;
 export type TargetRequest = XStatic<typeof TARGET>;
 export type PolicyState = XStatic<typeof POLICY_STATE>;
 export type PoolState = XStatic<typeof POOL_STATE>;
+export type PolicyAdvice = XStatic<typeof POLICY_ADVICE>;
 export type PolicyChange = XStatic<typeof POLICY_CHANGE>;
 export type AdoptedSocket = XStatic<typeof ADOPTED>;
 export type AdoptChange = XStatic<typeof ADOPT_CHANGE>;

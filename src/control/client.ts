@@ -16,6 +16,7 @@ import type {
   DaemonChange,
   DaemonView,
   LimitRequest,
+  PolicyAdvice,
   PolicyChange,
   PolicyState,
   ProblemDocument,
@@ -36,6 +37,9 @@ const AWAY_MS = 1000;
 /** Doubled after each attempt: a daemon that turns clients away is busy. */
 const RETRY_MS = 50;
 const RETRY_MS_MAX = 800;
+
+/** Requests of one client that are under way at a time, of the connections that the daemon has for all clients. */
+const AT_A_TIME = 8;
 
 const START = 'run systemctl start balloond.service, or give --control PATH';
 
@@ -96,6 +100,8 @@ export class ControlClient {
   readonly #replyTimeoutMs: number;
   readonly #restartMs: number;
   readonly #onAway: (message: string) => Promise<boolean>;
+  #places = AT_A_TIME;
+  readonly #waiting: (() => void)[] = [];
 
   constructor(
     readonly socketPath: string,
@@ -120,6 +126,11 @@ export class ControlClient {
 
   async setTarget(vm: string, target: TargetRequest): Promise<VmView> {
     return (await this.#call('PATCH', vmPath(vm), target)) as VmView;
+  }
+
+  /** The VM with the target that it would have. Nothing is changed. */
+  async tryTarget(vm: string, target: TargetRequest): Promise<VmView> {
+    return (await this.#call('PATCH', `${vmPath(vm)}?dry-run=true`, target)) as VmView;
   }
 
   async setLimits(vm: string, limits: LimitRequest): Promise<VmView> {
@@ -157,9 +168,9 @@ export class ControlClient {
     return (await this.#call('DELETE', `${vmPath(vm)}/inhibit`)) as VmView;
   }
 
-  /** Has the daemon read its configuration file again. */
-  async reload(): Promise<ReloadReport> {
-    return (await this.#call('POST', '/v1/reload')) as ReloadReport;
+  /** Has the daemon read its configuration file again; `dryRun`: has it say what would change. */
+  async reload(dryRun = false): Promise<ReloadReport> {
+    return (await this.#call('POST', `/v1/reload${dryRun ? '?dry-run=true' : ''}`)) as ReloadReport;
   }
 
   /** The orders that hold. A daemon of an earlier build refuses this. */
@@ -178,6 +189,11 @@ export class ControlClient {
 
   async policy(): Promise<PolicyState> {
     return (await this.#call('GET', '/v1/policy')) as PolicyState;
+  }
+
+  /** The actions that mode auto would take now. */
+  async policyAdvice(): Promise<PolicyAdvice> {
+    return (await this.#call('GET', '/v1/policy/advice')) as PolicyAdvice;
   }
 
   async changePolicy(change: PolicyChange): Promise<PolicyState> {
@@ -219,12 +235,27 @@ export class ControlClient {
 
   /** Each request says a state and not a step, so that one may be sent again when a daemon ended without an answer. */
   async #call(method: string, path: string, body?: unknown): Promise<unknown> {
-    const [response, text] = await this.#overRestart(async () => {
-      const begun = await this.#send(method, path, body);
-      return [begun, await this.#text(begun)];
-    });
+    const [response, text] = await this.#inTurn(() =>
+      this.#overRestart(async () => {
+        const begun = await this.#send(method, path, body);
+        return [begun, await this.#text(begun)];
+      }),
+    );
     if (response.statusCode !== 200) throw this.#refusal(response, text);
     return this.#parse(text);
+  }
+
+  /** The result of `work`, which begins when there is a place for it. */
+  async #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    if (this.#places > 0) this.#places--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#places++;
+      else next();
+    }
   }
 
   /** The result of `attempt`, which is made again while the next daemon may be on its way. Throws the last error. */

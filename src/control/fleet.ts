@@ -7,6 +7,7 @@ import type {
   DaemonChange,
   DaemonView,
   LimitRequest,
+  PolicyAdvice,
   PolicyChange,
   PolicyState,
   ReloadReport,
@@ -24,6 +25,8 @@ export interface Fleet {
   names(): readonly string[];
   /** Bytes, whole and not negative. Rejects with RefusedError. */
   setTarget(name: string, target: TargetRequest): Promise<VmView>;
+  /** The VM with the target and the orders that it would have. Throws RefusedError. */
+  tryTarget(name: string, target: TargetRequest): VmView;
   /** Resolves once the kernel took them. Rejects with RefusedError. */
   setLimits(name: string, limits: LimitRequest): Promise<VmView>;
   /** How often the guest is asked for statistics, until the daemon restarts or its configuration says otherwise. 0: never. */
@@ -47,6 +50,8 @@ export interface Fleet {
   /** Adopts the VM of a QMP socket, or releases it. Rejects with RefusedError. */
   changeAdopted(change: AdoptChange): Promise<AdoptedSocket>;
   policy(): PolicyState;
+  /** The actions that mode auto would take now. None is taken. */
+  advice(): PolicyAdvice;
   /** Rejects with RefusedError. */
   changePolicy(change: PolicyChange): Promise<PolicyState>;
 }
@@ -55,8 +60,8 @@ export interface Fleet {
 export interface DaemonControl {
   view(): DaemonView;
   change(change: DaemonChange): DaemonView;
-  /** Reads the configuration again and says what changed. Throws RefusedError. */
-  reload(): ReloadReport;
+  /** Reads the configuration again and says what changed; `dryRun`: what would change. Throws RefusedError. */
+  reload(dryRun: boolean): ReloadReport;
 }
 
 export interface EventSource {

@@ -3,8 +3,9 @@ import { refusal, type NextStep } from '../../protocol/control/refusal.js';
 import type { IncomingMessage } from 'node:http';
 import { openApiDocument } from '../../protocol/control/openapi.js';
 import type { OperationId } from '../../protocol/control/operations.js';
-import type { VmView } from '../../protocol/control/schema.js';
+import type { VmChange, VmView } from '../../protocol/control/schema.js';
 import { readAdoptChange, readChange, readDaemonChange, readInhibit, readPolicyChange } from './body.js';
+import { checkMatch } from './etag.js';
 import { RefusedError, type DaemonControl, type Fleet } from './fleet.js';
 import { Problem } from './problem.js';
 import type { Route } from './route.js';
@@ -31,6 +32,8 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     nameOf(call);
     const change = await readChange(call.request);
     const name = nameOf(call);
+    checkMatch(call.request, viewOf(call));
+    if (call.route.query['dry-run'] === true) return dryTarget(call, change);
     if ('limits' in change) return call.fleet.setLimits(name, change.limits);
     if ('statsIntervalSeconds' in change) {
       return call.fleet.setStatsInterval(name, change.statsIntervalSeconds);
@@ -59,14 +62,15 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
   allow: (call) => call.fleet.setInhibited(nameOf(call), null),
   showDaemon: ({ daemon }) => daemon.view(),
   changeDaemon: async ({ daemon, request }) => daemon.change(await readDaemonChange(request)),
-  reload: ({ daemon }) => daemon.reload(),
+  reload: ({ daemon, route }) => daemon.reload(route.query['dry-run'] === true),
   metrics: ({ fleet }) => fleet.metrics(),
   showPolicy: ({ fleet }) => fleet.policy(),
   changePolicy: async (call) => {
     const change = await readPolicyChange(call.request);
-    if (change.vm !== undefined) nameOf(call, change.vm);
+    if ('vm' in change) nameOf(call, change.vm);
     return call.fleet.changePolicy(change);
   },
+  advisePolicy: ({ fleet }) => fleet.advice(),
   listAdopted: ({ fleet }) => fleet.adopted(),
   changeAdopted: async ({ fleet, request }) => fleet.changeAdopted(await readAdoptChange(request)),
   listOrders: ({ fleet }) => fleet.orders(),
@@ -81,6 +85,13 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
   health: ({ version }) => ({ status: 'ok', version }),
   openApi: ({ version }) => openApiDocument(version),
 };
+
+/** The VM with the target that it would have. Throws Problem 400 for a change of another kind. */
+function dryTarget(call: Call, change: VmChange): VmView {
+  if ('limits' in change || 'statsIntervalSeconds' in change)
+    throw new Problem(400, refusal('dry-run is for targets', 'send a target, or leave dry-run out'));
+  return call.fleet.tryTarget(nameOf(call), change);
+}
 
 /** The whole VM of the path. Throws Problem 404. */
 function viewOf(call: Call): VmView {

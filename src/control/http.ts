@@ -36,7 +36,7 @@ export interface Refusal {
  * and needs a place unless it ends by itself.
  */
 export type Answer =
-  | { document: unknown }
+  | { document: unknown; headers?: Readonly<Record<string, string>> }
   | { text: string | Uint8Array; type: string }
   | { allow: string }
   | { stream: (response: ServerResponse) => void; ends: boolean };
@@ -138,7 +138,7 @@ class Front {
       if ('stream' in reply) this.#stream(request, response, reply);
       else if ('allow' in reply) response.writeHead(204, { allow: reply.allow }).end();
       else if ('text' in reply) send(response, 200, reply.type, reply.text);
-      else send(response, 200, 'application/json', json(reply.document));
+      else send(response, 200, 'application/json', json(reply.document), reply.headers);
     } catch (error) {
       // The client hung up before its body was complete: nobody is left to answer.
       if (request.destroyed && !request.complete) return;

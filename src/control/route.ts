@@ -24,6 +24,7 @@ export interface Query {
   readonly since?: string;
   readonly vm?: string;
   readonly level?: EventLevel;
+  readonly 'dry-run'?: boolean;
 }
 
 /** Of a name that nobody knows. */

@@ -9,10 +9,12 @@ import { refusal } from '../../protocol/control/refusal.js';
 import { rmSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { OPERATIONS } from '../../protocol/control/operations.js';
+import type { VmView } from '../../protocol/control/schema.js';
 import { closeFd } from '../os/fd.js';
 import { listenUnix } from '../os/socket.js';
 import { lastEventId, parseSince } from './event-replay.js';
 import { streamEvents, type StreamOptions } from './event-stream.js';
+import { etagOf } from './etag.js';
 import type { DaemonControl, EventSource, Fleet } from './fleet.js';
 import { HANDLERS } from './handlers.js';
 import { startHttpServer, type HttpServer, type Refusal } from './http.js';
@@ -52,8 +54,9 @@ export async function startControlServer(
           return { stream: (response) => streamEvents(response, events, options), ends: !options.follow };
         }
         const document: unknown = await HANDLERS[route.id]({ route, request, fleet, version, daemon });
-        const { text: type } = route.operation;
-        return type === undefined ? { document } : { text: String(document), type };
+        const { text: type, tagged } = route.operation;
+        if (type !== undefined) return { text: String(document), type };
+        return { document, ...(tagged === true && { headers: { etag: etagOf(document as VmView) } }) };
       },
       onRefused,
     );

@@ -30,7 +30,7 @@ interface ArrivalOptions {
   readonly events: EventLog;
   readonly keeper: FdKeeper;
   readonly book: OrderBook;
-  readonly policyActs: boolean;
+  readonly policyActs: () => boolean;
   readonly paths?: HostPaths;
   /** A VM may be the first; a device, and perhaps its VM, is gone. */
   readonly came: () => void;

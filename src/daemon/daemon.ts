@@ -167,9 +167,10 @@ export class Daemon implements DaemonControl {
   }
 
   /** Reads all files again. With a mistake, or a socket that cannot be had, nothing changes. */
-  reload(): ReloadReport {
+  reload(dryRun = false): ReloadReport {
     const { file } = this.#settings.configuration;
     try {
+      if (dryRun) return this.#settings.changes();
       const changes = this.#settings.reread(({ sockets }) => this.#sockets.change(sockets));
       const { config, files, sockets } = this.#settings.configuration;
       this.#keepSettings();

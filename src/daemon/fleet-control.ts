@@ -8,6 +8,7 @@ import type {
   AdoptChange,
   AdoptedSocket,
   LimitRequest,
+  PolicyAdvice,
   PolicyChange,
   PolicyState,
   TargetRequest,
@@ -21,7 +22,7 @@ import type { Metrics } from '../ops/metrics.js';
 import { wallNow } from '../os/clock.js';
 import { liveView } from '../vm/live-view.js';
 import { inHand, NO_WISHES, orderViews } from '../vm/orders.js';
-import { ordersOf, vmView } from '../vm/view.js';
+import { ordersOf, vmTried, vmView } from '../vm/view.js';
 import type { Vm } from '../vm/vm.js';
 import type { OrderFiles } from './order-files.js';
 import type { QmpSockets } from './qmp-sockets.js';
@@ -79,6 +80,12 @@ export class FleetControl implements Fleet {
 
   setTarget(name: string, target: TargetRequest): Promise<VmView> {
     return this.#order(name, (vm) => vm.setTarget(target));
+  }
+
+  tryTarget(name: string, target: TargetRequest): VmView {
+    const vm = this.#vms.get(name);
+    if (vm === undefined) throw gone(name);
+    return vmTried(this.#view(vm), vm, target);
   }
 
   setLimits(name: string, limits: LimitRequest): Promise<VmView> {
@@ -141,7 +148,16 @@ export class FleetControl implements Fleet {
     return this.#policy.view();
   }
 
+  advice(): PolicyAdvice {
+    return this.#policy.advice();
+  }
+
   async changePolicy(change: PolicyChange): Promise<PolicyState> {
+    if ('mode' in change) {
+      const state = this.#policy.changeMode(change.mode);
+      await this.#orders.kept();
+      return state;
+    }
     const vm = change.vm === undefined ? undefined : this.#vms.get(change.vm);
     if (vm !== undefined && !change.paused && vm.wishes.manual && !inHand(vm.orders)) {
       throw new RefusedError(
@@ -177,7 +193,11 @@ export class FleetControl implements Fleet {
     if (vm !== undefined) await order(vm);
     await this.#orders.kept();
     const now = this.#vms.get(name);
-    if (now === undefined) throw new RefusedError(refusal(`there is no VM ${name}`, 'see balloonctl list'));
+    if (now === undefined) throw gone(name);
     return this.#view(now);
   }
+}
+
+function gone(name: string): RefusedError {
+  return new RefusedError(refusal(`there is no VM ${name}`, 'see balloonctl list'));
 }

@@ -49,7 +49,7 @@ export class VmFleet {
       keeper,
       paths,
       book: orders.book,
-      policyActs: settings.mode === 'auto',
+      policyActs: () => this.#policy.acts,
       came: () => pinWatch.wake(),
       gone: (vm, device) => metrics.forget(metered(vm, [device])),
     });

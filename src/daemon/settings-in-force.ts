@@ -9,6 +9,8 @@ import type { DaemonArguments } from './options.js';
 import { configChanges, qmpPatterns, SettingsError, type ConfigFile } from './settings.js';
 import { startRefusal } from './startup-failure.js';
 
+type ConfigChanges = ReturnType<typeof configChanges>;
+
 /** The settings that the daemon goes by, from its start over each reload. Flags win over files. */
 export class SettingsInForce {
   /** The settings in force in place of those of the files, in words; null where the files had no mistake at the start. */
@@ -59,26 +61,41 @@ export class SettingsInForce {
    * Reads all files again, and returns the changes. `take` puts the new settings in force. Throws SettingsError or
    * SystemError with the mistake in a line; then nothing has changed.
    */
-  reread(take: (next: Configuration) => void): ReturnType<typeof configChanges> {
+  reread(take: (next: Configuration) => void): ConfigChanges {
     const before = this.#configuration;
     try {
-      const next = wantedConfiguration(this.#args);
-      if (next.files.length === 0 && before.files.length === 0) {
-        throw new SettingsError(
-          refusal(
-            'there is no configuration file to read again',
-            `create ${before.file}, or start balloond with --config FILE`,
-          ),
-        );
-      }
+      const next = this.#next();
       take(next);
       this.#configuration = next;
       this.#mistake = null;
-      return configChanges(ofFiles(this.#args, before), ofFiles(this.#args, next));
+      return this.#between(before, next);
     } catch (error) {
       if (error instanceof SettingsError || error instanceof SystemError) this.#mistake = inALine(error);
       throw error;
     }
+  }
+
+  /** The changes that reread() would make. Throws SettingsError or SystemError. */
+  changes(): { file: string; files: string[]; changes: ConfigChanges } {
+    const next = this.#next();
+    const changes = this.#between(this.#configuration, next);
+    return { file: next.file, files: [...next.files], changes };
+  }
+
+  /** The settings of the files as they are now. */
+  #next(): Configuration {
+    const next = wantedConfiguration(this.#args);
+    if (next.files.length > 0 || this.#configuration.files.length > 0) return next;
+    throw new SettingsError(
+      refusal(
+        'there is no configuration file to read again',
+        `create ${next.file}, or start balloond with --config FILE`,
+      ),
+    );
+  }
+
+  #between(before: Configuration, next: Configuration): ConfigChanges {
+    return configChanges(ofFiles(this.#args, before), ofFiles(this.#args, next));
   }
 
   /** Keeps what is in force for the daemon after this one. Throws SystemError. */

@@ -1,5 +1,7 @@
 /** Does what a policy decided, or says what the policy would do. */
 import type { EventName } from '../../protocol/control/events.js';
+import { pastWords } from '../../protocol/control/past-words.js';
+import type { PolicyAdvice } from '../../protocol/control/schema.js';
 import type { Emit } from '../ops/event-log.js';
 import type { PolicyCount } from '../ops/policy-families.js';
 import { wallTime } from '../os/clock.js';
@@ -23,6 +25,15 @@ export interface Deed {
   readonly text: string;
   /** How long ago the VM was last asked for memory or forced, by the clock that the policy goes by. */
   readonly sinceSeconds: number;
+}
+
+/** The action that a deed would be, for operators. */
+export function adviceOf({ action, vm, text }: Deed): PolicyAdvice[number] {
+  const isTarget = action.kind === 'target' || action.kind === 'cache-limit';
+  const [fromBytes, toBytes] = isTarget
+    ? [Math.round(action.fromBytes), Math.round(action.toBytes)]
+    : [null, null];
+  return { vm: vm.name, action: action.kind, fromBytes, toBytes, cause: action.reason.cause, says: text };
 }
 
 export class Actor {
@@ -84,7 +95,7 @@ export class Actor {
     for (const { action, vm, text } of deeds) {
       const kind = `${action.kind} ${action.reason.cause} ${vm.name}`;
       advised.add(kind);
-      const words = `would have ${text.replace(/^took/, 'taken').replace(/^gave/, 'given')}`;
+      const words = `would have ${pastWords(text)}`;
       this.#say(vm.name, words);
       if (!this.#advised.has(kind))
         this.#emit('policy-advice', words, { cause: action.reason.cause }, vm.name);

@@ -70,7 +70,7 @@ function forceWord(rung: number): Explained['force'] {
 /** The sentence on what may be expected for the VM now. */
 function nowWords(vm: GovernedVm, standing: Standing): string {
   const { settings, paused } = standing;
-  if (settings.mode === 'off') return 'the policy is off (mode in [policy])';
+  if (settings.mode === 'off') return 'the policy is off (mode in [policy], or balloonctl policy mode)';
   if (vm.leftAlone)
     return 'the policy leaves this VM alone: the configuration says so (target, or policy = "manual", in [[vm]])';
   if (vm.manual)

@@ -23,6 +23,11 @@ export class Roster {
     return before.filter((name) => !this.#rows.has(name));
   }
 
+  /** Forgets all that the policy remembers of its VMs, which stay. */
+  forget(): void {
+    this.state = emptyState(this.#names.length);
+  }
+
   /** The figure that the policy remembers of a VM; 0 where it knows no VM of that name. */
   remembered(name: string, column: Column): number {
     const row = this.#rows.get(name);

@@ -27,6 +27,8 @@ interface Circumstances {
   readonly planner: Planner;
   readonly settings: PolicySettings;
   readonly nowSeconds: number;
+  /** Nothing is remembered of the decision. */
+  readonly dryRun?: boolean;
 }
 
 export class Stock {
@@ -69,7 +71,7 @@ export class Stock {
 
   /** The deeds that the planner wants done to these VMs, which are the rows of the table and all VMs of this stock. */
   decide(vms: readonly GovernedVm[], table: VmTable, circumstances: Circumstances): Deed[] {
-    const { planner, settings, nowSeconds } = circumstances;
+    const { planner, settings, nowSeconds, dryRun = false } = circumstances;
     const config = this.#config(settings);
     if (this.last === null || config === null) return [];
     const { totalBytes, availableBytes, pressure } = this.last;
@@ -85,6 +87,7 @@ export class Stock {
       const sinceSeconds = nowSeconds - roster.remembered(vm.name, Column.markSeconds);
       return [{ action, vm, other, poolPageBytes, text, sinceSeconds }];
     });
+    if (dryRun) return deeds;
     // A policy that only observes did nothing that could be remembered.
     roster.state = settings.mode === 'auto' ? next : { ...roster.state, short: next.short };
     return deeds;

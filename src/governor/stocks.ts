@@ -5,7 +5,7 @@ import { Stock, type StockView } from './stock.js';
 import type { Troubles } from './troubles.js';
 
 /** The VMs of one stock. */
-interface Members {
+export interface Members {
   readonly stock: Stock;
   readonly vms: readonly SeenVm[];
 }
@@ -70,6 +70,11 @@ export class Stocks {
       gone,
       moved,
     };
+  }
+
+  /** Forgets all that the policy remembers, such as force. */
+  forget(): void {
+    for (const { roster } of [this.ram, ...this.pools]) roster.forget();
   }
 
   #namesBeside(vms: readonly SeenVm[]): string[] {

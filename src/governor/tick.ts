@@ -7,9 +7,11 @@
  */
 import { refusal } from '../../protocol/control/refusal.js';
 import type {
+  PolicyAdvice,
   PolicyChange,
   PolicyState as PolicyDocument,
   PoolState,
+  VmOrder,
   VmView,
 } from '../../protocol/control/schema.js';
 import { RefusedError } from '../control/fleet.js';
@@ -21,23 +23,26 @@ import { wallNow } from '../os/clock.js';
 import { MOVABLE, SIZED, TAKEABLE, type VmTable } from '../policy/inputs.js';
 import { BandPlanner } from '../policy/plan.js';
 import type { Planner } from '../policy/planner.js';
-import type { PolicySettings } from '../policy/settings.js';
+import type { PolicyMode, PolicySettings } from '../policy/settings.js';
 import { Column } from '../policy/state.js';
 import { OrderBook } from '../vm/order-book.js';
-import { pauseView } from '../vm/orders.js';
-import { Actor, type Deed } from './act.js';
+import { modeView, pauseView } from '../vm/orders.js';
+import { Actor, adviceOf, type Deed } from './act.js';
 import { explained, vmPolicy, type Standing } from './explain.js';
 import type { GovernedVm, SeenVm } from './governed-vm.js';
 import { HostView } from './host-view.js';
 import { Sizer, type SizedVm } from './sizer.js';
 import type { Stock } from './stock.js';
-import { Stocks } from './stocks.js';
+import { Stocks, type Members } from './stocks.js';
 import { pauseAll, TableReader } from './table.js';
 import { traceOf, type Trace } from './trace.js';
 import { Troubles } from './troubles.js';
 
 /** Pressure wakes the policy at most that often. */
 const WAKE_MS = 1000;
+
+/** A pause of the policy, or its end. */
+type PauseChange = Exclude<PolicyChange, { mode: unknown }>;
 
 interface EngineOptions {
   readonly paths?: HostPaths;
@@ -78,7 +83,7 @@ export class PolicyEngine {
       book = new OrderBook(),
     }: EngineOptions = {},
   ) {
-    this.#settings = settings;
+    this.#settings = settings.inMode(book.mode?.word ?? null);
     this.#vms = vms;
     this.#emit = emit;
     this.#now = now;
@@ -95,25 +100,39 @@ export class PolicyEngine {
 
   /** From the next tick on; mode, interval and record must be as they were. */
   configure(settings: PolicySettings): void {
-    this.#settings = settings;
+    this.#settings = settings.inMode(this.#book.mode?.word ?? null);
+  }
+
+  /** Whether the policy sets targets. */
+  get acts(): boolean {
+    return this.#settings.mode === 'auto';
   }
 
   /** Ticks until close(). */
   start(): void {
-    if (this.#settings.mode === 'off') return;
-    const { paused } = this.#book;
-    if (paused !== null) {
-      const { since, undo } = pauseView(paused);
-      const message = `the policy stays paused for all VMs, as an operator ordered at ${since ?? 'a time that is not known'}: ${undo} ends the pause`;
-      this.#emit('orders-applied', message, { orders: 'policy' });
+    for (const { order, says, since, undo } of this.#orders) {
+      const when = since ?? 'a time that is not known';
+      const message = `${says}, as an operator ordered at ${when}: ${undo} takes it back`;
+      this.#emit('orders-applied', message, { orders: order });
     }
+    this.#begin();
+  }
+
+  #begin(): void {
+    if (this.#settings.mode === 'off') return;
     this.#timer = setInterval(() => this.tick(), this.#settings.intervalSeconds * 1000).unref();
     this.#trigger = this.#host.watchPressure(() => this.#wake());
   }
 
-  close(): void {
+  #rest(): void {
     if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
     this.#trigger?.close();
+    this.#trigger = null;
+  }
+
+  close(): void {
+    this.#rest();
     this.#sizer.close();
     this.#reader.close();
     void this.#trace?.close();
@@ -121,8 +140,32 @@ export class PolicyEngine {
 
   /** One look at everything, and the actions that follow from it. */
   tick(): void {
-    if (this.#host.look(this.#settings) === null) return;
+    const members = this.#look();
+    if (members === null) return;
     this.#tickedAt = performance.now();
+    const sized: SizedVm[] = [];
+    const deeds = members.flatMap(({ stock, vms }) => this.#decide(stock, vms, sized));
+    if (this.acts) {
+      for (const deed of deeds) this.#actor.do(deed);
+      this.#sizer.follow(sized);
+    } else this.#actor.advise(deeds);
+  }
+
+  /** The actions that mode auto would take now. Nothing is done or remembered. */
+  advice(): PolicyAdvice {
+    const settings = this.#settings.inMode('auto');
+    const deeds = (this.#look() ?? []).flatMap(({ stock, vms: seen }) => {
+      const vms = seen.map(({ vm }) => vm);
+      const table = this.#reader.read(seen, settings);
+      const how = { planner: this.#planner, settings, nowSeconds: this.#now(), dryRun: true };
+      return stock.decide(vms, table, how);
+    });
+    return deeds.map(adviceOf);
+  }
+
+  /** The VMs by the memory that they share; null: the host cannot be read. */
+  #look(): readonly Members[] | null {
+    if (this.#host.look(this.#settings) === null) return null;
     const seen = this.#vms()
       .map((vm) => ({ vm, figures: vm.figures }))
       .filter(({ vm, figures }) => vm.ramBytes > 0 && (vm.sharedBytes > 0 || !figures.sharesMemory));
@@ -133,12 +176,7 @@ export class PolicyEngine {
     }
     for (const { vm } of moved) this.#actor.release(vm);
     this.#stocks.lookAtPools(this.#settings);
-    const sized: SizedVm[] = [];
-    const deeds = members.flatMap(({ stock, vms }) => this.#decide(stock, vms, sized));
-    if (this.#settings.mode === 'auto') {
-      for (const deed of deeds) this.#actor.do(deed);
-      this.#sizer.follow(sized);
-    } else this.#actor.advise(deeds);
+    return members;
   }
 
   /** The policy of a VM, as `show` has it. */
@@ -168,7 +206,7 @@ export class PolicyEngine {
       pools: this.#pools,
       bands: this.#settings.bands.map(({ name }) => name),
       vms: this.#vms().map((vm) => explained(vm, standing)),
-      orders: standing.paused === null ? [] : [pauseView(standing.paused)],
+      orders: this.#orders,
     };
   }
 
@@ -195,7 +233,7 @@ export class PolicyEngine {
   }
 
   /** Pauses the policy or lets it act again, for one VM or all. Throws RefusedError. */
-  change({ paused, vm: name }: PolicyChange): PolicyDocument {
+  change({ paused, vm: name }: PauseChange): PolicyDocument {
     if (name === undefined) {
       if (paused !== (this.#book.paused !== null)) {
         this.#book.pause(paused ? wallNow() : null);
@@ -213,6 +251,39 @@ export class PolicyEngine {
     return this.view();
   }
 
+  /** Sets the mode until another one is set, over restarts of the daemon as well; null: that of the configuration. */
+  changeMode(mode: PolicyMode | null): PolicyDocument {
+    const acted = this.acts;
+    const before = this.#settings.mode;
+    if (mode !== (this.#book.mode?.word ?? null))
+      this.#book.setMode(mode === null ? null : { word: mode, since: wallNow() });
+    this.#settings = this.#settings.inMode(mode);
+    const now = this.#settings.mode;
+    if (now === before) return this.view();
+    const whose = mode === null ? 'of the configuration' : 'set by an operator';
+    this.#emit('policy-changed', `mode ${now}, ${whose}; it was ${before}`, { mode: now, before });
+    if (acted) this.#letGo();
+    this.#rest();
+    this.#begin();
+    return this.view();
+  }
+
+  /** Ends force, and lets sizes be: the policy acts no more. Targets stay. */
+  #letGo(): void {
+    for (const vm of this.#vms()) this.#actor.release(vm);
+    this.#stocks.forget();
+    this.#sizer.follow([]);
+  }
+
+  /** The orders for all VMs. */
+  get #orders(): VmOrder[] {
+    const { mode, paused } = this.#book;
+    return [
+      ...(mode === null ? [] : [modeView(mode.word, mode.since)]),
+      ...(paused === null ? [] : [pauseView(paused)]),
+    ];
+  }
+
   get #standing(): Standing {
     return {
       settings: this.#settings,
@@ -224,7 +295,7 @@ export class PolicyEngine {
   }
 
   #wake(): void {
-    if (performance.now() - this.#tickedAt >= WAKE_MS) this.tick();
+    if (this.#timer !== null && performance.now() - this.#tickedAt >= WAKE_MS) this.tick();
   }
 
   /** The RAM of the host that guests take up: those in a pool take it from there. */

@@ -4,7 +4,7 @@
  * command tables and the words of each key go in, and roff makes pages of them. Nothing that runs later loads this folder.
  */
 import { EXIT_WORDS } from '../control/cli/exit.js';
-import type { CommandSpec, OptionSpec } from '../control/cli/command-line.js';
+import { optionWords, type CommandSpec, type OptionSpec } from '../control/cli/command-line.js';
 import { daemonProgram } from '../daemon/options.js';
 import { ENDING_SIGNALS, IGNORED_SIGNALS, RELOAD_SIGNAL } from '../ops/signals.js';
 import { tableSchema, SCHEMA_PATH } from '../daemon/config/json-schema.js';
@@ -191,10 +191,14 @@ function usage({ name, operands }: CommandSpec): string {
 }
 
 function optionEntries(options: Readonly<Record<string, OptionSpec>>): Entry[] {
-  return Object.entries(options).map(([name, { value, choices, summary }]) => ({
-    term: value === undefined ? `--${name}` : `--${name} ${value.toUpperCase()}`,
-    text: sentence(choices === undefined ? summary : `${choices.join(', ')} (${summary})`),
-  }));
+  return Object.entries(options).map(([name, spec]) => {
+    const { value, choices, summary } = spec;
+    const words = optionWords(name, spec);
+    return {
+      term: value === undefined ? words : `${words} ${value.toUpperCase()}`,
+      text: sentence(choices === undefined ? summary : `${choices.join(', ')} (${summary})`),
+    };
+  });
 }
 
 function sentence(text: string): string {

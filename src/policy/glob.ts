@@ -1,11 +1,4 @@
-/** `*` stands for any characters, `?` for one. */
-export function globMatches(pattern: string, name: string): boolean {
-  const source = pattern
-    .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')
-    .replaceAll('*', '.*')
-    .replaceAll('?', '.');
-  return new RegExp(`^${source}$`, 'u').test(name);
-}
+export { globMatches } from '../../protocol/control/glob.js';
 
 /** A name that both patterns match, or null when there is none. */
 export function commonName(a: string, b: string): string | null {

@@ -4,7 +4,7 @@ import { formatSize, parseSize, SIZE_FORMS } from '../../protocol/control/size.j
 import type { Band, PolicyConfig, StockKind } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
 
-type PolicyMode = 'observe' | 'auto' | 'off';
+export type PolicyMode = 'observe' | 'auto' | 'off';
 /** Whether a balloon grows when the host needs memory, or follows the working set of its guest at all times. */
 type Size = 'on-demand' | 'working-set';
 
@@ -139,10 +139,13 @@ export class PolicySettings {
   readonly #defaultBand: number;
   readonly #rules: Omit<PolicyConfig, 'reserveShare' | 'bands' | 'stock'>;
   readonly #overrides: readonly VmOverride[];
+  readonly #file: PolicyFile;
 
-  /** Of a file in which policyMistakes() found none. */
-  constructor({ policy = {}, vm = [] }: PolicyFile) {
-    this.mode = policy.mode ?? 'observe';
+  /** Of a file in which policyMistakes() found none; `mode` goes before the mode of the file. */
+  constructor(file: PolicyFile, mode?: PolicyMode) {
+    const { policy = {}, vm = [] } = file;
+    this.#file = file;
+    this.mode = mode ?? policy.mode ?? 'observe';
     this.memory = parseAmount(policy.memory ?? '100%');
     this.reserve = parseAmount(policy.reserve ?? '10%');
     this.sharePools = policy['share-pools'] ?? false;
@@ -179,6 +182,11 @@ export class PolicySettings {
       holdSeconds: policy.hold ?? 60,
     };
     this.#overrides = vm;
+  }
+
+  /** The same in this mode; null: in that of the file. */
+  inMode(mode: PolicyMode | null): PolicySettings {
+    return new PolicySettings(this.#file, mode ?? undefined);
   }
 
   /** Of a host with that much: what VMs may have. */

@@ -15,6 +15,8 @@ const MADE_UP = /^pid-\d+(-\d+)?$/;
 /** Of a path of a socket. */
 const MAX_PATH = 107;
 
+const Mode = Type.Union([Type.Literal('observe'), Type.Literal('auto'), Type.Literal('off')]);
+
 const Document = Type.Object({
   version: Type.Literal(VERSION),
   /** Counts changes: the copy with the higher number is the newer one. */
@@ -22,10 +24,14 @@ const Document = Type.Object({
   vms: Type.Record(Type.String({ minLength: 1, maxLength: 128 }), Orders),
   /** The policy was paused for all VMs. Builds that know of no such order leave the field out when they write. */
   paused: Type.Optional(Type.Object({ since: Since })),
+  /** An operator set the mode of the policy. Builds that know of no such order leave the field out when they write. */
+  mode: Type.Optional(Type.Object({ word: Mode, since: Since })),
   /** The QMP sockets whose VMs an operator adopted. Builds that know of none leave the field out when they write. */
   adopted: Type.Optional(Type.Array(Type.String({ maxLength: MAX_PATH }))),
 });
 export type BookDocument = Static<typeof Document>;
+/** The mode of the policy that an operator set, and the wall time at which it was set. */
+type ModeOrder = NonNullable<BookDocument['mode']>;
 
 /** A document of the book, or why it cannot be read: a sentence without its subject, and the next step. */
 type ReadBook = { document: BookDocument } | { unreadable: string; isNewer: boolean };
@@ -59,6 +65,7 @@ export class OrderBook {
   readonly #written: (text: string) => void;
   #revision: number;
   #paused: WallMs | null;
+  #mode: ModeOrder | null;
   #adopted: readonly string[];
 
   /** `found`: the newest copy, or null. `written` is called with the whole document after each change. */
@@ -67,6 +74,7 @@ export class OrderBook {
     this.#vms = new Map(Object.entries(found?.vms ?? {}));
     this.#revision = found?.revision ?? 0;
     this.#paused = found?.paused?.since ?? null;
+    this.#mode = found?.mode ?? null;
     this.#adopted = found?.adopted ?? [];
     this.#written = written;
   }
@@ -100,6 +108,17 @@ export class OrderBook {
     this.#changed();
   }
 
+  /** The mode of the policy that an operator set; null: that of the configuration holds. */
+  get mode(): ModeOrder | null {
+    return this.#mode;
+  }
+
+  /** Notes the mode that an operator set, or takes it back, and writes the book down. */
+  setMode(mode: ModeOrder | null): void {
+    this.#mode = mode;
+    this.#changed();
+  }
+
   /** The QMP sockets whose VMs an operator adopted. */
   get adopted(): readonly string[] {
     return this.#adopted;
@@ -121,8 +140,16 @@ export class OrderBook {
   text(): string {
     const vms = Object.fromEntries(this.#vms);
     const paused = this.#paused === null ? {} : { paused: { since: this.#paused } };
+    const mode = this.#mode === null ? {} : { mode: this.#mode };
     const adopted = this.#adopted.length === 0 ? {} : { adopted: this.#adopted };
-    return JSON.stringify({ version: VERSION, revision: this.#revision, vms, ...paused, ...adopted });
+    return JSON.stringify({
+      version: VERSION,
+      revision: this.#revision,
+      vms,
+      ...paused,
+      ...mode,
+      ...adopted,
+    });
   }
 
   #changed(): void {

@@ -133,6 +133,17 @@ export function pauseView(since: WallMs): VmOrder {
   };
 }
 
+/** The mode of the policy that an operator set at `since`, in words. */
+export function modeView(mode: string, since: WallMs): VmOrder {
+  return {
+    order: 'policy-mode',
+    says: `the policy is in mode ${mode}, whatever the configuration says`,
+    by: 'operator',
+    since: noted(since),
+    undo: 'balloonctl policy mode configured',
+  };
+}
+
 /** A VM as its orders see it. */
 interface OrderedVm {
   readonly name: string;

@@ -43,7 +43,7 @@ export function keptBytes(target: TargetRequest, ramBytes: number): number {
 }
 
 /** Null: nothing is ordered, or the guest's memory is not known yet (`ramBytes` 0), so that no size can be too much. */
-function wantedTarget(
+export function wantedTarget(
   part: Part,
   { ramBytes, leastBytes }: GuestSize,
   { target, cacheLimit }: Orders,
@@ -100,9 +100,13 @@ export function settleTarget(
     else if (ramBytes > 0 && device.figures.targetBytes > ramBytes) device.setTarget(ramBytes, 'policy');
     return null;
   }
-  const { bytes, by, cut } = wanted;
-  device.setTarget(bytes, by);
+  device.setTarget(wanted.bytes, wanted.by);
+  return cutOf(device.part, wanted);
+}
+
+/** Why the target of that part is not what was ordered, in words; null: it is. */
+export function cutOf(part: Part, { bytes, cut }: WantedTarget): TargetCut | null {
   if (cut === null) return null;
   const { askedBytes, why } = cut;
-  return { askedBytes, bytes, says: `${why}: the ${device.part} target is ${formatSize(bytes)}` };
+  return { askedBytes, bytes, says: `${why}: the ${part} target is ${formatSize(bytes)}` };
 }

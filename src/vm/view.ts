@@ -1,10 +1,11 @@
 /** A VM as the control API shows it. */
-import type { BalloonView, VmOrder, VmView } from '../../protocol/control/schema.js';
+import type { BalloonView, TargetRequest, VmOrder, VmView } from '../../protocol/control/schema.js';
 import type { AnyDevice } from './any-device.js';
 import { sentence } from './diagnosis.js';
 import type { StatsFigures } from './figures.js';
 import { KINDS, type Part } from './kinds.js';
 import { orderViews, pauseView } from './orders.js';
+import { tryTarget } from './tried-target.js';
 import type { Vm } from './vm.js';
 
 const NO_BALLOON: BalloonView = {
@@ -51,17 +52,37 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
     cgroup: vm.limits.view(),
     limits: vm.limits.limitsView(),
     policy,
-    orders: [...ordersOf(vm), ...(vm.policyPaused === null ? [] : [pauseView(vm.policyPaused)])],
+    orders: [...ordersOf(vm), ...pauseOf(vm)],
     statsIntervalSeconds: vm.statsIntervalSeconds,
   };
 }
 
+/** The same, with the target and the orders that the VM would have. Throws RefusedError. */
+export function vmTried(view: VmView, vm: Vm, target: TargetRequest): VmView {
+  const tried = tryTarget(vm, target);
+  const targetBytes = tried.bytes;
+  const cut = (part: Part): string | null => (part === tried.part ? tried.cut : vm.sizes.cut(part));
+  return {
+    ...view,
+    ...(tried.part === 'balloon' && { balloon: { ...view.balloon, targetBytes } }),
+    ...(tried.part === 'cache' && view.cache !== null && { cache: { ...view.cache, targetBytes } }),
+    orders: [...ordersOf(vm, tried.orders, cut), ...pauseOf(vm)],
+  };
+}
+
 /** The orders for this VM alone. */
-export function ordersOf(vm: Vm): VmOrder[] {
+export function ordersOf(
+  vm: Vm,
+  orders = vm.orders,
+  cut = (part: Part): string | null => vm.sizes.cut(part),
+): VmOrder[] {
   const { name, ramBytes } = vm;
   const has = (part: Part): boolean => vm.playing(part) !== undefined;
-  const cut = (part: Part): string | null => vm.sizes.cut(part);
-  return orderViews({ name, ramBytes, has, cut, inhibits: vm.uninhibitable === null }, vm.orders, vm.wishes);
+  return orderViews({ name, ramBytes, has, cut, inhibits: vm.uninhibitable === null }, orders, vm.wishes);
+}
+
+function pauseOf({ policyPaused }: Vm): VmOrder[] {
+  return policyPaused === null ? [] : [pauseView(policyPaused)];
 }
 
 /** The statistics of the first device that has any. */

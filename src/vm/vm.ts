@@ -37,18 +37,18 @@ import {
 } from './orders.js';
 import { Pins, type Look } from './pins.js';
 import type { VmRecord } from './record.js';
-import { inhibitedForGood, noDevice, refuseTarget, uninhibitable } from './refused-orders.js';
+import { inhibitedForGood, uninhibitable } from './refused-orders.js';
 import { Sizes } from './sizes.js';
-import { askedTarget } from './targets.js';
 import { ordersInRecord, ordersOfRecord } from './taken-over.js';
+import { targeted } from './tried-target.js';
 import { VerdictWatch } from './verdict-watch.js';
 
 export interface VmContext {
   readonly emit: Emit;
   readonly book: OrderBook;
   readonly wishes: Wishes;
-  /** The policy sets targets, of VMs that are not taken in hand. */
-  readonly policyActs: boolean;
+  /** Whether the policy sets targets, of VMs that are not taken in hand. */
+  readonly policyActs: () => boolean;
   readonly paths: HostPaths;
   /** A device is gone; the VM is, too, when it has none left. */
   readonly gone: (vm: Vm, device: AnyDevice) => void;
@@ -283,12 +283,9 @@ export class Vm implements DeviceOwner<AnyDevice> {
 
   /** The operator's word: the policy leaves the VM alone from now on. Throws RefusedError. */
   setTarget(target: TargetRequest): void {
-    const { part } = askedTarget(target);
-    const device = this.playing(part);
-    if (device === undefined) throw noDevice(this.name, part);
-    if (this.ramBytes > 0) refuseTarget(this.name, target, this.sizes);
+    const device = targeted(this, target);
     this.#order(withTarget(this.#orders, target, wallNow()));
-    this.sizes.forget(part);
+    this.sizes.forget(device.part);
     const before = device.figures.targetBytes;
     this.#settleTarget(device);
     if (device.figures.targetBytes === before) device.remind();
@@ -434,7 +431,7 @@ export class Vm implements DeviceOwner<AnyDevice> {
 
   /** `lapsed`: an order for its target was taken back. */
   #settleTarget(device: AnyDevice, lapsed = false): void {
-    const governed = this.#context.policyActs && !this.manual;
+    const governed = this.#context.policyActs() && !this.manual;
     this.sizes.settle(device, { orders: this.#orders, wishes: this.#wishes, lapsed: lapsed && !governed });
   }
 

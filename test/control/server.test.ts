@@ -98,6 +98,39 @@ void t.test('targets', async (t) => {
   t.equal(fleet.list()[0]?.balloon.targetBytes, GIB, 'unchanged');
 });
 
+void t.test('a change goes by If-Match, and the tag is that of the orders', async (t) => {
+  const { socketPath, fleet } = await serveFleet(t);
+  const path = '/v1/vms/web1';
+  const tagOf = async (): Promise<string> => (await call(socketPath, 'GET', path)).headers.etag ?? '';
+  const patch = (tag: string, bytes: number): Promise<Answer> =>
+    call(socketPath, 'PATCH', path, `{"balloonBytes":${bytes}}`, { 'if-match': tag });
+  const first = await tagOf();
+  t.match(first, /^"[0-9a-f]{16}"$/);
+  fleet.inflate('web1', GIB / 2);
+  t.equal(await tagOf(), first, 'the figures of the guest do not change it');
+  const changed = await patch(first, GIB);
+  t.equal(changed.status, 200);
+  t.equal(changed.headers.etag, await tagOf(), 'the answer has the new one');
+  const late = await patch(first, 2 * GIB);
+  t.match(detailOf(t, late, 412), /the orders for VM "web1" are not those of If-Match: ask for the VM again/);
+  t.equal(late.headers.etag, await tagOf());
+  t.equal(fleet.list()[0]?.balloon.targetBytes, GIB, 'the order before stands');
+  for (const none of ['"0"', 'W/' + (await tagOf()), 'x', ''])
+    t.equal((await patch(none, 0)).status, 412, none);
+  t.equal((await patch(`"0", ${await tagOf()}`, 2 * GIB)).status, 200, 'one of several');
+  t.equal((await patch('*', 0)).status, 200, 'any');
+});
+
+void t.test('a dry run answers with the VM as it would be', async (t) => {
+  const { socketPath, fleet } = await serveFleet(t);
+  const path = '/v1/vms/web1?dry-run=true';
+  const tried = await call(socketPath, 'PATCH', path, `{"memoryBytes":${GIB}}`);
+  t.equal((tried.document as VmView).balloon.targetBytes, 3 * GIB);
+  t.ok(Check(SCHEMAS.Vm, tried.document));
+  t.match(detailOf(t, await call(socketPath, 'PATCH', path, '{"limits":{"high":1}}'), 400), /is for targets/);
+  t.strictSame(fleet.list(), [vmView('web1')]);
+});
+
 void t.test('bad bodies change nothing', async (t) => {
   const { socketPath, fleet } = await serveFleet(t);
   const bytes = 'write bytes as a whole number of 0 or more';
@@ -139,6 +172,8 @@ void t.test('bad bodies change nothing', async (t) => {
     '{"paused":1}': 'paused: write true or false',
     '{"paused":true,"vm":""}': 'vm: write a string that is not empty',
     '{"pause":true}': '"pause" is no field: did you mean paused?',
+    '{"mode":"on"}': 'mode: write ',
+    '{"mode":"auto","paused":true}': 'mode and paused exclude each other: send',
   };
   for (const [method, path, cases] of [
     ['PATCH', '/v1/vms/web1', change],

@@ -17,7 +17,7 @@ import { HostTree } from '../support/host-tree.js';
 const NAME = 'web';
 const CGROUP = '/vms/web';
 
-const OF_ALL = 'a pause of the whole policy';
+const OF_ALL = ['a pause of the whole policy', 'a mode of the policy'];
 
 /** Each order, and the words by which the file has it. A new order is one more line. */
 const ORDERS: Readonly<Record<string, [give: (control: FleetControl) => Promise<unknown>, written: RegExp]>> =
@@ -39,7 +39,14 @@ const ORDERS: Readonly<Record<string, [give: (control: FleetControl) => Promise<
       },
       /"paused":\{"since"/,
     ],
-    [OF_ALL]: [(control) => control.changePolicy({ paused: true }), /"paused":\{"since"/],
+    'a pause of the whole policy': [
+      (control) => control.changePolicy({ paused: true }),
+      /"paused":\{"since"/,
+    ],
+    'a mode of the policy': [
+      (control) => control.changePolicy({ mode: 'auto' }),
+      /"mode":\{"word":"auto","since"/,
+    ],
   };
 
 for (const [name, [give, written]] of Object.entries(ORDERS)) {
@@ -62,14 +69,14 @@ for (const [name, [give, written]] of Object.entries(ORDERS)) {
     await give(fleet.control);
     t.match(readFileSync(join(folder, 'orders.json'), 'utf8'), written);
     const { control } = fleet;
-    const before = name === OF_ALL ? [] : [{ vm: NAME, connected: true, orders: [{ by: 'operator' }] }];
+    const before = OF_ALL.includes(name) ? [] : [{ vm: NAME, connected: true, orders: [{ by: 'operator' }] }];
     t.match(control.orders(), before, 'it is listed');
     frontend.close();
     await eventually(
       () => fleet.size === 0,
       () => 'the VM is gone',
     );
-    if (name !== OF_ALL) {
+    if (!OF_ALL.includes(name)) {
       const undo = `balloonctl orders ${NAME} --take-back`;
       const held = [{ vm: NAME, connected: false, orders: [{ by: 'operator', undo }] }];
       t.match(control.orders(), held, 'it is listed of a VM that is not connected');
@@ -79,6 +86,8 @@ for (const [name, [give, written]] of Object.entries(ORDERS)) {
     }
     fleet.close();
     await orders.kept();
+    const next = new OrderFiles(null, folder).book;
+    t.equal(next.mode?.word ?? null, name === 'a mode of the policy' ? 'auto' : null, 'over restarts');
   });
 }
 

@@ -355,6 +355,57 @@ void t.test('it only observes where nobody said more, and leaves alone what an o
   t.ok((acting.served.get('bronze-1')?.view.balloon.targetBytes ?? 0) > 8 * MIB, 'governed again');
 });
 
+void t.test('an operator sets the mode, and can see before what auto would do', async (t) => {
+  const scene = await Scene.open(t, 170 * MIB, ['gold-1', 'bronze-1'], { mode: 'observe' });
+  await scene.second();
+  const { engine } = scene;
+  const target = (): number => scene.served.get('bronze-1')?.view.balloon.targetBytes ?? NaN;
+  const advice = engine.advice();
+  t.match(advice, [{ vm: 'bronze-1', action: 'target', fromBytes: 0, cause: 'host-short', says: /^took / }]);
+  t.same(engine.advice(), advice, 'it remembers nothing of it');
+  t.equal(target(), 0, 'and does nothing');
+  t.match(engine.view(), { mode: 'observe', orders: [] });
+
+  t.match(engine.changeMode('auto'), {
+    mode: 'auto',
+    orders: [{ order: 'policy-mode', by: 'operator', undo: 'balloonctl policy mode configured' }],
+  });
+  t.match(scene.said('policy-changed', ''), [{ fields: { mode: 'auto', before: 'observe' } }]);
+  await scene.second();
+  const taken = target();
+  t.ok(taken > 0, 'it acts');
+  engine.changeMode('auto');
+  t.equal(scene.said('policy-changed', '').length, 1, 'the same once more is no news');
+  engine.configure(new PolicySettings({ policy: { mode: 'off' } }));
+  t.equal(engine.view().mode, 'auto', 'whatever the configuration says');
+
+  engine.changeMode('observe');
+  await scene.second();
+  t.equal(target(), taken, 'targets stay');
+  t.match(scene.explained('bronze-1'), { mode: 'observe', force: 'none' });
+  t.match(engine.changeMode(null), { mode: 'off', orders: [] }, 'that of the configuration again');
+});
+
+void t.test('force ends when the policy acts no more', async (t) => {
+  const scene = await Scene.open(t, 380 * MIB, ['gold-1', 'bronze-1']);
+  const bronze = scene.guest('bronze-1');
+  bronze.refuses = true;
+  await bronze.driver?.stopFollowing();
+  for (const guest of scene.guests.values()) guest.wantsBytes = 200 * MIB;
+  const forced = (): boolean => scene.limit('bronze-1', 'high') !== 'max';
+  for (let second = 0; second < 60 && !forced(); second++) {
+    await scene.second();
+    await scene.limitsWritten('bronze-1');
+  }
+  t.ok(forced());
+  scene.engine.changeMode('off');
+  await eventually(
+    () => !forced(),
+    () => 'its limit is as it was found',
+  );
+  t.equal(scene.engine.view().vms.find(({ name }) => name === 'bronze-1')?.force, 'none');
+});
+
 void t.test(
   'VMs may have a part of the host: what is theirs counts, whatever the host has left',
   async (t) => {

@@ -14,6 +14,7 @@ import type {
   DaemonChange,
   DaemonView,
   LimitRequest,
+  PolicyAdvice,
   PolicyChange,
   PolicyState,
   ReloadReport,
@@ -133,9 +134,21 @@ export class MemoryFleet implements Fleet {
     if ('cacheLimitBytes' in target) {
       return this.#replace({ ...vm, cache: { ...vm.balloon, targetBytes: target.cacheLimitBytes } });
     }
+    return this.#replace({ ...this.tryTarget(name, target), orders: [this.#order()] });
+  }
+
+  tryTarget(name: string, target: TargetRequest): VmView {
+    const vm = this.#get(name);
+    if ('cacheLimitBytes' in target) {
+      return { ...vm, cache: { ...vm.balloon, targetBytes: target.cacheLimitBytes } };
+    }
     const targetBytes =
       'memoryBytes' in target ? Math.max(0, vm.ramBytes - target.memoryBytes) : target.balloonBytes;
-    return this.#replace({ ...vm, balloon: { ...vm.balloon, targetBytes }, orders: [this.#order()] });
+    return {
+      ...vm,
+      balloon: { ...vm.balloon, targetBytes },
+      orders: [{ order: 'target', says: 'a target', by: 'operator', since: null, undo: '' }],
+    };
   }
 
   /** Each is given at another time. */
@@ -252,8 +265,19 @@ export class MemoryFleet implements Fleet {
     return this.policyState;
   }
 
-  async changePolicy({ paused, vm }: PolicyChange): Promise<PolicyState> {
+  policyAdvice: PolicyAdvice = [];
+
+  advice(): PolicyAdvice {
+    return this.policyAdvice;
+  }
+
+  async changePolicy(change: PolicyChange): Promise<PolicyState> {
     await Promise.resolve();
+    if ('mode' in change) {
+      this.policyState = { ...this.policyState, mode: change.mode ?? 'observe' };
+      return this.policyState;
+    }
+    const { paused, vm } = change;
     if (vm !== undefined) this.#get(vm);
     if (vm === undefined) {
       const pause = { order: 'policy', says: 'the policy leaves all VMs alone', by: 'operator' } as const;
@@ -356,6 +380,7 @@ export function daemonView(change: Partial<DaemonView> = {}): DaemonView {
 /** What of the daemon is not its VMs, in memory. */
 export class MemoryDaemon implements DaemonControl {
   state = daemonView();
+  reloads = 0;
 
   view(): DaemonView {
     return this.state;
@@ -366,7 +391,8 @@ export class MemoryDaemon implements DaemonControl {
     return this.state;
   }
 
-  reload(): ReloadReport {
+  reload(dryRun = false): ReloadReport {
+    if (!dryRun) this.reloads++;
     return {
       file: '/etc/balloond.toml',
       files: ['/etc/balloond.toml'],

@@ -38,7 +38,7 @@ export function serveDevice(
   { paths = HOST_PATHS, wishes = NO_WISHES, book = new OrderBook(), beside }: ServeOptions = {},
 ): { vm: Vm; device: VmDevice } {
   const gone: VmContext['gone'] = (_, device) => ENDINGS.get(device)?.();
-  const vm = beside ?? new Vm(name, pid, { emit, book, wishes, policyActs: false, paths, gone });
+  const vm = beside ?? new Vm(name, pid, { emit, book, wishes, policyActs: () => false, paths, gone });
   const device = vm.attach(fd, { socketPath: handOver.found?.socket ?? null, options }, handOver);
   ENDINGS.set(device, ended);
   if (handOver.found === null) vm.greet(device);

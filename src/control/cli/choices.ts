@@ -3,7 +3,12 @@ export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 export const SORT_KEYS = ['name', 'memory', 'balloon', 'available'] as const;
 export const VMMS = ['qemu', 'libvirt', 'cloud-hypervisor', 'crosvm'] as const;
 export const EVENT_LEVELS = ['info', 'warn', 'error'] as const;
-export const POLICY_ACTIONS = ['show', 'pause', 'resume', 'explain', 'simulate'] as const;
+export const LIST_FORMATS = ['table', 'wide', 'name', 'json'] as const;
+export const VM_STATES = ['connected', 'running', 'stopped'] as const;
+export const VM_KINDS = ['vhost-user', 'qmp'] as const;
+export const WAIT_STATES = ['running', 'target', 'gone'] as const;
+export const POLICY_ACTIONS = ['show', 'mode', 'pause', 'resume', 'explain', 'simulate'] as const;
+export const POLICY_MODES = ['observe', 'auto', 'off', 'configured'] as const;
 
 /** The control socket of the packaged unit, which is the default. */
 export const CONTROL_SOCKET = '/run/balloond/control.sock';

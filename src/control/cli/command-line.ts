@@ -10,6 +10,8 @@ import { nearest } from '../nearest.js';
 import { UsageError } from './exit.js';
 
 export interface OptionSpec {
+  /** The letter that stands for it behind one dash. */
+  readonly short?: string;
   /** Name of its value in the help; without it the option is a switch. */
   readonly value?: string;
   /** All that its value may be. */
@@ -17,8 +19,14 @@ export interface OptionSpec {
   readonly summary: string;
 }
 
+/** What a command does, in a word: the help is divided by it. */
+type CommandGroup = 'see' | 'order' | 'daemon' | 'print';
+
 export interface CommandSpec {
   readonly name: string;
+  readonly group: CommandGroup;
+  /** The command on whose line the help has this one. */
+  readonly beside?: string;
   /** Names of its operands; one that ends in `?` may be left out. */
   readonly operands: readonly string[];
   /** All that the first operand may be. */
@@ -27,6 +35,11 @@ export interface CommandSpec {
   /** More of it, where a line does not say all; for `help COMMAND` and the manual page. */
   readonly details?: string;
   readonly options: Readonly<Record<string, OptionSpec>>;
+}
+
+/** An option as it is written: the letter that stands for it, and its name. */
+export function optionWords(name: string, { short }: OptionSpec): string {
+  return short === undefined ? `--${name}` : `-${short}, --${name}`;
 }
 
 export type OptionValues = Readonly<Record<string, string | boolean | undefined>>;
@@ -104,9 +117,12 @@ function parse(
   commands: readonly CommandSpec[],
 ): { values: OptionValues; positionals: string[] } {
   const options = Object.fromEntries(
-    Object.entries(known).map(([name, { value }]) => [
+    Object.entries(known).map(([name, { value, short }]) => [
       name,
-      { type: value === undefined ? ('boolean' as const) : ('string' as const) },
+      {
+        type: value === undefined ? ('boolean' as const) : ('string' as const),
+        ...(short !== undefined && { short }),
+      },
     ]),
   );
   try {
@@ -126,7 +142,7 @@ function parse(
       throw unknownOption(word, behindDashes(command, args, word));
     }
     // It names the option in quotes, with its value where that is wanted.
-    const option = /'(--[a-z-]+)/.exec(message)?.[1];
+    const option = /'(?:-[a-z], )?(--[a-z-]+)/.exec(message)?.[1];
     if (code !== 'ERR_PARSE_ARGS_INVALID_OPTION_VALUE' || option === undefined) throw new UsageError(message);
     const takes = known[option.slice(2)]?.value;
     throw new UsageError(

@@ -35,13 +35,17 @@ function takesVm({ operands }: CommandSpec): boolean {
 function cases(commands: readonly CommandSpec[], globals: Options): string[] {
   const known: Options = Object.assign({}, ...commands.map(({ options }) => options), globals) as Options;
   const values = Object.entries(known).filter(([, { value }]) => value !== undefined);
-  const chosen = values.flatMap(([name, { choices }]) =>
-    choices === undefined ? [] : [`    --${name}) offers="${choices.join(' ')}"; return ;;`],
+  const written = (name: string, { short }: OptionSpec): string =>
+    short === undefined ? `--${name}` : `-${short} | --${name}`;
+  const chosen = values.flatMap(([name, spec]) =>
+    spec.choices === undefined
+      ? []
+      : [`    ${written(name, spec)}) offers="${spec.choices.join(' ')}"; return ;;`],
   );
   const named = (paths: boolean): string =>
     values
       .filter(([, { value = '', choices }]) => choices === undefined && PATHS.includes(value) === paths)
-      .map(([name]) => `--${name}`)
+      .map(([name, spec]) => written(name, spec))
       .join(' | ');
   const own = commands.map((command) => {
     const words = [...(command.choices ?? []), ...flags({ ...command.options, ...globals })].join(' ');
@@ -113,10 +117,12 @@ function zsh(commands: readonly CommandSpec[], globals: Options): string {
 
 function fish(commands: readonly CommandSpec[], globals: Options): string {
   const quote = (text: string): string => `'${text.replaceAll(/['\\]/g, '\\$&')}'`;
-  const option = (when: string, [name, { value, choices, summary }]: [string, OptionSpec]): string => {
+  const option = (when: string, [name, spec]: [string, OptionSpec]): string => {
+    const { value, short, choices, summary } = spec;
+    const letter = short === undefined ? '' : `-s ${short} `;
     const takes = value === undefined ? '' : PATHS.includes(value) ? ' -r -F' : ' -x';
     const words = choices === undefined ? '' : ` -a ${quote(choices.join(' '))}`;
-    return `complete -c balloonctl ${when}-l ${name}${takes}${words} -d ${quote(summary)}`;
+    return `complete -c balloonctl ${when}${letter}-l ${name}${takes}${words} -d ${quote(summary)}`;
   };
   const names = commands.map(({ name }) => name).join(' ');
   return [

@@ -40,13 +40,18 @@ export function mistaken({ configMistake }: DaemonSaid): Note | null {
 }
 
 /** On stdout for people, on stderr where stdout is for a program. */
-export function tellNotes(daemon: DaemonSaid, own: string, output: Output): void {
+export function tellNotes(
+  daemon: DaemonSaid,
+  own: string,
+  output: Output,
+  forProgram: boolean = output.json,
+): void {
   const { problems = [] } = daemon;
   const others = problems.map(({ text, remedy }) => ({ found: text, remedy }));
   for (const note of [otherVersion(daemon, own), notHeld(daemon), mistaken(daemon), ...others]) {
     if (note === null) continue;
     const line = printable(`${note.found}: ${note.remedy}`);
-    if (output.json) stderr.write(`balloonctl: note: ${line}\n`);
+    if (forProgram) stderr.write(`balloonctl: note: ${line}\n`);
     else output.print(output.paint('yellow', line));
   }
 }

@@ -9,7 +9,7 @@ export const EXIT_WORDS: Readonly<Record<(typeof EXIT)[keyof typeof EXIT], strin
   1: 'refused or failed; a line on stderr says why and what to do',
   2: 'bad usage',
   3: 'the daemon is unreachable',
-  4: '`--wait` timed out; the target stands',
+  4: '`wait` or `--wait` timed out; the target stands',
 };
 
 /** The command line makes no sense; the message is one line. The next step is the help, which balloonctl adds. */
@@ -17,7 +17,7 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** `--wait` ran out of time; the message says how far it got. */
+/** `wait` or `--wait` ran out of time; the message says how far it got. */
 export class WaitTimeoutError extends RefusingError {
   override readonly name = 'WaitTimeoutError';
 }

@@ -1,5 +1,5 @@
 /** The help of balloonctl, made from the table of its commands; 80 columns. */
-import type { CommandSpec, OptionSpec } from './command-line.js';
+import { optionWords, type CommandSpec, type OptionSpec } from './command-line.js';
 import { alignColumns, wrap } from './text.js';
 
 const COLUMNS = 80;
@@ -10,12 +10,27 @@ export function helpOfAll(
   commands: readonly CommandSpec[],
   globals: Readonly<Record<string, OptionSpec>>,
 ): string {
-  const rows = commands.map((command) => [words(command).join(' '), command.summary]);
+  const rows = commands
+    .filter(({ beside }) => beside === undefined)
+    .map((command, index, all) => {
+      const line = [command, ...commands.filter(({ beside }) => beside === command.name)];
+      const label = command.group === all[index - 1]?.group ? '' : command.group;
+      return [
+        label,
+        [line.map(({ name }) => name).join(', '), ...words(command).slice(1)].join(' '),
+        line.map((one) => one.summary).join('; '),
+      ];
+    });
+  const options = optionRows(globals).map(([label = '', text = ''], index) => [
+    index === 0 ? 'options' : '',
+    label,
+    text,
+  ]);
   // Without blank lines, all of it fits on 24.
   return [
     `Usage: ${program} [OPTION]... COMMAND, or ${program} help COMMAND`,
-    section(`${summary} Commands`, rows),
-    section('Options', optionRows(globals)),
+    summary,
+    ...alignColumns([...rows, ...options], '<<<'),
   ].join('\n');
 }
 
@@ -46,10 +61,13 @@ function words({ name, operands }: CommandSpec): string[] {
 }
 
 function optionRows(options: Readonly<Record<string, OptionSpec>>): string[][] {
-  return Object.entries(options).map(([name, { value, choices, summary }]) => [
-    value === undefined ? `--${name}` : `--${name} ${value.toUpperCase()}`,
-    choices === undefined ? summary : `${choices.join(', ')} (${summary})`,
-  ]);
+  return Object.entries(options).map(([name, spec]) => {
+    const { value, choices, summary } = spec;
+    return [
+      value === undefined ? optionWords(name, spec) : `${optionWords(name, spec)} ${value.toUpperCase()}`,
+      choices === undefined ? summary : `${choices.join(', ')} (${summary})`,
+    ];
+  });
 }
 
 function section(title: string, rows: readonly string[][]): string {

@@ -1,21 +1,25 @@
 /** `balloonctl inhibit` and `allow`. */
 import type { ControlClient } from '../client.js';
 import { printable, type Output } from './output.js';
+import { carryOut, type Selection } from './selection.js';
 
-export async function inhibit(
+export function inhibit(
   client: ControlClient,
   output: Output,
-  name: string,
+  selection: Selection,
   reason: string | undefined,
 ): Promise<void> {
-  const vm = await client.inhibit(name, reason);
-  if (output.json) output.document(vm);
-  else output.print(`${printable(vm.name)}: not discarding: ${printable(vm.inhibited ?? 'no reason given')}`);
+  return carryOut(client, output, selection, async (name) => {
+    const vm = await client.inhibit(name, reason);
+    const why = printable(vm.inhibited ?? 'no reason given');
+    return { vm, lines: [`${printable(vm.name)}: not discarding: ${why}`] };
+  });
 }
 
-export async function allow(client: ControlClient, output: Output, name: string): Promise<void> {
-  const vm = await client.allow(name);
-  if (output.json) output.document(vm);
-  else if (vm.inhibited === null) output.print(`${printable(vm.name)}: discarding`);
-  else output.print(`${printable(vm.name)}: still not discarding: ${printable(vm.inhibited)}`);
+export function allow(client: ControlClient, output: Output, selection: Selection): Promise<void> {
+  return carryOut(client, output, selection, async (name) => {
+    const vm = await client.allow(name);
+    const still = vm.inhibited === null ? 'discarding' : `still not discarding: ${printable(vm.inhibited)}`;
+    return { vm, lines: [`${printable(vm.name)}: ${still}`] };
+  });
 }

@@ -2,15 +2,17 @@
 import type { LimitRequest } from '../../../protocol/control/schema.js';
 import type { ControlClient } from '../client.js';
 import { printable, type Output } from './output.js';
+import { carryOut, type Selection } from './selection.js';
 import { cgroupLines } from './show.js';
 
-export async function limit(
+export function limit(
   client: ControlClient,
   output: Output,
-  name: string,
+  selection: Selection,
   limits: LimitRequest,
 ): Promise<void> {
-  const vm = await client.setLimits(name, limits);
-  if (output.json) output.document(vm);
-  else output.print([`${printable(vm.name)}:`, ...cgroupLines(vm).map((line) => `  ${line}`)].join('\n'));
+  return carryOut(client, output, selection, async (name) => {
+    const vm = await client.setLimits(name, limits);
+    return { vm, lines: [`${printable(vm.name)}:`, ...cgroupLines(vm).map((line) => `  ${line}`)] };
+  });
 }

@@ -1,9 +1,11 @@
-/** `balloonctl policy show, pause, resume, explain`. */
+/** `balloonctl policy show, mode, pause, resume, explain`. */
 import { refusal } from '../../../protocol/control/refusal.js';
+import { pastWords } from '../../../protocol/control/past-words.js';
 import type { PolicyState, PoolState, VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
 import { ControlError, type ControlClient } from '../client.js';
+import type { POLICY_MODES } from './choices.js';
 import { printable, type Output } from './output.js';
 import { orderLines } from './show.js';
 import { alignColumns, COLUMNS_ELSEWHERE } from './text.js';
@@ -67,6 +69,33 @@ export async function explainPolicy(client: ControlClient, output: Output, name:
   output.print(`now: ${printable(now)}`);
 }
 
+/** `mode` null: shows the mode that holds. */
+export async function policyMode(
+  client: ControlClient,
+  output: Output,
+  mode: (typeof POLICY_MODES)[number] | null,
+): Promise<void> {
+  const policy =
+    mode === null
+      ? await client.policy()
+      : await client.changePolicy({ mode: mode === 'configured' ? null : mode });
+  if (output.json) output.document(policy);
+  else output.print(`the policy: ${modeWords(policy)}`);
+}
+
+/** The actions that mode auto would take now, one a line. */
+export async function policyDryRun(client: ControlClient, output: Output): Promise<void> {
+  const advice = await client.policyAdvice();
+  if (output.json) output.document(advice);
+  else if (advice.length === 0) output.print('mode auto would do nothing now');
+  else for (const { says } of advice) output.print(`mode auto would have ${printable(pastWords(says))}`);
+}
+
+function modeWords({ mode, paused }: Pick<PolicyState, 'mode' | 'paused'>): string {
+  const acts = { observe: 'it says what it would do', auto: 'it acts', off: 'it does nothing' }[mode];
+  return `mode ${mode}${paused ? ', paused' : ''}: ${paused ? 'it does nothing' : acts}`;
+}
+
 function memoryWords(memory: Omit<PoolState, 'pageBytes'>): string {
   const { totalBytes, availableBytes, reserveBytes, short } = memory;
   const of = `${formatSize(availableBytes)} available of ${formatSize(totalBytes)}`;
@@ -76,8 +105,6 @@ function memoryWords(memory: Omit<PoolState, 'pageBytes'>): string {
 /** `columns`: of the terminal. A daemon of an earlier build tells of no orders. */
 function renderPolicy(policy: Omit<PolicyState, 'orders'> & Partial<PolicyState>, columns: number): string {
   const { mode, paused, problem, reserveBytes, host, pools = [], vms, orders = [] } = policy;
-  const acts = { observe: 'it says what it would do', auto: 'it acts', off: 'it does nothing' }[mode];
-  const means = paused ? 'it does nothing' : acts;
   const seen = host === null ? 'unknown' : memoryWords({ ...host, reserveBytes });
   const rows = vms.map(({ name, band, minBytes, maxBytes, mode: own, force }) => [
     printable(name),
@@ -88,7 +115,7 @@ function renderPolicy(policy: Omit<PolicyState, 'orders'> & Partial<PolicyState>
     force,
   ]);
   return [
-    `mode ${mode}${paused ? ', paused' : ''}: ${means}`,
+    modeWords({ mode, paused }),
     ...orderLines({ orders }, columns),
     `host ${seen}`,
     ...pools.map((pool) => `pool of ${formatSize(pool.pageBytes)} pages ${memoryWords(pool)}`),

@@ -8,10 +8,13 @@ type Named = Pick<VmView, 'name'>;
 type Change = ReloadReport['changes'][number];
 type Effect = ReloadReport['changes'][number]['effect'];
 
-export async function reload(client: ControlClient, output: Output): Promise<void> {
-  const report = await client.reload();
+export async function reload(client: ControlClient, output: Output, dryRun = false): Promise<void> {
+  const report = await client.reload(dryRun);
   if (output.json) output.document(report);
-  else output.print(renderReload(report, await client.daemon(), await overruled(client, report)));
+  else {
+    const words = renderReload(report, await client.daemon(), await overruled(client, report));
+    output.print(dryRun ? words.replaceAll(/^/gm, 'would be: ') : words);
+  }
 }
 
 /** VMs for which the word of an operator goes before the target of the configuration, with that word. */

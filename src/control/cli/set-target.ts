@@ -1,4 +1,4 @@
-/** `balloonctl set`: sends a target and, with `--wait`, watches until the guest has followed it. */
+/** `balloonctl set`: sends targets and, with `--wait`, watches until the guests have followed them. */
 import {
   passedOn,
   refusal,
@@ -14,43 +14,77 @@ import { ControlError, type ControlClient } from '../client.js';
 import { WaitTimeoutError } from './exit.js';
 import type { TargetWish } from './option-values.js';
 import { actualWords, printable, type Output } from './output.js';
+import { carryOut, type Done, type Selection } from './selection.js';
 
 const POLL_MS = 200;
+/** Of many VMs that are watched, each is looked at less often. */
+const POLL_EACH_MS = 20;
 const PAGE_BYTES = 4096;
 
-/** `waitSeconds` null: do not wait. On a time-out the last state is printed before WaitTimeoutError. */
-export async function setTarget(
+/** The ways to set a target. */
+interface Manner {
+  /** How long to wait until the guest has followed; null: do not wait. */
+  readonly waitSeconds: number | null;
+  /** Says what the target would be, and sets none. */
+  readonly dryRun: boolean;
+}
+
+/** Sets the target of each selected VM. On a time-out the last state is printed before WaitTimeoutError. */
+export function setTarget(
   client: ControlClient,
   output: Output,
-  name: string,
+  selection: Selection,
   wish: TargetWish,
-  waitSeconds: number | null,
+  { waitSeconds, dryRun }: Manner,
 ): Promise<void> {
-  const target =
-    'bytes' in wish.wish ? request(wish, wish.wish.bytes) : resolved(wish, await client.show(name));
-  const ordered = await client.setTarget(name, target);
-  const vm = waitSeconds === null ? ordered : await followed(client, ordered, waitSeconds);
-  const timedOut = waitSeconds !== null && !isReached(vm);
-  if (output.json) output.document(vm);
-  else {
-    if (vm.state === 'connected') output.print(`${printable(name)}: ${later(target)} once its driver runs`);
-    else if ('cacheLimitBytes' in target) output.print(renderLimit(vm));
-    else output.print(renderTarget(vm));
-    if (vm.verdict !== null && !timedOut) output.print(output.paint('yellow', printable(vm.verdict)));
-  }
-  if (timedOut) throw tooLate(vm, waitSeconds);
+  return carryOut(client, output, selection, async (name, among) => {
+    const before = dryRun || !('bytes' in wish.wish) ? await client.show(name) : null;
+    const target = resolved(wish, before);
+    if (before !== null && dryRun) return wouldBe(before, await client.tryTarget(name, target), target);
+    const ordered = await client.setTarget(name, target);
+    const vm =
+      waitSeconds === null ? ordered : await followed(client, ordered, waitSeconds, among * POLL_EACH_MS);
+    const late = waitSeconds !== null && !isReached(vm) ? tooLate(vm, waitSeconds) : null;
+    const lines = [targetWords(vm, target)];
+    if (vm.verdict !== null && late === null) lines.push(output.paint('yellow', printable(vm.verdict)));
+    return { vm, lines, ...(late !== null && { late }) };
+  });
+}
+
+/** The target of a VM and how far its guest has followed, in a line. */
+export function targetWords(vm: VmView, target: TargetRequest): string {
+  if (vm.state === 'connected') return `${printable(vm.name)}: ${later(target)} once its driver runs`;
+  return 'cacheLimitBytes' in target ? renderLimit(vm) : renderTarget(vm);
+}
+
+/** The target that a VM would have beside the one that it has. */
+function wouldBe(before: VmView, after: VmView, target: TargetRequest): Done {
+  const of = ({ balloon, cache }: VmView): string =>
+    formatSize(('cacheLimitBytes' in target ? (cache ?? balloon) : balloon).targetBytes);
+  const what = 'cacheLimitBytes' in target ? 'page cache balloon up to' : 'balloon target';
+  const keeps = formatSize(Math.max(0, after.ramBytes - after.balloon.targetBytes));
+  const kept = 'cacheLimitBytes' in target ? '' : ` (the guest keeps ${keeps})`;
+  const now = of(before) === of(after) ? 'as now' : `now ${of(before)}`;
+  const words =
+    after.ramBytes === 0 ? `${later(target)} once its driver runs` : `${what} ${of(after)}${kept}, ${now}`;
+  return { vm: after, lines: [`${printable(after.name)}: would be: ${words}`] };
 }
 
 /**
  * Watches until the guest reached the target that was just set, for at most `waitSeconds`; returns the VM as it is then. Throws
- * ControlError when another target was set meanwhile.
+ * ControlError when another target was set meanwhile. `pollMs`: the least time between two looks.
  */
-export async function followed(client: ControlClient, ordered: VmView, waitSeconds: number): Promise<VmView> {
+export async function followed(
+  client: ControlClient,
+  ordered: VmView,
+  waitSeconds: number,
+  pollMs = 0,
+): Promise<VmView> {
   const deadline = performance.now() + waitSeconds * 1000;
   const order = orderOf(ordered);
   let vm = ordered;
   for (let timedOut = false; !isReached(vm) && !timedOut; timedOut = performance.now() >= deadline) {
-    await sleep(Math.min(POLL_MS, Math.max(0, deadline - performance.now())));
+    await sleep(Math.min(Math.max(POLL_MS, pollMs), Math.max(0, deadline - performance.now())));
     const before = vm;
     vm = await client.show(vm.name);
     // The daemon itself changes a target as it learns more of the guest's memory; the order is the same then.
@@ -84,22 +118,22 @@ function request({ of, force }: TargetWish, bytes: number): TargetRequest {
   return of === 'memoryBytes' ? { memoryBytes: bytes, ...forced } : { balloonBytes: bytes, ...forced };
 }
 
-/** What a wish means by the target that holds now, or by the memory of the guest. */
-function resolved(wanted: TargetWish, vm: VmView): TargetRequest {
+/** What a wish means; by the target that holds now, or by the memory of the guest, where `vm` is needed. */
+export function resolved(wanted: TargetWish, vm: VmView | null): TargetRequest {
   const { of, wish } = wanted;
-  if (vm.ramBytes === 0) {
+  if ('bytes' in wish) return request(wanted, wish.bytes);
+  if (vm === null || vm.ramBytes === 0) {
     throw new ControlError(
       409,
       refusal(
-        `the memory of ${printable(vm.name)} is not known yet, so that nothing is a part of it`,
+        `the memory of ${printable(vm?.name ?? 'the VM')} is not known yet, so that nothing is a part of it`,
         'give a size, or wait until its guest has booted',
       ),
     );
   }
   const { targetBytes } = of === 'cacheLimitBytes' ? (vm.cache ?? vm.balloon) : vm.balloon;
   const now = of === 'memoryBytes' ? vm.ramBytes - targetBytes : targetBytes;
-  const bytes =
-    'percent' in wish ? (vm.ramBytes * wish.percent) / 100 : now + ('moreBytes' in wish ? wish.moreBytes : 0);
+  const bytes = 'percent' in wish ? (vm.ramBytes * wish.percent) / 100 : now + wish.moreBytes;
   return request(wanted, Math.max(0, Math.round(bytes / PAGE_BYTES) * PAGE_BYTES));
 }
 

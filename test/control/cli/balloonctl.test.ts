@@ -357,7 +357,7 @@ void t.test('bad usage is exit 2 before anybody is asked', async (t) => {
   const cases: [string[], RegExp][] = [
     [['lst'], /unknown command 'lst': did you mean list\?/],
     [['frobnicate'], /unknown command 'frobnicate': commands are list, show, /],
-    [['list', 'extra'], /too many arguments/],
+    [['list', 'web1', 'extra'], /too many arguments/],
     [['list', '--bogus'], /unknown option '--bogus'/],
     [['show', 'web1', '--wait'], /unknown option '--wait'/],
     [['show'], /show needs VM/],
@@ -402,6 +402,7 @@ void t.test('help is no failure', async (t) => {
       args.join(' '),
     );
   }
+  t.ok((await balloonctl('help')).stdout.trimEnd().split('\n').length <= 24, 'all commands fit a screen');
 });
 
 void t.test('an unreachable daemon is exit 3', async (t) => {

@@ -39,7 +39,7 @@ void t.test('what looks like an option says how it is written', async (t) => {
     ],
     [['inhibit', '--backup'], /unknown option '--backup': .* balloonctl inhibit -- --backup/],
     [['show', '--json'], /show needs VM: .* balloonctl show -- --json/],
-    [['list', '-x'], /unknown option '-x' \(see/],
+    [['top', '-x'], /unknown option '-x' \(see/],
     [['show', ''], /no VM has an empty name/],
     [['show', '--', '-a', 'b'], /too many arguments/],
   ];

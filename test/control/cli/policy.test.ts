@@ -57,7 +57,7 @@ void t.test('explain says what was last decided, and what holds now', async (t) 
   t.match(await ctl('explain'), { code: 2, stderr: /policy explain needs VM/ });
   t.match(await ctl('improve'), {
     code: 2,
-    stderr: /policy: write one of show, pause, resume, explain, simulate/,
+    stderr: /policy: write one of show, mode, pause, resume, explain, simulate/,
   });
   fleet.put(vmView('db-1'));
   t.match((await ctl('pause')).stdout, 'the policy: paused');
