@@ -15,9 +15,10 @@ export function etagOf({ name, orders, statsIntervalSeconds }: VmView): string {
 }
 
 /** Throws Problem 412 where the request is for a VM whose orders are others. */
-export function checkMatch({ headers }: IncomingMessage, vm: VmView): void {
+export function checkMatch({ headers }: IncomingMessage, view: () => VmView): void {
   const wanted = headers['if-match'];
   if (wanted === undefined || wanted.trim() === '*') return;
+  const vm = view();
   const own = etagOf(vm);
   if (wanted.split(',').some((tag) => tag.trim() === own)) return;
   throw new Problem(

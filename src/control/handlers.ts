@@ -32,7 +32,7 @@ export const HANDLERS: Record<Exclude<OperationId, 'streamEvents'>, Handler> = {
     nameOf(call);
     const change = await readChange(call.request);
     const name = nameOf(call);
-    checkMatch(call.request, viewOf(call));
+    checkMatch(call.request, () => viewOf(call));
     if (call.route.query['dry-run'] === true) return dryTarget(call, change);
     if ('limits' in change) return call.fleet.setLimits(name, change.limits);
     if ('statsIntervalSeconds' in change) {
