@@ -7,6 +7,7 @@ import { startMetricsServer } from '../src/control/metrics-server.js';
 import { VmFleet } from '../src/daemon/fleet.js';
 import { Listener } from '../src/daemon/listener.js';
 import { EventLog } from '../src/ops/event-log.js';
+import { HistoryMemory } from '../src/ops/history-memory.js';
 import { NO_KEEPER } from '../src/os/fd-keeper.js';
 import type { CrowdPart } from './crowd.js';
 import { Player } from './player.js';
@@ -66,7 +67,7 @@ async function measure(vms: number): Promise<Row> {
   }
   const { address, close } = await startMetricsServer(
     { host: '127.0.0.1', port: 0 },
-    fleet.control,
+    { fleet: fleet.control, history: HistoryMemory.create() },
     events,
     {},
   );

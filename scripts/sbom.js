@@ -24,8 +24,10 @@ const resolve = (from, wanted) => {
 };
 
 const needs = (path) => Object.keys(packages[path].dependencies ?? {}).map((each) => resolve(path, each));
+// The page has it inside, so that nothing of it is installed.
+const BUNDLED = ['uplot'];
 const found = new Set();
-for (const queue = needs(''); queue.length > 0;) {
+for (const queue = [...needs(''), ...BUNDLED.map((each) => resolve('', each))]; queue.length > 0;) {
   const path = queue.pop();
   if (found.has(path)) continue;
   found.add(path);
@@ -68,7 +70,9 @@ const bill = {
   components: shipped.map(component),
   dependencies: ['', ...shipped].map((path) => ({
     ref: purl(path),
-    dependsOn: needs(path).map(purl).sort(),
+    dependsOn: [...needs(path), ...(path === '' ? BUNDLED.map((each) => resolve('', each)) : [])]
+      .map(purl)
+      .sort(),
   })),
 };
 writeFileSync(join(root, 'out/generated/balloond.cdx.json'), `${JSON.stringify(bill, null, 2)}\n`);

@@ -3,12 +3,13 @@
  * nothing that a VM is called, or an event says, becomes part of the page but as text.
  */
 import { refusal, type NextStep } from '../../protocol/control/refusal.js';
+import { VM_SERIES, vmSeries, type LiveHistory } from '../../protocol/control/live.js';
 import type { AddressInfo } from 'node:net';
 import type { EventSource, Fleet } from './fleet.js';
 import { lastEventId } from './event-replay.js';
 import { streamEvents } from './event-stream.js';
 import { startHttpServer, type Answer, type Refusal } from './http.js';
-import { LiveFeed } from './live-feed.js';
+import { LiveFeed, type History } from './live-feed.js';
 import { Problem } from './problem.js';
 
 export interface MetricsAddress {
@@ -53,12 +54,12 @@ export function metricsFailure(error: unknown): { text: string; remedy: NextStep
 /** `address` of what listens has the port that was given for 0. Rejects when it cannot listen. */
 export async function startMetricsServer(
   where: MetricsAddress,
-  fleet: Pick<Fleet, 'metrics' | 'live'>,
+  { fleet, history }: { fleet: Pick<Fleet, 'metrics' | 'live'>; history: History },
   events: EventSource,
   files: PageFiles,
   onRefused: (refusal: Refusal) => void = () => undefined,
 ): Promise<{ address: MetricsAddress; close: () => Promise<void> }> {
-  const feed = new LiveFeed(() => fleet.live());
+  const feed = new LiveFeed(() => fleet.live(), history);
   try {
     const { server, close } = await startHttpServer(
       where,
@@ -74,6 +75,7 @@ export async function startMetricsServer(
         if (file !== undefined) return file;
         if (path === '/metrics') return { text: await fleet.metrics(), type: METRICS_TYPE };
         if (path === '/healthz') return { document: { status: 'ok' } };
+        if (path === '/history') return { document: historyOf(history, fleet.live().time, request.url) };
         if (path === '/live') return { stream: (to) => feed.stream(to), ends: false };
         if (path === '/events') {
           const last = request.headers['last-event-id'];
@@ -99,4 +101,12 @@ export async function startMetricsServer(
     feed.close();
     throw error;
   }
+}
+
+/** Of the host, or of the VM that the query names. */
+function historyOf(history: History, now: number, url = ''): LiveHistory {
+  const vm = new URLSearchParams(url.split('?')[1] ?? '').get('vm');
+  if (vm === null) return history.read(now, (name) => /^(host|band) /.test(name));
+  const own = new Set(VM_SERIES.map((series) => vmSeries(series, vm)));
+  return history.read(now, (name) => own.has(name));
 }

@@ -15,6 +15,7 @@ import type { LogLevel } from '../../protocol/control/log-levels.js';
 import type { LevelledLog } from '../ops/levelled-log.js';
 import { createLogger } from '../ops/log.js';
 import { ownLastWords } from '../ops/last-words.js';
+import type { HistoryMemory } from '../ops/history-memory.js';
 import { notify } from '../ops/notify.js';
 import { loadProcessMetrics } from '../ops/process-metrics.js';
 import { startWatchdog } from '../ops/watchdog.js';
@@ -57,6 +58,7 @@ export class Daemon implements DaemonControl {
   readonly #sockets: VmmSockets;
   #control: ControlServer | null = null;
   #metrics: { close(): Promise<void> } | null = null;
+  #history: HistoryMemory | null = null;
   #metricsProblem: { text: string; remedy: NextStep } | null = null;
 
   /** The log goes to `stderr`, or to the journal. Throws SettingsError or SystemError. */
@@ -97,6 +99,8 @@ export class Daemon implements DaemonControl {
       // First of all: guests wait.
       const alone = this.#handOver.resumeAll(this.#fleet);
       this.#recallEvents();
+      // Before the files that nobody claimed are dropped.
+      if (this.#settings.configuration.metrics !== null) this.#history = this.#handOver.history();
       await this.#serveControl();
       if (this.#fd !== undefined) this.#sockets.serveFd(this.#fd);
       this.#sockets.listen(this.#handOver.vmsWait ? this.#listenLater : undefined);
@@ -262,13 +266,14 @@ export class Daemon implements DaemonControl {
   async #serveMetrics(): Promise<void> {
     const { metrics } = this.#settings.configuration;
     const address: MetricsAddress | null = metrics === null ? null : readAddress(metrics);
-    if (address === null) return;
+    const history = this.#history;
+    if (address === null || history === null) return;
     const { metricsFailure, startMetricsServer } = await import('../control/metrics-server.js');
     try {
       const pages = this.#program.pageFiles();
       const server = await startMetricsServer(
         address,
-        this.#fleet.control,
+        { fleet: this.#fleet.control, history },
         this.events,
         pages,
         this.#refused,

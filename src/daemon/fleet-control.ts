@@ -61,7 +61,8 @@ export class FleetControl implements Fleet {
       time: wallNow(),
       hostTotalBytes: totalmem(),
       hostAvailableBytes: freemem(),
-      vms: this.#vms.all().map((vm) => liveView(vm, this.#policy.vmView(vm)?.band ?? null)),
+      policy: this.#policy.live(),
+      vms: this.#vms.all().map((vm) => liveView(vm, this.#policy.liveVm(vm))),
     };
   }
 

@@ -1,6 +1,7 @@
 import { passedFds } from '../../protocol/systemd.js';
 import { EventLog, type LogSink } from '../ops/event-log.js';
 import { takeOverEvents } from '../ops/event-memory.js';
+import { takeOverHistory, type HistoryMemory } from '../ops/history-memory.js';
 import { FdStore } from '../ops/fd-store.js';
 import { SystemError } from '../os/errors.js';
 import { boundPath } from '../os/socket.js';
@@ -36,6 +37,14 @@ export class HandOver {
       const warning = `the events of this daemon are not handed over to the next one: ${error.message}`;
       return { events: new EventLog(log), warnings: [warning] };
     }
+  }
+
+  /** The samples of the last hour, which go on. Throws SystemError. */
+  history(): HistoryMemory {
+    const { store } = this;
+    const memory = takeOverHistory(store?.left('history').flatMap((name) => store.claim(name) ?? []) ?? []);
+    store?.keep(memory.fd, 'history');
+    return memory;
   }
 
   /** Goes on with each VM that the daemon before this one served. Returns those with which that is impossible. */

@@ -28,7 +28,7 @@ type Explained = PolicyDocument['vms'][number];
 
 /** The entry of a VM in `policy show`, which `policy explain` shows. */
 export function explained(vm: GovernedVm, standing: Standing): Explained {
-  const { settings, stockOf } = standing;
+  const { settings } = standing;
   const { band, minBytes, maxBytes, weight } = settings.entitlement(vm.name, vm.ramBytes);
   const said = standing.said(vm.name);
   return {
@@ -38,7 +38,7 @@ export function explained(vm: GovernedVm, standing: Standing): Explained {
     maxBytes,
     weight,
     mode: modeOf(vm, standing),
-    force: forceWord(stockOf(vm).roster.remembered(vm.name, Column.rung)),
+    force: forceOf(vm, standing),
     said: said?.text ?? null,
     saidAt: said?.at ?? null,
     now: nowWords(vm, standing),
@@ -46,7 +46,10 @@ export function explained(vm: GovernedVm, standing: Standing): Explained {
 }
 
 /** The policy of one VM in `show`. */
-export function vmPolicy(vm: GovernedVm, standing: Pick<Standing, 'settings' | 'paused'>): VmView['policy'] {
+export function vmPolicy(
+  vm: GovernedVm,
+  standing: Pick<Standing, 'settings' | 'paused'>,
+): NonNullable<VmView['policy']> {
   const { band, minBytes, maxBytes } = standing.settings.entitlement(vm.name, vm.ramBytes);
   return { band: bandName(standing.settings, band), minBytes, maxBytes, mode: modeOf(vm, standing) };
 }
@@ -61,7 +64,9 @@ function modeOf(
   return paused === null ? settings.mode : 'paused';
 }
 
-function forceWord(rung: number): Explained['force'] {
+/** The force that the policy uses against the VM. */
+export function forceOf(vm: GovernedVm, { stockOf }: Pick<Standing, 'stockOf'>): Explained['force'] {
+  const rung = stockOf(vm).roster.remembered(vm.name, Column.rung);
   if (rung === 0) return 'none';
   if (rung <= HIGH_STEPS) return 'high';
   return rung === MAX_RUNG ? 'max' : 'kill';

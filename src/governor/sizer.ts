@@ -62,6 +62,11 @@ export class Sizer {
     return this.#followed.get(name)?.words ?? null;
   }
 
+  /** The working set of the VM, as far as the law knows it; null: it follows none, or not yet. */
+  workingSetBytes(name: string): number | null {
+    return this.#followed.get(name)?.workingSetBytes ?? null;
+  }
+
   close(): void {
     this.follow([]);
   }
@@ -90,6 +95,14 @@ class Followed {
     const { ramBytes, figures } = this.sized.vm;
     const { state, why } = this.#last;
     return standingWords(state, why, ramBytes - figures.actualBytes, this.#around.now());
+  }
+
+  /** The guest has it and little more while it rests or a probe takes a step. */
+  get workingSetBytes(): number | null {
+    const { ramBytes, figures } = this.sized.vm;
+    const { state, why } = this.#last;
+    const known = state.reached && state.phase !== 'grow' && why.kind !== 'blind';
+    return known ? Math.max(0, ramBytes - figures.actualBytes) : null;
   }
 
   close(): void {

@@ -6,6 +6,7 @@
  * roster remembers the VMs of a stock from one tick to the next; explain puts all of it into words.
  */
 import { refusal } from '../../protocol/control/refusal.js';
+import type { LivePolicy, LiveVm } from '../../protocol/control/live.js';
 import type {
   PolicyAdvice,
   PolicyChange,
@@ -28,7 +29,7 @@ import { Column } from '../policy/state.js';
 import { OrderBook } from '../vm/order-book.js';
 import { modeView, pauseView } from '../vm/orders.js';
 import { Actor, adviceOf, type Deed } from './act.js';
-import { explained, vmPolicy, type Standing } from './explain.js';
+import { explained, forceOf, vmPolicy, type Standing } from './explain.js';
 import type { GovernedVm, SeenVm } from './governed-vm.js';
 import { HostView } from './host-view.js';
 import { Sizer, type SizedVm } from './sizer.js';
@@ -208,6 +209,25 @@ export class PolicyEngine {
       vms: this.#vms().map((vm) => explained(vm, standing)),
       orders: this.#orders,
     };
+  }
+
+  /** The policy as the page shows it, as of the last look. */
+  live(): LivePolicy {
+    const reserve = this.#stocks.ram.reserveBytes(this.#settings);
+    return {
+      mode: this.#settings.mode,
+      paused: this.#book.paused !== null,
+      bands: this.#settings.bands.map(({ name }) => name),
+      reserveBytes: reserve === null ? null : Math.round(reserve),
+      pressurePercent: this.#host.last?.pressure?.some.avg10 ?? null,
+    };
+  }
+
+  /** A VM as the page shows it, as of the last look. */
+  liveVm(vm: GovernedVm): Pick<LiveVm, 'band' | 'mode' | 'force' | 'workingSetBytes'> {
+    const { band, mode } = vmPolicy(vm, { settings: this.#settings, paused: this.#book.paused });
+    const force = forceOf(vm, this.#standing);
+    return { band, mode, force, workingSetBytes: this.#sizer.workingSetBytes(vm.name) };
   }
 
   /** The figures for metrics: as of the last look, without one of its own. */

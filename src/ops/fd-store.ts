@@ -19,9 +19,10 @@ const PREFIXES: Readonly<Record<FdKind, string>> = {
   events: 'e',
   config: 'g',
   orders: 'o',
+  history: 'h',
   other: 'f',
 };
-const OUR_NAME = /^([lcsefgo])(\d{1,6})$/;
+const OUR_NAME = /^([lcsefgoh])(\d{1,6})$/;
 
 /** A file of this name beside the keeper's socket says that the keeper ends, and not the daemon alone. */
 export const KEEPER_STOPS = 'stops';

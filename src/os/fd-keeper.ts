@@ -1,6 +1,7 @@
 import { acceptUnix } from './socket.js';
 
-export type FdKind = 'listener' | 'connection' | 'state' | 'events' | 'config' | 'orders' | 'other';
+export type FdKind =
+  'listener' | 'connection' | 'state' | 'events' | 'config' | 'orders' | 'history' | 'other';
 
 /**
  * Keeps file descriptors where they outlive this process, so that the next one finds them by their names. An open file

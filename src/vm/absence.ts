@@ -32,6 +32,11 @@ export class Absence {
     return absentPages && new Absence(absentPages, emit);
   }
 
+  /** Memory of the balloon that came back to the host; null: not known. */
+  get refilledBytes(): number | null {
+    return this.#pages.refilledBytes;
+  }
+
   /** To be called every 4 s or so: tells what began and what ended since the last call, and looks again. */
   look(): void {
     this.#tell();

@@ -4,7 +4,7 @@ import t, { type Test } from 'tap';
 import { Check } from 'typebox/schema';
 import { SCHEMAS } from '../../protocol/control/schema.js';
 import { startMetricsServer } from '../../src/control/metrics-server.js';
-import { MemoryEvents, MemoryFleet, serveFleet, vmView } from '../support/fleet.js';
+import { MemoryEvents, MemoryFleet, MemoryHistory, serveFleet, vmView } from '../support/fleet.js';
 import { NEXT_STEP } from '../support/next-step.js';
 
 interface Raw {
@@ -167,7 +167,12 @@ void t.test('the metrics address', async (t) => {
   const fleet = new MemoryFleet(vmView('web1'));
   const files = { '/': { type: 'text/html; charset=utf-8', text: '<!doctype html>' } };
   const events = new MemoryEvents();
-  const server = await startMetricsServer({ host: '127.0.0.1', port: 0 }, fleet, events, files);
+  const server = await startMetricsServer(
+    { host: '127.0.0.1', port: 0 },
+    { fleet, history: new MemoryHistory() },
+    events,
+    files,
+  );
   t.teardown(() => server.close());
   const dial = (): Socket => connect(server.address.port, '127.0.0.1');
   await tryAll(t, dial);

@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import t, { type Test } from 'tap';
-import type { LiveTick } from '../../protocol/control/live.js';
+import type { LiveHistory, LiveTick } from '../../protocol/control/live.js';
 import { metricsFailure, startMetricsServer } from '../../src/control/metrics-server.js';
-import { MemoryEvents, MemoryFleet, vmView } from '../support/fleet.js';
+import { MemoryEvents, MemoryFleet, MemoryHistory, vmView } from '../support/fleet.js';
 import { parseMetrics } from '../support/metric-samples.js';
 import { NEXT_STEP } from '../support/next-step.js';
 
@@ -20,12 +20,15 @@ interface Fixture {
 async function serve(t: Test): Promise<Fixture> {
   const fleet = new MemoryFleet(vmView(HOSTILE));
   const events = new MemoryEvents();
-  const server = await startMetricsServer({ host: '127.0.0.1', port: 0 }, fleet, events, FILES);
+  const history = new MemoryHistory();
+  const server = await startMetricsServer({ host: '127.0.0.1', port: 0 }, { fleet, history }, events, FILES);
   let closing: Promise<void> | null = null;
   const close = (): Promise<void> => (closing ??= server.close());
   t.teardown(close);
   return { port: server.address.port, fleet, events, close };
 }
+
+const nobody = { fleet: new MemoryFleet(), history: new MemoryHistory() };
 
 async function open(port: number, path: string, method = 'GET'): Promise<IncomingMessage> {
   const request = httpRequest({ host: '127.0.0.1', port, path, method, agent: false });
@@ -111,6 +114,35 @@ void t.test('a page that comes later is told what was before, and names stay dat
   t.match(JSON.parse((await stream.next()).value as string), { message: HOSTILE, vm: HOSTILE });
 });
 
+void t.test('the last hour is told of the host, or of one VM', async (t) => {
+  const { port, fleet } = await serve(t);
+  const stream = data(await open(port, '/live'));
+  const { time } = JSON.parse((await stream.next()).value as string) as LiveTick;
+  const ask = async (path: string): Promise<LiveHistory> =>
+    JSON.parse(await body(await open(port, path))) as LiveHistory;
+  const host = await ask('/history');
+  t.same(host.times, [time]);
+  t.same(Object.keys(host.series).sort(), [
+    'band ',
+    'host available',
+    'host pressure',
+    'host reserve',
+    'host total',
+  ]);
+  const vm = await ask(`/history?vm=${encodeURIComponent(HOSTILE)}`);
+  const [own] = fleet.live().vms;
+  t.same(vm, {
+    times: [time],
+    series: {
+      [`target ${HOSTILE}`]: [own?.targetBytes],
+      [`actual ${HOSTILE}`]: [own?.actualBytes],
+      [`allocated ${HOSTILE}`]: [own?.allocatedBytes],
+      [`available ${HOSTILE}`]: [own?.availableBytes],
+    },
+  });
+  t.same((await ask('/history?vm=nobody')).series, {});
+});
+
 void t.test('closing ends the streams, and nothing is left that looks', async (t) => {
   const { port, close, events } = await serve(t);
   const streams = await Promise.all([open(port, '/live'), open(port, '/events')]);
@@ -123,16 +155,15 @@ void t.test('closing ends the streams, and nothing is left that looks', async (t
 
 void t.test('an address that cannot be had rejects, and leaves nothing', async (t) => {
   const { port } = await serve(t);
-  await t.rejects(
-    startMetricsServer({ host: '127.0.0.1', port }, new MemoryFleet(), new MemoryEvents(), FILES),
-    { code: 'EADDRINUSE' },
-  );
+  await t.rejects(startMetricsServer({ host: '127.0.0.1', port }, nobody, new MemoryEvents(), FILES), {
+    code: 'EADDRINUSE',
+  });
 });
 
 void t.test('why it cannot listen comes with what to do', async (t) => {
   const { port } = await serve(t);
   const listen = (host: string, at: number): Promise<unknown> =>
-    startMetricsServer({ host, port: at }, new MemoryFleet(), new MemoryEvents(), FILES).catch(
+    startMetricsServer({ host, port: at }, nobody, new MemoryEvents(), FILES).catch(
       (error: unknown) => error,
     );
   t.match(words(await listen('127.0.0.1', port)), /EADDRINUSE.*: choose another port/);

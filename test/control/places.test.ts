@@ -9,7 +9,7 @@ import { ControlClient } from '../../src/control/client.js';
 import type { Refusal } from '../../src/control/http.js';
 import { startMetricsServer } from '../../src/control/metrics-server.js';
 import { CONNECTIONS_MAX, STREAMS_MAX, TURNED_AWAY_MAX } from '../../src/control/places.js';
-import { call, MemoryEvents, MemoryFleet, serveFleet, vmView } from '../support/fleet.js';
+import { call, MemoryEvents, MemoryFleet, MemoryHistory, serveFleet, vmView } from '../support/fleet.js';
 
 type Where = { socketPath: string } | { host: string; port: number };
 
@@ -122,7 +122,7 @@ void t.test('the metrics address: pages, and the metrics all the same', async (t
   const refusals: Refusal[] = [];
   const server = await startMetricsServer(
     { host: '127.0.0.1', port: 0 },
-    new MemoryFleet(vmView('web1')),
+    { fleet: new MemoryFleet(vmView('web1')), history: new MemoryHistory() },
     new MemoryEvents(),
     {},
     (refusal) => refusals.push(refusal),

@@ -28,7 +28,7 @@ const VARIABLES: Readonly<Record<string, string>> = {
 };
 
 interface Dashboard {
-  panels: { title: string; targets?: { expr: string }[] }[];
+  panels: { title: string; targets?: { expr: string; legendFormat?: string }[] }[];
   templating: { list: { type: string; definition?: string }[] };
 }
 
@@ -102,6 +102,27 @@ void t.test('alert rules are right, and say what they should', (t) => {
   const alerts = [...readFileSync(RULES, 'utf8').matchAll(/alert: (\w+)/g)].map(([, name = '']) => name);
   const tried = readFileSync(RULES_TEST, 'utf8');
   for (const name of alerts) t.ok(tried.includes(`alertname="${name}"`), `${name} has a test`);
+  t.end();
+});
+
+void t.test('alerts and legends name the VM and its host', (t) => {
+  const { panels } = JSON.parse(readFileSync(DASHBOARD, 'utf8')) as Dashboard;
+  const legends = panels.flatMap(({ title, targets = [] }) =>
+    targets.map(({ expr, legendFormat = '' }) => ({ title, expr, legendFormat })),
+  );
+  for (const { title, expr, legendFormat } of legends) {
+    t.match(legendFormat, '{{instance}}', `${title}: ${legendFormat}`);
+    if (expr.includes('balloond_vm_')) t.match(legendFormat, '{{vm}}', `${title}: ${legendFormat}`);
+  }
+  t.ok(legends.length > 30);
+  const alerts = readFileSync(RULES, 'utf8').split('- alert: ').slice(1);
+  for (const alert of alerts) {
+    const [, summary = ''] = /summary: (.*)/.exec(alert) ?? [];
+    t.match(summary, '{{ $labels.instance }}', summary);
+    if (alert.includes('expr: balloond_vm_') || summary.includes('vm'))
+      t.match(summary, '{{ $labels.vm }}', summary);
+  }
+  t.ok(alerts.length > 15);
   t.end();
 });
 

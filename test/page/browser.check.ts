@@ -1,8 +1,11 @@
 // The page in a real browser, which takes 300 MB to install: BALLOOND_BROWSER=chromium-headless-shell npm test -- out/test/page/browser.check.js
 // BALLOOND_PICTURE=docs/page.png leaves a picture of it, with Linux guests; that takes two minutes and 6 GiB.
+// BALLOOND_PICTURES=FOLDER leaves pictures of a modelled fleet at two widths, light and dark, to be looked at.
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { STREAMS_MAX } from '../../src/control/places.js';
@@ -12,9 +15,10 @@ import { BalloonDriver } from '../support/balloon-driver.js';
 import { Chromium } from '../support/chromium.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { boot, startDaemon } from '../support/e2e.js';
-import { MemoryEvents, MemoryFleet, vmView } from '../support/fleet.js';
+import { MemoryEvents, MemoryFleet, MemoryHistory, vmView } from '../support/fleet.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
+import { DEEDS, PageFleet, pageHistory } from '../support/page-fleet.js';
 import { pfns } from '../support/served-vm.js';
 
 t.setTimeout(0);
@@ -76,10 +80,127 @@ void t.test('VMs, their lines, the host and the events are shown, live', options
   const first = await browser.evaluate(path);
   await browser.until(`${path} !== ${JSON.stringify(first)}`);
   t.match(await browser.evaluate(`document.getElementById('summary').textContent`), /^4 VMs, 4 running; /);
-  t.match(await browser.evaluate(`document.querySelector('#host path').getAttribute('d')`), /^M0 .*Z$/);
-  t.match(await browser.evaluate(`document.querySelector('#vms tr').textContent`), /^web-1running64 MiB/);
+  const reading = `document.getElementById('host-reading').textContent`;
+  await browser.until(`/other programs .*VMs in .*reserve/.test(${reading})`);
+  t.equal(await browser.evaluate(`document.querySelectorAll('#host canvas').length`), 1);
+  t.match(await browser.evaluate(`document.querySelector('#vms tr').textContent`), /^build-7running/);
   t.same(browser.complaints, []);
 });
+
+/** The page of a fleet with an hour behind it. */
+async function modelled(t: Test): Promise<Chromium> {
+  const events = new MemoryEvents();
+  const hourAgo = Date.now() - 3_500_000;
+  for (const [event, moment, vm, message] of DEEDS)
+    events.emit(event, message, vm, new Date(hourAgo + moment * 3_500_000));
+  const server = await startMetricsServer(
+    { host: '127.0.0.1', port: 0 },
+    { fleet: new PageFleet(), history: pageHistory() },
+    events,
+    pageFiles(),
+  );
+  t.teardown(() => server.close());
+  const browser = await open(t, `http://127.0.0.1:${server.address.port}/`);
+  await browser.until(`document.querySelectorAll('#vms tr').length === 8`);
+  await browser.until(`document.querySelectorAll('#events li').length === ${DEEDS.length}`);
+  return browser;
+}
+
+const NAMES_SHOWN = `[...document.querySelectorAll('#vms .name')].map((each) => each.textContent.slice(0, 7)).join(' ')`;
+
+void t.test('the table is sorted and filtered, by keys as well', options, async (t) => {
+  const browser = await modelled(t);
+  const names = (): Promise<unknown> => browser.evaluate(NAMES_SHOWN);
+  const click = (id: string): Promise<unknown> =>
+    browser.evaluate(`document.getElementById('${id}').click()`);
+  t.equal(await names(), 'build-7 build-8 db-1 db-2 new web-1 web-2 web-10');
+  await click('sort-memory');
+  t.equal(await names(), 'db-1 build-7 build-8 db-2 web-1 web-2 web-10 new');
+  t.equal(await browser.evaluate(`document.querySelector('[aria-sort]').textContent`), 'Memory');
+  await click('sort-band');
+  t.equal(await names(), 'db-1 db-2 web-1 web-2 web-10 build-7 build-8 new');
+  await browser.press('/', '/');
+  for (const letter of 'web') await browser.press(letter, letter);
+  await browser.until(`${NAMES_SHOWN} === 'web-1 web-2 web-10'`);
+  t.equal(await browser.evaluate(`document.getElementById('count').textContent`), '3 of 8 VMs');
+  await click('notable');
+  await browser.until(`${NAMES_SHOWN} === 'web-1 web-10'`);
+  t.match(await browser.evaluate(`document.querySelector('#vms').textContent`), /manual.*inhibited/);
+  t.same(browser.complaints, []);
+});
+
+void t.test('one VM has a view of its own, with its hour and its events', options, async (t) => {
+  const browser = await modelled(t);
+  await browser.evaluate(`document.querySelector('#vms .name').click()`);
+  await browser.until(`document.getElementById('vm-title').textContent === 'build-7'`);
+  await browser.until(
+    `/target.*balloon.*on the host.*available/.test(document.getElementById('vm-reading').textContent)`,
+  );
+  t.equal(await browser.evaluate(`document.activeElement.id`), 'vm-title', 'it has the focus');
+  t.equal(await browser.evaluate(`document.getElementById('vms-section').hidden`), true);
+  t.equal(await browser.evaluate(`document.querySelectorAll('#events li').length`), 3, 'its events alone');
+  await browser.evaluate(`document.getElementById('vm-chart').focus()`);
+  await browser.press('Home');
+  const reading = `document.getElementById('vm-reading').textContent`;
+  const first = String(await browser.evaluate(reading));
+  for (let n = 0; n < 4; n++) await browser.press('PageDown');
+  await browser.until(`${reading} !== ${JSON.stringify(first)}`);
+  const begins = `document.querySelector('#vm-reading .moment').textContent`;
+  t.not(await browser.evaluate(begins), first.slice(0, 8), 'keys move the cursor over the hour');
+  await browser.press('Escape');
+  await browser.until(`!document.getElementById('vms-section').hidden`);
+  t.equal(await browser.evaluate(`document.querySelectorAll('#events li').length`), DEEDS.length);
+  t.same(browser.complaints, []);
+});
+
+interface Violation {
+  readonly id: string;
+  readonly impact: string;
+  readonly nodes: readonly { readonly html: string }[];
+}
+
+const pictures = process.env['BALLOOND_PICTURES'];
+const require = createRequire(import.meta.url);
+
+void t.test(
+  'nothing serious is wrong with it for anybody, and it never scrolls sideways',
+  options,
+  async (t) => {
+    const browser = await modelled(t);
+    const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
+    await browser.evaluate(`${axe}; true`);
+    for (const view of ['', '#vm=build-7']) {
+      await browser.evaluate(`location.hash = '${view}'`);
+      for (const [width, height] of [
+        [1280, 900],
+        [390, 844],
+      ] as const) {
+        for (const scheme of ['light', 'dark'] as const) {
+          const where = `${view === '' ? 'all' : 'one'}-${width}-${scheme}`;
+          await browser.size(width, height);
+          await browser.colours(scheme);
+          await sleep(300);
+          const found = (await browser.evaluate(
+            `axe.run().then(({ violations }) => JSON.parse(JSON.stringify(violations)))`,
+          )) as Violation[];
+          const serious = found.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+          t.same(
+            serious.map(({ id, nodes }) => [id, ...nodes.map(({ html }) => html)]),
+            [],
+            where,
+          );
+          const over = await browser.evaluate(
+            'document.documentElement.scrollWidth - document.documentElement.clientWidth',
+          );
+          t.ok(Number(over) <= 0, `${where} is ${String(over)} too wide`);
+          if (pictures !== undefined)
+            writeFileSync(join(pictures, `${where}.png`), await browser.picture(true));
+        }
+      }
+    }
+    t.same(browser.complaints, []);
+  },
+);
 
 void t.test(
   'a page that was turned away says why, and comes back when there is a place',
@@ -88,7 +209,7 @@ void t.test(
     const fleet = new MemoryFleet(vmView('web'));
     const server = await startMetricsServer(
       { host: '127.0.0.1', port: 0 },
-      fleet,
+      { fleet, history: new MemoryHistory() },
       new MemoryEvents(),
       pageFiles(),
     );
@@ -152,13 +273,18 @@ void t.test('a VM that is called like a page is a name like any other', options,
   const fleet = new MemoryFleet(vmView(HOSTILE, { verdict: HOSTILE }));
   const events = new MemoryEvents();
   events.emit('vm-ready', HOSTILE, HOSTILE);
-  const server = await startMetricsServer({ host: '127.0.0.1', port: 0 }, fleet, events, pageFiles());
+  const server = await startMetricsServer(
+    { host: '127.0.0.1', port: 0 },
+    { fleet, history: new MemoryHistory() },
+    events,
+    pageFiles(),
+  );
   t.teardown(() => server.close());
   const url = `http://127.0.0.1:${server.address.port}/`;
   const browser = await open(t, url);
   await browser.until(`document.querySelectorAll('#vms tr').length === 1`);
   await browser.until(`document.querySelectorAll('#events li').length === 1`);
-  t.equal(await browser.evaluate(`document.querySelector('td.name').textContent`), HOSTILE);
+  t.equal(await browser.evaluate(`document.querySelector('#vms .name').textContent`), HOSTILE);
   t.equal(await browser.evaluate(`document.querySelectorAll('img, td script').length`), 0);
   t.equal(await browser.evaluate('window.hacked'), undefined);
   t.same(browser.complaints, []);

@@ -52,13 +52,25 @@ export class Chromium {
     const attached = await chromium.call('Target.attachToTarget', { targetId, flatten: true });
     chromium.#session = (attached as { sessionId: string }).sessionId;
     for (const domain of ['Page', 'Runtime', 'Log']) await chromium.call(`${domain}.enable`);
-    await chromium.call('Emulation.setDeviceMetricsOverride', {
-      width,
-      height,
-      deviceScaleFactor: 1,
-      mobile: false,
-    });
+    await chromium.size(width, height);
     return chromium;
+  }
+
+  async size(width: number, height: number): Promise<void> {
+    const metrics = { width, height, deviceScaleFactor: 1, mobile: false };
+    await this.call('Emulation.setDeviceMetricsOverride', metrics);
+  }
+
+  async colours(scheme: 'light' | 'dark'): Promise<void> {
+    const features = [{ name: 'prefers-color-scheme', value: scheme }];
+    await this.call('Emulation.setEmulatedMedia', { features });
+  }
+
+  /** Presses a key as a person would: `key` by its name in events, with `text` where it writes a letter. */
+  async press(key: string, text?: string): Promise<void> {
+    const code = text === undefined ? {} : { text };
+    await this.call('Input.dispatchKeyEvent', { type: 'keyDown', key, ...code });
+    await this.call('Input.dispatchKeyEvent', { type: 'keyUp', key });
   }
 
   call(method: string, params: Record<string, unknown> = {}): Promise<unknown> {
@@ -68,11 +80,10 @@ export class Chromium {
     return new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
   }
 
-  /** The value of an expression in the page. */
+  /** The value of an expression in the page, or what it promises. */
   async evaluate(expression: string): Promise<unknown> {
-    const { result } = (await this.call('Runtime.evaluate', { expression, returnByValue: true })) as {
-      result: { value?: unknown };
-    };
+    const how = { expression, returnByValue: true, awaitPromise: true };
+    const { result } = (await this.call('Runtime.evaluate', how)) as { result: { value?: unknown } };
     return result.value;
   }
 
@@ -83,8 +94,10 @@ export class Chromium {
     }
   }
 
-  async picture(): Promise<Buffer> {
-    const { data } = (await this.call('Page.captureScreenshot', { format: 'png' })) as { data: string };
+  /** `whole`: also of what is below the window. */
+  async picture(whole = false): Promise<Buffer> {
+    const how = { format: 'png', captureBeyondViewport: whole };
+    const { data } = (await this.call('Page.captureScreenshot', how)) as { data: string };
     return Buffer.from(data, 'base64');
   }
 

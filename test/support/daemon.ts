@@ -88,7 +88,8 @@ export class DaemonProcess {
   }
 
   get metricsUrl(): string {
-    const port = /"event":"listening","host":"127\.0\.0\.1","port":(\d+)/.exec(this.log)?.[1];
+    const told = this.log.matchAll(/"event":"listening","host":"127\.0\.0\.1","port":(\d+)/g);
+    const port = [...told].at(-1)?.[1];
     if (port === undefined) throw new Error(`it serves no metrics on TCP: ${this.log}`);
     return `http://127.0.0.1:${port}`;
   }

@@ -7,7 +7,7 @@ import type { Test } from 'tap';
 import type { DiagnosisCode } from '../../protocol/control/diagnosis.js';
 import { EVENTS, type EventName } from '../../protocol/control/events.js';
 import { byName } from '../../protocol/control/limits.js';
-import type { LiveTick } from '../../protocol/control/live.js';
+import type { LiveHistory, LiveTick } from '../../protocol/control/live.js';
 import type {
   AdoptChange,
   AdoptedSocket,
@@ -27,6 +27,7 @@ import { passedOn } from '../../protocol/control/refusal.js';
 import { RefusedError, type DaemonControl, type EventSource, type Fleet } from '../../src/control/fleet.js';
 import { Metrics } from '../../src/ops/metrics.js';
 import type { Refusal } from '../../src/control/http.js';
+import type { History } from '../../src/control/live-feed.js';
 import { startControlServer } from '../../src/control/server.js';
 
 export const GIB = 1024 ** 3;
@@ -185,22 +186,37 @@ export class MemoryFleet implements Fleet {
   }
 
   live(): LiveTick {
-    const vms = this.list().map(({ name, state, ramBytes, balloon, cache, verdict }) => {
-      const { targetBytes, actualBytes, actualUnknown } = balloon;
+    const vms = this.list().map((vm) => {
+      const { name, kind, state, ramBytes, balloon, cache, verdict, inhibited, policy } = vm;
+      const { targetBytes, actualBytes, actualUnknown, refilledBytes } = balloon;
       return {
         name,
+        kind,
         state,
-        band: null,
+        band: policy?.band ?? null,
+        mode: policy?.mode ?? null,
+        force: 'none' as const,
+        inhibited,
         ramBytes,
         targetBytes,
         actualBytes,
         actualUnknown,
         cacheBytes: cache?.actualBytes ?? null,
         allocatedBytes: ramBytes,
+        availableBytes: vm.stats?.['VIRTIO_BALLOON_S_AVAIL'] ?? null,
+        workingSetBytes: null,
+        refilledBytes: refilledBytes ?? 0,
         verdict,
       };
     });
-    return { time: Date.now(), hostTotalBytes: 64 * GIB, hostAvailableBytes: 32 * GIB, vms };
+    const { mode, paused, bands, reserveBytes } = this.policyState;
+    return {
+      time: Date.now(),
+      hostTotalBytes: 64 * GIB,
+      hostAvailableBytes: 32 * GIB,
+      policy: { mode, paused, bands, reserveBytes, pressurePercent: 1.5 },
+      vms,
+    };
   }
 
   async setInhibited(name: string, reason: string | null): Promise<VmView> {
@@ -301,6 +317,24 @@ export class MemoryFleet implements Fleet {
   }
 }
 
+/** The samples of pages, without an end. */
+export class MemoryHistory implements History {
+  readonly #samples: { time: number; samples: ReadonlyMap<string, number> }[] = [];
+
+  add(time: number, samples: ReadonlyMap<string, number>): void {
+    this.#samples.push({ time, samples });
+  }
+
+  read(_now: number, wanted: (name: string) => boolean): LiveHistory {
+    const names = new Set(this.#samples.flatMap(({ samples }) => [...samples.keys()]).filter(wanted));
+    const values = (name: string) => this.#samples.map(({ samples }) => samples.get(name) ?? null);
+    return {
+      times: this.#samples.map(({ time }) => time),
+      series: Object.fromEntries([...names].map((name) => [name, values(name)])),
+    };
+  }
+}
+
 export class MemoryEvents implements EventSource {
   readonly epoch = 'abcdef01';
   readonly #ring: DaemonEvent[] = [];
@@ -311,13 +345,13 @@ export class MemoryEvents implements EventSource {
     return this.#listeners.size;
   }
 
-  emit(event: EventName, message: string, vm?: string): DaemonEvent {
+  emit(event: EventName, message: string, vm?: string, time?: Date): DaemonEvent {
     const seq = this.newest + 1;
     const record: DaemonEvent = {
       seq,
       epoch: this.epoch,
       id: `${this.epoch}-${seq}`,
-      time: new Date(Date.UTC(2025, 0, 1, 12, 0, seq)).toISOString(),
+      time: (time ?? new Date(Date.UTC(2025, 0, 1, 12, 0, seq))).toISOString(),
       event,
       level: EVENTS[event].level,
       message,
