@@ -8,6 +8,7 @@ import { DaemonProcess } from '../test/support/daemon.js';
 import { CACHE_CONFIG_BYTES, CacheDriver, type Block } from '../test/support/cache-driver.js';
 import { Frontend } from '../test/support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../test/support/guest-ram.js';
+import { ANY_VMM } from '../test/support/vmm-orders.js';
 import { HostSettings } from './host-settings.js';
 import { hugePageCounters } from './huge-page-counters.js';
 import { onlyRun } from './only-run.js';
@@ -35,6 +36,7 @@ settings.set(SHMEM_ENABLED, 'always');
 const daemon = await DaemonProcess.start({ config: CONFIG });
 const ram = new GuestRam([{ gpa: 0, lenBytes: FIRST + BLOCKS * HUGE_PAGE_BYTES }]);
 const frontend = new Frontend({
+  order: ANY_VMM,
   socket: join(daemon.folder, 'cache.sock'),
   ram,
   queueCount: 2,

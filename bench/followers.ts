@@ -1,6 +1,7 @@
 import { BalloonDriver } from '../test/support/balloon-driver.js';
 import { Frontend } from '../test/support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../test/support/guest-ram.js';
+import { ANY_VMM } from '../test/support/vmm-orders.js';
 import { play } from './player.js';
 
 /** Guests at rest whose drivers follow their targets and send the statistics that Linux 6.12 sends. */
@@ -29,7 +30,11 @@ const drivers: BalloonDriver[] = [];
 
 async function connect({ socketPath, mib, usedMib }: FollowersOptions): Promise<void> {
   const lenBytes = mib * MIB;
-  const frontend = new Frontend({ socket: socketPath, ram: new GuestRam([{ gpa: 0, lenBytes }]) });
+  const frontend = new Frontend({
+    order: ANY_VMM,
+    socket: socketPath,
+    ram: new GuestRam([{ gpa: 0, lenBytes }]),
+  });
   await frontend.connect();
   let driver: BalloonDriver | null = null;
   const stats = (): (readonly [number, bigint])[] => {

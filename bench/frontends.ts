@@ -3,6 +3,7 @@ import { connectUnix } from '../src/os/socket.js';
 import { BalloonDriver, LINUX_FEATURES } from '../test/support/balloon-driver.js';
 import { Frontend } from '../test/support/frontend.js';
 import { GuestRam } from '../test/support/guest-ram.js';
+import { ANY_VMM } from '../test/support/vmm-orders.js';
 import { PFN_PAGE_BYTES } from './patterns.js';
 import { play } from './player.js';
 import { QtestBalloon } from './qtest-balloon.js';
@@ -45,7 +46,7 @@ async function raw({ mib }: ConnectOptions, socketPath: string): Promise<number>
   const ram = new GuestRam([]);
   const file = ram.createFile(memoryMib * 2 ** 20);
   ram.add({ gpa: 0, lenBytes: file.sizeBytes, file });
-  const frontend = new Frontend({ socket: connectUnix(socketPath), ram });
+  const frontend = new Frontend({ order: ANY_VMM, socket: connectUnix(socketPath), ram });
   await frontend.connect();
   const driver = await BalloonDriver.start(frontend, { features: LINUX_FEATURES });
   const rings = [driver.ring('inflate'), driver.ring('deflate')];

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Frontend } from '../test/support/frontend.js';
 import { BalloonDriver } from '../test/support/balloon-driver.js';
 import { DaemonProcess } from '../test/support/daemon.js';
+import { ANY_VMM } from '../test/support/vmm-orders.js';
 import { cpuSeconds, residentMib } from './process-cost.js';
 import { median, report } from './table.js';
 
@@ -23,7 +24,10 @@ async function millis(call: () => Promise<unknown>): Promise<number> {
 }
 
 const daemon = await DaemonProcess.start();
-const frontends = Array.from({ length: VMS }, () => new Frontend({ socket: daemon.socketPath }));
+const frontends = Array.from(
+  { length: VMS },
+  () => new Frontend({ order: ANY_VMM, socket: daemon.socketPath }),
+);
 try {
   for (const frontend of frontends) {
     await frontend.connect();

@@ -5,6 +5,7 @@ import { Frontend } from '../test/support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../test/support/guest-ram.js';
 import { alignUp } from '../test/support/guest-ring.js';
 import { bits } from '../test/support/wire.js';
+import { ANY_VMM } from '../test/support/vmm-orders.js';
 import { RawRing } from './raw-ring.js';
 import { PFNS_PER_KICK } from './patterns.js';
 
@@ -58,7 +59,11 @@ export class RawDriver {
     const { socketPath, mustTellHost = true } = options;
     const layout = layOut(options);
     const lenBytes = (layout.firstPfn + layout.pages) * PAGE_BYTES;
-    const frontend = new Frontend({ socket: socketPath, ram: new GuestRam([{ gpa: 0, lenBytes }]) });
+    const frontend = new Frontend({
+      order: ANY_VMM,
+      socket: socketPath,
+      ram: new GuestRam([{ gpa: 0, lenBytes }]),
+    });
     await frontend.connect();
     const without = mustTellHost ? 0n : bits(BALLOON_F.MUST_TELL_HOST);
     const driver = await BalloonDriver.start(frontend, { features: LINUX_FEATURES & ~without });

@@ -5,6 +5,7 @@ import { BalloonDriver } from '../test/support/balloon-driver.js';
 import { BIN, DaemonProcess } from '../test/support/daemon.js';
 import { Frontend } from '../test/support/frontend.js';
 import { GuestRam } from '../test/support/guest-ram.js';
+import { ANY_VMM } from '../test/support/vmm-orders.js';
 import { median, percentile, report } from './table.js';
 
 /**
@@ -27,7 +28,7 @@ interface Build {
 async function start(name: string, program: string): Promise<Build> {
   const daemon = await DaemonProcess.start({ supervise: true, program });
   const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
-  const frontend = new Frontend({ socket: daemon.socketPath, ram, timeoutMs: TIMEOUT_MS });
+  const frontend = new Frontend({ order: ANY_VMM, socket: daemon.socketPath, ram, timeoutMs: TIMEOUT_MS });
   await frontend.connect();
   return {
     name,

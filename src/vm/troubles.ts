@@ -132,10 +132,13 @@ export class Troubles {
 
   #discards(memory: GuestMemory): Diagnosis | null {
     if (this.#discardError === null) return null;
-    const owed = formatSize(memory.pendingPages * PAGE_BYTES);
+    const { pendingPages } = memory;
+    // A driver that need not tell may use what it gave up, and nothing is owed.
+    const owed = `; ${formatSize(pendingPages * PAGE_BYTES)} given up by the guest is still in use`;
+    const stays = pendingPages === 0 ? '' : owed;
     return {
       code: 'discards-failed',
-      text: `${this.#failedRanges} discards failed, the last with ${this.#discardError.message}; ${owed} given up by the guest is still in use`,
+      text: `${this.#failedRanges} discards failed, the last with ${this.#discardError.message}${stays}`,
       remedy: 'see discard-failed in balloond(8)',
     };
   }

@@ -2,11 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import t, { type Test } from 'tap';
+import type { Test } from 'tap';
 import { ControlClient } from '../../src/control/client.js';
 import { BalloonDriver } from '../support/balloon-driver.js';
 import { Bystander } from '../support/bystander.js';
 import { DaemonProcess } from '../support/daemon.js';
+import { inEachOrder } from '../support/each-order.js';
 import { Frontend } from '../support/frontend.js';
 import { PAGE_BYTES } from '../support/guest-ram.js';
 import type { GuestRing } from '../support/guest-ring.js';
@@ -73,7 +74,7 @@ function residentBytes(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
 }
 
-void t.test('a guest that waits for its acks loses nothing', async (t) => {
+inEachOrder('a guest that waits for its acks loses nothing', async (t) => {
   const host = await stage(t);
   const guest = await ModelGuest.start(host.daemon.socketPath, host.control, 'restless', {
     mustTellHost: true,
@@ -96,7 +97,7 @@ void t.test('a guest that waits for its acks loses nothing', async (t) => {
   t.ok(most.growthBytes < MAX_GROWTH_BYTES);
 });
 
-void t.test('a guest that waits for nothing', async (t) => {
+inEachOrder('a guest that waits for nothing', async (t) => {
   const host = await stage(t);
   const frontend = new Frontend({ socket: host.daemon.socketPath });
   t.teardown(() => frontend.close());

@@ -10,6 +10,7 @@ import { closeFd } from '../../src/os/fd.js';
 import { connectUnix, listenUnix, socketPair } from '../../src/os/socket.js';
 import { Frontend } from '../support/frontend.js';
 import { NEXT_STEP } from '../support/next-step.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 const PROGRAM = join(import.meta.dirname, '../../bin/balloond.js');
 
@@ -141,7 +142,7 @@ void t.test('--fd serves its socket beside those of the file, which may say how'
   const names: string[] = [];
   const client = new ControlClient(control);
   for (const path of [passed, own]) {
-    const frontend = new Frontend({ socket: connectUnix(path ?? '') });
+    const frontend = new Frontend({ socket: connectUnix(path ?? ''), order: ANY_VMM });
     await frontend.connect();
     const seen = (await client.list()).map(({ name }) => name).filter((name) => !names.includes(name));
     names.push(...seen);
@@ -151,7 +152,7 @@ void t.test('--fd serves its socket beside those of the file, which may say how'
   writeFileSync(config ?? '', socket(passed, 'other'));
   await client.reload();
   t.notOk(existsSync(own ?? ''), 'a socket that left the file goes');
-  const frontend = new Frontend({ socket: connectUnix(passed ?? '') });
+  const frontend = new Frontend({ socket: connectUnix(passed ?? ''), order: ANY_VMM });
   t.teardown(() => frontend.close());
   await frontend.connect();
   t.ok((await client.list()).some(({ name }) => name === 'other'));
@@ -174,7 +175,7 @@ void t.test('--fd takes a connected socket, or one that listens', async (t) => {
     const daemon = start(['--fd', '3', '--control', join(folder, 'control.sock')], fd);
     closeFd(fd);
     await started(daemon);
-    const frontend = new Frontend({ socket: connect() });
+    const frontend = new Frontend({ socket: connect(), order: ANY_VMM });
     await frontend.connect();
     t.equal(frontend.maxQueues, 5n);
     frontend.close();

@@ -9,10 +9,11 @@ import { OWN_VERSION } from '../support/fleet.js';
 import { BalloonDriver, LINUX_FEATURES } from '../support/balloon-driver.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 async function connect(t: Test, socket: string): Promise<BalloonDriver> {
   const ram = new GuestRam([{ gpa: 0, lenBytes: 64 * 2 ** 20 }]);
-  const frontend = new Frontend({ socket, ram });
+  const frontend = new Frontend({ socket, ram, order: ANY_VMM });
   await frontend.connect();
   t.teardown(() => frontend.close());
   return BalloonDriver.start(frontend, { features: LINUX_FEATURES });

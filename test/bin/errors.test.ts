@@ -17,6 +17,7 @@ import { temporaryFolder } from '../support/fleet.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { NEXT_STEP } from '../support/next-step.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 import { bits } from '../support/wire.js';
 
 const RAM_BYTES = 64 * 2 ** 20;
@@ -97,6 +98,7 @@ void t.test('balloonctl', async (t) => {
   const daemon = await DaemonProcess.start();
   t.teardown(() => daemon.stop());
   const frontend = new Frontend({
+    order: ANY_VMM,
     socket: daemon.socketPath,
     ram: new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]),
   });

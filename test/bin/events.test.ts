@@ -10,6 +10,7 @@ import { ControlClient } from '../../src/control/client.js';
 import { BIN, DaemonProcess } from '../support/daemon.js';
 import { eventually } from '../support/deadline.js';
 import { Frontend } from '../support/frontend.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 const VM = `pid-${process.pid}`;
 const QUIET_MS = 1000;
@@ -64,7 +65,7 @@ void t.test('under a keeper, events go on', async (t) => {
   const config = '[[socket]]\npath = "{folder}/vhost.sock"\n[policy]\nmode = "off"\n';
   const daemon = await DaemonProcess.start({ config, supervise: true });
   t.teardown(() => daemon.stop());
-  const frontend = new Frontend({ socket: daemon.socketPath });
+  const frontend = new Frontend({ socket: daemon.socketPath, order: ANY_VMM });
   await frontend.connect();
   t.teardown(() => frontend.close());
   const follower = follow(t, daemon);

@@ -13,6 +13,7 @@ import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { LOG_CHANNELS, stalledPipe, unmendable } from '../support/log-channel.js';
 import { makeNoise, startLogged, until, type LoggedDaemon } from '../support/logged-daemon.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 import { readU32 } from '../support/wire.js';
 
 const RAM_BYTES = 64 * 2 ** 20;
@@ -23,7 +24,12 @@ async function connect(
   { folder }: LoggedDaemon,
 ): Promise<{ frontend: Frontend; driver: BalloonDriver }> {
   const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
-  const frontend = new Frontend({ socket: join(folder, 'vhost.sock'), ram, timeoutMs: TIMEOUT_MS });
+  const frontend = new Frontend({
+    socket: join(folder, 'vhost.sock'),
+    ram,
+    timeoutMs: TIMEOUT_MS,
+    order: ANY_VMM,
+  });
   await frontend.connect();
   t.teardown(() => frontend.close());
   return { frontend, driver: await BalloonDriver.start(frontend, { timeoutMs: TIMEOUT_MS }) };

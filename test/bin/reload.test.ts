@@ -7,6 +7,7 @@ import type { PolicyState, ReloadReport } from '../../protocol/control/schema.js
 import { Frontend } from '../support/frontend.js';
 import { BIN, DaemonProcess } from '../support/daemon.js';
 import { temporaryFolder } from '../support/fleet.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 const SOCKET = (name: string, more = ''): string => `[[socket]]\npath = "{folder}/${name}"\n${more}`;
 
@@ -16,7 +17,7 @@ void t.test('a change takes effect, a mistake does not', async (t) => {
   const at = (name: string): string => join(daemon.folder, name);
   const write = (text: string): void =>
     writeFileSync(at('balloond.toml'), text.replaceAll('{folder}', daemon.folder));
-  const vm = new Frontend({ socket: at('b.sock') });
+  const vm = new Frontend({ socket: at('b.sock'), order: ANY_VMM });
   await vm.connect();
   t.teardown(() => vm.close());
 
@@ -43,7 +44,7 @@ ${SOCKET('a.sock', 'name = "web"\n')}${SOCKET('c.sock')}[[vm]]\nmatch = "*"\nmin
     [true, false, true],
   );
   t.equal((await daemon.list()).length, 1, 'a VM whose socket went goes on');
-  const named = new Frontend({ socket: at('a.sock') });
+  const named = new Frontend({ socket: at('a.sock'), order: ANY_VMM });
   await named.connect();
   t.teardown(() => named.close());
   t.ok((await daemon.list()).some(({ name }) => name === 'web'));

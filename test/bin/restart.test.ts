@@ -9,6 +9,7 @@ import { BalloonDriver, CONFIG_ACTUAL } from '../support/balloon-driver.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 const SOCKET = (name: string, more = ''): string => `[[socket]]\npath = "{folder}/${name}"\n${more}`;
 const CONFIG = `log-level = "debug"\n${SOCKET('vm.sock', 'name = "web"\nstats-interval = 7\n')}${SOCKET('run/more.sock')}`;
@@ -36,7 +37,7 @@ async function host(t: Test): Promise<Host> {
   mkdirSync(at('run'));
   write(CONFIG);
   await daemon.ok('reload');
-  const vm = new Frontend({ socket: at('vm.sock') });
+  const vm = new Frontend({ socket: at('vm.sock'), order: ANY_VMM });
   await vm.connect();
   t.teardown(() => vm.close());
   let from = 0;
@@ -89,7 +90,7 @@ void t.test('files that have mistakes now', async (t) => {
       await restart();
       t.same(await names(daemon), ['web'], 'the VM goes on');
       t.match(said('config-set-aside'), [mistake]);
-      const late = new Frontend({ socket: at('run/more.sock') });
+      const late = new Frontend({ socket: at('run/more.sock'), order: ANY_VMM });
       await late.connect();
       t.equal((await daemon.list()).length, 2, 'sockets are as they were');
       late.close();
@@ -153,7 +154,7 @@ void t.test('a socket more, in the way of which something is', async (t) => {
   t.equal(said('config-set-aside').length + said('listen-failed').length, 1, 'it is said once');
   rmSync(at('new.sock'), { recursive: true });
   await daemon.ok('reload');
-  const vm = new Frontend({ socket: at('new.sock') });
+  const vm = new Frontend({ socket: at('new.sock'), order: ANY_VMM });
   await vm.connect();
   t.teardown(() => vm.close());
   t.equal((await daemon.list()).length, 2);
@@ -179,7 +180,7 @@ void t.test('commands that meet a restart get their answer from the next daemon'
   const daemon = await DaemonProcess.start({ supervise: true });
   t.teardown(() => daemon.stop());
   const ram = new GuestRam([{ gpa: 0, lenBytes: 2 ** 26 }]);
-  const vm = new Frontend({ socket: daemon.socketPath, ram });
+  const vm = new Frontend({ socket: daemon.socketPath, ram, order: ANY_VMM });
   await vm.connect();
   t.teardown(() => vm.close());
   await (await BalloonDriver.start(vm)).stopFollowing();

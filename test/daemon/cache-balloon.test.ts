@@ -1,5 +1,4 @@
 // The rules that protect a VM with a page cache balloon, seen from a VMM and a guest that stand in for QEMU and Linux.
-import t from 'tap';
 import { VmFleet } from '../../src/daemon/fleet.js';
 import { deviceOptions, type SocketSettings } from '../../src/daemon/settings.js';
 import { decodeVmRecord } from '../../src/vm/record.js';
@@ -23,6 +22,7 @@ import {
   ranges,
   type Block,
 } from '../support/cache-driver.js';
+import { eachOrder, inEachOrder } from '../support/each-order.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { HostTree } from '../support/host-tree.js';
@@ -38,6 +38,8 @@ const OPTIONS: DeviceOptions = {
   statsIntervalSeconds: 0,
 };
 const SPACE = { queueCount: 2, configBytes: CACHE_CONFIG_BYTES };
+
+const whereAll = eachOrder({ features: ALL_CACHE_FEATURES });
 
 interface Running {
   served: ServedVm;
@@ -66,34 +68,37 @@ for (const [name, features, block] of [
   ['with RANGES', bits(F_VERSION_1, CACHE_F.RANGES), 6],
   ['with all features', ALL_CACHE_FEATURES, 6],
 ] as const) {
-  void t.test(`a driver ${name}: pages are gone before the ack, and its own after it`, async (t) => {
-    const { served, frontend, driver } = await running(features);
-    for (let round = 0; round < 30; round++) {
-      const first = FIRST + 64 * round;
-      const taken = pfns(first, 64);
-      fill(frontend.ram, taken, round);
-      const blocks: Block[] = block === null ? pages(first, 64) : [{ pfn: first, order: block }];
-      const before = frontend.ram.allocatedBytes();
-      await driver.add(blocks);
-      const gone = before - frontend.ram.allocatedBytes();
-      // Rings and buffers come into being in the first round.
-      if (gone !== 64 * PAGE_BYTES && round > 0) t.fail(`acked with ${gone} bytes discarded`);
-      if (!taken.every((pfn) => frontend.ram.pageIsZero(pfn))) t.fail('acked, not discarded');
-      // Reclaim says nothing.
-      fill(frontend.ram, taken, round + 100);
-      await served.settle();
-      if (!taken.every((pfn) => frontend.ram.pageHolds(pfn, round + 100))) t.fail('lost after reclaim');
-    }
-    const { balloon, verdict } = served.view;
-    t.equal(balloon.inflatedBytesTotal, 30 * 64 * PAGE_BYTES);
-    t.equal(balloon.discardedBytesTotal, 30 * 64 * PAGE_BYTES);
-    t.equal(balloon.pendingBytes, 0);
-    t.equal(verdict, null);
-    await served.close();
-  });
+  eachOrder({ features })(
+    `a driver ${name}: pages are gone before the ack, and its own after it`,
+    async (t) => {
+      const { served, frontend, driver } = await running(features);
+      for (let round = 0; round < 30; round++) {
+        const first = FIRST + 64 * round;
+        const taken = pfns(first, 64);
+        fill(frontend.ram, taken, round);
+        const blocks: Block[] = block === null ? pages(first, 64) : [{ pfn: first, order: block }];
+        const before = frontend.ram.allocatedBytes();
+        await driver.add(blocks);
+        const gone = before - frontend.ram.allocatedBytes();
+        // Rings and buffers come into being in the first round.
+        if (gone !== 64 * PAGE_BYTES && round > 0) t.fail(`acked with ${gone} bytes discarded`);
+        if (!taken.every((pfn) => frontend.ram.pageIsZero(pfn))) t.fail('acked, not discarded');
+        // Reclaim says nothing.
+        fill(frontend.ram, taken, round + 100);
+        await served.settle();
+        if (!taken.every((pfn) => frontend.ram.pageHolds(pfn, round + 100))) t.fail('lost after reclaim');
+      }
+      const { balloon, verdict } = served.view;
+      t.equal(balloon.inflatedBytesTotal, 30 * 64 * PAGE_BYTES);
+      t.equal(balloon.discardedBytesTotal, 30 * 64 * PAGE_BYTES);
+      t.equal(balloon.pendingBytes, 0);
+      t.equal(verdict, null);
+      await served.close();
+    },
+  );
 }
 
-void t.test('what is told as reclaimed is counted, and touches nothing', async (t) => {
+whereAll('what is told as reclaimed is counted, and touches nothing', async (t) => {
   const { served, frontend, driver } = await running();
   await driver.add([{ pfn: FIRST, order: 9 }]);
   t.equal(served.view.balloon.actualBytes, 512 * PAGE_BYTES);
@@ -108,7 +113,7 @@ void t.test('what is told as reclaimed is counted, and touches nothing', async (
   await served.close();
 });
 
-void t.test('of 2012: the limit, `actual` and statistics go through the config space', async (t) => {
+inEachOrder('of 2012: the limit, `actual` and statistics go through the config space', async (t) => {
   const { served, frontend, driver } = await running(NO_CACHE_FEATURES);
   served.vm.setTarget({ cacheLimitBytes: 1000 * PAGE_BYTES });
   await frontend.waitConfigChanges(1);
@@ -131,7 +136,7 @@ void t.test('of 2012: the limit, `actual` and statistics go through the config s
   await served.close();
 });
 
-void t.test('inhibited: nothing is discarded, and all pages are asked for until it ends', async (t) => {
+whereAll('inhibited: nothing is discarded, and all pages are asked for until it ends', async (t) => {
   const { served, frontend, driver } = await running();
   await served.vm.setInhibited('maintenance');
   await frontend.waitConfigChanges(1);
@@ -165,24 +170,27 @@ const BAD: readonly (readonly [string, bigint, Uint8Array, boolean])[] = [
   ['too long', ALL_CACHE_FEATURES, new Uint8Array(32 * 1024 + 8), false],
 ];
 for (const [what, features, bytes, writable] of BAD) {
-  void t.test(`bad buffer, ${what}: its queue is stopped, and nothing of it discarded`, async (t) => {
-    const { served, frontend, driver } = await running(features);
-    frontend.ram.fillPage(FIRST, 1);
-    driver.offer(driver.cacheq, bytes, { writable });
-    await served.until(({ verdict }) => verdict !== null, 'it is said');
-    await served.settle();
-    t.equal(served.saw('driver-error').length, 1);
-    t.ok(frontend.takeRingErrors(0) > 0);
-    t.ok(frontend.ram.pageHolds(FIRST, 1));
-    t.equal(served.view.balloon.discardedBytesTotal, 0);
-    // The VMM is served on.
-    t.equal(await driver.read(CACHE_CONFIG.numPages), 0);
-    t.same(frontend.protocolViolations, []);
-    await served.close();
-  });
+  eachOrder({ features })(
+    `bad buffer, ${what}: its queue is stopped, and nothing of it discarded`,
+    async (t) => {
+      const { served, frontend, driver } = await running(features);
+      frontend.ram.fillPage(FIRST, 1);
+      driver.offer(driver.cacheq, bytes, { writable });
+      await served.until(({ verdict }) => verdict !== null, 'it is said');
+      await served.settle();
+      t.equal(served.saw('driver-error').length, 1);
+      t.equal(frontend.takeRingErrors(0) > 0, frontend.hearsErrors);
+      t.ok(frontend.ram.pageHolds(FIRST, 1));
+      t.equal(served.view.balloon.discardedBytesTotal, 0);
+      // The VMM is served on.
+      t.equal(await driver.read(CACHE_CONFIG.numPages), 0);
+      t.same(frontend.protocolViolations, []);
+      await served.close();
+    },
+  );
 }
 
-void t.test('blocks outside of guest memory are ignored, and the rest is not', async (t) => {
+whereAll('blocks outside of guest memory are ignored, and the rest is not', async (t) => {
   const { served, frontend, driver } = await running();
   const last = RAM_PAGES - 1;
   frontend.ram.fillPage(last, 1);
@@ -198,7 +206,7 @@ void t.test('blocks outside of guest memory are ignored, and the rest is not', a
 });
 
 for (const stops of [false, true]) {
-  void t.test(`what inhibited a daemon that is gone locks nobody out, stopped: ${stops}`, async (t) => {
+  whereAll(`what inhibited a daemon that is gone locks nobody out, stopped: ${stops}`, async (t) => {
     const fds = new NamedFds();
     const [ours, theirs] = socketPair();
     fds.keep(ours);
@@ -236,7 +244,7 @@ for (const stops of [false, true]) {
   });
 }
 
-void t.test('a VMM with both balloons is one VM, in metrics, too', async (t) => {
+whereAll('a VMM with both balloons is one VM, in metrics, too', async (t) => {
   const silent = { debug: nothing, info: nothing, warn: nothing, error: nothing };
   const fleet = new VmFleet({}, new EventLog(silent), NO_KEEPER);
   const connect = (socket: SocketSettings | null): number => {
@@ -279,7 +287,7 @@ void t.test('a VMM with both balloons is one VM, in metrics, too', async (t) => 
   fleet.close();
 });
 
-void t.test(
+inEachOrder(
   'the policy governs who has a page cache balloon only, until an operator sets its limit',
   async (t) => {
     const silent = { debug: nothing, info: nothing, warn: nothing, error: nothing };

@@ -8,6 +8,7 @@ import { GuestRam } from '../support/guest-ram.js';
 import { pfns } from '../support/served-vm.js';
 import { PATIENCE_MS } from '../support/deadline.js';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 const CYCLES = 1000;
 /** Code is compiled, buffers and heap have grown to what they are by then. */
@@ -57,7 +58,7 @@ function anonymousBytes(pid: number): number {
 /** One VM from its connection to its end, which is one of those that there are. */
 async function cycle(socket: string, n: number): Promise<void> {
   const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
-  const frontend = new Frontend({ socket, ram });
+  const frontend = new Frontend({ socket, ram, order: ANY_VMM });
   await frontend.connect();
   if (n % 5 !== 4) {
     const driver = await BalloonDriver.start(frontend, { areaGpa: 0x10000 });

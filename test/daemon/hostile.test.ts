@@ -1,8 +1,8 @@
 // Honest VMs beside each kind that misbehaves, in one daemon: theirs is done, and nothing of the other is left.
 import { readdirSync } from 'node:fs';
-import t from 'tap';
 import { BalloonDriver } from '../support/balloon-driver.js';
 import { DaemonProcess } from '../support/daemon.js';
+import { inEachOrder } from '../support/each-order.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { Rogue, ROGUE_KINDS } from '../support/rogue.js';
@@ -20,7 +20,7 @@ function until(condition: () => boolean | Promise<boolean>, what: string): Promi
   return eventually(condition, () => what, 50);
 }
 
-void t.test('honest VMs get their work done beside hostile ones', async (t) => {
+inEachOrder('honest VMs get their work done beside hostile ones', async (t) => {
   const daemon = await DaemonProcess.start();
   t.teardown(() => daemon.stop());
   const vms: { frontend: Frontend; driver: BalloonDriver }[] = [];

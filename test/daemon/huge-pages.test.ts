@@ -1,10 +1,11 @@
 // Memory on hugetlbfs: a page that was discarded has no claim to the pool any more, and whoever touches it while the pool is
 // empty dies of SIGBUS. So a guest has its pages again before it uses them, or they are never discarded.
 import { ftruncateSync } from 'node:fs';
-import t, { type Test } from 'tap';
+import type { Test } from 'tap';
 import { BALLOON_F, BalloonDriver, LINUX_FEATURES } from '../support/balloon-driver.js';
 import { Bystander } from '../support/bystander.js';
 import { eventually } from '../support/deadline.js';
+import { eachOrder, inEachOrder } from '../support/each-order.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { HUGE_PAGE_BYTES, OwnPool } from '../support/huge-pages.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
@@ -19,6 +20,9 @@ const FIRST = 4;
 const COUNT = 8;
 const GIVEN = pfns(FIRST * HUGE, COUNT * HUGE);
 const NEED_NOT_TELL = LINUX_FEATURES & ~bits(BALLOON_F.MUST_TELL_HOST);
+
+/** cloud-hypervisor hides from its guest that it must tell. */
+const whereTold = eachOrder({ features: bits(BALLOON_F.MUST_TELL_HOST) });
 
 type Options = NonNullable<Parameters<typeof ServedVm.running>[0]>;
 type Running = Awaited<ReturnType<typeof ServedVm.running>>;
@@ -49,7 +53,7 @@ function touchAll(ram: GuestRam): void {
   for (let page = FIRST; page < FIRST + COUNT; page++) ram.fillPage(page * HUGE + 7, 3);
 }
 
-void t.test('a deflate is acked when its pages have memory again', async (t) => {
+whereTold('a deflate is acked when its pages have memory again', async (t) => {
   await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
     await driver.inflate(GIVEN);
     await served.discarded();
@@ -67,7 +71,7 @@ void t.test('a deflate is acked when its pages have memory again', async (t) => 
   });
 });
 
-void t.test('while the pool has none the ack waits, and nothing else does', async (t) => {
+whereTold('while the pool has none the ack waits, and nothing else does', async (t) => {
   await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
     await driver.inflate(GIVEN);
     await served.discarded();
@@ -92,7 +96,7 @@ void t.test('while the pool has none the ack waits, and nothing else does', asyn
   });
 });
 
-void t.test('the first part of a huge page that is taken back brings all of it', async (t) => {
+whereTold('the first part of a huge page that is taken back brings all of it', async (t) => {
   await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
     await driver.inflate(GIVEN);
     await served.discarded();
@@ -110,7 +114,7 @@ void t.test('the first part of a huge page that is taken back brings all of it',
   });
 });
 
-void t.test('a driver that need not tell, and reports: pages are counted and kept', async (t) => {
+whereTold('a driver that need not tell, and reports: pages are counted and kept', async (t) => {
   await inPool(t, { driver: { features: NEED_NOT_TELL } }, async ({ served, frontend, driver }, pool) => {
     await driver.inflate(GIVEN);
     t.equal(served.view.balloon.actualBytes, GIVEN.length * PAGE_BYTES);
@@ -126,7 +130,7 @@ void t.test('a driver that need not tell, and reports: pages are counted and kep
   });
 });
 
-void t.test('unless the operator wants them', async (t) => {
+whereTold('unless the operator wants them', async (t) => {
   // Such a driver gives up whole huge pages with a buffer or never.
   const options = { discardsUntold: true, driver: { features: NEED_NOT_TELL, pfnsPerBuffer: HUGE } };
   await inPool(t, options, async ({ served, driver }, pool) => {
@@ -139,7 +143,7 @@ void t.test('unless the operator wants them', async (t) => {
   });
 });
 
-void t.test('a guest that is reset has all of its memory before the VMM hears of it', async (t) => {
+whereTold('a guest that is reset has all of its memory before the VMM hears of it', async (t) => {
   await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
     await driver.inflate(GIVEN);
     await served.discarded();
@@ -159,7 +163,7 @@ void t.test('a guest that is reset has all of its memory before the VMM hears of
   });
 });
 
-void t.test('and as much of it as the pool has: the verdict says what is missing', async (t) => {
+whereTold('and as much of it as the pool has: the verdict says what is missing', async (t) => {
   await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
     await driver.inflate(GIVEN);
     await served.discarded();
@@ -183,14 +187,13 @@ void t.test('and as much of it as the pool has: the verdict says what is missing
   });
 });
 
-void t.test('a VM that was paused goes on with its balloon, and the pool gets the pages again', async (t) => {
+whereTold('a VM that was paused goes on with its balloon, and the pool gets the pages again', async (t) => {
   await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
     await driver.inflate(GIVEN);
     await served.discarded();
-    const bases = await frontend.stop();
+    await frontend.pause();
     t.equal(pool.free, 0, 'nobody knows yet that it was not reset');
-    const queues = frontend.queues.map((queue) => ({ ...queue, base: bases.get(queue.index) ?? 0 }));
-    await frontend.start(driver.ackedFeatures, queues);
+    await frontend.resume();
     await served.until(({ state }) => state === 'running', 'it runs');
     await eventually(
       () => pool.free === COUNT,
@@ -204,16 +207,15 @@ void t.test('a VM that was paused goes on with its balloon, and the pool gets th
 
 for (const discardsUntold of [false, true]) {
   const how = discardsUntold ? 'that were discarded' : 'that were kept';
-  void t.test(
+  inEachOrder(
     `a guest that need not tell has pages in use, ${how}; a pause takes none of them`,
     async (t) => {
       const options = { discardsUntold, driver: { features: NEED_NOT_TELL, pfnsPerBuffer: HUGE } };
       await inPool(t, options, async ({ served, frontend, driver }) => {
         await driver.inflate(GIVEN);
         touchAll(frontend.ram);
-        const bases = await frontend.stop();
-        const queues = frontend.queues.map((queue) => ({ ...queue, base: bases.get(queue.index) ?? 0 }));
-        await frontend.start(driver.ackedFeatures, queues);
+        await frontend.pause();
+        await frontend.resume();
         await served.until(({ state }) => state === 'running', 'it runs');
         // Its ack comes when the guest has all of its pages again.
         await driver.deflate([2 * HUGE]);
@@ -227,7 +229,7 @@ for (const discardsUntold of [false, true]) {
   );
 }
 
-void t.test('a guest that gives anew what it misses since its reset misses it no longer', async (t) => {
+whereTold('a guest that gives anew what it misses since its reset misses it no longer', async (t) => {
   await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
     await driver.inflate(GIVEN);
     await served.discarded();
@@ -245,7 +247,7 @@ void t.test('a guest that gives anew what it misses since its reset misses it no
   });
 });
 
-void t.test('a request that would stop the device and is refused leaves it as it was', async (t) => {
+whereTold('a request that would stop the device and is refused leaves it as it was', async (t) => {
   await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
     await driver.inflate(GIVEN);
     await served.discarded();
@@ -263,7 +265,7 @@ void t.test('a request that would stop the device and is refused leaves it as it
   });
 });
 
-void t.test('memory that goes away while a guest waits for it ends the wait, and nothing else', async (t) => {
+whereTold('memory that goes away while a guest waits for it ends the wait, and nothing else', async (t) => {
   const neighbour = await Bystander.start();
   for (const how of ['cut short', 'taken away'] as const) {
     await inPool(t, {}, async ({ served, frontend, driver }, pool) => {
@@ -287,7 +289,7 @@ void t.test('memory that goes away while a guest waits for it ends the wait, and
   await neighbour.close();
 });
 
-void t.test('a VM counts where most of its memory is', async (t) => {
+inEachOrder('a VM counts where most of its memory is', async (t) => {
   const pool = OwnPool.make(t, RAM_PAGES);
   const lenBytes = RAM_PAGES * HUGE_PAGE_BYTES;
   const inPool = { pageBytes: HUGE_PAGE_BYTES, discards: false };

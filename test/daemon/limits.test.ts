@@ -3,10 +3,13 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { VmCgroup } from '../../src/vm/cgroup.js';
 import { VmLimits } from '../../src/vm/limits.js';
+import { BALLOON_F } from '../support/balloon-driver.js';
 import { eventually } from '../support/deadline.js';
+import { eachOrder, inEachOrder } from '../support/each-order.js';
 import { HostTree } from '../support/host-tree.js';
 import { pfns, ServedVm, type SeenEvent } from '../support/served-vm.js';
 import { GuestRam } from '../support/guest-ram.js';
+import { bits } from '../support/wire.js';
 
 const MIB = 2 ** 20;
 const RAM_BYTES = 1024 * MIB;
@@ -15,6 +18,9 @@ const PID = 2 ** 22 + 1;
 /** The rings are below it. */
 const FIRST = (256 * MIB) / 4096;
 const OWN_BYTES = 30 * MIB;
+
+/** Of a driver that need not tell, limits do not follow the balloon. */
+const whereTold = eachOrder({ features: bits(BALLOON_F.MUST_TELL_HOST) });
 
 /** A VM with a driver that runs, and the cgroup that it is in. */
 async function setUp(t: Test, { high = 'max', max = 'max' } = {}) {
@@ -41,7 +47,7 @@ function assertSteps(t: Test, events: SeenEvent[]): void {
   }
 }
 
-void t.test('fixed limits are taken as they are, and put back when the VM leaves', async (t) => {
+inEachOrder('fixed limits are taken as they are, and put back when the VM leaves', async (t) => {
   const { served, limit } = await setUp(t, { high: String(2048 * MIB) });
   await served.vm.limits.request({ high: 512 * MIB, max: 600 * MIB });
   t.same([limit('high'), limit('max')], [512 * MIB, 600 * MIB]);
@@ -63,7 +69,7 @@ void t.test('fixed limits are taken as they are, and put back when the VM leaves
   t.match(served.saw('limit-set').at(-1)?.fields, { why: 'restored' });
 });
 
-void t.test('following: raised before the guest may use more, lowered after it gave up', async (t) => {
+whereTold('following: raised before the guest may use more, lowered after it gave up', async (t) => {
   const { served, driver, limit } = await setUp(t);
   await served.vm.limits.request({ high: 'follow', max: 'follow' });
   const all = limit('high');
@@ -90,7 +96,7 @@ void t.test('following: raised before the guest may use more, lowered after it g
   t.same([limit('high'), limit('max')], [Infinity, Infinity]);
 });
 
-void t.test('a driver that need not tell may use all it has', async (t) => {
+inEachOrder('a driver that need not tell may use all it has', async (t) => {
   const tree = new HostTree(t);
   tree.process(PID, '/vms/web');
   tree.memory('/vms/web');
@@ -105,7 +111,7 @@ void t.test('a driver that need not tell may use all it has', async (t) => {
   await served.close();
 });
 
-void t.test('nothing is taken by force: limits stop above what is charged', async (t) => {
+whereTold('nothing is taken by force: limits stop above what is charged', async (t) => {
   const { served, driver, tree, limit } = await setUp(t);
   await served.vm.limits.request({ max: 'follow' });
   tree.memory('/vms/web', { current: 900 * MIB, max: String(1200 * MIB), stat: `anon ${OWN_BYTES}` });
@@ -117,7 +123,7 @@ void t.test('nothing is taken by force: limits stop above what is charged', asyn
   await served.close();
 });
 
-void t.test('a cgroup that goes is said once, and the VM goes on', async (t) => {
+inEachOrder('a cgroup that goes is said once, and the VM goes on', async (t) => {
   const { served, driver, tree } = await setUp(t);
   await served.vm.limits.request({ high: 'follow' });
   rmSync(join(tree.paths.cgroup, 'vms'), { recursive: true });
@@ -132,7 +138,7 @@ void t.test('a cgroup that goes is said once, and the VM goes on', async (t) => 
   await served.close();
 });
 
-void t.test('a VM without a cgroup of its own says why', async (t) => {
+inEachOrder('a VM without a cgroup of its own says why', async (t) => {
   const tree = new HostTree(t);
   tree.process(PID, '/vms/all');
   tree.memory('/vms/all');

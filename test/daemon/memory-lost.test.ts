@@ -1,6 +1,6 @@
 // Rule 11: a VMM that cuts its memory file short stops its own balloon, and nothing else.
 import { fstatSync, ftruncateSync } from 'node:fs';
-import t, { type Test } from 'tap';
+import type { Test } from 'tap';
 import {
   BALLOON_F,
   BalloonDriver,
@@ -9,8 +9,10 @@ import {
 } from '../support/balloon-driver.js';
 import { Bystander } from '../support/bystander.js';
 import { DaemonProcess } from '../support/daemon.js';
+import { eachOrder, inEachOrder } from '../support/each-order.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
+import { F_INDIRECT_DESC } from '../support/guest-ring.js';
 import { HUGE_PAGE_BYTES, reserveHugePages } from '../support/huge-pages.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
 import { bits, u32s } from '../support/wire.js';
@@ -24,6 +26,8 @@ interface Case {
   /** What the guest said before anything was known to be gone (default 0). */
   inflatedBytes?: number;
   driver?: BalloonDriverOptions;
+  /** Features without which it cannot be touched. */
+  features?: bigint;
 }
 
 /** Where the second half of 64 MiB begins, and a page in it. */
@@ -45,6 +49,7 @@ const CASES: Record<string, Case> = {
     },
   },
   'all but one page of what its driver uses': {
+    features: bits(F_INDIRECT_DESC),
     leftBytes: HALF,
     driver: { areaGpa: HALF - PAGE_BYTES },
     touch: (driver) => {
@@ -62,6 +67,7 @@ const CASES: Record<string, Case> = {
     },
   },
   'pages that are reported free': {
+    features: bits(BALLOON_F.REPORTING),
     leftBytes: HALF,
     touch: (driver) => {
       driver.ring('reporting').add([{ gpa: GONE, len: MIB, writable: true }]);
@@ -88,7 +94,7 @@ async function isStopped(
   t.equal(served.view.state, 'stopped');
   t.match(served.view.verdict, /cut the file.*short.*truncating.*restart the VM/);
   for (const index of driver.queueNumbers.values()) {
-    t.equal(frontend.takeRingErrors(index), 1, `err of ring ${index}`);
+    t.equal(frontend.takeRingErrors(index), Number(frontend.hearsErrors), `err of ring ${index}`);
   }
   const { balloon } = served.view;
   for (let round = 0; round < 3; round++) {
@@ -108,30 +114,38 @@ async function isStopped(
   t.same(frontend.protocolViolations, []);
 }
 
-for (const [what, { leftBytes, touch, driver: options, inflatedBytes = 0 }] of Object.entries(CASES)) {
-  void t.test(`rule 11: gone are ${what}`, async (t) => {
-    const neighbour = await Bystander.start();
-    const { served, frontend, driver } = await ServedVm.running(
-      options === undefined ? {} : { driver: options },
-    );
-    frontend.ram.fillPage(0, 1);
-    ftruncateSync(file(frontend), leftBytes);
-    touch(driver, frontend);
-    await isStopped(t, served, driver, neighbour);
-    t.equal(served.view.balloon.inflatedBytesTotal, inflatedBytes, 'nothing was made of zeros');
-    if (leftBytes > 0) t.ok(frontend.ram.pageHolds(0, 1), 'zeros were not taken for page frame numbers');
-    await driver.reset();
-    const again = await BalloonDriver.start(frontend, options);
-    again.ring('inflate').kick();
-    await served.settle();
-    t.equal(served.view.state, 'stopped', 'nor is it started again');
-    t.equal(served.saw('memory-lost').length, 1);
-    await served.close();
-    await neighbour.close();
-  });
+for (const [what, { leftBytes, touch, driver: options, features, inflatedBytes = 0 }] of Object.entries(
+  CASES,
+)) {
+  eachOrder({ ...(features !== undefined && { features }) })(
+    `rule 11: gone are ${what}`,
+    async (t, order) => {
+      const neighbour = await Bystander.start();
+      const { served, frontend, driver } = await ServedVm.running(
+        options === undefined ? {} : { driver: options },
+      );
+      frontend.ram.fillPage(0, 1);
+      ftruncateSync(file(frontend), leftBytes);
+      touch(driver, frontend);
+      await isStopped(t, served, driver, neighbour);
+      t.equal(served.view.balloon.inflatedBytesTotal, inflatedBytes, 'nothing was made of zeros');
+      if (leftBytes > 0) t.ok(frontend.ram.pageHolds(0, 1), 'zeros were not taken for page frame numbers');
+      await driver.reset();
+      // cloud-hypervisor looks at the rings itself.
+      if (order.base !== 'driver') {
+        const again = await BalloonDriver.start(frontend, options);
+        again.ring('inflate').kick();
+        await served.settle();
+      }
+      t.equal(served.view.state, 'stopped', 'nor is it started again');
+      t.equal(served.saw('memory-lost').length, 1);
+      await served.close();
+      await neighbour.close();
+    },
+  );
 }
 
-void t.test('rule 11: other memory is served again', async (t) => {
+inEachOrder('rule 11: other memory is served again', async (t) => {
   const { served, frontend, driver } = await ServedVm.running();
   const [region] = frontend.ram.regions;
   if (region === undefined) throw new Error('no memory');
@@ -150,7 +164,7 @@ void t.test('rule 11: other memory is served again', async (t) => {
   await served.close();
 });
 
-void t.test('rule 11: huge pages', async (t) => {
+inEachOrder('rule 11: huge pages', async (t) => {
   if (!reserveHugePages(t, 16)) {
     t.pass('hugetlbfs', { skip: 'no huge pages can be reserved here' });
     return;
@@ -171,7 +185,7 @@ void t.test('rule 11: huge pages', async (t) => {
   await neighbour.close();
 });
 
-void t.test(
+inEachOrder(
   'rule 11: the next daemon goes on with all that, whether or not the one before it saw the loss',
   async (t) => {
     for (const seen of [true, false]) await t.test(`seen: ${seen}`, (t) => handedOver(t, seen));
@@ -207,7 +221,11 @@ async function handedOver(t: Test, seen: boolean, hugePageBytes?: number): Promi
     t.equal(fstatSync(fd).size, 2 * MIB, 'the file stays as it is');
     for (const role of driver.queueNumbers.keys()) driver.ring(role).kick({ force: true });
     const errors = [...driver.queueNumbers.values()].map((index) => frontend.takeRingErrors(index));
-    t.same(new Set(errors), new Set([seen || restart > 0 ? 0 : 1]), 'the driver is told once');
+    t.same(
+      new Set(errors),
+      new Set([seen || restart > 0 ? 0 : Number(frontend.hearsErrors)]),
+      'the driver is told once',
+    );
     t.equal(await driver.readTargetPages(), 0, 'configuration is answered');
     await neighbour.works();
   }

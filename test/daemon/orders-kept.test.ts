@@ -2,7 +2,6 @@
 // back whether the VM is connected or not.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import t from 'tap';
 import type { FleetControl } from '../../src/daemon/fleet-control.js';
 import { VmFleet } from '../../src/daemon/fleet.js';
 import { OrderFiles } from '../../src/daemon/order-files.js';
@@ -10,6 +9,7 @@ import { EventLog } from '../../src/ops/event-log.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { socketPair } from '../../src/os/socket.js';
 import { eventually, PATIENCE_MS } from '../support/deadline.js';
+import { inEachOrder } from '../support/each-order.js';
 import { temporaryFolder } from '../support/fleet.js';
 import { Frontend } from '../support/frontend.js';
 import { HostTree } from '../support/host-tree.js';
@@ -50,7 +50,7 @@ const ORDERS: Readonly<Record<string, [give: (control: FleetControl) => Promise<
   };
 
 for (const [name, [give, written]] of Object.entries(ORDERS)) {
-  void t.test(`${name}: on disk when it is answered`, async (t) => {
+  inEachOrder(`${name}: on disk when it is answered`, async (t) => {
     const folder = temporaryFolder(t);
     const tree = new HostTree(t);
     tree.process(process.pid, CGROUP);
@@ -91,7 +91,7 @@ for (const [name, [give, written]] of Object.entries(ORDERS)) {
   });
 }
 
-void t.test('all orders for a VM that is connected are taken back at once', async (t) => {
+inEachOrder('all orders for a VM that is connected are taken back at once', async (t) => {
   const tree = new HostTree(t);
   tree.process(process.pid, CGROUP);
   tree.memory(CGROUP, { current: 2 ** 20 });

@@ -9,15 +9,20 @@ import { EventLog } from '../../src/ops/event-log.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { closeFd } from '../../src/os/fd.js';
 import { socketPair } from '../../src/os/socket.js';
+import { eachOrder, inEachOrder } from '../support/each-order.js';
+import { BALLOON_F } from '../support/balloon-driver.js';
 import { PAGE_BYTES } from '../support/guest-ram.js';
 import { HostTree } from '../support/host-tree.js';
 import { PINNING_FILE, PinningVmm } from '../support/pinning-vmm.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
+import { bits } from '../support/wire.js';
 
 const FIRST = 4096;
+/** A driver that need not tell owes no discards. */
+const whereTold = eachOrder({ features: bits(BALLOON_F.MUST_TELL_HOST) });
 const REASON = `the VMM has ${PINNING_FILE} open, which pins guest memory`;
 
-void t.test('nothing is discarded while pinned, and what is owed is when that ends', async (t) => {
+whereTold('nothing is discarded while pinned, and what is owed is when that ends', async (t) => {
   const vmm = await PinningVmm.start(t);
   if (vmm === null) return;
   const { served, frontend, driver } = await ServedVm.running({ pid: vmm.pid, paths: vmm.tree.paths });
@@ -52,7 +57,7 @@ void t.test('nothing is discarded while pinned, and what is owed is when that en
   await served.close();
 });
 
-void t.test('what was pinned before the VM had memory is not discarded once', async (t) => {
+inEachOrder('what was pinned before the VM had memory is not discarded once', async (t) => {
   const vmm = await PinningVmm.start(t);
   if (vmm === null) return;
   await vmm.pin();
@@ -62,7 +67,7 @@ void t.test('what was pinned before the VM had memory is not discarded once', as
   await served.close();
 });
 
-void t.test('an operator and a device are two reasons, and each is enough', async (t) => {
+inEachOrder('an operator and a device are two reasons, and each is enough', async (t) => {
   const vmm = await PinningVmm.start(t);
   if (vmm === null) return;
   const { served, frontend, driver } = await ServedVm.running({ pid: vmm.pid, paths: vmm.tree.paths });
@@ -124,7 +129,7 @@ void t.test('VMs are looked at every now and then', async (t) => {
   closeFd(theirs);
 });
 
-void t.test('a VMM whose files may not be looked at is served, and that is said once', async (t) => {
+inEachOrder('a VMM whose files may not be looked at is served, and that is said once', async (t) => {
   const { served } = await ServedVm.running({ paths: new HostTree(t).paths });
   served.vm.rises();
   served.vm.rises();

@@ -10,6 +10,7 @@ import { DaemonProcess } from '../support/daemon.js';
 import { eventually } from '../support/deadline.js';
 import { temporaryFolder } from '../support/fleet.js';
 import { Frontend } from '../support/frontend.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 /** Gives the daemon a mount of its own at its state directory. */
 const mounted = (options: string): string[] => [
@@ -133,7 +134,7 @@ for (const [what, trouble] of Object.entries(TROUBLES)) {
     const inside = (...command: string[]): string =>
       execFileSync('nsenter', ['--mount', '--target', `${daemon.pid}`, ...command], { encoding: 'utf8' });
     const place: Place = { folder, inside };
-    const vm = new Frontend({ socket: join(daemon.folder, 'vm.sock') });
+    const vm = new Frontend({ socket: join(daemon.folder, 'vm.sock'), order: ANY_VMM });
     await vm.connect();
     t.teardown(() => vm.close());
     const control = new ControlClient(daemon.controlPath);

@@ -5,8 +5,11 @@ import { Absence } from '../../src/vm/absence.js';
 import { createEventFd } from '../../src/os/eventfd.js';
 import { closeFd } from '../../src/os/fd.js';
 import { diagnose, sentence, type Symptoms } from '../../src/vm/diagnosis.js';
+import { eachOrder, inEachOrder } from '../support/each-order.js';
+import { BALLOON_F } from '../support/balloon-driver.js';
 import { NEXT_STEP } from '../support/next-step.js';
 import { ServedVm } from '../support/served-vm.js';
+import { QEMU } from '../support/vmm-orders.js';
 import { bits, readU64, REQUEST, u64s, VHOST_USER_F_PROTOCOL_FEATURES } from '../support/wire.js';
 
 const MIB = 2 ** 20;
@@ -159,7 +162,7 @@ void t.test('what is wrong with the VM comes before what follows from it', (t) =
   t.end();
 });
 
-void t.test('statistics of a served VM that cease', async (t) => {
+eachOrder({ features: bits(BALLOON_F.STATS_VQ) })('statistics of a served VM that cease', async (t) => {
   const { served, driver } = await ServedVm.running({ statsIntervalSeconds: 0.1 });
   await driver.waitStatsRequests(2);
   t.equal(served.view.verdict, null);
@@ -169,15 +172,15 @@ void t.test('statistics of a served VM that cease', async (t) => {
   await served.close();
 });
 
-void t.test('a device with too few queues', async (t) => {
-  const served = new ServedVm({ frontend: { queueCount: 3 } });
+void t.test('QEMU: a device with too few queues', async (t) => {
+  const served = new ServedVm({ frontend: { order: QEMU, queueCount: 3 } });
   await served.frontend.connect();
   await served.until(({ verdict: said }) => said !== null, 'it is noticed');
   t.match(served.view.verdict, /3 virtqueues.*need 5.*num_vqs=5/);
   await served.close();
 });
 
-void t.test(
+inEachOrder(
   'queues that are named when the features are acked are those that the driver set up',
   async (t) => {
     const served = new ServedVm();
@@ -197,7 +200,7 @@ void t.test(
   },
 );
 
-void t.test('a VMM that is slow to name its queues has enough in the end', async (t) => {
+inEachOrder('a VMM that is slow to name its queues has enough in the end', async (t) => {
   const { served } = await ServedVm.running();
   served.device.queuesSettled(1, 5);
   t.match(served.view.verdict, 'num_vqs=5');

@@ -6,6 +6,7 @@ import { decodeVmRecord, momentOf } from '../../src/vm/record.js';
 import { EventLog } from '../../src/ops/event-log.js';
 import { fromWall, monotonicNow, msAgo, msSince, toBoot, toWall, wallNow } from '../../src/os/clock.js';
 import { ServedVm } from '../support/served-vm.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 import { wallClock } from '../support/wall-clock.js';
 
 const STEPS_HOURS = [2, -4, 0] as const;
@@ -13,7 +14,10 @@ const HOUR_MS = 3_600_000;
 
 void t.test('a VM that is well stays so, and one that hangs is noticed', async (t) => {
   const step = wallClock(t);
-  const { served, driver } = await ServedVm.running({ statsIntervalSeconds: 0.5 });
+  const { served, driver } = await ServedVm.running({
+    frontend: { order: ANY_VMM },
+    statsIntervalSeconds: 0.5,
+  });
   await driver.waitStatsRequests(1);
   await driver.inflate([1000, 1001]);
   served.vm.setTarget({ balloonBytes: 2 ** 20 });
@@ -33,7 +37,10 @@ void t.test('a VM that is well stays so, and one that hangs is noticed', async (
 
 void t.test('the next daemon knows how old things are', async (t) => {
   const step = wallClock(t);
-  const { served, driver } = await ServedVm.running({ statsIntervalSeconds: 0.1 });
+  const { served, driver } = await ServedVm.running({
+    frontend: { order: ANY_VMM },
+    statsIntervalSeconds: 0.1,
+  });
   await driver.waitStatsRequests(2);
   const { stats, connectedAt, connectedBootMs } = decodeVmRecord(served.device.record());
   if (stats === null) throw new Error('no statistics are written down');

@@ -11,6 +11,7 @@ import { GuestRam } from '../support/guest-ram.js';
 import { DASHBOARD, Prometheus, promtool, RULES, RULES_TEST, type Series } from '../support/prometheus.js';
 import { pfns } from '../support/served-vm.js';
 import { eventually } from '../support/deadline.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 const VMS = 3;
 const PAGES = 256;
@@ -51,7 +52,7 @@ function hasData(series: readonly Series[]): boolean {
 /** A VM whose guest gives memory up and takes it back, over and over, until it is closed. */
 async function busyVm(t: Test, socket: string): Promise<void> {
   const ram = new GuestRam([{ gpa: 0, lenBytes: 16 * 2 ** 20 }]);
-  const frontend = new Frontend({ socket, ram });
+  const frontend = new Frontend({ socket, ram, order: ANY_VMM });
   t.teardown(() => frontend.close());
   await frontend.connect();
   const driver = await BalloonDriver.start(frontend, {
@@ -69,7 +70,13 @@ async function busyVm(t: Test, socket: string): Promise<void> {
 /** The same of a page cache balloon, whose pages the guest takes back and tells of. */
 async function busyCache(t: Test, socket: string): Promise<void> {
   const ram = new GuestRam([{ gpa: 0, lenBytes: 16 * 2 ** 20 }]);
-  const frontend = new Frontend({ socket, ram, queueCount: 2, configBytes: CACHE_CONFIG_BYTES });
+  const frontend = new Frontend({
+    socket,
+    ram,
+    queueCount: 2,
+    configBytes: CACHE_CONFIG_BYTES,
+    order: ANY_VMM,
+  });
   t.teardown(() => frontend.close());
   await frontend.connect();
   const driver = await CacheDriver.start(frontend);

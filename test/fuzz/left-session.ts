@@ -10,6 +10,7 @@ import { Frontend, QEMU_PROTOCOL_FEATURES } from '../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { F_RING_PACKED } from '../support/guest-ring.js';
 import { pfns, serveDevice } from '../support/served-vm.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 import { bits, PROTOCOL_F, REQUEST, u64s } from '../support/wire.js';
 import { createMemfd } from '../../src/os/memfd.js';
 import { closeFd } from '../../src/os/fd.js';
@@ -58,6 +59,7 @@ export async function leaveSession(stage: Stage): Promise<LeftSession> {
   const handOver = { keeper: fds, state, found: null };
   const { vm } = serveDevice(ours, IDENTITY, handOver, nothing, () => (ended = true));
   const frontend = new Frontend({
+    order: ANY_VMM,
     socket: theirs,
     ram: GuestRam.likeQemu(RAM_BYTES, { lowBytes: RAM_BYTES / 2 }),
     protocolFeatures: QEMU_PROTOCOL_FEATURES | bits(PROTOCOL_F.STATUS),

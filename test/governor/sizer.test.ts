@@ -8,6 +8,7 @@ import { eventually } from '../support/deadline.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { HostTree } from '../support/host-tree.js';
 import { ServedVm } from '../support/served-vm.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 const MIB = 2 ** 20;
 const RAM_BYTES = 256 * MIB;
@@ -224,7 +225,11 @@ void t.test('the target of a real device follows, and its moves are told to thos
   };
   let driver: Awaited<ReturnType<typeof ServedVm.running>>['driver'] | null = null;
   const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]);
-  const running = await ServedVm.running({ name: 'follows', frontend: { ram }, driver: { stats } });
+  const running = await ServedVm.running({
+    name: 'follows',
+    frontend: { order: ANY_VMM, ram },
+    driver: { stats },
+  });
   ({ driver } = running);
   driver.followTarget();
   const { served } = running;

@@ -13,6 +13,7 @@ import { eventually } from '../support/deadline.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { HostTree } from '../support/host-tree.js';
 import { ServedVm, type SeenEvent } from '../support/served-vm.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 const MIB = 2 ** 20;
 const RAM_BYTES = 256 * MIB;
@@ -143,7 +144,7 @@ class Scene {
         const space = { queueCount: 2, configBytes: CACHE_CONFIG_BYTES };
         const options = deviceOptions({}, { path: '/cache', device: 'cache-balloon' }, name);
         const shared = { ...options, statsIntervalSeconds: 0, pid, paths, name };
-        const served = new ServedVm({ ...shared, frontend: { ram, ...space } });
+        const served = new ServedVm({ ...shared, frontend: { order: ANY_VMM, ram, ...space } });
         await served.frontend.connect();
         guest.cache = await CacheDriver.start(served.frontend);
         await served.until((view) => view.state === 'running', 'the device runs');
@@ -153,7 +154,14 @@ class Scene {
       const driver = { stats: () => guest.stats(), areaGpa: BALLOON_AREA_GPA };
       const beside = scene.caches.get(name)?.vm;
       const both = beside === undefined ? {} : { beside };
-      const running = await ServedVm.running({ pid, paths, name, frontend: { ram }, driver, ...both });
+      const running = await ServedVm.running({
+        pid,
+        paths,
+        name,
+        frontend: { order: ANY_VMM, ram },
+        driver,
+        ...both,
+      });
       guest.driver = running.driver;
       running.driver.followTarget();
       scene.served.set(name, running.served);

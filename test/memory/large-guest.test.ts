@@ -1,8 +1,8 @@
 // A guest of a terabyte costs what it gives up, not what it is.
 import { readFileSync } from 'node:fs';
-import t from 'tap';
 import { BalloonDriver } from '../support/balloon-driver.js';
 import { DaemonProcess } from '../support/daemon.js';
+import { inEachOrder } from '../support/each-order.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 
@@ -21,7 +21,7 @@ function residentBytes(pid: number, name = ''): number {
   return resident;
 }
 
-void t.test('1 TiB', async (t) => {
+inEachOrder('1 TiB', async (t) => {
   const daemon = await DaemonProcess.start();
   const frontend = new Frontend({
     socket: daemon.socketPath,

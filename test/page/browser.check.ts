@@ -20,6 +20,7 @@ import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { DEEDS, PageFleet, pageHistory } from '../support/page-fleet.js';
 import { pfns } from '../support/served-vm.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 t.setTimeout(0);
 
@@ -41,7 +42,7 @@ async function open(t: Test, url: string): Promise<Chromium> {
 /** A VM whose guest walks its balloon up and down. */
 async function walkingVm(t: Test, socket: string, n: number): Promise<void> {
   const ram = new GuestRam([{ gpa: 0, lenBytes: RAM_MIB * MIB }]);
-  const frontend = new Frontend({ socket, ram });
+  const frontend = new Frontend({ socket, ram, order: ANY_VMM });
   t.teardown(() => frontend.close());
   await frontend.connect();
   const driver = await BalloonDriver.start(frontend, { areaGpa: 0x10000 });

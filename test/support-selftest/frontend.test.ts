@@ -1,5 +1,6 @@
 import { readdirSync } from 'node:fs';
 import t, { type Test } from 'tap';
+import { closeFd } from '../../src/os/fd.js';
 import { socketPair } from '../../src/os/socket.js';
 import {
   BALLOON_F,
@@ -12,6 +13,7 @@ import { Frontend, Nack, QEMU_PROTOCOL_FEATURES, type FrontendOptions } from '..
 import { GIB, GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
 import { F_RING_PACKED } from '../support/guest-ring.js';
 import { PROTOCOL_F, REQUEST, bits, encodeVringState, readU32, u64s } from '../support/wire.js';
+import { CROSVM, QEMU, underOrder } from '../support/vmm-orders.js';
 import { NaiveBackend, type NaiveOptions } from './naive-backend.js';
 
 const MIB = 1024 * 1024;
@@ -23,7 +25,7 @@ async function pair(
   backendOptions: Partial<NaiveOptions> = {},
 ): Promise<{ frontend: Frontend; backend: NaiveBackend }> {
   const [ours, theirs] = socketPair();
-  const frontend = new Frontend({ socket: ours, ...options });
+  const frontend = new Frontend({ socket: ours, order: QEMU, ...options });
   const backend = new NaiveBackend(theirs, frontend.ram, { features: FEATURES, ...backendOptions });
   t.teardown(() => {
     frontend.close();
@@ -65,6 +67,7 @@ void t.test('the order of messages is that of QEMU', async (t) => {
     ]),
     ...[0, 1, 2, 3, 4].map((i) => `SET_VRING_ENABLE(${i}, 1)`),
     ...[0, 1, 2, 3, 4].map((i) => `SET_VRING_CALL(${i}) +1`),
+    'GET_CONFIG',
   ]);
   await driver.reset();
   t.strictSame(await takeLog(), [
@@ -203,11 +206,25 @@ void t.test('queues are numbered as each party does', (t) => {
   t.end();
 });
 
+void t.test('a test that says not whose messages it sends is found', async (t) => {
+  const [ours, theirs] = socketPair();
+  const make = (): Frontend => new Frontend({ socket: ours });
+  t.throws(make, /says whose messages it sends/);
+  await underOrder(CROSVM, async () => {
+    const frontend = make();
+    t.equal(frontend.order, CROSVM);
+    frontend.close();
+    await Promise.resolve();
+  });
+  t.throws(make, /says whose messages it sends/);
+  closeFd(theirs);
+});
+
 void t.test('nothing stays open', async (t) => {
   const openFds = (): number => readdirSync('/proc/self/fd').length;
   const before = openFds();
   const [ours, theirs] = socketPair();
-  const frontend = new Frontend({ socket: ours });
+  const frontend = new Frontend({ socket: ours, order: QEMU });
   const backend = new NaiveBackend(theirs, frontend.ram, { features: FEATURES });
   await frontend.connect();
   await BalloonDriver.start(frontend);

@@ -1,5 +1,6 @@
 // A guest's balloon driver as Linux has it: it waits for every ack before it goes on, writes `actual` after every
-// buffer, and walks toward the target in steps of one buffer.
+// buffer, and walks toward the target in steps of one buffer. It reads the target once it runs and after each walk, so that all which
+// was told before has been heard then, also where the VMM asks for no acks.
 import { PATIENCE_MS, Signal } from './deadline.js';
 import type { Frontend } from './frontend.js';
 import { PAGE_BYTES } from './guest-ram.js';
@@ -197,6 +198,7 @@ export class BalloonDriver {
         await this.#writeActual();
       });
     }
+    await this.readTargetPages();
   }
 
   /** Takes these pages out of the balloon, buffer by buffer. */
@@ -208,6 +210,7 @@ export class BalloonDriver {
         await this.#writeActual();
       });
     }
+    await this.readTargetPages();
   }
 
   /** Reports free ranges of guest memory, at most 32 in a chain, and waits for the acks. One call at a time. */
@@ -293,6 +296,7 @@ export class BalloonDriver {
       this.ackedFeatures,
       [...this.queueNumbers].map(([role, index]) => ({ index, ring: this.ring(role) })),
     );
+    await this.readTargetPages();
   }
 
   #closeRings(): void {

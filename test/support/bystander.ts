@@ -7,6 +7,7 @@ import { BalloonDriver } from './balloon-driver.js';
 import { eventually } from './deadline.js';
 import { Frontend } from './frontend.js';
 import { pfns, ServedVm } from './served-vm.js';
+import { ANY_VMM } from './vmm-orders.js';
 
 const PAGES = 8;
 const FIRST = 8192;
@@ -22,7 +23,7 @@ export class Bystander {
 
   /** Served in this process. */
   static async start(): Promise<Bystander> {
-    const { served, frontend, driver } = await ServedVm.running();
+    const { served, frontend, driver } = await ServedVm.running({ frontend: { order: ANY_VMM } });
     return Bystander.#working(
       new Bystander(
         frontend,
@@ -35,7 +36,7 @@ export class Bystander {
 
   /** Served by the daemon that listens at `socketPath`. */
   static async connect(socketPath: string): Promise<Bystander> {
-    const frontend = new Frontend({ socket: socketPath });
+    const frontend = new Frontend({ socket: socketPath, order: ANY_VMM });
     await frontend.connect();
     const driver = await BalloonDriver.start(frontend);
     return Bystander.#working(new Bystander(frontend, driver, () => Promise.resolve(frontend.close())));

@@ -7,19 +7,22 @@ export interface Needs {
   /** Feature bits of the device. */
   readonly features?: bigint;
   readonly protocolFeatures?: bigint;
+  /** The VM lives on without its back-end, and connects again. */
+  readonly reconnects?: true;
 }
 
 type Run = (t: Test, order: VmmOrder) => Promise<void>;
 
 /** Of a test with these needs: declares it once for each VMM that meets them. Frontends in it that name no order have the VMM's. */
-export function eachOrder({ features = 0n, protocolFeatures = 0n }: Needs = {}): (
+export function eachOrder({ features = 0n, protocolFeatures = 0n, reconnects }: Needs = {}): (
   name: string,
   run: Run,
 ) => void {
   const meet = VMM_ORDERS.filter(
     (order) =>
       (order.passes & features) === features &&
-      (order.protocolFeatures & protocolFeatures) === protocolFeatures,
+      (order.protocolFeatures & protocolFeatures) === protocolFeatures &&
+      (reconnects === undefined || order.reconnect !== null),
   );
   return (name, run) => {
     for (const order of meet)

@@ -42,7 +42,7 @@ export interface FrontendOptions {
   queueCount?: number;
   /** QEMU's config_size in bytes (default 16). */
   configBytes?: number;
-  /** The VMM that it stands for (default: QEMU, or that of `underOrder`). */
+  /** The VMM that it stands for (default: that of `underOrder`, and no other). */
   order?: VmmOrder;
   /** Protocol features to ack of those offered (default: those of the order). */
   protocolFeatures?: bigint;
@@ -274,6 +274,11 @@ export class Frontend {
       await this.tell(REQUEST.REM_MEM_REG, encodeSingleRegion(describeRegion(region)));
     }
     this.#announced.clear();
+  }
+
+  /** Of VMMs that give the backend an err eventfd for each queue. */
+  get hearsErrors(): boolean {
+    return this.order.connect.some((step) => typeof step !== 'string' && step.say.includes('SET_VRING_ERR'));
   }
 
   /** How often the backend has written the queue's err eventfd since the last look. */

@@ -6,6 +6,7 @@ import { BALLOON_F, BalloonDriver, LINUX_FEATURES } from './balloon-driver.js';
 import { Frontend, QEMU_PROTOCOL_FEATURES } from './frontend.js';
 import { GuestRam, PAGE_BYTES, type GuestRegion, type RegionOptions } from './guest-ram.js';
 import { StampedPages } from './stamped-pages.js';
+import { ANY_VMM } from './vmm-orders.js';
 import { bits, PROTOCOL_F, u32s } from './wire.js';
 import { PATIENCE_MS } from './deadline.js';
 
@@ -93,6 +94,7 @@ export class ModelGuest {
     this.#frontend = new Frontend({
       socket: socketPath,
       ram,
+      order: ANY_VMM,
       protocolFeatures: QEMU_PROTOCOL_FEATURES & ~(memorySlots ? 0n : slots),
     });
   }

@@ -8,6 +8,7 @@ import { BalloonDriver, type Role } from './balloon-driver.js';
 import { Frontend } from './frontend.js';
 import { GuestRam, PAGE_BYTES } from './guest-ram.js';
 import { pfns } from './served-vm.js';
+import { ANY_VMM } from './vmm-orders.js';
 import {
   concat,
   encodeMessage,
@@ -96,7 +97,11 @@ async function withDriver(
   path: string,
   step: (driver: BalloonDriver, frontend: Frontend) => Promise<void> | void,
 ): Promise<Act> {
-  const frontend = new Frontend({ socket: path, ram: new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]) });
+  const frontend = new Frontend({
+    socket: path,
+    ram: new GuestRam([{ gpa: 0, lenBytes: RAM_BYTES }]),
+    order: ANY_VMM,
+  });
   await frontend.connect();
   const driver = await BalloonDriver.start(frontend, { pfnsPerBuffer: 1024 });
   return { step: () => step(driver, frontend), close: () => frontend.close() };

@@ -186,10 +186,16 @@ export const CROSVM: VmmOrder = {
 
 export const VMM_ORDERS: readonly VmmOrder[] = [QEMU, CLOUD_HYPERVISOR, CROSVM];
 
-let usual = QEMU;
+/** For tests in which a VM has to be there, and that are about nothing that a VMM says. */
+export const ANY_VMM = QEMU;
 
-/** The order of frontends that name none: QEMU's, but in `underOrder`. */
+let usual: VmmOrder | null = null;
+
+/** The order of frontends that name none: that of `underOrder`. */
 export function usualOrder(): VmmOrder {
+  if (usual === null) {
+    throw new Error('a test on the wire says whose messages it sends: see inEachOrder and ANY_VMM');
+  }
   return usual;
 }
 

@@ -13,10 +13,12 @@ import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { closeFd } from '../../src/os/fd.js';
 import { createMemfd } from '../../src/os/memfd.js';
 import { send, socketPair } from '../../src/os/socket.js';
-import { BalloonDriver } from '../support/balloon-driver.js';
+import { BALLOON_F, BalloonDriver } from '../support/balloon-driver.js';
 import { Bystander, resources } from '../support/bystander.js';
+import { eachOrder, inEachOrder } from '../support/each-order.js';
 import { Nack } from '../support/frontend.js';
 import { describeRegion, GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
+import { F_EVENT_IDX } from '../support/guest-ring.js';
 import { pfns, serveDevice, ServedVm } from '../support/served-vm.js';
 import {
   bits,
@@ -46,6 +48,11 @@ const NOTHING = new Uint8Array(0);
 const RAM_BYTES = 64 * MIB;
 const BEYOND = 0x7f0000000000n + BigInt(RAM_BYTES);
 
+/** crosvm says all of its memory at once. */
+const whereAdded = eachOrder({ protocolFeatures: bits(PROTOCOL_F.CONFIGURE_MEM_SLOTS) });
+/** cloud-hypervisor hides these from its guest, which then owes no discards. */
+const whereTold = eachOrder({ features: bits(BALLOON_F.MUST_TELL_HOST, BALLOON_F.STATS_VQ) });
+
 type Running = Awaited<ReturnType<typeof ServedVm.running>>;
 type Options = Parameters<typeof ServedVm.running>[0];
 
@@ -53,8 +60,13 @@ const bystander = await Bystander.start();
 t.teardown(() => bystander.close());
 
 /** Runs `bad` with a VM of its own; afterwards nothing of that VM may be left, and the other one works. */
-function contained(name: string, options: Options, bad: (t: Test, vm: Running) => Promise<void>): void {
-  void t.test(name, async (t) => {
+function contained(
+  name: string,
+  options: Options,
+  bad: (t: Test, vm: Running) => Promise<void>,
+  inOrders = inEachOrder,
+): void {
+  inOrders(name, async (t) => {
     const before = resources();
     const vm = await ServedVm.running(options);
     try {
@@ -170,7 +182,7 @@ const everything: Options = { frontend: { protocolFeatures: ALL_PROTOCOL_FEATURE
 
 // --- the stream ---
 
-void t.test('a connection that ends in the middle of a message', async (t) => {
+inEachOrder('a connection that ends in the middle of a message', async (t) => {
   for (const bytes of [
     header(REQUEST.SET_FEATURES, VERSION, 8).subarray(0, 5),
     header(REQUEST.SET_FEATURES, VERSION, 8),
@@ -245,7 +257,7 @@ contained(
   },
 );
 
-void t.test('a frontend that does not read its replies is cut off', async (t) => {
+inEachOrder('a frontend that does not read its replies is cut off', async (t) => {
   const before = resources();
   const [ours, theirs] = socketPair();
   const events: string[] = [];
@@ -304,7 +316,7 @@ contained('unknown requests are refused by number', {}, async (t, { served, fron
   }
 });
 
-void t.test('requests before what they need', async (t) => {
+inEachOrder('requests before what they need', async (t) => {
   const before = resources();
   for (const [name, feature] of [
     ['GET_MAX_MEM_SLOTS', 'CONFIGURE_MEM_SLOTS'],
@@ -323,8 +335,8 @@ void t.test('requests before what they need', async (t) => {
   const served = new ServedVm();
   const { frontend } = served;
   const vm = { served, frontend };
+  await frontend.tell(REQUEST.SET_PROTOCOL_FEATURES, u64s(bits(PROTOCOL_F.REPLY_ACK)));
   frontend.ackedProtocolFeatures = bits(PROTOCOL_F.REPLY_ACK);
-  await frontend.tell(REQUEST.SET_PROTOCOL_FEATURES, u64s(frontend.ackedProtocolFeatures));
   t.equal((await frontend.ask(REQUEST.GET_CONFIG, encodeConfig(0, new Uint8Array(16)))).length, 0);
   await withFds([createMemfd('ram', PAGE_BYTES)], async (fds) => {
     await refused(t, vm, 'ADD_MEM_REG', new Uint8Array(40), /without .*CONFIGURE_MEM_SLOTS/, fds);
@@ -458,56 +470,66 @@ const GOOD: WireRegion = {
   mmapOffset: 0n,
 };
 
-contained('regions that cannot be', {}, async (t, vm) => {
-  await withFds([createMemfd('dimm', 2 * MIB)], async (fds) => {
-    for (const [change, message] of [
-      [{ gpa: 0n }, /overlaps the one at 0x0/],
-      [{ gpa: BigInt(RAM_BYTES) - 4096n }, /overlaps/],
-      [{ userAddress: 0x7f0000000000n }, /overlaps/],
-      [{ userAddress: BEYOND - 4096n }, /overlaps/],
-      [{ lenBytes: 0n }, /empty/],
-      [{ gpa: (1n << 64n) - 4096n }, /wraps around/],
-      [{ gpa: 1n << 52n }, /beyond 2\^52/],
-      [{ userAddress: (1n << 64n) - 4096n }, /wraps around/],
-      [{ lenBytes: (1n << 64n) - 4096n }, /wraps around|overlaps/],
-      [{ lenBytes: 1n << 63n, userAddress: 1n << 62n, mmapOffset: 1n << 63n }, /wraps around/],
-      [{ gpa: 0n, lenBytes: (1n << 44n) + 4096n }, /overlaps/],
-      [{ lenBytes: (1n << 44n) + 4096n, userAddress: 1n << 44n }, /larger than 16 TiB/],
-      [{ gpa: GOOD.gpa + 1n }, /not aligned/],
-      [{ gpa: GOOD.gpa + 512n }, /not aligned/],
-      [{ lenBytes: GOOD.lenBytes + 8n }, /not aligned/],
-      [{ mmapOffset: 16n }, /not aligned/],
-      [{ userAddress: GOOD.userAddress + 1n }, /not aligned/],
-      [{ mmapOffset: BigInt(2 * MIB) }, /ends at 3145728 in a file of 2097152/],
-      [{ lenBytes: BigInt(4 * MIB) }, /ends at 4194304 in a file of 2097152/],
-      [{ mmapOffset: (1n << 64n) - 4096n }, /in a file of/],
-    ] as const) {
-      await refused(t, vm, 'ADD_MEM_REG', encodeSingleRegion({ ...GOOD, ...change }), message, fds);
-    }
-    t.equal(vm.served.view.ramBytes, RAM_BYTES, 'nothing was added');
-    await vm.frontend.request(REQUEST.ADD_MEM_REG, encodeSingleRegion(GOOD), { needReply: true, fds });
-    t.equal(vm.served.view.ramBytes, RAM_BYTES + MIB, 'but what is right is');
-    await refused(t, vm, 'ADD_MEM_REG', encodeSingleRegion(GOOD), /overlaps/, fds);
-  });
-});
+contained(
+  'regions that cannot be',
+  {},
+  async (t, vm) => {
+    await withFds([createMemfd('dimm', 2 * MIB)], async (fds) => {
+      for (const [change, message] of [
+        [{ gpa: 0n }, /overlaps the one at 0x0/],
+        [{ gpa: BigInt(RAM_BYTES) - 4096n }, /overlaps/],
+        [{ userAddress: 0x7f0000000000n }, /overlaps/],
+        [{ userAddress: BEYOND - 4096n }, /overlaps/],
+        [{ lenBytes: 0n }, /empty/],
+        [{ gpa: (1n << 64n) - 4096n }, /wraps around/],
+        [{ gpa: 1n << 52n }, /beyond 2\^52/],
+        [{ userAddress: (1n << 64n) - 4096n }, /wraps around/],
+        [{ lenBytes: (1n << 64n) - 4096n }, /wraps around|overlaps/],
+        [{ lenBytes: 1n << 63n, userAddress: 1n << 62n, mmapOffset: 1n << 63n }, /wraps around/],
+        [{ gpa: 0n, lenBytes: (1n << 44n) + 4096n }, /overlaps/],
+        [{ lenBytes: (1n << 44n) + 4096n, userAddress: 1n << 44n }, /larger than 16 TiB/],
+        [{ gpa: GOOD.gpa + 1n }, /not aligned/],
+        [{ gpa: GOOD.gpa + 512n }, /not aligned/],
+        [{ lenBytes: GOOD.lenBytes + 8n }, /not aligned/],
+        [{ mmapOffset: 16n }, /not aligned/],
+        [{ userAddress: GOOD.userAddress + 1n }, /not aligned/],
+        [{ mmapOffset: BigInt(2 * MIB) }, /ends at 3145728 in a file of 2097152/],
+        [{ lenBytes: BigInt(4 * MIB) }, /ends at 4194304 in a file of 2097152/],
+        [{ mmapOffset: (1n << 64n) - 4096n }, /in a file of/],
+      ] as const) {
+        await refused(t, vm, 'ADD_MEM_REG', encodeSingleRegion({ ...GOOD, ...change }), message, fds);
+      }
+      t.equal(vm.served.view.ramBytes, RAM_BYTES, 'nothing was added');
+      await vm.frontend.request(REQUEST.ADD_MEM_REG, encodeSingleRegion(GOOD), { needReply: true, fds });
+      t.equal(vm.served.view.ramBytes, RAM_BYTES + MIB, 'but what is right is');
+      await refused(t, vm, 'ADD_MEM_REG', encodeSingleRegion(GOOD), /overlaps/, fds);
+    });
+  },
+  whereAdded,
+);
 
-contained('regions of what cannot be mapped', {}, async (t, vm) => {
-  const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
-  const ram = createMemfd('read-only', PAGE_BYTES);
-  const readOnly = openSync(`/proc/self/fd/${ram}`, 'r');
-  const program = openSync(process.execPath, 'r');
-  const directory = openSync(folder, 'r');
-  const nothing = openSync('/dev/null', 'r+');
-  await withFds(
-    [createEventFd(), ...socketPair(), nothing, directory, program, ram, readOnly],
-    async (fds) => {
-      const page = encodeSingleRegion({ ...GOOD, lenBytes: 4096n });
-      for (const fd of fds.filter((fd) => fd !== ram))
-        await refused(t, vm, 'ADD_MEM_REG', page, /in a file of|EACCES|ENODEV|ENXIO/, [fd]);
-    },
-  );
-  rmdirSync(folder);
-});
+contained(
+  'regions of what cannot be mapped',
+  {},
+  async (t, vm) => {
+    const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
+    const ram = createMemfd('read-only', PAGE_BYTES);
+    const readOnly = openSync(`/proc/self/fd/${ram}`, 'r');
+    const program = openSync(process.execPath, 'r');
+    const directory = openSync(folder, 'r');
+    const nothing = openSync('/dev/null', 'r+');
+    await withFds(
+      [createEventFd(), ...socketPair(), nothing, directory, program, ram, readOnly],
+      async (fds) => {
+        const page = encodeSingleRegion({ ...GOOD, lenBytes: 4096n });
+        for (const fd of fds.filter((fd) => fd !== ram))
+          await refused(t, vm, 'ADD_MEM_REG', page, /in a file of|EACCES|ENODEV|ENXIO/, [fd]);
+      },
+    );
+    rmdirSync(folder);
+  },
+  whereAdded,
+);
 
 contained('SET_MEM_TABLE that is wrong changes nothing', {}, async (t, vm) => {
   const { served, frontend, driver } = vm;
@@ -530,19 +552,30 @@ contained('SET_MEM_TABLE that is wrong changes nothing', {}, async (t, vm) => {
   t.equal(frontend.takeRingErrors(0), 0);
 });
 
-contained('REM_MEM_REG of a region that is not there', {}, async (t, vm) => {
-  const [region] = vm.frontend.ram.regions;
-  if (region === undefined) throw new Error('a VM without memory');
-  const there = describeRegion(region);
-  for (const change of [
-    { gpa: 4096n },
-    { lenBytes: there.lenBytes - 4096n },
-    { userAddress: there.userAddress + 4096n },
-  ]) {
-    await refused(t, vm, 'REM_MEM_REG', encodeSingleRegion({ ...there, ...change }), /no such memory region/);
-  }
-  await vm.driver.inflate(pfns(4096, 3));
-});
+contained(
+  'REM_MEM_REG of a region that is not there',
+  {},
+  async (t, vm) => {
+    const [region] = vm.frontend.ram.regions;
+    if (region === undefined) throw new Error('a VM without memory');
+    const there = describeRegion(region);
+    for (const change of [
+      { gpa: 4096n },
+      { lenBytes: there.lenBytes - 4096n },
+      { userAddress: there.userAddress + 4096n },
+    ]) {
+      await refused(
+        t,
+        vm,
+        'REM_MEM_REG',
+        encodeSingleRegion({ ...there, ...change }),
+        /no such memory region/,
+      );
+    }
+    await vm.driver.inflate(pfns(4096, 3));
+  },
+  whereAdded,
+);
 
 contained(
   'REM_MEM_REG: "the mmap offset is ignored", and an fd is closed',
@@ -555,54 +588,61 @@ contained(
     await frontend.request(REQUEST.REM_MEM_REG, payload, { needReply: true, fds: [file.fd] });
     t.equal(served.view.ramBytes, RAM_BYTES);
   },
+  whereAdded,
 );
 
-contained('more regions than there are slots', {}, async (t, vm) => {
-  const file = createMemfd('slots', PAGE_BYTES);
-  await withFds([file], async (fds) => {
-    const region = (n: number): Uint8Array =>
-      encodeSingleRegion({
-        gpa: GOOD.gpa + BigInt(n * PAGE_BYTES),
-        lenBytes: BigInt(PAGE_BYTES),
-        userAddress: GOOD.userAddress + BigInt(n * PAGE_BYTES),
-        mmapOffset: 0n,
-      });
-    for (let n = 1; n < 509; n++) {
-      await vm.frontend.request(REQUEST.ADD_MEM_REG, region(n), { needReply: true, fds });
-    }
-    await refused(t, vm, 'ADD_MEM_REG', region(509), /more than 509/, fds);
-  });
-});
+contained(
+  'more regions than there are slots',
+  {},
+  async (t, vm) => {
+    const file = createMemfd('slots', PAGE_BYTES);
+    await withFds([file], async (fds) => {
+      const region = (n: number): Uint8Array =>
+        encodeSingleRegion({
+          gpa: GOOD.gpa + BigInt(n * PAGE_BYTES),
+          lenBytes: BigInt(PAGE_BYTES),
+          userAddress: GOOD.userAddress + BigInt(n * PAGE_BYTES),
+          mmapOffset: 0n,
+        });
+      for (let n = 1; n < 509; n++) {
+        await vm.frontend.request(REQUEST.ADD_MEM_REG, region(n), { needReply: true, fds });
+      }
+      await refused(t, vm, 'ADD_MEM_REG', region(509), /more than 509/, fds);
+    });
+  },
+  whereAdded,
+);
 
-contained('the memory of a running ring is taken away', {}, async (t, { served, frontend, driver }) => {
-  const [region] = frontend.ram.regions;
-  if (region === undefined) throw new Error('a VM without memory');
-  await driver.inflate(pfns(4096, 3));
-  await withFds([createMemfd('elsewhere', MIB)], async (fds) => {
-    await frontend.request(REQUEST.ADD_MEM_REG, encodeSingleRegion(GOOD), { needReply: true, fds });
-  });
-  const payload = encodeSingleRegion(describeRegion(region));
-  await frontend.request(REQUEST.REM_MEM_REG, payload, { needReply: true });
-  t.match(served.saw('driver-error'), [
-    { message: /outside the memory that the VMM shares/ },
-    {},
-    {},
-    {},
-    {},
-  ]);
-  for (let ring = 0; ring < 5; ring++) t.equal(frontend.takeRingErrors(ring), 1);
-  t.match(served.view.verdict, /ring \d is stopped/);
-  await frontend.request(REQUEST.ADD_MEM_REG, payload, { needReply: true, fds: [region.file.fd] });
-  await driver.reset();
-  const again = await BalloonDriver.start(frontend);
-  await again.inflate(pfns(4096, 3));
-  t.ok(frontend.ram.pageIsZero(4096), 'after a reload all is well');
-});
+contained(
+  'the memory of a running ring is taken away',
+  {},
+  async (t, { served, frontend, driver }) => {
+    const [region] = frontend.ram.regions;
+    if (region === undefined) throw new Error('a VM without memory');
+    await driver.inflate(pfns(4096, 3));
+    await withFds([createMemfd('elsewhere', MIB)], async (fds) => {
+      await frontend.request(REQUEST.ADD_MEM_REG, encodeSingleRegion(GOOD), { needReply: true, fds });
+    });
+    const payload = encodeSingleRegion(describeRegion(region));
+    await frontend.request(REQUEST.REM_MEM_REG, payload, { needReply: true });
+    t.match(served.saw('driver-error'), [{ message: /outside the memory that the VMM shares/ }]);
+    t.equal(served.saw('driver-error').length, driver.queueNumbers.size, 'each ring');
+    for (const ring of driver.queueNumbers.values())
+      t.equal(frontend.takeRingErrors(ring), Number(frontend.hearsErrors));
+    t.match(served.view.verdict, /ring \d is stopped/);
+    await frontend.request(REQUEST.ADD_MEM_REG, payload, { needReply: true, fds: [region.file.fd] });
+    await driver.reset();
+    const again = await BalloonDriver.start(frontend);
+    await again.inflate(pfns(4096, 3));
+    t.ok(frontend.ram.pageIsZero(4096), 'after a reload all is well');
+  },
+  whereAdded,
+);
 
 contained('all memory of a running device is taken away', {}, async (t, { served, frontend }) => {
   await frontend.request(REQUEST.SET_MEM_TABLE, encodeMemoryTable([]), { needReply: true });
   t.equal(served.view.ramBytes, 0);
-  t.equal(frontend.takeRingErrors(0), 1);
+  t.equal(frontend.takeRingErrors(0), Number(frontend.hearsErrors));
   t.match(served.view.verdict, /shares no guest memory/);
 });
 
@@ -610,25 +650,32 @@ const TABLE: Options = {
   frontend: { protocolFeatures: bits(PROTOCOL_F.REPLY_ACK, PROTOCOL_F.CONFIG, PROTOCOL_F.MQ) },
 };
 
-contained('the same table again keeps rings and ledger', TABLE, async (t, { served, frontend, driver }) => {
-  await served.vm.setInhibited('to see the ledger');
-  await driver.inflate(pfns(4096, 100));
-  const { regions } = frontend.ram;
-  const table = encodeMemoryTable(regions.map(describeRegion));
-  const fds = regions.map(({ file }) => file.fd);
-  await frontend.request(REQUEST.SET_MEM_TABLE, table, { needReply: true, fds });
-  t.equal(served.view.balloon.pendingBytes, 100 * PAGE_BYTES);
-  await driver.inflate(pfns(4196, 100));
-  t.equal(served.view.balloon.pendingBytes, 200 * PAGE_BYTES);
-  const added = await frontend.addRegion({ gpa: 2 ** 32, lenBytes: MIB });
-  t.equal(served.view.ramBytes, RAM_BYTES + MIB);
-  await driver.inflate([2 ** 20]);
-  t.equal(served.view.balloon.pendingBytes, 201 * PAGE_BYTES);
-  await frontend.removeRegion(added);
-  t.equal(served.view.balloon.pendingBytes, 200 * PAGE_BYTES, 'with the region goes what it owed');
-  t.ok(await served.device.refreshStats(5000), 'the held statistics buffer is seen again');
-  t.same(served.saw('driver-error'), []);
-});
+contained(
+  'the same table again keeps rings and ledger',
+  TABLE,
+  async (t, { served, frontend, driver }) => {
+    await served.vm.setInhibited('to see the ledger');
+    await driver.inflate(pfns(4096, 100));
+    const { regions } = frontend.ram;
+    const table = encodeMemoryTable(regions.map(describeRegion));
+    const fds = regions.map(({ file }) => file.fd);
+    await frontend.request(REQUEST.SET_MEM_TABLE, table, { needReply: true, fds });
+    t.equal(served.view.balloon.pendingBytes, 100 * PAGE_BYTES);
+    await driver.inflate(pfns(4196, 100));
+    t.equal(served.view.balloon.pendingBytes, 200 * PAGE_BYTES);
+    const added = await frontend.addRegion({ gpa: 2 ** 32, lenBytes: MIB });
+    await frontend.getConfig();
+    t.equal(served.view.ramBytes, RAM_BYTES + MIB);
+    await driver.inflate([2 ** 20]);
+    t.equal(served.view.balloon.pendingBytes, 201 * PAGE_BYTES);
+    await frontend.removeRegion(added);
+    await frontend.getConfig();
+    t.equal(served.view.balloon.pendingBytes, 200 * PAGE_BYTES, 'with the region goes what it owed');
+    t.ok(await served.device.refreshStats(5000), 'the held statistics buffer is seen again');
+    t.same(served.saw('driver-error'), []);
+  },
+  whereTold,
+);
 
 contained(
   'the same table of another file starts a ledger of its own',
@@ -646,6 +693,7 @@ contained(
     t.same(served.saw('driver-error'), []);
     copy.close();
   },
+  whereTold,
 );
 
 contained('regions come and go under a busy ring', {}, async (t, { served, frontend, driver }) => {
@@ -662,6 +710,7 @@ contained('regions come and go under a busy ring', {}, async (t, { served, front
   }
   over.abort();
   await work;
+  await frontend.getConfig();
   t.ok(inflated > 0);
   t.same(served.saw('driver-error'), []);
   t.equal(served.view.ramBytes, RAM_BYTES);
@@ -690,7 +739,7 @@ contained('settings of a ring that runs', {}, async (t, vm) => {
   const addresses = { descriptors: BEYOND, used: BEYOND, available: BEYOND };
   await refused(t, vm, 'SET_VRING_NUM', encodeVringState(0, 64), /SET_VRING_NUM for ring 0 while it runs/);
   await refused(t, vm, 'SET_VRING_BASE', encodeVringState(1, 0), /SET_VRING_BASE for ring 1 while it runs/);
-  await refused(t, vm, 'SET_VRING_ADDR', encodeVringAddress(2, addresses), /SET_VRING_ADDR for ring 2 while/);
+  await refused(t, vm, 'SET_VRING_ADDR', encodeVringAddress(0, addresses), /SET_VRING_ADDR for ring 0 while/);
   await refused(t, vm, 'SET_VRING_ENABLE', encodeVringState(0, 2), /neither 0 nor 1/);
   await vm.driver.inflate(pfns(4096, 3));
 });
@@ -700,7 +749,7 @@ contained('features that were not offered, or change under way', everything, asy
   const acked = frontend.ackedFeatures | bits(VHOST_USER_F_PROTOCOL_FEATURES);
   await refused(t, vm, 'SET_FEATURES', u64s(acked | bits(6)), /not offered: bit-6/);
   await refused(t, vm, 'SET_FEATURES', u64s((1n << 64n) - 1n), /not offered/);
-  await refused(t, vm, 'SET_FEATURES', u64s(acked & ~1n), /running device/);
+  await refused(t, vm, 'SET_FEATURES', u64s(acked & ~bits(F_EVENT_IDX)), /running device/);
   await refused(t, vm, 'SET_PROTOCOL_FEATURES', u64s(bits(12)), /INFLIGHT_SHMFD/);
   await refused(t, vm, 'SET_PROTOCOL_FEATURES', u64s(bits(63)), /bit-63/);
   await refused(t, vm, 'SET_STATUS', u64s(0x100n), /status 0x100/);
@@ -762,7 +811,7 @@ for (const [what, change, message] of [
     await startWith(vm, change);
     t.match(served.saw('driver-error'), [{ message, fields: { ring: 0 } }]);
     t.equal(served.saw('driver-error').length, 1, 'that ring alone');
-    t.equal(frontend.takeRingErrors(0), 1);
+    t.equal(frontend.takeRingErrors(0), Number(frontend.hearsErrors));
     t.match(served.view.verdict, /^ring 0 is stopped/);
     await driver.tellPfns('deflate', [4096]);
     await driver.reset();
@@ -868,5 +917,5 @@ contained('eventfds may be replaced at any time', {}, async (t, { frontend, driv
   await frontend.tell(REQUEST.SET_VRING_CALL, u64s(NO_FD));
   await frontend.tell(REQUEST.SET_VRING_ERR, u64s(NO_FD));
   await frontend.ask(REQUEST.GET_FEATURES);
-  t.equal(resources().fds, before - 2);
+  t.equal(resources().fds, before - (frontend.hearsErrors ? 2 : 1));
 });

@@ -5,6 +5,7 @@ import { GuestMemory } from '../../src/memory/guest-memory.js';
 import { Turns, type Seat } from '../../src/vhost-user/turns.js';
 import { Vring } from '../../src/vhost-user/vring.js';
 import type { Device } from '../../src/virtqueue/device.js';
+import { inEachOrder } from '../support/each-order.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { RingDriver } from '../support/ring-driver.js';
 import { ServedVm } from '../support/served-vm.js';
@@ -136,7 +137,7 @@ void t.test('chains are shared by VMs, not by rings', async (t) => {
   for (const vm of [...hostile, honest]) vm.close();
 });
 
-void t.test('a VM that has to wait loses nothing by it, and that is said', async (t) => {
+inEachOrder('a VM that has to wait loses nothing by it, and that is said', async (t) => {
   let now = 0;
   let waits = 0;
   const seats: Seat[] = [];

@@ -1,7 +1,8 @@
 // What is ordered of a VM whose guest has not started yet, and of whose memory nobody knows; and of one without a name.
-import t, { type Test } from 'tap';
+import type { Test } from 'tap';
 import { BalloonDriver, CONFIG_NUM_PAGES } from '../support/balloon-driver.js';
 import { eventually } from '../support/deadline.js';
+import { inEachOrder } from '../support/each-order.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { NAME, wire } from '../support/vm-on-the-wire.js';
@@ -32,7 +33,7 @@ for (const [size, bytes, then] of [
   ['2^32 pages', 16 * TIB, MOST_BYTES],
   ['more pages than the config space can say', 17 * TIB, MOST_BYTES],
 ] as const) {
-  void t.test(`a balloon of ${size} is kept until the guest's memory is known`, async (t) => {
+  inEachOrder(`a balloon of ${size} is kept until the guest's memory is known`, async (t) => {
     const { fleet, events, frontend } = await connected(t);
     const view = await fleet.control.setTarget(NAME, { balloonBytes: bytes });
     t.match(view, { ramBytes: 0, balloon: { targetBytes: 0 }, orders: [{ order: 'target' }] });
@@ -49,7 +50,7 @@ for (const [size, bytes, then] of [
   });
 }
 
-void t.test('a guest is left with what it lives in, unless it is told to do with less', async (t) => {
+inEachOrder('a guest is left with what it lives in, unless it is told to do with less', async (t) => {
   const { fleet, frontend } = await connected(t);
   await BalloonDriver.start(frontend);
   for (const order of [{ balloonBytes: 49 * MIB }, { memoryBytes: 15 * MIB }, { memoryBytes: 0 }]) {
@@ -66,7 +67,7 @@ void t.test('a guest is left with what it lives in, unless it is told to do with
   t.equal(forced.balloon.targetBytes, RAM_BYTES - MIB);
 });
 
-void t.test(
+inEachOrder(
   'what was ordered of a VM without a name ends with it: its number may become that of another',
   async (t) => {
     const { fleet } = wire(t);

@@ -1,6 +1,6 @@
 // What the configuration orders of VMs for good, beside what operators order.
-import t from 'tap';
 import type { ConfigFile } from '../../src/daemon/settings.js';
+import { inEachOrder } from '../support/each-order.js';
 import { ServedVm } from '../support/served-vm.js';
 import { NAME, wire } from '../support/vm-on-the-wire.js';
 
@@ -9,7 +9,7 @@ const MIB = 2 ** 20;
 const RAM_BYTES = 64 * MIB;
 const config: ConfigFile = { vm: [{ match: NAME, target: '25%', inhibit: 'it migrates' }] };
 
-void t.test('a VM that connects is as the configuration says, and an operator goes before it', async (t) => {
+inEachOrder('a VM that connects is as the configuration says, and an operator goes before it', async (t) => {
   const { fleet, connect, gone } = wire(t, config);
   await connect('balloon');
   const asConfigured = {
@@ -39,7 +39,7 @@ void t.test('a VM that connects is as the configuration says, and an operator go
   t.match(fleet.control.find(NAME), asConfigured, 'what is taken back leaves what is configured');
 });
 
-void t.test('a configuration that is read again takes effect at once', async (t) => {
+inEachOrder('a configuration that is read again takes effect at once', async (t) => {
   const { fleet, connect } = wire(t);
   const device = await connect('balloon');
   await device.give(64);
@@ -57,7 +57,7 @@ void t.test('a configuration that is read again takes effect at once', async (t)
 });
 
 for (const mode of ['observe', 'auto'] as const) {
-  void t.test(`${mode}: a target that was ordered and is taken back`, async (t) => {
+  inEachOrder(`${mode}: a target that was ordered and is taken back`, async (t) => {
     const { fleet, connect } = wire(t, { policy: { mode } });
     await connect('balloon');
     const target = (): number => fleet.control.find(NAME)?.balloon.targetBytes ?? NaN;
@@ -71,7 +71,7 @@ for (const mode of ['observe', 'auto'] as const) {
   });
 }
 
-void t.test(
+inEachOrder(
   'a pause that is taken back leaves a target that the policy of an earlier daemon set',
   async (t) => {
     const { served } = await ServedVm.running();
@@ -84,7 +84,7 @@ void t.test(
   },
 );
 
-void t.test(
+inEachOrder(
   'a target that no guest lives with is cut, and that is said; more than a guest has is all of it',
   async (t) => {
     const { fleet, events, connect } = wire(t, { vm: [{ match: NAME, target: '64K' }] });
@@ -101,7 +101,7 @@ void t.test(
   },
 );
 
-void t.test('each device that comes gets the orders, and an event names it', async (t) => {
+inEachOrder('each device that comes gets the orders, and an event names it', async (t) => {
   const { fleet, events, connect, gone } = wire(t);
   await connect('balloon');
   await fleet.control.setInhibited(NAME, 'backup');

@@ -13,16 +13,19 @@ import { startControlServer } from '../../src/control/server.js';
 import type { VmFleet } from '../../src/daemon/fleet.js';
 import type { ConfigFile } from '../../src/daemon/settings.js';
 import { VmLimits } from '../../src/vm/limits.js';
+import { BALLOON_F } from '../support/balloon-driver.js';
 import { eventually } from '../support/deadline.js';
+import { inEachOrder } from '../support/each-order.js';
 import { MemoryDaemon, MemoryEvents, temporaryFolder, vmView } from '../support/fleet.js';
 import { CGROUP, NAME, wire, type Wire } from '../support/vm-on-the-wire.js';
+import { hasBit } from '../support/wire.js';
 
 const MIB = 2 ** 20;
 const PAGE_BYTES = 4096;
 /** A file of this kernel that takes triggers. */
 const PRESSURE = '/proc/pressure/memory';
 
-void t.test('an inhibit reaches a device that connects later', async (t) => {
+inEachOrder('an inhibit reaches a device that connects later', async (t, { passes }) => {
   const { fleet, connect } = wire(t);
   await connect('cache-balloon');
   await fleet.control.setInhibited(NAME, 'backup');
@@ -32,11 +35,15 @@ void t.test('an inhibit reaches a device that connects later', async (t) => {
   await sleep(100);
   t.match(fleet.control.find(NAME), {
     inhibited: 'backup',
-    balloon: { discardedBytesTotal: 0, pendingBytes: 512 * PAGE_BYTES },
+    // A driver that need not tell owes no discards.
+    balloon: {
+      discardedBytesTotal: 0,
+      pendingBytes: hasBit(passes, BALLOON_F.MUST_TELL_HOST) ? 512 * PAGE_BYTES : 0,
+    },
   });
 });
 
-void t.test('limits belong to the VM, whichever of its devices comes or goes', async (t) => {
+inEachOrder('limits belong to the VM, whichever of its devices comes or goes', async (t) => {
   const { fleet, connect, limit } = wire(t);
   const cache = await connect('cache-balloon');
   await fleet.control.setLimits(NAME, { high: 512 * MIB });
@@ -53,7 +60,7 @@ void t.test('limits belong to the VM, whichever of its devices comes or goes', a
   balloon.frontend.close();
 });
 
-void t.test('the word of an operator outlives a power cycle of the VM', async (t) => {
+inEachOrder('the word of an operator outlives a power cycle of the VM', async (t) => {
   const { fleet, connect, gone, limit } = wire(t);
   await connect('balloon');
   await fleet.control.setTarget(NAME, { balloonBytes: MIB });
@@ -86,7 +93,7 @@ const WORDS: Readonly<Record<string, { give: (fleet: VmFleet) => Promise<unknown
   },
 };
 for (const [word, { give, holds }] of Object.entries(WORDS)) {
-  void t.test(`${word}: the order alone outlives a power cycle of the VM`, async (t) => {
+  inEachOrder(`${word}: the order alone outlives a power cycle of the VM`, async (t) => {
     const { fleet, connect, gone } = wire(t);
     await connect('balloon');
     await give(fleet);
@@ -117,7 +124,7 @@ function traced(t: Test, vm: ConfigFile['vm'] = []): Wire & { firstReading: () =
   };
 }
 
-void t.test('the policy sees a shared cgroup where it is allowed', async (t) => {
+inEachOrder('the policy sees a shared cgroup where it is allowed', async (t) => {
   const { tree, fleet, connect, firstReading } = traced(t, [{ match: '*', 'shared-cgroup': true }]);
   tree.process(77, CGROUP);
   tree.memory(CGROUP, { current: 3 * MIB });
@@ -127,7 +134,7 @@ void t.test('the policy sees a shared cgroup where it is allowed', async (t) => 
   t.match(await firstReading(), { currentBytes: 3 * MIB });
 });
 
-void t.test('a request for a VM looks at the whole of it once', async (t) => {
+inEachOrder('a request for a VM looks at the whole of it once', async (t) => {
   const { fleet, connect } = wire(t);
   await connect('balloon');
   const socketPath = join(temporaryFolder(t), 'control.sock');
@@ -154,7 +161,7 @@ void t.test('a request for a VM looks at the whole of it once', async (t) => {
   t.equal(views, 1, 'the answer is the one view');
 });
 
-void t.test('limits and the policy go by one search for the cgroup', async (t) => {
+inEachOrder('limits and the policy go by one search for the cgroup', async (t) => {
   const { tree, fleet, connect, firstReading } = traced(t);
   tree.memory(CGROUP, { current: 3 * MIB });
   await connect('balloon');
@@ -167,7 +174,7 @@ void t.test('limits and the policy go by one search for the cgroup', async (t) =
   t.equal(currentBytes, fleet.control.find(NAME)?.cgroup?.currentBytes, 'both see the same');
 });
 
-void t.test('a cgroup has one pressure trigger, whoever waits for it', async (t) => {
+inEachOrder('a cgroup has one pressure trigger, whoever waits for it', async (t) => {
   const { tree, fleet, connect, firstReading } = traced(t);
   tree.link(`cgroup${CGROUP}/memory.pressure`, PRESSURE);
   const triggers = (): number => {
@@ -191,7 +198,7 @@ void t.test('a cgroup has one pressure trigger, whoever waits for it', async (t)
   t.equal(triggers(), 1, 'the policy still waits');
 });
 
-void t.test('the open files of a VMM are searched once for all of its devices', async (t) => {
+inEachOrder('the open files of a VMM are searched once for all of its devices', async (t) => {
   const { tree, fleet, events, connect } = wire(t);
   await connect('balloon');
   await connect('cache-balloon');

@@ -53,7 +53,9 @@ interface Said {
 
 const SCRIPT = `
 import { NAME, wire } from '../support/vm-on-the-wire.js';
-export async function story(t) {
+import { ANY_VMM, underOrder } from '../support/vmm-orders.js';
+export const story = (t) => underOrder(ANY_VMM, () => told(t));
+async function told(t) {
   const { fleet, connect, gone } = wire(t, {}, '${KIND}');
   await connect('balloon');
   const before = fleet.control.find(NAME);

@@ -44,7 +44,9 @@ import { limitsOf } from '../../src/control/cli/option-values.js';
 import { VM_FAMILIES } from '../../src/ops/vm-families.js';
 import { eventually } from '../support/deadline.js';
 import { NAME, wire } from '../support/vm-on-the-wire.js';
-export async function story(t) {
+import { ANY_VMM, underOrder } from '../support/vmm-orders.js';
+export const story = (t) => underOrder(ANY_VMM, () => told(t));
+async function told(t) {
   const { fleet, connect, gone, limit } = wire(t);
   await connect('balloon');
   const request = limitsOf({ low: 'follow' });

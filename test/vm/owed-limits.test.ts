@@ -1,13 +1,13 @@
 // Limits that were ordered and cannot be set.
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import t from 'tap';
 import { eventually } from '../support/deadline.js';
+import { inEachOrder } from '../support/each-order.js';
 import { CGROUP, NAME, wire } from '../support/vm-on-the-wire.js';
 
 const MIB = 2 ** 20;
 
-void t.test('limits that do not hold are the verdict, and can be taken back', async (t) => {
+inEachOrder('limits that do not hold are the verdict, and can be taken back', async (t) => {
   const { fleet, tree, connect, gone } = wire(t);
   await connect('balloon');
   await fleet.control.setLimits(NAME, { high: 'max', max: 'max' });
@@ -27,7 +27,7 @@ void t.test('limits that do not hold are the verdict, and can be taken back', as
   await fleet.control.setLimits(NAME, { max: 'restore' });
 });
 
-void t.test('of limits that are asked for together, none is set where one is refused', async (t) => {
+inEachOrder('of limits that are asked for together, none is set where one is refused', async (t) => {
   const { fleet, tree, connect, limit } = wire(t);
   await connect('balloon');
   // A number that the kernel lets nobody write.

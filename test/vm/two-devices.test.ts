@@ -11,6 +11,7 @@ import { PAGE_BYTES } from '../support/guest-ram.js';
 import { HostTree } from '../support/host-tree.js';
 import { pfns } from '../support/served-vm.js';
 import { SmallDaemon } from '../support/small-daemon.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 import { readU32 } from '../support/wire.js';
 
 type Kind = 'balloon' | 'cache-balloon';
@@ -41,7 +42,7 @@ class Wired {
 
   private constructor(readonly kind: Kind) {
     const space = kind === 'balloon' ? {} : { queueCount: 2, configBytes: CACHE_CONFIG_BYTES };
-    this.frontend = new Frontend({ socket: join(tree.folder, `${kind}.sock`), ...space });
+    this.frontend = new Frontend({ socket: join(tree.folder, `${kind}.sock`), order: ANY_VMM, ...space });
   }
 
   static async connect(kind: Kind): Promise<Wired> {

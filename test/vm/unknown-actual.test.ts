@@ -1,18 +1,19 @@
 // A session that begins on rings that go on: of what the guest holds in its balloon nothing is known until its driver says so.
-import t from 'tap';
 import { wallNow } from '../../src/os/clock.js';
 import { OrderBook } from '../../src/vm/order-book.js';
 import type { BalloonView } from '../../protocol/control/schema.js';
 import { BalloonDriver } from '../support/balloon-driver.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { eventually } from '../support/deadline.js';
+import { eachOrder } from '../support/each-order.js';
 import { PAGE_BYTES } from '../support/guest-ram.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
-import { CLOUD_HYPERVISOR, QEMU, type VmmOrder } from '../support/vmm-orders.js';
 
 const FIRST = 4096;
 const HELD = 512;
 const HELD_BYTES = HELD * PAGE_BYTES;
+
+const whereAgain = eachOrder({ reconnects: true });
 
 interface Again {
   served: ServedVm;
@@ -20,8 +21,8 @@ interface Again {
 }
 
 /** A guest with HELD pages in its balloon, whose VMM has just connected to a daemon that knows nothing of it. */
-async function again(order: VmmOrder, book = new OrderBook()): Promise<Again> {
-  const { served: before, frontend, driver } = await ServedVm.running({ frontend: { order } });
+async function again(book = new OrderBook()): Promise<Again> {
+  const { served: before, frontend, driver } = await ServedVm.running();
   await driver.inflate(pfns(FIRST, HELD));
   const served = new ServedVm({ over: frontend, book });
   await frontend.reconnect(served.socket);
@@ -30,48 +31,45 @@ async function again(order: VmmOrder, book = new OrderBook()): Promise<Again> {
   return { served, driver };
 }
 
-for (const order of [QEMU, CLOUD_HYPERVISOR]) {
-  const { name } = order;
-  void t.test(`${name}: the size is unknown until the driver writes it`, async (t) => {
-    const { served, driver } = await again(order);
-    const { frontend } = served;
-    t.match(served.view.balloon, { actualUnknown: true, actualBytes: 0, targetBytes: 0 });
-    t.equal(served.view.verdict, null);
-    await frontend.waitConfigChanges(1);
-    await served.settle();
-    t.equal(frontend.configChanges.length, 1, 'the target is announced once');
-    t.same(served.saw('target-reached'), []);
-    await driver.deflate(pfns(FIRST, 100));
-    await served.until(({ balloon }) => !balloon.actualUnknown, 'the driver says it');
-    t.equal(served.view.balloon.actualBytes, HELD_BYTES - 100 * PAGE_BYTES);
-    t.same(frontend.protocolViolations, []);
+whereAgain('the size is unknown until the driver writes it', async (t) => {
+  const { served, driver } = await again();
+  const { frontend } = served;
+  t.match(served.view.balloon, { actualUnknown: true, actualBytes: 0, targetBytes: 0 });
+  t.equal(served.view.verdict, null);
+  await frontend.waitConfigChanges(1);
+  await served.settle();
+  t.equal(frontend.configChanges.length, 1, 'the target is announced once');
+  t.same(served.saw('target-reached'), []);
+  await driver.deflate(pfns(FIRST, 100));
+  await served.until(({ balloon }) => !balloon.actualUnknown, 'the driver says it');
+  t.equal(served.view.balloon.actualBytes, HELD_BYTES - 100 * PAGE_BYTES);
+  t.same(frontend.protocolViolations, []);
+  await served.close();
+});
+
+whereAgain('a driver that holds less or more walks to the target', async (t) => {
+  for (const balloonBytes of [0, HELD_BYTES / 2, HELD_BYTES, 2 * HELD_BYTES]) {
+    const { served, driver } = await again();
+    served.vm.setTarget({ balloonBytes });
+    driver.followTarget();
+    await served.until(
+      ({ balloon }) => !balloon.actualUnknown && balloon.actualBytes === balloonBytes,
+      `it holds ${balloonBytes}`,
+    );
+    await driver.idle();
+    t.equal(driver.balloonPfns.size, balloonBytes / PAGE_BYTES);
+    t.equal(await driver.readTargetPages(), balloonBytes / PAGE_BYTES, 'no page is asked for any more');
+    t.match(served.saw('target-reached'), [{ fields: { actualBytes: balloonBytes } }]);
     await served.close();
-  });
+  }
+});
 
-  void t.test(`${name}: a driver that holds less or more walks to the target`, async (t) => {
-    for (const balloonBytes of [0, HELD_BYTES / 2, HELD_BYTES, 2 * HELD_BYTES]) {
-      const { served, driver } = await again(order);
-      served.vm.setTarget({ balloonBytes });
-      driver.followTarget();
-      await served.until(
-        ({ balloon }) => !balloon.actualUnknown && balloon.actualBytes === balloonBytes,
-        `it holds ${balloonBytes}`,
-      );
-      await driver.idle();
-      t.equal(driver.balloonPfns.size, balloonBytes / PAGE_BYTES);
-      t.equal(await driver.readTargetPages(), balloonBytes / PAGE_BYTES, 'no page is asked for any more');
-      t.match(served.saw('target-reached'), [{ fields: { actualBytes: balloonBytes } }]);
-      await served.close();
-    }
-  });
-}
-
-void t.test(
+whereAgain(
   'an order that holds for the name is reached when the driver says so, and never before',
   async (t) => {
     const book = new OrderBook();
     book.change('vm', { target: { of: 'balloon', bytes: HELD_BYTES, since: wallNow() } });
-    const { served, driver } = await again(QEMU, book);
+    const { served, driver } = await again(book);
     t.match(served.view.balloon, { actualUnknown: true, targetBytes: HELD_BYTES });
     t.equal(
       await driver.readTargetPages(),
@@ -88,8 +86,8 @@ void t.test(
   },
 );
 
-void t.test('the same target is announced as long as the size is unknown, and then no more', async (t) => {
-  const { served, driver } = await again(QEMU);
+whereAgain('the same target is announced as long as the size is unknown, and then no more', async (t) => {
+  const { served, driver } = await again();
   const { frontend } = served;
   await frontend.waitConfigChanges(1);
   const asked = [await driver.readTargetPages()];
@@ -106,8 +104,8 @@ void t.test('the same target is announced as long as the size is unknown, and th
   await served.close();
 });
 
-void t.test('the ledger is learned from what the guest inflates and deflates', async (t) => {
-  const { served, driver } = await again(QEMU);
+whereAgain('the ledger is learned from what the guest inflates and deflates', async (t) => {
+  const { served, driver } = await again();
   const { ram } = served.frontend;
   const [known, unknown] = [pfns(FIRST + HELD, 10), pfns(FIRST, 10)];
   for (const pfn of [...known, ...unknown]) ram.fillPage(pfn, 1);
@@ -130,8 +128,8 @@ void t.test('the ledger is learned from what the guest inflates and deflates', a
   await served.close();
 });
 
-void t.test('what is not known stays so over a pause, and ends with a reset', async (t) => {
-  const { served, driver } = await again(QEMU);
+whereAgain('what is not known stays so over a pause, and ends with a reset', async (t) => {
+  const { served, driver } = await again();
   const { frontend } = served;
   await frontend.pause();
   t.equal(served.view.state, 'stopped');
@@ -147,7 +145,7 @@ void t.test('what is not known stays so over a pause, and ends with a reset', as
   await served.close();
 });
 
-void t.test('a size that is unknown is so for the next daemon, until the driver says it', async (t) => {
+whereAgain('a size that is unknown is so for the next daemon, until the driver says it', async (t) => {
   const daemon = await DaemonProcess.start({ supervise: true });
   t.teardown(() => daemon.stop());
   const { served: before, frontend, driver } = await ServedVm.running();

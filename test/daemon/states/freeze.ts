@@ -18,6 +18,7 @@ import { Frontend } from '../../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../../support/guest-ram.js';
 import { F_RING_PACKED } from '../../support/guest-ring.js';
 import { pfns, serveDevice } from '../../support/served-vm.js';
+import { ANY_VMM } from '../../support/vmm-orders.js';
 import { bits, u32s } from '../../support/wire.js';
 import { STATES, type FrozenVm } from './frozen-vm.js';
 
@@ -55,7 +56,7 @@ async function freeze(format: 'split' | 'packed'): Promise<FrozenVm> {
     { gpa: 0, lenBytes: REGION_BYTES },
     { gpa: HIGH_GPA, lenBytes: REGION_BYTES },
   ]);
-  const frontend = new Frontend({ socket: theirs, ram });
+  const frontend = new Frontend({ socket: theirs, ram, order: ANY_VMM });
   await frontend.connect();
   const ring = format === 'packed' ? bits(F_RING_PACKED) : 0n;
   const driver = await BalloonDriver.start(frontend, {

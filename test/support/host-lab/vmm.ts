@@ -10,6 +10,7 @@ import { createMemfd } from '../../../src/os/memfd.js';
 import { BalloonDriver, LINUX_FEATURES } from '../balloon-driver.js';
 import { Frontend, Nack } from '../frontend.js';
 import { GuestRam, type RegionOptions } from '../guest-ram.js';
+import { ANY_VMM } from '../vmm-orders.js';
 
 const RAM_BYTES = 64 * 2 ** 20;
 /** Emulated machines are slow, and a daemon that is started again answers late on a busy one. */
@@ -24,7 +25,7 @@ const ram = new GuestRam([isPrivate ? { ...region, userAddress: privateAddress()
 // The guest has touched all its memory: it is charged to this process.
 for (const { file } of ram.regions)
   for (let at = 0; at < RAM_BYTES; at += PART.length) writeSync(file.fd, PART, 0, PART.length, at);
-const frontend = new Frontend({ socket, ram, timeoutMs: TIMEOUT_MS });
+const frontend = new Frontend({ socket, ram, timeoutMs: TIMEOUT_MS, order: ANY_VMM });
 await frontend.connect();
 try {
   const driver = await BalloonDriver.start(frontend, { features: LINUX_FEATURES, timeoutMs: TIMEOUT_MS });
