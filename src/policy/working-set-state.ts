@@ -62,6 +62,7 @@ export interface SizeState extends Kept {
   /** The step that the probe took, what was counted before it, and how many probes in a row hurt nothing. */
   readonly stepBytes: number;
   readonly countedBefore: number;
+  readonly probeRate: number;
   readonly swappedBefore: number;
   readonly row: number;
   /** How many probes hurt. */
@@ -111,7 +112,7 @@ export interface Sized {
 }
 
 export const LEAVE_SECONDS = { first: 10, most: 60 } as const;
-export const STREAM_SECONDS = { first: 180, most: 720 } as const;
+export const STREAM_SECONDS = { first: 90, most: 720 } as const;
 export const AIR_SECONDS = { first: 15, most: 3840 } as const;
 
 /** The state of a VM that the law has not looked at yet. */
@@ -137,6 +138,7 @@ export const UNSIZED: SizeState = {
   stuckSeconds: NaN,
   stepBytes: 0,
   countedBefore: 0,
+  probeRate: 0,
   swappedBefore: 0,
   row: 0,
   hurts: 0,

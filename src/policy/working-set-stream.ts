@@ -6,9 +6,13 @@ import { begin, STREAM_SECONDS, type SizeState } from './working-set-state.js';
 
 /** A stream is itself as far as its rate is no more than a quarter higher. */
 const MARGIN = 1.25;
+/** Some seconds of it may have so many times the bytes of those before. */
+const BURST_MARGIN = 1.5;
 /** It goes on as long as the guest reclaims at this part of its rate; when it has ended, it is known for some seconds more. */
 const LIVE_SHARE = 0.25;
-const ENDED_SECONDS = 30;
+const ENDED_SECONDS = 10;
+/** However short it was, it is looked for no sooner again: that takes all memory. */
+const FOUND_SECONDS = 60;
 /** Its rate stays for a minute; then it falls with what is reclaimed. */
 const HELD_SECONDS = 60;
 const FALL_SECONDS = 120;
@@ -24,13 +28,13 @@ export function streamRate(state: SizeState, now: number): number {
 }
 
 /** Whether a stream is known, which may have ended some seconds ago. */
-export function isKnown({ streamUntil, streamLived }: SizeState, now: number): boolean {
-  return now < Math.min(streamUntil, streamLived + ENDED_SECONDS);
+export function isKnown({ streamUntil, streamLived, streamFound }: SizeState, now: number): boolean {
+  return now < Math.min(streamUntil, Math.max(streamLived + ENDED_SECONDS, streamFound + FOUND_SECONDS));
 }
 
-/** The rate up to which all reclaim of some seconds may be the stream's. */
+/** The rate up to which all reclaim of a probe may be the stream's: what was reclaimed before it, as far as a stream is known. */
 export function streamMost(state: SizeState, now: number): number {
-  return streamRate(state, now) * MARGIN;
+  return Math.min(streamRate(state, now) * MARGIN, state.probeRate * BURST_MARGIN);
 }
 
 /** The rate beyond which something else than the stream certainly goes on. */

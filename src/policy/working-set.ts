@@ -312,6 +312,8 @@ function grow(state: SizeState, seen: SizeFacts, now: number): Decision {
   // The host has no more to give: that says nothing of the guest.
   if (target >= least + PAGE_BYTES) return fits();
   const rate = risen(used.counted, used.countedBefore) / seconds;
+  // The mean is of some seconds before, in which files may have been read to their ends.
+  if (rate <= HOT * scale || now - used.busySeconds >= CALM_SECONDS) return fits();
   // What was given changed nothing, and is taken back at once; what changed something is looked for in probes.
   const back = gainedNothing(used, rate) ? Math.min(used.growthBytes - target, seen.spare) : 0;
   const why = { kind: 'stream', bytesPerSecond: rate } as const;
@@ -342,6 +344,7 @@ function squeeze(state: SizeState, seen: SizeFacts, now: number): Decision {
     ...begin(state, 'probe', now),
     stepBytes: bytes,
     countedBefore: state.counted,
+    probeRate: state.rate,
     swappedBefore: state.swapped,
   };
   return { next, toBytes: target + bytes, why: { kind: 'probes', bytes } };
