@@ -130,8 +130,10 @@ class Followed {
     const { now, room: roomNow } = this.#around;
     const at = now();
     const { targetBytes: before, actualBytes, stats } = vm.figures;
-    const givesOnOom = this.device.features.includes('VIRTIO_BALLOON_F_DEFLATE_ON_OOM');
-    const sizes = { ramBytes: vm.ramBytes, targetBytes: before, actualBytes, givesOnOom };
+    const { features } = this.device;
+    const givesOnOom = features.includes('VIRTIO_BALLOON_F_DEFLATE_ON_OOM');
+    const allocatedBytes = features.includes('VIRTIO_BALLOON_F_REPORTING') ? vm.allocatedBytes : NaN;
+    const sizes = { ramBytes: vm.ramBytes, targetBytes: before, actualBytes, givesOnOom, allocatedBytes };
     const reading = { ...sizes, ...this.#claims(stats, at) };
     const room = roomNow();
     const sized = step(this.#last.state, reading, this.#limits(room.bytes), at);

@@ -29,6 +29,8 @@ export interface SizeReading {
   readonly swappedOutBytes: number;
   /** What the VMM read from disks. */
   readonly readBytes: number;
+  /** The guest's memory that the host has allocated; NaN: not known, or its driver does not report memory that is free. */
+  readonly allocatedBytes: number;
 }
 
 export interface SizeLimits {
@@ -63,6 +65,8 @@ export interface SizeFacts {
   /** Beyond the memory that the guest's kernel reclaims to keep free. */
   readonly free: number;
   readonly toldFree: number;
+  /** Of free memory, the part that takes up memory of the host, and that its driver could report. */
+  readonly stale: number;
   readonly guessedBytes: number;
   readonly caches: number;
   /** The memory that the guest could do without, beyond some headroom; negative: it is short of so much. */
@@ -93,7 +97,9 @@ const HEADROOM = 32 * MIB;
 /** It is left so much more where the guest would end a program before it gets pages back. */
 const MORE_HEADROOM = 96 * MIB;
 /** Of the memory that a guest's kernel keeps free, the part that it has left beside a stream, which is squeezed that far. */
-const BESIDE_PART = 0.65;
+const BESIDE_PART = 0.75;
+/** The page cache that it has left there: a stream reads ahead. */
+const BESIDE_CACHE = 8 * MIB;
 const SMALL_GUEST = 8 * 2 ** 30;
 
 /** The memory that a guest's kernel keeps free, in bytes. */
@@ -132,8 +138,8 @@ export function facts(
   const other = Number.isNaN(told.available) ? free : told.available;
   const { isBeside } = before;
   const headroom = headroomBytes(ram);
-  const freely = isBeside ? told.free - Math.max(headroom, BESIDE_PART * ownKept) : free - headroom;
-  const yielding = Math.min(other, (isBeside ? told.free : free) + caches - CACHE_KEPT * scale) - headroom;
+  const besides = told.free - Math.max(headroom, BESIDE_PART * ownKept);
+  const yielding = Math.min(other, free + caches - CACHE_KEPT * scale) - headroom;
   return {
     scale,
     unit: MIB * scale,
@@ -146,9 +152,12 @@ export function facts(
     coming: Math.max(0, actual - target),
     free,
     toldFree: told.free,
+    stale: Math.max(0, told.free - Math.max(0, usable - reading.allocatedBytes)) || 0,
     guessedBytes,
     caches,
-    spare: Math.max(freely, yielding),
+    spare: isBeside
+      ? besides + Math.max(0, caches - BESIDE_CACHE * scale)
+      : Math.max(free - headroom, yielding),
     ...counter,
     missing: missingOf(reading),
     stalls: reading.stalls,

@@ -24,6 +24,8 @@ export type SizeWhy =
   /** All that may be given was given, and the guest goes on: a stream of so many bytes a second. */
   | { readonly kind: 'stream'; readonly bytesPerSecond: number }
   | { readonly kind: 'fits' }
+  /** Gives so much for some seconds, so that the guest's driver reports the memory that is free. */
+  | { readonly kind: 'airs'; readonly bytes: number }
   /** The statistics stopped in a probe: the step is given back. */
   | { readonly kind: 'unanswered'; readonly bytes: number }
   /** The guest gives up no more: the target is what it gave. */
@@ -33,7 +35,7 @@ export type SizeWhy =
 
 /** The memory of the law from one step to the next. Moments are seconds of the caller's clock. */
 export interface SizeState extends Kept {
-  readonly phase: 'rest' | 'probe' | 'grow';
+  readonly phase: 'rest' | 'probe' | 'grow' | 'air';
   /** Of the last step; and the moment at which the phase began. */
   readonly nowSeconds: number;
   readonly phaseSeconds: number;
@@ -87,6 +89,14 @@ export interface SizeState extends Kept {
   readonly streamUntil: number;
   readonly streamSeconds: number;
   readonly streamFound: number;
+  /** When it went on last. */
+  readonly streamLived: number;
+  /** Since when a guest that is aired has the memory; until then it is not aired again; and for how long the next time. */
+  readonly airedSeconds: number;
+  readonly airUntil: number;
+  readonly airSeconds: number;
+  /** The free memory that the host had before it was aired. */
+  readonly staleBytes: number;
   /** The last probe that ended: when, its step and the bytes that the guest reclaimed for it; NaN: none did. */
   readonly probedSeconds: number;
   readonly probedBytes: number;
@@ -102,7 +112,8 @@ export interface Sized {
 }
 
 export const LEAVE_SECONDS = { first: 10, most: 60 } as const;
-export const STREAM_SECONDS = { first: 180, most: 720 } as const;
+export const STREAM_SECONDS = { first: 90, most: 720 } as const;
+export const AIR_SECONDS = { first: 15, most: 3840 } as const;
 
 /** The state of a VM that the law has not looked at yet. */
 export const UNSIZED: SizeState = {
@@ -146,6 +157,11 @@ export const UNSIZED: SizeState = {
   streamUntil: -Infinity,
   streamSeconds: STREAM_SECONDS.first,
   streamFound: -Infinity,
+  streamLived: -Infinity,
+  airedSeconds: NaN,
+  airUntil: -Infinity,
+  airSeconds: AIR_SECONDS.first,
+  staleBytes: 0,
   probedSeconds: NaN,
   probedBytes: NaN,
   broughtBytes: NaN,

@@ -6,11 +6,13 @@ import { begin, STREAM_SECONDS, type SizeState } from './working-set-state.js';
 
 /** A stream is itself as far as its rate is no more than a quarter higher. */
 const MARGIN = 1.25;
-/** It is squeezed too far where it comes at less than this part of its rate. */
-const SLOW_SHARE = 0.5;
+/** Some seconds of it may have so many times the bytes of those before. */
+const BURST_MARGIN = 1.5;
 /** It goes on as long as the guest reclaims at this part of its rate; when it has ended, it is known for some seconds more. */
 const LIVE_SHARE = 0.25;
-const ENDED_SECONDS = 30;
+const ENDED_SECONDS = 10;
+/** However short it was, it is looked for no sooner again: that takes all memory. */
+const FOUND_SECONDS = 60;
 /** Its rate stays for a minute; then it falls with what is reclaimed. */
 const HELD_SECONDS = 60;
 const FALL_SECONDS = 120;
@@ -22,27 +24,27 @@ const SAME_SHARE = 0.6;
 
 /** The mean rate of the stream that is known; 0: none is. */
 export function streamRate(state: SizeState, now: number): number {
-  return now < state.streamUntil ? state.streamRate : 0;
+  return isKnown(state, now) ? state.streamRate : 0;
 }
 
-/** The rate up to which all reclaim of some seconds may be the stream's. */
+/** Whether a stream is known, which may have ended some seconds ago. */
+export function isKnown({ streamUntil, streamLived, streamFound }: SizeState, now: number): boolean {
+  return now < Math.min(streamUntil, Math.max(streamLived + ENDED_SECONDS, streamFound + FOUND_SECONDS));
+}
+
+/** The rate up to which all reclaim of a probe may be the stream's: what was reclaimed before it, as far as a stream is known. */
 export function streamMost(state: SizeState, now: number): number {
-  return streamRate(state, now) * MARGIN;
-}
-
-/** The bytes that the stream which is known has reclaimed in so many seconds of a probe, unless it is slower than before. */
-export function streamLeast(state: SizeState, seconds: number): number {
-  return seconds * Math.min(state.streamRate, state.probeRate) * SLOW_SHARE;
+  return Math.min(streamRate(state, now) * MARGIN, state.probeRate * BURST_MARGIN);
 }
 
 /** The rate beyond which something else than the stream certainly goes on. */
 export function streamPeak(state: SizeState, now: number): number {
-  return now < state.streamUntil ? state.streamPeak * MARGIN : 0;
+  return isKnown(state, now) ? state.streamPeak * MARGIN : 0;
 }
 
 /** Whether a stream that is known goes on. */
 export function isBeside(state: SizeState, now: number): boolean {
-  return now < state.streamUntil && lives(state.rate, state);
+  return isKnown(state, now) && lives(state.rate, state);
 }
 
 function lives(rate: number, state: SizeState): boolean {
@@ -54,7 +56,7 @@ export function knowStream(state: SizeState, rate: number, now: number): SizeSta
   const again = state.streamRate > 0 && rate < 2 * state.streamRate;
   const streamSeconds = again ? Math.min(STREAM_SECONDS.most, 2 * state.streamSeconds) : STREAM_SECONDS.first;
   const streamPeak = Math.max(rate, state.peakRate);
-  const known = { rate, streamRate: rate, streamPeak, streamFound: now, streamSeconds };
+  const known = { rate, streamRate: rate, streamPeak, streamFound: now, streamLived: now, streamSeconds };
   return {
     ...begin(state, 'rest', now),
     ...known,
@@ -80,16 +82,13 @@ export function withRate(state: SizeState, instant: number, seconds: number, now
     busySeconds: instant > BUSY ? now : state.busySeconds,
   };
   const live = lives(rate, state);
-  // What a guest at rest reclaims beside the stream is the stream's, too.
-  const grown =
-    state.phase === 'rest' ? Math.max(state.streamRate, Math.min(rate, state.streamPeak)) : state.streamRate;
-  if (live && now - state.streamFound < HELD_SECONDS) return { ...rates, streamRate: grown };
-  const fallen = (known: number): number =>
-    Math.min(known, Math.max(rate, known * Math.exp(-seconds / FALL_SECONDS)));
-  return {
-    ...rates,
-    streamRate: fallen(grown),
-    streamPeak: fallen(state.streamPeak),
-    streamUntil: live ? state.streamUntil : Math.min(state.streamUntil, now + ENDED_SECONDS),
-  };
+  if (!live || !isKnown(state, now)) return rates;
+  const known = { ...rates, streamLived: now };
+  // A guest that is squeezed reclaims more or less than the stream does.
+  if (state.phase !== 'rest') return known;
+  const grown = Math.max(state.streamRate, Math.min(rate, state.streamPeak));
+  if (now - state.streamFound < HELD_SECONDS) return { ...known, streamRate: grown };
+  // It rises again at once, and falls slowly.
+  const least = grown * Math.exp(-seconds / FALL_SECONDS);
+  return { ...known, streamRate: Math.min(grown, Math.max(rate, least)) };
 }

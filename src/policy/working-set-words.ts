@@ -2,6 +2,7 @@
 import { formatSize } from '../../protocol/control/size.js';
 import type { Need, SizeState, SizeWhy } from './working-set.js';
 import type { Missing, Signal } from './working-set-reading.js';
+import { isKnown } from './working-set-stream.js';
 
 const NEEDS: Readonly<Record<Need, string>> = {
   short: 'its guest has little memory available',
@@ -42,6 +43,8 @@ export function moveWords(why: SizeWhy): string {
       return `its guest needs the page cache: a step of ${formatSize(why.bytes)} brought ${formatSize(why.broughtBytes)} of reading`;
     case 'gave':
       return NEEDS[why.need];
+    case 'airs':
+      return `its guest gets ${formatSize(why.bytes)} for some seconds, so that its driver reports the memory that is free`;
     case 'unanswered':
       return 'its guest sends no statistics any more, so the last step is given back';
     case 'refused':
@@ -62,15 +65,20 @@ export function moveWords(why: SizeWhy): string {
 export function standingWords(state: SizeState, why: SizeWhy, sizeBytes: number, nowSeconds: number): string {
   const size = formatSize(sizeBytes);
   if (why.kind === 'blind') return `its size stays at ${size}, because ${BLIND[why.lacks]}`;
-  const where = { rest: 'at its working set', probe: 'near its working set', grow: 'below its working set' };
-  const { probedSeconds, probedBytes, broughtBytes, streamRate, streamUntil } = state;
+  const where = {
+    rest: 'at its working set',
+    air: 'at its working set',
+    probe: 'near its working set',
+    grow: 'below its working set',
+  };
+  const { probedSeconds, probedBytes, broughtBytes } = state;
   const seconds = Math.max(0, Math.round(nowSeconds - probedSeconds));
   const parts = [
     `${where[state.phase]}: ${size}`,
     Number.isNaN(probedSeconds)
       ? ''
       : `probed ${seconds} s ago, a step of ${formatSize(probedBytes)} brought ${formatSize(broughtBytes)} of reading`,
-    nowSeconds < streamUntil ? `beside a stream of ${formatSize(streamRate)} a second` : '',
+    isKnown(state, nowSeconds) ? `beside a stream of ${formatSize(state.streamRate)} a second` : '',
   ];
   const instead = INSTEAD[state.signal];
   const missing = [

@@ -7,6 +7,7 @@
  *   so is given back with some more, and the cache is left alone for a while, longer each time.
  * - A guest that goes on reclaiming gets more, twice as much each time. When the memory fits, the probes begin again. When
  *   the guest has all memory and goes on, it reads what it never reads again: that stream is known by its rate for a while.
+ * - Memory that is free in a guest at rest, and takes up memory of the host, is reported when much is free for some seconds.
  * - A guest with little available, with stalls, or that takes pages out of the balloon by itself gets memory at once.
  * A target stays between the limits, whatever the guest says. working-set-reading.ts says how far a guest is believed.
  */
@@ -20,6 +21,7 @@ import {
   type SizeReading,
 } from './working-set-reading.js';
 import {
+  AIR_SECONDS,
   begin,
   leave,
   LEAVE_SECONDS,
@@ -32,8 +34,8 @@ import {
 import {
   gainedNothing,
   isBeside,
+  isKnown,
   knowStream,
-  streamLeast,
   streamMost,
   streamPeak,
   streamRate,
@@ -55,6 +57,8 @@ const PROBE_SECONDS = 1.5;
 /** After a step that hurts, the next one may hurt for so long, as long as the guest is calm for the last part of it. */
 const PATIENT_SECONDS = 5;
 const CALM_SECONDS = 1;
+/** A stream comes in bursts: a step seems to hurt beside it for so long before it does. */
+const BESIDE_SECONDS = 2 * PROBE_SECONDS;
 /** A step hurts when so much more is reclaimed. */
 const HURT = 4 * MIB;
 const SLACK = 16 * MIB;
@@ -73,6 +77,11 @@ const KEEPING = 2;
 const STUCK_SECONDS = 5;
 /** Statistics that were asked for and did not come for so long stopped. */
 const UNANSWERED_SECONDS = 5;
+/** A guest is aired where so much of its free memory takes up memory of the host, by so much memory, for so long. */
+const STALE = 16 * MIB;
+const AIR = 160 * MIB;
+const AIRED_SECONDS = 5;
+const AIRED_MOST_SECONDS = 20;
 const GROWING_AGAIN = 0.25;
 const MOVING_AGAIN = 0.5;
 const REST_AGAIN = 30;
@@ -122,6 +131,7 @@ function decide(before: SizeState, seen: SizeFacts, now: number): Decision {
   const need = needOf(before, seen);
   if (need !== null) return give(state, seen, now, need);
   if (state.phase === 'probe') return judge(state, seen, now);
+  if (state.phase === 'air') return airing(state, seen, now);
   if (seen.coming > seen.unit) return { next: state, toBytes: target, why: WAITS };
   if (seen.owed > seen.unit) return stuck(state, seen, now);
   return growOrSqueeze(state, seen, now);
@@ -227,27 +237,17 @@ function judge(state: SizeState, seen: SizeFacts, now: number): Decision {
   const excess = Math.max(0, counted - asked - streamed) + swapped;
   const broughtBytes = counted + swapped;
   const probed = { ...state, probedSeconds: now, probedBytes: state.stepBytes, broughtBytes };
-  // A stream comes in bursts, so that only the whole of the time says something beside it.
-  const known = streamed === 0 || seconds >= PROBE_SECONDS;
-  const slowed = known && seen.isBeside && counted - asked < streamLeast(state, seconds);
   const calm = isPatient(state, now) && now - state.busySeconds >= CALM_SECONDS;
-  if (slowed || (known && !calm && excess >= HURT * scale)) {
-    if (isPatient(state, now) && seconds < PATIENT_SECONDS)
-      return { next: state, toBytes: target, why: WAITS };
+  if (!calm && excess >= HURT * scale) {
+    const least = streamed > 0 ? BESIDE_SECONDS : isPatient(state, now) ? PATIENT_SECONDS : 0;
+    if (seconds < least) return { next: state, toBytes: target, why: WAITS };
     // The mean has what the probe brought, which says nothing of the time after it.
     const after = { ...begin(probed, 'rest', now), hurtAtBytes: target, rate: streamRate(state, now) };
     const next = { ...leave(after, now), gives: 0, gaveSeconds: now, hurts: state.hurts + 1 };
     // A stream comes at another rate for many reasons, so little is made of it.
     const slack = seen.isBeside ? LEAST_MOVE : SLACK;
-    const left = seen.isBeside
-      ? { leaveUntil: now + LEAVE_SECONDS.first, leaveSeconds: state.leaveSeconds }
-      : {};
     const toBytes = target - state.stepBytes - slack * scale;
-    return {
-      next: { ...next, ...left },
-      toBytes,
-      why: { kind: 'hurt', bytes: state.stepBytes, broughtBytes },
-    };
+    return { next, toBytes, why: { kind: 'hurt', bytes: state.stepBytes, broughtBytes } };
   }
   if (seconds < PROBE_SECONDS) return { next: state, toBytes: target, why: WAITS };
   if (seen.owed > seen.unit) return stuck(state, seen, now);
@@ -260,8 +260,8 @@ function judge(state: SizeState, seen: SizeFacts, now: number): Decision {
  * A working set that became smaller is read again as a whole, once: its kernel may give up pages of it before those that are
  * of no use any more. So each second step that hurts may do so for longer, where no stream hides when it is over.
  */
-function isPatient({ hurts, streamUntil }: SizeState, now: number): boolean {
-  return hurts % 2 === 1 && now >= streamUntil;
+function isPatient(state: SizeState, now: number): boolean {
+  return state.hurts % 2 === 1 && !isKnown(state, now);
 }
 
 function risen(count: number, before: number): number {
@@ -270,9 +270,14 @@ function risen(count: number, before: number): number {
 
 /** A guest that does not give up what is asked of it is asked for no more than it gave. */
 function stuck(state: SizeState, seen: SizeFacts, now: number): Decision {
-  if (now - state.stuckSeconds < STUCK_SECONDS) return { next: state, toBytes: seen.target, why: WAITS };
-  const keptBytes = Math.max(state.keptBytes, seen.toldFree);
-  const next = { ...leave(begin(state, 'rest', now), now), stuckSeconds: now, keptBytes };
+  // A guest that gives and takes by turns comes nearer again and again.
+  const isLong = state.phase === 'probe' && now - state.phaseSeconds >= 2 * STUCK_SECONDS;
+  if (now - state.stuckSeconds < STUCK_SECONDS && !isLong)
+    return { next: state, toBytes: seen.target, why: WAITS };
+  // A stream has other memory free from moment to moment.
+  const keptBytes = seen.isBeside ? state.keptBytes : Math.max(state.keptBytes, seen.toldFree);
+  const rests = leave(begin(state, 'rest', now), now);
+  const next = { ...rests, stuckSeconds: now, keptBytes, hurtAtBytes: seen.actual };
   return { next, toBytes: seen.actual, why: { kind: 'refused', bytes: seen.owed } };
 }
 
@@ -288,8 +293,8 @@ function grow(state: SizeState, seen: SizeFacts, now: number): Decision {
   const same = (next: SizeState, why: SizeWhy): Decision => ({ next, toBytes: target, why });
   const fits = (): Decision => {
     const { leaveSeconds } = state;
-    const next = leave({ ...begin(state, 'rest', now), rate: streamRate(state, now) }, now);
-    return same({ ...next, leaveSeconds }, { kind: 'fits' });
+    const next = { ...begin(state, 'rest', now), rate: streamRate(state, now) };
+    return same(isKnown(state, now) ? next : { ...leave(next, now), leaveSeconds }, { kind: 'fits' });
   };
   if (free > FREE_KEPT * scale) {
     const stays = free >= state.roomyBytes - LEAST_MOVE * scale && !Number.isNaN(state.roomySeconds);
@@ -307,6 +312,8 @@ function grow(state: SizeState, seen: SizeFacts, now: number): Decision {
   // The host has no more to give: that says nothing of the guest.
   if (target >= least + PAGE_BYTES) return fits();
   const rate = risen(used.counted, used.countedBefore) / seconds;
+  // The mean is of some seconds before, in which files may have been read to their ends.
+  if (rate <= HOT * scale || now - used.busySeconds >= CALM_SECONDS) return fits();
   // What was given changed nothing, and is taken back at once; what changed something is looked for in probes.
   const back = gainedNothing(used, rate) ? Math.min(used.growthBytes - target, seen.spare) : 0;
   const why = { kind: 'stream', bytesPerSecond: rate } as const;
@@ -325,12 +332,14 @@ function squeeze(state: SizeState, seen: SizeFacts, now: number): Decision {
     const bytes = wholePages(Math.min(free, MOST_MOVE * scale, room));
     return { next: begin(state, 'rest', now), toBytes: target + bytes, why: { kind: 'took-free', bytes } };
   }
-  if (spare < LEAST_MOVE * scale || signal === 'none' || now < state.leaveUntil) return same;
+  if (spare < LEAST_MOVE * scale || signal === 'none' || isLeft(state, seen, now))
+    return isStale(state, seen, now) ? air(state, seen, now) : same;
   const first = Math.min(MOST_FIRST_PROBE * scale, Math.max(LEAST_MOVE * scale, PROBE_SHARE * caches));
   // Where nothing hurt so far, and until something does beside a stream that was just found, steps are larger.
   const found = streamRate(state, now) > 0 && state.leaveUntil <= state.streamFound;
   const wished = found ? Infinity : first * 2 ** state.row;
-  const bytes = wholePages(Math.min(room, Math.max(first, Math.min(wished, spare / 2, MOST_MOVE * scale))));
+  const most = found ? Infinity : MOST_MOVE * scale;
+  const bytes = wholePages(Math.min(room, Math.max(first, Math.min(wished, spare / 2, most))));
   const next = {
     ...begin(state, 'probe', now),
     stepBytes: bytes,
@@ -339,6 +348,38 @@ function squeeze(state: SizeState, seen: SizeFacts, now: number): Decision {
     swappedBefore: state.swapped,
   };
   return { next, toBytes: target + bytes, why: { kind: 'probes', bytes } };
+}
+
+/** Whether the page cache is left alone, because a step hurt. A stream that got more memory since is squeezed as far again. */
+function isLeft(state: SizeState, { target, scale }: SizeFacts, now: number): boolean {
+  const isLarger = isKnown(state, now) && target < state.hurtAtBytes - state.stepBytes - SLACK * scale;
+  return now < state.leaveUntil && !isLarger;
+}
+
+/** Whether free memory of a guest at rest takes up memory of the host. */
+function isStale(state: SizeState, seen: SizeFacts, now: number): boolean {
+  const rests = now - Math.max(state.phaseSeconds, state.busySeconds) >= ROW_SECONDS;
+  const much = seen.stale >= STALE * seen.scale && giftRoom(seen) >= AIR * seen.scale;
+  return rests && much && now >= state.airUntil && !isBeside(state, now);
+}
+
+/** Gives so much memory that the driver reports memory that is free: for that, Linux must have much of it. */
+function air(state: SizeState, seen: SizeFacts, now: number): Decision {
+  const bytes = AIR * seen.scale;
+  const next = { ...begin(state, 'air', now), airedSeconds: NaN, staleBytes: seen.stale };
+  return { next, toBytes: seen.target - bytes, why: { kind: 'airs', bytes } };
+}
+
+/** Waits for the reports. Memory that is free afterwards is taken again. */
+function airing(state: SizeState, seen: SizeFacts, now: number): Decision {
+  const aired = seen.coming > seen.unit ? NaN : state.airedSeconds || now;
+  const late = now - state.phaseSeconds >= AIRED_MOST_SECONDS;
+  if (!late && !(now - aired >= AIRED_SECONDS))
+    return { next: { ...state, airedSeconds: aired }, toBytes: seen.target, why: WAITS };
+  // A guest that reports little is aired ever less often.
+  const airSeconds =
+    seen.stale < state.staleBytes / 2 ? AIR_SECONDS.first : Math.min(AIR_SECONDS.most, 2 * state.airSeconds);
+  return squeeze({ ...begin(state, 'rest', now), airSeconds, airUntil: now + airSeconds }, seen, now);
 }
 
 function isHot(state: SizeState, { scale }: SizeFacts, now: number): boolean {

@@ -103,3 +103,26 @@ void t.test(
     t.end();
   },
 );
+
+void t.test(
+  'the plan gives memory to a guest whose balloon follows its working set where the host has no room',
+  (t) => {
+    const guest = { band: 0, ramBytes: 8 * RAM_BYTES, wantsBytes: RAM_BYTES };
+    const causes = (totalBytes: number): string[] => {
+      const world = new World(totalBytes, [
+        vm({ ...guest, sized: true }),
+        vm({ ...guest, band: 2, wantsBytes: 4 * RAM_BYTES }),
+      ]);
+      world.table.targetBytes.fill(4 * RAM_BYTES);
+      world.table.actualBytes.fill(4 * RAM_BYTES);
+      world.table.currentBytes.fill(4 * RAM_BYTES);
+      world.table.availableBytes.set([8 * MIB, 3 * RAM_BYTES]);
+      world.table.stallPercent.set([30, 0]);
+      return targets(world).map(({ row, reason: { cause } }) => `${row}: ${cause}`);
+    };
+    const hostBytes = 9 * RAM_BYTES;
+    t.same(causes(hostBytes).sort(), ['0: guest-short', '1: needed-elsewhere'], 'below the reserve');
+    t.same(causes(2 * hostBytes), ['1: refund'], 'above it, the law of working sets gives');
+    t.end();
+  },
+);

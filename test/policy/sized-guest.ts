@@ -1,6 +1,7 @@
 // A guest in miniature whose balloon follows the law of src/policy/working-set.ts: it has anonymous memory, page cache that is read
 // over and over, and page cache that is read once; it reclaims the latter first, as the kernel does. Where it is stubborn, pages
-// that were read over and over until now are reclaimed last, after those that are read so now and were not reclaimed yet.
+// that were read over and over until now are reclaimed last, after those that are read so now and were not reclaimed yet. Its driver
+// reports most of the memory that is free where much of it has been so for two seconds.
 import {
   step,
   UNSIZED,
@@ -27,6 +28,8 @@ export interface SizedGuestOptions {
   readonly leastFreeMib?: number;
   readonly stubborn?: boolean;
   readonly givesOnOom?: boolean;
+  /** The part that its driver reports of the memory that is free; 0: it reports none. */
+  readonly reported?: number;
   /** The tags that it sends; the others are NaN. */
   readonly tells?: (reading: SizeReading) => Partial<SizeReading>;
 }
@@ -35,6 +38,9 @@ const KERNEL_MIB = 88;
 const BALLOON_MIB_PER_SECOND = 400;
 const GROWTH_MIB_PER_SECOND = 300;
 const TICK = 0.125;
+const REPORT_MIB = 64;
+const REPORT_SECONDS = 2;
+const REPORTED_SHARE = 0.85;
 
 /** All sizes are MiB. */
 export class SizedGuest {
@@ -48,6 +54,8 @@ export class SizedGuest {
   cold = 0;
   /** Pages of what was read over and over before. */
   stale = 0;
+  /** Free, and memory of the host: the last to be taken. */
+  used = 0;
   actual = 0;
   target = 0;
   reclaimed = 0;
@@ -82,6 +90,11 @@ export class SizedGuest {
 
   get free(): number {
     return this.#ram - this.actual - KERNEL_MIB - this.anonymous - this.hot - this.cold - this.stale;
+  }
+
+  /** Memory of the host. */
+  get held(): number {
+    return this.size - this.free + this.used;
   }
 
   get limits(): SizeLimits {
@@ -138,6 +151,7 @@ export class SizedGuest {
       swappedInBytes: 0,
       swappedOutBytes: 0,
       readBytes: this.read * MIB,
+      allocatedBytes: this.held * MIB,
     };
     return { ...full, readBytes: NaN, ...this.#options.tells?.(full) };
   }
@@ -147,8 +161,10 @@ export class SizedGuest {
     if (this.target > this.actual) this.actual += this.#take(Math.min(moved, this.target - this.actual));
     else this.actual -= Math.min(moved, this.actual - this.target);
     const grown = Math.min(GROWTH_MIB_PER_SECOND * TICK, this.wants - this.anonymous);
-    if (grown < 0) this.anonymous = this.wants;
-    else this.anonymous += this.#take(grown) + this.#deflateOnOom(grown);
+    if (grown < 0) {
+      this.used -= grown;
+      this.anonymous = this.wants;
+    } else this.anonymous += this.#take(grown) + this.#deflateOnOom(grown);
     const streamed = this.#take(this.stream * TICK);
     this.cold += streamed;
     const left = Math.max(0, this.hot - this.reread);
@@ -163,9 +179,17 @@ export class SizedGuest {
     this.hot += again;
     this.proven += again;
     this.read += streamed + again;
+    this.#report();
   }
 
   #failed = 0;
+  #roomySeconds = 0;
+
+  #report(): void {
+    this.used = Math.max(0, Math.min(this.used, this.free));
+    this.#roomySeconds = this.free > this.#low + REPORT_MIB ? this.#roomySeconds + TICK : 0;
+    if (this.#roomySeconds >= REPORT_SECONDS) this.used *= 1 - (this.#options.reported ?? REPORTED_SHARE);
+  }
 
   /** Allocates: kswapd reclaims up to the high watermark where less than the low one is free. Returns the part that it got. */
   #take(mib: number): number {
@@ -180,6 +204,7 @@ export class SizedGuest {
       this.proven -= last;
       this.stale -= stale;
       this.reclaimed += cold + first + stale + last;
+      this.used += cold + first + stale + last;
     }
     const got = Math.max(0, Math.min(mib, this.free - (this.#options.leastFreeMib ?? 1)));
     if (got < mib) this.stalls++;

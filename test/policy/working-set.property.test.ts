@@ -22,6 +22,7 @@ const look = fc.record({
   stalls: claim,
   swapped: claim,
   read: claim,
+  allocated: claim,
   min: fc.double({ min: 0, max: 1, noNaN: true }),
   max: fc.double({ min: 0, max: 1, noNaN: true }),
   room: fc.constantFrom(Infinity, 0, 50 * MIB, NaN),
@@ -67,6 +68,7 @@ function run(
       swappedOutBytes: said(claims.faults),
       givesOnOom: told,
       readBytes: said(claims.read),
+      allocatedBytes: said(claims.allocated),
     };
     const limits = {
       leastTargetBytes: ramBytes - page(Math.max(min, max)),
@@ -114,7 +116,7 @@ void t.test('a gift is never larger than the room that the host has for it', (t)
   fc.assert(
     fc.property(scene, (given) => {
       run(given, ({ limits, sized: { why } }) => {
-        if (why.kind === 'gave' && !(why.bytes <= limits.roomBytes))
+        if ((why.kind === 'gave' || why.kind === 'airs') && !(why.bytes <= limits.roomBytes))
           throw new Error('gave what is not there');
       });
     }),
