@@ -9,7 +9,7 @@ const rows = [
   ['src/governor', 'src/simulate'],
   ['src/vm'],
   ['src/control', 'src/policy', 'src/ops'],
-  ['src/vhost-user', 'src/qmp', 'src/balloon', 'src/host'],
+  ['src/vhost-user', 'src/qmp', 'src/libvirt', 'src/balloon', 'src/host'],
   ['src/virtqueue'],
   ['src/memory'],
   ['src/os'],

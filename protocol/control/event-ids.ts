@@ -71,6 +71,8 @@ export const EVENT_IDS = {
   'private-memory': '983cb5b4e5bb4112968c3e684d2ff99e',
   'too-few-queues': '0ea67af94201400e98e227825187ea7c',
   'vm-dropped': 'ed949ef0949f4cb18698e48333e6fa96',
+  'libvirt-found': '74c00776417a4d2b9eb7d8f3ee5a5c4b',
+  'libvirt-failed': '6c2c4d97691e46ccb564e0b150d72b23',
   'adopt-failed': '933a97f9451d4b2d89cac63e3db19146',
   'qmp-waiting': '42182f8d9fda4aa3b7f13b58f4791fbd',
   'qmp-failed': '714eb7f115cb414391c7650e3f7bfc1d',

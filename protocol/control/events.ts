@@ -325,7 +325,7 @@ export const EVENTS = {
   },
   'adopt-failed': {
     level: 'warn',
-    help: 'The daemon cannot adopt the VM behind a QMP socket; the event says why. The daemon tries again, less and less often, until each minute. The event comes once for each reason.',
+    help: 'The daemon cannot adopt the VM behind a QMP socket, or a domain of libvirt; the event says why. The daemon tries again, less and less often, until each minute. The event comes once for each reason.',
     action: 'Do the step that the event names.',
   },
   'qmp-waiting': {
@@ -335,7 +335,17 @@ export const EVENTS = {
   },
   'qmp-failed': {
     level: 'warn',
-    help: 'QEMU refused a command that the daemon gave over QMP, does not answer, or sends what is no QMP; the event says which. The daemon closes the connection in the last case, and adopts the VM again. Other VMs are not affected.',
+    help: 'QEMU or libvirt refused a command that the daemon gave, or does not answer, or the peer of a QMP socket sends what is no QMP; the event says which. The daemon closes the connection in the last case, and adopts the VM again. Other VMs are not affected.',
+    action: 'Do the step that the event names.',
+  },
+  'libvirt-found': {
+    level: 'info',
+    help: 'libvirt answers, at first or again, and the daemon adopts its domains, as `[libvirt]` wants.',
+    action: null,
+  },
+  'libvirt-failed': {
+    level: 'warn',
+    help: 'The configuration has `[libvirt]`, and libvirt cannot be asked for its domains; the event says why. The daemon asks again, less and less often, until each minute. The event comes once for each reason. VMs go on.',
     action: 'Do the step that the event names.',
   },
   'log-level-changed': {

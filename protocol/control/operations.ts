@@ -117,7 +117,7 @@ export const OPERATIONS = {
   listAdopted: {
     method: 'GET',
     path: '/v1/adopted',
-    summary: 'The QMP sockets whose VMs are adopted, or are to be',
+    summary: 'The QMP sockets and domains whose VMs are adopted, or are to be',
     reply: 'AdoptedList',
   },
   changeAdopted: {

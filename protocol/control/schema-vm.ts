@@ -164,9 +164,9 @@ export const VM = {
     name: { type: 'string', minLength: 1 },
     pid: { type: 'integer', minimum: 1 },
     kind: {
-      enum: ['vhost-user', 'qmp'],
+      enum: ['vhost-user', 'qmp', 'libvirt'],
       description:
-        'The protocol between the daemon and the VMM. vhost-user: the daemon serves the balloon. qmp: QEMU serves its own balloon, and the daemon moves it.',
+        'The protocol between the daemon and the VMM. vhost-user: the daemon serves the balloon. qmp, libvirt: QEMU serves its own balloon, and the daemon moves it, over QMP or through libvirt.',
     },
     socket: {
       type: ['string', 'null'],

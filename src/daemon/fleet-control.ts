@@ -25,15 +25,21 @@ import { inHand, NO_WISHES, orderViews } from '../vm/orders.js';
 import { ordersOf, vmTried, vmView } from '../vm/view.js';
 import type { Vm } from '../vm/vm.js';
 import type { OrderFiles } from './order-files.js';
+import type { LibvirtDomains } from './libvirt-domains.js';
 import type { QmpSockets } from './qmp-sockets.js';
 import type { VmMap } from './vm-map.js';
+
+interface AdoptedVms {
+  readonly sockets: QmpSockets;
+  readonly domains: LibvirtDomains;
+}
 
 export class FleetControl implements Fleet {
   readonly #vms: VmMap;
   readonly #policy: PolicyEngine;
   readonly #orders: OrderFiles;
   readonly #metrics: Metrics;
-  readonly #qmp: QmpSockets;
+  readonly #adopted: AdoptedVms;
   readonly #emit: Emit;
 
   constructor(
@@ -41,14 +47,14 @@ export class FleetControl implements Fleet {
     policy: PolicyEngine,
     orders: OrderFiles,
     metrics: Metrics,
-    qmp: QmpSockets,
+    adopted: AdoptedVms,
     emit: Emit,
   ) {
     this.#vms = vms;
     this.#policy = policy;
     this.#orders = orders;
     this.#metrics = metrics;
-    this.#qmp = qmp;
+    this.#adopted = adopted;
     this.#emit = emit;
   }
 
@@ -136,11 +142,12 @@ export class FleetControl implements Fleet {
   }
 
   adopted(): AdoptedSocket[] {
-    return this.#qmp.list();
+    return [...this.#adopted.sockets.list(), ...this.#adopted.domains.list()];
   }
 
   async changeAdopted({ path, adopted }: AdoptChange): Promise<AdoptedSocket> {
-    const view = await (adopted ? this.#qmp.adopt(path) : this.#qmp.release(path));
+    const { sockets } = this.#adopted;
+    const view = await (adopted ? sockets.adopt(path) : sockets.release(path));
     await this.#orders.kept();
     return view;
   }

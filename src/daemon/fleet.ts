@@ -1,5 +1,6 @@
 /** All VMs of this daemon, and the policy that shares memory between them. */
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
+import { DomainProcesses } from '../host/domain-process.js';
 import { mayPin } from '../host/pinned.js';
 import { PolicyEngine } from '../governor/tick.js';
 import type { EventLog } from '../ops/event-log.js';
@@ -7,13 +8,22 @@ import { Metrics } from '../ops/metrics.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { PolicySettings } from '../policy/settings.js';
 import { metered } from '../vm/metered.js';
+import type { AdoptedDevice } from '../vm/adopted-device.js';
 import type { Vm } from '../vm/vm.js';
+import type { Adoptable } from './adoption.js';
 import { Arrivals, type LeftAlone } from './arrivals.js';
 import { FleetControl } from './fleet-control.js';
+import { LibvirtDomains } from './libvirt-domains.js';
 import { OrderFiles } from './order-files.js';
 import { PinWatch } from './pin-watch.js';
 import { QmpSockets } from './qmp-sockets.js';
-import { policyAfterReload, qmpPatterns, type ConfigFile, type SocketSettings } from './settings.js';
+import {
+  libvirtSettings,
+  policyAfterReload,
+  qmpPatterns,
+  type ConfigFile,
+  type SocketSettings,
+} from './settings.js';
 import { VmMap } from './vm-map.js';
 
 interface FleetOptions {
@@ -32,6 +42,7 @@ export class VmFleet {
   readonly #started: ConfigFile;
   readonly #policy: PolicyEngine;
   readonly #qmp: QmpSockets;
+  readonly #libvirt: LibvirtDomains;
 
   constructor(
     config: ConfigFile,
@@ -63,13 +74,19 @@ export class VmFleet {
       () => this.#policy.measures(),
       events.counts,
     );
-    this.#qmp = new QmpSockets({
-      book: orders.book,
+    const adoption = {
       emit: events.emit,
-      make: (adoptable) => this.#arrivals.take(adoptable),
-      nameOf: (device) => all().find(({ devices }) => devices.includes(device))?.name ?? null,
+      make: (adoptable: Adoptable) => this.#arrivals.take(adoptable),
+      nameOf: (device: AdoptedDevice) => all().find(({ devices }) => devices.includes(device))?.name ?? null,
+    };
+    this.#qmp = new QmpSockets({ ...adoption, book: orders.book });
+    this.#libvirt = new LibvirtDomains({
+      ...adoption,
+      processes: new DomainProcesses(paths),
+      serves: (pid) => all().some((vm) => vm.pid === pid && vm.playing('balloon') !== undefined),
     });
-    this.control = new FleetControl(this.#vms, this.#policy, orders, metrics, this.#qmp, events.emit);
+    const adopted = { sockets: this.#qmp, domains: this.#libvirt };
+    this.control = new FleetControl(this.#vms, this.#policy, orders, metrics, adopted, events.emit);
   }
 
   /**
@@ -79,6 +96,7 @@ export class VmFleet {
   configure(config: ConfigFile, sockets: readonly SocketSettings[]): void {
     this.#arrivals.configure(config, sockets);
     this.#qmp.configure(qmpPatterns(config));
+    this.#libvirt.configure(libvirtSettings(config));
     this.#policy.configure(new PolicySettings(policyAfterReload(this.#started, config)));
   }
 
@@ -99,15 +117,16 @@ export class VmFleet {
     return this.#vms.size;
   }
 
-  /** Begins to decide who gets the memory, when all VMs of the daemon before this one are back; VMs over QMP come by themselves. */
+  /** Begins to decide who gets the memory, when all VMs of the daemon before this one are back; adopted VMs come by themselves. */
   startPolicy(): void {
     this.#policy.start();
     this.#qmp.configure(qmpPatterns(this.#started));
+    this.#libvirt.configure(libvirtSettings(this.#started));
   }
 
-  /** Lets go of VMs that are moved over QMP, as the process ends. */
-  leave(): Promise<void> {
-    return this.#qmp.leave();
+  /** Lets go of VMs that were adopted, as the process ends. */
+  async leave(): Promise<void> {
+    await Promise.all([this.#qmp.leave(), this.#libvirt.leave()]);
   }
 
   close(): void {

@@ -6,7 +6,7 @@ import type { KeptConfiguration } from './config/kept.js';
 import { ConfigError } from './config/mistakes.js';
 import { readConfiguration, withoutFiles, type Configuration } from './config/read.js';
 import type { DaemonArguments } from './options.js';
-import { configChanges, qmpPatterns, SettingsError, type ConfigFile } from './settings.js';
+import { configChanges, libvirtSettings, qmpPatterns, SettingsError, type ConfigFile } from './settings.js';
 import { startRefusal } from './startup-failure.js';
 
 type ConfigChanges = ReturnType<typeof configChanges>;
@@ -108,11 +108,12 @@ export class SettingsInForce {
 function wantedConfiguration(args: DaemonArguments): Configuration {
   const configuration = readConfiguration(args);
   const { sockets, config } = configuration;
-  if (sockets.length > 0 || args.fd !== undefined || qmpPatterns(config).length > 0) return configuration;
+  const adopts = qmpPatterns(config).length > 0 || libvirtSettings(config) !== null;
+  if (sockets.length > 0 || args.fd !== undefined || adopts) return configuration;
   throw new SettingsError(
     refusal(
       'there is nothing to serve',
-      `give --socket-path PATH or --fd N, or add a [[socket]] or [[qmp]] to ${configuration.file}`,
+      `give --socket-path PATH or --fd N, or add a [[socket]], [[qmp]] or [libvirt] to ${configuration.file}`,
     ),
   );
 }

@@ -76,6 +76,15 @@ export const ConfigFile = Type.Object(
       ),
     ),
     qmp: Type.Optional(Type.Array(Type.Object({ path: SOCKET_PATH }, { additionalProperties: false }))),
+    libvirt: Type.Optional(
+      Type.Object(
+        {
+          domains: Type.Optional(Type.Array(Type.String({ minLength: 1, pattern: NO_NUL }))),
+          bus: Type.Optional(SOCKET_PATH),
+        },
+        { additionalProperties: false },
+      ),
+    ),
     vm: Type.Optional(
       Type.Array(
         Type.Object(
@@ -138,6 +147,13 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
 /** The patterns of the QMP sockets whose VMs are adopted. */
 export function qmpPatterns({ qmp = [] }: ConfigFile): readonly string[] {
   return qmp.map(({ path }) => path);
+}
+
+/** The domains of libvirt that are adopted; null: none. */
+export function libvirtSettings({ libvirt }: ConfigFile): { bus: string; domains: readonly string[] } | null {
+  if (libvirt === undefined) return null;
+  const { bus = '/run/dbus/system_bus_socket', domains = ['*'] } = libvirt;
+  return { bus, domains };
 }
 
 /** What the last matching `[[vm]]` orders of a VM for good. */
@@ -218,6 +234,7 @@ const PARTS: readonly [key: string, effect: Effect, of: (config: ConfigFile) => 
     },
   ],
   ['qmp', 'now', ({ qmp }) => qmp],
+  ['libvirt', 'now', ({ libvirt }) => libvirt],
   ['policy', 'now', (config) => policyParts(config).later],
   ['policy mode, interval, record and record-max', 'restart', (config) => policyParts(config).atStart],
 ];

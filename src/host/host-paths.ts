@@ -8,6 +8,8 @@ export interface HostPaths {
   readonly hugePages: string;
   /** The socket of the helper that opens the limits of a cgroup to the daemon (balloond-limits.socket). */
   readonly limitsHelper: string;
+  /** Where libvirt notes the processes of its domains. */
+  readonly libvirt: string;
 }
 
 export const HOST_PATHS: HostPaths = {
@@ -15,6 +17,7 @@ export const HOST_PATHS: HostPaths = {
   cgroup: '/sys/fs/cgroup',
   hugePages: POOLS,
   limitsHelper: '/run/balloond-limits.sock',
+  libvirt: '/run/libvirt/qemu',
 };
 
 /** The errno name of what node:fs throws. */

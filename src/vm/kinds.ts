@@ -19,7 +19,7 @@ export const DEVICE_KINDS = ['balloon', 'cache-balloon'] as const;
 export type DeviceKind = (typeof DEVICE_KINDS)[number];
 
 /** QEMU's own balloon, which QEMU serves and the daemon moves: a kind for each way to QEMU. */
-const ADOPTED_KINDS = ['qmp'] as const;
+const ADOPTED_KINDS = ['qmp', 'libvirt'] as const;
 export type AdoptedKind = (typeof ADOPTED_KINDS)[number];
 
 const ALL_KINDS = [...DEVICE_KINDS, ...ADOPTED_KINDS] as const;
@@ -180,6 +180,13 @@ export const KINDS: Readonly<Record<DeviceKind, ServedKind> & Record<AdoptedKind
     overWords: 'QMP',
     peer: 'QEMU',
     leave: 'take the path out of [[qmp]], or run balloonctl adopt --release for it',
+  },
+  libvirt: {
+    ...ADOPTED,
+    over: 'libvirt',
+    overWords: 'libvirt',
+    peer: 'libvirt',
+    leave: 'take the domain out of the domains of [libvirt]',
   },
 };
 

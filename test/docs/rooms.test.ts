@@ -13,6 +13,7 @@ const MAIN: Readonly<Record<string, string>> = {
   'daemon/config': 'read.ts',
   governor: 'tick.ts',
   host: 'cgroup.ts',
+  libvirt: 'libvirt.ts',
   manual: 'pages.ts',
   memory: 'guest-memory.ts',
   native: 'native.h',

@@ -24,6 +24,7 @@ export class HostTree {
       cgroup: join(this.folder, 'cgroup'),
       hugePages: join(this.folder, 'hugepages'),
       limitsHelper: join(this.folder, 'limits.sock'),
+      libvirt: join(this.folder, 'libvirt'),
     };
     this.write('cgroup/cgroup.controllers', 'cpu memory\n');
     this.process('self', '/system.slice/balloond.service');

@@ -1,5 +1,5 @@
 /**
- * Debian's libvirtd in a root, with mounts, processes and network of its own; what is done to it is thrown away, and it
+ * Debian's libvirtd and libvirt-dbus in a root, with mounts, processes and network of its own; what is done to it is thrown away, and it
  * ends with this process. Needs root. `/run/balloond` is a folder of this machine, `/opt/lab` the lab's.
  *
  * It is entered by pivot_root: libvirt goes into its domains' mount namespaces, where a chroot is left behind. It has no
@@ -14,10 +14,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 const DEBIAN_ROOT = join(import.meta.dirname, '../../../scripts/debian-root');
 /** QEMU comes along; theirs is that of Debian 13. */
-const PACKAGES = ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients'];
+const PACKAGES = ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients', 'libvirt-dbus'];
 const START_TIMEOUT_MS = 60_000;
 const COMMAND_TIMEOUT_MS = 120_000;
-/** The last process waits for libvirtd, and for what that leaves behind. */
+/** The last process waits for whatever the others leave behind. The bus starts libvirt-dbus, which polkit lets in. */
 const START = `work=$1
 mount -t tmpfs tmpfs "$work"
 mkdir "$work/upper" "$work/work" "$work/root"
@@ -35,7 +35,7 @@ mount --bind "$4" opt/lab
 mount -o remount,bind,ro opt/lab
 pivot_root . old
 umount -l old
-exec env -i PATH=/usr/sbin:/usr/bin HOME=/root sh -c 'virtlogd --daemon; libvirtd & wait'`;
+exec env -i PATH=/usr/sbin:/usr/bin HOME=/root sh -c 'mkdir -p /run/dbus; dbus-uuidgen --ensure; dbus-daemon --system --fork; /usr/lib/polkit-1/polkitd --no-debug & virtlogd --daemon; libvirtd & while :; do wait; sleep 1; done'`;
 
 export interface Said {
   code: number;
@@ -93,6 +93,11 @@ export class LibvirtHost {
     if (code === 0) return text;
     const log = await this.sh('tail -n 20 /var/log/libvirt/qemu/*.log');
     throw new Error(`${command} ended with ${code}: ${text}\n${log.text}\n${this.#said}`);
+  }
+
+  /** The socket of its message bus, as this machine sees it. */
+  get bus(): string {
+    return `/proc/${this.#first}/root/run/dbus/system_bus_socket`;
   }
 
   async close(): Promise<void> {

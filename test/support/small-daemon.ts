@@ -35,6 +35,7 @@ async function serve(folder: string): Promise<void> {
     cgroup: join(folder, 'cgroup'),
     hugePages: join(folder, 'hugepages'),
     limitsHelper: join(folder, 'limits.sock'),
+    libvirt: join(folder, 'libvirt'),
   };
   const orders = new OrderFiles(store, null);
   const fleet = new VmFleet({}, events, store, { paths, orders, pinCheckMs: 20 });

@@ -164,7 +164,7 @@ export function examineFiles(most: number | null, vms: number): Finding {
 
 export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEvent[]): Finding[] {
   const { name, inhibited, features, cache } = vm;
-  const isServed = vm.kind !== 'qmp';
+  const isServed = vm.kind === 'vhost-user';
   const wrong = verdictOf(vm);
   const refused = wrong?.code === 'private-memory' || wrong?.code === 'rings-silent';
   const mapped = events.findLast((one) => one.vm === name && one.event === 'memory-mapped');

@@ -62,7 +62,7 @@ export function renderVm(vm: VmView, output: Output): string {
   const lines = [
     `${output.paint('bold', printable(vm.name))}  pid ${vm.pid}  ${state}: ${STATE_MEANS[vm.state]}`,
     ...section('Verdict', vm.verdict === null ? ['nothing to fix'] : wrap(printable(vm.verdict), width)),
-    ...section('Over', vm.kind === 'qmp' ? [`QMP, at ${printable(vm.socket ?? '')}`] : []),
+    ...section('Over', overOf(vm)),
     ...section('Not discarding', vm.inhibited === null ? [] : wrap(printable(vm.inhibited), width)),
     ...section('Memory', [
       vm.ramBytes === 0
@@ -78,7 +78,7 @@ export function renderVm(vm: VmView, output: Output): string {
     ...section(
       'Features',
       vm.features.length === 0
-        ? [vm.kind === 'qmp' ? 'QEMU does not say which the driver acknowledged' : 'none acknowledged']
+        ? [vm.kind !== 'vhost-user' ? 'QEMU does not say which the driver acknowledged' : 'none acknowledged']
         : vm.features.map((name) => printable(name)),
     ),
     ...section('Statistics', [...statsLines(vm.stats), ...askedEvery(vm.statsIntervalSeconds)]),
@@ -182,13 +182,20 @@ function policyLines(policy: VmView['policy']): string[] {
   return [`band ${printable(band)}, ${formatSize(minBytes)} to ${formatSize(maxBytes)}, ${printable(mode)}`];
 }
 
+/** The way to the VMM, where that serves its balloon itself. */
+function overOf({ kind, socket }: VmView): string[] {
+  if (kind === 'vhost-user') return [];
+  return [kind === 'qmp' ? `QMP, at ${printable(socket ?? '')}` : 'libvirt'];
+}
+
 /** Not all that a VMM shares has to be memory of the guest, nor all of that shared. */
 function sharedOtherwise({
   kind,
   state,
   memory: { sharedBytes, ramBytes, allocatedBytes },
 }: VmView): string[] {
-  if (kind === 'qmp') return [`QEMU has ${formatSize(allocatedBytes)} on the host, its own memory included`];
+  if (kind !== 'vhost-user')
+    return [`QEMU has ${formatSize(allocatedBytes)} on the host, its own memory included`];
   if (sharedBytes === 0)
     return [state === 'connected' ? 'the VMM has not shared it yet' : 'the VMM shares none of it'];
   if (sharedBytes === ramBytes) return [];

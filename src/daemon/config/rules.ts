@@ -28,14 +28,19 @@ export function documentMistakes(config: ConfigFile): ShapeMistake[] {
   if (config.metrics !== undefined && readAddress(config.metrics) === null) {
     mistakes.push({ where: ['metrics'], what: refusal('is no address', ADDRESS_FORM) });
   }
-  return [...mistakes, ...qmpMistakes(config), ...orderMistakes(config)];
+  return [...mistakes, ...adoptMistakes(config), ...orderMistakes(config)];
 }
 
-function qmpMistakes({ qmp = [] }: ConfigFile): ShapeMistake[] {
+function adoptMistakes(config: ConfigFile): ShapeMistake[] {
+  const { qmp = [] } = config;
   const paths = qmp.map(({ path }) => path as string | undefined);
-  return paths.flatMap((path, n) =>
-    path === undefined || isAbsolute(path) ? [] : [{ where: ['qmp', String(n), 'path'], what: RELATIVE }],
-  );
+  const bus = config.libvirt?.bus;
+  return [
+    ...paths.flatMap((path, n) =>
+      path === undefined || isAbsolute(path) ? [] : [{ where: ['qmp', String(n), 'path'], what: RELATIVE }],
+    ),
+    ...(bus === undefined || isAbsolute(bus) ? [] : [{ where: ['libvirt', 'bus'], what: RELATIVE }]),
+  ];
 }
 
 /** A smaller number without a unit is taken for a slip, as balloonctl takes it. */

@@ -18,7 +18,7 @@ type Table<Key extends keyof ConfigFile> =
 type Words<Keys> = Readonly<Record<keyof Keys & string, KeyWords>>;
 type Band = NonNullable<Table<'policy'>['band']>[number];
 
-const FILE_WORDS: Words<Omit<ConfigFile, 'socket' | 'qmp' | 'vm' | 'policy'>> = {
+const FILE_WORDS: Words<Omit<ConfigFile, 'socket' | 'qmp' | 'libvirt' | 'vm' | 'policy'>> = {
   control: { text: 'Path of the control socket.', default: '"/run/balloond/control.sock"' },
   metrics: {
     text: 'Address on which metrics, and a page to look at, are served on TCP as well. Without the key they are on the control socket alone.',
@@ -72,6 +72,17 @@ const QMP_WORDS: Words<Table<'qmp'>> = {
   path: {
     text: 'Path of a QMP socket on which QEMU listens, or a pattern of such paths: `*` stands for any letters of one name, `?` for one. Sockets that appear later are found within seconds.',
     example: '"/run/balloond/qmp/*.qmp"',
+  },
+};
+
+const LIBVIRT_WORDS: Words<Table<'libvirt'>> = {
+  domains: {
+    text: 'Patterns of the names of domains: `*` stands for any letters, `?` for one.',
+    default: '["*"]',
+  },
+  bus: {
+    text: 'Path of the socket of the message bus on which libvirt-dbus is.',
+    default: '"/run/dbus/system_bus_socket"',
   },
 };
 
@@ -188,6 +199,12 @@ export const TABLE_WORDS: readonly TableWords[] = [
     header: '[[qmp]]',
     text: "Any number of QMP sockets. The daemon adopts the VM behind each: it moves QEMU's own balloon. `balloonctl adopt` does the same for one socket.",
     keys: QMP_WORDS,
+  },
+  {
+    path: ['libvirt'],
+    header: '[libvirt]',
+    text: "Domains that libvirt runs. The daemon adopts them through libvirt-dbus: it moves QEMU's own balloon. The header alone, without a key, adopts all domains.",
+    keys: LIBVIRT_WORDS,
   },
   {
     path: ['vm'],

@@ -1,0 +1,133 @@
+/** A domain that libvirt runs, with QEMU's own balloon, as a VMM that is adopted. */
+import {
+  VmmError,
+  type AdoptedVmm,
+  type VmmLook,
+  type VmmObserver,
+  type VmmStats,
+} from '../../protocol/adopted.js';
+import type { DbusSignal } from '../../protocol/dbus/messages.js';
+import type { SentValue } from '../../protocol/dbus/values.js';
+import {
+  AFFECT_LIVE,
+  decodeDomainStats,
+  decodeMemoryStats,
+  DomainEvent,
+  KIB,
+  STATS_BALLOON,
+  STATS_STATE,
+  stoppedWords,
+  type DomainMemory,
+  type DomainWords,
+} from '../../protocol/libvirt/domain.js';
+import type { CallLine } from './line.js';
+
+/** Calls a method of the domain's object. */
+type CallDomain = (
+  member: string,
+  signature: string,
+  args: readonly SentValue[],
+) => Promise<readonly unknown[]>;
+
+interface DomainParts {
+  readonly words: DomainWords;
+  readonly pid: number;
+  /** The version of libvirt. */
+  readonly version: string;
+  readonly line: CallLine;
+  readonly call: CallDomain;
+  /** To be called once, when nobody listens any more. */
+  readonly left: () => void;
+}
+
+export class LibvirtDomain implements AdoptedVmm {
+  readonly pid: number;
+  readonly version: string;
+  readonly name: string;
+  readonly foundInterval: number;
+  readonly deflatesOnOom: boolean;
+  readonly isThrottled = false;
+  readonly #parts: DomainParts;
+  #observer: VmmObserver | null = null;
+  #ended = false;
+
+  constructor(parts: DomainParts) {
+    const { words, pid, version } = parts;
+    this.pid = pid;
+    this.version = version;
+    this.name = words.name;
+    this.foundInterval = words.balloon?.periodSeconds ?? 0;
+    this.deflatesOnOom = words.balloon?.deflatesOnOom ?? false;
+    this.#parts = parts;
+  }
+
+  listen(observer: VmmObserver): void {
+    this.#observer = observer;
+  }
+
+  async look(): Promise<VmmLook> {
+    const [stats] = await this.#call('GetStats', 'uu', STATS_STATE | STATS_BALLOON, 0);
+    const { ramBytes, guestBytes, ...rest } = decodeDomainStats(stats);
+    if (ramBytes === null || guestBytes === null) throw new VmmError('libvirt says no size of the domain');
+    return { ...rest, ramBytes, guestBytes };
+  }
+
+  async guestBytes(): Promise<number> {
+    const { guestBytes } = await this.#memory();
+    if (guestBytes === null) throw new VmmError('libvirt says no size of the balloon');
+    return guestBytes;
+  }
+
+  async stats(): Promise<VmmStats> {
+    return (await this.#memory()).stats;
+  }
+
+  async setInterval(seconds: number): Promise<void> {
+    const period = seconds === 0 ? 0 : Math.max(1, Math.round(seconds));
+    await this.#call('SetMemoryStatsPeriod', 'iu', period, AFFECT_LIVE);
+  }
+
+  async setGuest(bytes: number): Promise<void> {
+    await this.#call('SetMemory', 'tu', Math.max(1, Math.floor(bytes / KIB)), AFFECT_LIVE);
+  }
+
+  close(): void {
+    this.end('the daemon let go of the domain');
+  }
+
+  /** The domain, or the way to libvirt, is no more; a sentence on that. */
+  end(why: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#parts.left();
+    this.#observer?.closed({ why, fault: null });
+  }
+
+  /** A signal of the domain's own object. */
+  hear({ member, values }: DbusSignal): void {
+    const observer = this.#observer;
+    if (observer === null) return;
+    const [actual] = values;
+    if (member === 'BalloonChange' && typeof actual === 'number' && Number.isSafeInteger(actual)) {
+      observer.sized(actual * KIB);
+    } else if (member === 'Reboot') observer.reset();
+    else if (member === 'DeviceAdded' || member === 'DeviceRemoved') observer.memoryChanged();
+  }
+
+  /** An event of the domain's life. */
+  lives(event: number, detail: number): void {
+    if (event === DomainEvent.SUSPENDED) this.#observer?.runs(false);
+    else if (event === DomainEvent.RESUMED) this.#observer?.runs(true);
+    else if (event === DomainEvent.STOPPED) this.end(stoppedWords(detail));
+  }
+
+  async #memory(): Promise<DomainMemory> {
+    const [stats] = await this.#call('MemoryStats', 'u', 0);
+    return decodeMemoryStats(stats);
+  }
+
+  #call(member: string, signature: string, ...args: readonly SentValue[]): Promise<readonly unknown[]> {
+    if (this.#ended) return Promise.reject(new VmmError('the domain ended'));
+    return this.#parts.line.run(member, () => this.#parts.call(member, signature, args));
+  }
+}
