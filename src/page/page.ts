@@ -75,8 +75,7 @@ function showEvent({ data }: MessageEvent<string>): void {
 
 /** The address says which VM is shown, so that the browser goes back and forth between views. */
 function goToView(): void {
-  const [, encoded] = /^#vm=(.+)$/.exec(location.hash) ?? [];
-  const name = encoded === undefined ? null : decodeURIComponent(encoded);
+  const name = new URLSearchParams(location.hash.slice(1)).get('vm');
   page.open(name, ticks.all);
   events.only(name);
   show();

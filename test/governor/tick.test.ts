@@ -7,6 +7,7 @@ import type { GovernedVm } from '../../src/governor/governed-vm.js';
 import { PolicyEngine } from '../../src/governor/tick.js';
 import { monotonicNow } from '../../src/os/clock.js';
 import { PolicySettings, type PolicyFile } from '../../src/policy/settings.js';
+import { OrderBook, readBook } from '../../src/vm/order-book.js';
 import type { BalloonDriver } from '../support/balloon-driver.js';
 import { CACHE_CONFIG, CACHE_CONFIG_BYTES, CacheDriver } from '../support/cache-driver.js';
 import { eventually } from '../support/deadline.js';
@@ -392,6 +393,40 @@ void t.test('an operator sets the mode, and can see before what auto would do', 
   t.equal(target(), taken, 'targets stay');
   t.match(scene.explained('bronze-1'), { mode: 'observe', force: 'none' });
   t.match(engine.changeMode(null), { mode: 'off', orders: [] }, 'that of the configuration again');
+});
+
+void t.test('the next daemon begins in the mode that an operator set, and says so', (t) => {
+  const tree = new HostTree(t);
+  tree.write('proc/meminfo', 'MemTotal: 1048576 kB\nMemAvailable: 1048576 kB\n');
+  const settings = new PolicySettings({ policy: { mode: 'off' } });
+  let text = '';
+  const book = new OrderBook(null, (written) => (text = written));
+  const engine = (from: OrderBook, said: string[] = []): PolicyEngine =>
+    new PolicyEngine(
+      settings,
+      () => [],
+      (event, message) => said.push(`${event}: ${message}`),
+      {
+        paths: tree.paths,
+        book: from,
+      },
+    );
+  const first = engine(book);
+  t.equal(first.acts, false);
+  first.changeMode('auto');
+  t.equal(first.acts, true);
+  first.close();
+  const read = readBook(text);
+  if (!('document' in read)) throw new Error(read.unreadable);
+  const said: string[] = [];
+  const next = engine(new OrderBook(read.document), said);
+  t.teardown(() => next.close());
+  t.equal(next.acts, true);
+  next.start();
+  t.match(said, [
+    /^orders-applied: the policy is in mode auto, .* balloonctl policy mode configured takes it back$/,
+  ]);
+  t.end();
 });
 
 void t.test('force ends when the policy acts no more', async (t) => {

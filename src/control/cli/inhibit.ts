@@ -1,7 +1,8 @@
 /** `balloonctl inhibit` and `allow`. */
 import type { ControlClient } from '../client.js';
+import { carryOut } from './many.js';
 import { printable, type Output } from './output.js';
-import { carryOut, type Selection } from './selection.js';
+import type { Selection } from './selection.js';
 
 export function inhibit(
   client: ControlClient,

@@ -1,8 +1,9 @@
 /** `balloonctl limit`. */
 import type { LimitRequest } from '../../../protocol/control/schema.js';
 import type { ControlClient } from '../client.js';
+import { carryOut } from './many.js';
 import { printable, type Output } from './output.js';
-import { carryOut, type Selection } from './selection.js';
+import type { Selection } from './selection.js';
 import { cgroupLines } from './show.js';
 
 export function limit(

@@ -12,9 +12,10 @@ import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
 import { ControlError, type ControlClient } from '../client.js';
 import { WaitTimeoutError } from './exit.js';
+import { carryOut, type Done } from './many.js';
 import type { TargetWish } from './option-values.js';
 import { actualWords, printable, type Output } from './output.js';
-import { carryOut, type Done, type Selection } from './selection.js';
+import type { Selection } from './selection.js';
 
 const POLL_MS = 200;
 /** Of many VMs that are watched, each is looked at less often. */
