@@ -79,6 +79,7 @@ class Followed {
   #last: Pick<Sized, 'state' | 'why'> = { state: UNSIZED, why: { kind: 'waits' } };
   #timer: NodeJS.Timeout | null = null;
   #closed = false;
+  #asking = false;
   /** The statistics that the law saw last, and their moment by its clock. */
   #received: StatsFigures['receivedAt'] | null = null;
   #statsSeconds = NaN;
@@ -112,16 +113,22 @@ class Followed {
   }
 
   async #ask(): Promise<void> {
+    if (this.#asking) return;
+    this.#asking = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
     await this.device.refreshStats(ANSWER_MS);
+    this.#asking = false;
     if (this.#closed) return;
     const againSeconds = this.#look();
     this.#timer = setTimeout(() => void this.#ask(), againSeconds * 1000).unref();
   }
 
-  /** The guest says another size of its balloon: where it took pages by itself, it needs more at once. */
+  /** The guest says another size of its balloon: where it took pages by itself, it needs more at once, and is watched from now on. */
   #tookItself(): void {
     const { state } = this.#last;
-    if (state.reached && this.sized.vm.figures.actualBytes < state.targetBytes) this.#look();
+    if (!state.reached || this.sized.vm.figures.actualBytes >= state.targetBytes) return;
+    this.#look();
+    void this.#ask();
   }
 
   /** Does one step of the law; returns the seconds until the next one. */

@@ -89,8 +89,6 @@ export interface SizeState extends Kept {
   readonly streamUntil: number;
   readonly streamSeconds: number;
   readonly streamFound: number;
-  /** When it went on last. */
-  readonly streamLived: number;
   /** Since when a guest that is aired has the memory; until then it is not aired again; and for how long the next time. */
   readonly airedSeconds: number;
   readonly airUntil: number;
@@ -157,7 +155,6 @@ export const UNSIZED: SizeState = {
   streamUntil: -Infinity,
   streamSeconds: STREAM_SECONDS.first,
   streamFound: -Infinity,
-  streamLived: -Infinity,
   airedSeconds: NaN,
   airUntil: -Infinity,
   airSeconds: AIR_SECONDS.first,

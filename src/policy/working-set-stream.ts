@@ -10,7 +10,7 @@ const MARGIN = 1.25;
 const BURST_MARGIN = 1.5;
 /** It goes on as long as the guest reclaims at this part of its rate; when it has ended, it is known for some seconds more. */
 const LIVE_SHARE = 0.25;
-const ENDED_SECONDS = 10;
+const ENDED_SECONDS = 30;
 /** However short it was, it is looked for no sooner again: that takes all memory. */
 const FOUND_SECONDS = 60;
 /** Its rate stays for a minute; then it falls with what is reclaimed. */
@@ -28,8 +28,8 @@ export function streamRate(state: SizeState, now: number): number {
 }
 
 /** Whether a stream is known, which may have ended some seconds ago. */
-export function isKnown({ streamUntil, streamLived, streamFound }: SizeState, now: number): boolean {
-  return now < Math.min(streamUntil, Math.max(streamLived + ENDED_SECONDS, streamFound + FOUND_SECONDS));
+export function isKnown({ streamUntil }: SizeState, now: number): boolean {
+  return now < streamUntil;
 }
 
 /** The rate up to which all reclaim of a probe may be the stream's: what was reclaimed before it, as far as a stream is known. */
@@ -56,7 +56,7 @@ export function knowStream(state: SizeState, rate: number, now: number): SizeSta
   const again = state.streamRate > 0 && rate < 2 * state.streamRate;
   const streamSeconds = again ? Math.min(STREAM_SECONDS.most, 2 * state.streamSeconds) : STREAM_SECONDS.first;
   const streamPeak = Math.max(rate, state.peakRate);
-  const known = { rate, streamRate: rate, streamPeak, streamFound: now, streamLived: now, streamSeconds };
+  const known = { rate, streamRate: rate, streamPeak, streamFound: now, streamSeconds };
   return {
     ...begin(state, 'rest', now),
     ...known,
@@ -81,14 +81,18 @@ export function withRate(state: SizeState, instant: number, seconds: number, now
     growthRate: Math.max(state.growthRate, rate),
     busySeconds: instant > BUSY ? now : state.busySeconds,
   };
-  const live = lives(rate, state);
-  if (!live || !isKnown(state, now)) return rates;
-  const known = { ...rates, streamLived: now };
+  if (!isKnown(state, now)) return rates;
+  const { streamUntil, streamFound } = state;
+  // Reading that begins anew may be that of a set, which is read as fast as the disk allows, too.
+  if (!lives(rate, state)) {
+    const ended = Math.max(now + ENDED_SECONDS, streamFound + FOUND_SECONDS);
+    return { ...rates, streamUntil: Math.min(streamUntil, ended) };
+  }
   // A guest that is squeezed reclaims more or less than the stream does.
-  if (state.phase !== 'rest') return known;
+  if (state.phase !== 'rest') return rates;
   const grown = Math.max(state.streamRate, Math.min(rate, state.streamPeak));
-  if (now - state.streamFound < HELD_SECONDS) return { ...known, streamRate: grown };
+  if (now - streamFound < HELD_SECONDS) return { ...rates, streamRate: grown };
   // It rises again at once, and falls slowly.
   const least = grown * Math.exp(-seconds / FALL_SECONDS);
-  return { ...known, streamRate: Math.min(grown, Math.max(rate, least)) };
+  return { ...rates, streamRate: Math.min(grown, Math.max(rate, least)) };
 }

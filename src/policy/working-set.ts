@@ -338,13 +338,13 @@ function squeeze(state: SizeState, seen: SizeFacts, now: number): Decision {
   // Where nothing hurt so far, and until something does beside a stream that was just found, steps are larger.
   const found = streamRate(state, now) > 0 && state.leaveUntil <= state.streamFound;
   const wished = found ? Infinity : first * 2 ** state.row;
-  const most = found ? Infinity : MOST_MOVE * scale;
-  const bytes = wholePages(Math.min(room, Math.max(first, Math.min(wished, spare / 2, most))));
+  const bytes = wholePages(Math.min(room, Math.max(first, Math.min(wished, spare / 2, MOST_MOVE * scale))));
   const next = {
     ...begin(state, 'probe', now),
     stepBytes: bytes,
     countedBefore: state.counted,
-    probeRate: state.rate,
+    // A stream that is over hides nothing.
+    probeRate: now - state.busySeconds < CALM_SECONDS ? state.rate : 0,
     swappedBefore: state.swapped,
   };
   return { next, toBytes: target + bytes, why: { kind: 'probes', bytes } };

@@ -92,14 +92,20 @@ class Guest implements GovernedVm, SizedDevice {
   }
 }
 
-function govern(t: Test, vms: readonly GovernedVm[], file = FOLLOWS, availableMib = 700): PolicyEngine {
+function govern(
+  t: Test,
+  vms: readonly GovernedVm[],
+  file = FOLLOWS,
+  availableMib = 700,
+  now = (): number => performance.now() / 1000,
+): PolicyEngine {
   const tree = new HostTree(t);
   tree.write('proc/meminfo', `MemTotal: ${2 ** 20} kB\nMemAvailable: ${availableMib * 1024} kB\n`);
   const engine = new PolicyEngine(
     new PolicySettings(file),
     () => vms,
     () => undefined,
-    { paths: tree.paths },
+    { paths: tree.paths, now },
   );
   t.teardown(() => engine.close());
   engine.tick();
@@ -155,6 +161,31 @@ void t.test('pages that a guest takes out of its balloon are given at once', asy
     () => `given at once: ${guest.moves.join('; ')}`,
   );
 });
+
+void t.test(
+  'a guest at rest that takes pages out of its balloon is asked for statistics again at once',
+  async (t) => {
+    const guest = new Guest('follows');
+    let skipped = 0;
+    govern(t, [guest], FOLLOWS, 700, () => performance.now() / 1000 + skipped);
+    await eventually(
+      () => guest.fits && guest.asked > guest.moves.length + 2,
+      () => 'it follows',
+    );
+    // It has rested for long, so that it is asked twice a minute.
+    skipped = 1000;
+    const resting = guest.asked;
+    await eventually(
+      () => guest.asked > resting,
+      () => 'it is asked',
+    );
+    await new Promise((resolve) => setImmediate(resolve));
+    const { asked } = guest;
+    guest.actualBytes = guest.targetBytes - 8 * MIB;
+    guest.onActual?.();
+    t.equal(guest.asked, asked + 1);
+  },
+);
 
 void t.test(
   'it stops where the policy is paused, the VM is in hand, or the setting is taken back',

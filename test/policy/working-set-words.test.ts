@@ -11,7 +11,7 @@ void t.test('where a size stands, with the last probe and the stream beside it',
   t.equal(standing({}), 'at its working set: 412 MiB');
   const probed = { probedSeconds: 88, probedBytes: 8 * MIB, broughtBytes: 31 * MIB };
   t.equal(
-    standing({ ...probed, streamRate: 64 * MIB, streamUntil: 101, streamLived: 99 }),
+    standing({ ...probed, streamRate: 64 * MIB, streamUntil: 101 }),
     'at its working set: 412 MiB, probed 12 s ago, a step of 8 MiB brought 31 MiB of reading, beside a stream of 64 MiB a second',
   );
   t.end();

@@ -121,17 +121,16 @@ void t.test(
   },
 );
 
-void t.test('a stream that stops for some seconds is the same stream when it goes on', (t) => {
+void t.test('a stream that stops for some seconds is explored again once a minute at most', (t) => {
   const guest = new SizedGuest({ anonymousMib: 128, streamMibPerSecond: 128, ...DEBIAN }).run(40);
   t.equal(guest.count('stream'), 1);
-  for (let stop = 0; stop < 2; stop++) {
+  for (let stop = 0; stop < 10; stop++) {
     guest.stream = 0;
     guest.run(8);
     guest.stream = 128;
-    guest.run(20);
+    guest.run(16);
   }
-  t.equal(guest.count('stream'), 1, 'it is not explored again');
-  t.ok(guest.size < 88 + 128 + 66 + 20, `${guest.size} MiB`);
+  t.ok(guest.count('stream') <= 5, `${guest.count('stream')} times in 4 minutes and 40 s`);
   t.end();
 });
 
