@@ -6,6 +6,7 @@ import type { EventLog } from '../ops/event-log.js';
 import { Metrics } from '../ops/metrics.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { PolicySettings } from '../policy/settings.js';
+import { withPart } from '../vm/any-device.js';
 import { metered } from '../vm/metered.js';
 import type { Vm } from '../vm/vm.js';
 import { Arrivals, type LeftAlone } from './arrivals.js';
@@ -51,7 +52,7 @@ export class VmFleet {
       book: orders.book,
       policyActs: settings.mode === 'auto',
       came: () => pinWatch.wake(),
-      gone: (vm, device) => metrics.forget(metered(vm, [device])),
+      gone: (vm, device) => metrics.forget(metered(vm, withPart(device))),
     });
     this.#policy = new PolicyEngine(settings, all, events.emit, {
       paths,

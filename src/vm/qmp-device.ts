@@ -60,6 +60,7 @@ export class QmpDevice implements AnyDevice, QmpObserver {
   readonly sharedBytes = 0;
   readonly discardableBytes = 0;
   readonly discardingMs = 0;
+  readonly within = null;
   onActual: (() => void) | null = null;
   readonly #owner: DeviceOwner<AnyDevice>;
   readonly #qemu: QemuBalloon;

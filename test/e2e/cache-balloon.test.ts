@@ -35,7 +35,7 @@ void t.test('the guest gives what it can spare, and takes what it needs', { skip
     name: 'cached',
     memoryMib: 256,
     // Without reporting there is one queue less, and hints have none either.
-    pasted: (JSON.parse(printed) as string[]).map((word) => word.replace('num_vqs=5', 'num_vqs=3')),
+    pasted: (JSON.parse(printed) as string[]).map((word) => word.replace('num_vqs=7', 'num_vqs=3')),
     // So that the disk interrupts by message: on a line that it shares it may not be heard any more.
     acpi: true,
     extraArgs: [
