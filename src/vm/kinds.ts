@@ -104,7 +104,7 @@ interface Kind {
   readonly words: string;
   readonly targetWords: string;
   /** The module of the guest's driver. */
-  readonly driver: 'virtio_balloon' | 'virtio_cache_balloon';
+  readonly driver: 'virtio_balloon' | 'the virtio_balloon of guest/virtio_balloon';
   /** The feature without which a guest sends no statistics; null: it sends them with any. */
   readonly statsFeature: OfferableFeature | null;
   /** The protocol between the daemon and the VMM. */
@@ -141,7 +141,7 @@ export const KINDS: Readonly<Record<DeviceKind, ServedKind> & { qmp: Kind }> = {
     part: 'cache',
     words: 'page cache balloon',
     targetWords: 'page cache balloon limit',
-    driver: 'virtio_cache_balloon',
+    driver: 'the virtio_balloon of guest/virtio_balloon',
     features: CACHE_FEATURES,
     statsFeature: null,
     make: (parts) => new CacheBalloon(parts),

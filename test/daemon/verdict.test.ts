@@ -80,7 +80,10 @@ void t.test('nothing is said of a VM that is well, or has had little time', (t) 
 void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ problem: STOPPED }, /^ring 0 is stopped: reload it$/);
   says({ state: 'connected' }, /no guest driver.*has virtio_balloon .*kernel log/);
-  says({ state: 'connected', driver: 'virtio_cache_balloon' }, /no guest driver.*has virtio_cache_balloon /);
+  says(
+    { state: 'connected', driver: 'the virtio_balloon of guest/virtio_balloon' },
+    /no guest driver.*has the virtio_balloon of /,
+  );
   says(
     { state: 'connected', obstacle: () => 'own-balloon' },
     /no guest driver.*QEMU's own balloon has free page reporting.*: start QEMU without/,

@@ -213,7 +213,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
 }
 
 function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
-  const { name, state, features, stats, cache } = vm;
+  const { name, state, features, stats } = vm;
   const asksStats = features.includes('VIRTIO_BALLOON_F_STATS_VQ');
   const silent = asksStats && (stats === null || stats.ageSeconds > STATS_AGE_MAX_SECONDS);
   if (state === 'running' && !silent) {
@@ -230,7 +230,7 @@ function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
       ? bad(name, 'driver', found, mend)
       : note(name, 'driver', found, mend);
   }
-  const load = `modprobe ${cache === null ? 'virtio_balloon' : '-a virtio_balloon virtio_cache_balloon'} (in the guest)`;
+  const load = 'modprobe virtio_balloon (in the guest)';
   if (state === 'running')
     return note(name, 'driver', 'runs, but is silent', `look whether the guest hangs; ${load}`);
   return state === 'stopped'
@@ -282,7 +282,7 @@ function examineCache(name: string, cache: BalloonView, features: readonly strin
   if (runs && cache.targetBytes > 0) return good(name, 'page cache balloon', holds);
   const [found, mend] = runs
     ? ['may hold nothing yet', vmCommand('balloonctl set', name, '--cache-limit SIZE')]
-    : ['no driver of it has started', 'modprobe virtio_cache_balloon (in the guest)'];
+    : ['no driver of it has started', 'load the virtio_balloon of guest/virtio_balloon in the guest'];
   return note(name, 'page cache balloon', found, mend);
 }
 
