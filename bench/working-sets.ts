@@ -43,7 +43,7 @@ const MIB = 2 ** 20;
 const STREAM_MIB_PER_SECOND = 128;
 /** QEMU emulates the string instructions that these bits recommend ten times slower than the loops they replace. */
 export const CPU = 'max,la57=off,erms=off,fsrm=off,fsrs=off';
-const SETTINGS = join(import.meta.dirname, '../../guest/virtio_cache_balloon/virtio-cache-balloon.conf');
+const SETTINGS = join(import.meta.dirname, '../../guest/virtio_balloon/virtio-balloon.conf');
 const CONFIG = `[[socket]]
 path = "{folder}/vhost.sock"
 

@@ -136,6 +136,16 @@ const MEMORY = {
   },
 } as const;
 
+const QUEUES = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['present', 'needed'],
+  properties: {
+    present: { type: 'integer', minimum: 0 },
+    needed: { type: 'integer', minimum: 0 },
+  },
+} as const;
+
 export const VM = {
   type: 'object',
   additionalProperties: false,
@@ -183,6 +193,11 @@ export const VM = {
     memory: MEMORY,
     balloon: BALLOON,
     cache: { anyOf: [BALLOON, NULL], description: 'The page cache balloon, if the VM has one.' },
+    queuesLacking: {
+      anyOf: [QUEUES, NULL],
+      description:
+        'The virtqueues that the VMM has, too few for a page cache balloon on the device of the traditional one, and the virtqueues that such a device needs; null: there are enough, or the daemon does not know.',
+    },
     inhibited: {
       type: ['string', 'null'],
       description: 'The reason why nothing is discarded; null: pages are discarded.',

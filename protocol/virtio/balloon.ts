@@ -13,15 +13,26 @@ export const BalloonFeature = {
 } as const;
 export type BalloonFeatureName = keyof typeof BalloonFeature;
 
-/** What a virtqueue is for, in the order in which the specification numbers them (0 to 4). */
-export const BALLOON_QUEUES = ['inflate', 'deflate', 'stats', 'hint', 'reporting'] as const;
+/**
+ * What a virtqueue is for, in the order in which the specification numbers them (0 to 4), and the queues of the page cache
+ * balloon (docs/cache-balloon.md) after those.
+ */
+export const BALLOON_QUEUES = [
+  'inflate',
+  'deflate',
+  'stats',
+  'hint',
+  'reporting',
+  'cache',
+  'reclaim',
+] as const;
 export type BalloonQueue = (typeof BALLOON_QUEUES)[number];
 
 /** PFNs count 4 KiB pages whatever the guest's page size is ("historically"). */
 export const BALLOON_PAGE_BYTES = 4096;
 export const PFN_BYTES = 4;
 
-/** struct virtio_balloon_config: four le32. */
+/** struct virtio_balloon_config: four le32. The config space of the page cache balloon follows it. */
 export const CONFIG_BYTES = 16;
 export const CONFIG_NUM_PAGES = 0;
 export const CONFIG_ACTUAL = 4;

@@ -1,7 +1,8 @@
 /**
- * The page cache balloon (docs/cache-balloon.md): features, virtqueues, configuration space and entries. Without any
- * feature bit of its own it is the device of 2012.
+ * The page cache balloon (docs/cache-balloon.md): features, virtqueues, configuration space and entries. It is a part of the
+ * traditional balloon for drivers that ack RANGES, or a device of its own, which without any feature bit is that of 2012.
  */
+import { CONFIG_BYTES } from './balloon.js';
 
 /** None of them is a bit of the traditional balloon, so that a driver at the wrong device acks none. */
 export const CacheBalloonFeature = {
@@ -11,13 +12,14 @@ export const CacheBalloonFeature = {
 } as const;
 export type CacheBalloonFeatureName = keyof typeof CacheBalloonFeature;
 
-/** Numbers of the virtqueues. */
-export const CACHEQ = 0;
+/** The number of the second of its virtqueues, where the device is one of its own. */
 export const RECLAIMQ = 1;
 export const CACHE_BALLOON_QUEUES = 2;
 
 /** struct virtio_cache_balloon_config: seven le32. The host writes num_pages and lock, and sets need_stats. */
 export const CACHE_CONFIG_BYTES = 28;
+/** The config space of a traditional balloon with a page cache balloon. */
+export const BALLOON_SPACE_BYTES = CONFIG_BYTES + CACHE_CONFIG_BYTES;
 export const CACHE_CONFIG_NUM_PAGES = 0;
 export const CACHE_CONFIG_ACTUAL = 4;
 export const CACHE_CONFIG_PAGES_TOTAL = 8;

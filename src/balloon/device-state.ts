@@ -45,6 +45,8 @@ const Head = Type.Object({
     }),
     Type.Null(),
   ]),
+  /** Of a page cache balloon on the same device. */
+  cache: Type.Optional(Type.Object({ numPages: U32, actual: U32 })),
   /** Pages in the balloon, and those of them that owe a discard. */
   ballooned: Chunks,
   pending: Chunks,
@@ -54,7 +56,7 @@ type Head = Static<typeof Head>;
 type Pages = ReadonlyMap<number, PageSet>;
 
 /** Of a device that was saved. */
-export interface DeviceState extends Pick<Head, 'numPages' | 'actual' | 'poisonVal' | 'unknown'> {
+export interface DeviceState extends Pick<Head, 'numPages' | 'actual' | 'poisonVal' | 'unknown' | 'cache'> {
   readonly stats: { readonly values: ReadonlyMap<string, number>; readonly receivedAt: Monotonic } | null;
   readonly ballooned: Pages;
   readonly pending: Pages;

@@ -10,6 +10,8 @@ interface Known {
   readonly memory: GuestMemory;
   readonly config: { numPages: number; actual: number; poisonVal?: number };
   readonly driver: DriverWords;
+  /** The sizes of a page cache balloon that shares its device. */
+  readonly cache?: { numPages: number; actual: number };
   /** Null: statistics are not worth keeping. */
   readonly stats: {
     readonly values: ReadonlyMap<string, number> | null;
@@ -30,7 +32,7 @@ export class DriverPast {
   /** All that another process needs to go on with the driver, of a device that is stopped. */
   save(): Uint8Array {
     if (this.#loaded !== null) return this.#loaded.bytes;
-    const { kind, memory, config, driver, stats } = this.#of;
+    const { kind, memory, config, driver, stats, cache } = this.#of;
     const { values = null, receivedAt = null } = stats ?? {};
     return encodeState(kind, memory, {
       numPages: config.numPages,
@@ -38,6 +40,7 @@ export class DriverPast {
       poisonVal: driver.isPaused ? driver.poisonVal : (config.poisonVal ?? 0),
       unknown: driver.unknown > 0,
       stats: values === null || receivedAt === null ? null : { values, receivedAt },
+      ...(cache !== undefined && { cache: { numPages: cache.numPages, actual: cache.actual } }),
     });
   }
 
@@ -45,6 +48,8 @@ export class DriverPast {
   load(state: Uint8Array): void {
     this.#loaded = decodeState(this.#of.kind, state);
     this.#of.config.numPages = this.#loaded.numPages;
+    const { cache } = this.#loaded;
+    if (this.#of.cache !== undefined && cache !== undefined) this.#of.cache.numPages = cache.numPages;
   }
 
   /** The driver that starts; `resumed`: its rings go on. */
@@ -73,6 +78,7 @@ export class DriverPast {
     if (config.poisonVal === 0) config.poisonVal = loaded.poisonVal;
     if (resumed) {
       config.actual = loaded.actual;
+      if (this.#of.cache !== undefined) this.#of.cache.actual = loaded.cache?.actual ?? 0;
       if (loaded.stats !== null) stats?.resume(loaded.stats.values, loaded.stats.receivedAt);
       fillLedgers(memory, loaded, tellsFirst);
     }

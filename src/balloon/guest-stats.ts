@@ -2,22 +2,20 @@ import { decodeStats, STAT_BYTES } from '../../protocol/virtio/balloon.js';
 import { DriverError } from '../memory/errors.js';
 import { monotonicNow, type Monotonic } from '../os/clock.js';
 import type { Chain } from '../virtqueue/chain.js';
+import { AwaitedStats } from './awaited-stats.js';
 
 /**
  * The statistics queue (virtio 1.3, 5.5.6.3): the driver hands over one buffer with its statistics, the device
  * keeps it, and giving it back is how it asks for new ones.
  */
-export class GuestStats {
+export class GuestStats extends AwaitedStats {
   readonly #giveBack: (chain: Chain) => void;
   #held: Chain | null = null;
-  #waiting: (() => void)[] = [];
-  values: ReadonlyMap<string, number> | null = null;
-  /** When the values came; null: none ever did. */
-  receivedAt: Monotonic | null = null;
   /** The buffer that the values came in may be seen once more. */
   #resumed = false;
 
   constructor(giveBack: (chain: Chain) => void) {
+    super();
     this.#giveBack = giveBack;
   }
 
@@ -35,17 +33,14 @@ export class GuestStats {
     this.values = values;
     if (!again) this.receivedAt = monotonicNow();
     this.#held = chain;
-    for (const done of this.#waiting.splice(0)) done();
+    this.came();
   }
 
-  /** What a process that is gone was sent. */
-  resume(values: ReadonlyMap<string, number>, receivedAt: Monotonic): void {
-    this.values = values;
-    this.receivedAt = receivedAt;
+  override resume(values: ReadonlyMap<string, number>, receivedAt: Monotonic): void {
+    super.resume(values, receivedAt);
     this.#resumed = true;
   }
 
-  /** Asks for new statistics, unless the driver is at it already. */
   request(): void {
     const chain = this.#held;
     if (chain === null) return;
@@ -53,30 +48,13 @@ export class GuestStats {
     this.#giveBack(chain);
   }
 
-  /** Asks for new statistics; resolves true when they came, false when they did not within `timeoutMs`. */
-  refresh(timeoutMs: number): Promise<boolean> {
-    return new Promise((resolve) => {
-      const received = (): void => {
-        clearTimeout(timer);
-        resolve(true);
-      };
-      const timer = setTimeout(() => {
-        this.#waiting = this.#waiting.filter((waiting) => waiting !== received);
-        resolve(false);
-      }, timeoutMs);
-      this.#waiting.push(received);
-      this.request();
-    });
-  }
-
   /** The ring was let go of: the buffer will be seen again. */
   forget(): void {
     this.#held = null;
   }
 
-  /** Another driver will come: what is known is of the past. */
-  clear(): void {
+  override clear(): void {
+    super.clear();
     this.#held = null;
-    this.values = null;
   }
 }

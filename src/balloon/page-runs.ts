@@ -1,8 +1,11 @@
+import { PFN_BYTES } from '../../protocol/virtio/balloon.js';
+
 /**
  * Page frame numbers in, runs of consecutive pages out. Numbers are collected from any number of buffers, in any
  * order, with repeats, and leave as the fewest runs that cover them, lowest first.
  */
 export class PageRuns {
+  readonly entryBytes = PFN_BYTES;
   #pfns = new Uint32Array(1024);
   #count = 0;
 

@@ -7,6 +7,7 @@ import type { EventLog } from '../ops/event-log.js';
 import { Metrics } from '../ops/metrics.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
 import { PolicySettings } from '../policy/settings.js';
+import { withPart } from '../vm/any-device.js';
 import { metered } from '../vm/metered.js';
 import type { AdoptedDevice } from '../vm/adopted-device.js';
 import type { Vm } from '../vm/vm.js';
@@ -62,7 +63,7 @@ export class VmFleet {
       book: orders.book,
       policyActs: () => this.#policy.acts,
       came: () => pinWatch.wake(),
-      gone: (vm, device) => metrics.forget(metered(vm, [device])),
+      gone: (vm, device) => metrics.forget(metered(vm, withPart(device))),
     });
     this.#policy = new PolicyEngine(settings, all, events.emit, {
       paths,

@@ -127,11 +127,12 @@ export function deviceOptions(config: ConfigFile, socket: SocketSettings | null,
   const matching = (config.vm ?? []).filter(({ match }) => globMatches(match, vm)).at(-1);
   const kind = socket?.device ?? 'balloon';
   // A VM with both devices may be matched by one table: each of them offers what is its own.
-  const others = DEVICE_KINDS.filter((other) => other !== kind).flatMap((other) => KINDS[other].features);
   const own = KINDS[kind].features;
   return {
     kind,
-    features: (matching?.features ?? socket?.features ?? own).filter((name) => !others.includes(name)),
+    features: (matching?.features ?? socket?.features ?? own).filter(
+      (name) => own.includes(name) || name === 'VIRTIO_F_RING_PACKED',
+    ),
     statsIntervalSeconds:
       matching?.['stats-interval'] ?? socket?.['stats-interval'] ?? DEFAULTS.statsIntervalSeconds,
     discardDelaySeconds:

@@ -209,10 +209,14 @@ export class Discarder {
     return false;
   }
 
-  /** Whoever reported them does not wait any more. */
+  /** The rest of what was reported is left alone. Who waited for it is told so when no discard of it is under way. */
   dropReports(): void {
     this.#reported = [];
-    this.#reportWaiters = [];
+    const waiters = this.#reportWaiters.splice(0);
+    const release = (): void => {
+      for (const { done } of waiters) done();
+    };
+    if (this.#batch === null || this.#batch.reported === null || this.interrupt(release)) release();
   }
 
   #go(): void {

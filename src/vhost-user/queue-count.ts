@@ -14,10 +14,10 @@ interface Counted {
  */
 export class QueueCount {
   readonly #of: Counted;
-  readonly #settled: (present: number, needed: number) => void;
+  readonly #settled: (present: number) => void;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor(of: Counted, settled: (present: number, needed: number) => void) {
+  constructor(of: Counted, settled: (present: number) => void) {
     this.#of = of;
     this.#settled = settled;
   }
@@ -28,7 +28,7 @@ export class QueueCount {
     if (!awaitsDriver || !vrings.some(({ hasCall }) => hasCall)) return;
     this.close();
     this.#timer = setTimeout(() => {
-      this.#settled(vrings.filter(({ hasCall }) => hasCall).length, vrings.length);
+      this.#settled(vrings.filter(({ hasCall }) => hasCall).length);
     }, SETTLE_MS).unref();
   }
 

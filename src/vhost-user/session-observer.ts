@@ -14,7 +14,7 @@ export interface SessionObserver extends RequestObserver {
   throttled(): void;
   /** Part of guest memory is gone: the device is stopped until the VMM shares other memory. */
   memoryLost(region: GuestRegion): void;
-  queuesSettled(present: number, needed: number): void;
+  queuesSettled(present: number): void;
   configChangeSent(): void;
   /** The VMM took the device out of the VM, and kept the connection, on which another device may be plugged in. */
   unplugged(): void;

@@ -55,6 +55,8 @@ export const SessionRecord = Type.Object({
   vrings: Type.Array(VringRecord, { maxItems: 16 }),
   regions: Type.Array(RegionRecord, { maxItems: MAX_MEM_SLOTS }),
   channel: Fd,
+  /** Queues that the VMM has; absent: that is not known. */
+  present: Type.Optional(Type.Integer({ minimum: 0, maximum: 255 })),
   dirtyLog: Type.Union([Type.Object({ sizeBytes: U64, offset: U64, fd: Name }), Type.Null()]),
 });
 export type SessionRecord = Static<typeof SessionRecord>;

@@ -68,10 +68,13 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     },
     measure: (work) => this.seat.measure(work),
   });
-  readonly #queueCount = new QueueCount(this, (present, needed) => {
-    this.observer.queuesSettled(present, needed);
+  readonly #queueCount = new QueueCount(this, (present) => {
+    this.present = present;
+    this.observer.queuesSettled(present);
     this.changed();
   });
+  /** Queues that the VMM has, where that is known. */
+  present: number | undefined;
   features: FeatureBits = 0n;
   protocolFeatures: FeatureBits = 0n;
   status = 0;
@@ -143,6 +146,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
       regions: this.memory.regions.map((region) => regionRecord(region, nameOf)),
       channel: this.#channel === null ? null : this.#keeper.nameOf(this.#channel.fd),
       dirtyLog: this.dirtyLog?.record(nameOf) ?? null,
+      ...(this.present !== undefined && { present: this.present }),
     };
   }
 
@@ -410,6 +414,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.features = BigInt(found.features);
     this.protocolFeatures = BigInt(found.protocolFeatures);
     this.status = found.status;
+    this.present = found.present;
     this.device.setFeatures(this.features);
     this.memory.resume(found.regions.map((record) => foundRegion(record, fdOf)));
     if (found.dirtyLog !== null) {

@@ -39,6 +39,8 @@ export interface VringContext {
   readonly running: boolean;
   /** Indices of the queues the driver configured, ascending. */
   readonly configured: readonly number[];
+  /** Queues that the VMM has; undefined: that is not known. */
+  readonly present?: number | undefined;
   /**
    * Whether all of guest memory is still there. When it is not, the device is stopped, and what was read of the memory
    * last must not be acted upon.
@@ -268,9 +270,9 @@ export class Vring {
   }
 
   readonly #drainNow = (): void => {
-    const { running, device, configured } = this.#context;
+    const { running, device, configured, present } = this.#context;
     if (!running || !this.enabled || this.#broken !== null || this.#held !== null) return;
-    if (!device.serves(this.index, configured)) return;
+    if (!device.serves(this.index, configured, present)) return;
     this.attach();
     const queue = this.#queue;
     if (queue === null) return;

@@ -10,6 +10,8 @@ export interface Device {
   /** Bits offered to the driver: the device's own and the ring features it can be served with. */
   readonly offeredFeatures: FeatureBits;
   readonly queueCount: number;
+  /** Queues that the VMM has to have for the device; with fewer than `queueCount` it does less. */
+  readonly leastQueues: number;
 
   /** Any offset and length; bytes beyond the configuration space read as zero. */
   readConfig(offset: number, lenBytes: number): Uint8Array;
@@ -23,8 +25,11 @@ export interface Device {
   /** Rings ended, by the driver, a reset, a paused VM or a lost connection. */
   stop(): void;
 
-  /** Which of `configured` queues may be served now; a queue may have to wait for others to be configured. */
-  serves(queue: number, configured: readonly number[]): boolean;
+  /**
+   * Which of `configured` queues may be served now; a queue may have to wait for others to be configured. `present`: queues
+   * that the VMM has, where that is known.
+   */
+  serves(queue: number, configured: readonly number[], present?: number): boolean;
   /** Bytes written into the chain, or null to hold it until complete() is called for it. */
   handle(queue: number, chain: Chain): number | null;
   /** A ring is let go of: chains held of it will be seen again, or never. */

@@ -62,6 +62,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
   readonly sharedBytes = 0;
   readonly discardableBytes = 0;
   readonly discardingMs = 0;
+  readonly within = null;
   onActual: (() => void) | null = null;
   readonly #owner: DeviceOwner<AnyDevice>;
   readonly #vmm: AdoptedVmm;

@@ -1,10 +1,10 @@
 /** A device of a VM as its Vm, views, metrics and the policy know it, whichever way the daemon moves it. Sizes are bytes. */
-import type { BalloonView } from '../../protocol/control/schema.js';
+import type { BalloonView, VmView } from '../../protocol/control/schema.js';
 import type { VmMeters } from '../ops/vm-meters.js';
 import type { Absence } from './absence.js';
 import type { Diagnosis } from './diagnosis.js';
 import type { DeviceFigures } from './figures.js';
-import type { AnyKind, Part } from './kinds.js';
+import { inOrder, type AnyKind, type Part } from './kinds.js';
 import type { DeviceUse } from './limits-plan.js';
 import type { TargetBy } from './targets.js';
 
@@ -36,6 +36,10 @@ export interface AnyDevice {
   readonly toldBytes: number | null;
   /** The same by the word of the VMM, where it says that. */
   readonly vmmBytes?: number;
+  /** The page cache balloon that its driver has on the same device; null: none. */
+  readonly within: AnyDevice | null;
+  /** Queues of a VMM that has too few for a page cache balloon on this device; null: enough, or that is not known. */
+  readonly queuesLacking?: VmView['queuesLacking'];
   /** Called when the guest says another size of its balloon. */
   onActual: (() => void) | null;
   /** The device in the control API. */
@@ -53,4 +57,15 @@ export interface AnyDevice {
   /** Writes down what the next daemon needs. */
   save(): void;
   close(): void;
+}
+
+/** The device, and the page cache balloon that is within it. */
+export function withPart(device: AnyDevice): AnyDevice[] {
+  return device.within === null ? [device] : [device, device.within];
+}
+
+/** Devices in the order of their table, with those that are within them. */
+export function withParts(devices: readonly AnyDevice[]): readonly AnyDevice[] {
+  if (devices.every(({ within }) => within === null)) return devices;
+  return inOrder(devices.flatMap((device) => withPart(device)));
 }

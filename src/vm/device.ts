@@ -3,7 +3,7 @@
  * no operator: its Vm says what may be discarded and what its target is. The order of calls: the constructor; resume()
  * where a daemon before served it; what the observers say while it lives; closed(), once.
  */
-import type { BalloonView } from '../../protocol/control/schema.js';
+import type { BalloonView, VmView } from '../../protocol/control/schema.js';
 import { formatSize } from '../../protocol/control/size.js';
 import type { FeatureBits } from '../../protocol/virtio/features.js';
 import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
@@ -19,6 +19,7 @@ import type { FdKeeper } from '../os/fd-keeper.js';
 import { Session, type SessionObserver, type SessionState } from '../vhost-user/session.js';
 import { Absence } from './absence.js';
 import type { AnyDevice } from './any-device.js';
+import { CacheWithin } from './cache-within.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner } from './device-owner.js';
 import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
 import { FeatureNames } from './feature-names.js';
@@ -27,7 +28,7 @@ import { HugePageWatch } from './huge-page-watch.js';
 import { DEVICE_KINDS, KINDS, offeredBits, type AnyBalloon, type ServedKind } from './kinds.js';
 import type { DeviceUse } from './limits-plan.js';
 import { encodeVmRecord, momentOf, type VmRecord } from './record.js';
-import { deviceFigures, deviceUse, deviceView, toldBytes, type ServedDevice } from './served-device.js';
+import * as views from './served-device.js';
 import { TargetMover } from './target-mover.js';
 import type { TargetBy } from './targets.js';
 import { StatsAsker } from './stats-asker.js';
@@ -47,12 +48,13 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
   readonly #fd: number;
   readonly #emit: Emit;
   readonly #session: Session;
-  readonly #served: ServedDevice;
+  readonly #served: views.ServedDevice;
   readonly #troubles = new Troubles();
   readonly #symptoms: DeviceSymptoms;
   #balloon!: AnyBalloon;
   readonly #asker: StatsAsker;
   readonly #progress = new Progress();
+  #within: CacheWithin | null = null;
   /** Called when the guest says another size of its balloon. */
   onActual: (() => void) | null = null;
   /** The target follows the working set: it moves too often to tell of each move. */
@@ -86,11 +88,10 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
       fd,
       this,
       (memory, host) => {
-        this.#balloon = this.#kind.make(memory, host, this, offeredBits(options.features), {
-          delayMs: options.discardDelaySeconds * 1000,
-          discardsUntold: options.discardsUntold,
-        });
-        return this.#balloon;
+        const { features, discardDelaySeconds, discardsUntold } = options;
+        const discards = { delayMs: discardDelaySeconds * 1000, discardsUntold };
+        const parts = { memory, host, observer: this, offered: offeredBits(features), discards };
+        return (this.#balloon = this.#kind.make(parts));
       },
       { ...shared, state, keeper, found: found?.session ?? null, pid: owner.pid },
     );
@@ -139,11 +140,11 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
   }
 
   record(): string {
-    const { socketPath, options } = this.#identity;
+    const { socketPath: socket, options } = this.#identity;
     return encodeVmRecord({
       name: this.#owner.name,
       pid: this.#owner.pid,
-      socket: socketPath,
+      socket,
       ...(options.kind === DEVICE_KINDS[0] ? {} : { device: options.kind }),
       features: [...options.features],
       ...this.#owner.words(),
@@ -191,6 +192,15 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
     this.#emit('stats-interval-changed', `the guest is asked for statistics ${often}`, { before, seconds });
   }
 
+  get within(): AnyDevice | null {
+    const { cache } = this.#balloon;
+    return cache && (this.#within ??= new CacheWithin(this, cache, this.#owner, this.#emit));
+  }
+
+  get queuesLacking(): VmView['queuesLacking'] {
+    return views.queuesLacking(this.#session);
+  }
+
   /** How long the discard that is under way has been, in milliseconds; 0 when there is none. */
   get discardingMs(): number {
     return this.#balloon.discardingMs;
@@ -213,21 +223,21 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
 
   /** The memory that the guest says it has, in bytes, its balloon included; null: it has not said. */
   get toldBytes(): number | null {
-    return toldBytes(this.#served);
+    return views.toldBytes(this.#served);
   }
 
   /** The part of a view that costs little. */
   get figures(): DeviceFigures {
-    return deviceFigures(this.#served);
+    return views.deviceFigures(this.#served);
   }
 
   /** The device in the control API. */
   balloonView(): BalloonView {
-    return deviceView(this.#served);
+    return views.deviceView(this.#served);
   }
 
   guestUse(): DeviceUse {
-    return deviceUse(this.#served);
+    return views.deviceUse(this.#served);
   }
 
   /** What is wrong with the device or with the limits of its VM; null: nothing. */
@@ -285,8 +295,7 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
   memoryChanged(gpa: bigint | null): void {
     this.#troubles.memoryTaken(gpa);
     const { regions, sizeBytes } = this.#session.memory;
-    const mapped = `${formatSize(sizeBytes)} of guest memory, regions: ${regions.length}`;
-    this.#emit('memory-mapped', mapped, {
+    this.#emit('memory-mapped', `${formatSize(sizeBytes)} of guest memory, regions: ${regions.length}`, {
       regions: regions.length,
       bytes: sizeBytes,
       backingPageBytes: Math.max(0, ...regions.map((region) => region.file.pageBytes)),
@@ -294,10 +303,9 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
     this.#owner.memoryChanged();
   }
 
-  featuresAcked(features: FeatureBits): void {
-    const names = this.#featureNames.of(features);
+  featuresAcked(bits: FeatureBits): void {
     const acked = `the guest driver of the ${this.words} acked its features`;
-    this.#emit('features-negotiated', acked, { features: names });
+    this.#emit('features-negotiated', acked, { features: this.#featureNames.of(bits) });
   }
 
   stateChanged(state: SessionState): void {
@@ -349,8 +357,9 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
     this.#emit('memory-lost', sentence(lost), { gpa: `0x${region.gpa.toString(16)}` });
   }
 
-  queuesSettled(present: number, needed: number): void {
-    const tooFew = this.#troubles.queues(this.words, present, needed);
+  queuesSettled(present: number): void {
+    const { leastQueues, queueCount: needed } = this.#session.device;
+    const tooFew = this.#troubles.queues(this.words, present < leastQueues ? present : null, needed);
     if (tooFew !== null) this.#emit('too-few-queues', sentence(tooFew), { present, needed });
   }
 

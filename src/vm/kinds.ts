@@ -8,11 +8,10 @@ import type { VmView } from '../../protocol/control/schema.js';
 import { BalloonFeature, type BalloonFeatureName } from '../../protocol/virtio/balloon.js';
 import { CacheBalloonFeature, type CacheBalloonFeatureName } from '../../protocol/virtio/cache-balloon.js';
 import { featureMask, VirtioFeature, type FeatureBits } from '../../protocol/virtio/features.js';
-import { Balloon, type DiscardOptions } from '../balloon/balloon.js';
-import type { BalloonObserver } from '../balloon/observer.js';
+import { Balloon } from '../balloon/balloon.js';
+import type { BalloonParts } from '../balloon/base.js';
 import { CacheBalloon } from '../balloon/cache-balloon.js';
-import type { GuestMemory } from '../memory/guest-memory.js';
-import type { Device, DeviceHost } from '../virtqueue/device.js';
+import type { Device } from '../virtqueue/device.js';
 
 /** The kinds of device that this daemon serves over vhost-user, the one that speaks for its VM first. */
 export const DEVICE_KINDS = ['balloon', 'cache-balloon'] as const;
@@ -43,10 +42,18 @@ export interface DeviceOptions {
   discardsUntold: boolean;
 }
 
-/** A balloon of some kind, served in a session. Sizes are in bytes. */
-export interface AnyBalloon extends Device {
+/** What a balloon is asked for, and what it holds. Sizes are in bytes. */
+interface Holding {
   readonly targetBytes: number;
   readonly actualBytes: number;
+  readonly totals: Balloon['totals'];
+  setTarget(bytes: number): void;
+}
+
+/** A balloon of some kind, served in a session. */
+export interface AnyBalloon extends Device, Holding {
+  /** The page cache balloon that is a part of it; null: it has none, or a driver without. */
+  readonly cache: Holding | null;
   /** The driver has not said yet how much it holds, and `actualBytes` is the part of that which was seen. */
   readonly actualUnknown: boolean;
   /** The last of `actualBytes`, also where the driver stopped since. */
@@ -55,13 +62,11 @@ export interface AnyBalloon extends Device {
   readonly inhibited: string | null;
   /** Whether pages on hugetlbfs are discarded that the guest uses again without telling first. */
   readonly discardsUntold: boolean;
-  readonly totals: Balloon['totals'];
   readonly stats: Balloon['stats'] | CacheBalloon['stats'];
   /** What was discarded and is there again; null: pages of this device may be there at any time. */
   readonly absentPages: Balloon['absentPages'] | null;
   /** How long the discard that is under way has been, in milliseconds; 0: there is none. */
   readonly discardingMs: number;
-  setTarget(bytes: number): void;
   /** Tells the driver of its target again. */
   remind(): void;
   setInhibited(reason: string | null): Promise<void>;
@@ -90,7 +95,7 @@ export const PARTS: Readonly<Record<Part, PartRules>> = {
     sizesItself: true,
     missing: refusal(
       'has no page cache balloon',
-      'connect one (virtio-id=13) to a socket with device = "cache-balloon"',
+      'load the driver of guest/virtio_balloon in the guest, and start QEMU with the device that balloonctl qemu-args prints',
     ),
   },
 };
@@ -102,7 +107,7 @@ interface Kind {
   readonly words: string;
   readonly targetWords: string;
   /** The module of the guest's driver. */
-  readonly driver: 'virtio_balloon' | 'virtio_cache_balloon';
+  readonly driver: 'virtio_balloon' | 'the virtio_balloon of guest/virtio_balloon';
   /** The feature without which a guest sends no statistics; null: it sends them with any. */
   readonly statsFeature: OfferableFeature | null;
   /** The protocol between the daemon and the VMM. */
@@ -115,15 +120,9 @@ interface Kind {
 
 /** The row of a device that this daemon serves. */
 export interface ServedKind extends Kind {
-  /** The features that devices of this kind alone have. */
+  /** The features that devices of this kind have. */
   readonly features: readonly OfferableFeature[];
-  make(
-    memory: GuestMemory,
-    host: DeviceHost,
-    observer: BalloonObserver,
-    offered: FeatureBits,
-    discards: DiscardOptions,
-  ): AnyBalloon;
+  make(parts: BalloonParts): AnyBalloon;
 }
 
 /** The row of a device that QEMU serves. */
@@ -136,6 +135,7 @@ interface AdoptedRow extends Kind {
   readonly leave: NextStep;
 }
 
+const CACHE_FEATURES = Object.keys(CacheBalloonFeature) as CacheBalloonFeatureName[];
 const SERVED = { over: 'vhost-user', sharesMemory: true, uninhibitable: null } as const;
 
 const ADOPTED = {
@@ -158,21 +158,19 @@ export const KINDS: Readonly<Record<DeviceKind, ServedKind> & Record<AdoptedKind
     words: 'balloon',
     targetWords: 'balloon target',
     driver: 'virtio_balloon',
-    features: Object.keys(BalloonFeature) as BalloonFeatureName[],
+    features: [...(Object.keys(BalloonFeature) as BalloonFeatureName[]), ...CACHE_FEATURES],
     statsFeature: 'VIRTIO_BALLOON_F_STATS_VQ',
-    make: (memory, host, observer, offered, discards) =>
-      new Balloon(memory, host, observer, offered, discards),
+    make: (parts) => new Balloon(parts),
   },
   'cache-balloon': {
     ...SERVED,
     part: 'cache',
     words: 'page cache balloon',
     targetWords: 'page cache balloon limit',
-    driver: 'virtio_cache_balloon',
-    features: Object.keys(CacheBalloonFeature) as CacheBalloonFeatureName[],
+    driver: 'the virtio_balloon of guest/virtio_balloon',
+    features: CACHE_FEATURES,
     statsFeature: null,
-    make: (memory, host, observer, offered, { discardsUntold }) =>
-      new CacheBalloon(memory, host, observer, offered, discardsUntold),
+    make: (parts) => new CacheBalloon(parts),
   },
   qmp: {
     ...ADOPTED,
@@ -191,7 +189,7 @@ export const KINDS: Readonly<Record<DeviceKind, ServedKind> & Record<AdoptedKind
 };
 
 export const OFFERABLE: readonly OfferableFeature[] = [
-  ...DEVICE_KINDS.flatMap((kind) => KINDS[kind].features),
+  ...new Set(DEVICE_KINDS.flatMap((kind) => KINDS[kind].features)),
   'VIRTIO_F_RING_PACKED',
 ];
 

@@ -1,5 +1,5 @@
 /** What is told of a device: its figures for the control API, for limits and for the memory of its guest. */
-import type { BalloonView } from '../../protocol/control/schema.js';
+import type { BalloonView, VmView } from '../../protocol/control/schema.js';
 import { PAGE_BYTES } from '../memory/region.js';
 import { msSince } from '../os/clock.js';
 import type { Session } from '../vhost-user/session.js';
@@ -86,4 +86,10 @@ export function toldBytes({ balloon, session, part }: ServedDevice): number | nu
   // Pages that went into the balloon before the VMM connected are in no ledger.
   const heldPages = Math.max(memory.balloonedPages, balloon.actualBytes / PAGE_BYTES);
   return toldRam(balloon.stats.values, features, heldPages);
+}
+
+/** Queues of a VMM that has enough for the balloon, and too few for a page cache balloon on the same device; null: else. */
+export function queuesLacking({ present = Infinity, device }: Session): VmView['queuesLacking'] {
+  const { queueCount: needed, leastQueues } = device;
+  return present >= needed || present < leastQueues ? null : { present, needed };
 }

@@ -102,9 +102,9 @@ export class Troubles {
     return this.#memoryLost;
   }
 
-  /** Null: there are enough. */
-  queues(device: string, present: number, needed: number): Diagnosis | null {
-    if (present >= needed) {
+  /** `present`: queues of a VMM that has too few of them; null: there are enough, as is then returned. */
+  queues(device: string, present: number | null, needed: number): Diagnosis | null {
+    if (present === null) {
       // It had not named all of them when it was looked at.
       if (this.#standing === this.#tooFewQueues) this.#standing = null;
       return null;

@@ -44,6 +44,7 @@ export function vmView(vm: Vm, policy: VmView['policy'], devices = vm.devices): 
     },
     balloon: viewOf('balloon') ?? NO_BALLOON,
     cache: viewOf('cache') ?? null,
+    queuesLacking: lead?.queuesLacking ?? null,
     inhibited: vm.inhibited,
     verdict: diagnosis && sentence(diagnosis),
     diagnosis,

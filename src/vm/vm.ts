@@ -10,7 +10,7 @@ import type { LimitRequest, TargetRequest } from '../../protocol/control/schema.
 import type { HostPaths } from '../host/host-paths.js';
 import type { Emit } from '../ops/event-log.js';
 import { wallNow, type WallMs } from '../os/clock.js';
-import type { AnyDevice } from './any-device.js';
+import { withPart, withParts, type AnyDevice } from './any-device.js';
 import { VmCgroup } from './cgroup.js';
 import { VmDevice } from './device.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
@@ -156,10 +156,12 @@ export class Vm implements DeviceOwner<AnyDevice> {
     } else this.#orderLimits();
   }
 
+  /** Its devices, and the page cache balloons that are within them. */
   get devices(): readonly AnyDevice[] {
-    return this.#devices;
+    return withParts(this.#devices);
   }
 
+  /** The device of this kind that a VMM connected. */
   device(kind: AnyKind): AnyDevice | undefined {
     return this.#devices.find((device) => device.kind === kind);
   }
@@ -195,7 +197,6 @@ export class Vm implements DeviceOwner<AnyDevice> {
   get orders(): Orders {
     return this.#orders;
   }
-
   /** The wall time at which the policy was paused for all VMs; null: it is not. */
   get policyPaused(): WallMs | null {
     return this.#context.book.paused;
@@ -238,7 +239,6 @@ export class Vm implements DeviceOwner<AnyDevice> {
   get manual(): boolean {
     return inHand(this.#orders) || this.#wishes.manual;
   }
-
   get leftAlone(): boolean {
     return this.#wishes.manual && !inHand(this.#orders);
   }
@@ -387,7 +387,7 @@ export class Vm implements DeviceOwner<AnyDevice> {
   }
 
   driverStarted(device: AnyDevice): void {
-    this.#settleTarget(device);
+    for (const one of withPart(device)) this.#settleTarget(one);
   }
 
   closed(device: AnyDevice): void {

@@ -3,6 +3,7 @@ import t from 'tap';
 import { decodeRange } from '../../protocol/virtio/cache-balloon.js';
 import { BlockRuns } from '../../src/balloon/block-runs.js';
 import { CacheConfig } from '../../src/balloon/cache-config.js';
+import { ranges } from '../support/cache-driver.js';
 
 function config(): CacheConfig {
   return new CacheConfig({ words: new Uint32Array(16) });
@@ -20,17 +21,30 @@ void t.test('a range is an aligned block', (t) => {
 
 void t.test('blocks leave as the fewest runs, lowest first', (t) => {
   const runs = new BlockRuns();
-  for (const [first, pages] of [
-    [512, 512],
-    [0, 1],
-    [3, 2],
-    [1, 1],
-    [600, 8],
-    [1024, 1],
-    [4, 1],
-  ] as const) {
-    runs.add(first, pages);
-  }
+  const blocks = [
+    { pfn: 512, order: 9 },
+    { pfn: 0, order: 0 },
+    { pfn: 3, order: 0 },
+    { pfn: 4, order: 0 },
+    { pfn: 1, order: 0 },
+    { pfn: 600, order: 3 },
+    { pfn: 1024, order: 0 },
+    { pfn: 4, order: 0 },
+  ];
+  t.same(runs.bounds(), { first: Infinity, last: -1 });
+  runs.add(ranges(blocks.slice(0, 3)));
+  runs.add(ranges(blocks.slice(3)));
+  t.same(runs.bounds(), { first: 0, last: 1024 });
+  t.throws(
+    () =>
+      runs.add(
+        ranges([
+          { pfn: 7, order: 0 },
+          { pfn: 1, order: 1 },
+        ]),
+      ),
+    /0x1001 is no aligned block/,
+  );
   const seen: number[][] = [];
   runs.drain((first, pages) => seen.push([first, pages]));
   t.same(seen, [

@@ -1,13 +1,19 @@
 import t from 'tap';
-import { queueCount, queueRole } from '../../src/balloon/queue-roles.js';
+import { leastQueues, queueCount, queueRole } from '../../src/balloon/queue-roles.js';
 import { BalloonFeature } from '../../protocol/virtio/balloon.js';
+import { CacheBalloonFeature } from '../../protocol/virtio/cache-balloon.js';
 import { featureMask, hasFeature } from '../../protocol/virtio/features.js';
 
-const ALL = Object.values(BalloonFeature);
+const { VIRTIO_CACHE_BALLOON_F_RANGES: RANGES, VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM: TELLS } =
+  CacheBalloonFeature;
+const PLAIN = Object.values(BalloonFeature);
+const ALL = [...PLAIN, RANGES, TELLS];
 const OPTIONAL = [
   ['stats', BalloonFeature.VIRTIO_BALLOON_F_STATS_VQ, 2],
   ['hint', BalloonFeature.VIRTIO_BALLOON_F_FREE_PAGE_HINT, 3],
   ['reporting', BalloonFeature.VIRTIO_BALLOON_F_REPORTING, 4],
+  ['cache', RANGES, 5],
+  ['reclaim', TELLS, 6],
 ] as const;
 
 function subsets(bits: readonly number[]): number[][] {
@@ -44,7 +50,7 @@ void t.test(
         }
       }
     }
-    t.equal(checked, 2187, 'every optional queue of every combination was looked at');
+    t.equal(checked, 32_805, 'every optional queue of every combination was looked at');
     t.equal(queueRole(0, 0n, []), 'inflate');
     t.equal(queueRole(1, 0n, []), 'deflate');
     t.end();
@@ -65,10 +71,26 @@ void t.test('a queue whose number is not decided yet has no role', (t) => {
   t.end();
 });
 
+void t.test('a VMM with too few queues for a page cache balloon has none, and the other roles hold', (t) => {
+  const acked = featureMask(1, 3, 5, RANGES, TELLS);
+  for (const present of [5, 6]) {
+    for (const [queue, role] of [
+      [2, 'stats'],
+      [3, 'hint'],
+      [4, 'reporting'],
+    ] as const)
+      t.equal(queueRole(queue, acked, [0, 1, 2, 3, 4], present), role);
+  }
+  t.equal(queueRole(2, acked, [0, 1, 2, 3, 4]), null, 'where that is not known, two are waited for');
+  t.equal(queueRole(5, acked, [0, 1, 2, 3, 4, 5, 6], 7), 'cache');
+  t.end();
+});
+
 void t.test('queues needed for the features offered', (t) => {
   t.equal(queueCount(0n), 2);
   t.equal(queueCount(featureMask(0, 2, 4)), 2);
   t.equal(queueCount(featureMask(1)), 3);
-  t.equal(queueCount(featureMask(...ALL)), 5);
+  t.equal(queueCount(featureMask(...PLAIN)), 5);
+  t.same([queueCount(featureMask(...ALL)), leastQueues(featureMask(...ALL))], [7, 5]);
   t.end();
 });

@@ -50,7 +50,7 @@ function domain(emulator = '/opt/lab/qemu', init = GUEST): string {
     `<cmdline>quiet rdinit=/bin/sh -- -c "${init}"</cmdline>`;
   return printed
     .replace("<domain type='kvm'", "<domain type='qemu'")
-    .replace('"num_vqs":5', '"num_vqs":3')
+    .replace('"num_vqs":7', '"num_vqs":3')
     .replace('</os>', `${guest}</os>`)
     .replace('<devices>', `<devices><emulator>${emulator}</emulator>`);
 }

@@ -47,7 +47,7 @@ void t.test('too few queues: the exact fix is named, and the guest boots all the
   const daemon = await startDaemon(t);
   const guest = await boot(t, daemon, 'narrow', { memoryMib: 256, device: { numVqs: 3 } });
   const view = await daemon.until('narrow', ({ verdict }) => verdict !== null, 'a verdict');
-  t.match(view.verdict, /num_vqs=5/);
+  t.match(view.verdict, /num_vqs=7/);
   const events = (await daemon.events()).filter(({ vm }) => vm === 'narrow').map(({ event }) => event);
   t.same(events.slice(0, 2), ['vm-connected', 'too-few-queues']);
   t.equal((await guest.sh('true')).code, 0);

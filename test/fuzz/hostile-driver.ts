@@ -108,10 +108,8 @@ export class HostileDriver implements VringContext {
       F_EVENT_IDX,
       F_VERSION_1,
     );
-    this.#balloon = new Balloon(this.memory, host, observer, offered, {
-      delayMs: dice.below(3),
-      discardsUntold: false,
-    });
+    const discards = { delayMs: dice.below(3), discardsUntold: false };
+    this.#balloon = new Balloon({ memory: this.memory, host, observer, offered, discards });
     this.device = new WatchedBalloon(this.#balloon, this.memory, this.#owners);
     this.device.onChain = (queue, chain) => this.#taking(queue, chain);
     this.device.onFlush = (queue) => (this.#taken[queue] = 0);

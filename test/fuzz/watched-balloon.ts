@@ -46,6 +46,10 @@ export class WatchedBalloon implements Device {
     return this.#balloon.queueCount;
   }
 
+  get leastQueues(): number {
+    return this.#balloon.leastQueues;
+  }
+
   readConfig(offset: number, lenBytes: number): Uint8Array {
     return this.#balloon.readConfig(offset, lenBytes);
   }

@@ -15,6 +15,7 @@ import {
 } from './guest-ring.js';
 import { PackedRingDriver } from './packed-ring-driver.js';
 import { RingDriver } from './ring-driver.js';
+import { CACHE_F, ranges, type Block } from './cache-driver.js';
 import { bits, hasBit, readU32, u32s } from './wire.js';
 
 /** Feature bits of the balloon by their names in the specification. */
@@ -38,7 +39,9 @@ const STAT_MEMTOT = 5;
 /** Linux reports at most this many ranges at once. */
 const REPORT_CAPACITY = 32;
 
-export type Role = 'inflate' | 'deflate' | 'stats' | 'hint' | 'reporting';
+export type Role = 'inflate' | 'deflate' | 'stats' | 'hint' | 'reporting' | 'cache' | 'reclaim';
+/** Those that are told of pages. */
+type PageRole = 'inflate' | 'deflate' | 'cache' | 'reclaim';
 
 /**
  * How queues are numbered: over the features acked, as Linux does; over those offered, as VMMs with a balloon of
@@ -50,6 +53,8 @@ const OPTIONAL_ROLES: readonly (readonly [Role, number])[] = [
   ['stats', BALLOON_F.STATS_VQ],
   ['hint', BALLOON_F.FREE_PAGE_HINT],
   ['reporting', BALLOON_F.REPORTING],
+  ['cache', CACHE_F.RANGES],
+  ['reclaim', CACHE_F.TELL_RECLAIM],
 ];
 
 /** What Linux acks when its pages are neither poisoned nor initialised on free. */
@@ -64,6 +69,13 @@ export const LINUX_FEATURES = bits(
   F_VERSION_1,
 );
 
+/** What the driver of guest/virtio_balloon acks, which has no hints. */
+export const BOTH_LIMITS =
+  (LINUX_FEATURES & ~bits(BALLOON_F.FREE_PAGE_HINT)) | bits(...Object.values(CACHE_F));
+
+/** The config space and the queues of QEMU's device for it. */
+export const BOTH_SPACE = { queueCount: 7, configBytes: 44 };
+
 export interface Range {
   gpa: number;
   len: number;
@@ -73,6 +85,8 @@ export interface BalloonDriverOptions {
   /** Feature bits to ack of those offered (default `LINUX_FEATURES`); add F_RING_PACKED for packed rings. */
   features?: bigint;
   numbering?: Numbering;
+  /** Queues that the driver leaves alone although it acked their feature. */
+  without?: readonly Role[];
   /** Entries of each ring (default 64). */
   ringSize?: number;
   /** The most PFNs in one buffer (default 256, as Linux; Windows: 512). */
@@ -107,7 +121,7 @@ export function numberQueues(numbering: Numbering, acked: bigint, offered: bigin
 
 export class BalloonDriver {
   readonly ackedFeatures: bigint;
-  readonly queueNumbers: ReadonlyMap<Role, number>;
+  readonly queueNumbers: Map<Role, number>;
   readonly pfnsPerBuffer: number;
   /** The first page after what the driver itself uses. */
   readonly firstFreePfn: number;
@@ -118,7 +132,7 @@ export class BalloonDriver {
   readonly #options: BalloonDriverOptions;
   readonly #timeoutMs: number;
   readonly #rings = new Map<Role, GuestRing>();
-  readonly #pfnsGpa: Readonly<Record<'inflate' | 'deflate', number>>;
+  readonly #pfnsGpa: Readonly<Record<PageRole, number>>;
   readonly #statsGpa: number;
   readonly #statsRequested = new Signal();
   readonly #balloon = new Set<number>();
@@ -141,13 +155,15 @@ export class BalloonDriver {
       this.ackedFeatures,
       frontend.offeredFeatures,
     );
+    for (const role of options.without ?? []) this.queueNumbers.delete(role);
     let gpa = options.areaGpa ?? 0x100000;
     const take = (lenBytes: number): number => {
       const start = gpa;
       gpa = alignUp(gpa + lenBytes, PAGE_BYTES);
       return start;
     };
-    this.#pfnsGpa = { inflate: take(4 * this.pfnsPerBuffer), deflate: take(4 * this.pfnsPerBuffer) };
+    const buffer = (): number => take(8 * this.pfnsPerBuffer);
+    this.#pfnsGpa = { inflate: buffer(), deflate: buffer(), cache: buffer(), reclaim: buffer() };
     this.#statsGpa = take(STAT_BYTES * MAX_STATS);
     const ringOptions = {
       size: options.ringSize ?? 64,
@@ -227,6 +243,11 @@ export class BalloonDriver {
   async tellPfns(role: 'inflate' | 'deflate', pfns: readonly number[]): Promise<void> {
     if (pfns.length > this.pfnsPerBuffer) throw new Error(`a buffer holds ${this.pfnsPerBuffer} PFNs`);
     await this.#exclusively(() => this.#tell(role, pfns));
+  }
+
+  /** Offers one buffer of blocks just as given, and waits for its ack. */
+  async tellBlocks(role: PageRole, blocks: readonly Block[]): Promise<void> {
+    await this.#exclusively(() => this.#offer(role, ranges(blocks)));
   }
 
   /** num_pages: what the host wants in the balloon, in pages. */
@@ -318,9 +339,14 @@ export class BalloonDriver {
   }
 
   async #tell(role: 'inflate' | 'deflate', pfns: readonly number[]): Promise<void> {
+    const blocks = hasBit(this.ackedFeatures, CACHE_F.RANGES);
+    await this.#offer(role, blocks ? ranges(pfns.map((pfn) => ({ pfn, order: 0 }))) : u32s(...pfns));
+  }
+
+  async #offer(role: PageRole, bytes: Uint8Array): Promise<void> {
     const gpa = this.#pfnsGpa[role];
-    this.#frontend.ram.write(gpa, u32s(...pfns));
-    await this.#exchange(this.ring(role), [{ gpa, len: 4 * pfns.length }], false);
+    this.#frontend.ram.write(gpa, bytes);
+    await this.#exchange(this.ring(role), [{ gpa, len: bytes.length }], false);
   }
 
   async #exchange(ring: GuestRing, chain: readonly ChainBuffer[], indirect: boolean): Promise<void> {

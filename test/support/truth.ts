@@ -214,9 +214,9 @@ export const PLUG_STATES: Readonly<Record<string, State>> = {
         id: DEVICE,
         chardev: 'vhost0',
         'virtio-id': 5,
-        num_vqs: 5,
+        num_vqs: 7,
         vq_size: 256,
-        config_size: 16,
+        config_size: 44,
       }),
     state: 'running',
   },
@@ -232,7 +232,7 @@ async function bootShape(t: Test, daemon: DaemonProcess, shape: Shape): Promise<
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   const socket = ['-chardev', `socket,id=vhost0,path=${daemon.socketPath}`];
   const device =
-    'vhost-user-test-device-pci,id=dev0,chardev=vhost0,virtio-id=5,num_vqs=5,vq_size=256,config_size=16';
+    'vhost-user-test-device-pci,id=dev0,chardev=vhost0,virtio-id=5,num_vqs=7,vq_size=256,config_size=44';
   const guest = await Guest.boot({
     name: NAME,
     memoryMib: 0,

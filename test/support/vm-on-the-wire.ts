@@ -7,7 +7,7 @@ import { EventLog } from '../../src/ops/event-log.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { socketPair } from '../../src/os/socket.js';
 import type { DeviceKind } from '../../src/vm/kinds.js';
-import { BalloonDriver } from './balloon-driver.js';
+import { BalloonDriver, BOTH_LIMITS, BOTH_SPACE } from './balloon-driver.js';
 import { CACHE_CONFIG_BYTES, CacheDriver } from './cache-driver.js';
 import { eventually } from './deadline.js';
 import { Frontend } from './frontend.js';
@@ -20,6 +20,7 @@ export const NAME = 'web';
 const SOCKETS = {
   balloon: { path: '/balloon', name: NAME },
   'cache-balloon': { path: '/cache', name: NAME, device: 'cache-balloon' },
+  both: { path: '/both', name: NAME },
 } as const satisfies Record<string, SocketSettings>;
 
 /** A device with a driver that runs. */
@@ -74,7 +75,8 @@ export function wire(t: Test, config: ConfigFile = {}, traditional: DeviceKind =
       const [ours, theirs] = socketPair();
       fleet.adopt(ours, kind === 'balloon' ? { ...SOCKETS[kind], device: traditional } : SOCKETS[kind]);
       const cache = kind === 'cache-balloon';
-      const space = cache ? { queueCount: 2, configBytes: CACHE_CONFIG_BYTES } : {};
+      const both = kind === 'both';
+      const space = cache ? { queueCount: 2, configBytes: CACHE_CONFIG_BYTES } : both ? BOTH_SPACE : {};
       const frontend = new Frontend({ socket: theirs, ...space });
       frontends.push(frontend);
       await frontend.connect();
@@ -85,7 +87,8 @@ export function wire(t: Test, config: ConfigFile = {}, traditional: DeviceKind =
           driver.add(Array.from({ length: count }, (_, n) => ({ pfn: 8192 + n, order: 0 })));
         return { frontend, give };
       }
-      const driver = await BalloonDriver.start(frontend);
+      const driver = await BalloonDriver.start(frontend, both ? { features: BOTH_LIMITS } : {});
+      if (both) await driver.tellBlocks('cache', [{ pfn: 8192, order: 9 }]);
       // Nothing answers the start itself: an answer to what comes after it says that it was seen.
       await frontend.getConfig();
       return { frontend, give: (count) => driver.inflate(pfns(4096, count)) };

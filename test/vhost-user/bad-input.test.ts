@@ -720,8 +720,8 @@ contained('regions come and go under a busy ring', {}, async (t, { served, front
 
 contained('rings that do not exist', {}, async (t, vm) => {
   const addresses = { descriptors: BEYOND, used: BEYOND, available: BEYOND };
-  for (const ring of [5, 255, 0x7fffffff, 0xffffffff]) {
-    const message = new RegExp(`ring ${ring} of a device with 5 queues`);
+  for (const ring of [7, 255, 0x7fffffff, 0xffffffff]) {
+    const message = new RegExp(`ring ${ring} of a device with 7 queues`);
     for (const name of ['SET_VRING_NUM', 'SET_VRING_BASE', 'SET_VRING_ENABLE'] as const) {
       await refused(t, vm, name, encodeVringState(ring, 1), message);
     }
@@ -731,8 +731,8 @@ contained('rings that do not exist', {}, async (t, vm) => {
       await withFds([createEventFd()], (fds) => refused(t, vm, name, u64s(BigInt(ring)), message, fds));
     }
   }
-  await vm.frontend.sendRaw(encodeMessage(REQUEST.GET_VRING_BASE, VERSION, encodeVringState(5, 0)));
-  await dropped(t, vm, /GET_VRING_BASE.*ring 5/);
+  await vm.frontend.sendRaw(encodeMessage(REQUEST.GET_VRING_BASE, VERSION, encodeVringState(7, 0)));
+  await dropped(t, vm, /GET_VRING_BASE.*ring 7/);
 });
 
 contained('settings of a ring that runs', {}, async (t, vm) => {

@@ -30,6 +30,7 @@ class Flood {
     const device: Device = {
       offeredFeatures: 0n,
       queueCount: rings,
+      leastQueues: rings,
       readConfig: (_, length) => new Uint8Array(length),
       writeConfig: () => undefined,
       setFeatures: () => undefined,

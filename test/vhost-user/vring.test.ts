@@ -41,6 +41,7 @@ async function withRing(
   const device: Device = {
     offeredFeatures: 0n,
     queueCount: 1,
+    leastQueues: 1,
     readConfig: (_, lenBytes) => new Uint8Array(lenBytes),
     writeConfig: () => undefined,
     setFeatures: () => undefined,

@@ -14,7 +14,7 @@ const ROW = [
   "driver: 'virtio_balloon'",
   'features: []',
   'statsFeature: null',
-  'make: (memory, host, observer, offered, discards) => new Balloon(memory, host, observer, offered, discards)',
+  'make: (parts) => new Balloon(parts)',
 ];
 
 function withRow(row: readonly string[]): string {

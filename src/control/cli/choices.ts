@@ -8,7 +8,7 @@ export const EVENT_LEVELS = ['info', 'warn', 'error'] as const;
 export const LIST_FORMATS = ['table', 'wide', 'name', 'json'] as const;
 /** As records, so that the compiler asks for each. */
 const STATES: Readonly<Record<VmView['state'], true>> = { connected: true, running: true, stopped: true };
-const KINDS: Readonly<Record<VmView['kind'], true>> = { 'vhost-user': true, qmp: true };
+const KINDS: Readonly<Record<VmView['kind'], true>> = { 'vhost-user': true, qmp: true, libvirt: true };
 export const VM_STATES = Object.keys(STATES) as readonly VmView['state'][];
 export const VM_KINDS = Object.keys(KINDS) as readonly VmView['kind'][];
 export const WAIT_STATES = ['running', 'target', 'gone'] as const;

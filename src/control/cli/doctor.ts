@@ -4,6 +4,7 @@ import { refusal } from '../../../protocol/control/refusal.js';
 import type { BalloonView, VmDiagnosis, VmView, DaemonEvent } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
+import { BALLOON_SPACE_BYTES } from '../../../protocol/virtio/cache-balloon.js';
 import type { VmmMemory } from '../../host/vmm-memory.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import { CONTROL_SOCKET } from './choices.js';
@@ -197,6 +198,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     ...(refused ? [] : [examineDriver(vm, isServed ? vmm : { ...vmm, obstacle: null })]),
   ];
   if (cache !== null) findings.push(examineCache(name, cache, features));
+  else if (vm.queuesLacking) findings.push(noteQueues(name, vm.queuesLacking));
   const ofLimits = limitsOf(vm.limits);
   if (ofLimits !== null) {
     findings.push(note(name, 'limits', ofLimits.text, ofLimits.remedy));
@@ -211,7 +213,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
 }
 
 function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
-  const { name, state, features, stats, cache } = vm;
+  const { name, state, features, stats } = vm;
   const asksStats = features.includes('VIRTIO_BALLOON_F_STATS_VQ');
   const silent = asksStats && (stats === null || stats.ageSeconds > STATS_AGE_MAX_SECONDS);
   if (state === 'running' && !silent) {
@@ -228,7 +230,7 @@ function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
       ? bad(name, 'driver', found, mend)
       : note(name, 'driver', found, mend);
   }
-  const load = `modprobe ${cache === null ? 'virtio_balloon' : '-a virtio_balloon virtio_cache_balloon'} (in the guest)`;
+  const load = 'modprobe virtio_balloon (in the guest)';
   if (state === 'running')
     return note(name, 'driver', 'runs, but is silent', `look whether the guest hangs; ${load}`);
   return state === 'stopped'
@@ -280,7 +282,14 @@ function examineCache(name: string, cache: BalloonView, features: readonly strin
   if (runs && cache.targetBytes > 0) return good(name, 'page cache balloon', holds);
   const [found, mend] = runs
     ? ['may hold nothing yet', vmCommand('balloonctl set', name, '--cache-limit SIZE')]
-    : ['no driver of it has started', 'modprobe virtio_cache_balloon (in the guest)'];
+    : ['no driver of it has started', 'load the virtio_balloon of guest/virtio_balloon in the guest'];
+  return note(name, 'page cache balloon', found, mend);
+}
+
+/** The VMM was started with the arguments of a build before this one, and the device is a plain balloon. */
+function noteQueues(name: string, { present, needed }: NonNullable<VmView['queuesLacking']>): Finding {
+  const found = `the VMM has ${present} virtqueues, and the guest can have no page cache balloon`;
+  const mend = `set num_vqs=${needed},config_size=${BALLOON_SPACE_BYTES} on its balloon and restart the VM, if it is to have one`;
   return note(name, 'page cache balloon', found, mend);
 }
 

@@ -1,4 +1,6 @@
 /** `balloonctl qemu-args`: the arguments with which QEMU gives its balloon to the daemon. */
+import { BALLOON_QUEUES } from '../../../protocol/virtio/balloon.js';
+import { BALLOON_SPACE_BYTES } from '../../../protocol/virtio/cache-balloon.js';
 import type { VMMS } from './choices.js';
 import { UsageError } from './exit.js';
 
@@ -21,18 +23,18 @@ type Properties = Readonly<Record<string, string | number>>;
 
 /** From 0x1a on, libvirt has places of its own for sound, USB and bridges. */
 const LAST_SLOT = 0x19;
-/** Of QEMU's generic device: five queues and 16 bytes of configuration are those of a balloon. */
-const BALLOON = {
+/** Of QEMU's generic device: the queues and the config space of a balloon, with those of a page cache balloon for guests that have one. */
+const BALLOON: Properties & { readonly id: string; readonly chardev: string } = {
   driver: 'vhost-user-test-device-pci',
   // By its id the device can be unplugged, or asked for its properties.
   id: 'balloon',
   chardev: 'balloon',
   'virtio-id': 5,
-  num_vqs: 5,
+  num_vqs: BALLOON_QUEUES.length,
   vq_size: 256,
-  config_size: 16,
+  config_size: BALLOON_SPACE_BYTES,
 };
-const CACHE_BALLOON = {
+const CACHE_BALLOON: typeof BALLOON = {
   ...BALLOON,
   id: 'cache-balloon',
   chardev: 'cache-balloon',
@@ -103,7 +105,7 @@ export function vmmArguments(kind: Exclude<(typeof VMMS)[number], 'libvirt'>, ar
     // always shared.
     return ['--mem', `size=${mib}`, '--vhost-user', `balloon,socket=${args.socketPath}`, '--no-balloon'];
   }
-  // Version 52 has no other word for it than virtio_id, and later ones, which call it device_type, take both.
+  // It passes on no bit of a page cache balloon, so that five queues will do. Version 52 has no other word for it than virtio_id, and later ones, which call it device_type, take both.
   return [
     ...['--memory', `size=${mib}M,shared=on`],
     '--generic-vhost-user',

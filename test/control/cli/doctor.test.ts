@@ -128,9 +128,12 @@ void t.test('a page cache balloon is looked at where there is one', (t) => {
   t.match(look(2 ** 30), [{ found: 'holds 512 MiB of at most 1 GiB' }]);
   t.same(wrong(look(2 ** 30, 'none', 4096)), [], 'a driver as old as the proposal acks nothing');
   t.match(look(0), [{ level: 'note', mend: 'balloonctl set web1 --cache-limit SIZE' }]);
-  t.match(look(2 ** 30, 'none'), [{ level: 'note', mend: /^modprobe virtio_cache_balloon / }]);
+  t.match(look(2 ** 30, 'none'), [{ level: 'note', mend: /^load the virtio_balloon of / }]);
   const neither = vmView('web1', { state: 'connected', features: [], cache: vmView('web1').balloon });
-  t.match(examineVm(neither, QEMU, []).find(({ check }) => check === 'driver')?.mend, 'virtio_cache_balloon');
+  t.match(
+    examineVm(neither, QEMU, []).find(({ check }) => check === 'driver')?.mend,
+    'modprobe virtio_balloon',
+  );
   t.end();
 });
 

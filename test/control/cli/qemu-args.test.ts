@@ -23,7 +23,7 @@ void t.test('the arguments', (t) => {
     '-chardev',
     'socket,id=balloon,path=/run/b.sock',
     '-device',
-    'vhost-user-test-device-pci,id=balloon,chardev=balloon,virtio-id=5,num_vqs=5,vq_size=256,config_size=16',
+    'vhost-user-test-device-pci,id=balloon,chardev=balloon,virtio-id=5,num_vqs=7,vq_size=256,config_size=44',
   ]);
   const named = qemuArguments({ memoryBytes: 1.5 * GIB, name: 'a,b', socketPath: '/run/a,b' });
   t.strictSame(named.slice(0, 4), ['-name', 'guest=a,,b', '-m', '1536M'], 'a comma is doubled');

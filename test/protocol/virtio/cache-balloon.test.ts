@@ -6,14 +6,14 @@ import { decodeRange } from '../../../protocol/virtio/cache-balloon.js';
 
 const ROOT = join(import.meta.dirname, '../../../..');
 const text = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
-const DRIVER = 'guest/virtio_cache_balloon/virtio_cache_balloon';
+const DRIVER = 'guest/virtio_balloon';
 
 void t.test('the largest order of a block', (t) => {
-  const order = Number(/#define VIRTIO_CACHE_BALLOON_MAX_ORDER (\d+)/.exec(text(`${DRIVER}.h`))?.[1]);
+  const order = Number(/#define MAX_WIRE_ORDER (\d+)/.exec(text(`${DRIVER}/wire.h`))?.[1]);
   t.match(text('docs/cache-balloon.md').replaceAll(/\s+/g, ' '), `an order n, from 0 to ${order},`);
   t.same(decodeRange(order, 0), { firstPfn: 0, pages: 2 ** order });
   t.equal(decodeRange(order + 1, 0), null);
-  const told = /#define MAX_ORDER_TOLD \((.+)\)/.exec(text(`${DRIVER}.c`))?.[1];
-  t.equal(told, 'VIRTIO_CACHE_BALLOON_MAX_ORDER - (PAGE_SHIFT - VIRTIO_CACHE_BALLOON_PFN_SHIFT)');
+  const told = /#define MAX_ORDER_TOLD \((.+)\)/.exec(text(`${DRIVER}/page_cache.c`))?.[1];
+  t.equal(told, 'MAX_WIRE_ORDER - (PAGE_SHIFT - WIRE_SHIFT)');
   t.end();
 });

@@ -114,7 +114,7 @@ function rootDisk(image: string): string[] {
 }
 
 function device(options: DeviceOptions, index: number): string[] {
-  const { path, virtioId = 5, numVqs = 5, vqSize = 256, configSize = 16, extra = '' } = options;
+  const { path, virtioId = 5, numVqs = 7, vqSize = 256, configSize = 44, extra = '' } = options;
   return [
     ...['-chardev', `socket,id=vhost${index},path=${path}`],
     '-device',

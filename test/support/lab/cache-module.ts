@@ -1,4 +1,4 @@
-/** The guest's driver of the page cache balloon: built for the lab's kernel, loaded into a guest. */
+/** The guest's driver with both limits, in the place of the kernel's: built for the lab's kernel, loaded into a guest. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -30,7 +30,7 @@ export async function buildCacheModule(): Promise<string | null> {
 export async function loadCacheModule(guest: Guest, path: string): Promise<void> {
   const text = readFileSync(path).toString('base64');
   const { code, output } = await guest.sh(
-    `base64 -d > /cache.ko <<'END'\n${text}\nEND\ninsmod /cache.ko && rm /cache.ko`,
+    `base64 -d > /ours.ko <<'END'\n${text}\nEND\n(lsmod | grep -q ^virtio_balloon && rmmod virtio_balloon); insmod /ours.ko`,
   );
   if (code !== 0) throw new Error(`insmod: ${output}\n${guest.consoleLog}`);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A memory balloon in the page cache: virtio device 13, see docs/cache-balloon.md.
+ * A memory balloon in the page cache, see docs/cache-balloon.md: a part of the
+ * traditional balloon, or the device of 2012.
  *
  * The balloon is the page cache of one inode that nobody can open. A folio that
  * was added is told to the host, which takes its memory away before it answers;
@@ -33,7 +34,7 @@
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
-#include "virtio_cache_balloon.h"
+#include "page_cache.h"
 
 #define CACHE_BALLOON_MAGIC 0x62616c63
 /* Folios do not cross the borders of such chunks of the file. */
@@ -45,9 +46,8 @@
 #define MIN_IN_FLIGHT 64UL
 /* Pages for which a page of bits stands. */
 #define MAP_PAGES (PAGE_SIZE * BITS_PER_BYTE)
-#define ENTRIES_PER_PAGE (PAGE_SIZE >> VIRTIO_CACHE_BALLOON_PFN_SHIFT)
 /* The largest order of a block that may be told, in pages of this kernel: a page of bits may stand for a larger one. */
-#define MAX_ORDER_TOLD (VIRTIO_CACHE_BALLOON_MAX_ORDER - (PAGE_SHIFT - VIRTIO_CACHE_BALLOON_PFN_SHIFT))
+#define MAX_ORDER_TOLD (MAX_WIRE_ORDER - (PAGE_SHIFT - WIRE_SHIFT))
 
 /* A folio's private field: when somebody who waited for memory came to it, and that it has one. */
 #define FRESH ((void *)1)
@@ -83,6 +83,8 @@ enum { CACHEQ, RECLAIMQ, QUEUES };
 
 struct cache_balloon {
 	struct virtio_device *vdev;
+	/* Where its config space begins. */
+	unsigned int config_at;
 	struct virtqueue *vqs[QUEUES];
 	struct inode *inode;
 	struct workqueue_struct *wq;
@@ -115,7 +117,7 @@ struct cache_balloon {
 	unsigned long needs_seen_at;
 
 	/* What the buffer to be sent names, and holds references to. */
-	struct folio *folios[VIRTIO_CACHE_BALLOON_ENTRIES];
+	struct folio *folios[BUFFER_ENTRIES];
 	unsigned int nr_folios;
 	unsigned int nr_entries;
 	unsigned long nr_pages;
@@ -140,23 +142,6 @@ static void wake(struct cache_balloon *cb, unsigned int delay_ms)
 	if (!cb->stopped)
 		queue_delayed_work(cb->wq, &cb->work, msecs_to_jiffies(delay_ms));
 	spin_unlock_irqrestore(&cb->stop_lock, flags);
-}
-
-/* Writes what names a block of pages behind the first `at` entries; returns how many there are then. */
-static unsigned int put_entry(struct cache_balloon *cb, void *buffer, unsigned int at,
-			      unsigned long pfn, unsigned int order)
-{
-	unsigned int n;
-
-	BUILD_BUG_ON(MAX_ORDER_USED > MAX_ORDER_TOLD);
-	if (cb->has_ranges) {
-		((__le64 *)buffer)[at] = cpu_to_le64(((u64)pfn << PAGE_SHIFT) |
-						     (order + PAGE_SHIFT - VIRTIO_CACHE_BALLOON_PFN_SHIFT));
-		return at + 1;
-	}
-	for (n = 0; n < ENTRIES_PER_PAGE << order; n++)
-		((__le32 *)buffer)[at + n] = cpu_to_le32(pfn * ENTRIES_PER_PAGE + n);
-	return at + n;
 }
 
 /* Needs taken_lock. What has no bits was never told. */
@@ -300,27 +285,9 @@ static const struct address_space_operations cache_balloon_aops = {
 	.dirty_folio = noop_dirty_folio,
 };
 
-static void cache_balloon_acked(struct virtqueue *vq)
+void cache_balloon_acked(struct virtqueue *vq)
 {
-	struct cache_balloon *cb = vq->vdev->priv;
-
-	wake_up(&cb->acked);
-}
-
-/* Sends a buffer and waits for the host; it is idle time, however long that takes. */
-static int send(struct cache_balloon *cb, struct virtqueue *vq, void *buffer, unsigned int bytes)
-{
-	struct scatterlist sg;
-	unsigned int unused;
-	int err;
-
-	sg_init_one(&sg, buffer, bytes);
-	err = virtqueue_add_outbuf(vq, &sg, 1, buffer, GFP_KERNEL);
-	if (err)
-		return err;
-	virtqueue_kick(vq);
-	wait_event_idle(cb->acked, virtqueue_get_buf(vq, &unused) || virtqueue_is_broken(vq));
-	return virtqueue_is_broken(vq) ? -EIO : 0;
+	wake_up(&the_balloon->acked);
 }
 
 /* Fills taken_buffer; returns how many entries it has. */
@@ -340,7 +307,7 @@ static unsigned int collect_taken(struct cache_balloon *cb)
 		while ((at = find_next_bit(map, MAP_PAGES, at)) < MAP_PAGES) {
 			unsigned int order = min(at ? __ffs(at) : BITS_PER_LONG, (unsigned long)most_order);
 
-			if (count + ENTRIES_PER_PAGE > VIRTIO_CACHE_BALLOON_ENTRIES) {
+			if (count + ENTRIES_PER_PAGE > BUFFER_ENTRIES) {
 				cb->has_taken = true;
 				spin_unlock_irq(&cb->taken_lock);
 				return count;
@@ -348,7 +315,7 @@ static unsigned int collect_taken(struct cache_balloon *cb)
 			end = find_next_zero_bit(map, MAP_PAGES, at);
 			order = min_t(unsigned int, order, ilog2(end - at));
 			bitmap_clear(map, at, 1UL << order);
-			count = put_entry(cb, cb->taken_buffer, count, index * MAP_PAGES + at, order);
+			count = put_entry(cb->has_ranges, cb->taken_buffer, count, index * MAP_PAGES + at, order);
 			at += 1UL << order;
 		}
 		spin_unlock_irq(&cb->taken_lock);
@@ -365,7 +332,7 @@ static int tell_taken(struct cache_balloon *cb)
 
 		if (!count)
 			return 0;
-		err = send(cb, cb->vqs[RECLAIMQ], cb->taken_buffer, count * (cb->has_ranges ? 8 : 4));
+		err = send_entries(cb->vqs[RECLAIMQ], &cb->acked, cb->taken_buffer, count, cb->has_ranges);
 		if (err)
 			return err;
 		cond_resched();
@@ -382,7 +349,7 @@ static int give_up(struct cache_balloon *cb)
 		return 0;
 	err = tell_taken(cb);
 	if (!err)
-		err = send(cb, cb->vqs[CACHEQ], cb->buffer, cb->nr_entries * (cb->has_ranges ? 8 : 4));
+		err = send_entries(cb->vqs[CACHEQ], &cb->acked, cb->buffer, cb->nr_entries, cb->has_ranges);
 	for (n = 0; n < cb->nr_folios; n++)
 		folio_put(cb->folios[n]);
 	cb->nr_folios = 0;
@@ -442,7 +409,7 @@ static int add_folio(struct cache_balloon *cb, unsigned long room, bool *short_o
 	folio_unlock(folio);
 	cb->folios[cb->nr_folios++] = folio;
 	cb->nr_pages += folio_nr_pages(folio);
-	cb->nr_entries = put_entry(cb, cb->buffer, cb->nr_entries, folio_pfn(folio), folio_order(folio));
+	cb->nr_entries = put_entry(cb->has_ranges, cb->buffer, cb->nr_entries, folio_pfn(folio), folio_order(folio));
 	return 0;
 }
 
@@ -477,10 +444,23 @@ static void shrink_to_nothing(struct cache_balloon *cb)
 	}
 }
 
-static u32 to_wire(unsigned long pages)
+static u32 read_field(struct cache_balloon *cb, unsigned int field)
 {
-	return pages << (PAGE_SHIFT - VIRTIO_CACHE_BALLOON_PFN_SHIFT);
+	__le32 value;
+
+	cb->vdev->config->get(cb->vdev, cb->config_at + field, &value, sizeof(value));
+	return le32_to_cpu(value);
 }
+
+static void write_field(struct cache_balloon *cb, unsigned int field, u32 value)
+{
+	__le32 wire = cpu_to_le32(value);
+
+	cb->vdev->config->set(cb->vdev, cb->config_at + field, &wire, sizeof(wire));
+}
+
+#define READ_FIELD(cb, name) read_field(cb, offsetof(struct virtio_cache_balloon_config, name))
+#define WRITE_FIELD(cb, name, value) write_field(cb, offsetof(struct virtio_cache_balloon_config, name), value)
 
 static void write_actual(struct cache_balloon *cb)
 {
@@ -489,42 +469,34 @@ static void write_actual(struct cache_balloon *cb)
 	if (actual == cb->actual)
 		return;
 	cb->actual = actual;
-	virtio_cwrite_le(cb->vdev, struct virtio_cache_balloon_config, actual, &actual);
+	WRITE_FIELD(cb, actual, actual);
 }
 
 static void write_stats(struct cache_balloon *cb)
 {
-	struct virtio_device *vdev = cb->vdev;
-	u32 wanted, value;
-
-	virtio_cread_le(vdev, struct virtio_cache_balloon_config, need_stats, &wanted);
-	if (!wanted)
+	if (!READ_FIELD(cb, need_stats))
 		return;
-	value = to_wire(totalram_pages());
-	virtio_cwrite_le(vdev, struct virtio_cache_balloon_config, pages_total, &value);
-	value = to_wire(global_zone_page_state(NR_FREE_PAGES));
-	virtio_cwrite_le(vdev, struct virtio_cache_balloon_config, pages_free, &value);
-	value = 0;
-	virtio_cwrite_le(vdev, struct virtio_cache_balloon_config, need_stats, &value);
+	WRITE_FIELD(cb, pages_total, to_wire(totalram_pages()));
+	WRITE_FIELD(cb, pages_free, to_wire(global_zone_page_state(NR_FREE_PAGES)));
+	WRITE_FIELD(cb, need_stats, 0);
 }
 
 static bool locked(struct cache_balloon *cb)
 {
-	u32 lock = 0, is;
+	bool lock, is;
 
 	if (!cb->has_lock)
 		return false;
-	virtio_cread_le(cb->vdev, struct virtio_cache_balloon_config, lock, &lock);
-	virtio_cread_le(cb->vdev, struct virtio_cache_balloon_config, locked, &is);
-	if (!!lock == !!is)
+	lock = READ_FIELD(cb, lock);
+	is = READ_FIELD(cb, locked);
+	if (lock == is)
 		return lock;
 	if (lock) {
 		shrink_to_nothing(cb);
 		tell_taken(cb);
 		write_actual(cb);
 	}
-	is = !!lock;
-	virtio_cwrite_le(cb->vdev, struct virtio_cache_balloon_config, locked, &is);
+	WRITE_FIELD(cb, locked, lock);
 	return lock;
 }
 
@@ -576,13 +548,11 @@ static void cache_balloon_work(struct work_struct *work)
 	struct cache_balloon *cb = container_of(to_delayed_work(work), struct cache_balloon, work);
 	unsigned long target, most_pages, pages;
 	bool short_of = false, cold, careful;
-	u32 num_pages;
 
 	write_stats(cb);
 	if (locked(cb))
 		return;
-	virtio_cread_le(cb->vdev, struct virtio_cache_balloon_config, num_pages, &num_pages);
-	target = num_pages / ENTRIES_PER_PAGE;
+	target = READ_FIELD(cb, num_pages) / ENTRIES_PER_PAGE;
 	if ((unsigned long)atomic_long_read(&cb->pages) > target)
 		shrink(cb, target);
 	watch_needs(cb);
@@ -595,7 +565,7 @@ static void cache_balloon_work(struct work_struct *work)
 	 */
 	most_pages = gives_way(cb) ? 0 : min3(max(pages / 4, MIN_IN_FLIGHT), target - min(target, pages),
 					      careful ? MIN_IN_FLIGHT : cold ? ULONG_MAX : spare_pages());
-	while (!short_of && cb->nr_entries + ENTRIES_PER_PAGE <= VIRTIO_CACHE_BALLOON_ENTRIES &&
+	while (!short_of && cb->nr_entries + ENTRIES_PER_PAGE <= BUFFER_ENTRIES &&
 	       cb->nr_pages < most_pages)
 		if (add_folio(cb, most_pages - cb->nr_pages, &short_of))
 			break;
@@ -608,9 +578,8 @@ static void cache_balloon_work(struct work_struct *work)
 		wake(cb, gives_way(cb) ? backoff_ms : !short_of ? 0 : cold ? reclaim_ms : retry_ms);
 }
 
-static void cache_balloon_changed(struct virtio_device *vdev)
+void cache_balloon_changed(struct cache_balloon *cb)
 {
-	struct cache_balloon *cb = vdev->priv;
 	unsigned long flags;
 
 	spin_lock_irqsave(&cb->stop_lock, flags);
@@ -619,27 +588,10 @@ static void cache_balloon_changed(struct virtio_device *vdev)
 	spin_unlock_irqrestore(&cb->stop_lock, flags);
 }
 
-static int find_queues(struct cache_balloon *cb)
+void cache_balloon_start(struct cache_balloon *cb, struct virtqueue *cacheq, struct virtqueue *reclaimq)
 {
-	unsigned int count = cb->has_tell ? 2 : 1;
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
-	struct virtqueue_info queues[QUEUES] = {
-		{ .name = "cache", .callback = cache_balloon_acked },
-		{ .name = "reclaim", .callback = cache_balloon_acked },
-	};
-
-	return virtio_find_vqs(cb->vdev, count, cb->vqs, queues, NULL);
-#else
-	vq_callback_t *callbacks[QUEUES] = { cache_balloon_acked, cache_balloon_acked };
-	static const char *const names[QUEUES] = { "cache", "reclaim" };
-
-	return virtio_find_vqs(cb->vdev, count, cb->vqs, callbacks, names, NULL);
-#endif
-}
-
-static void start_balloon(struct cache_balloon *cb)
-{
-	virtio_device_ready(cb->vdev);
+	cb->vqs[CACHEQ] = cacheq;
+	cb->vqs[RECLAIMQ] = reclaimq;
 	cb->actual = 0;
 	spin_lock_irq(&cb->stop_lock);
 	cb->stopped = false;
@@ -647,8 +599,8 @@ static void start_balloon(struct cache_balloon *cb)
 	wake(cb, 0);
 }
 
-/* Afterwards the balloon is empty and the device is reset. */
-static void halt_balloon(struct cache_balloon *cb)
+/* Afterwards the balloon is empty. */
+void cache_balloon_halt(struct cache_balloon *cb)
 {
 	spin_lock_irq(&cb->stop_lock);
 	cb->stopped = true;
@@ -657,8 +609,6 @@ static void halt_balloon(struct cache_balloon *cb)
 	shrink_to_nothing(cb);
 	tell_taken(cb);
 	write_actual(cb);
-	virtio_reset_device(cb->vdev);
-	cb->vdev->config->del_vqs(cb->vdev);
 }
 
 static void free_balloon(struct cache_balloon *cb)
@@ -677,20 +627,27 @@ static void free_balloon(struct cache_balloon *cb)
 	kfree(cb);
 }
 
-static int cache_balloon_probe(struct virtio_device *vdev)
+/* Of a device that was halted. */
+void cache_balloon_destroy(struct cache_balloon *cb)
+{
+	/* A free_folio that has let go of the device may have yet to return. */
+	synchronize_rcu();
+	the_balloon = NULL;
+	free_balloon(cb);
+}
+
+/* -EBUSY: the guest has another one. */
+struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned int config_at)
 {
 	struct cache_balloon *cb;
-	int err = -ENOMEM;
 
-	if (!vdev->config->get)
-		return -EINVAL;
 	if (the_balloon)
-		return -EBUSY;
+		return ERR_PTR(-EBUSY);
 	cb = kzalloc(sizeof(*cb), GFP_KERNEL);
 	if (!cb)
-		return -ENOMEM;
-	vdev->priv = cb;
+		return ERR_PTR(-ENOMEM);
 	cb->vdev = vdev;
+	cb->config_at = config_at;
 	cb->stopped = true;
 	cb->has_ranges = virtio_has_feature(vdev, VIRTIO_CACHE_BALLOON_F_RANGES);
 	cb->has_tell = virtio_has_feature(vdev, VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM);
@@ -703,14 +660,13 @@ static int cache_balloon_probe(struct virtio_device *vdev)
 	cb->way_until = jiffies;
 	cb->refaults_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
 	cb->needs_seen_at = jiffies;
-	cb->buffer = kmalloc_array(VIRTIO_CACHE_BALLOON_ENTRIES, 8, GFP_KERNEL);
-	cb->taken_buffer = kmalloc_array(VIRTIO_CACHE_BALLOON_ENTRIES, 8, GFP_KERNEL);
+	cb->buffer = kmalloc_array(BUFFER_ENTRIES, 8, GFP_KERNEL);
+	cb->taken_buffer = kmalloc_array(BUFFER_ENTRIES, 8, GFP_KERNEL);
 	cb->wq = alloc_ordered_workqueue("cache_balloon", WQ_FREEZABLE);
 	if (!cb->buffer || !cb->taken_buffer || !cb->wq)
 		goto fail;
 	cb->inode = alloc_anon_inode(cache_balloon_mnt->mnt_sb);
 	if (IS_ERR(cb->inode)) {
-		err = PTR_ERR(cb->inode);
 		cb->inode = NULL;
 		goto fail;
 	}
@@ -721,72 +677,13 @@ static int cache_balloon_probe(struct virtio_device *vdev)
 	i_size_write(cb->inode, MAX_LFS_FILESIZE);
 	/* No page of it comes back: reclaim shall not remember that it had been there. */
 	mapping_set_exiting(cb->inode->i_mapping);
-	err = find_queues(cb);
-	if (err)
-		goto fail;
 	the_balloon = cb;
-	start_balloon(cb);
-	return 0;
+	return cb;
 
 fail:
 	free_balloon(cb);
-	return err;
+	return ERR_PTR(-ENOMEM);
 }
-
-static void cache_balloon_remove(struct virtio_device *vdev)
-{
-	struct cache_balloon *cb = vdev->priv;
-
-	halt_balloon(cb);
-	/* A free_folio that has let go of the device may have yet to return. */
-	synchronize_rcu();
-	the_balloon = NULL;
-	free_balloon(cb);
-}
-
-#ifdef CONFIG_PM_SLEEP
-static int cache_balloon_freeze(struct virtio_device *vdev)
-{
-	halt_balloon(vdev->priv);
-	return 0;
-}
-
-static int cache_balloon_restore(struct virtio_device *vdev)
-{
-	struct cache_balloon *cb = vdev->priv;
-	int err = find_queues(cb);
-
-	if (!err)
-		start_balloon(cb);
-	return err;
-}
-#endif
-
-static const struct virtio_device_id id_table[] = {
-	{ VIRTIO_ID_CACHE_BALLOON, VIRTIO_DEV_ANY_ID },
-	{ 0 },
-};
-MODULE_DEVICE_TABLE(virtio, id_table);
-
-static const unsigned int features[] = {
-	VIRTIO_CACHE_BALLOON_F_RANGES,
-	VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM,
-	VIRTIO_CACHE_BALLOON_F_LOCK,
-};
-
-static struct virtio_driver cache_balloon_driver = {
-	.feature_table = features,
-	.feature_table_size = ARRAY_SIZE(features),
-	.driver.name = KBUILD_MODNAME,
-	.id_table = id_table,
-	.probe = cache_balloon_probe,
-	.remove = cache_balloon_remove,
-	.config_changed = cache_balloon_changed,
-#ifdef CONFIG_PM_SLEEP
-	.freeze = cache_balloon_freeze,
-	.restore = cache_balloon_restore,
-#endif
-};
 
 static int cache_balloon_init_fs_context(struct fs_context *fc)
 {
@@ -800,26 +697,13 @@ static struct file_system_type cache_balloon_fs = {
 	.kill_sb = kill_anon_super,
 };
 
-static int __init cache_balloon_init(void)
+int __init cache_balloon_init(void)
 {
-	int err;
-
 	cache_balloon_mnt = kern_mount(&cache_balloon_fs);
-	if (IS_ERR(cache_balloon_mnt))
-		return PTR_ERR(cache_balloon_mnt);
-	err = register_virtio_driver(&cache_balloon_driver);
-	if (err)
-		kern_unmount(cache_balloon_mnt);
-	return err;
+	return PTR_ERR_OR_ZERO(cache_balloon_mnt);
 }
-module_init(cache_balloon_init);
 
-static void __exit cache_balloon_exit(void)
+void cache_balloon_exit(void)
 {
-	unregister_virtio_driver(&cache_balloon_driver);
 	kern_unmount(cache_balloon_mnt);
 }
-module_exit(cache_balloon_exit);
-
-MODULE_DESCRIPTION("Memory balloon in the page cache");
-MODULE_LICENSE("GPL");
