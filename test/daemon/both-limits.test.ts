@@ -1,6 +1,5 @@
 // One device with both limits: a traditional balloon whose driver also acks the feature bits of the page cache balloon, and
 // what becomes of drivers and VMMs that know only one of the two.
-import t from 'tap';
 import { decodeVmRecord } from '../../src/vm/record.js';
 import { StateFile } from '../../src/memory/state-file.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
@@ -28,6 +27,8 @@ import { bits, readU32, u32s, u64s } from '../support/wire.js';
 import { wire } from '../support/vm-on-the-wire.js';
 import { vmView } from '../../src/vm/view.js';
 
+/** VMMs whose guests see the bits of the page cache balloon. */
+const whereBoth = eachOrder({ features: BOTH_LIMITS });
 const FIRST = 4096;
 const MIB = 2 ** 20;
 /** Where the config space of the page cache balloon begins. */
@@ -44,58 +45,55 @@ function whole(served: ServedVm): ReturnType<typeof vmView> {
   return vmView(served.vm, null);
 }
 
-eachOrder({ features: bits(CACHE_F.RANGES) })(
-  'a driver that acks its bits has both limits on one device',
-  async (t) => {
-    const { served, frontend, driver } = await running();
-    t.match(whole(served), { cache: { targetBytes: 0, actualBytes: 0 } });
-    served.vm.setTarget({ balloonBytes: 2 * MIB });
-    served.vm.setTarget({ cacheLimitBytes: 8 * MIB });
-    await frontend.waitConfigChanges(1);
-    const space = await frontend.getConfig(0, BOTH_SPACE.configBytes);
-    t.same([readU32(space, 0), readU32(space, CACHE_AT)], [512, 2048]);
+whereBoth('a driver that acks its bits has both limits on one device', async (t) => {
+  const { served, frontend, driver } = await running();
+  t.match(whole(served), { cache: { targetBytes: 0, actualBytes: 0 } });
+  served.vm.setTarget({ balloonBytes: 2 * MIB });
+  served.vm.setTarget({ cacheLimitBytes: 8 * MIB });
+  await frontend.waitConfigChanges(1);
+  const space = await frontend.getConfig(0, BOTH_SPACE.configBytes);
+  t.same([readU32(space, 0), readU32(space, CACHE_AT)], [512, 2048]);
 
-    const taken = pfns(FIRST, 512);
-    for (const pfn of taken) frontend.ram.fillPage(pfn, 1);
-    await driver.tellBlocks('inflate', [{ pfn: FIRST, order: 9 }]);
-    await frontend.writeConfigField(CONFIG_ACTUAL, 512);
-    await served.discarded();
-    t.ok(
-      taken.every((pfn) => frontend.ram.pageIsZero(pfn)),
-      'a block of 2 MiB in one entry',
-    );
+  const taken = pfns(FIRST, 512);
+  for (const pfn of taken) frontend.ram.fillPage(pfn, 1);
+  await driver.tellBlocks('inflate', [{ pfn: FIRST, order: 9 }]);
+  await frontend.writeConfigField(CONFIG_ACTUAL, 512);
+  await served.discarded();
+  t.ok(
+    taken.every((pfn) => frontend.ram.pageIsZero(pfn)),
+    'a block of 2 MiB in one entry',
+  );
 
-    for (const pfn of pfns(FIRST + 1024, 64)) frontend.ram.fillPage(pfn, 2);
-    await driver.tellBlocks('cache', [{ pfn: FIRST + 1024, order: 6 }]);
-    const gone = pfns(FIRST + 1024, 64).every((pfn) => frontend.ram.pageIsZero(pfn));
-    t.ok(gone, 'discarded before the ack');
-    await frontend.writeConfigField(CACHE_AT + CACHE_CONFIG.actual, 64);
-    await frontend.getConfig();
-    t.match(whole(served), {
-      balloon: { targetBytes: 2 * MIB, actualBytes: 2 * MIB, inflatedBytesTotal: 2 * MIB },
-      cache: { targetBytes: 8 * MIB, actualBytes: 64 * PAGE_BYTES, inflatedBytesTotal: 64 * PAGE_BYTES },
-      verdict: null,
-    });
+  for (const pfn of pfns(FIRST + 1024, 64)) frontend.ram.fillPage(pfn, 2);
+  await driver.tellBlocks('cache', [{ pfn: FIRST + 1024, order: 6 }]);
+  const gone = pfns(FIRST + 1024, 64).every((pfn) => frontend.ram.pageIsZero(pfn));
+  t.ok(gone, 'discarded before the ack');
+  await frontend.writeConfigField(CACHE_AT + CACHE_CONFIG.actual, 64);
+  await frontend.getConfig();
+  t.match(whole(served), {
+    balloon: { targetBytes: 2 * MIB, actualBytes: 2 * MIB, inflatedBytesTotal: 2 * MIB },
+    cache: { targetBytes: 8 * MIB, actualBytes: 64 * PAGE_BYTES, inflatedBytesTotal: 64 * PAGE_BYTES },
+    verdict: null,
+  });
 
-    // What reclaim took back is the guest's: an inhibition that ends discards nothing of it.
-    await driver.tellBlocks('reclaim', pages(FIRST + 1024, 64));
-    for (const pfn of pfns(FIRST + 1024, 64)) frontend.ram.fillPage(pfn, 3);
-    await served.vm.setInhibited('a test');
-    await served.vm.setInhibited(null);
-    await served.settle();
-    for (const pfn of pfns(FIRST + 1024, 64)) t.ok(frontend.ram.pageHolds(pfn, 3), 'is as it was written');
-    t.match(whole(served), { cache: { deflatedBytesTotal: 64 * PAGE_BYTES } });
-    await driver.tellBlocks('deflate', [{ pfn: FIRST, order: 9 }]);
-    for (const pfn of taken) frontend.ram.fillPage(pfn, 4);
-    await served.settle();
-    t.ok(
-      taken.every((pfn) => frontend.ram.pageHolds(pfn, 4)),
-      'and so are pages of the balloon',
-    );
-    t.same(frontend.protocolViolations, []);
-    await served.close();
-  },
-);
+  // What reclaim took back is the guest's: an inhibition that ends discards nothing of it.
+  await driver.tellBlocks('reclaim', pages(FIRST + 1024, 64));
+  for (const pfn of pfns(FIRST + 1024, 64)) frontend.ram.fillPage(pfn, 3);
+  await served.vm.setInhibited('a test');
+  await served.vm.setInhibited(null);
+  await served.settle();
+  for (const pfn of pfns(FIRST + 1024, 64)) t.ok(frontend.ram.pageHolds(pfn, 3), 'is as it was written');
+  t.match(whole(served), { cache: { deflatedBytesTotal: 64 * PAGE_BYTES } });
+  await driver.tellBlocks('deflate', [{ pfn: FIRST, order: 9 }]);
+  for (const pfn of taken) frontend.ram.fillPage(pfn, 4);
+  await served.settle();
+  t.ok(
+    taken.every((pfn) => frontend.ram.pageHolds(pfn, 4)),
+    'and so are pages of the balloon',
+  );
+  t.same(frontend.protocolViolations, []);
+  await served.close();
+});
 
 inEachOrder('a driver that acks none of them has the balloon it knows', async (t) => {
   const { served, frontend, driver } = await running({});
@@ -109,7 +107,7 @@ inEachOrder('a driver that acks none of them has the balloon it knows', async (t
   await served.close();
 });
 
-void t.test('each numbering of the queues works, with every choice of bits', async (t) => {
+whereBoth('each numbering of the queues works, with every choice of bits', async (t) => {
   for (const numbering of ['linux-compressed', 'by-offered', 'spec-fixed'] as const) {
     for (const left of [[], [BALLOON_F.STATS_VQ], [BALLOON_F.REPORTING], [CACHE_F.TELL_RECLAIM]] as const) {
       const features = BOTH_LIMITS & ~bits(...left);
@@ -122,7 +120,7 @@ void t.test('each numbering of the queues works, with every choice of bits', asy
   t.equal(numberQueues('linux-compressed', BOTH_LIMITS, BOTH_LIMITS).get('cache'), 4, 'there is no hint');
 });
 
-void t.test('a VMM with the queues and the config space of old has a plain balloon', async (t) => {
+whereBoth('a VMM with the queues and the config space of old has a plain balloon', async (t) => {
   // Also where the driver acks bits for which there are no queues: it uses those that it knew before.
   for (const features of [LINUX_FEATURES, LINUX_FEATURES | BOTH_LIMITS]) {
     const served = new ServedVm();
@@ -146,7 +144,7 @@ void t.test('a VMM with the queues and the config space of old has a plain ballo
   }
 });
 
-void t.test(
+whereBoth(
   'a driver that acks the bits and names pages in the words of old is refused, and its VM alone',
   async (t) => {
     const { served, frontend, driver } = await running();
@@ -168,7 +166,7 @@ void t.test(
   },
 );
 
-void t.test('hostile buffers stop the ring that they are in, and nothing is discarded', async (t) => {
+whereBoth('hostile buffers stop the ring that they are in, and nothing is discarded', async (t) => {
   const bad: [string, Uint8Array][] = [
     ['an odd length', new Uint8Array(12)],
     ['no aligned block', u64s((4097n << 12n) | 1n)],
@@ -196,7 +194,7 @@ void t.test('hostile buffers stop the ring that they are in, and nothing is disc
   }
 });
 
-void t.test(
+whereBoth(
   'config accesses of each size past the sixteenth byte are answered, and change the driver’s fields alone',
   async (t) => {
     const { served, frontend } = await running();
@@ -224,7 +222,7 @@ void t.test(
   },
 );
 
-void t.test(
+whereBoth(
   'a discard that is forbidden asks the driver for its page cache pages, and for no others',
   async (t) => {
     const { served, frontend, driver } = await running();
@@ -243,7 +241,7 @@ void t.test(
   },
 );
 
-void t.test('the limit outlives the driver and the daemon, and what the driver held does not', async (t) => {
+whereBoth('the limit outlives the driver and the daemon, and what the driver held does not', async (t) => {
   const fds = new NamedFds();
   const [ours, theirs] = socketPair();
   fds.keep(ours);
@@ -281,7 +279,7 @@ void t.test('the limit outlives the driver and the daemon, and what the driver h
   next.close();
 });
 
-void t.test(
+whereBoth(
   'a page cache balloon within another one is in metrics, and in their sums when it is gone',
   async (t) => {
     const { fleet, connect, gone } = wire(t);

@@ -5,12 +5,14 @@ import { BalloonDriver } from '../support/balloon-driver.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam } from '../support/guest-ram.js';
+import { ANY_VMM } from '../support/vmm-orders.js';
 
 void t.test('the hour before a daemon that was killed is told by the next one', async (t) => {
   const daemon = await DaemonProcess.start({ metrics: true, supervise: true });
   t.teardown(() => daemon.stop());
   const frontend = new Frontend({
     socket: daemon.socketPath,
+    order: ANY_VMM,
     ram: new GuestRam([{ gpa: 0, lenBytes: 64 * 2 ** 20 }]),
   });
   t.teardown(() => frontend.close());

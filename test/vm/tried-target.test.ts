@@ -1,13 +1,13 @@
 // A dry run says what an order would do, in the words and the bytes of the order itself, and does nothing.
-import t from 'tap';
 import type { TargetRequest } from '../../protocol/control/schema.js';
 import { vmTried, vmView } from '../../src/vm/view.js';
+import { inEachOrder } from '../support/each-order.js';
 import { GuestRam } from '../support/guest-ram.js';
 import { ServedVm } from '../support/served-vm.js';
 
 const MIB = 2 ** 20;
 
-void t.test('a target that is tried is the one that follows from the order', async (t) => {
+inEachOrder('a target that is tried is the one that follows from the order', async (t) => {
   const ram = new GuestRam([{ gpa: 0, lenBytes: 512 * MIB }]);
   const { served, driver } = await ServedVm.running({ name: 'web', frontend: { ram } });
   t.teardown(() => served.close());
