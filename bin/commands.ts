@@ -6,6 +6,7 @@ import type { CommandSpec, OptionValues } from '../src/control/cli/command-line.
 import {
   CONTROL_SOCKET,
   EVENT_LEVELS,
+  LIBVIRT_ACTIONS,
   POLICY_ACTIONS,
   SHELLS,
   SORT_KEYS,
@@ -195,6 +196,24 @@ export const COMMANDS: readonly Command[] = [
       const [cli, connected] = await Promise.all([import('../src/control/cli/adopt.js'), client()]);
       const carryOut = values['release'] === true ? cli.release : cli.adopt;
       await carryOut(connected, output, socket);
+    },
+  },
+  {
+    name: 'libvirt',
+    operands: ['action', 'domain'],
+    choices: LIBVIRT_ACTIONS,
+    summary: "enable | disable DOMAIN: balloond's own device in a libvirt domain",
+    details:
+      "Gives a libvirt domain balloond's own device in place of QEMU's balloon (`enable`), or QEMU's balloon again (`disable`), from its next start on. libvirt checks the domain by its schema. The command needs no daemon, and is run as root.",
+    options: {
+      'dry-run': { summary: 'print the domain as it would be, and change nothing' },
+      'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
+    },
+    run: async ({ output, vm, second, values }) => {
+      const { changeDomain } = await import('../src/control/cli/libvirt.js');
+      const socketPath = text(values, 'socket-path') ?? VMM_SOCKET;
+      const action = oneOf(LIBVIRT_ACTIONS, vm) ?? 'enable';
+      changeDomain(output, { action, domain: second ?? '', socketPath, dryRun: values['dry-run'] === true });
     },
   },
   {
