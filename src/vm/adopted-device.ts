@@ -184,6 +184,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
           : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt },
       pool: pageBytes === null ? null : { pageBytes, discards: false },
       sharesMemory: KINDS[this.kind].sharesMemory,
+      slowness: KINDS[this.kind].slowness,
     };
   }
 
