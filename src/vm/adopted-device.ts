@@ -47,6 +47,10 @@ interface AdoptedIdentity {
   /** Null: the way to the VMM is no socket of its own. */
   readonly socketPath: string | null;
   readonly statsIntervalSeconds: number;
+  /** The interval that the VMM was found with, in seconds; 0: none. */
+  readonly foundInterval: number;
+  /** Called when that interval is in force again. */
+  readonly putBack: () => void;
   /** Called once, when the device is no more. */
   readonly closed: () => void;
 }
@@ -118,7 +122,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       moved: () => undefined,
     });
     this.#driverRuns = this.#balloon.actualBytes > 0 || seen.stats.sentAtSeconds > 0;
-    this.#stats = new AdoptedStats(vmm, {
+    this.#stats = new AdoptedStats(vmm, identity.foundInterval, {
       received: () => this.#statsReceived(),
       answered: () => (this.#trouble = null),
       failed: (error) => this.#failedBy(error),
@@ -281,7 +285,8 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
   /** Has the VMM ask for statistics as before, and lets go of the VM, whose balloon stays as it is. */
   async leave(): Promise<void> {
     const late = new Promise<void>((resolve) => setTimeout(resolve, LEAVE_MS).unref());
-    await Promise.race([this.#stats.leave().catch(() => undefined), late]);
+    const left = this.#stats.leave().then(this.#identity.putBack, () => undefined);
+    await Promise.race([left, late]);
     this.#vmm.close();
   }
 

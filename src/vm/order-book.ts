@@ -2,6 +2,7 @@
  * The orders of all VMs by name, also of VMs that are not there, and the pause of the whole policy, in one document with a version. The book writes itself
  * down through `written` whenever it changes; reading it back takes the newest of several copies.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { Type, type Static } from '../../protocol/json-schema.js';
 import { Check } from 'typebox/schema';
 import type { WallMs } from '../os/clock.js';
@@ -24,6 +25,11 @@ const Document = Type.Object({
   paused: Type.Optional(Type.Object({ since: Since })),
   /** The QMP sockets whose VMs an operator adopted. Builds that know of none leave the field out when they write. */
   adopted: Type.Optional(Type.Array(Type.String({ maxLength: MAX_PATH }))),
+  /**
+   * The intervals of statistics, in seconds, that QEMUs were found with, by their processes: a daemon that is killed puts none
+   * back. Builds that know of none leave the field out when they write.
+   */
+  intervals: Type.Optional(Type.Record(Type.String({ maxLength: 64 }), Type.Integer({ minimum: 0 }))),
 });
 export type BookDocument = Static<typeof Document>;
 
@@ -60,6 +66,7 @@ export class OrderBook {
   #revision: number;
   #paused: WallMs | null;
   #adopted: readonly string[];
+  #intervals: Readonly<Record<string, number>>;
 
   /** `found`: the newest copy, or null. `written` is called with the whole document after each change. */
   constructor(found: BookDocument | null = null, written: (text: string) => void = () => undefined) {
@@ -68,6 +75,7 @@ export class OrderBook {
     this.#revision = found?.revision ?? 0;
     this.#paused = found?.paused?.since ?? null;
     this.#adopted = found?.adopted ?? [];
+    this.#intervals = found?.intervals ?? {};
     this.#written = written;
   }
 
@@ -112,6 +120,20 @@ export class OrderBook {
     this.#changed();
   }
 
+  /** The interval of statistics that the QEMU of a process was found with, in seconds; undefined: none is noted. */
+  foundInterval(process: string): number | undefined {
+    return this.#intervals[process];
+  }
+
+  /** Notes that interval, or forgets it (null), and those of processes that are no more; writes the book down. */
+  noteInterval(process: string, seconds: number | null, isThere: (process: string) => boolean): void {
+    const others = Object.entries(this.#intervals).filter(([one]) => one !== process && isThere(one));
+    const now = Object.fromEntries(seconds === null ? others : [...others, [process, seconds]]);
+    if (isDeepStrictEqual(now, this.#intervals)) return;
+    this.#intervals = now;
+    this.#changed();
+  }
+
   /** The VM is gone: orders of a name that the daemon made up go with it. */
   forget(name: string): void {
     if (MADE_UP.test(name)) this.change(name, {});
@@ -122,7 +144,15 @@ export class OrderBook {
     const vms = Object.fromEntries(this.#vms);
     const paused = this.#paused === null ? {} : { paused: { since: this.#paused } };
     const adopted = this.#adopted.length === 0 ? {} : { adopted: this.#adopted };
-    return JSON.stringify({ version: VERSION, revision: this.#revision, vms, ...paused, ...adopted });
+    const intervals = Object.keys(this.#intervals).length === 0 ? {} : { intervals: this.#intervals };
+    return JSON.stringify({
+      version: VERSION,
+      revision: this.#revision,
+      vms,
+      ...paused,
+      ...adopted,
+      ...intervals,
+    });
   }
 
   #changed(): void {
