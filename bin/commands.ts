@@ -5,6 +5,7 @@ import { formatSize } from '../protocol/control/size.js';
 import {
   CONTROL_SOCKET,
   EVENT_LEVELS,
+  LIBVIRT_ACTIONS,
   LIST_FORMATS,
   SHELLS,
   SORT_KEYS,
@@ -306,6 +307,26 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'libvirt',
+    group: 'print',
+    beside: 'qemu-args',
+    operands: ['action', 'domain'],
+    choices: LIBVIRT_ACTIONS,
+    summary: 'change a libvirt domain',
+    details:
+      "Gives a libvirt domain balloond's own device in place of QEMU's balloon (`enable`), or QEMU's balloon again (`disable`), from its next start on. libvirt checks the domain by its schema. The command needs no daemon, and is run as root.",
+    options: {
+      'dry-run': { summary: 'print the domain as it would be, and change nothing' },
+      'socket-path': { value: 'path', summary: `where balloond listens for VMMs (default ${VMM_SOCKET})` },
+    },
+    run: async ({ output, vm, second, values }) => {
+      const { changeDomain } = await import('../src/control/cli/libvirt.js');
+      const socketPath = text(values, 'socket-path') ?? VMM_SOCKET;
+      const action = oneOf(LIBVIRT_ACTIONS, vm) ?? 'enable';
+      changeDomain(output, { action, domain: second ?? '', socketPath, dryRun: values['dry-run'] === true });
+    },
+  },
+  {
     name: 'apply',
     group: 'order',
     operands: [],
@@ -384,7 +405,7 @@ export const COMMANDS: readonly Command[] = [
     name: 'qemu-args',
     group: 'print',
     operands: [],
-    summary: 'the exact arguments to paste, for QEMU and others',
+    summary: 'arguments for VMMs to paste',
     details:
       'Prints the exact arguments with which a VMM gives its balloon to the daemon; for libvirt, prints a domain whose elements go into yours. The command needs no daemon.',
     options: {

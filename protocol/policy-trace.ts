@@ -41,4 +41,6 @@ export interface TraceVm {
   readonly currentBytes: number | null;
   /** The memory of the VMM itself. */
   readonly overheadBytes: number;
+  /** By how many times more than others it is moved at once, and waited for; absent: not at all. */
+  readonly slowness?: number;
 }

@@ -8,7 +8,7 @@ export class XmlError extends Error {
   override readonly name = 'XmlError';
 }
 
-interface XmlElement {
+export interface XmlElement {
   readonly name: string;
   readonly attributes: ReadonlyMap<string, string>;
   readonly children: readonly XmlElement[];

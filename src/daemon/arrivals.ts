@@ -2,10 +2,12 @@
  * Connections that become devices of VMs: by adopt(), or by resume() where a daemon before this one served them. A VM is
  * made for the first of its devices, and leaves by itself when its last one does.
  */
+import type { AdoptedVmm } from '../../protocol/adopted.js';
 import { refusal } from '../../protocol/control/refusal.js';
 import { RefusedError } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import { cleanName, peerName, wellFormed } from '../host/peer.js';
+import { processId } from '../host/process-id.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
 import type { FdKeeper } from '../os/fd-keeper.js';
@@ -110,7 +112,7 @@ export class Arrivals {
     const wanted = cleanName(vmm.name ?? undefined) ?? peerName(pid) ?? `pid-${pid}`;
     const vm = this.#vms.lacking(kind, pid) ?? this.#make(this.#vms.freeName(wanted), pid);
     const { statsIntervalSeconds, sharedCgroup } = deviceOptions(this.#config, null, vm.name);
-    const identity = { kind, socketPath, statsIntervalSeconds, closed };
+    const identity = { kind, socketPath, statsIntervalSeconds, closed, ...this.#noteInterval(vmm) };
     const device = new AdoptedDevice(vm, vmm, seen, identity, (event, message, fields) =>
       events.emit(event, message, fields, vm.name),
     );
@@ -123,6 +125,17 @@ export class Arrivals {
     device.start(seen);
     this.#options.came();
     return device;
+  }
+
+  /** The interval of statistics that the QEMU was found with, by the daemon before this one or by this one. */
+  #noteInterval({ pid, foundInterval: now }: AdoptedVmm): { foundInterval: number; putBack: () => void } {
+    const { book, paths: { proc } = HOST_PATHS } = this.#options;
+    const isThere = (one: string): boolean => processId(proc, parseInt(one, 10)) === one;
+    const process = processId(proc, pid);
+    if (process === null) return { foundInterval: now, putBack: () => undefined };
+    const foundInterval = book.foundInterval(process) ?? now;
+    book.noteInterval(process, foundInterval, isThere);
+    return { foundInterval, putBack: () => book.noteInterval(process, null, isThere) };
   }
 
   /**

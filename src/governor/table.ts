@@ -84,6 +84,7 @@ export class TableReader {
     // The cgroup may be charged for more, such as page cache, or for less: memory on hugetlbfs, or touched by others.
     const overheadBytes = cgroup?.overheadBytes ?? 0;
     table.overheadBytes[row] = overheadBytes;
+    table.slowness[row] = figures.slowness;
     table.currentBytes[row] = Math.max(cgroup?.currentBytes ?? 0, allocatedBytes + overheadBytes);
     table.availableBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_AVAIL');
     table.freeBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_MEMFREE');

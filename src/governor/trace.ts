@@ -63,6 +63,7 @@ const FIELDS = {
   stallPercent: 'stallPercent',
   currentBytes: 'currentBytes',
   overheadBytes: 'overheadBytes',
+  slowness: 'slowness',
 } as const satisfies Record<Exclude<TableColumn, 'weight'>, keyof TraceVm>;
 type Figures = Omit<TraceVm, 'name' | 'band' | 'flags'>;
 

@@ -121,6 +121,11 @@ export class Facts {
     return at(this.vms.ramBytes, row) - at(this.vms.minBytes, row);
   }
 
+  /** How much larger its steps and grace times are than those of a balloon that the daemon serves. */
+  pace(row: number): number {
+    return 1 + at(this.vms.slowness, row);
+  }
+
   get #unclaimedBytes(): number {
     return this.host.availableBytes - this.#outstandingBytes;
   }
@@ -145,7 +150,7 @@ export class Facts {
     const spared = Math.max(bounded(at(vms.availableBytes, row), usable), untouched);
     const absent = Math.max(0, untouched - owed);
     const shed = this.has(row, SELF_SIZED) ? absent : 0;
-    columns.quantum[row] = ram * QUANTUM_SHARE;
+    columns.quantum[row] = ram * QUANTUM_SHARE * this.pace(row);
     columns.target[row] = target;
     columns.actual[row] = actual;
     columns.usable[row] = usable;
@@ -168,7 +173,7 @@ export class Facts {
     if (missing > at(columns.quantum, row) || rung > 0) {
       this.#owing = true;
       const waited = host.nowSeconds - get(previous, Column.markSeconds, row);
-      const yielding = rung === 0 && waited < config.willSeconds;
+      const yielding = rung === 0 && waited < config.willSeconds * this.pace(row);
       if (missing > 0 && (yielding || mark === 0)) this.#incomingBytes += Math.max(0, missing - untouched);
     }
     const given = get(previous, Column.givenBytes, row);

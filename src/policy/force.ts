@@ -32,7 +32,7 @@ export function climb(turn: Turn, row: number): void {
     beginGrace(turn, row, missing);
     return;
   }
-  const grace = rung === 0 ? config.willSeconds : config.forceSeconds;
+  const grace = (rung === 0 ? config.willSeconds : config.forceSeconds) * facts.pace(row);
   if (host.nowSeconds - get(next, Column.markSeconds, row) < grace) return;
   if (missing <= mark / 2) {
     beginGrace(turn, row, missing);

@@ -51,6 +51,8 @@ export interface VmTable {
   /** What the guest says it could do without, and what it says is free: claims, which the host's own readings bound. */
   readonly availableBytes: Float64Array;
   readonly freeBytes: Float64Array;
+  /** By how many times more than others it is moved at once, and waited for; 0: a balloon that the daemon serves. */
+  readonly slowness: Float64Array;
   /** Percent of time in which it waits for memory, by its cgroup's PSI or by its own counters. */
   readonly stallPercent: Float64Array;
   /** memory.current of its cgroup. */
@@ -100,9 +102,10 @@ const COLUMNS = [
   'stallPercent',
   'currentBytes',
   'overheadBytes',
+  'slowness',
 ] as const;
 
-/** The columns of sizes, shares and weights. */
+/** The columns of sizes, shares, weights and times. */
 export type TableColumn = (typeof COLUMNS)[number];
 
 /** A table of rows that are all zero. */

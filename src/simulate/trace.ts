@@ -143,6 +143,7 @@ function setAsRecorded(table: VmTable, row: number, vm: TraceVm): void {
   // The model knows no force.
   table.flags[row] = flags & ~LIMITABLE;
   table.overheadBytes[row] = vm.overheadBytes;
+  table.slowness[row] = vm.slowness ?? 0;
   if ((flags & MOVABLE) !== 0) return;
   table.targetBytes[row] = vm.targetBytes;
   table.cacheLimitBytes[row] = vm.cacheLimitBytes;

@@ -47,6 +47,10 @@ interface AdoptedIdentity {
   /** Null: the way to the VMM is no socket of its own. */
   readonly socketPath: string | null;
   readonly statsIntervalSeconds: number;
+  /** The interval that the VMM was found with, in seconds; 0: none. */
+  readonly foundInterval: number;
+  /** Called when that interval is in force again. */
+  readonly putBack: () => void;
   /** Called once, when the device is no more. */
   readonly closed: () => void;
 }
@@ -119,7 +123,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       moved: () => undefined,
     });
     this.#driverRuns = this.#balloon.actualBytes > 0 || seen.stats.sentAtSeconds > 0;
-    this.#stats = new AdoptedStats(vmm, {
+    this.#stats = new AdoptedStats(vmm, identity.foundInterval, {
       received: () => this.#statsReceived(),
       answered: () => (this.#trouble = null),
       failed: (error) => this.#failedBy(error),
@@ -185,6 +189,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
           : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt },
       pool: pageBytes === null ? null : { pageBytes, discards: false },
       sharesMemory: KINDS[this.kind].sharesMemory,
+      slowness: KINDS[this.kind].slowness,
     };
   }
 
@@ -281,7 +286,8 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
   /** Has the VMM ask for statistics as before, and lets go of the VM, whose balloon stays as it is. */
   async leave(): Promise<void> {
     const late = new Promise<void>((resolve) => setTimeout(resolve, LEAVE_MS).unref());
-    await Promise.race([this.#stats.leave().catch(() => undefined), late]);
+    const left = this.#stats.leave().then(this.#identity.putBack, () => undefined);
+    await Promise.race([left, late]);
     this.#vmm.close();
   }
 

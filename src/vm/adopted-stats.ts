@@ -8,7 +8,7 @@ const AGAIN_MS = 50;
 /** QEMU notes the time of statistics in whole seconds. */
 const TICK_MS = 1000;
 
-type AskedVmm = Pick<AdoptedVmm, 'stats' | 'setInterval' | 'foundInterval'>;
+type AskedVmm = Pick<AdoptedVmm, 'stats' | 'setInterval'>;
 
 interface StatsListener {
   /** Other statistics came. */
@@ -22,6 +22,7 @@ export class AdoptedStats {
   values: ReadonlyMap<string, number> | null = null;
   receivedAt: Monotonic | null = null;
   readonly #vmm: AskedVmm;
+  readonly #foundInterval: number;
   readonly #listener: StatsListener;
   /** By QEMU; 0: none ever came. */
   #sentAtSeconds = 0;
@@ -31,8 +32,10 @@ export class AdoptedStats {
   #wanted = 0;
   #left = false;
 
-  constructor(vmm: AskedVmm, listener: StatsListener) {
+  /** `foundInterval`: seconds, 0 for none. */
+  constructor(vmm: AskedVmm, foundInterval: number, listener: StatsListener) {
     this.#vmm = vmm;
+    this.#foundInterval = foundInterval;
     this.#listener = listener;
   }
 
@@ -45,7 +48,7 @@ export class AdoptedStats {
   /** QEMU asks as it did before the daemon came. */
   async leave(): Promise<void> {
     this.#left = true;
-    await this.#vmm.setInterval(this.#vmm.foundInterval);
+    await this.#vmm.setInterval(this.#foundInterval);
   }
 
   /** Reads what QEMU has, unless a read is under way. */
@@ -100,9 +103,9 @@ export class AdoptedStats {
   }
 
   get #inForce(): number {
-    const { foundInterval } = this.#vmm;
-    if (this.#wanted === 0 || foundInterval === 0) return this.#wanted || foundInterval;
-    return Math.min(this.#wanted, foundInterval);
+    const found = this.#foundInterval;
+    if (this.#wanted === 0 || found === 0) return this.#wanted || found;
+    return Math.min(this.#wanted, found);
   }
 
   async #read(): Promise<void> {

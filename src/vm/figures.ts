@@ -29,6 +29,8 @@ export interface DeviceFigures extends Pick<VmView, 'state' | 'inhibited'>, Size
   readonly pool: PoolFigures | null;
   /** The VMM shares guest memory as files, which count as shmem; false: it may be memory of the VMM itself. */
   readonly sharesMemory: boolean;
+  /** By how many times more than others it is moved at once, and waited for (kinds). */
+  readonly slowness: number;
 }
 
 export interface VmFigures extends DeviceFigures {
@@ -54,6 +56,7 @@ export function vmFigures(
     actualBytes: balloon?.actualBytes ?? 0,
     actualUnknown: balloon?.actualUnknown ?? false,
     sharesMemory: (balloon ?? cache)?.sharesMemory ?? true,
+    slowness: (balloon ?? cache)?.slowness ?? 0,
     cache: runs ? cache : null,
     askable: !runs || balloon?.state === 'running',
   };

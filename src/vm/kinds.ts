@@ -114,6 +114,11 @@ interface Kind {
   readonly over: VmView['kind'];
   /** The daemon has guest memory as files, in which it discards; false: the VMM has it for itself, and discards by itself. */
   readonly sharesMemory: boolean;
+  /**
+   * By how many times more than a balloon that the daemon serves it should be moved at once, and waited for: the policy's steps
+   * and grace times are larger by so much.
+   */
+  readonly slowness: number;
   /** The end of a sentence on a VM with such a device, for an operator who stops discards; null: they can be stopped. */
   readonly uninhibitable: RefusalText | null;
 }
@@ -136,7 +141,7 @@ interface AdoptedRow extends Kind {
 }
 
 const CACHE_FEATURES = Object.keys(CacheBalloonFeature) as CacheBalloonFeatureName[];
-const SERVED = { over: 'vhost-user', sharesMemory: true, uninhibitable: null } as const;
+const SERVED = { over: 'vhost-user', sharesMemory: true, slowness: 0, uninhibitable: null } as const;
 
 const ADOPTED = {
   part: 'balloon',
@@ -145,6 +150,8 @@ const ADOPTED = {
   driver: 'virtio_balloon',
   statsFeature: null,
   sharesMemory: false,
+  // QEMU discards each page by itself while its guest waits.
+  slowness: 1,
   uninhibitable: refusal(
     "has QEMU's own balloon, whose pages QEMU discards by itself",
     'set a balloon of 0 for as long as the host must not lose pages, or give the VM a vhost-user balloon',

@@ -2,6 +2,7 @@
  * The orders of all VMs by name, also of VMs that are not there, and the pause of the whole policy, in one document with a version. The book writes itself
  * down through `written` whenever it changes; reading it back takes the newest of several copies.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { Type, type Static } from '../../protocol/json-schema.js';
 import { Check } from 'typebox/schema';
 import type { WallMs } from '../os/clock.js';
@@ -28,6 +29,11 @@ const Document = Type.Object({
   mode: Type.Optional(Type.Object({ word: Mode, since: Since })),
   /** The QMP sockets whose VMs an operator adopted. Builds that know of none leave the field out when they write. */
   adopted: Type.Optional(Type.Array(Type.String({ maxLength: MAX_PATH }))),
+  /**
+   * The intervals of statistics, in seconds, that QEMUs were found with, by their processes: a daemon that is killed puts none
+   * back. Builds that know of none leave the field out when they write.
+   */
+  intervals: Type.Optional(Type.Record(Type.String({ maxLength: 64 }), Type.Integer({ minimum: 0 }))),
 });
 export type BookDocument = Static<typeof Document>;
 /** The mode of the policy that an operator set, and the wall time at which it was set. */
@@ -67,6 +73,7 @@ export class OrderBook {
   #paused: WallMs | null;
   #mode: ModeOrder | null;
   #adopted: readonly string[];
+  #intervals: Readonly<Record<string, number>>;
 
   /** `found`: the newest copy, or null. `written` is called with the whole document after each change. */
   constructor(found: BookDocument | null = null, written: (text: string) => void = () => undefined) {
@@ -76,6 +83,7 @@ export class OrderBook {
     this.#paused = found?.paused?.since ?? null;
     this.#mode = found?.mode ?? null;
     this.#adopted = found?.adopted ?? [];
+    this.#intervals = found?.intervals ?? {};
     this.#written = written;
   }
 
@@ -131,6 +139,20 @@ export class OrderBook {
     this.#changed();
   }
 
+  /** The interval of statistics that the QEMU of a process was found with, in seconds; undefined: none is noted. */
+  foundInterval(process: string): number | undefined {
+    return this.#intervals[process];
+  }
+
+  /** Notes that interval, or forgets it (null), and those of processes that are no more; writes the book down. */
+  noteInterval(process: string, seconds: number | null, isThere: (process: string) => boolean): void {
+    const others = Object.entries(this.#intervals).filter(([one]) => one !== process && isThere(one));
+    const now = Object.fromEntries(seconds === null ? others : [...others, [process, seconds]]);
+    if (isDeepStrictEqual(now, this.#intervals)) return;
+    this.#intervals = now;
+    this.#changed();
+  }
+
   /** The VM is gone: orders of a name that the daemon made up go with it. */
   forget(name: string): void {
     if (MADE_UP.test(name)) this.change(name, {});
@@ -142,6 +164,7 @@ export class OrderBook {
     const paused = this.#paused === null ? {} : { paused: { since: this.#paused } };
     const mode = this.#mode === null ? {} : { mode: this.#mode };
     const adopted = this.#adopted.length === 0 ? {} : { adopted: this.#adopted };
+    const intervals = Object.keys(this.#intervals).length === 0 ? {} : { intervals: this.#intervals };
     return JSON.stringify({
       version: VERSION,
       revision: this.#revision,
@@ -149,6 +172,7 @@ export class OrderBook {
       ...paused,
       ...mode,
       ...adopted,
+      ...intervals,
     });
   }
 

@@ -40,6 +40,7 @@ export function deviceFigures(served: ServedDevice): DeviceFigures {
         : { values, ageSeconds: msSince(receivedAt) / 1000, receivedAt },
     pool: pageBytes === null ? null : { pageBytes, discards },
     sharesMemory: true,
+    slowness: 0,
   };
 }
 

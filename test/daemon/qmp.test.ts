@@ -8,6 +8,7 @@ import { OrderFiles } from '../../src/daemon/order-files.js';
 import { socketsAt } from '../../src/daemon/qmp-sockets.js';
 import type { ConfigFile } from '../../src/daemon/settings.js';
 import { EventLog } from '../../src/ops/event-log.js';
+import { readBook } from '../../src/vm/order-book.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { closeFd } from '../../src/os/fd.js';
 import { listenUnix } from '../../src/os/socket.js';
@@ -153,6 +154,29 @@ void t.test('the interval of statistics is put back, and one that is shorter sta
     await soon(() => qemu.clients === 0 && fleet.size === 0, 'nobody is connected');
   }
 });
+
+void t.test(
+  'a daemon that was killed leaves its interval, and the next one puts back the one before',
+  async (t) => {
+    const killed = adopting(t);
+    const qemu = await QemuModel.start(t, join(killed.folder, 'a'), { interval: 60 });
+    await killed.fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+    await soon(() => qemu.interval === 10, 'an interval is set');
+    const text = killed.orders.book.text();
+    qemu.drop();
+    const orders = new OrderFiles(null, null);
+    const read = readBook(text);
+    t.ok('document' in read, 'it is written down');
+    if (!('document' in read)) return;
+    orders.book.noteInterval(Object.keys(read.document.intervals ?? {})[0] ?? '', 60, () => true);
+    const next = adopting(t, false, {}, orders);
+    await next.fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+    t.equal(qemu.interval, 10, 'as it was left');
+    await next.fleet.control.changeAdopted({ path: qemu.path, adopted: false });
+    t.equal(qemu.interval, 60);
+    t.notMatch(orders.book.text(), /intervals/, 'and it is forgotten');
+  },
+);
 
 void t.test('fresh statistics are asked for, and missed where the guest sends none', async (t) => {
   const { fleet, folder } = adopting(t);

@@ -15,6 +15,7 @@ const worldVm: fc.Arbitrary<WorldVm> = fc
     weight: fc.constantFrom(1, 2, 4),
     refuses: fc.boolean(),
     limitable: fc.boolean(),
+    slowness: fc.constantFrom(0, 0, 1, 3),
     cache: fc.constantFrom('none', 'none', 'beside', 'alone'),
   })
   .map(({ min, max, wants, touched, ...rest }) => {
@@ -166,7 +167,8 @@ void t.test('force waits for the grace time, goes up one rung at a time and come
           const was = rungs[row] ?? 0;
           if (action.rung > was) {
             if (action.rung !== was + 1) throw new Error('a rung was left out');
-            const grace = was === 0 ? w.config.willSeconds : w.config.forceSeconds;
+            const pace = 1 + (w.vms[row]?.slowness ?? 0);
+            const grace = pace * (was === 0 ? w.config.willSeconds : w.config.forceSeconds);
             const from = was === 0 ? (owedSince[row] ?? 0) : (since[row] ?? 0);
             if (w.now - from < grace) throw new Error('force before the grace time was over');
           } else if (action.rung !== was - 1 && action.rung !== 0) throw new Error('not in reverse');

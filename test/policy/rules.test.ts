@@ -1,6 +1,8 @@
 // One rule of plan() each, at the numbers where it decides. Of a host with T: reserve T / 10, goal T / 8.
 import t from 'tap';
 import type { Action, TargetAction } from '../../src/policy/action.js';
+import { Columns } from '../../src/policy/columns.js';
+import { Facts } from '../../src/policy/facts.js';
 import { SELF_SIZED, type PolicyConfig } from '../../src/policy/inputs.js';
 import { Column, get, put } from '../../src/policy/state.js';
 import { CONFIG, MIB, plan, vm, World } from './world.js';
@@ -232,6 +234,31 @@ void t.test('who yields to nothing is killed where its band says so, else left a
       .slice(-2),
     ['limit withstood', 'target withstood'],
   );
+  t.end();
+});
+
+void t.test('a kind of device that is slower is moved in larger steps, and waited for longer', (t) => {
+  const forced = (slowness: number, owed: number, rung: number, waited: number): readonly string[] => {
+    const world = scene(10, [{ target: 500, actual: 500 - owed }]);
+    world.state = { ...world.state, short: true };
+    world.table.slowness[0] = slowness;
+    put(world.state, Column.rung, 0, rung);
+    put(world.state, Column.markBytes, 0, owed * MIB);
+    put(world.state, Column.markSeconds, 0, NOW - waited);
+    const limits = actions(world).filter(({ kind }) => kind === 'limit');
+    return limits.map(({ reason }) => reason.cause);
+  };
+  const { willSeconds, forceSeconds } = CONFIG;
+  t.same(forced(0, 500, 0, willSeconds), ['not-yielding']);
+  t.same(forced(1, 500, 0, willSeconds), [], 'it has twice the time');
+  t.same(forced(1, 500, 0, 2 * willSeconds), ['not-yielding']);
+  t.same(forced(0, 500, 2, forceSeconds), ['not-yielding']);
+  t.same(forced(1, 500, 2, forceSeconds), []);
+  t.same(forced(1, 500, 2, 2 * forceSeconds), ['not-yielding']);
+  const world = scene(100, [{}, {}]);
+  world.table.slowness[1] = 1;
+  const { quantum } = new Facts(world.host(), world.table, world.config, world.state, new Columns()).columns;
+  t.equal(quantum[1], 2 * (quantum[0] ?? 0), 'steps of twice the size');
   t.end();
 });
 

@@ -35,6 +35,8 @@ export interface WorldVm {
   readonly limitable: boolean;
   /** A page cache balloon, beside the other one or alone: its guest holds there what it can spare, unless it refuses. */
   readonly cache: 'none' | 'beside' | 'alone';
+  /** Of a kind that is moved and waited for by so many times more. */
+  readonly slowness?: number;
   /** Its balloon follows the working set of its guest, by another law than the plan. */
   readonly sized?: boolean;
 }
@@ -76,6 +78,7 @@ export class World {
         (vm.cache === 'none' ? 0 : SELF_SIZED) |
         (vm.cache === 'alone' ? UNASKABLE : 0);
       this.table.currentBytes[row] = vm.touchedBytes;
+      this.table.slowness[row] = vm.slowness ?? 0;
       for (const name of ['ramBytes', 'minBytes', 'maxBytes', 'weight'] as const)
         this.table[name][row] = vm[name];
     });

@@ -73,6 +73,11 @@ export class QemuModel {
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
   }
 
+  /** As when the client that is served ends. */
+  drop(): void {
+    this.#line[0]?.destroy();
+  }
+
   emit(event: string, data: Args = {}): void {
     this.say({ timestamp: { seconds: 0, microseconds: 0 }, event, data });
   }

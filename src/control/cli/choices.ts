@@ -15,5 +15,7 @@ export const WAIT_STATES = ['running', 'target', 'gone'] as const;
 export const POLICY_ACTIONS = ['show', 'mode', 'pause', 'resume', 'explain', 'simulate'] as const;
 export const POLICY_MODES = ['observe', 'auto', 'off', 'configured'] as const;
 
+export const LIBVIRT_ACTIONS = ['enable', 'disable'] as const;
+
 /** The control socket of the packaged unit, which is the default. */
 export const CONTROL_SOCKET = '/run/balloond/control.sock';

@@ -67,7 +67,7 @@ export function qemuArguments(args: QemuArgs): string[] {
 
 /** `render`: the text of a device; `isPlaced`: it stands on the bus of the machine, and not in a port. */
 function deviceArguments(
-  { socketPath, cacheSocketPath, hotPlug = false }: QemuArgs,
+  { socketPath, cacheSocketPath, hotPlug = false }: Omit<QemuArgs, 'memoryBytes' | 'name'>,
   render: (device: Properties, isPlaced: boolean) => string,
 ): string[] {
   const devices = [{ path: socketPath, device: BALLOON }];
@@ -113,14 +113,22 @@ export function vmmArguments(kind: Exclude<(typeof VMMS)[number], 'libvirt'>, ar
   ];
 }
 
-/** A libvirt domain with what the balloon needs, and nothing else. Throws UsageError. */
-export function libvirtXml(args: QemuArgs): string {
+/** The words for QEMU of a domain whose balloon is served at `socketPath`. */
+export function libvirtWords(socketPath: string): string[] {
+  return placedDevices({ socketPath });
+}
+
+function placedDevices(args: Omit<QemuArgs, 'memoryBytes' | 'name'>): string[] {
   // As JSON: QEMU makes all other devices first, and this one would take a PCI slot that libvirt has given away. It is
   // behind those that libvirt, which does not know of it, gives to what is plugged in later.
   let slot = LAST_SLOT;
-  const device = deviceArguments(args, (each, isPlaced) =>
+  return deviceArguments(args, (each, isPlaced) =>
     JSON.stringify({ ...each, ...(isPlaced && { addr: `0x${(slot--).toString(16)}` }) }),
   );
+}
+
+/** A libvirt domain with what the balloon needs, and nothing else. Throws UsageError. */
+export function libvirtXml(args: QemuArgs): string {
   return [
     "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",
     `  <name>${escapeXml(args.name ?? 'vm')}</name>`,
@@ -136,7 +144,7 @@ export function libvirtXml(args: QemuArgs): string {
     "    <memballoon model='none'/>",
     '  </devices>',
     '  <qemu:commandline>',
-    ...device.map((word) => `    <qemu:arg value='${escapeXml(word)}'/>`),
+    ...placedDevices(args).map((word) => `    <qemu:arg value='${escapeXml(word)}'/>`),
     '  </qemu:commandline>',
     '</domain>',
   ].join('\n');
