@@ -405,7 +405,7 @@ export const COMMANDS: readonly Command[] = [
     name: 'qemu-args',
     group: 'print',
     operands: [],
-    summary: 'arguments for VMMs to paste',
+    summary: 'VMM arguments to paste',
     details:
       'Prints the exact arguments with which a VMM gives its balloon to the daemon; for libvirt, prints a domain whose elements go into yours. The command needs no daemon.',
     options: {
