@@ -28,7 +28,9 @@ export function climb(turn: Turn, row: number): void {
     return;
   }
   const mark = get(next, Column.markBytes, row);
-  if (mark === 0) {
+  // A VM that had yielded all that it owed has the whole grace time for what it owes now.
+  const isNew = mark === 0 || (rung === 0 && at(columns.target, row) <= at(columns.actual, row));
+  if (isNew) {
     beginGrace(turn, row, missing);
     return;
   }

@@ -177,7 +177,7 @@ void t.test('--fd takes a connected socket, or one that listens', async (t) => {
     await started(daemon);
     const frontend = new Frontend({ socket: connect(), order: ANY_VMM });
     await frontend.connect();
-    t.equal(frontend.maxQueues, 5n);
+    t.equal(frontend.maxQueues, 7n);
     frontend.close();
     daemon.child.kill('SIGTERM');
     t.equal((await daemon.ended).code, 0);

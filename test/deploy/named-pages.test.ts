@@ -20,7 +20,7 @@ const installed = new Set(
 
 /** Files of the system, which other packages bring. */
 const FOREIGN =
-  /^\/(?:dev|proc|run|sys|tmp|var)(?:\/|$)|^\/etc\/group$|^\/etc\/(?:systemd|tmpfiles\.d|modprobe\.d)\/|^\/(?:usr\/)?bin\/(?:sh|env)$/;
+  /^\/(?:dev|proc|run|sys|tmp|var)(?:\/|$)|^\/etc\/group$|^\/etc\/(?:apparmor\.d|systemd|tmpfiles\.d|modprobe\.d)\/|^\/(?:usr\/)?bin\/(?:sh|env)$/;
 const FOREIGN_PAGES =
   /^(?:systemd|journal|sysusers|tmpfiles|file-hierarchy|man|proc|cgroups|madvise|process_madvise)/;
 

@@ -63,7 +63,7 @@ for (const shell of ['bash', 'zsh', 'fish'] as const) {
       }
     }
     const ask = (...words: string[]): Promise<string[]> => offered(shell, folder, ...words);
-    t.same((await ask('li')).sort(), ['limit', 'list']);
+    t.same((await ask('li')).sort(), ['libvirt', 'limit', 'list']);
     t.ok((await ask('')).includes('doctor'));
     t.same((await ask('show', '')).filter((word) => !word.startsWith('-')).sort(), ['db-1', 'web1']);
     t.same(await ask('show', 'd'), ['db-1']);

@@ -40,7 +40,7 @@ void t.test('the four changes', (t) => {
     <qemu:arg value='-chardev'/>
     <qemu:arg value='socket,id=balloon,path=/run/balloond/balloond.sock'/>
     <qemu:arg value='-device'/>
-    <qemu:arg value='{"driver":"vhost-user-test-device-pci","id":"balloon","chardev":"balloon","virtio-id":5,"num_vqs":5,"vq_size":256,"config_size":16,"addr":"0x19"}'/>
+    <qemu:arg value='{"driver":"vhost-user-test-device-pci","id":"balloon","chardev":"balloon","virtio-id":5,"num_vqs":7,"vq_size":256,"config_size":44,"addr":"0x19"}'/>
   </qemu:commandline>
 </domain>
 `,

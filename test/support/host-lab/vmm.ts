@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { notify } from '../../../src/ops/notify.js';
 import { closeFd } from '../../../src/os/fd.js';
 import { createMemfd } from '../../../src/os/memfd.js';
-import { BalloonDriver, LINUX_FEATURES } from '../balloon-driver.js';
+import { BalloonDriver, BOTH_SPACE, LINUX_FEATURES } from '../balloon-driver.js';
 import { Frontend, Nack } from '../frontend.js';
 import { GuestRam, type RegionOptions } from '../guest-ram.js';
 import { ANY_VMM } from '../vmm-orders.js';
@@ -25,7 +25,7 @@ const ram = new GuestRam([isPrivate ? { ...region, userAddress: privateAddress()
 // The guest has touched all its memory: it is charged to this process.
 for (const { file } of ram.regions)
   for (let at = 0; at < RAM_BYTES; at += PART.length) writeSync(file.fd, PART, 0, PART.length, at);
-const frontend = new Frontend({ socket, ram, timeoutMs: TIMEOUT_MS, order: ANY_VMM });
+const frontend = new Frontend({ socket, ram, timeoutMs: TIMEOUT_MS, order: ANY_VMM, ...BOTH_SPACE });
 await frontend.connect();
 try {
   const driver = await BalloonDriver.start(frontend, { features: LINUX_FEATURES, timeoutMs: TIMEOUT_MS });
