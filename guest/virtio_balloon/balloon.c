@@ -46,6 +46,8 @@
 #define TRY_AGAIN_MS 200
 /* Where no chunk is free, one may be after so many pages more: free page reporting has them now and then. */
 #define SKIPPED 8
+/* While the host discards those, the guest takes the next ones. */
+#define CHUNKS_AT_ONCE 32
 /* Statistics: all tags of virtio 1.3. */
 #define MAX_STATS 16
 
@@ -212,7 +214,7 @@ static long inflate(struct balloon *b, unsigned long most)
 	LIST_HEAD(whole);
 	int err;
 
-	for (; room && taken < most; room--) {
+	for (; room && taken < min(most, CHUNKS_AT_ONCE * CHUNK_PAGES); room--) {
 		struct page *page = NULL;
 
 		if (!skip && most - taken >= CHUNK_PAGES) {
@@ -559,9 +561,9 @@ static void start(struct balloon *b)
 			memset(&poison, PAGE_POISON, sizeof(poison));
 		virtio_cwrite_le(b->vdev, struct virtio_balloon_config, poison_val, &poison);
 	}
+	virtio_device_ready(b->vdev);
 	if (b->vqs[STATSQ])
 		send_stats(b);
-	virtio_device_ready(b->vdev);
 	spin_lock_irq(&b->stop_lock);
 	b->stopped = false;
 	spin_unlock_irq(&b->stop_lock);

@@ -118,6 +118,36 @@ void t.test(
   },
 );
 
+void t.test(
+  'single pages move out of memory that goes offline, and a guest out of memory gets its balloon back',
+  { skip },
+  async (t) => {
+    const daemon = await startDaemon(t);
+    const guest = await boot(t, daemon, 'moves', {
+      memoryMib: 768,
+      kernelArgs: ['balloon=off', 'movablecore=384M'],
+    });
+    await guest.sh('dmesg -c');
+    await loadCacheModule(guest, module ?? '');
+    await guest.sh('echo 0 > /sys/module/virtio_balloon/parameters/chunks');
+    await daemon.ok('set', 'moves', '--balloon', '250M', '--wait', '--timeout', '60');
+    await guest.hold(100, 4);
+    const offline = await guest.sh(
+      `for b in /sys/devices/system/memory/memory[0-9]*; do
+         case $(cat $b/valid_zones) in Movable) echo offline > $b/state && echo online_movable > $b/state && echo $b;; esac
+       done; grep balloon_migrate /proc/vmstat`,
+    );
+    t.match(offline.output, /memory[0-9]/, offline.output);
+    t.ok(Number(/balloon_migrate (\d+)/.exec(offline.output)?.[1]) > 0, offline.output);
+    t.match(await daemon.show('moves'), { balloon: { actualBytes: 250 * MIB }, verdict: null });
+    t.equal(await guest.verify(), 0);
+    t.ok(await guest.eat(450), 'the guest gets what it needs');
+    await daemon.until('moves', ({ balloon }) => balloon.actualBytes < 250 * MIB, 'the balloon gave way');
+    t.equal(await guest.verify(), 0);
+    t.notMatch((await guest.sh('dmesg')).output, COMPLAINTS, 'no complaint');
+  },
+);
+
 void t.test('1 GiB goes in and out in few buffers', { skip }, async (t) => {
   const daemon = await startDaemon(t);
   const guest = await boot(t, daemon, 'fast', { memoryMib: 2048, kernelArgs: ['balloon=off'] });
