@@ -305,7 +305,7 @@ export const EVENTS = {
   },
   'frontend-error': {
     level: 'warn',
-    help: 'The daemon refused a vhost-user request of the VMM; nothing changed.',
+    help: 'The daemon refused a vhost-user request of the VMM and nothing changed, or the VMM gave a dirty log that is too short.',
     action: 'Compare the VMM device arguments with `balloonctl qemu-args`.',
   },
   'private-memory': {

@@ -18,9 +18,12 @@ export class DirtyLog {
   readonly fd: number;
   readonly #mapping: Mapping;
   readonly #bits: Uint8Array;
+  readonly #tooShort: (error: FrontendError) => void;
+  #isShort = false;
 
-  /** Owns `fd`; when it throws, that is still the caller's. */
-  constructor(region: LogRegion, fd: number) {
+  /** Owns `fd`; when it throws, that is still the caller's. `tooShort` is told once when a page is written that it has no bit for. */
+  constructor(region: LogRegion, fd: number, tooShort: (error: FrontendError) => void) {
+    this.#tooShort = tooShort;
     if (region.sizeBytes === 0n || region.sizeBytes > BigInt(MAX_LOG_BYTES)) {
       throw new FrontendError(`dirty log of ${region.sizeBytes} bytes`);
     }
@@ -42,7 +45,15 @@ export class DirtyLog {
     for (let page = Math.floor(gpa / LOG_PAGE_BYTES); page <= last; page++) {
       const byte = Math.floor(page / 8);
       if (byte < this.#bits.length) Atomics.or(this.#bits, byte, 1 << (page % 8));
+      else this.#misses(page);
     }
+  }
+
+  #misses(page: number): void {
+    if (this.#isShort) return;
+    this.#isShort = true;
+    const ends = `the dirty log of ${this.#bits.length} bytes ends before guest page 0x${page.toString(16)}`;
+    this.#tooShort(new FrontendError(`${ends}, which was written: a VM that moves now loses that`));
   }
 
   /** What is written down of it; `nameOf` has the name of an fd. */

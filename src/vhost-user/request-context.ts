@@ -1,8 +1,7 @@
-import type { RegionDescription } from '../../protocol/vhost-user/payloads.js';
+import type { LogRegion, RegionDescription } from '../../protocol/vhost-user/payloads.js';
 import type { FeatureBits } from '../../protocol/virtio/features.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { Device } from '../virtqueue/device.js';
-import type { DirtyLog } from './dirty-log.js';
 import type { StateTransfer } from './state-transfer.js';
 import type { Vring } from './vring.js';
 
@@ -37,7 +36,7 @@ export interface RequestContext {
   stop(): void;
   reset(): void;
   setChannel(fd: number): void;
-  setDirtyLog(log: DirtyLog): void;
+  setDirtyLog(region: LogRegion, fd: number): void;
   begin(): void;
   changeMemory(gpa: bigint | null, change: () => void): void;
   queueSeen(): void;

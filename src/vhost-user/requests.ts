@@ -31,7 +31,6 @@ import { featureMask, featureNames, hasFeature } from '../../protocol/virtio/fea
 import { FrontendError } from '../memory/errors.js';
 import { MAX_MEM_SLOTS } from '../memory/guest-memory.js';
 import type { Message } from './connection.js';
-import { DirtyLog } from './dirty-log.js';
 import { adopt, adoptOptional, type FdBag } from './fd-bag.js';
 import { PROTOCOL_FEATURES } from './offered.js';
 import type { RequestContext } from './request-context.js';
@@ -368,7 +367,7 @@ function inspect(session: RequestContext, region: RegionDescription): void {
 }
 
 function setLogBase(session: RequestContext, region: LogRegion, fds: FdBag): Uint8Array {
-  adopt(fds, (fd) => session.setDirtyLog(new DirtyLog(region, fd)));
+  adopt(fds, (fd) => session.setDirtyLog(region, fd));
   // QEMU takes any payload; rust-vmm waits for one of the request's size, and takes none that differs.
   return encodeLogRegion(region);
 }

@@ -5,7 +5,7 @@
  * (the reply). A kick goes through vring to the device. turns says whose turn it is; backend-channel tells the VMM of a new
  * config space; session-record is what the next daemon goes on with.
  */
-import { encodeU64 } from '../../protocol/vhost-user/payloads.js';
+import { encodeU64, type LogRegion } from '../../protocol/vhost-user/payloads.js';
 import { FrontendRequest, ProtocolFeature, VhostFeature } from '../../protocol/vhost-user/requests.js';
 import { featureMask, hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { FrontendError } from '../memory/errors.js';
@@ -249,7 +249,8 @@ export class Session implements VringContext, RequestContext, DeviceHost {
   begin(): void {
     if (this.running) return;
     for (const vring of this.vrings) vring.close();
-    this.setDirtyLog(null);
+    this.dirtyLog?.close();
+    this.dirtyLog = null;
     this.features = 0n;
     this.status = 0;
     this.device.setFeatures(0n);
@@ -280,7 +281,9 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.#channel.open();
   }
 
-  setDirtyLog(log: DirtyLog | null): void {
+  /** Owns `fd`; when it throws, that is still the caller's. */
+  setDirtyLog(region: LogRegion, fd: number): void {
+    const log = new DirtyLog(region, fd, (error) => this.observer.requestRefused('SET_LOG_BASE', error));
     this.dirtyLog?.close();
     this.dirtyLog = log;
   }
@@ -419,7 +422,7 @@ export class Session implements VringContext, RequestContext, DeviceHost {
     this.memory.resume(found.regions.map((record) => foundRegion(record, fdOf)));
     if (found.dirtyLog !== null) {
       const { sizeBytes, offset, fd } = found.dirtyLog;
-      this.dirtyLog = new DirtyLog({ sizeBytes: BigInt(sizeBytes), offset: BigInt(offset) }, fdOf(fd));
+      this.setDirtyLog({ sizeBytes: BigInt(sizeBytes), offset: BigInt(offset) }, fdOf(fd));
     }
     // It ends for itself, and then nobody misses it.
     const channel = found.channel === null ? null : this.#keeper.claim(found.channel);

@@ -122,7 +122,7 @@ export class HostileDriver implements VringContext {
     this.#meddling = dice.pick([0, 0, 5, 30]);
     if (dice.chance(30)) {
       const region = { sizeBytes: BigInt(LOG_PAGES * PAGE_BYTES), offset: 0n };
-      this.dirtyLog = new DirtyLog(region, createMemfd('log', LOG_PAGES * PAGE_BYTES));
+      this.dirtyLog = new DirtyLog(region, createMemfd('log', LOG_PAGES * PAGE_BYTES), () => undefined);
     }
   }
 

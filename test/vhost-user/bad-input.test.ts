@@ -1,6 +1,6 @@
 // What a VMM may send that it must not. Each time: the error names the request, that VM alone bears it, and
 // nothing of it is left in the daemon.
-import { mkdtempSync, openSync, rmdirSync } from 'node:fs';
+import { mkdtempSync, openSync, readSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -834,6 +834,58 @@ contained('a dirty log larger than its file', everything, async (t, vm) => {
   await withFds([createMemfd('log', PAGE_BYTES)], async (fds) => {
     await vm.frontend.sendRaw(encodeMessage(REQUEST.SET_LOG_BASE, VERSION, u64s(BigInt(MIB), 0n)), fds);
     await dropped(t, vm, /SET_LOG_BASE.*longer than its file/);
+  });
+});
+
+contained('a dirty log without a file', everything, async (t, vm) => {
+  await vm.frontend.sendRaw(encodeMessage(REQUEST.SET_LOG_BASE, VERSION, u64s(4096n, 0n)));
+  await dropped(t, vm, /SET_LOG_BASE with 0 fds, 1 expected/);
+});
+
+/** Each is opened anew. */
+const NO_LOGS: Readonly<Record<string, () => number[]>> = {
+  'an eventfd': () => [createEventFd()],
+  'a socket': () => [...socketPair()],
+  'a device': () => [openSync('/dev/zero', 'r+')],
+  'a folder': () => [openSync(tmpdir(), 'r')],
+  'a program': () => [openSync(process.execPath, 'r')],
+  'memory that is read-only': () => {
+    const log = createMemfd('log', PAGE_BYTES);
+    return [openSync(`/proc/self/fd/${log}`, 'r'), log];
+  },
+};
+for (const [what, open] of Object.entries(NO_LOGS)) {
+  contained(`a dirty log that is ${what}`, everything, async (t, vm) => {
+    await withFds(open(), async ([fd = -1]) => {
+      await vm.frontend.sendRaw(encodeMessage(REQUEST.SET_LOG_BASE, VERSION, u64s(4096n, 0n)), [fd]);
+      await dropped(t, vm, /SET_LOG_BASE.*(longer than its file|EACCES|ENODEV)/);
+    });
+  });
+}
+
+contained('a dirty log that ends before what is written', everything, async (t, vm) => {
+  const { served, frontend, driver } = vm;
+  const { areas } = driver.ring('inflate');
+  await withFds([createMemfd('log', PAGE_BYTES)], async ([fd = -1]) => {
+    // One byte is 8 pages, and the rings are beyond them.
+    await frontend.ask(REQUEST.SET_LOG_BASE, u64s(1n, 0n), [fd]);
+    const addresses = {
+      descriptors: frontend.ram.userAddress(areas.descriptorGpa, 16),
+      used: frontend.ram.userAddress(areas.deviceGpa, 4),
+      available: frontend.ram.userAddress(areas.driverGpa, 4),
+      flags: 1,
+      log: BigInt(areas.deviceGpa),
+    };
+    await frontend.tell(REQUEST.SET_VRING_ADDR, encodeVringAddress(0, addresses));
+    for (let n = 0; n < 3; n++) await driver.inflate(pfns(4096 + n, 1));
+    t.match(served.saw('frontend-error'), [
+      { fields: { request: 'SET_LOG_BASE' }, message: /dirty log of 1 bytes ends before guest page 0x/ },
+    ]);
+    t.equal(served.saw('frontend-error').length, 1, 'said once');
+    const bytes = Buffer.alloc(PAGE_BYTES);
+    readSync(fd, bytes, 0, PAGE_BYTES, 0);
+    t.ok(bytes.equals(Buffer.alloc(PAGE_BYTES)), 'nothing is written behind its end');
+    t.equal(served.view.state, 'running');
   });
 });
 

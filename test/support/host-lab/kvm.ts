@@ -68,6 +68,8 @@ export interface KvmReport {
   kernel: string;
   /** Those of the devices, as the guest counts them. */
   interrupts: string;
+  /** MSI-X vectors of each device that has some, by its PCI number. */
+  vectors: Record<string, number>;
   figures: { ours: Rounds; builtin: Rounds } | null;
   features: Features | null;
   swings: Swings | null;
@@ -188,6 +190,30 @@ async function tryLimit(
   return { highInflatedBytes, highDeflatedBytes, chargedBytes };
 }
 
+const CAPABILITIES_AT = 0x34;
+const MSIX = 0x11;
+
+/** Finds the capability in the config space (PCI 3.0, 6.7 and 6.8.2); 0: there is none. */
+function msixVectors(config: Buffer): number {
+  for (let at = config[CAPABILITIES_AT] ?? 0; at >= 0x40 && at < 0xfe; at = config[at + 1] ?? 0) {
+    if (config[at] === MSIX) return (config.readUInt16LE(at + 2) & 0x7ff) + 1;
+  }
+  return 0;
+}
+
+async function vectors(guest: Guest): Promise<Record<string, number>> {
+  const each = 'echo $(cat $device/device) $(od -An -v -tx1 $device/config)';
+  const { output } = await guest.sh(`for device in /sys/bus/pci/devices/*; do ${each}; done`);
+  const found = output
+    .trim()
+    .split('\n')
+    .map((line): [string, number] => {
+      const [device = '', ...bytes] = line.split(' ');
+      return [device, msixVectors(Buffer.from(bytes.join(''), 'hex'))];
+    });
+  return Object.fromEntries(found.filter(([, count]) => count > 0));
+}
+
 /** Moves the target to and fro until there is no more killing; returns how often. */
 async function swing(control: ControlClient, over: AbortSignal): Promise<number> {
   let moves = 0;
@@ -293,6 +319,7 @@ const report: KvmReport = {
   isKvm: enabled,
   kernel: readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim(),
   interrupts: (await guest.sh('grep virtio /proc/interrupts')).output,
+  vectors: await vectors(guest),
   figures,
   features,
   swings,
