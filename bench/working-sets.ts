@@ -68,26 +68,9 @@ export async function measure(contender: Contender, options: RunOptions): Promis
   const daemon = await DaemonProcess.start({ config: CONFIG + (sized ? SIZED : '') });
   let guest: Guest | null = null;
   try {
-    const diskMib = Math.max(streamMib * workingSetsMib.length, 4 * memoryMib);
-    guest = await Guest.boot({
-      name: 'guest',
-      memoryMib,
-      // An emulated controller that shares a line with others is not heard any more after many reads.
-      acpi: true,
-      sockets: {
-        'no balloon': [],
-        'traditional, reporting': [{ path: daemon.socketPath }],
-        'traditional, sized by the host': [{ path: daemon.socketPath }],
-        'page cache': [cacheDevice(join(daemon.folder, 'cache.sock'))],
-      }[contender],
-      extraArgs: [
-        ...['-cpu', CPU],
-        '-drive',
-        `if=none,id=cold,driver=null-co,read-zeroes=on,size=${diskMib}M,throttling.bps-read=${STREAM_MIB_PER_SECOND * MIB}`,
-        ...['-device', 'nvme,drive=cold,serial=cold'],
-      ],
-    });
-    await guest.waitReady();
+    const mib = Math.max(streamMib * workingSetsMib.length, 4 * memoryMib);
+    const disk = { name: 'cold', mib, mibPerSecond: STREAM_MIB_PER_SECOND };
+    guest = await bootContender(contender, daemon, memoryMib, [disk]);
     // A guest that is sized by the host is one that nobody changed.
     if (options.tuned !== false && !sized) await applySettings(guest);
     const floorMib = guest.memfdAllocatedBytes() / MIB;
@@ -106,6 +89,43 @@ export async function measure(contender: Contender, options: RunOptions): Promis
     await guest?.kill();
     await daemon.stop();
   }
+}
+
+interface Disk {
+  readonly name: string;
+  readonly mib: number;
+  readonly mibPerSecond: number;
+}
+
+/** Boots a guest with the contender's device and these disks, and waits until it is up. */
+export async function bootContender(
+  contender: Contender,
+  daemon: DaemonProcess,
+  memoryMib: number,
+  disks: readonly Disk[],
+): Promise<Guest> {
+  const guest = await Guest.boot({
+    name: 'guest',
+    memoryMib,
+    // An emulated controller that shares a line with others is not heard any more after many reads.
+    acpi: true,
+    sockets: {
+      'no balloon': [],
+      'traditional, reporting': [{ path: daemon.socketPath }],
+      'traditional, sized by the host': [{ path: daemon.socketPath }],
+      'page cache': [cacheDevice(join(daemon.folder, 'cache.sock'))],
+    }[contender],
+    extraArgs: [
+      ...['-cpu', CPU],
+      ...disks.flatMap(({ name, mib, mibPerSecond }) => [
+        '-drive',
+        `if=none,id=${name},driver=null-co,read-zeroes=on,size=${mib}M,throttling.bps-read=${mibPerSecond * MIB}`,
+        ...['-device', `nvme,drive=${name},serial=${name}`],
+      ]),
+    ],
+  });
+  await guest.waitReady();
+  return guest;
 }
 
 async function work(

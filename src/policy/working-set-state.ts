@@ -110,7 +110,7 @@ export interface Sized {
 }
 
 export const LEAVE_SECONDS = { first: 10, most: 60 } as const;
-export const STREAM_SECONDS = { first: 90, most: 720 } as const;
+export const STREAM_SECONDS = { first: 180, most: 720 } as const;
 export const AIR_SECONDS = { first: 15, most: 3840 } as const;
 
 /** The state of a VM that the law has not looked at yet. */

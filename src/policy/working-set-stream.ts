@@ -32,6 +32,11 @@ export function isKnown({ streamUntil }: SizeState, now: number): boolean {
   return now < streamUntil;
 }
 
+/** Whether a stream was known until a short while ago. */
+export function wasKnown({ streamUntil }: SizeState, now: number): boolean {
+  return now < streamUntil + FOUND_SECONDS;
+}
+
 /** The rate up to which all reclaim of a probe may be the stream's: what was reclaimed before it, as far as a stream is known. */
 export function streamMost(state: SizeState, now: number): number {
   return Math.min(streamRate(state, now) * MARGIN, state.probeRate * BURST_MARGIN);

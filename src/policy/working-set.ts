@@ -35,6 +35,7 @@ import {
   gainedNothing,
   isBeside,
   isKnown,
+  wasKnown,
   knowStream,
   streamMost,
   streamPeak,
@@ -82,6 +83,8 @@ const STALE = 16 * MIB;
 const AIR = 160 * MIB;
 const AIRED_SECONDS = 5;
 const AIRED_MOST_SECONDS = 20;
+/** All memory is given for so long at most to find out whether a stream is one. */
+const TURNED_MOST_SECONDS = 30;
 const GROWING_AGAIN = 0.25;
 const MOVING_AGAIN = 0.5;
 const REST_AGAIN = 30;
@@ -298,7 +301,7 @@ function grow(state: SizeState, seen: SizeFacts, now: number): Decision {
   };
   if (free > FREE_KEPT * scale) {
     const stays = free >= state.roomyBytes - LEAST_MOVE * scale && !Number.isNaN(state.roomySeconds);
-    if (!stays) return same({ ...state, roomySeconds: now, roomyBytes: free, usedSeconds: NaN }, WAITS);
+    if (!stays) return same({ ...state, roomySeconds: now, roomyBytes: free }, WAITS);
     const long = free >= ROOMY * scale ? ROOMY_SECONDS.roomy : ROOMY_SECONDS.less;
     return now - state.roomySeconds >= long ? fits() : same(state, WAITS);
   }
@@ -308,12 +311,16 @@ function grow(state: SizeState, seen: SizeFacts, now: number): Decision {
   const waited = seconds >= ROW_SECONDS;
   if (!isHot(used, seen, now)) return waited ? fits() : same(used, WAITS);
   if (giftRoom(seen) >= PAGE_BYTES) return give(used, seen, now, 'reads');
-  if (!waited) return same(used, WAITS);
+  // Files that were read to their ends meanwhile are no stream, and nothing hurt.
+  if (now - used.busySeconds >= CALM_SECONDS && seconds >= CALM_SECONDS)
+    return same({ ...begin(used, 'rest', now), rate: 0 }, { kind: 'fits' });
+  const counted = risen(used.counted, used.countedBefore);
+  // Once all pages of the page cache were replaced, a set that is read over and over, and fits, reads none again.
+  const turned = counted >= seen.caches || seconds >= TURNED_MOST_SECONDS || wasKnown(used, now);
+  if (!turned || !waited) return same(used, WAITS);
   // The host has no more to give: that says nothing of the guest.
   if (target >= least + PAGE_BYTES) return fits();
-  const rate = risen(used.counted, used.countedBefore) / seconds;
-  // The mean is of some seconds before, in which files may have been read to their ends.
-  if (rate <= HOT * scale || now - used.busySeconds >= CALM_SECONDS) return fits();
+  const rate = counted / seconds;
   // What was given changed nothing, and is taken back at once; what changed something is looked for in probes.
   const back = gainedNothing(used, rate) ? Math.min(used.growthBytes - target, seen.spare) : 0;
   const why = { kind: 'stream', bytesPerSecond: rate } as const;

@@ -162,7 +162,7 @@ void t.test('free memory that takes up memory of the host is reported while the 
   const { length } = mute.looks;
   mute.run(3600);
   const airs = mute.looks.slice(length).filter(({ why }) => why.kind === 'airs').length;
-  t.ok(airs <= 4, `${airs} times in an hour where that changes nothing`);
+  t.ok(airs <= 5, `${airs} times in an hour where that changes nothing`);
   t.end();
 });
 
@@ -182,7 +182,7 @@ void t.test(
     const guest = new SizedGuest({ streamMibPerSecond: 128, loopMibPerSecond: 128, ...DEBIAN }).run(60);
     guest.stream = 0;
     guest.reread = 256;
-    guest.run(120);
+    guest.run(240);
     t.ok(guest.hot > 245, `${guest.hot} of 256 MiB are in the page cache`);
     t.end();
   },

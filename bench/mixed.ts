@@ -1,0 +1,142 @@
+/**
+ * A guest that nobody changed, whose balloon follows its working set: with anonymous memory and page cache that is read over and
+ * over, beside a cold stream, and with anonymous memory of another size each minute.
+ */
+import { setTimeout as pause } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { DaemonProcess } from '../test/support/daemon.js';
+import type { Guest } from '../test/support/lab/guest.js';
+import { LOOK_MS } from './host-samples.js';
+import { median, report, type Row } from './table.js';
+import { bootContender, SIZED } from './working-sets.js';
+
+const MIB = 2 ** 20;
+const MEMORY_MIB = 1024;
+const ANONYMOUS_MIB = 128;
+const REREAD_MIB = 128;
+const DISKS = [
+  { name: 'cold', mib: 64 * MEMORY_MIB, mibPerSecond: 64 },
+  { name: 'hot', mib: MEMORY_MIB, mibPerSecond: 128 },
+];
+/** The policy finds out in the first of them that there is a stream. */
+const BOTH_SECONDS = { before: 90, sampled: 60 } as const;
+const SIZES_MIB = [128, 384, 192, 512, 64, 256];
+const MOVE_SECONDS = 60;
+/** A size is told by the last part of its minute. */
+const LAST_SAMPLES = 20_000 / LOOK_MS;
+const WITHIN = 0.1;
+const EXPLORES_MIB = 128;
+const CONFIG = `[[socket]]
+path = "{folder}/vhost.sock"
+${SIZED}`;
+
+async function sample(guest: Guest, seconds: number): Promise<number[]> {
+  const samples: number[] = [];
+  const end = performance.now() + seconds * 1000;
+  while (performance.now() < end) {
+    await pause(LOOK_MS);
+    samples.push(guest.memfdAllocatedBytes() / MIB);
+  }
+  return samples;
+}
+
+function row(what: string, wantedMib: number, samples: readonly number[]): Row {
+  const mib = median(samples);
+  return {
+    'working set': what,
+    'floor + sum MiB': wantedMib.toFixed(0),
+    'host MiB (least..most)': `${mib.toFixed(0)} (${Math.min(...samples).toFixed(0)}..${Math.max(...samples).toFixed(0)})`,
+    'beyond %': ((mib / wantedMib - 1) * 100).toFixed(0),
+  };
+}
+
+/** How often host memory rose far beyond what it should be. */
+function explored(samples: readonly number[], wantedMib: number): number {
+  const far = samples.map((mib) => mib > wantedMib + EXPLORES_MIB);
+  return far.filter((is, n) => is && far[n - 1] !== true).length;
+}
+
+async function both(guest: Guest, floorMib: number): Promise<Row> {
+  const [cold, hot] = [await diskOf(guest, 'cold'), await diskOf(guest, 'hot')];
+  await guest.hold(ANONYMOUS_MIB, 1);
+  await guest.sh(`dd if=${cold} of=/dev/null bs=1M >/dev/null 2>&1 & echo $! >/dd.pid`);
+  await guest.sh(`sleep 1000000 <${hot} >/dev/null 2>&1 &`);
+  await guest.sh(
+    `(n=0; while :; do dd if=${hot} of=/dev/null bs=1M count=${REREAD_MIB} 2>/dev/null; n=$((n+1)); echo $n >/n; done) >/dev/null 2>&1 & echo $! >/loop.pid`,
+  );
+  await sample(guest, BOTH_SECONDS.before);
+  const counts = async () => ({
+    loops: Number((await guest.sh('cat /n')).output),
+    hot: await readMib(guest, hot),
+    cold: await readMib(guest, cold),
+  });
+  const before = await counts();
+  const samples = await sample(guest, BOTH_SECONDS.sampled);
+  const after = await counts();
+  await guest.sh('kill $(cat /dd.pid) $(cat /loop.pid)');
+  const read = (after.loops - before.loops) * REREAD_MIB;
+  const wantedMib = floorMib + ANONYMOUS_MIB + REREAD_MIB;
+  return {
+    ...row(
+      `${ANONYMOUS_MIB} MiB anonymous + ${REREAD_MIB} MiB read over and over, beside a stream`,
+      wantedMib,
+      samples,
+    ),
+    's to 10 %': '',
+    'loops MiB/s': (read / BOTH_SECONDS.sampled).toFixed(0),
+    'read again %': (((after.hot - before.hot) / read) * 100).toFixed(1),
+    'stream MiB/s': ((after.cold - before.cold) / BOTH_SECONDS.sampled).toFixed(0),
+    explorations: explored(samples, wantedMib),
+    'damaged pages': await guest.verify(),
+  };
+}
+
+async function moves(guest: Guest, floorMib: number): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const mib of SIZES_MIB) {
+    await guest.hold(mib, mib);
+    const samples = await sample(guest, MOVE_SECONDS);
+    const last = samples.slice(-LAST_SAMPLES);
+    const rest = median(last);
+    const settled = samples.findIndex((_, n) =>
+      samples.slice(n).every((one) => Math.abs(one - rest) <= WITHIN * rest),
+    );
+    rows.push({
+      ...row(`${mib} MiB anonymous, from one minute to the next`, floorMib + mib, last),
+      's to 10 %': ((settled * LOOK_MS) / 1000).toFixed(1),
+      explorations: explored(last, floorMib + mib),
+      'damaged pages': await guest.verify(),
+    });
+  }
+  return rows;
+}
+
+async function diskOf(guest: Guest, name: string): Promise<string> {
+  const { output } = await guest.sh(`grep -l '^${name} *$' /sys/block/nvme*/device/serial`);
+  const disk = /nvme\d+n1/.exec(output)?.[0];
+  if (disk === undefined) throw new Error(`the guest has no disk ${name}: ${output}`);
+  return `/dev/${disk}`;
+}
+
+async function readMib(guest: Guest, disk: string): Promise<number> {
+  const { output } = await guest.sh(`cat /sys/block/${disk.slice('/dev/'.length)}/stat`);
+  return (Number(output.trim().split(/\s+/)[2]) * 512) / MIB;
+}
+
+async function withGuest<T>(act: (guest: Guest, floorMib: number) => Promise<T>): Promise<T> {
+  const daemon = await DaemonProcess.start({ config: CONFIG });
+  let guest: Guest | null = null;
+  try {
+    guest = await bootContender('traditional, sized by the host', daemon, MEMORY_MIB, DISKS);
+    return await act(guest, guest.memfdAllocatedBytes() / MIB);
+  } finally {
+    await guest?.kill();
+    await daemon.stop();
+  }
+}
+
+const { only } = parseArgs({ options: { only: { type: 'string' } } }).values;
+const rows: Row[] = [];
+if (only !== 'moves') rows.push(await withGuest(both));
+if (only !== 'both') rows.push(...(await withGuest(moves)));
+report('mixed', rows);
