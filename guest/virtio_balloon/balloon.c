@@ -10,6 +10,7 @@
  * be migrated. A chunk is never movable and is no obstacle to compaction either: it
  * comes from zones and page blocks of memory that cannot move.
  */
+#include <linux/debugfs.h>
 #include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -55,6 +56,9 @@ static bool chunks = true;
 module_param(chunks, bool, 0644);
 MODULE_PARM_DESC(chunks, "Take chunks of 2 MiB where the host knows ranges");
 
+/* In debugfs: a file for each device. */
+static struct dentry *views;
+
 enum { INFLATEQ, DEFLATEQ, STATSQ, HINTQ, REPORTINGQ, CACHEQ, RECLAIMQ, QUEUES };
 
 struct balloon {
@@ -82,6 +86,9 @@ struct balloon {
 	struct list_head whole;
 	unsigned long nr_single;
 	unsigned long nr_whole;
+	unsigned long wanted;
+	struct standing standing;
+	struct dentry *view;
 
 	struct virtio_balloon_stat stats[MAX_STATS];
 	struct notifier_block oom_block;
@@ -151,6 +158,12 @@ static struct page *take_chunk(void)
 	const gfp_t gfp = (GFP_HIGHUSER | __GFP_NOMEMALLOC | __GFP_NORETRY | __GFP_NOWARN) & ~__GFP_RECLAIM;
 
 	return alloc_pages(gfp, CHUNK_ORDER);
+}
+
+/* Needs the lock: sends the buffer's first entries. */
+static int send(struct balloon *b, unsigned int queue, unsigned int entries)
+{
+	return send_standing(&b->standing, b->vqs[queue], &b->acked, b->buffer, entries, b->ranges);
 }
 
 /* Needs the lock: names all pages of the lists. */
@@ -238,7 +251,7 @@ static long inflate(struct balloon *b, unsigned long most)
 	if (!taken)
 		return 0;
 	mutex_lock(&b->lock);
-	err = send_entries(b->vqs[INFLATEQ], &b->acked, b->buffer, name_pages(b, &whole, &single), b->ranges);
+	err = send(b, INFLATEQ, name_pages(b, &whole, &single));
 	if (!err)
 		keep(b, &whole, &single);
 	mutex_unlock(&b->lock);
@@ -301,7 +314,7 @@ static unsigned long deflate(struct balloon *b, unsigned long most)
 	picked = pick(b, most, &whole, &single);
 	/* A device that is gone wants nothing to be told any more. */
 	if (picked)
-		send_entries(b->vqs[DEFLATEQ], &b->acked, b->buffer, name_pages(b, &whole, &single), b->ranges);
+		send(b, DEFLATEQ, name_pages(b, &whole, &single));
 	list_for_each_entry(page, &whole, lru) {
 		unmark_chunk(page);
 		count_managed(b, page, CHUNK_PAGES);
@@ -346,11 +359,19 @@ static void size_work(struct work_struct *work)
 	unsigned long wanted = target(b), has = held(b);
 	long moved;
 
-	if (wanted == has)
+	WRITE_ONCE(b->wanted, wanted);
+	if (wanted == has) {
+		stands(&b->standing, "has reached its target");
 		return;
+	}
+	stands(&b->standing, wanted > has ? "grows" : "shrinks");
 	moved = wanted > has ? inflate(b, wanted - has) : deflate(b, has - wanted);
-	if (moved < 0)
+	if (moved < 0) {
+		stands(&b->standing, "the device is broken");
 		return;
+	}
+	if (!moved)
+		stands(&b->standing, wanted > has ? "the guest has no free memory" : "its pages are being moved");
 	write_actual(b);
 	resize(b, moved ? 0 : TRY_AGAIN_MS);
 }
@@ -364,8 +385,7 @@ static int migrate(struct balloon_dev_info *info, struct page *new, struct page 
 
 	if (!mutex_trylock(&b->lock))
 		return -EAGAIN;
-	err = send_entries(b->vqs[INFLATEQ], &b->acked, b->buffer,
-			   put_entry(b->ranges, b->buffer, 0, page_to_pfn(new), 0), b->ranges);
+	err = send(b, INFLATEQ, put_entry(b->ranges, b->buffer, 0, page_to_pfn(new), 0));
 	if (err) {
 		mutex_unlock(&b->lock);
 		return -EAGAIN;
@@ -386,8 +406,7 @@ static int migrate(struct balloon_dev_info *info, struct page *new, struct page 
 	set_page_private(old, 0);
 	__ClearPageOffline(old);
 #endif
-	send_entries(b->vqs[DEFLATEQ], &b->acked, b->buffer,
-		     put_entry(b->ranges, b->buffer, 0, page_to_pfn(old), 0), b->ranges);
+	send(b, DEFLATEQ, put_entry(b->ranges, b->buffer, 0, page_to_pfn(old), 0));
 	mutex_unlock(&b->lock);
 #if !KERNEL_KEEPS_BOOKS
 	put_page(old);
@@ -552,8 +571,25 @@ static int find_queues(struct balloon *b)
 	return 0;
 }
 
+static int view_show(struct seq_file *file, void *unused)
+{
+	struct balloon *b = file->private;
+
+	if (b->vqs[INFLATEQ]) {
+		show_pages(file, "target", READ_ONCE(b->wanted));
+		show_pages(file, "held in chunks", READ_ONCE(b->nr_whole) * CHUNK_PAGES);
+		show_pages(file, "held in pages", READ_ONCE(b->nr_single));
+		show_standing(file, "balloon", &b->standing);
+	}
+	if (b->cache)
+		cache_balloon_show(file, b->cache);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(view);
+
 static void start(struct balloon *b)
 {
+	stands(&b->standing, "starts");
 	if (b->vqs[INFLATEQ] && virtio_has_feature(b->vdev, VIRTIO_BALLOON_F_PAGE_POISON)) {
 		u32 poison = 0;
 
@@ -609,6 +645,7 @@ static void stop(struct balloon *b)
 
 static void free_balloon(struct balloon *b)
 {
+	debugfs_remove(b->view);
 	if (b->cache)
 		cache_balloon_destroy(b->cache);
 	if (b->wq)
@@ -684,6 +721,7 @@ static int probe(struct virtio_device *vdev)
 	if (err)
 		goto fail;
 	start(b);
+	b->view = debugfs_create_file(dev_name(&vdev->dev), 0400, views, b, &view_fops);
 	return 0;
 
 fail:
@@ -783,9 +821,12 @@ static int __init balloon_init(void)
 
 	if (err)
 		return err;
+	views = debugfs_create_dir(KBUILD_MODNAME, NULL);
 	err = register_virtio_driver(&balloon_driver);
-	if (err)
+	if (err) {
+		debugfs_remove(views);
 		cache_balloon_exit();
+	}
 	return err;
 }
 module_init(balloon_init);
@@ -793,6 +834,7 @@ module_init(balloon_init);
 static void __exit balloon_exit(void)
 {
 	unregister_virtio_driver(&balloon_driver);
+	debugfs_remove(views);
 	cache_balloon_exit();
 }
 module_exit(balloon_exit);

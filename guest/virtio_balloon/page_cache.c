@@ -20,6 +20,7 @@
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
+#include <linux/memory.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -105,6 +106,12 @@ struct cache_balloon {
 	/* Goes down under taken_lock: who sees 0 there may free the device. */
 	atomic_long_t pages;
 	u32 actual;
+	unsigned long limit;
+	struct standing standing;
+
+	/* Memory goes offline: the pages that are moved out of it want room, and are not to be the balloon's. */
+	bool makes_room;
+	struct notifier_block memory_block;
 
 	/* Until then the guest needs its memory more. */
 	unsigned long way_until;
@@ -249,6 +256,7 @@ static void cache_balloon_free_folio(struct folio *folio)
 	struct cache_balloon *cb = the_balloon;
 	unsigned long flags;
 
+	stands(&cb->standing, "pages were taken from it");
 	wake(cb, backoff_ms);
 	spin_lock_irqsave(&cb->taken_lock, flags);
 	note_taken(cb, folio);
@@ -323,6 +331,11 @@ static unsigned int collect_taken(struct cache_balloon *cb)
 	return count;
 }
 
+static int send(struct cache_balloon *cb, unsigned int queue, void *buffer, unsigned int entries)
+{
+	return send_standing(&cb->standing, cb->vqs[queue], &cb->acked, buffer, entries, cb->has_ranges);
+}
+
 /* Must be done before the same pages are given up again. */
 static int tell_taken(struct cache_balloon *cb)
 {
@@ -332,7 +345,7 @@ static int tell_taken(struct cache_balloon *cb)
 
 		if (!count)
 			return 0;
-		err = send_entries(cb->vqs[RECLAIMQ], &cb->acked, cb->taken_buffer, count, cb->has_ranges);
+		err = send(cb, RECLAIMQ, cb->taken_buffer, count);
 		if (err)
 			return err;
 		cond_resched();
@@ -349,7 +362,7 @@ static int give_up(struct cache_balloon *cb)
 		return 0;
 	err = tell_taken(cb);
 	if (!err)
-		err = send_entries(cb->vqs[CACHEQ], &cb->acked, cb->buffer, cb->nr_entries, cb->has_ranges);
+		err = send(cb, CACHEQ, cb->buffer, cb->nr_entries);
 	for (n = 0; n < cb->nr_folios; n++)
 		folio_put(cb->folios[n]);
 	cb->nr_folios = 0;
@@ -481,6 +494,13 @@ static void write_stats(struct cache_balloon *cb)
 	WRITE_FIELD(cb, need_stats, 0);
 }
 
+static void give_all(struct cache_balloon *cb)
+{
+	shrink_to_nothing(cb);
+	tell_taken(cb);
+	write_actual(cb);
+}
+
 static bool locked(struct cache_balloon *cb)
 {
 	bool lock, is;
@@ -491,11 +511,8 @@ static bool locked(struct cache_balloon *cb)
 	is = READ_FIELD(cb, locked);
 	if (lock == is)
 		return lock;
-	if (lock) {
-		shrink_to_nothing(cb);
-		tell_taken(cb);
-		write_actual(cb);
-	}
+	if (lock)
+		give_all(cb);
 	WRITE_FIELD(cb, locked, lock);
 	return lock;
 }
@@ -550,9 +567,17 @@ static void cache_balloon_work(struct work_struct *work)
 	bool short_of = false, cold, careful;
 
 	write_stats(cb);
-	if (locked(cb))
+	if (locked(cb)) {
+		stands(&cb->standing, "the host wants all pages");
 		return;
+	}
+	if (READ_ONCE(cb->makes_room)) {
+		stands(&cb->standing, "memory goes offline");
+		give_all(cb);
+		return;
+	}
 	target = READ_FIELD(cb, num_pages) / ENTRIES_PER_PAGE;
+	WRITE_ONCE(cb->limit, target);
 	if ((unsigned long)atomic_long_read(&cb->pages) > target)
 		shrink(cb, target);
 	watch_needs(cb);
@@ -571,9 +596,21 @@ static void cache_balloon_work(struct work_struct *work)
 			break;
 	if (!cb->nr_pages || careful)
 		short_of = true;
-	if (give_up(cb) || tell_taken(cb))
+	if (give_up(cb) || tell_taken(cb)) {
+		stands(&cb->standing, "the device is broken");
 		return;
+	}
 	write_actual(cb);
+	if ((unsigned long)atomic_long_read(&cb->pages) >= target)
+		stands(&cb->standing, "has reached its limit");
+	else if (gives_way(cb))
+		stands(&cb->standing, "gives way: the guest needed its pages");
+	else if (careful)
+		stands(&cb->standing, "grows slowly: the guest needed its pages not long ago");
+	else if (short_of)
+		stands(&cb->standing, cold ? "waits for cold page cache" : "the guest has no memory to spare");
+	else
+		stands(&cb->standing, "grows");
 	if ((unsigned long)atomic_long_read(&cb->pages) < target)
 		wake(cb, gives_way(cb) ? backoff_ms : !short_of ? 0 : cold ? reclaim_ms : retry_ms);
 }
@@ -588,15 +625,41 @@ void cache_balloon_changed(struct cache_balloon *cb)
 	spin_unlock_irqrestore(&cb->stop_lock, flags);
 }
 
+/*
+ * Linux would move folios that are worth nothing. To have a place for large ones it
+ * also compacts, which waits while many pages are isolated, and those are its own.
+ */
+static int memory_changes(struct notifier_block *block, unsigned long action, void *unused)
+{
+	struct cache_balloon *cb = container_of(block, struct cache_balloon, memory_block);
+
+	if (action != MEM_GOING_OFFLINE && action != MEM_OFFLINE && action != MEM_CANCEL_OFFLINE)
+		return NOTIFY_OK;
+	WRITE_ONCE(cb->makes_room, action == MEM_GOING_OFFLINE);
+	cache_balloon_changed(cb);
+	if (action == MEM_GOING_OFFLINE)
+		flush_delayed_work(&cb->work);
+	return NOTIFY_OK;
+}
+
 void cache_balloon_start(struct cache_balloon *cb, struct virtqueue *cacheq, struct virtqueue *reclaimq)
 {
 	cb->vqs[CACHEQ] = cacheq;
 	cb->vqs[RECLAIMQ] = reclaimq;
 	cb->actual = 0;
+	stands(&cb->standing, "starts");
 	spin_lock_irq(&cb->stop_lock);
 	cb->stopped = false;
 	spin_unlock_irq(&cb->stop_lock);
 	wake(cb, 0);
+}
+
+void cache_balloon_show(struct seq_file *file, struct cache_balloon *cb)
+{
+	show_pages(file, "cache limit", READ_ONCE(cb->limit));
+	show_pages(file, "cache held", atomic_long_read(&cb->pages));
+	show_standing(file, "cache", &cb->standing);
+	seq_printf(file, "cache insisted on: %ld times\n", atomic_long_read(&cb->insisted));
 }
 
 /* Afterwards the balloon is empty. */
@@ -606,9 +669,7 @@ void cache_balloon_halt(struct cache_balloon *cb)
 	cb->stopped = true;
 	spin_unlock_irq(&cb->stop_lock);
 	cancel_delayed_work_sync(&cb->work);
-	shrink_to_nothing(cb);
-	tell_taken(cb);
-	write_actual(cb);
+	give_all(cb);
 }
 
 static void free_balloon(struct cache_balloon *cb)
@@ -630,6 +691,7 @@ static void free_balloon(struct cache_balloon *cb)
 /* Of a device that was halted. */
 void cache_balloon_destroy(struct cache_balloon *cb)
 {
+	unregister_memory_notifier(&cb->memory_block);
 	/* A free_folio that has let go of the device may have yet to return. */
 	synchronize_rcu();
 	the_balloon = NULL;
@@ -678,9 +740,12 @@ struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned 
 	/* No page of it comes back: reclaim shall not remember that it had been there. */
 	mapping_set_exiting(cb->inode->i_mapping);
 	the_balloon = cb;
-	return cb;
+	cb->memory_block.notifier_call = memory_changes;
+	if (!register_memory_notifier(&cb->memory_block))
+		return cb;
 
 fail:
+	the_balloon = NULL;
 	free_balloon(cb);
 	return ERR_PTR(-ENOMEM);
 }

@@ -4,8 +4,53 @@
 #define PAGE_CACHE_H
 
 #include <linux/err.h>
+#include <linux/jiffies.h>
+#include <linux/seq_file.h>
 
 #include "wire.h"
+
+/* What a balloon does, and since when, in words for whoever looks into the guest. */
+struct standing {
+	const char *now;
+	unsigned long since;
+	/* Since when the host has a buffer; 0: it has none. */
+	unsigned long sent;
+};
+
+static inline void stands(struct standing *standing, const char *now)
+{
+	if (READ_ONCE(standing->now) == now)
+		return;
+	WRITE_ONCE(standing->since, jiffies);
+	WRITE_ONCE(standing->now, now);
+}
+
+/* Sends entries and waits for the host; returns an error of the queue. */
+static inline int send_standing(struct standing *standing, struct virtqueue *vq, struct wait_queue_head *acked,
+				void *buffer, unsigned int entries, bool ranges)
+{
+	int err;
+
+	WRITE_ONCE(standing->sent, jiffies | 1);
+	err = send_entries(vq, acked, buffer, entries, ranges);
+	WRITE_ONCE(standing->sent, 0);
+	return err;
+}
+
+static inline void show_pages(struct seq_file *file, const char *name, unsigned long pages)
+{
+	seq_printf(file, "%s: %lu kB\n", name, pages << (PAGE_SHIFT - 10));
+}
+
+static inline void show_standing(struct seq_file *file, const char *name, struct standing *standing)
+{
+	unsigned long sent = READ_ONCE(standing->sent);
+
+	seq_printf(file, "%s: %s, for %u ms\n", name, READ_ONCE(standing->now),
+		   jiffies_to_msecs(jiffies - READ_ONCE(standing->since)));
+	if (sent)
+		seq_printf(file, "%s waits for the host: %u ms\n", name, jiffies_to_msecs(jiffies - sent));
+}
 
 struct cache_balloon;
 
@@ -17,6 +62,7 @@ void cache_balloon_start(struct cache_balloon *cb, struct virtqueue *cacheq, str
 void cache_balloon_changed(struct cache_balloon *cb);
 void cache_balloon_halt(struct cache_balloon *cb);
 void cache_balloon_destroy(struct cache_balloon *cb);
+void cache_balloon_show(struct seq_file *file, struct cache_balloon *cb);
 /* The callback of its queues. */
 void cache_balloon_acked(struct virtqueue *vq);
 

@@ -18,6 +18,9 @@ const BRACKET = 0x5b;
 const BRACKET_END = 0x5d;
 const SPACES: readonly number[] = [0x20, 0x09, 0x0a, 0x0d];
 
+/** For all: an object is decoded in one go. */
+const decoder = new TextDecoder();
+
 export class QmpObjects {
   /** The beginning of an object whose end has not come yet. */
   #parts: Uint8Array[] = [];
@@ -69,7 +72,6 @@ export class QmpObjects {
 
   #take(end: Uint8Array): string {
     this.#keep(end);
-    const decoder = new TextDecoder();
     const text =
       this.#parts.map((part) => decoder.decode(part, { stream: true })).join('') + decoder.decode();
     this.#parts = [];

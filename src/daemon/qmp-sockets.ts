@@ -1,5 +1,5 @@
 /** The QMP sockets whose VMs are adopted: those that `[[qmp]]` names, which are looked for, and those that operators adopted. */
-import { readdirSync, statSync } from 'node:fs';
+import { readdirSync, statSync, type Dirent } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import type { AdoptedSocket } from '../../protocol/control/schema.js';
 import { refusal } from '../../protocol/control/refusal.js';
@@ -129,33 +129,41 @@ export class QmpSockets {
 
 /** The sockets that a pattern finds; `*` and `?` stand for letters of one name. */
 export function socketsAt(pattern: string): string[] {
-  let folders = ['/'];
   const parts = pattern.split('/').filter((part) => part !== '');
+  const last = parts.pop() ?? '';
+  let folders = ['/'];
   for (const part of parts) {
-    folders = folders.flatMap((folder) =>
-      /[*?]/.test(part)
-        ? entriesOf(folder)
-            .filter((name) => globMatches(part, name))
-            .map((name) => join(folder, name))
-        : [join(folder, part)],
-    );
+    folders = folders.flatMap((folder) => matching(folder, part).map(({ name }) => join(folder, name)));
     folders = folders.slice(0, MOST_PATHS);
   }
-  return folders.filter(isSocket);
+  const found = folders.flatMap((folder) =>
+    matching(folder, last).flatMap((entry) => {
+      const path = join(folder, entry.name);
+      return isSocket(path, entry) ? [path] : [];
+    }),
+  );
+  return found.slice(0, MOST_PATHS);
 }
 
-/** None where the folder is not there or may not be read. Hidden files are no VM's. */
-function entriesOf(folder: string): string[] {
+type Entry = Pick<Dirent, 'name'> & Partial<Dirent>;
+
+/** None where the folder may not be read. Hidden files are no VM's. */
+function matching(folder: string, part: string): Entry[] {
+  if (!/[*?]/.test(part)) return [{ name: part }];
   try {
-    return readdirSync(folder).filter((name) => !name.startsWith('.'));
+    return readdirSync(folder, { withFileTypes: true }).filter(
+      ({ name }) => !name.startsWith('.') && globMatches(part, name),
+    );
   } catch {
     return [];
   }
 }
 
-function isSocket(path: string): boolean {
+/** Folders say so of most entries; of a link and of a name that was given, the file does. */
+function isSocket(path: string, entry: Entry): boolean {
+  if (entry.isSocket?.() === true) return true;
   try {
-    return statSync(path).isSocket();
+    return entry.isFile?.() !== true && statSync(path).isSocket();
   } catch {
     return false;
   }

@@ -18,6 +18,8 @@ const MAX_UNANSWERED = 32;
 /** Of the event loop, for what one peer sends. */
 const BUSY_MS = 20;
 const WINDOW_MS = 1000;
+/** Of its own: an empty part of a Buffer keeps the 8 KiB that it is a part of. */
+const NOTHING = new Uint8Array(0);
 /** For what one client reads at a time: it is taken before another one reads. */
 const scratch = new Uint8Array(64 * 1024);
 
@@ -44,7 +46,7 @@ export class QmpClient {
   readonly #poller: Poller;
   readonly #objects = new QmpObjects();
   /** Commands that the peer has yet to take. */
-  #outbox: Uint8Array = new Uint8Array(0);
+  #outbox: Uint8Array = NOTHING;
   readonly #unanswered = new Map<number, Unanswered>();
   readonly #answerMs: number;
   #observer: QmpObserver | null = null;
@@ -143,7 +145,7 @@ export class QmpClient {
   #send(): void {
     if (this.#outbox.length > 0) {
       const sent = send(this.#fd, this.#outbox, 0, this.#outbox.length, []);
-      this.#outbox = this.#outbox.subarray(Math.max(0, sent));
+      this.#outbox = sent === this.#outbox.length ? NOTHING : this.#outbox.subarray(Math.max(0, sent));
     }
     this.#watch();
   }

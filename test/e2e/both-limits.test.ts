@@ -2,6 +2,7 @@
 // the page cache, and the kernel's own driver on the same device before and after. GUEST_KERNEL_MODULE=PATH takes a module that
 // was built before (for the kernel of the lab); ROUNDS=50 changes drivers as often.
 import t from 'tap';
+import { eventually } from '../support/deadline.js';
 import { boot, GIB, MIB, startDaemon } from '../support/e2e.js';
 import { buildCacheModule, loadCacheModule } from '../support/lab/cache-module.js';
 
@@ -147,6 +148,41 @@ void t.test(
     t.notMatch((await guest.sh('dmesg')).output, COMPLAINTS, 'no complaint');
   },
 );
+
+void t.test('the guest sees what its driver holds, and why it stands still', { skip }, async (t) => {
+  const daemon = await startDaemon(t);
+  const guest = await boot(t, daemon, 'seen', { memoryMib: 512, kernelArgs: ['balloon=off'] });
+  await guest.sh('mount -t debugfs none /sys/kernel/debug');
+  await loadCacheModule(guest, module ?? '');
+  await daemon.ok('set', 'seen', '--balloon', '21M', '--wait');
+  await daemon.ok('set', 'seen', '--cache-limit', '8M');
+  const seen = async (...wanted: readonly RegExp[]) => {
+    let output = '';
+    await eventually(
+      async () => {
+        ({ output } = await guest.sh('cat /sys/kernel/debug/virtio_balloon/virtio*'));
+        return wanted.every((words) => words.test(output));
+      },
+      () => `${wanted.join(' ')} in ${output}`,
+    );
+    return output;
+  };
+  const all = await seen(
+    /^balloon: has reached its target, for \d+ ms$/m,
+    /^cache: has reached its limit, for \d+ ms$/m,
+  );
+  const kib = (name: string) => Number(new RegExp(`^${name}: (\\d+) kB$`, 'm').exec(all)?.[1]);
+  t.equal(kib('target'), 21 * 1024);
+  t.equal(kib('held in chunks') + kib('held in pages'), 21 * 1024);
+  t.equal(kib('cache limit'), 8 * 1024);
+  t.equal(kib('cache held'), 8 * 1024);
+  t.notMatch(all, /waits for the host/);
+
+  await guest.hold(200, 1);
+  await daemon.ok('set', 'seen', '--balloon', '350M');
+  await seen(/^balloon: the guest has no free memory, for \d+ ms$/m);
+  t.equal(await guest.verify(), 0);
+});
 
 void t.test('1 GiB goes in and out in few buffers', { skip }, async (t) => {
   const daemon = await startDaemon(t);

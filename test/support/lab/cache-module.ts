@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import type { DeviceOptions, Guest } from './guest.js';
 import { ensureLab } from './lab.js';
 
@@ -28,9 +29,10 @@ export async function buildCacheModule(): Promise<string | null> {
 }
 
 export async function loadCacheModule(guest: Guest, path: string): Promise<void> {
-  const text = readFileSync(path).toString('base64');
+  // A command of a shell has at most 128 KiB (MAX_ARG_STRLEN).
+  const text = gzipSync(readFileSync(path)).toString('base64');
   const { code, output } = await guest.sh(
-    `base64 -d > /ours.ko <<'END'\n${text}\nEND\n(lsmod | grep -q ^virtio_balloon && rmmod virtio_balloon); insmod /ours.ko`,
+    `base64 -d <<'END' | gunzip > /ours.ko\n${text}\nEND\n(lsmod | grep -q ^virtio_balloon && rmmod virtio_balloon); insmod /ours.ko`,
   );
   if (code !== 0) throw new Error(`insmod: ${output}\n${guest.consoleLog}`);
 }
