@@ -103,7 +103,7 @@ for (const checker of CHECKERS) {
       for (let nth = 1; nth <= STARTS; nth++) {
         // The first requests are those of insmod itself; some later ones can be done without.
         const { output } = await guest.sh(
-          `sh -c 'echo ${nth} > /proc/self/fail-nth; exec insmod /ours.ko' || echo failed; rmmod virtio_balloon`,
+          `sh -c 'echo 1 > /proc/self/make-it-fail; echo ${nth} > /proc/self/fail-nth; exec insmod /ours.ko' || echo failed; rmmod virtio_balloon`,
           LONG_MS,
         );
         if (output.includes('failed')) failed++;
