@@ -2,7 +2,7 @@
 // BALLOOND_PICTURE=FILE leaves a picture of it, with Linux guests; that takes two minutes and 6 GiB.
 // BALLOOND_PICTURES=FOLDER leaves pictures of a modelled fleet at two widths, light and dark, to be looked at.
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -167,6 +167,7 @@ interface Violation {
 }
 
 const pictures = process.env['BALLOOND_PICTURES'];
+if (pictures !== undefined) mkdirSync(pictures, { recursive: true });
 const require = createRequire(import.meta.url);
 
 void t.test(
