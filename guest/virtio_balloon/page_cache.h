@@ -49,7 +49,8 @@ static inline void show_standing(struct seq_file *file, const char *name, struct
 	seq_printf(file, "%s: %s, for %u ms\n", name, READ_ONCE(standing->now),
 		   jiffies_to_msecs(jiffies - READ_ONCE(standing->since)));
 	if (sent)
-		seq_printf(file, "%s waits for the host: %u ms\n", name, jiffies_to_msecs(jiffies - sent));
+		seq_printf(file, "%s waits for the host: %u ms\n", name,
+			   jiffies_to_msecs(max_t(long, jiffies - sent, 0)));
 }
 
 struct cache_balloon;
