@@ -50,6 +50,9 @@
 /* The largest order of a block that may be told, in pages of this kernel: a page of bits may stand for a larger one. */
 #define MAX_ORDER_TOLD (MAX_WIRE_ORDER - (PAGE_SHIFT - WIRE_SHIFT))
 
+/* Of the balloon, the most that is given at a time. */
+#define GIVEN_SHARE 4
+
 /* A folio's private field: when somebody who waited for memory came to it, and that it has one. */
 #define FRESH ((void *)1)
 #define ASKED_NOW ((void *)(jiffies | 1))
@@ -121,6 +124,7 @@ struct cache_balloon {
 	atomic_long_t insisted;
 	unsigned long insisted_seen;
 	unsigned long refaults_seen;
+	unsigned long pages_seen;
 	unsigned long needs_seen_at;
 
 	/* What the buffer to be sent names, and holds references to. */
@@ -529,7 +533,14 @@ static void watch_needs(struct cache_balloon *cb)
 	unsigned long most = mult_frac((unsigned long)refaults, elapsed, HZ);
 	bool is_read_again = refaulted - cb->refaults_seen > most;
 	bool is_insisted_on = insisted - cb->insisted_seen > most;
+	unsigned long pages = atomic_long_read(&cb->pages);
 
+	/*
+	 * Reclaim may take what is read again before it takes the balloon, round after
+	 * round: what it leaves of the balloon is given back for it.
+	 */
+	if (is_read_again && gives_way(cb) && pages + most >= cb->pages_seen)
+		shrink(cb, pages - min(pages / GIVEN_SHARE, refaulted - cb->refaults_seen));
 	if (is_read_again)
 		give_way_to_cache(cb);
 	if (is_insisted_on)
@@ -539,6 +550,7 @@ static void watch_needs(struct cache_balloon *cb)
 	cb->refaults_seen = refaulted;
 	cb->insisted_seen = insisted;
 	cb->needs_seen_at = jiffies;
+	cb->pages_seen = atomic_long_read(&cb->pages);
 }
 
 /* Free pages beyond those for which kswapd would take pages of the balloon at once. */
