@@ -672,7 +672,7 @@ static int find_what_there_is(struct balloon *b)
 {
 	int err = find_queues(b);
 
-	if (!err || !b->cache || b->vdev->id.device == VIRTIO_ID_CACHE_BALLOON)
+	if (!err || err == -ENOMEM || !b->cache || b->vdev->id.device == VIRTIO_ID_CACHE_BALLOON)
 		return err;
 	/* The VMM has too few queues. */
 	cache_balloon_destroy(b->cache);
