@@ -138,18 +138,23 @@ export class Vring {
     this.served = 0;
   }
 
-  /** Takes `fd` over; -1 for none. */
+  /**
+   * Takes `fd` over; -1 for none. A ring that is served calls at once: the VMM may have looked at the eventfd before this one
+   * for the last time when an answer went there, and a driver that waits for this answer sends nothing that would bring another.
+   */
   setCall(fd: number): void {
     if (fd >= 0) requireEventFd(fd, 'call');
     if (this.#callFd >= 0) closeFd(this.#callFd);
     this.#callFd = fd;
+    if (this.#queue !== null) this.call();
   }
 
-  /** Takes `fd` over; -1 for none. */
+  /** Takes `fd` over; -1 for none. A ring that is broken says so at once. */
   setErr(fd: number): void {
     if (fd >= 0) requireEventFd(fd, 'err');
     if (this.#errFd >= 0) closeFd(this.#errFd);
     this.#errFd = fd;
+    if (this.#broken !== null) this.#signalError();
   }
 
   record(keeper: FdKeeper): VringRecord {
@@ -377,8 +382,12 @@ export class Vring {
     this.#context.ringFailed(this.index, this.#broken);
   }
 
-  #silence(): void {
+  #signalError(): void {
     if (this.#errFd >= 0) signalEvent(this.#errFd);
+  }
+
+  #silence(): void {
+    this.#signalError();
     this.detach();
     // A broken ring is not watched: its driver may kick as fast as it likes.
     this.#kick?.watch.close();

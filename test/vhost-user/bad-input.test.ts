@@ -7,7 +7,7 @@ import t, { type Test } from 'tap';
 import { FrontendRequest, type FrontendRequestName } from '../../protocol/vhost-user/requests.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
 import type { Vm } from '../../src/vm/vm.js';
-import { createEventFd } from '../../src/os/eventfd.js';
+import { createEventFd, drainEvent } from '../../src/os/eventfd.js';
 import { StateFile } from '../../src/memory/state-file.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { closeFd } from '../../src/os/fd.js';
@@ -15,6 +15,7 @@ import { createMemfd } from '../../src/os/memfd.js';
 import { send, socketPair } from '../../src/os/socket.js';
 import { BALLOON_F, BalloonDriver } from '../support/balloon-driver.js';
 import { Bystander, resources } from '../support/bystander.js';
+import { eventually } from '../support/deadline.js';
 import { eachOrder, inEachOrder } from '../support/each-order.js';
 import { Nack } from '../support/frontend.js';
 import { describeRegion, GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
@@ -630,6 +631,11 @@ contained(
     for (const ring of driver.queueNumbers.values())
       t.equal(frontend.takeRingErrors(ring), Number(frontend.hearsErrors));
     t.match(served.view.verdict, /ring \d is stopped/);
+    const later = createEventFd(0);
+    await frontend.tell(REQUEST.SET_VRING_ERR, u64s(0n), [later]);
+    await frontend.ask(REQUEST.GET_FEATURES);
+    t.equal(drainEvent(later), 1, 'whoever comes to listen later hears of it, too');
+    closeFd(later);
     await frontend.request(REQUEST.ADD_MEM_REG, payload, { needReply: true, fds: [region.file.fd] });
     await driver.reset();
     const again = await BalloonDriver.start(frontend);
@@ -971,3 +977,25 @@ contained('eventfds may be replaced at any time', {}, async (t, { frontend, driv
   await frontend.ask(REQUEST.GET_FEATURES);
   t.equal(resources().fds, before - (frontend.hearsErrors ? 2 : 1));
 });
+
+// QEMU looks at its own eventfd for the last time, and only then names the guest's: what went to the first meanwhile is
+// seen by nobody.
+contained(
+  'an answer that went to the eventfd before this one is told to this one',
+  {},
+  async (t, { frontend, driver }) => {
+    const index = BigInt(driver.queueNumbers.get('inflate') ?? 0);
+    const masked = createEventFd(0);
+    await frontend.tell(REQUEST.SET_VRING_CALL, u64s(index), [masked]);
+    await frontend.ask(REQUEST.GET_FEATURES);
+    const inflated = driver.inflate(pfns(4096, 1));
+    await eventually(
+      () => drainEvent(masked) > 0,
+      () => 'the ring was not answered',
+    );
+    closeFd(masked);
+    await frontend.tell(REQUEST.SET_VRING_CALL, u64s(index), [driver.ring('inflate').callFd]);
+    await inflated;
+    t.pass('the driver heard of it');
+  },
+);
