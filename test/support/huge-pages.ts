@@ -1,15 +1,6 @@
 /** Huge pages for a test, reserved at run time where that is allowed. */
 import { execFileSync } from 'node:child_process';
-import {
-  ftruncateSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmdirSync,
-  statfsSync,
-  unlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { ftruncateSync, mkdtempSync, openSync, rmdirSync, statfsSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
@@ -18,15 +9,22 @@ import { Mapping } from '../../src/os/mapping.js';
 
 export const HUGE_PAGE_BYTES = 2 * 1024 * 1024;
 
-/** Whether `count` pages were reserved, on top of those that others have; they go back when the test ends. */
+/**
+ * Whether `count` pages were reserved, on top of those that others have; they go back when the test ends. Test files that run
+ * at the same time each add to the one figure of the host, one after the other.
+ */
 export function reserveHugePages(t: Test, count: number, pageBytes = HUGE_PAGE_BYTES): boolean {
   const file = `/sys/kernel/mm/hugepages/hugepages-${pageBytes / 1024}kB/nr_hugepages`;
-  const now = (): number => Number(readFileSync(file, 'latin1'));
+  const add = (more: number): number => {
+    const script = 'n=$(cat "$1") && echo $((n + $2)) >"$1" && echo $(($(cat "$1") - n))';
+    const lock = join(tmpdir(), 'balloond-huge-pages.lock');
+    const args = [lock, 'sh', '-c', script, 'sh', file, String(more)];
+    return Number(execFileSync('flock', args, { encoding: 'latin1' }));
+  };
   try {
-    const before = now();
-    writeFileSync(file, String(before + count));
-    t.teardown(() => writeFileSync(file, String(now() - count)));
-    return now() >= before + count;
+    const got = add(count);
+    t.teardown(() => add(-got));
+    return got === count;
   } catch {
     return false;
   }
