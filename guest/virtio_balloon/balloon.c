@@ -94,6 +94,8 @@ struct balloon {
 	struct notifier_block oom_block;
 	struct page_reporting_dev_info reporting;
 	bool reports;
+	/* Since when the host has a report; 0: it has none. */
+	unsigned long reported;
 };
 
 static void acked(struct virtqueue *vq)
@@ -357,6 +359,7 @@ static void size_work(struct work_struct *work)
 {
 	struct balloon *b = container_of(to_delayed_work(work), struct balloon, size_work);
 	unsigned long wanted = target(b), has = held(b);
+	const char *stuck = wanted > has ? "the guest has no free memory" : "its pages are being moved";
 	long moved;
 
 	WRITE_ONCE(b->wanted, wanted);
@@ -364,14 +367,15 @@ static void size_work(struct work_struct *work)
 		stands(&b->standing, "has reached its target");
 		return;
 	}
-	stands(&b->standing, wanted > has ? "grows" : "shrinks");
+	/* Each try of one that is stuck does not begin its time anew. */
+	if (READ_ONCE(b->standing.now) != stuck)
+		stands(&b->standing, wanted > has ? "grows" : "shrinks");
 	moved = wanted > has ? inflate(b, wanted - has) : deflate(b, has - wanted);
 	if (moved < 0) {
 		stands(&b->standing, "the device is broken");
 		return;
 	}
-	if (!moved)
-		stands(&b->standing, wanted > has ? "the guest has no free memory" : "its pages are being moved");
+	stands(&b->standing, !moved ? stuck : wanted > has ? "grows" : "shrinks");
 	write_actual(b);
 	resize(b, moved ? 0 : TRY_AGAIN_MS);
 }
@@ -501,7 +505,12 @@ static int report(struct page_reporting_dev_info *info, struct scatterlist *sg, 
 	struct virtqueue *vq = b->vqs[REPORTINGQ];
 	int err = virtqueue_add_inbuf(vq, sg, entries, b, GFP_NOWAIT | __GFP_NOWARN);
 
-	return err ? err : await_host(vq, &b->acked);
+	if (err)
+		return err;
+	WRITE_ONCE(b->reported, jiffies | 1);
+	err = await_host(vq, &b->acked);
+	WRITE_ONCE(b->reported, 0);
+	return err;
 }
 
 static void changed(struct virtio_device *vdev)
@@ -580,6 +589,7 @@ static int view_show(struct seq_file *file, void *unused)
 		show_pages(file, "held in chunks", READ_ONCE(b->nr_whole) * CHUNK_PAGES);
 		show_pages(file, "held in pages", READ_ONCE(b->nr_single));
 		show_standing(file, "balloon", &b->standing);
+		show_wait(file, "reporting", READ_ONCE(b->reported));
 	}
 	if (b->cache)
 		cache_balloon_show(file, b->cache);
@@ -602,6 +612,9 @@ static void start(struct balloon *b)
 		send_stats(b);
 	spin_lock_irq(&b->stop_lock);
 	b->stopped = false;
+	/* The host may have asked for other statistics before anybody listened. */
+	if (b->vqs[STATSQ])
+		queue_work(b->wq, &b->stats_work);
 	spin_unlock_irq(&b->stop_lock);
 	if (b->vqs[REPORTINGQ]) {
 		int err = page_reporting_register(&b->reporting);

@@ -17,6 +17,7 @@
  * when that comes soon after it grew again, and then it grows slowly, too.
  */
 #include <linux/bitmap.h>
+#include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
@@ -49,6 +50,9 @@
 #define MAP_PAGES (PAGE_SIZE * BITS_PER_BYTE)
 /* The largest order of a block that may be told, in pages of this kernel: a page of bits may stand for a larger one. */
 #define MAX_ORDER_TOLD (MAX_WIRE_ORDER - (PAGE_SHIFT - WIRE_SHIFT))
+
+/* How long memory that goes offline waits for the balloon to be empty. */
+#define OFFLINE_WAIT (5 * HZ)
 
 /* Of the balloon, the most that is given at a time. */
 #define GIVEN_SHARE 4
@@ -93,6 +97,8 @@ struct cache_balloon {
 	struct inode *inode;
 	struct workqueue_struct *wq;
 	struct delayed_work work;
+	/* Each second: at its limit the balloon has nothing else to do, and reclaim may never come to it. */
+	struct delayed_work watch;
 	wait_queue_head_t acked;
 
 	/* Protects `stopped` against work that is queued from elsewhere. */
@@ -114,6 +120,7 @@ struct cache_balloon {
 
 	/* Memory goes offline: the pages that are moved out of it want room, and are not to be the balloon's. */
 	bool makes_room;
+	struct completion made_room;
 	struct notifier_block memory_block;
 
 	/* Until then the guest needs its memory more. */
@@ -584,8 +591,9 @@ static void cache_balloon_work(struct work_struct *work)
 		return;
 	}
 	if (READ_ONCE(cb->makes_room)) {
-		stands(&cb->standing, "memory goes offline");
 		give_all(cb);
+		stands(&cb->standing, "memory goes offline");
+		complete(&cb->made_room);
 		return;
 	}
 	target = READ_FIELD(cb, num_pages) / ENTRIES_PER_PAGE;
@@ -627,6 +635,23 @@ static void cache_balloon_work(struct work_struct *work)
 		wake(cb, gives_way(cb) ? backoff_ms : !short_of ? 0 : cold ? reclaim_ms : retry_ms);
 }
 
+static void watch_again(struct cache_balloon *cb)
+{
+	spin_lock_irq(&cb->stop_lock);
+	if (!cb->stopped)
+		queue_delayed_work(cb->wq, &cb->watch, HZ);
+	spin_unlock_irq(&cb->stop_lock);
+}
+
+static void cache_balloon_watch(struct work_struct *work)
+{
+	struct cache_balloon *cb = container_of(to_delayed_work(work), struct cache_balloon, watch);
+
+	if (global_node_page_state(WORKINGSET_REFAULT_FILE) != cb->refaults_seen)
+		wake(cb, 0);
+	watch_again(cb);
+}
+
 void cache_balloon_changed(struct cache_balloon *cb)
 {
 	unsigned long flags;
@@ -640,6 +665,7 @@ void cache_balloon_changed(struct cache_balloon *cb)
 /*
  * Linux would move folios that are worth nothing. To have a place for large ones it
  * also compacts, which waits while many pages are isolated, and those are its own.
+ * The host may be away: Linux holds a lock of all memory meanwhile, and goes on without.
  */
 static int memory_changes(struct notifier_block *block, unsigned long action, void *unused)
 {
@@ -647,10 +673,11 @@ static int memory_changes(struct notifier_block *block, unsigned long action, vo
 
 	if (action != MEM_GOING_OFFLINE && action != MEM_OFFLINE && action != MEM_CANCEL_OFFLINE)
 		return NOTIFY_OK;
+	reinit_completion(&cb->made_room);
 	WRITE_ONCE(cb->makes_room, action == MEM_GOING_OFFLINE);
 	cache_balloon_changed(cb);
 	if (action == MEM_GOING_OFFLINE)
-		flush_delayed_work(&cb->work);
+		wait_for_completion_timeout(&cb->made_room, OFFLINE_WAIT);
 	return NOTIFY_OK;
 }
 
@@ -664,6 +691,7 @@ void cache_balloon_start(struct cache_balloon *cb, struct virtqueue *cacheq, str
 	cb->stopped = false;
 	spin_unlock_irq(&cb->stop_lock);
 	wake(cb, 0);
+	watch_again(cb);
 }
 
 void cache_balloon_show(struct seq_file *file, struct cache_balloon *cb)
@@ -681,6 +709,7 @@ void cache_balloon_halt(struct cache_balloon *cb)
 	cb->stopped = true;
 	spin_unlock_irq(&cb->stop_lock);
 	cancel_delayed_work_sync(&cb->work);
+	cancel_delayed_work_sync(&cb->watch);
 	give_all(cb);
 }
 
@@ -715,11 +744,14 @@ struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned 
 {
 	struct cache_balloon *cb;
 
-	if (the_balloon)
-		return ERR_PTR(-EBUSY);
 	cb = kzalloc(sizeof(*cb), GFP_KERNEL);
 	if (!cb)
 		return ERR_PTR(-ENOMEM);
+	/* Two devices may be found at the same time. */
+	if (cmpxchg(&the_balloon, NULL, cb)) {
+		kfree(cb);
+		return ERR_PTR(-EBUSY);
+	}
 	cb->vdev = vdev;
 	cb->config_at = config_at;
 	cb->stopped = true;
@@ -729,7 +761,10 @@ struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned 
 	spin_lock_init(&cb->stop_lock);
 	spin_lock_init(&cb->taken_lock);
 	init_waitqueue_head(&cb->acked);
+	init_completion(&cb->made_room);
 	INIT_DELAYED_WORK(&cb->work, cache_balloon_work);
+	/* It does not wake a processor that is idle: who reads again is not. */
+	INIT_DEFERRABLE_WORK(&cb->watch, cache_balloon_watch);
 	xa_init(&cb->taken);
 	cb->way_until = jiffies;
 	cb->refaults_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
@@ -751,7 +786,6 @@ struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned 
 	i_size_write(cb->inode, MAX_LFS_FILESIZE);
 	/* No page of it comes back: reclaim shall not remember that it had been there. */
 	mapping_set_exiting(cb->inode->i_mapping);
-	the_balloon = cb;
 	cb->memory_block.notifier_call = memory_changes;
 	if (!register_memory_notifier(&cb->memory_block))
 		return cb;

@@ -42,15 +42,19 @@ static inline void show_pages(struct seq_file *file, const char *name, unsigned 
 	seq_printf(file, "%s: %lu kB\n", name, pages << (PAGE_SHIFT - 10));
 }
 
-static inline void show_standing(struct seq_file *file, const char *name, struct standing *standing)
+/* `sent` is in jiffies; 0: the host has no buffer. */
+static inline void show_wait(struct seq_file *file, const char *name, unsigned long sent)
 {
-	unsigned long sent = READ_ONCE(standing->sent);
-
-	seq_printf(file, "%s: %s, for %u ms\n", name, READ_ONCE(standing->now),
-		   jiffies_to_msecs(jiffies - READ_ONCE(standing->since)));
 	if (sent)
 		seq_printf(file, "%s waits for the host: %u ms\n", name,
 			   jiffies_to_msecs(max_t(long, jiffies - sent, 0)));
+}
+
+static inline void show_standing(struct seq_file *file, const char *name, struct standing *standing)
+{
+	seq_printf(file, "%s: %s, for %u ms\n", name, READ_ONCE(standing->now),
+		   jiffies_to_msecs(jiffies - READ_ONCE(standing->since)));
+	show_wait(file, name, READ_ONCE(standing->sent));
 }
 
 struct cache_balloon;
