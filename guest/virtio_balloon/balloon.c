@@ -45,7 +45,10 @@
 /* What the guest gets back when it is about to kill a process for memory. */
 #define OOM_PAGES max(CHUNK_PAGES, BIT(20 - min(20, PAGE_SHIFT)))
 #define TRY_AGAIN_MS 200
-/* Where no chunk is free, one may be after so many pages more: free page reporting has them now and then. */
+/*
+ * Where no chunk is free, one may be after so many pages more: free page reporting
+ * has them now and then.
+ */
 #define SKIPPED 8
 /* While the host discards those, the guest takes the next ones. */
 #define CHUNKS_AT_ONCE 32
@@ -157,7 +160,8 @@ static void unmark_chunk(struct page *page)
 /* Nobody waits for a chunk, and nothing is moved or written out for it. */
 static struct page *take_chunk(void)
 {
-	const gfp_t gfp = (GFP_HIGHUSER | __GFP_NOMEMALLOC | __GFP_NORETRY | __GFP_NOWARN) & ~__GFP_RECLAIM;
+	const gfp_t gfp = (GFP_HIGHUSER | __GFP_NOMEMALLOC | __GFP_NORETRY | __GFP_NOWARN) &
+			  ~__GFP_RECLAIM;
 
 	return alloc_pages(gfp, CHUNK_ORDER);
 }
@@ -283,7 +287,8 @@ static void split_chunk(struct balloon *b)
 }
 
 /* Needs the lock: takes out of the balloon what a buffer can name. Returns how many pages. */
-static unsigned long pick(struct balloon *b, unsigned long most, struct list_head *whole, struct list_head *single)
+static unsigned long pick(struct balloon *b, unsigned long most, struct list_head *whole,
+			  struct list_head *single)
 {
 	unsigned int room = BUFFER_ENTRIES / entries_of(b);
 	unsigned long picked = 0;
@@ -359,7 +364,8 @@ static void size_work(struct work_struct *work)
 {
 	struct balloon *b = container_of(to_delayed_work(work), struct balloon, size_work);
 	unsigned long wanted = target(b), has = held(b);
-	const char *stuck = wanted > has ? "the guest has no free memory" : "its pages are being moved";
+	const char *stuck = wanted > has ? "the guest has no free memory" :
+					   "its pages are being moved";
 	long moved;
 
 	WRITE_ONCE(b->wanted, wanted);
@@ -382,7 +388,8 @@ static void size_work(struct work_struct *work)
 
 #if MIGRATES
 /* Compaction moves a single page: the new one goes in before the old one comes out. */
-static int migrate(struct balloon_dev_info *info, struct page *new, struct page *old, enum migrate_mode mode)
+static int migrate(struct balloon_dev_info *info, struct page *new, struct page *old,
+		   enum migrate_mode mode)
 {
 	struct balloon *b = container_of(info, struct balloon, single);
 	int err;
@@ -499,7 +506,8 @@ static void wants_stats(struct virtqueue *vq)
 	spin_unlock_irqrestore(&b->stop_lock, flags);
 }
 
-static int report(struct page_reporting_dev_info *info, struct scatterlist *sg, unsigned int entries)
+static int report(struct page_reporting_dev_info *info, struct scatterlist *sg,
+		  unsigned int entries)
 {
 	struct balloon *b = container_of(info, struct balloon, reporting);
 	struct virtqueue *vq = b->vqs[REPORTINGQ];
@@ -523,20 +531,24 @@ static void changed(struct virtio_device *vdev)
 		cache_balloon_changed(b->cache);
 }
 
-static const char *const names[QUEUES] = { "inflate", "deflate", "stats", "hint", "reporting", "cache", "reclaim" };
+static const char *const names[QUEUES] = {
+	"inflate", "deflate", "stats", "hint", "reporting", "cache", "reclaim"
+};
 
 static bool has_queue(struct balloon *b, unsigned int queue)
 {
 	static const int bits[QUEUES] = {
-		-1, -1, VIRTIO_BALLOON_F_STATS_VQ, VIRTIO_BALLOON_F_FREE_PAGE_HINT, VIRTIO_BALLOON_F_REPORTING,
-		VIRTIO_CACHE_BALLOON_F_RANGES, VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM,
+		-1, -1, VIRTIO_BALLOON_F_STATS_VQ, VIRTIO_BALLOON_F_FREE_PAGE_HINT,
+		VIRTIO_BALLOON_F_REPORTING, VIRTIO_CACHE_BALLOON_F_RANGES,
+		VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM,
 	};
 	bool alone = b->vdev->id.device == VIRTIO_ID_CACHE_BALLOON;
 
 	if (queue >= CACHEQ && !b->cache)
 		return false;
 	if (alone)
-		return queue == CACHEQ || (queue == RECLAIMQ && virtio_has_feature(b->vdev, bits[queue]));
+		return queue == CACHEQ ||
+		       (queue == RECLAIMQ && virtio_has_feature(b->vdev, bits[queue]));
 	return bits[queue] < 0 || virtio_has_feature(b->vdev, bits[queue]);
 }
 
@@ -555,7 +567,8 @@ static int find_queues(struct balloon *b)
 
 	memset(b->vqs, 0, sizeof(b->vqs));
 	for (queue = 0; queue < QUEUES; queue++) {
-		vq_callback_t *callback = queue == STATSQ ? wants_stats : queue >= CACHEQ ? cache_balloon_acked : acked;
+		vq_callback_t *callback = queue == STATSQ ? wants_stats :
+					  queue >= CACHEQ ? cache_balloon_acked : acked;
 
 		if (!has_queue(b, queue))
 			continue;
@@ -707,7 +720,8 @@ static int probe(struct virtio_device *vdev)
 	b->vdev = vdev;
 	b->stopped = true;
 	b->ranges = virtio_has_feature(vdev, VIRTIO_CACHE_BALLOON_F_RANGES);
-	b->on_oom = vdev->id.device == VIRTIO_ID_BALLOON && virtio_has_feature(vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
+	b->on_oom = vdev->id.device == VIRTIO_ID_BALLOON &&
+		    virtio_has_feature(vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
 	init_waitqueue_head(&b->acked);
 	spin_lock_init(&b->stop_lock);
 	mutex_init(&b->lock);
@@ -750,7 +764,10 @@ static void remove(struct virtio_device *vdev)
 	free_balloon(b);
 }
 
-/* Before the features are settled: those that the device or the guest cannot live up to are left out. */
+/*
+ * Before the features are settled: those that the device or the guest cannot live up
+ * to are left out.
+ */
 static int validate(struct virtio_device *vdev)
 {
 	bool poisons = want_init_on_free() || page_poisoning_enabled_static();
@@ -766,9 +783,11 @@ static int validate(struct virtio_device *vdev)
 	__virtio_clear_bit(vdev, VIRTIO_F_ACCESS_PLATFORM);
 	if (virtio_has_feature(vdev, VIRTIO_CACHE_BALLOON_F_RANGES))
 		vdev->config->get(vdev, sizeof(struct virtio_balloon_config) +
-				  offsetof(struct virtio_cache_balloon_config, lock), &value, sizeof(value));
+				  offsetof(struct virtio_cache_balloon_config, lock), &value,
+				  sizeof(value));
 	/* All ones: the VMM has a smaller config space, and fewer queues. */
-	if (value == cpu_to_le32(U32_MAX) || !virtio_has_feature(vdev, VIRTIO_CACHE_BALLOON_F_RANGES)) {
+	if (value == cpu_to_le32(U32_MAX) ||
+	    !virtio_has_feature(vdev, VIRTIO_CACHE_BALLOON_F_RANGES)) {
 		__virtio_clear_bit(vdev, VIRTIO_CACHE_BALLOON_F_RANGES);
 		__virtio_clear_bit(vdev, VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM);
 		__virtio_clear_bit(vdev, VIRTIO_CACHE_BALLOON_F_LOCK);

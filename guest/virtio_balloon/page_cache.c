@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A memory balloon in the page cache, see docs/cache-balloon.md: a part of the
- * traditional balloon, or the device of 2012.
+ * A memory balloon in the page cache, a part of a balloon device.
  *
  * The balloon is the page cache of one inode that nobody can open. A folio that
  * was added is told to the host, which takes its memory away before it answers;
@@ -42,13 +41,19 @@
 /* Folios do not cross the borders of such chunks of the file. */
 #define MAX_ORDER_USED 9
 #define CHUNK_PAGES BIT(MAX_ORDER_USED)
-/* The allocator turns to a zone below that part of all memory when the others are at their low watermarks. */
+/*
+ * The allocator turns to a zone below that part of all memory when the others are
+ * at their low watermarks.
+ */
 #define SMALL_ZONE 32
 /* A buffer may always have that many pages. */
 #define MIN_IN_FLIGHT 64UL
 /* Pages for which a page of bits stands. */
 #define MAP_PAGES (PAGE_SIZE * BITS_PER_BYTE)
-/* The largest order of a block that may be told, in pages of this kernel: a page of bits may stand for a larger one. */
+/*
+ * The largest order of a block that may be told, in pages of this kernel: a page of
+ * bits may stand for a larger one.
+ */
 #define MAX_ORDER_TOLD (MAX_WIRE_ORDER - (PAGE_SHIFT - WIRE_SHIFT))
 
 /* How long memory that goes offline waits for the balloon to be empty. */
@@ -65,11 +70,13 @@
 
 static unsigned int backoff_ms = 1000;
 module_param(backoff_ms, uint, 0644);
-MODULE_PARM_DESC(backoff_ms, "Grow no more for this long after the guest needed pages of the balloon");
+MODULE_PARM_DESC(backoff_ms,
+		 "Grow no more for this long after the guest needed pages of the balloon");
 
 static unsigned int backoff_max_ms = 30000;
 module_param(backoff_max_ms, uint, 0644);
-MODULE_PARM_DESC(backoff_max_ms, "And for this long when it reads again, again and again, what it lost");
+MODULE_PARM_DESC(backoff_max_ms,
+		 "And for this long when it reads again, again and again, what it lost");
 
 static unsigned int retry_ms = 1000;
 module_param(retry_ms, uint, 0644);
@@ -97,7 +104,10 @@ struct cache_balloon {
 	struct inode *inode;
 	struct workqueue_struct *wq;
 	struct delayed_work work;
-	/* Each second: at its limit the balloon has nothing else to do, and reclaim may never come to it. */
+	/*
+	 * Each second: at its limit the balloon has nothing else to do, and reclaim
+	 * may never come to it.
+	 */
 	struct delayed_work watch;
 	wait_queue_head_t acked;
 
@@ -118,7 +128,10 @@ struct cache_balloon {
 	unsigned long limit;
 	struct standing standing;
 
-	/* Memory goes offline: the pages that are moved out of it want room, and are not to be the balloon's. */
+	/*
+	 * Memory goes offline: the pages that are moved out of it want room, and are
+	 * not to be the balloon's.
+	 */
 	bool makes_room;
 	struct completion made_room;
 	struct notifier_block memory_block;
@@ -214,10 +227,10 @@ static bool gave_way(struct cache_balloon *cb)
 /* What the balloon took since it last gave way is used: the next time is to come later. */
 static void give_way_to_cache(struct cache_balloon *cb)
 {
-	unsigned long least = msecs_to_jiffies(backoff_ms);
+	unsigned long least = msecs_to_jiffies(backoff_ms), most = msecs_to_jiffies(backoff_max_ms);
 
 	if (!gives_way(cb))
-		cb->way_for = gave_way(cb) ? clamp(2 * cb->way_for, least, msecs_to_jiffies(backoff_max_ms)) : least;
+		cb->way_for = gave_way(cb) ? clamp(2 * cb->way_for, least, most) : least;
 	give_way(cb, cb->way_for);
 }
 
@@ -230,8 +243,10 @@ static bool is_careful(struct cache_balloon *cb)
 /* Whether the guest has page cache that it seems not to use. */
 static bool has_cold(struct cache_balloon *cb)
 {
-	unsigned long all = global_node_page_state(NR_ACTIVE_FILE) + global_node_page_state(NR_INACTIVE_FILE);
-	unsigned long left = atomic_long_read(&cb->pages) + ((unsigned long)cold_mib << (20 - PAGE_SHIFT));
+	unsigned long all = global_node_page_state(NR_ACTIVE_FILE) +
+			    global_node_page_state(NR_INACTIVE_FILE);
+	unsigned long left = atomic_long_read(&cb->pages) +
+			     ((unsigned long)cold_mib << (20 - PAGE_SHIFT));
 
 	return all > left && !gives_way(cb);
 }
@@ -246,7 +261,8 @@ static bool cache_balloon_release_folio(struct folio *folio, gfp_t gfp)
 	struct cache_balloon *cb = the_balloon;
 
 	if (has_cold(cb)) {
-		if (current_is_kswapd() || folio_get_private(folio) == FRESH || !ASKED_AGAIN(folio)) {
+		if (current_is_kswapd() || folio_get_private(folio) == FRESH ||
+		    !ASKED_AGAIN(folio)) {
 			folio_change_private(folio, current_is_kswapd() ? FRESH : ASKED_NOW);
 			return false;
 		}
@@ -312,7 +328,7 @@ void cache_balloon_acked(struct virtqueue *vq)
 /* Fills taken_buffer; returns how many entries it has. */
 static unsigned int collect_taken(struct cache_balloon *cb)
 {
-	unsigned int most_order = cb->has_ranges ? min_t(unsigned int, ilog2(MAP_PAGES), MAX_ORDER_TOLD) : 0;
+	unsigned long most_order = cb->has_ranges ? min(ilog2(MAP_PAGES), MAX_ORDER_TOLD) : 0;
 	unsigned int count = 0;
 	unsigned long index, *map;
 
@@ -324,7 +340,7 @@ static unsigned int collect_taken(struct cache_balloon *cb)
 
 		spin_lock_irq(&cb->taken_lock);
 		while ((at = find_next_bit(map, MAP_PAGES, at)) < MAP_PAGES) {
-			unsigned int order = min(at ? __ffs(at) : BITS_PER_LONG, (unsigned long)most_order);
+			unsigned int order = min(at ? __ffs(at) : BITS_PER_LONG, most_order);
 
 			if (count + ENTRIES_PER_PAGE > BUFFER_ENTRIES) {
 				cb->has_taken = true;
@@ -334,7 +350,8 @@ static unsigned int collect_taken(struct cache_balloon *cb)
 			end = find_next_zero_bit(map, MAP_PAGES, at);
 			order = min_t(unsigned int, order, ilog2(end - at));
 			bitmap_clear(map, at, 1UL << order);
-			count = put_entry(cb->has_ranges, cb->taken_buffer, count, index * MAP_PAGES + at, order);
+			count = put_entry(cb->has_ranges, cb->taken_buffer, count,
+					  index * MAP_PAGES + at, order);
 			at += 1UL << order;
 		}
 		spin_unlock_irq(&cb->taken_lock);
@@ -344,7 +361,8 @@ static unsigned int collect_taken(struct cache_balloon *cb)
 
 static int send(struct cache_balloon *cb, unsigned int queue, void *buffer, unsigned int entries)
 {
-	return send_standing(&cb->standing, cb->vqs[queue], &cb->acked, buffer, entries, cb->has_ranges);
+	return send_standing(&cb->standing, cb->vqs[queue], &cb->acked, buffer, entries,
+			     cb->has_ranges);
 }
 
 /* Must be done before the same pages are given up again. */
@@ -419,7 +437,8 @@ static int add_folio(struct cache_balloon *cb, unsigned long room, bool *short_o
 	atomic_long_add(folio_nr_pages(folio), &cb->pages);
 	err = prepare_taken(cb, folio);
 	if (!err)
-		err = filemap_add_folio(mapping, folio, index, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+		err = filemap_add_folio(mapping, folio, index,
+					GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 	if (err) {
 		atomic_long_sub(folio_nr_pages(folio), &cb->pages);
 		folio_put(folio);
@@ -433,7 +452,8 @@ static int add_folio(struct cache_balloon *cb, unsigned long room, bool *short_o
 	folio_unlock(folio);
 	cb->folios[cb->nr_folios++] = folio;
 	cb->nr_pages += folio_nr_pages(folio);
-	cb->nr_entries = put_entry(cb->has_ranges, cb->buffer, cb->nr_entries, folio_pfn(folio), folio_order(folio));
+	cb->nr_entries = put_entry(cb->has_ranges, cb->buffer, cb->nr_entries, folio_pfn(folio),
+				   folio_order(folio));
 	return 0;
 }
 
@@ -483,8 +503,9 @@ static void write_field(struct cache_balloon *cb, unsigned int field, u32 value)
 	cb->vdev->config->set(cb->vdev, cb->config_at + field, &wire, sizeof(wire));
 }
 
-#define READ_FIELD(cb, name) read_field(cb, offsetof(struct virtio_cache_balloon_config, name))
-#define WRITE_FIELD(cb, name, value) write_field(cb, offsetof(struct virtio_cache_balloon_config, name), value)
+#define FIELD(name) offsetof(struct virtio_cache_balloon_config, name)
+#define READ_FIELD(cb, name) read_field(cb, FIELD(name))
+#define WRITE_FIELD(cb, name, value) write_field(cb, FIELD(name), value)
 
 static void write_actual(struct cache_balloon *cb)
 {
@@ -608,8 +629,10 @@ static void cache_balloon_work(struct work_struct *work)
 	 * What the host has yet to ack cannot be reclaimed, and the host may be away
 	 * for a while: it must be little against what can be reclaimed meanwhile.
 	 */
-	most_pages = gives_way(cb) ? 0 : min3(max(pages / 4, MIN_IN_FLIGHT), target - min(target, pages),
-					      careful ? MIN_IN_FLIGHT : cold ? ULONG_MAX : spare_pages());
+	most_pages = min3(max(pages / 4, MIN_IN_FLIGHT), target - min(target, pages),
+			  careful ? MIN_IN_FLIGHT : cold ? ULONG_MAX : spare_pages());
+	if (gives_way(cb))
+		most_pages = 0;
 	while (!short_of && cb->nr_entries + ENTRIES_PER_PAGE <= BUFFER_ENTRIES &&
 	       cb->nr_pages < most_pages)
 		if (add_folio(cb, most_pages - cb->nr_pages, &short_of))
@@ -628,7 +651,8 @@ static void cache_balloon_work(struct work_struct *work)
 	else if (careful)
 		stands(&cb->standing, "grows slowly: the guest needed its pages not long ago");
 	else if (short_of)
-		stands(&cb->standing, cold ? "waits for cold page cache" : "the guest has no memory to spare");
+		stands(&cb->standing, cold ? "waits for cold page cache" :
+					     "the guest has no memory to spare");
 	else
 		stands(&cb->standing, "grows");
 	if ((unsigned long)atomic_long_read(&cb->pages) < target)
@@ -681,7 +705,8 @@ static int memory_changes(struct notifier_block *block, unsigned long action, vo
 	return NOTIFY_OK;
 }
 
-void cache_balloon_start(struct cache_balloon *cb, struct virtqueue *cacheq, struct virtqueue *reclaimq)
+void cache_balloon_start(struct cache_balloon *cb, struct virtqueue *cacheq,
+			 struct virtqueue *reclaimq)
 {
 	cb->vqs[CACHEQ] = cacheq;
 	cb->vqs[RECLAIMQ] = reclaimq;

@@ -26,8 +26,9 @@ static inline void stands(struct standing *standing, const char *now)
 }
 
 /* Sends entries and waits for the host; returns an error of the queue. */
-static inline int send_standing(struct standing *standing, struct virtqueue *vq, struct wait_queue_head *acked,
-				void *buffer, unsigned int entries, bool ranges)
+static inline int send_standing(struct standing *standing, struct virtqueue *vq,
+				struct wait_queue_head *acked, void *buffer, unsigned int entries,
+				bool ranges)
 {
 	int err;
 
@@ -63,7 +64,8 @@ int cache_balloon_init(void);
 void cache_balloon_exit(void);
 
 struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned int config_at);
-void cache_balloon_start(struct cache_balloon *cb, struct virtqueue *cacheq, struct virtqueue *reclaimq);
+void cache_balloon_start(struct cache_balloon *cb, struct virtqueue *cacheq,
+			 struct virtqueue *reclaimq);
 void cache_balloon_changed(struct cache_balloon *cb);
 void cache_balloon_halt(struct cache_balloon *cb);
 void cache_balloon_destroy(struct cache_balloon *cb);

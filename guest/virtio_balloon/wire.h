@@ -12,7 +12,10 @@
 
 #define VIRTIO_ID_CACHE_BALLOON 13
 
-/* Entries are le64: the address of a block, and its order in the low bits. The traditional balloon has a cacheq. */
+/*
+ * Entries are le64: the address of a block, and its order in the low bits. The
+ * traditional balloon has a cacheq.
+ */
 #define VIRTIO_CACHE_BALLOON_F_RANGES 16
 /* The driver tells what reclaim took back. */
 #define VIRTIO_CACHE_BALLOON_F_TELL_RECLAIM 17
@@ -46,14 +49,18 @@ static inline u32 to_wire(unsigned long pages)
 	return pages << (PAGE_SHIFT - WIRE_SHIFT);
 }
 
-/* Writes what names a block of pages behind the first `at` entries; returns how many there are then. */
+/*
+ * Writes what names a block of pages behind the first `at` entries; returns how many
+ * there are then.
+ */
 static inline unsigned int put_entry(bool ranges, void *buffer, unsigned int at, unsigned long pfn,
 				     unsigned int order)
 {
 	unsigned int n;
 
 	if (ranges) {
-		((__le64 *)buffer)[at] = cpu_to_le64(((u64)pfn << PAGE_SHIFT) | (order + PAGE_SHIFT - WIRE_SHIFT));
+		order += PAGE_SHIFT - WIRE_SHIFT;
+		((__le64 *)buffer)[at] = cpu_to_le64(((u64)pfn << PAGE_SHIFT) | order);
 		return at + 1;
 	}
 	for (n = 0; n < ENTRIES_PER_PAGE << order; n++)

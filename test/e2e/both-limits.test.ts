@@ -149,6 +149,20 @@ void t.test(
   },
 );
 
+void t.test('a host that inhibits discards has all of the page cache back', { skip }, async (t) => {
+  const daemon = await startDaemon(t);
+  const guest = await boot(t, daemon, 'asked', { memoryMib: 512, kernelArgs: ['balloon=off'] });
+  await loadCacheModule(guest, module ?? '');
+  await daemon.ok('set', 'asked', '--cache-limit', '100M');
+  await daemon.until('asked', ({ cache }) => cache?.actualBytes === 100 * MIB, 'all that it may have');
+  await daemon.ok('inhibit', 'asked');
+  await daemon.until('asked', ({ cache }) => cache?.actualBytes === 0, 'all is back');
+  t.ok(await guest.eat(200));
+  t.match(await daemon.show('asked'), { cache: { actualBytes: 0 } }, 'and stays');
+  await daemon.ok('allow', 'asked');
+  await daemon.until('asked', ({ cache }) => cache?.actualBytes === 100 * MIB, 'allowed again');
+});
+
 void t.test('the guest sees what its driver holds, and why it stands still', { skip }, async (t) => {
   const daemon = await startDaemon(t);
   const guest = await boot(t, daemon, 'seen', { memoryMib: 512, kernelArgs: ['balloon=off'] });
