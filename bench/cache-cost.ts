@@ -3,32 +3,22 @@
  * balloon, with limits that leave it so much of its working set, and with none but the guest's memory. Two guests take
  * turns, one of which has no balloon; a result that differs from the first ends the benchmark.
  */
-import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
 import { buildCacheModule, cacheDevice, loadCacheModule } from '../test/support/lab/cache-module.js';
-import { Guest, type DeviceOptions } from '../test/support/lab/guest.js';
+import type { Guest } from '../test/support/lab/guest.js';
 import { median, report, spread } from './table.js';
-import { CPU } from './working-sets.js';
+import { bootWorker, inTree, work, WORKER_MIB as MEMORY_MIB, WORKLOADS } from './worker.js';
 
 const MIB = 2 ** 20;
-const MEMORY_MIB = 1024;
-const DISK_MIB_PER_SECOND = 128;
 const ROUNDS = 3;
 const IN_A_ROW = 3;
 const TIMEOUT_MS = 200_000;
 const LOOK_MS = 500;
 /** The balloon rests when it did not change in so many looks; it stands still for a second at a time. */
 const RESTING_LOOKS = 5;
-/** In a Debian (scripts/work-image); what they print is their result. */
-const WORKLOADS: Record<string, string> = {
-  grep: 'grep -rlF serialization_library_version /work/boost/[a-p]* | sort',
-  sqlite3: `sqlite3 -readonly /work/orders.db 'select country, count(*), sum(cents), sum(length(note)) from customers
-    join orders on orders.customer = customers.id group by country'`,
-  gcc: 'cd /work; for name in gun minigzip zran; do gcc -O1 -c -o /tmp/$name.o $name.c || exit; done; md5sum /tmp/*.o; rm /tmp/*.o',
-};
 const CONFIG = `[[socket]]
 path = "{folder}/cache.sock"
 device = "cache-balloon"
@@ -52,9 +42,6 @@ interface Run {
 const { only } = parseArgs({ options: { only: { type: 'string' } } }).values;
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
-const image = execFileSync('sh', [join(import.meta.dirname, '../../scripts/work-image')], {
-  encoding: 'utf8',
-});
 for (const [workload, command] of Object.entries(WORKLOADS)) {
   if (only !== undefined && workload !== only) continue;
   const { workingSetMib, floorMib, runs } = await measure(workload, command, module);
@@ -93,14 +80,17 @@ async function measure(
   const daemon = await DaemonProcess.start({ config: CONFIG });
   const guests: Guest[] = [];
   try {
-    const plain = await boot('plain', []);
+    const plain = await bootWorker({ name: 'plain' });
     guests.push(plain);
-    const ballooned = await boot('ballooned', [cacheDevice(join(daemon.folder, 'cache.sock'))]);
+    const ballooned = await bootWorker({
+      name: 'ballooned',
+      sockets: [cacheDevice(join(daemon.folder, 'cache.sock'))],
+    });
     guests.push(ballooned);
     const workingSetMib = await usedMib(plain, command);
-    const { output: expected } = await plain.sh(inTree(command), TIMEOUT_MS);
+    const { output: expected } = await work(plain, command);
     // What the host has never given is slower: both have had it once.
-    await time(ballooned, command, expected);
+    await work(ballooned, command, expected);
     await loadCacheModule(ballooned, module);
     await setLimit(daemon, ballooned, MEMORY_MIB);
     const restingMib = await dropCaches(daemon, ballooned);
@@ -117,7 +107,7 @@ async function measure(
         const taken: number[] = [];
         for (let n = 0; n < IN_A_ROW; n++) {
           const before = await takenMib(daemon, guest);
-          seconds.push(await time(guest, command, expected));
+          seconds.push((await work(guest, command, expected)).seconds);
           taken.push((await takenMib(daemon, guest)) - before);
         }
         const hostMib = guest.memfdAllocatedBytes() / MIB;
@@ -133,36 +123,6 @@ async function measure(
   }
 }
 
-async function boot(name: string, sockets: readonly DeviceOptions[]): Promise<Guest> {
-  const guest = await Guest.boot({
-    name,
-    memoryMib: MEMORY_MIB,
-    sockets,
-    // An emulated controller that shares a line with others is not heard any more after many small reads.
-    acpi: true,
-    extraArgs: [
-      ...['-cpu', CPU],
-      '-drive',
-      `if=none,id=work,format=raw,readonly=on,file=${image.trim().replaceAll(',', ',,')},throttling.bps-read=${DISK_MIB_PER_SECOND * MIB}`,
-      ...['-device', 'nvme,drive=work,serial=work'],
-    ],
-  });
-  await guest.waitReady();
-  const { code, output } = await guest.sh(
-    'mkdir /tree && mount -r /dev/nvme0n1 /tree && mount -t tmpfs tmp /tree/tmp && mount --bind /dev /tree/dev',
-  );
-  if (code !== 0) throw new Error(`${name}: ${output}${guest.consoleLog}`);
-  return guest;
-}
-
-function inTree(command: string): string {
-  return `PATH=/usr/bin chroot /tree sh -c ${quoted(command)}`;
-}
-
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
-}
-
 /** The most memory that was in use at a time in a first run, above what was before; looked at every 0.2 s. */
 async function usedMib(guest: Guest, command: string): Promise<number> {
   const look = 'sed -n "s/^MemFree: *\\([0-9]*\\) kB/\\1/p" /proc/meminfo';
@@ -174,15 +134,6 @@ async function usedMib(guest: Guest, command: string): Promise<number> {
   if (code !== 0) throw new Error(`${guest.name}: ${output}${guest.consoleLog}`);
   const [before = 0, ...then] = output.trim().split('\n').map(Number);
   return (before - Math.min(...then)) / 1024;
-}
-
-async function time(guest: Guest, command: string, expected: string): Promise<number> {
-  const start = performance.now();
-  const { code, output } = await guest.sh(inTree(command), TIMEOUT_MS);
-  const seconds = (performance.now() - start) / 1000;
-  if (code !== 0 || output !== expected)
-    throw new Error(`${guest.name} ended with ${code}: ${output}${guest.consoleLog}`);
-  return seconds;
 }
 
 async function setLimit(daemon: DaemonProcess, guest: Guest, limitMib: number): Promise<void> {

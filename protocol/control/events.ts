@@ -169,7 +169,7 @@ export const EVENTS = {
   },
   'policy-cache-limit': {
     level: 'info',
-    help: 'The policy set how much memory the page cache balloon of this VM may hold, from and to how many bytes: all memory but the floor of the VM, because its guest takes memory back by itself.',
+    help: 'The policy set how much memory the page cache balloon of this VM may hold, from and to how many bytes: nothing while the host has room, as much more as the host lacks before it is short, and all memory but the floor of the VM when it is short.',
     action: null,
   },
   'policy-forced': {

@@ -3,6 +3,7 @@ import type { PolicyState as PolicyDocument, VmView } from '../../protocol/contr
 import { formatSize } from '../../protocol/control/size.js';
 import { vmCommand } from '../../protocol/control/vm-command.js';
 import type { WallMs } from '../os/clock.js';
+import { cacheLines } from '../policy/facts.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { Column, HIGH_STEPS, MAX_RUNG } from '../policy/state.js';
 import { availableWords, poolWords } from '../policy/words.js';
@@ -106,7 +107,7 @@ function stockWords(vm: GovernedVm, { settings, stockOf, sized }: Standing): str
     return `the policy leaves this VM alone: ${what}`;
   }
   const figures = `${availableWords(view.kind)} ${formatSize(last.availableBytes)}`;
-  const held = holdings(vm, stock);
+  const held = holdings(vm, stock, settings);
   if (last.availableBytes < reserve)
     return `the policy looks for memory, idle memory first and lower bands first: ${figures} < reserve ${formatSize(reserve)}${held}`;
   const size = sized(vm.name);
@@ -116,17 +117,30 @@ function stockWords(vm: GovernedVm, { settings, stockOf, sized }: Standing): str
 }
 
 /** The memory that the VM does without, as the end of a sentence. */
-function holdings({ name, figures }: GovernedVm, { roster }: Stock): string {
+function holdings({ name, figures }: GovernedVm, stock: Stock, settings: PolicySettings): string {
   const { targetBytes, cache, askable } = figures;
-  const expected = askable ? 0 : roster.remembered(name, Column.expectedBytes);
+  const expected = askable ? 0 : stock.roster.remembered(name, Column.expectedBytes);
   const parts = [
     targetBytes > 0 ? `${formatSize(targetBytes)} of this VM stay taken` : '',
     expected > 0 ? `this VM is to give ${formatSize(expected)} by itself` : '',
-    cache === null
-      ? ''
-      : `its page cache balloon holds ${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`,
+    cache === null ? '' : cacheWords(cache, stock, settings),
   ];
   return parts.map((part) => (part === '' ? '' : `; ${part}`)).join('');
+}
+
+/** Where the page cache balloon of a VM stands, and until when its limit stays as it is. */
+function cacheWords(
+  { targetBytes, actualBytes }: NonNullable<GovernedVm['figures']['cache']>,
+  stock: Stock,
+  settings: PolicySettings,
+): string {
+  const holds = `its page cache balloon holds ${formatSize(actualBytes)} of at most ${formatSize(targetBytes)}`;
+  const reserve = stock.reserveBytes(settings);
+  if (settings.mode !== 'auto' || stock.last === null || reserve === null) return holds;
+  const { growBelowBytes, shrinkAboveBytes } = cacheLines(reserve, stock.last.totalBytes);
+  const grows = `less than ${formatSize(growBelowBytes)}`;
+  if (targetBytes === 0) return `its guest keeps its page cache until ${grows} are available`;
+  return `${holds}, and may hold less when more than ${formatSize(shrinkAboveBytes)} are available`;
 }
 
 export function bandName({ bands }: PolicySettings, band: number): string {

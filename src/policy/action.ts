@@ -7,8 +7,10 @@ export type Cause =
   | 'needed-elsewhere'
   /** Taken: the VM has more than its ceiling. */
   | 'above-ceiling'
-  /** Its page cache balloon may hold what is above its floor: its guest gives and takes by itself. */
+  /** Its page cache balloon may hold more, since the host needs memory, or less, since its floor was raised. */
   | 'sizes-itself'
+  /** Its page cache balloon may hold less: the host has room for the guest's page cache. */
+  | 'keeps-cache'
   /** Given: its guest is short of memory. */
   | 'guest-short'
   /** Given: the VM has less than its floor. */

@@ -25,6 +25,8 @@ const HOST_PRESSURE_PERCENT = 20;
 /** The host is filled up to a quarter more than the reserve, and gives back from another quarter on. */
 export const GOAL_MARGIN = 0.25;
 const REFUND_MARGIN = 0.25;
+/** Page cache balloons grow where the host has less than this share of its memory beyond its goal, and shrink from twice as much on. */
+const CLOSE_SHARE = 0.1;
 
 /** The facts of one tick. Its columns hold those of each VM. */
 export class Facts {
@@ -39,9 +41,10 @@ export class Facts {
   #owing = false;
   /** Some VM has a target that could be lowered. */
   #ballooned = false;
-  /** Some VM has more than its ceiling; some page cache balloon has another limit than it should have. */
+  /** Some VM has more than its ceiling. */
   overCeiling = false;
-  resized = false;
+  /** The VMs whose page cache balloons the policy sets limits for. */
+  readonly selfSized: number[] = [];
 
   constructor(
     readonly host: HostReading,
@@ -98,17 +101,53 @@ export class Facts {
   /** No rule of the policy applies. */
   get quiet(): boolean {
     const wanting = this.bandWants.some((bytes) => bytes > 0);
-    return !this.short && !wanting && !this.#owing && !this.refundable && !this.overCeiling && !this.resized;
+    const moves = this.#owing || this.refundable || this.overCeiling || this.#limitsMove;
+    return !this.short && !wanting && !moves;
+  }
+
+  /** The host is short, or guests are short of more than the host has beyond its goal. */
+  get tight(): boolean {
+    return this.short || this.bandWants.reduce((sum, bytes) => sum + bytes, 0) > this.spareBytes;
+  }
+
+  /** The memory that page cache balloons should bring the host before it is short. */
+  get cacheLackBytes(): number {
+    return CLOSE_SHARE * this.host.totalBytes - this.spareBytes;
+  }
+
+  /** The memory that the host has for page cache which page cache balloons hold back. */
+  get cacheRoomBytes(): number {
+    return this.#unclaimedBytes - this.#goalBytes - 2 * CLOSE_SHARE * this.host.totalBytes;
+  }
+
+  /** Some page cache balloon has another limit than it should have. */
+  get #limitsMove(): boolean {
+    if (this.selfSized.length === 0) return false;
+    const grow = this.cacheLackBytes > 0;
+    const shrink = this.cacheRoomBytes > 0;
+    return this.selfSized.some((row) => {
+      const limit = at(this.vms.cacheLimitBytes, row);
+      const most = this.mostCached(row);
+      return limit > most || (grow && limit < most) || (shrink && limit > 0);
+    });
   }
 
   has(row: number, flags: number): boolean {
     return (at(this.vms.flags, row) & flags) === flags;
   }
 
-  /** The most that the page cache balloon may hold: all memory above the floor, in pages. */
-  cacheLimit(row: number): number {
+  /** The most that the page cache balloon may ever hold: all memory above the floor, in pages. */
+  mostCached(row: number): number {
     const { ramBytes, minBytes } = this.vms;
     return Math.floor((at(ramBytes, row) - at(minBytes, row)) / PAGE_BYTES) * PAGE_BYTES;
+  }
+
+  /** The memory of the host that the guest may be about to give to its page cache balloon under this limit; none where half of the reserve is gone. */
+  givesByItself(row: number, limitBytes: number): number {
+    const { spared, untouched } = this.columns;
+    if (this.critical) return 0;
+    const more = limitBytes - at(this.vms.cachedBytes, row);
+    return Math.max(0, Math.min(more, at(spared, row) - at(untouched, row)));
   }
 
   /** The target under which the VM has no more than its ceiling. */
@@ -140,7 +179,7 @@ export class Facts {
     const askable = !this.has(row, UNASKABLE);
     const target = askable
       ? at(vms.targetBytes, row)
-      : Math.min(get(this.previous, Column.expectedBytes, row), this.cacheLimit(row));
+      : Math.min(get(this.previous, Column.expectedBytes, row), this.mostCached(row));
     // A VM that cannot be asked has yielded the memory that is not on the host.
     const actual = askable ? inBalloon : bounded(ram - onHost, target);
     const usable = Math.max(0, ram - actual);
@@ -176,6 +215,9 @@ export class Facts {
       const yielding = rung === 0 && waited < config.willSeconds * this.pace(row);
       if (missing > 0 && (yielding || mark === 0)) this.#incomingBytes += Math.max(0, missing - untouched);
     }
+    const waits = host.nowSeconds - get(previous, Column.letSeconds, row) < config.willSeconds;
+    if (waits && this.has(row, SELF_SIZED))
+      this.#incomingBytes += this.givesByItself(row, at(vms.cacheLimitBytes, row));
     const given = get(previous, Column.givenBytes, row);
     if (given <= 0 || this.has(row, UNASKABLE)) return;
     const unseen = Number.isNaN(at(vms.currentBytes, row))
@@ -190,8 +232,7 @@ export class Facts {
     columns.want[row] = 0;
     columns.pressed[row] = 0;
     if (!this.has(row, MOVABLE)) return;
-    if (this.has(row, SELF_SIZED) && at(vms.cacheLimitBytes, row) !== this.cacheLimit(row))
-      this.resized = true;
+    if (this.has(row, SELF_SIZED)) this.selfSized.push(row);
     const target = at(columns.target, row);
     const least = this.leastTarget(row);
     if (target < least) this.overCeiling = true;
@@ -241,6 +282,18 @@ export class Facts {
       at(columns.target, row) - at(columns.actual, row) <= at(columns.quantum, row)
     );
   }
+}
+
+/** The memory that is available where page cache balloons begin to grow, and where they begin to shrink. */
+export function cacheLines(
+  reserveBytes: number,
+  totalBytes: number,
+): { readonly growBelowBytes: number; readonly shrinkAboveBytes: number } {
+  const goal = reserveBytes * (1 + GOAL_MARGIN);
+  return {
+    growBelowBytes: goal + CLOSE_SHARE * totalBytes,
+    shrinkAboveBytes: goal + 2 * CLOSE_SHARE * totalBytes,
+  };
 }
 
 /** A claim as far as it can be true; 0 where nothing is known. */

@@ -9,7 +9,8 @@
  *   only to a higher band, or when half of the reserve is gone.
  * - By will first: force follows after the grace time, rung by rung, and is undone in reverse.
  * - The host is filled up to its goal, and gives from memory beyond that: a constant load moves nothing.
- * - A guest with a page cache balloon gives down to its floor and takes back by itself. Its target is a lower limit, and
+ * - A guest with a page cache balloon keeps its page cache while the host has room, and gives down to its floor by itself when the
+ *   host is short; it takes back by itself. Its target is a lower limit, and
  *   goes beyond the memory that the guest shed or stays where it is. A guest that has no other balloon is asked for
  *   nothing: it gives the memory that it is expected to give by itself, or by force.
  */
@@ -22,7 +23,8 @@ import type { HostReading, PolicyConfig, VmTable } from './inputs.js';
 import type { Plan, Planner } from './planner.js';
 import type { PolicyState } from './state.js';
 import { lowerToCeilings, take, type Receiver } from './take.js';
-import { ask, letSizeThemselves, NO_BAND, Turn } from './turn.js';
+import { limitCaches } from './cache-limit.js';
+import { ask, NO_BAND, Turn } from './turn.js';
 
 export class BandPlanner implements Planner {
   readonly #columns = new Columns();
@@ -35,7 +37,7 @@ export class BandPlanner implements Planner {
     const turn = new Turn(facts);
 
     // Guests with a page cache balloon give and take memory by themselves, and no VM has more than its ceiling.
-    if (facts.resized) letSizeThemselves(turn);
+    limitCaches(turn);
     if (facts.overCeiling) lowerToCeilings(turn);
 
     // A guest that is short gets memory at once, the highest band first; lower bands and idle memory pay for it.

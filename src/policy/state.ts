@@ -13,7 +13,6 @@ export const Column = {
   markSeconds: 1,
   markBytes: 2,
   takenSeconds: 3,
-  /** Memory, or a larger page cache balloon. */
   givenSeconds: 4,
   /** Given back, and perhaps not touched yet. */
   givenBytes: 5,
@@ -21,10 +20,12 @@ export const Column = {
   refusedUntilSeconds: 6,
   /** The target of a VM that cannot be asked: what the host is not to have of its memory. */
   expectedBytes: 7,
+  /** When its page cache balloon was last let hold more. */
+  letSeconds: 8,
 } as const;
 export type Column = (typeof Column)[keyof typeof Column];
 
-const AT_FIRST = [0, 0, 0, -Infinity, -Infinity, 0, -Infinity, 0] as const;
+const AT_FIRST = [0, 0, 0, -Infinity, -Infinity, 0, -Infinity, 0, -Infinity] as const;
 
 export interface PolicyState {
   readonly count: number;

@@ -2,7 +2,7 @@
 import { HOST, type Action, type Cause, type Reason } from './action.js';
 import { at, type Columns } from './columns.js';
 import { PAGE_BYTES, type Facts } from './facts.js';
-import { MOVABLE, SELF_SIZED, TAKEABLE, UNASKABLE } from './inputs.js';
+import { MOVABLE, TAKEABLE, UNASKABLE } from './inputs.js';
 import type { Plan } from './planner.js';
 import { Column, get, put, type PolicyState } from './state.js';
 
@@ -49,7 +49,10 @@ export class Turn {
     if (!facts.has(row, MOVABLE | TAKEABLE) || at(this.columns.given, row) > 0) return false;
     if (host.nowSeconds < get(previous, Column.refusedUntilSeconds, row)) return false;
     const outranked = band < at(vms.band, row);
-    const held = host.nowSeconds - get(next, Column.givenSeconds, row) < config.holdSeconds;
+    const since = (column: Column): number => host.nowSeconds - get(next, column, row);
+    // By will first: a page cache balloon that was let hold more has its grace time.
+    const held =
+      since(Column.givenSeconds) < config.holdSeconds || since(Column.letSeconds) < config.willSeconds;
     return outranked || critical || !held;
   }
 
@@ -110,21 +113,6 @@ export class Turn {
   targetAfter(row: number): number {
     const { target, taken, given } = this.columns;
     return at(target, row) + at(taken, row) - at(given, row);
-  }
-}
-
-/** Lets page cache balloons hold all memory above the floor. */
-export function letSizeThemselves(turn: Turn): void {
-  const { facts } = turn;
-  const { vms, host } = facts;
-  for (let row = 0; row < vms.count; row++) {
-    const fromBytes = at(vms.cacheLimitBytes, row);
-    const toBytes = facts.cacheLimit(row);
-    if (!facts.has(row, MOVABLE | SELF_SIZED) || fromBytes === toBytes) continue;
-    const reason = turn.reason(row, 'sizes-itself');
-    turn.actions.push({ kind: 'cache-limit', row, fromBytes, toBytes, reason });
-    // By will first: without need, the VM is left alone for a while.
-    if (toBytes > fromBytes) turn.remember(row, Column.givenSeconds, host.nowSeconds);
   }
 }
 

@@ -29,7 +29,7 @@ export function describe(
       return `held ${who(row)} to ${step}: ${why}`;
     }
     case 'cache-limit':
-      return `let the page cache balloon of ${who(row)} hold up to ${formatSize(action.toBytes)}: ${why}`;
+      return `let the page cache balloon of ${who(row)} hold ${action.toBytes === 0 ? 'nothing' : `up to ${formatSize(action.toBytes)}`}: ${why}`;
     case 'target': {
       const bytes = formatSize(Math.abs(action.toBytes - action.fromBytes));
       if (action.toBytes > action.fromBytes) return `took ${bytes} from ${who(row)}: ${why}`;
@@ -71,7 +71,9 @@ function because(reason: Reason, ramBytes: number, who: (row: number) => string,
     case 'above-ceiling':
       return `it has more than its max`;
     case 'sizes-itself':
-      return `its guest gives and takes by itself, down to its min`;
+      return `${host}; its guest gives and takes by itself, down to its min`;
+    case 'keeps-cache':
+      return `${host}, so the ${keeper} has room for its page cache`;
     case 'guest-short':
       return `its guest is short, ${idle}${stalls}; ${from(counterpart, who, keeper)}; ${host}`;
     case 'below-floor':

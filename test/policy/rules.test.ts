@@ -262,22 +262,103 @@ void t.test('a kind of device that is slower is moved in larger steps, and waite
   t.end();
 });
 
-void t.test('a page cache balloon may hold all but the floor, and that is said once', (t) => {
-  const world = scene(2000, [{ cache: 'beside', limit: 0, min: 300 }, { cache: 'alone', limit: 900 }, {}]);
-  t.match(actions(world), [
-    { kind: 'cache-limit', row: 0, fromBytes: 0, toBytes: 700 * MIB, reason: { cause: 'sizes-itself' } },
-  ]);
-  t.equal(actions(world).length, 1);
-  world.step();
-  t.same(actions(world), []);
-  world.table.minBytes[0] = 400 * MIB;
-  t.match(actions(world), [{ kind: 'cache-limit', toBytes: 600 * MIB }], 'the floor was raised');
-  world.table.cacheLimitBytes[1] = 0;
-  world.table.flags[0] = SELF_SIZED;
-  t.match(actions(world), [{ row: 1 }], 'an operator has the other in hand');
-  t.equal(actions(world).length, 1);
-  t.end();
-});
+/** The limits of page cache balloons after this plan, in MiB. */
+function limits(world: World): number[] {
+  const after = Array.from(world.table.cacheLimitBytes, (bytes) => bytes / MIB);
+  for (const action of actions(world))
+    if (action.kind === 'cache-limit') after[action.row] = action.toBytes / MIB;
+  return after;
+}
+
+void t.test(
+  'a page cache balloon holds nothing while the host has room, and all but the floor when it is short',
+  (t) => {
+    const rows: Row[] = [{ cache: 'beside', limit: 0, min: 300 }, { cache: 'alone', limit: 0 }, {}];
+    t.same(actions(scene(2000, rows)), [], '40 % are available');
+    const world = scene(200, rows);
+    t.match(
+      actions(world).filter(({ kind }) => kind === 'cache-limit'),
+      [
+        { row: 0, fromBytes: 0, toBytes: 700 * MIB, reason: { cause: 'sizes-itself' } },
+        { row: 1, fromBytes: 0, toBytes: 900 * MIB, reason: { cause: 'sizes-itself' } },
+      ],
+    );
+    world.table.cacheLimitBytes.set([700 * MIB, 900 * MIB]);
+    t.same(limits(world), [700, 900, 900], 'and that is said once');
+    world.table.minBytes[0] = 400 * MIB;
+    t.same(limits(world), [600, 900, 900], 'the floor was raised');
+    world.table.flags[0] = SELF_SIZED;
+    world.table.cacheLimitBytes[1] = 0;
+    t.same(limits(world), [700, 900, 900], 'an operator has it in hand');
+    t.end();
+  },
+);
+
+void t.test(
+  'a guest that is short of more than the host has over makes all page cache balloons grow',
+  (t) => {
+    const rows = (target: number): Row[] => [
+      { cache: 'beside', limit: 0, idle: 500 },
+      { band: 0, target, stalls: true },
+    ];
+    // A guest that stalls gets 200 MiB, and beyond the goal of 225 MiB there are 475, and then 75.
+    t.equal(limits(scene(700, rows(900)))[0], 0);
+    t.equal(limits(scene(300, rows(500)))[0], 900);
+    t.end();
+  },
+);
+
+void t.test(
+  'before the host is short, page cache balloons grow by as much as it lacks, the lowest band first',
+  (t) => {
+    // Of 5000 MiB: goal 625, and 500 beyond it should be available.
+    const own = ({ current, cached = 0 }: Row): number => current ?? RAM_MIB - cached;
+    const at = (gold: Row, bronze: Row, availableMib = 1000): World =>
+      scene(availableMib, [
+        { cache: 'beside', limit: 0, ...gold, band: 0 },
+        { cache: 'beside', limit: 0, ...bronze },
+        { current: 5000 - availableMib - own(gold) - own(bronze) },
+      ]);
+    t.same(limits(at({}, {})).slice(0, 2), [0, 125]);
+    t.same(limits(at({}, {}, 1130)).slice(0, 2), [0, 0]);
+    t.same(limits(at({}, { limit: 200, cached: 200 })).slice(0, 2), [0, 325], 'beyond what it holds');
+    t.same(limits(at({}, { limit: 200, cached: 100 })).slice(0, 2), [125, 200], 'it has no more to give');
+    t.same(limits(at({}, { current: 600 })).slice(0, 2), [0, 525], 'the host has the first 400 already');
+    const onItsWay = at({}, { limit: 125, idle: 500 });
+    put(onItsWay.state, Column.letSeconds, 1, NOW - 1);
+    t.same(limits(onItsWay).slice(0, 2), [0, 125], 'it is about to give that');
+    put(onItsWay.state, Column.letSeconds, 1, NOW - CONFIG.willSeconds);
+    t.same(limits(onItsWay).slice(0, 2), [125, 125], 'it did not');
+    t.end();
+  },
+);
+
+void t.test(
+  'page cache balloons shrink when the host has room again, slowly and the highest band first',
+  (t) => {
+    const at = (availableMib: number): World =>
+      scene(availableMib, [
+        { band: 0, cache: 'beside', cached: 400 },
+        { cache: 'beside', cached: 400 },
+        { current: 10_000 - availableMib - 1200 },
+      ]);
+    // Of 10,000 MiB: goal 1250, and with 2000 beyond it there is room.
+    t.same(limits(at(3250)).slice(0, 2), [900, 900]);
+    t.same(limits(at(2300)).slice(0, 2), [900, 900], 'nor do they grow');
+    const [gold, bronze] = limits(at(3300));
+    t.same([gold, bronze], [350, 900]);
+    t.same(limits(at(4000)).slice(0, 2), [300, 300], 'no faster than the ramp');
+    const [action] = actions(at(3300));
+    t.match(action, { kind: 'cache-limit', row: 0, reason: { cause: 'keeps-cache' } });
+    const held = at(4000);
+    put(held.state, Column.letSeconds, 0, NOW - CONFIG.holdSeconds + 1);
+    t.same(limits(held).slice(0, 2), [900, 300], 'let give just now');
+    const empty = at(3400);
+    empty.table.cachedBytes[1] = 0;
+    t.same(limits(empty).slice(0, 2), [300, 0], 'it holds nothing');
+    t.end();
+  },
+);
 
 void t.test('what a guest gave by itself is not taken again, and to take more goes beyond it', (t) => {
   const gave: Row = { cache: 'beside', cached: 600, idle: 620 };
