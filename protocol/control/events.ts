@@ -3,15 +3,13 @@
  * event is about one VM. Names are stable: scripts match on them. docs/events.md shows the same table.
  */
 
-export type EventLevel = 'debug' | 'info' | 'warn' | 'error';
+import { DAEMON_EVENTS } from './daemon-events.js';
+import type { EventKind } from './event-kind.js';
 
-interface EventKind {
-  readonly level: EventLevel;
-  /** What happened. */
-  readonly help: string;
-  /** What the operator should do; null when nothing. */
-  readonly action: string | null;
-}
+export type { EventLevel } from './event-kind.js';
+
+/** For a VM of `vm-returns`, after a colon or an arrow. */
+export const RETURNS_STEP = 'look in the log of its VMM for why the connection ends, or stop that VM';
 
 export const EVENTS = {
   'daemon-started': { level: 'info', help: 'The daemon started.', action: null },
@@ -115,6 +113,11 @@ export const EVENTS = {
     help: 'The VMM took the device out of the VM and kept its connection: the guest has all of its memory, and QEMU can migrate the VM. A device that is plugged in on the same connection is served again.',
     action: null,
   },
+  'vm-returns': {
+    level: 'warn',
+    help: 'VMs of one name connected ten times within a minute: the VMM ends its connections, or the daemon drops them. Other VMs are not affected. The event comes once in each such minute; of the other events of that name, the log has some.',
+    action: 'Look in the log of the VMM for why its connection ends, or stop that VM.',
+  },
   'vm-disconnected': { level: 'info', help: 'The VMM closed its connection.', action: null },
   'size-moved': {
     level: 'debug',
@@ -211,7 +214,7 @@ export const EVENTS = {
   'pressure-unknown': {
     level: 'info',
     help: 'The kernel does not report memory pressure in the cgroup of a VM whose limits follow; the daemon looks at the cgroup by time alone.',
-    action: 'Boot the host with `psi=1`.',
+    action: 'EOPNOTSUPP, ENOENT: boot the host with `psi=1`. Other codes: nothing.',
   },
   'pin-unknown': {
     level: 'debug',
@@ -295,18 +298,35 @@ export const EVENTS = {
   'memory-lost': {
     level: 'error',
     help: 'Part of the guest memory that the VMM shares is gone: its file was cut short, or the host has no page to give. The daemon stopped the balloon of this VM; other VMs go on.',
-    action:
-      'Keep everything from truncating the memory file of the VM, reserve enough huge pages where it has some, and restart the VM.',
+    action: 'Take the step that the event names.',
   },
   'driver-error': {
     level: 'warn',
     help: 'A virtqueue held something malformed; the daemon stopped that ring.',
-    action: 'Reload the guest driver or reboot the guest; report the guest kernel when the fault comes back.',
+    action: 'Take the step that the event names; report the guest kernel when the fault comes back.',
   },
   'frontend-error': {
     level: 'warn',
-    help: 'The daemon refused a vhost-user request of the VMM and nothing changed, or the VMM gave a dirty log that is too short.',
+    help: 'The daemon refused a vhost-user request of the VMM, and nothing changed.',
     action: 'Compare the VMM device arguments with `balloonctl qemu-args`.',
+  },
+  'request-failed': {
+    level: 'error',
+    help: 'The daemon or the host has too few file descriptors or too little memory for a request of the VMM. The daemon refused the request, and nothing changed.',
+    action:
+      'EMFILE: raise LimitNOFILE= in the unit. ENFILE: raise `fs.file-max`. ENOMEM: give the host memory, or raise `vm.max_map_count`. Then restart the VM.',
+  },
+  'log-too-short': {
+    level: 'error',
+    help: 'The dirty log that the VMM gave for a migration has no bit for a page that the daemon wrote: a VM that moves now misses that page on the other side. The event comes once for each log.',
+    action:
+      'Cancel the migration (`virsh domjobabort`, or `migrate_cancel` of QEMU), and report the VMM. The VM goes on here.',
+  },
+  'state-failed': {
+    level: 'warn',
+    help: 'The state of a device did not go to the VMM or come from it, for a snapshot or a migration; the event says why. A VM starts without that state, and the size of its balloon is unknown until its guest says it.',
+    action:
+      'Save the VM again, or restore it from a state of the same device that this balloond, or an older one, saved.',
   },
   'private-memory': {
     level: 'error',
@@ -348,96 +368,7 @@ export const EVENTS = {
     help: 'The configuration has `[libvirt]`, and libvirt cannot be asked for its domains; the event says why. The daemon asks again, less and less often, until each minute. The event comes once for each reason. VMs go on.',
     action: 'Do the step that the event names.',
   },
-  'log-level-changed': {
-    level: 'info',
-    help: 'An operator set the log level, until the daemon restarts or reads its configuration again.',
-    action: null,
-  },
-  'stats-interval-changed': {
-    level: 'info',
-    help: 'The daemon now asks the guest for statistics more or less often, because an operator or a changed configuration said so.',
-    action: null,
-  },
-  'config-reloaded': {
-    level: 'info',
-    help: 'The daemon read the configuration file again; `changes` lists each change and when the change takes effect.',
-    action: null,
-  },
-  'config-refused': {
-    level: 'error',
-    help: 'The daemon read the configuration file again and found a mistake; all settings stay as they were.',
-    action:
-      'Mend the line that the event names, try the file with `balloond --check-config --config FILE`, and run `balloonctl reload`.',
-  },
-  'config-set-aside': {
-    level: 'error',
-    help: 'This daemon found a mistake in the configuration while VMs of the daemon before it waited. It serves them with the settings of that daemon.',
-    action:
-      'Mend the line that the event names, try the file with `balloond --check-config`, and run `balloonctl reload`.',
-  },
-  'listen-failed': {
-    level: 'error',
-    help: 'This daemon cannot listen on a socket. It serves the VMs that waited for it all the same, and tries again until it can listen.',
-    action: 'Do the step that the event names; the daemon needs no restart.',
-  },
-  'journal-failed': {
-    level: 'warn',
-    help: 'The journal takes no entries, so the log goes to stderr as JSON. The event comes once until the journal takes entries again.',
-    action: 'Start systemd-journald, or give `--log-format json`.',
-  },
-  'journal-works': {
-    level: 'info',
-    help: 'The journal takes entries again, after `lines` lines went to stderr.',
-    action: null,
-  },
-  'log-dropped': {
-    level: 'warn',
-    help: 'The daemon, or its keeper, dropped lines of its log: stderr took no lines for so long that the queue (256 KiB) was full. The daemon served its VMs all the time.',
-    action:
-      'Free space on the disk of the log, or mend the program that reads the log; `balloonctl events` still has the last 1,000 events.',
-  },
-  'daemon-failed': {
-    level: 'error',
-    help: 'A fault in the code of the daemon, or of its keeper, ends that process; `fault` says where the fault is. The service manager or the keeper starts the daemon again, which goes on with its VMs.',
-    action: 'Report this line.',
-  },
-  'runtime-warning': {
-    level: 'warn',
-    help: 'Node.js, which runs the daemon, gave a warning.',
-    action: 'Report this line.',
-  },
-  'metrics-unavailable': {
-    level: 'error',
-    help: 'The daemon cannot serve metrics on the TCP address that was asked for. The daemon serves VMs all the same, and the control socket has the metrics.',
-    action:
-      'Choose an address of this host and a port that is free (`--metrics`), or let the network into the packaged unit (balloond(8), METRICS ON TCP), and restart the daemon.',
-  },
-  'control-busy': {
-    level: 'warn',
-    help: 'All connections of the control socket or of the metrics address are in use, or all connections that may be streams; the daemon turns clients away with status 503. The event comes once a minute at most.',
-    action:
-      'End clients that hold connections without need: `balloonctl events --follow`, `balloonctl top`, open pages. `ss -xp` names the clients of the control socket, `ss -tp` the clients of the metrics address.',
-  },
-  'signal-ignored': {
-    level: 'info',
-    help: 'The daemon or its keeper got a signal that has no meaning there, and ignored the signal.',
-    action: null,
-  },
-  'inspector-open': {
-    level: 'warn',
-    help: "Node's inspector is open: every client that reaches its address controls the daemon and all its VMs.",
-    action: 'Unless you debug the daemon, start it without `--inspect` in NODE_OPTIONS.',
-  },
-  'control-request-refused': {
-    level: 'debug',
-    help: 'The daemon answered a request on the control socket or the metrics address with a 4xx status.',
-    action: null,
-  },
-  'control-request-failed': {
-    level: 'error',
-    help: 'A request on the control socket met a fault in the daemon, which answered with a 5xx status.',
-    action: 'Report this line.',
-  },
+  ...DAEMON_EVENTS,
 } as const satisfies Record<string, EventKind>;
 
 export type EventName = keyof typeof EVENTS;

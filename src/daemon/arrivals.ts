@@ -3,6 +3,7 @@
  * made for the first of its devices, and leaves by itself when its last one does.
  */
 import type { AdoptedVmm } from '../../protocol/adopted.js';
+import { RETURNS_STEP } from '../../protocol/control/events.js';
 import { refusal } from '../../protocol/control/refusal.js';
 import { RefusedError } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
@@ -20,6 +21,7 @@ import { decodeVmRecord, identifyVm } from '../vm/record.js';
 import { Vm } from '../vm/vm.js';
 import type { Adoptable } from './adoption.js';
 import { deviceOptions, vmWishes, type ConfigFile, type SocketSettings } from './settings.js';
+import { Returns } from './returns.js';
 import type { VmMap } from './vm-map.js';
 
 /** A VM that a daemon before this one served, and that waits for one that can go on with it. */
@@ -42,6 +44,7 @@ interface ArrivalOptions {
 export class Arrivals {
   readonly #vms: VmMap;
   readonly #options: ArrivalOptions;
+  readonly #returns = new Returns();
   #config: ConfigFile;
 
   constructor(config: ConfigFile, vms: VmMap, options: ArrivalOptions) {
@@ -85,6 +88,7 @@ export class Arrivals {
     const connected = `a VMM connected its ${device.words} (pid ${pid})`;
     events.emit('vm-connected', connected, { pid, features: options.features }, vm.name);
     this.#sayName(vm, wanted);
+    if (vm.devices.length === 1) this.#sayReturns(wanted);
     vm.greet(device);
     this.#options.came();
     device.charge(performance.now() - begun);
@@ -186,6 +190,14 @@ export class Arrivals {
     if (vm.name === wanted || vm.devices.length > 1) return;
     const taken = `a VM that is called ${wanted} is connected, so this one is ${vm.name}, and orders for ${wanted} do not hold for it`;
     this.#options.events.emit('name-taken', taken, { name: wanted }, vm.name);
+  }
+
+  #sayReturns(name: string): void {
+    const returned = this.#returns.came(name);
+    if (returned === null) return;
+    const { times, seconds } = returned;
+    const said = `a VM that is called ${name} connected ${times} times within ${seconds} s`;
+    this.#options.events.emit('vm-returns', refusal(said, RETURNS_STEP), { times, seconds }, name);
   }
 
   #make(name: string, pid: number): Vm {

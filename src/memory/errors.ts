@@ -3,7 +3,17 @@
  * guest's (a ring or buffer that breaks the specification); SystemError (src/os) is the operator's to mend.
  */
 export class FrontendError extends Error {
-  override readonly name = 'FrontendError';
+  override readonly name: string = 'FrontendError';
+}
+
+/** The dirty log of a VMM has no bit for a page that was written. */
+export class LogError extends FrontendError {
+  override readonly name = 'LogError';
+}
+
+/** The state of a device did not go from or to the VMM, or cannot be gone on from. */
+export class TransferError extends FrontendError {
+  override readonly name = 'TransferError';
 }
 
 export class DriverError extends Error {

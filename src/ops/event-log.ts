@@ -6,6 +6,8 @@ import { EVENT_BYTES_MAX, EVENTS_KEPT, newEpoch, numbered, type EventMemory } fr
 /** Of one kind and VM: this many at once, then one a second. What is left out is counted. */
 const BURST = 10;
 const REFILL_MS = 1000;
+/** VMs that are gone and still counted for: they may call themselves by any number of names. */
+const GONE_MAX = 1000;
 
 /** Of a message whose event is too long to be remembered as it is. */
 const CUT_CHARACTERS = 2000;
@@ -46,6 +48,8 @@ export class EventLog {
   readonly #followers = new Set<(event: DaemonEvent) => void>();
   /** By VM, '' for those of no VM, and by kind. */
   readonly #buckets = new Map<string, Map<EventName, Bucket>>();
+  /** VMs that are gone and whose buckets may not be full yet, the longest gone first. */
+  readonly #gone = new Map<string, Monotonic>();
   /** How often each event was met, also those that were left out. */
   readonly counts = new Map<EventName, number>();
   #seq: number;
@@ -105,9 +109,15 @@ export class EventLog {
     return () => this.#followers.delete(follower);
   }
 
-  /** A VM is gone: so is what was counted for it. */
+  /** A VM is gone. What was counted for it follows once it counts no more: a VM that comes again at once has no new burst. */
   forget(vm: string): void {
-    this.#buckets.delete(vm);
+    this.#gone.delete(vm);
+    this.#gone.set(vm, monotonicNow());
+    for (const [name, since] of this.#gone) {
+      if (this.#gone.size <= GONE_MAX && msSince(since) < BURST * REFILL_MS) return;
+      this.#gone.delete(name);
+      this.#buckets.delete(name);
+    }
   }
 
   get #writesDebug(): boolean {
@@ -133,6 +143,7 @@ export class EventLog {
       kinds = new Map<EventName, Bucket>();
       this.#buckets.set(vm, kinds);
     }
+    this.#gone.delete(vm);
     const bucket = kinds.get(event) ?? { tokens: BURST, at: monotonicNow(), leftOut: 0 };
     const passedMs = msSince(bucket.at);
     const refill = Math.floor(passedMs / REFILL_MS);

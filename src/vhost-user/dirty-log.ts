@@ -1,7 +1,7 @@
 import { closeFd } from '../os/fd.js';
 import { describeFile } from '../os/file.js';
 import { Mapping } from '../os/mapping.js';
-import { FrontendError } from '../memory/errors.js';
+import { FrontendError, LogError } from '../memory/errors.js';
 import type { LogRegion } from '../../protocol/vhost-user/payloads.js';
 import { hex, type SessionRecord } from './session-record.js';
 
@@ -18,11 +18,11 @@ export class DirtyLog {
   readonly fd: number;
   readonly #mapping: Mapping;
   readonly #bits: Uint8Array;
-  readonly #tooShort: (error: FrontendError) => void;
+  readonly #tooShort: (error: LogError) => void;
   #isShort = false;
 
   /** Owns `fd`; when it throws, that is still the caller's. `tooShort` is told once when a page is written that it has no bit for. */
-  constructor(region: LogRegion, fd: number, tooShort: (error: FrontendError) => void) {
+  constructor(region: LogRegion, fd: number, tooShort: (error: LogError) => void) {
     this.#tooShort = tooShort;
     if (region.sizeBytes === 0n || region.sizeBytes > BigInt(MAX_LOG_BYTES)) {
       throw new FrontendError(`dirty log of ${region.sizeBytes} bytes`);
@@ -53,7 +53,9 @@ export class DirtyLog {
     if (this.#isShort) return;
     this.#isShort = true;
     const ends = `the dirty log of ${this.#bits.length} bytes ends before guest page 0x${page.toString(16)}`;
-    this.#tooShort(new FrontendError(`${ends}, which was written: a VM that moves now loses that`));
+    this.#tooShort(
+      new LogError(`${ends}, which was written: cancel the migration, since the page would be lost`),
+    );
   }
 
   /** What is written down of it; `nameOf` has the name of an fd. */

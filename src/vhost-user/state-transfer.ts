@@ -1,4 +1,4 @@
-import { FrontendError } from '../memory/errors.js';
+import { FrontendError, TransferError } from '../memory/errors.js';
 import { closeFd, setNonBlocking } from '../os/fd.js';
 import { readSome, writeSome } from '../os/pipe.js';
 import { Poller, READABLE, WRITABLE } from '../os/poller.js';
@@ -59,7 +59,7 @@ export class StateTransfer {
       const got = readSome(fd, part);
       if (got < 0) return;
       bytes += got;
-      if (bytes > MAX_BYTES) throw new FrontendError(`the state is longer than ${MAX_BYTES} bytes`);
+      if (bytes > MAX_BYTES) throw new TransferError(`the state is longer than ${MAX_BYTES} bytes`);
       if (got > 0) parts.push(part.slice(0, got));
       else {
         this.#for.load(Buffer.concat(parts));
@@ -82,7 +82,7 @@ export class StateTransfer {
 
   /** Gives a transfer that is on its way up. */
   close(): void {
-    if (this.#poller !== null) this.#end(new FrontendError('the transfer of the state was given up'));
+    if (this.#poller !== null) this.#end(new TransferError('the transfer of the state was given up'));
   }
 
   #begin(fd: number, events: number, step: () => void): void {
@@ -91,16 +91,16 @@ export class StateTransfer {
     this.#poller = new Poller(fd, events, (_, error) => {
       this.#for.measure(() => {
         try {
-          if (error !== null) throw new FrontendError('the frontend closed its end of the state');
+          if (error !== null) throw new TransferError('the frontend closed its end of the state');
           step();
         } catch (thrown) {
-          this.#end(thrown instanceof Error ? thrown : new Error(String(thrown)));
+          this.#end(new TransferError(thrown instanceof Error ? thrown.message : String(thrown)));
         }
       });
     });
     this.#fd = fd;
     this.#timer = setTimeout(() => {
-      this.#end(new FrontendError(`the state did not go through within ${this.#patienceMs / 1000} s`));
+      this.#end(new TransferError(`the state did not go through within ${this.#patienceMs / 1000} s`));
     }, this.#patienceMs).unref();
   }
 

@@ -34,7 +34,7 @@ import type { TargetBy } from './targets.js';
 import { StatsAsker } from './stats-asker.js';
 import { Progress } from './progress.js';
 import { DeviceSymptoms } from './symptoms.js';
-import { Troubles } from './troubles.js';
+import { refusalEvent, Troubles } from './troubles.js';
 
 export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
   readonly meters = new VmMeters();
@@ -333,7 +333,7 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
 
   requestRefused(request: string, error: Error): void {
     this.meters.errors.frontend++;
-    this.#emit('frontend-error', error.message, { request });
+    this.#emit(refusalEvent(error), error.message, { request });
   }
 
   ringFailed(index: number, error: Error): void {
@@ -342,8 +342,7 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
       this.#privateMemory(error.message, { ring: index });
       return;
     }
-    this.#troubles.ringStopped(index, error);
-    this.#emit('driver-error', error.message, { ring: index });
+    this.#emit('driver-error', sentence(this.#troubles.ringStopped(index, error)), { ring: index });
   }
 
   throttled(): void {
@@ -353,8 +352,8 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
   }
 
   memoryLost(region: GuestRegion): void {
-    const lost = this.#troubles.lostMemory(region);
-    this.#emit('memory-lost', sentence(lost), { gpa: `0x${region.gpa.toString(16)}` });
+    const gpa = `0x${region.gpa.toString(16)}`;
+    this.#emit('memory-lost', sentence(this.#troubles.lostMemory(region)), { gpa });
   }
 
   queuesSettled(present: number): void {

@@ -1,11 +1,12 @@
 /** The troubles of a device that were found, as far as they stand: the verdict's memory. */
 import { passedOnStep } from '../../protocol/control/refusal.js';
 import { DIAGNOSIS_CODES, type DiagnosisCode } from '../../protocol/control/diagnosis.js';
+import type { EventName } from '../../protocol/control/events.js';
 import { formatSize } from '../../protocol/control/size.js';
 import { PAGE_BYTES, type GuestRegion } from '../memory/region.js';
-import { OutsideError } from '../memory/errors.js';
+import { LogError, OutsideError, TransferError } from '../memory/errors.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
-import type { SystemError } from '../os/errors.js';
+import { SystemError } from '../os/errors.js';
 import { MAX_REASON } from '../vhost-user/session-record.js';
 import { inTwo, sentence, type Diagnosis } from './diagnosis.js';
 import type { VmRecord } from './record.js';
@@ -74,7 +75,7 @@ export class Troubles {
     return true;
   }
 
-  ringStopped(index: number, error: Error): void {
+  ringStopped(index: number, error: Error): Diagnosis {
     this.#standing = {
       code: 'ring-stopped',
       text: `ring ${index} is stopped, since ${error.message}`,
@@ -83,6 +84,7 @@ export class Troubles {
           ? "give the VM memory-backend-ram,share=on for all of its memory; where it has that, reload the guest's balloon driver"
           : "reload the guest's balloon driver",
     };
+    return this.#standing;
   }
 
   lostMemory(region: GuestRegion): Diagnosis {
@@ -142,6 +144,16 @@ export class Troubles {
       remedy: 'see discard-failed in balloond(8)',
     };
   }
+}
+
+/** Errors of system calls that say nothing of the request: the daemon or the host lacks something. */
+const LACKS = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
+
+/** The event that tells of a request of the VMM that was refused: one for each thing to do about it. */
+export function refusalEvent(error: Error): EventName {
+  if (error instanceof TransferError) return 'state-failed';
+  if (error instanceof LogError) return 'log-too-short';
+  return error instanceof SystemError && LACKS.has(error.code) ? 'request-failed' : 'frontend-error';
 }
 
 function isCode(code: string): code is DiagnosisCode {

@@ -9,6 +9,7 @@ import {
 } from '../support/balloon-driver.js';
 import { Bystander } from '../support/bystander.js';
 import { DaemonProcess } from '../support/daemon.js';
+import { eventually } from '../support/deadline.js';
 import { eachOrder, inEachOrder } from '../support/each-order.js';
 import { Frontend } from '../support/frontend.js';
 import { GuestRam, PAGE_BYTES } from '../support/guest-ram.js';
@@ -213,7 +214,15 @@ async function handedOver(t: Test, seen: boolean, hugePageBytes?: number): Promi
     await daemon.until('cut', ({ verdict }) => verdict !== null, 'the loss is seen', 5000);
     for (const index of driver.queueNumbers.values()) frontend.takeRingErrors(index);
   }
+  const told = (): number => daemon.log.split('"memory-lost"').length - 1;
+  // SIGKILL would take a line along that was not written yet.
+  const isTold = (times: number): Promise<void> =>
+    eventually(
+      () => told() >= times,
+      () => `told ${told()} of ${times} times`,
+    );
   for (let restart = 0; restart < 2; restart++) {
+    await isTold(Number(seen) + restart);
     await daemon.crash();
     const { state, verdict, balloon } = await daemon.show('cut');
     t.match({ state, verdict }, { state: 'stopped', verdict: /cut the file.*short.*restart the VM/ });
@@ -229,7 +238,8 @@ async function handedOver(t: Test, seen: boolean, hugePageBytes?: number): Promi
     t.equal(await driver.readTargetPages(), 0, 'configuration is answered');
     await neighbour.works();
   }
-  t.equal(daemon.log.split('"memory-lost"').length - 1, seen ? 3 : 2, 'each daemon says so');
+  await isTold(seen ? 3 : 2);
+  t.equal(told(), seen ? 3 : 2, 'each daemon says so');
 
   // The VMM may share other memory, as at the next start of its guest.
   await driver.reset();

@@ -71,7 +71,7 @@ void t.test('guests under KVM', { skip }, async (t) => {
   await host.guest.qmp('device_add', { driver: 'nvme', id: 'kvm', drive: 'kvm', serial: 'kvm' });
   await host.ok('until [ -b /dev/nvme1n1 ]; do sleep 0.1; done');
   await host.ok(
-    'mount /dev/nvme1n1 /mnt && for module in /mnt/modules/*; do /mnt/busybox insmod $module; done',
+    'mount -t debugfs none /sys/kernel/debug; mount /dev/nvme1n1 /mnt && for module in /mnt/modules/*; do /mnt/busybox insmod $module; done',
   );
   t.equal(await host.ok('cat /sys/module/kvm_amd/parameters/npt'), 'Y');
   const program = `${TESTS}/out/test/support/host-lab/kvm.js ${BUILT}/out/bin/balloond.js ${SECONDS} ${KILLS} ${PARTS}`;

@@ -62,6 +62,19 @@ void t.test('one VM that floods neither fills the log nor hides another', (t) =>
   t.end();
 });
 
+void t.test('a VM that goes and comes again at once is not told of anew', (t) => {
+  const { log, lines } = recorder();
+  for (let n = 0; n < 1000; n++) {
+    log.emit('vm-connected', 'here I am', {}, 'restless');
+    log.forget('restless');
+  }
+  log.emit('vm-connected', 'here I am', {}, 'other');
+  const told = lines.filter(({ message }) => message === 'restless: here I am').length;
+  t.ok(told >= 10 && told < 20, `${told} of 1,000 lines`);
+  t.equal(lines.at(-1)?.message, 'other: here I am');
+  t.end();
+});
+
 void t.test('memory is bounded', (t) => {
   const { log } = recorder();
   for (let n = 0; n < 3000; n++) log.emit('vm-connected', 'x', {}, `vm-${n}`);

@@ -1,22 +1,25 @@
-// The state of a device that goes to another daemon, by way of a snapshot or of a migration (SET_DEVICE_STATE_FD).
+// The state of a device that goes to another daemon, by way of a snapshot or of a migration (SET_DEVICE_STATE_FD). crosvm asks for it.
+// The other VMMs are made to ask as well, each in its order: nothing hinders a later version.
 import { execFileSync } from 'node:child_process';
 import { constants, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import t, { type Test } from 'tap';
-import { closeFd, setNonBlocking } from '../../src/os/fd.js';
+import { closeFd } from '../../src/os/fd.js';
 import { readSome, writeSome } from '../../src/os/pipe.js';
 import { StateTransfer } from '../../src/vhost-user/state-transfer.js';
 import { deviceOptions } from '../../src/daemon/settings.js';
 import { BALLOON_F, BalloonDriver, LINUX_FEATURES } from '../support/balloon-driver.js';
-import { CACHE_CONFIG_BYTES, CacheDriver } from '../support/cache-driver.js';
-import type { Frontend } from '../support/frontend.js';
+import { CACHE_CONFIG_BYTES, CACHE_F, CacheDriver } from '../support/cache-driver.js';
+import { resources } from '../support/bystander.js';
+import { eachOrder, inEachOrder } from '../support/each-order.js';
+import type { Frontend, FrontendOptions } from '../support/frontend.js';
 import { PAGE_BYTES } from '../support/guest-ram.js';
 import { temporaryFolder } from '../support/fleet.js';
 import { pfns, ServedVm } from '../support/served-vm.js';
-import { CROSVM } from '../support/vmm-orders.js';
-import { bits, readU64, REQUEST, u32s, u64s } from '../support/wire.js';
+import { usualOrder } from '../support/vmm-orders.js';
+import { bits, PROTOCOL_F, readU64, REQUEST, u32s, u64s } from '../support/wire.js';
 
 const FIRST = 4096;
 const MIB = 2 ** 20;
@@ -25,6 +28,18 @@ const LOAD = u32s(1, 0);
 const DONE = u64s(0x100n);
 const REFUSED = u64s(0x101n);
 const HEAD_AT = 20;
+const CHUNK_BYTES = 4096;
+
+/** cloud-hypervisor hides these from its guest, which then owes no discards and sends no statistics. */
+const RICH = bits(BALLOON_F.MUST_TELL_HOST, BALLOON_F.STATS_VQ, BALLOON_F.PAGE_POISON, BALLOON_F.REPORTING);
+const whereTold = eachOrder({ features: RICH });
+/** It hides these as well. */
+const whereCached = eachOrder({ features: bits(CACHE_F.RANGES, CACHE_F.TELL_RECLAIM) });
+
+/** A VMM that asks for the state of the device, whichever it is. */
+function asking(): Pick<FrontendOptions, 'protocolFeatures'> {
+  return { protocolFeatures: usualOrder().protocolFeatures | bits(PROTOCOL_F.DEVICE_STATE) };
+}
 
 function pipe(t: Test): { reader: number; writer: number } {
   const path = join(temporaryFolder(t), 'pipe');
@@ -32,6 +47,12 @@ function pipe(t: Test): { reader: number; writer: number } {
   const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   const writer = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
   return { reader, writer };
+}
+
+/** Writes for as long as it is read. */
+async function flood(writer: number): Promise<void> {
+  const zeros = new Uint8Array(MIB);
+  for (;;) if (writeSome(writer, zeros, 0) < 0) await turn();
 }
 
 async function save(t: Test, frontend: Frontend): Promise<Buffer> {
@@ -51,7 +72,7 @@ async function save(t: Test, frontend: Frontend): Promise<Buffer> {
   return Buffer.concat(parts);
 }
 
-/** crosvm asks for no answer to what the driver writes. */
+/** A VMM may ask for no answer to what the driver writes. */
 async function holds(served: ServedVm, pages: number): Promise<void> {
   await served.until(({ balloon }) => balloon.actualBytes === pages * PAGE_BYTES, `it holds ${pages} pages`);
 }
@@ -73,6 +94,8 @@ async function load(t: Test, frontend: Frontend, bytes: Uint8Array): Promise<big
 interface Saved {
   served: ServedVm;
   driver: BalloonDriver;
+  /** The pages that owe a discard: none where the driver need not tell first. */
+  owed: readonly number[];
   bytes: Buffer;
   /** Of the statistics, before the state was asked for. */
   ageSeconds: number;
@@ -81,10 +104,10 @@ interface Saved {
 const HELD = pfns(FIRST, 1000);
 const OWED = pfns(FIRST + 2000, 100);
 
-/** A VM that was saved, with 1,100 pages in its balloon of which 100 owe a discard; it is stopped. */
+/** A VM that was saved, with 1,100 pages in its balloon, of which 100 may owe a discard; it is stopped. */
 async function saved(t: Test, poisonValue?: number): Promise<Saved> {
   const { served, frontend, driver } = await ServedVm.running({
-    frontend: { order: CROSVM },
+    frontend: asking(),
     driver: {
       features: LINUX_FEATURES | bits(BALLOON_F.PAGE_POISON),
       ...(poisonValue !== undefined && { poisonValue }),
@@ -95,15 +118,17 @@ async function saved(t: Test, poisonValue?: number): Promise<Saved> {
   await driver.inflate(HELD);
   await served.discarded();
   await holds(served, HELD.length);
-  t.ok(await served.device.refreshStats(5000));
+  const tells = (frontend.order.passes & RICH) === RICH;
+  t.equal(await served.device.refreshStats(tells ? 5000 : 1), tells);
   await served.vm.setInhibited('a snapshot');
   for (const pfn of OWED) frontend.ram.fillPage(pfn, 1);
   await driver.inflate(OWED);
   await holds(served, HELD.length + OWED.length);
-  t.equal(served.view.balloon.pendingBytes, OWED.length * PAGE_BYTES);
+  const owed = tells ? OWED : [];
+  t.equal(served.view.balloon.pendingBytes, owed.length * PAGE_BYTES);
   await frontend.pause();
   const ageSeconds = served.view.stats?.ageSeconds ?? NaN;
-  return { served, driver, ageSeconds, bytes: await save(t, frontend) };
+  return { served, driver, owed, ageSeconds, bytes: await save(t, frontend) };
 }
 
 /** The VM goes on with another daemon, which is given this state. */
@@ -117,7 +142,7 @@ async function restored(t: Test, { served }: Saved, bytes: Uint8Array, answer: b
   return other;
 }
 
-void t.test('another daemon goes on with all that is known of the driver', async (t) => {
+whereTold('another daemon goes on with all that is known of the driver', async (t) => {
   const before = await saved(t, 0xaaaaaaaa);
   const { driver, bytes, ageSeconds } = before;
   const { ram } = before.served.frontend;
@@ -141,22 +166,44 @@ void t.test('another daemon goes on with all that is known of the driver', async
   await other.close();
 });
 
-void t.test('a frontend that saves may go on', async (t) => {
-  const { served, driver } = await saved(t);
+inEachOrder('another daemon goes on with what is known of any driver', async (t) => {
+  const before = await saved(t);
+  const other = await restored(t, before, before.bytes, 0n);
+  const known = { targetBytes: 16 * MIB, actualBytes: 1100 * PAGE_BYTES, actualUnknown: false };
+  t.match(other.view.balloon, known);
+  await other.discarded();
+  t.equal(other.view.balloon.discardedBytesTotal, before.owed.length * PAGE_BYTES);
+  await before.driver.deflate(OWED);
+  await holds(other, HELD.length);
+  t.same(other.saw('frontend-error'), []);
+  t.same(other.frontend.protocolViolations, []);
+  await other.close();
+});
+
+inEachOrder('a frontend that saves may go on', async (t) => {
+  const { served, driver, owed, bytes } = await saved(t);
   const { frontend } = served;
   await frontend.resume();
   await served.until(({ state }) => state === 'running', 'it goes on');
-  t.match(served.view.balloon, { actualBytes: 1100 * PAGE_BYTES, pendingBytes: 100 * PAGE_BYTES });
+  t.match(served.view.balloon, {
+    actualBytes: 1100 * PAGE_BYTES,
+    pendingBytes: owed.length * PAGE_BYTES,
+  });
   await driver.deflate(OWED);
   await holds(served, HELD.length);
+  await frontend.pause();
+  t.notSame(await save(t, frontend), bytes, 'what is saved later is another state');
+  await frontend.resume();
+  await driver.inflate(OWED);
+  await holds(served, HELD.length + OWED.length);
   t.same(served.saw('frontend-error'), []);
   await served.close();
 });
 
-void t.test('a page cache balloon goes on with all that is known of its driver', async (t) => {
+whereCached('a page cache balloon goes on with all that is known of its driver', async (t) => {
   const settings = { path: '/cache', device: 'cache-balloon' } as const;
   const options = { ...deviceOptions({}, settings, 'vm'), statsIntervalSeconds: 0 };
-  const space = { order: CROSVM, queueCount: 2, configBytes: CACHE_CONFIG_BYTES };
+  const space = { ...asking(), queueCount: 2, configBytes: CACHE_CONFIG_BYTES };
   const served = new ServedVm({ ...options, frontend: space });
   const { frontend } = served;
   await frontend.connect();
@@ -184,7 +231,7 @@ void t.test('a page cache balloon goes on with all that is known of its driver',
   await other.close();
 });
 
-void t.test('a state that came and was not started from is saved as it came', async (t) => {
+inEachOrder('a state that came and was not started from is saved as it came', async (t) => {
   const before = await saved(t);
   const { frontend } = before.served;
   const other = new ServedVm({ over: frontend });
@@ -238,28 +285,53 @@ const BAD: readonly (readonly [what: string, make: (good: Buffer) => Uint8Array,
   [
     'pages that owe a discard outside the balloon',
     (good) => {
-      const [rest, ballooned, pending] = [good.length - 8192, good.length - 4096, good.length];
-      const swapped = [good.subarray(ballooned, pending), good.subarray(rest, ballooned)];
-      return withHead(Buffer.concat([good.subarray(0, rest), ...swapped]), (head) => head);
+      const balloonedEnd = HEAD_AT + good.readUInt32LE(12) + CHUNK_BYTES;
+      const all = Buffer.alloc(CHUNK_BYTES, 0xff);
+      const body = Buffer.concat([good.subarray(0, balloonedEnd), all]);
+      return withHead(body, (head) => ({ ...head, pending: head['ballooned'] }));
     },
     /outside the balloon/,
   ],
 ];
 
 for (const [what, make, says] of BAD) {
-  void t.test(`${what} is refused with words, and the VM starts without it`, async (t) => {
+  inEachOrder(`${what} is refused with words, and the VM starts without it`, async (t) => {
+    const open = resources();
     const before = await saved(t);
     const other = await restored(t, before, make(before.bytes), 1n);
-    t.match(other.saw('frontend-error'), [{ fields: { request: 'CHECK_DEVICE_STATE' }, message: says }]);
+    t.match(other.saw('state-failed'), [{ fields: { request: 'CHECK_DEVICE_STATE' }, message: says }]);
+    t.same(other.saw('frontend-error'), []);
     t.equal(other.view.balloon.actualUnknown, true, 'the guest may hold any amount');
     await before.driver.deflate(OWED);
     await holds(other, HELD.length);
+    t.same(other.frontend.protocolViolations, []);
     await other.close();
+    t.same(resources(), open, 'nothing is left open or mapped');
   });
 }
 
-void t.test('no state is taken or given while the device runs', async (t) => {
-  const { served, frontend, driver } = await ServedVm.running({ frontend: { order: CROSVM } });
+/** What a VMM may send that never acked the feature, and what a driver of such a VM does meanwhile. */
+inEachOrder('a VMM that did not ack the feature is refused, and its VM goes on', async (t) => {
+  const without = usualOrder().protocolFeatures & ~bits(PROTOCOL_F.DEVICE_STATE);
+  const { served, frontend, driver } = await ServedVm.running({ frontend: { protocolFeatures: without } });
+  for (const direction of [LOAD, SAVE]) {
+    const { reader, writer } = pipe(t);
+    t.same(await frontend.ask(REQUEST.SET_DEVICE_STATE_FD, direction, [writer]), REFUSED);
+    [reader, writer].forEach(closeFd);
+  }
+  t.equal(readU64(await frontend.ask(REQUEST.CHECK_DEVICE_STATE)), 1n);
+  t.match(
+    served.saw('frontend-error').map(({ fields }) => fields['request']),
+    ['SET_DEVICE_STATE_FD', 'SET_DEVICE_STATE_FD', 'CHECK_DEVICE_STATE'],
+  );
+  await driver.inflate(HELD);
+  await holds(served, HELD.length);
+  t.same(frontend.protocolViolations, []);
+  await served.close();
+});
+
+inEachOrder('no state is taken or given while the device runs', async (t) => {
+  const { served, frontend, driver } = await ServedVm.running({ frontend: asking() });
   await driver.inflate(HELD);
   for (const direction of [LOAD, SAVE]) {
     const { reader, writer } = pipe(t);
@@ -272,10 +344,13 @@ void t.test('no state is taken or given while the device runs', async (t) => {
   ]);
   t.equal(readU64(await frontend.ask(REQUEST.CHECK_DEVICE_STATE)), 1n);
   await holds(served, HELD.length);
+  await driver.deflate(HELD);
+  await holds(served, 0);
+  t.same(frontend.protocolViolations, []);
   await served.close();
 });
 
-void t.test('a state that is still coming when the device starts is not taken', async (t) => {
+inEachOrder('a state that is still coming when the device starts is not taken', async (t) => {
   const before = await saved(t);
   const { frontend } = before.served;
   const other = new ServedVm({ over: frontend });
@@ -287,13 +362,50 @@ void t.test('a state that is still coming when the device starts is not taken', 
   t.equal(writeSome(writer, before.bytes, 0), before.bytes.length);
   [reader, writer].forEach(closeFd);
   t.equal(readU64(await frontend.ask(REQUEST.CHECK_DEVICE_STATE)), 1n);
-  t.match(other.saw('frontend-error'), [{ message: /started before all of its state came/ }]);
+  t.match(other.saw('state-failed'), [{ message: /started before all of its state came/ }]);
   t.equal(other.view.balloon.actualUnknown, true);
   await other.close();
 });
 
-void t.test('a request that makes no sense is refused', async (t) => {
-  const served = new ServedVm({ frontend: { order: CROSVM } });
+inEachOrder('a VMM that goes while its state comes or goes leaves nothing behind', async (t) => {
+  const open = resources();
+  const before = await saved(t);
+  const { frontend } = before.served;
+  const other = new ServedVm({ over: frontend });
+  const coming = pipe(t);
+  await frontend.reconnect(other.socket, async () => {
+    t.same(await frontend.ask(REQUEST.SET_DEVICE_STATE_FD, LOAD, [coming.reader]), DONE);
+  });
+  await frontend.pause();
+  const going = pipe(t);
+  t.same(await frontend.ask(REQUEST.SET_DEVICE_STATE_FD, SAVE, [going.writer]), DONE);
+  await other.close();
+  [coming.reader, coming.writer, going.reader, going.writer].forEach(closeFd);
+  t.same(resources(), open);
+});
+
+inEachOrder('a state without an end is refused with words, and the VM starts without it', async (t) => {
+  const before = await saved(t);
+  const { frontend } = before.served;
+  const other = new ServedVm({ over: frontend });
+  await frontend.reconnect(other.socket, async () => {
+    const { reader, writer } = pipe(t);
+    t.same(await frontend.ask(REQUEST.SET_DEVICE_STATE_FD, LOAD, [reader]), DONE);
+    closeFd(reader);
+    await t.rejects(flood(writer), { code: 'EPIPE' });
+    closeFd(writer);
+    t.equal(readU64(await frontend.ask(REQUEST.CHECK_DEVICE_STATE)), 1n);
+  });
+  t.match(other.saw('state-failed'), [{ message: /longer than 67108864 bytes/ }]);
+  await other.until(({ state }) => state === 'running', 'it runs');
+  t.equal(other.view.balloon.actualUnknown, true);
+  await before.driver.deflate(OWED);
+  await holds(other, HELD.length);
+  await other.close();
+});
+
+inEachOrder('a request that makes no sense is refused', async (t) => {
+  const served = new ServedVm({ frontend: asking() });
   const { frontend } = served;
   await frontend.connect();
   t.equal(readU64(await frontend.ask(REQUEST.CHECK_DEVICE_STATE)), 1n, 'nothing was transferred');
@@ -336,12 +448,7 @@ void t.test('a stream without an end is given up', async (t) => {
   const endless = transfer();
   const { reader, writer } = pipe(t);
   endless.load(reader);
-  setNonBlocking(writer);
-  const zeros = new Uint8Array(2 ** 20);
-  const flood = async (): Promise<void> => {
-    for (;;) if (writeSome(writer, zeros, 0) < 0) await sleep(0);
-  };
-  await t.rejects(flood(), { code: 'EPIPE' });
+  await t.rejects(flood(writer), { code: 'EPIPE' });
   t.throws(() => endless.check(), /longer than 67108864 bytes/);
   closeFd(writer);
 

@@ -1,11 +1,13 @@
 /** `balloonctl doctor`: what on this host, and in each VM, keeps memory from coming back, and what mends it. */
 import { OBSTACLES } from '../../../protocol/control/diagnosis.js';
+import { RETURNS_STEP } from '../../../protocol/control/events.js';
 import { refusal } from '../../../protocol/control/refusal.js';
 import type { BalloonView, VmDiagnosis, VmView, DaemonEvent } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
 import { BALLOON_SPACE_BYTES } from '../../../protocol/virtio/cache-balloon.js';
 import type { VmmMemory } from '../../host/vmm-memory.js';
+import { wallNow } from '../../os/clock.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import { CONTROL_SOCKET } from './choices.js';
 import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
@@ -22,6 +24,8 @@ const FDS = 128;
 const FDS_OF_VM = 32;
 /** Twice as long as the daemon waits by default. */
 const STATS_AGE_MAX_SECONDS = 60;
+/** A VM that connects again and again is told of each minute. */
+const RETURNED_MS = 120_000;
 const WIDTH = 78;
 const NEWER_QEMU = 'apt install -t trixie-backports qemu-system-x86 (11.1 or newer)';
 
@@ -38,6 +42,7 @@ export async function doctor(client: ControlClient, output: Output, own: string)
     const [vms, events, daemon] = [await client.list(), await client.events(), await client.daemon()];
     findings.push(good('daemon', 'reachable', `serves ${count(vms.length, 'VM')}`));
     findings.push(...examineDaemon(daemon, own), examineConfiguration(daemon), ...examineParts(daemon));
+    findings.push(...examineReturns(events));
     const { pid } = daemon as DaemonSaid;
     findings.push(examineFiles(pid === undefined ? null : openFilesMax(pid), vms.length));
     if (pid !== undefined) findings.push(...(await import('./vmm-sockets.js')).examineSockets(pid));
@@ -147,6 +152,23 @@ function examineConfiguration(daemon: DaemonSaid): Finding {
 /** Parts of the daemon that may not do what they were asked to. A daemon of an earlier build tells of none. */
 function examineParts({ problems }: DaemonSaid): Finding[] {
   return (problems ?? []).map(({ part, text, remedy }) => bad('daemon', part, text, remedy));
+}
+
+/** VMs that connect again and again, and may not be there when the daemon is asked for its VMs. */
+export function examineReturns(events: readonly DaemonEvent[], now = wallNow()): Finding[] {
+  const last = new Map<string, DaemonEvent>();
+  for (const event of events) {
+    if (event.event === 'vm-returns' && now - Date.parse(event.time) < RETURNED_MS)
+      last.set(event.vm ?? '', event);
+  }
+  return [...last].map(([name, { fields }]) =>
+    bad(
+      name,
+      'connections',
+      `${String(fields['times'])} within ${String(fields['seconds'])} s`,
+      RETURNS_STEP,
+    ),
+  );
 }
 
 /** `most`: that the daemon may have open; null: not known. */

@@ -1,9 +1,10 @@
 import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { RETURNS_STEP } from '../../../protocol/control/events.js';
 import type { DaemonEvent } from '../../../protocol/control/schema.js';
-import { examineFiles, examineHost, examineVm } from '../../../src/control/cli/doctor.js';
-import type { Finding } from '../../../src/control/cli/finding.js';
+import { examineFiles, examineHost, examineReturns, examineVm } from '../../../src/control/cli/doctor.js';
+import { bad, type Finding } from '../../../src/control/cli/finding.js';
 import {
   findQemu,
   hostFacts,
@@ -12,6 +13,7 @@ import {
   type HostFacts,
 } from '../../../src/control/cli/host-facts.js';
 import type { DiagnosisCode } from '../../../protocol/control/diagnosis.js';
+import type { WallMs } from '../../../src/os/clock.js';
 import { verdict, vmView } from '../../support/fleet.js';
 
 const HEALTHY: HostFacts = {
@@ -167,5 +169,20 @@ void t.test('QEMU is asked for its version and the device', (t) => {
   says('name "vhost-user-fs-pci", bus PCI');
   t.match(findQemu(folder), { vhostUserDevice: false });
   t.equal(findQemu('/nowhere'), null);
+  t.end();
+});
+
+void t.test('a VM that connects again and again has a line, until it rests', (t) => {
+  const event = (vm: string, time: string): DaemonEvent => ({
+    ...{ seq: 1, epoch: '00000000', id: '00000000-1', level: 'warn', message: 'it came' },
+    ...{ event: 'vm-returns', vm, time, fields: { times: 10, seconds: 3 } },
+  });
+  const at = '2026-11-29T09:00:00.000Z';
+  const soon = Date.parse(at) + 60_000;
+  t.same(examineReturns([event('web1', at), event('web1', at), event('web2', at)], soon as WallMs), [
+    bad('web1', 'connections', '10 within 3 s', RETURNS_STEP),
+    bad('web2', 'connections', '10 within 3 s', RETURNS_STEP),
+  ]);
+  t.same(examineReturns([event('web1', at)], (soon + 600_000) as WallMs), []);
   t.end();
 });

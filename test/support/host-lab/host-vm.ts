@@ -59,7 +59,7 @@ export class HostVm {
       });
       const vm = new HostVm(guest, folder, statSync(payload).size);
       try {
-        await guest.waitReady();
+        await guest.waitReady(PATIENCE_SECONDS * 1000);
         return vm;
       } catch (error) {
         await vm.close();

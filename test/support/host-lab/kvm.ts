@@ -11,6 +11,7 @@ import { buildCacheModule, cacheDevice, loadCacheModule } from '../lab/cache-mod
 import { Guest } from '../lab/guest.js';
 import { MACHINES } from '../lab/machines.js';
 import { letReport } from '../lab/reporting.js';
+import { addCosts, costsNow, perUnit, type Costs } from './costs.js';
 
 const MIB = 2 ** 20;
 const NAME = 'kvm';
@@ -19,6 +20,8 @@ const HELD_MIB = 96;
 const LARGE_BYTES = 256 * MIB;
 const SMALL_BYTES = 32 * MIB;
 const ROUNDS = 3;
+/** Of either balloon: to look costs time of an emulated processor. */
+const LOOK_MS = 50;
 /** A guest under emulated KVM takes minutes on a busy machine. */
 const PATIENCE_MS = 600_000;
 
@@ -34,6 +37,9 @@ device = "cache-balloon"
 interface Rounds {
   inflateMs: number[];
   deflateMs: number[];
+  /** For each MiB, of all rounds. */
+  inflateCosts: Costs;
+  deflateCosts: Costs;
 }
 
 interface Features {
@@ -95,20 +101,48 @@ async function inflateTo(daemon: DaemonProcess, balloonBytes: number): Promise<v
   );
 }
 
+/** As eventually(), with more patience. */
+async function untilSo(condition: () => boolean | Promise<boolean>, what: () => string): Promise<void> {
+  for (const end = performance.now() + PATIENCE_MS; !(await condition()); await sleep(LOOK_MS)) {
+    if (performance.now() > end) throw new Error(`never: ${what()}`);
+  }
+}
+
+/** The same, told by the daemon's log: to answer requests takes an emulated daemon longer than a MiB. */
+async function inflateUnasked(daemon: DaemonProcess, balloonBytes: number): Promise<void> {
+  const told = daemon.log.length;
+  await new ControlClient(daemon.controlPath).setTarget(NAME, { balloonBytes });
+  await untilSo(
+    () => daemon.log.includes('"event":"target-reached"', told),
+    () => `${balloonBytes} in the balloon: ${daemon.log.slice(told)}`,
+  );
+}
+
 async function timed(work: () => Promise<void>): Promise<number> {
   const begin = performance.now();
   await work();
   return Math.round(performance.now() - begin);
 }
 
-async function rounds(resize: (balloonBytes: number) => Promise<void>): Promise<Rounds> {
-  const inflateMs: number[] = [];
-  const deflateMs: number[] = [];
+/** `look` says what was taken until now. */
+async function rounds(resize: (balloonBytes: number) => Promise<void>, look: () => Costs): Promise<Rounds> {
+  const [inflateMs, deflateMs]: [number[], number[]] = [[], []];
+  let [inflateCosts, deflateCosts]: [Costs, Costs] = [{}, {}];
   for (let round = 0; round < ROUNDS; round++) {
+    const start = look();
     inflateMs.push(await timed(() => resize(LARGE_BYTES)));
+    const full = look();
     deflateMs.push(await timed(() => resize(0)));
+    inflateCosts = addCosts(inflateCosts, start, full);
+    deflateCosts = addCosts(deflateCosts, full, look());
   }
-  return { inflateMs, deflateMs };
+  const units = (ROUNDS * LARGE_BYTES) / MIB;
+  return {
+    inflateMs,
+    deflateMs,
+    inflateCosts: perUnit(inflateCosts, units),
+    deflateCosts: perUnit(deflateCosts, units),
+  };
 }
 
 /** QEMU's own balloon, in a VM that is alike and alone. */
@@ -122,14 +156,17 @@ async function builtinRounds(): Promise<Rounds> {
   try {
     await guest.waitReady(PATIENCE_MS);
     await guest.eat(LARGE_BYTES / MIB, PATIENCE_MS);
-    return await rounds(async (balloonBytes) => {
-      const value = RAM_MIB * MIB - balloonBytes;
-      await guest.qmp('balloon', { value });
-      await eventually(
-        async () => ((await guest.qmp('query-balloon')) as { actual: number }).actual === value,
-        () => `QEMU's balloon is ${balloonBytes}`,
-      );
-    });
+    return await rounds(
+      async (balloonBytes) => {
+        const value = RAM_MIB * MIB - balloonBytes;
+        await guest.qmp('balloon', { value });
+        await untilSo(
+          async () => ((await guest.qmp('query-balloon')) as { actual: number }).actual === value,
+          () => `QEMU's balloon is ${balloonBytes}`,
+        );
+      },
+      () => costsNow(guest.pid, null),
+    );
   } finally {
     await guest.kill();
   }
@@ -261,7 +298,11 @@ async function trySwings(daemon: DaemonProcess, guest: Guest, control: ControlCl
 
 async function tryFigures(daemon: DaemonProcess, guest: Guest): Promise<KvmReport['figures']> {
   await guest.eat(LARGE_BYTES / MIB, PATIENCE_MS);
-  const ours = await rounds((balloonBytes) => inflateTo(daemon, balloonBytes));
+  const ours = await rounds(
+    (balloonBytes) => inflateUnasked(daemon, balloonBytes),
+    () => costsNow(guest.pid, daemon.pid),
+  );
+  say(JSON.stringify(ours));
   return { ours, builtin: await builtinRounds() };
 }
 
