@@ -26,8 +26,6 @@ interface Move {
   readonly daemonCpu: number;
 }
 
-/** More of the guest's command line, such as init_on_alloc=0. */
-const kernelArgs = process.argv.slice(2);
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
 const daemon = await DaemonProcess.start();
@@ -35,7 +33,7 @@ const guest = await Guest.boot({
   name: 'vm',
   memoryMib: RAM_MIB,
   sockets: [{ path: daemon.socketPath }],
-  kernelArgs: ['balloon=off', ...kernelArgs],
+  kernelArgs: ['balloon=off'],
 });
 const client = new ControlClient(daemon.controlPath);
 const moves: Record<Name, Record<'inflate' | 'deflate', Move[]>> = {
