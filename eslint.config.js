@@ -43,7 +43,7 @@ const direction = rows.flatMap((row, index) =>
   }),
 );
 
-// One place each for what a process says and for the time: whoever writes past the first can be ended or held up by a
+// One place each for what a process says, for files of the kernel and for the time: whoever writes past the first can be ended or held up by a
 // log, and whoever takes wall time for a duration is wrong by hours when somebody sets it.
 const output = {
   message:
@@ -51,6 +51,10 @@ const output = {
 };
 const clock = {
   message: 'durations are measured by Monotonic, wall time is for display: both are in src/os/clock.ts',
+};
+const kernelFile = {
+  message:
+    'a file of /proc or /sys is read by readKernelFile (src/os/file.ts), which leaves no 64 KiB of garbage',
 };
 const onePlace = {
   files: ['src/**/*.ts', 'bin/**/*.ts', 'protocol/**/*.ts'],
@@ -76,6 +80,7 @@ const onePlace = {
       },
       { selector: 'NewExpression[callee.name="Date"][arguments.length=0]', ...clock },
       { selector: 'CallExpression[callee.name="Date"]', ...clock },
+      { selector: 'CallExpression[callee.name="readFileSync"][arguments.1.value="latin1"]', ...kernelFile },
     ],
   },
 };

@@ -36,8 +36,16 @@ export async function rest(sample: () => number): Promise<number> {
   return median(samples.slice(-RESTING_SAMPLES));
 }
 
+/** The device of the disk with this serial number, of several. */
+export async function diskOf(guest: Guest, serial: string): Promise<string> {
+  const { output } = await guest.sh(`grep -l '^${serial} *$' /sys/block/nvme*/device/serial`);
+  const disk = /nvme\d+n1/.exec(output)?.[0];
+  if (disk === undefined) throw new Error(`the guest has no disk ${serial}: ${output}`);
+  return `/dev/${disk}`;
+}
+
 /** Read from the disk since the guest is up. */
-export async function readMib(guest: Guest): Promise<number> {
-  const { output } = await guest.sh('cat /sys/block/nvme0n1/stat');
+export async function readMib(guest: Guest, disk = DISK): Promise<number> {
+  const { output } = await guest.sh(`cat /sys/block/${disk.slice('/dev/'.length)}/stat`);
   return (Number(output.trim().split(/\s+/)[2]) * 512) / MIB;
 }

@@ -6,7 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
 import type { Guest } from '../test/support/lab/guest.js';
-import { LOOK_MS } from './host-samples.js';
+import { diskOf, LOOK_MS, readMib } from './host-samples.js';
 import { median, report, type Row } from './table.js';
 import { bootContender, SIZED } from './working-sets.js';
 
@@ -109,18 +109,6 @@ async function moves(guest: Guest, floorMib: number): Promise<Row[]> {
     });
   }
   return rows;
-}
-
-async function diskOf(guest: Guest, name: string): Promise<string> {
-  const { output } = await guest.sh(`grep -l '^${name} *$' /sys/block/nvme*/device/serial`);
-  const disk = /nvme\d+n1/.exec(output)?.[0];
-  if (disk === undefined) throw new Error(`the guest has no disk ${name}: ${output}`);
-  return `/dev/${disk}`;
-}
-
-async function readMib(guest: Guest, disk: string): Promise<number> {
-  const { output } = await guest.sh(`cat /sys/block/${disk.slice('/dev/'.length)}/stat`);
-  return (Number(output.trim().split(/\s+/)[2]) * 512) / MIB;
 }
 
 async function withGuest<T>(act: (guest: Guest, floorMib: number) => Promise<T>): Promise<T> {

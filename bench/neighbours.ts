@@ -1,11 +1,10 @@
-import { readFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
 import type { CrowdOptions, CrowdPart, Load } from './crowd.js';
 import { parts, patterns, PFNS_PER_KICK } from './patterns.js';
 import { Player } from './player.js';
-import { cpuSeconds } from './process-cost.js';
+import { busyPercent, cpuSeconds, memoryKib } from './process-cost.js';
 import { RawDriver } from './raw-driver.js';
 import { percentile, report, type Row } from './table.js';
 
@@ -129,20 +128,6 @@ async function waits(load: Load, server: Server, socketPath: string, otherPath: 
     'max µs': Math.max(...micros).toFixed(0),
     kicks: micros.length,
   };
-}
-
-/** Of a core. */
-async function busyPercent(pid: number, seconds: number): Promise<number> {
-  const before = cpuSeconds(pid);
-  await pause(seconds * 1000);
-  return ((cpuSeconds(pid) - before) / seconds) * 100;
-}
-
-/** KiB of a process: resident, of that shared fairly with those who map it too, and nobody else's. */
-function memoryKib(pid: number): Record<'Rss' | 'Pss' | 'Pss_Anon', number> {
-  const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
-  const of = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)?.[1]);
-  return { Rss: of('Rss'), Pss: of('Pss'), Pss_Anon: of('Pss_Anon') };
 }
 
 async function costs(vms: number): Promise<Row> {

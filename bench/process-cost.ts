@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
 
 /** Seconds of CPU, by who used them while memory was given up. */
 export interface CpuParts {
@@ -55,6 +56,20 @@ export function cpuSeconds(pid: number): number {
 function schedstat(folder: string): ThreadSeconds {
   const [ran, waited] = readFileSync(`${folder}/schedstat`, 'latin1').split(' ');
   return { ran: Number(ran) / 1e9, waited: Number(waited) / 1e9 };
+}
+
+/** The CPU that a process uses in so many seconds from now on, in percent of a core. */
+export async function busyPercent(pid: number, seconds: number): Promise<number> {
+  const before = cpuSeconds(pid);
+  await pause(seconds * 1000);
+  return ((cpuSeconds(pid) - before) / seconds) * 100;
+}
+
+/** KiB of a process: resident, of that shared fairly with those who map it too, and nobody else's. */
+export function memoryKib(pid: number): Record<'Rss' | 'Pss' | 'Pss_Anon', number> {
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
+  const of = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)?.[1]);
+  return { Rss: of('Rss'), Pss: of('Pss'), Pss_Anon: of('Pss_Anon') };
 }
 
 export function residentMib(pid: number): number {

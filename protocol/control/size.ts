@@ -26,6 +26,19 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
+/** Smaller numbers without a unit are taken for a mistake: no guest lives in so few bytes. */
+const LEAST_BARE_BYTES = 2 ** 20;
+/** Of MiB: tools that count guests' memory in KiB (libvirt, /proc) give numbers that are larger than this. */
+const MOST_BARE_MIB = 16 * 1024;
+
+/** A number without a unit that is too small to be meant in bytes, with the unit that it most likely lacks; null: it is no such number. */
+export function lackedUnit(text: string): string | null {
+  const digits = text.trim();
+  const number = Number(digits);
+  if (!/^\d+$/.test(digits) || number >= LEAST_BARE_BYTES) return null;
+  return `${number}${number > MOST_BARE_MIB ? 'K' : 'M'}`;
+}
+
 /** `1.5 GiB`, `512 MiB`, `0 B`: three or four significant digits, which parseSize reads back. */
 export function formatSize(bytes: number): string {
   return format(bytes, Math.round);

@@ -40,10 +40,11 @@ const QEMU_STATS = [
 export function decodeGuestStats(value: unknown): VmmStats {
   const { stats, 'last-update': sent } = asObject(value);
   const sentStats = asObject(stats);
-  const values = QEMU_STATS.flatMap((name, tag): [string, number][] => {
+  const values = new Map<string, number>();
+  QEMU_STATS.forEach((name, tag) => {
     const count = asCount(sentStats[name]);
     const known = STAT_NAMES[tag];
-    return count === null || known === undefined ? [] : [[known, count]];
+    if (count !== null && known !== undefined) values.set(known, count);
   });
-  return { values: new Map(values), sentAtSeconds: asCount(sent) ?? 0 };
+  return { values, sentAtSeconds: asCount(sent) ?? 0 };
 }

@@ -71,6 +71,8 @@ export class QmpObjects {
   }
 
   #take(end: Uint8Array): string {
+    // Most come in one piece.
+    if (this.#parts.length === 0 && end.length <= MAX_OBJECT_BYTES) return decoder.decode(end);
     this.#keep(end);
     const text =
       this.#parts.map((part) => decoder.decode(part, { stream: true })).join('') + decoder.decode();

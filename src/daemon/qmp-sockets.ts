@@ -1,6 +1,6 @@
 /** The QMP sockets whose VMs are adopted: those that `[[qmp]]` names, which are looked for, and those that operators adopted. */
 import { readdirSync, statSync, type Dirent } from 'node:fs';
-import { isAbsolute, join } from 'node:path';
+import { isAbsolute } from 'node:path';
 import type { AdoptedSocket } from '../../protocol/control/schema.js';
 import { refusal } from '../../protocol/control/refusal.js';
 import { RefusedError } from '../control/fleet.js';
@@ -133,16 +133,21 @@ export function socketsAt(pattern: string): string[] {
   const last = parts.pop() ?? '';
   let folders = ['/'];
   for (const part of parts) {
-    folders = folders.flatMap((folder) => matching(folder, part).map(({ name }) => join(folder, name)));
+    folders = folders.flatMap((folder) => matching(folder, part).map(({ name }) => within(folder, name)));
     folders = folders.slice(0, MOST_PATHS);
   }
   const found = folders.flatMap((folder) =>
     matching(folder, last).flatMap((entry) => {
-      const path = join(folder, entry.name);
+      const path = within(folder, entry.name);
       return isSocket(path, entry) ? [path] : [];
     }),
   );
   return found.slice(0, MOST_PATHS);
+}
+
+/** Several thousand in a look. */
+function within(folder: string, name: string): string {
+  return folder === '/' ? `/${name}` : `${folder}/${name}`;
 }
 
 type Entry = Pick<Dirent, 'name'> & Partial<Dirent>;

@@ -1,5 +1,6 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { readKernelFile } from '../os/file.js';
 import { Cgroup } from './cgroup.js';
 import { codeOf, HOST_PATHS, type HostPaths } from './host-paths.js';
 
@@ -82,7 +83,7 @@ interface Membership {
 function membership({ proc }: HostPaths, process: string): Membership | string {
   let text: string;
   try {
-    text = readFileSync(join(proc, process, 'cgroup'), 'latin1');
+    text = readKernelFile(join(proc, process, 'cgroup'));
   } catch (error) {
     return codeOf(error);
   }
@@ -122,7 +123,7 @@ function findStranger(path: string, vmm: number, paths: HostPaths): string | nul
 /** Of a threaded cgroup they are listed further up. */
 function processesOf(folder: string): number[] {
   try {
-    return readFileSync(join(folder, 'cgroup.procs'), 'latin1').split('\n').filter(Boolean).map(Number);
+    return readKernelFile(join(folder, 'cgroup.procs')).split('\n').filter(Boolean).map(Number);
   } catch {
     return [];
   }
@@ -141,7 +142,7 @@ function foldersBelow(folder: string): string[] {
 function parentOf(pid: number, { proc }: HostPaths): number | null {
   try {
     // The command's name is in parentheses and may hold anything.
-    const fields = readFileSync(join(proc, String(pid), 'stat'), 'latin1').replace(/^.*\)/s, '');
+    const fields = readKernelFile(join(proc, String(pid), 'stat')).replace(/^.*\)/s, '');
     return Number(fields.trim().split(' ')[1]);
   } catch {
     return null;

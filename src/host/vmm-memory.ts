@@ -1,6 +1,6 @@
 /** How VMMs map the memory that they share with the daemon, as the kernel tells root. */
-import { closeSync, openSync, readFileSync } from 'node:fs';
-import { describeFile, type BackingFile } from '../os/file.js';
+import { closeSync, openSync } from 'node:fs';
+import { describeFile, readKernelFile, type BackingFile } from '../os/file.js';
 import { mappingsOf } from './mappings.js';
 
 const HUGE_PAGE_BYTES = '/sys/kernel/mm/transparent_hugepage/hpage_pmd_size';
@@ -47,11 +47,11 @@ export class SharedMemory {
   /** Null: it cannot be told. Mappings that are smaller than a huge page are left out. */
   of(vmmPid: number): VmmMemory | null {
     try {
-      const hugePageBytes = Number(readFileSync(HUGE_PAGE_BYTES, 'latin1'));
+      const hugePageBytes = Number(readKernelFile(HUGE_PAGE_BYTES));
       const mappings = [...this.#sharedBy(vmmPid, hugePageBytes)];
       if (mappings.length === 0) return null;
       return {
-        mayHaveHugePages: !/^THP_enabled:\s*0$/m.test(readFileSync(`/proc/${vmmPid}/status`, 'latin1')),
+        mayHaveHugePages: !/^THP_enabled:\s*0$/m.test(readKernelFile(`/proc/${vmmPid}/status`)),
         hugePageBytes,
         mappings,
       };

@@ -9,7 +9,8 @@ export class ResidentMemory {
   readonly #pid: number;
   readonly #proc: string;
   readonly #freshMs: number;
-  #status = '';
+  #bytes = 0;
+  #pooledBytes = 0;
   #readAt = -Infinity;
 
   constructor(pid: number, proc = HOST_PATHS.proc, freshMs = FRESH_MS) {
@@ -20,8 +21,8 @@ export class ResidentMemory {
 
   /** Memory of the process itself, and files in memory that it shares; 0 where it is gone or may not be looked at. */
   get bytes(): number {
-    const status = this.#read();
-    return bytesOf(status, 'RssAnon') + bytesOf(status, 'RssShmem') + bytesOf(status, 'HugetlbPages');
+    this.#read();
+    return this.#bytes;
   }
 
   /**
@@ -29,15 +30,18 @@ export class ResidentMemory {
    * process has of all pools, so it is taken to be of the pool that a process gets which names none.
    */
   poolPageBytes(ramBytes: number): number | null {
-    if (bytesOf(this.#read(), 'HugetlbPages') <= ramBytes / 2) return null;
+    this.#read();
+    if (this.#pooledBytes <= ramBytes / 2) return null;
     return bytesOf(read(`${this.#proc}/meminfo`), 'Hugepagesize') || null;
   }
 
-  #read(): string {
+  #read(): void {
     const now = performance.now();
-    if (now - this.#readAt < this.#freshMs) return this.#status;
+    if (now - this.#readAt < this.#freshMs) return;
     this.#readAt = now;
-    return (this.#status = read(`${this.#proc}/${this.#pid}/status`));
+    const status = read(`${this.#proc}/${this.#pid}/status`);
+    this.#pooledBytes = bytesOf(status, 'HugetlbPages');
+    this.#bytes = bytesOf(status, 'RssAnon') + bytesOf(status, 'RssShmem') + this.#pooledBytes;
   }
 }
 

@@ -4,9 +4,10 @@
  * event-log with event-memory, kept-text for settings and orders; later metrics with its families, and at last notify and
  * watchdog. signals and last-words are for the end of a process. All devices of a VM keep their files here through FdKeeper.
  */
-import { fstatSync, readFileSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { encodeNotification, type Notification, type PassedFd } from '../../protocol/systemd.js';
 import { closeFd, duplicateFd, whenClosed } from '../os/fd.js';
+import { readKernelFile } from '../os/file.js';
 import type { FdKeeper, FdKind } from '../os/fd-keeper.js';
 import { Poller, WRITABLE } from '../os/poller.js';
 import { acceptAndTell, acceptUnix, connectDatagram, send } from '../os/socket.js';
@@ -208,7 +209,7 @@ function store({ name }: Kept): Notification {
 
 /** What two fds of one open file, or of one file, have in common. */
 function identityOf(fd: number): string {
-  const eventfd = /^eventfd-id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+  const eventfd = /^eventfd-id:\s*(\d+)$/m.exec(readKernelFile(`/proc/self/fdinfo/${fd}`))?.[1];
   if (eventfd !== undefined) return `eventfd ${eventfd}`;
   const { dev, ino } = fstatSync(fd, { bigint: true });
   return `${dev}:${ino}`;

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { checked } from './errors.js';
+import { readKernelFile } from './file.js';
 import { native, type WatchHandle } from './native.js';
 import { READABLE, watch } from './poller.js';
 
@@ -9,7 +9,7 @@ export function createEventFd(initial = 0): number {
 
 export function isEventFd(fd: number): boolean {
   try {
-    return readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1').includes('\neventfd-count:');
+    return readKernelFile(`/proc/self/fdinfo/${fd}`).includes('\neventfd-count:');
   } catch {
     return false;
   }

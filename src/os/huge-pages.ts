@@ -1,5 +1,6 @@
-import { readFileSync, statfsSync } from 'node:fs';
+import { statfsSync } from 'node:fs';
 import { join } from 'node:path';
+import { readKernelFile } from './file.js';
 
 /** The kernel's folder of all pools. */
 export const POOLS = '/sys/kernel/mm/hugepages';
@@ -41,7 +42,7 @@ export function hugePageCounts(pageBytes: number, pools = POOLS): HugePageCounts
 
 function count(path: string): number | null {
   try {
-    return Number(readFileSync(path, 'latin1'));
+    return Number(readKernelFile(path));
   } catch {
     return null;
   }

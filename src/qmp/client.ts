@@ -45,7 +45,9 @@ export class QmpClient {
   readonly #fd: number;
   readonly #poller: Poller;
   readonly #objects = new QmpObjects();
-  /** Commands that the peer has yet to take. */
+  /** Commands of this turn, which go out together: the peer is woken once for them. */
+  #commands = '';
+  /** Those that the peer has yet to take. */
   #outbox: Uint8Array = NOTHING;
   readonly #unanswered = new Map<number, Unanswered>();
   readonly #answerMs: number;
@@ -107,8 +109,8 @@ export class QmpClient {
         reject(new VmmError(`QEMU does not answer ${command} within ${this.#answerMs / 1000} s`));
       };
       this.#unanswered.set(id, { resolve, reject, timer: setTimeout(late, this.#answerMs).unref() });
-      this.#outbox = Buffer.concat([this.#outbox, Buffer.from(encodeCommand(id, command, args))]);
-      this.#try(() => this.#send());
+      if (this.#commands === '') queueMicrotask(() => this.#flush());
+      this.#commands += encodeCommand(id, command, args);
     });
   }
 
@@ -139,6 +141,14 @@ export class QmpClient {
       if (this.#ended) return;
       this.#take(decodeMessage(text));
     }
+  }
+
+  #flush(): void {
+    const commands = Buffer.from(this.#commands);
+    this.#commands = '';
+    if (this.#ended) return;
+    this.#outbox = this.#outbox.length === 0 ? commands : Buffer.concat([this.#outbox, commands]);
+    this.#try(() => this.#send());
   }
 
   /** Sends as much as the peer takes now; commands have a bound, and so has what waits. */

@@ -25,6 +25,7 @@ import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
 import type { DeviceFigures } from './figures.js';
 import { KINDS, type AdoptedKind, type Part } from './kinds.js';
 import type { DeviceUse } from './limits-plan.js';
+import { inTurn } from './in-turn.js';
 import { AdoptedBalloon } from './adopted-balloon.js';
 import { AdoptedStats } from './adopted-stats.js';
 import { troubleOf } from './adopted-trouble.js';
@@ -397,7 +398,8 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     if (this.#closed) return;
     const waits = this.#state === 'connected' && this.#vmRuns;
     const ms = (waits ? LOOK_SOON_MS : LOOK_MS) + msUntilNext(TOGETHER_MS);
-    this.#timer = setTimeout(() => void this.#look(waits), ms).unref();
+    const look = (): void => void this.#look(waits);
+    this.#timer = setTimeout(() => inTurn(look), ms).unref();
   }
 
   async #look(forDriver = false): Promise<void> {

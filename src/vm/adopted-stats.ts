@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VmmError, type AdoptedVmm, type VmmStats } from '../../protocol/adopted.js';
 import { fromWall, msSince, monotonicNow, wallNow, type Monotonic, type WallMs } from '../os/clock.js';
+import { inTurn } from './in-turn.js';
 
 /** Between two looks at statistics that are waited for. */
 const AGAIN_MS = 50;
@@ -51,9 +52,9 @@ export class AdoptedStats {
     await this.#vmm.setInterval(this.#foundInterval);
   }
 
-  /** Reads what QEMU has, unless a read is under way. */
+  /** Reads what QEMU has when its turn comes, unless a read is under way. */
   request(): void {
-    this.#read().catch((error: unknown) => this.#listener.failed(error));
+    inTurn(() => void this.#read().catch((error: unknown) => this.#listener.failed(error)));
   }
 
   /** What the daemon before this one wrote down is QEMU's to say again. */

@@ -13,6 +13,9 @@ const VERSION = 1;
 /** Names that nobody gives a VM: the daemon made them up of a process, and they end with it. */
 const MADE_UP = /^pid-\d+(-\d+)?$/;
 
+/** Intervals of processes that are no more cost nothing while there are so few. */
+const FEW_INTERVALS = 16;
+
 /** Of a path of a socket. */
 const MAX_PATH = 107;
 
@@ -74,6 +77,8 @@ export class OrderBook {
   #mode: ModeOrder | null;
   #adopted: readonly string[];
   #intervals: Readonly<Record<string, number>>;
+  /** At the first note: many may be of processes that ended while no daemon ran. */
+  #forgetAt = 1;
 
   /** `found`: the newest copy, or null. `written` is called with the whole document after each change. */
   constructor(found: BookDocument | null = null, written: (text: string) => void = () => undefined) {
@@ -144,9 +149,16 @@ export class OrderBook {
     return this.#intervals[process];
   }
 
-  /** Notes that interval, or forgets it (null), and those of processes that are no more; writes the book down. */
+  /**
+   * Notes that interval, or forgets it (null), and writes the book down. Intervals of processes that are no more are forgotten
+   * whenever the book has twice as many as it had after it forgot some: each look at a process costs a read of its file.
+   */
   noteInterval(process: string, seconds: number | null, isThere: (process: string) => boolean): void {
-    const others = Object.entries(this.#intervals).filter(([one]) => one !== process && isThere(one));
+    let others = Object.entries(this.#intervals).filter(([one]) => one !== process);
+    if (others.length >= this.#forgetAt) {
+      others = others.filter(([one]) => isThere(one));
+      this.#forgetAt = Math.max(FEW_INTERVALS, 2 * others.length);
+    }
     const now = Object.fromEntries(seconds === null ? others : [...others, [process, seconds]]);
     if (isDeepStrictEqual(now, this.#intervals)) return;
     this.#intervals = now;

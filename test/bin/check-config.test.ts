@@ -48,6 +48,14 @@ const BAD: readonly (readonly [text: string | Buffer, ...lines: RegExp[]])[] = [
   [`${SOCKET}[[vm]]\nmatch = "*"\ntarget = "lots"\n`, /:5:1: vm\.0\.target must be a percentage/],
   [`${SOCKET}[[vm]]\nmatch = "*"\ntarget = "120%"\n`, /:5:1: vm\.0\.target /],
   [
+    `${SOCKET}[[vm]]\nmatch = "*"\ntarget = "512"\n`,
+    /:5:1: vm\.0\.target \(512\) is 512 bytes: did you mean 512M\?$/,
+  ],
+  [
+    `${SOCKET}[[vm]]\nmatch = "*"\ntarget = "524288"\n`,
+    /vm\.0\.target \(524288\) is 524288 bytes: did you mean 524288K\?$/,
+  ],
+  [
     `${SOCKET}[[vm]]\nmatch = "*"\ntarget = "1G"\nmin = "2G"\nmax = "512M"\npolicy = "auto"\n`,
     /:5:1: vm\.0\.target \(1G\) is below min \(2G\): raise/,
     /:5:1: vm\.0\.target \(1G\) is above max \(512M\): lower/,

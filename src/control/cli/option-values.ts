@@ -1,12 +1,9 @@
 /** What the options of a command line stand for; each function throws UsageError where a value makes no sense. */
 import { LIMIT_NAMES } from '../../../protocol/control/limits.js';
 import type { LimitRequest } from '../../../protocol/control/schema.js';
-import { formatSize, parseSize } from '../../../protocol/control/size.js';
+import { formatSize, lackedUnit, parseSize } from '../../../protocol/control/size.js';
 import type { OptionValues } from './command-line.js';
 import { UsageError } from './exit.js';
-
-/** Smaller numbers without a unit are taken for a mistake. */
-const LEAST_BARE_BYTES = 2 ** 20;
 
 /** A size of a guest as people give it: bytes, bytes more or less than the target that holds, or a part of its memory. */
 type Wish = { readonly bytes: number } | { readonly moreBytes: number } | { readonly percent: number };
@@ -99,12 +96,12 @@ export function size(values: OptionValues, name: string): number | undefined {
 function notBytes(values: OptionValues, name: string): number {
   const bytes = size(values, name) ?? 0;
   const given = text(values, name) ?? '';
-  const bare = /^\d+$/.test(given.trim());
-  if (!bare || bytes >= LEAST_BARE_BYTES || (bytes === 0 && name !== 'memory')) return bytes;
+  const meant = lackedUnit(given);
+  if (meant === null || (bytes === 0 && name !== 'memory')) return bytes;
   throw new UsageError(
     bytes === 0
       ? `--${name}: no guest lives without memory: write a size, such as 256M`
-      : `--${name}: ${given} means ${formatSize(bytes)}: write a unit, such as ${given}M`,
+      : `--${name}: ${given} means ${formatSize(bytes)}: write a unit, such as ${meant}`,
   );
 }
 

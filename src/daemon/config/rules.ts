@@ -1,5 +1,6 @@
 /** What a JSON Schema cannot say of a configuration: what belongs together, and what this machine has. */
 import { refusal, type RefusalText } from '../../../protocol/control/refusal.js';
+import { lackedUnit } from '../../../protocol/control/size.js';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import type { Standing } from '../../os/errors.js';
 import { standingAt } from '../../os/socket.js';
@@ -43,9 +44,6 @@ function adoptMistakes(config: ConfigFile): ShapeMistake[] {
   ];
 }
 
-/** A smaller number without a unit is taken for a slip, as balloonctl takes it. */
-const LEAST_BARE_BYTES = 2 ** 20;
-
 /** Orders of [[vm]] that contradict each other, or what else the same table says. */
 function orderMistakes({ vm = [] }: ConfigFile): ShapeMistake[] {
   return vm.flatMap(({ target, policy, min, max }, n) => {
@@ -59,11 +57,9 @@ function orderMistakes({ vm = [] }: ConfigFile): ShapeMistake[] {
       return [mistake('target', refusal(`"${target}" is no amount`, 'write a size, or a percentage of RAM'))];
     if ('share' in amount && amount.share > 1)
       return [mistake('target', refusal(`"${target}" is more than 100%`, 'lower it'))];
-    if (/^\d+$/.test(target.trim()) && Number(target) < LEAST_BARE_BYTES) {
-      return [
-        mistake('target', refusal(`(${target}) is ${target} bytes`, `did you mean ${target.trim()}M?`)),
-      ];
-    }
+    const meant = lackedUnit(target);
+    if (meant !== null)
+      return [mistake('target', refusal(`(${target}) is ${target} bytes`, `did you mean ${meant}?`))];
     const mistakes: ShapeMistake[] = [];
     if (policy === 'auto') {
       mistakes.push(

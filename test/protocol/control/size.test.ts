@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { formatSize, parseSize, SizeError, SIZE_FORMS } from '../../../protocol/control/size.js';
+import { formatSize, lackedUnit, parseSize, SizeError, SIZE_FORMS } from '../../../protocol/control/size.js';
 
 void t.test('accepted forms', (t) => {
   const forms: [string, number][] = [
@@ -85,5 +85,20 @@ void t.test('whole binary multiples survive exactly', (t) => {
       return bytes === count * 1024 ** ' KMGT'.indexOf(unit) && parseSize(formatSize(bytes)) === bytes;
     }),
   );
+  t.end();
+});
+
+void t.test('a number that lacks its unit gets one by which it is the size of a guest', (t) => {
+  const meant: [string, string | null][] = [
+    ['10', '10M'],
+    [' 512 ', '512M'],
+    ['16384', '16384M'],
+    ['16385', '16385K'],
+    ['524288', '524288K'],
+    ['1048576', null],
+    ['512M', null],
+    ['1.5', null],
+  ];
+  for (const [text, unit] of meant) t.equal(lackedUnit(text), unit, text);
   t.end();
 });
