@@ -35,8 +35,7 @@ function load(name: string): unknown {
   if (before !== undefined) return before.exports;
   const file = join(__dirname, name);
   const cachedData = readKept(name);
-  // eslint-disable-next-line no-restricted-syntax -- a part of the program, whose text V8 keeps in one byte a letter
-  const text = readFileSync(file, 'latin1');
+  const text = readFileSync(file).toString('latin1');
   const script = new Script(`(function (require, module, __filename, __dirname) {${text}\n})`, {
     filename: file,
     ...(cachedData !== undefined && { cachedData }),
