@@ -54,7 +54,7 @@ const clock = {
 };
 const kernelFile = {
   message:
-    'a file of /proc or /sys is read by readKernelFile (src/os/file.ts), which leaves no 64 KiB of garbage',
+    'a file of /proc or /sys is read by readKernelFile (src/os/kernel-file.ts), which leaves no 64 KiB of garbage',
 };
 const onePlace = {
   files: ['src/**/*.ts', 'bin/**/*.ts', 'protocol/**/*.ts'],

@@ -7,7 +7,7 @@
 import { closeSync, constants, openSync, promises, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { LIMIT_NAMES, LIMITS, type LimitField } from '../../protocol/control/limits.js';
-import { readKernelFile } from '../os/file.js';
+import { readKernelFile } from '../os/kernel-file.js';
 import { HOST_PATHS } from './host-paths.js';
 import { DEFAULT_THRESHOLD, PressureTrigger, readPressure, type Pressure } from './pressure.js';
 

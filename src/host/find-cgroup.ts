@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { readKernelFile } from '../os/file.js';
+import { readKernelFile } from '../os/kernel-file.js';
 import { Cgroup } from './cgroup.js';
 import { codeOf, HOST_PATHS, type HostPaths } from './host-paths.js';
 

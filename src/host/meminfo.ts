@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { readKernelFile } from '../os/file.js';
+import { readKernelFile } from '../os/kernel-file.js';
 import { HOST_PATHS } from './host-paths.js';
 import { readPressure, type Pressure, DEFAULT_THRESHOLD, PressureTrigger } from './pressure.js';
 

@@ -1,5 +1,5 @@
 import { opendirSync, readlinkSync, statSync } from 'node:fs';
-import { readKernelFile } from '../os/file.js';
+import { readKernelFile } from '../os/kernel-file.js';
 import { codeOf } from './host-paths.js';
 
 /** A process may have as many files open as it likes; no more are looked at. */

@@ -1,5 +1,5 @@
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
-import { readKernelFile } from '../os/file.js';
+import { readKernelFile } from '../os/kernel-file.js';
 import { Poller, PRIORITIZED } from '../os/poller.js';
 import { codeOf } from './host-paths.js';
 

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { readKernelFile } from '../os/file.js';
+import { readKernelFile } from '../os/kernel-file.js';
 
 /** Fields of /proc/PID/stat behind the name, of which this one is the moment at which the process began. */
 const BEGAN = 19;

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { readKernelFile } from '../os/file.js';
+import { readKernelFile } from '../os/kernel-file.js';
 
 /** The bytes that a VMM read so far, from disks or from the page cache of the host; NaN: the kernel does not say. */
 export function vmmReadBytes(pid: number, proc: string): number {

@@ -1,6 +1,7 @@
 /** How VMMs map the memory that they share with the daemon, as the kernel tells root. */
 import { closeSync, openSync } from 'node:fs';
-import { describeFile, readKernelFile, type BackingFile } from '../os/file.js';
+import { describeFile, type BackingFile } from '../os/file.js';
+import { readKernelFile } from '../os/kernel-file.js';
 import { mappingsOf } from './mappings.js';
 
 const HUGE_PAGE_BYTES = '/sys/kernel/mm/transparent_hugepage/hpage_pmd_size';

@@ -1,5 +1,5 @@
 /** The memory of a process that is on the host, as the kernel counts it all the time: nothing is walked for it. */
-import { readKernelFile } from '../os/file.js';
+import { readKernelFile } from '../os/kernel-file.js';
 import { HOST_PATHS } from './host-paths.js';
 
 /** A reading is good for so long: several ask at once. */

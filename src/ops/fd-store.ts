@@ -7,7 +7,7 @@
 import { fstatSync } from 'node:fs';
 import { encodeNotification, type Notification, type PassedFd } from '../../protocol/systemd.js';
 import { closeFd, duplicateFd, whenClosed } from '../os/fd.js';
-import { readKernelFile } from '../os/file.js';
+import { readKernelFile } from '../os/kernel-file.js';
 import type { FdKeeper, FdKind } from '../os/fd-keeper.js';
 import { Poller, WRITABLE } from '../os/poller.js';
 import { acceptAndTell, acceptUnix, connectDatagram, send } from '../os/socket.js';

@@ -1,5 +1,5 @@
 import { checked } from './errors.js';
-import { readKernelFile } from './file.js';
+import { readKernelFile } from './kernel-file.js';
 import { native, type WatchHandle } from './native.js';
 import { READABLE, watch } from './poller.js';
 

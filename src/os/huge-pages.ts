@@ -1,6 +1,6 @@
 import { statfsSync } from 'node:fs';
 import { join } from 'node:path';
-import { readKernelFile } from './file.js';
+import { readKernelFile } from './kernel-file.js';
 
 /** The kernel's folder of all pools. */
 export const POOLS = '/sys/kernel/mm/hugepages';

@@ -292,7 +292,7 @@ inEachOrder(
   async (t) => {
     const silent = { debug: nothing, info: nothing, warn: nothing, error: nothing };
     const tree = new HostTree(t);
-    tree.write('proc/meminfo', 'MemTotal: 1048576 kB\nMemAvailable: 1048576 kB\n');
+    tree.write('proc/meminfo', 'MemTotal: 1048576 kB\nMemAvailable: 65536 kB\n');
     const config = { policy: { mode: 'auto', interval: 0.05 } } as const;
     const fleet = new VmFleet(config, new EventLog(silent), NO_KEEPER, { paths: tree.paths });
     const [ours, theirs] = socketPair();

@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { examineReturns } from '../../src/control/cli/doctor.js';
+import { wallNow } from '../../src/os/clock.js';
 import { connectUnix } from '../../src/os/socket.js';
 import { BalloonDriver } from '../support/balloon-driver.js';
 import { DaemonProcess } from '../support/daemon.js';
@@ -139,7 +140,7 @@ for (const [what, come] of Object.entries(RESTLESS)) {
     const told = linesOf(daemon.log, 'vm-returns').length;
     t.ok(told >= 1 && told <= TIMES / BURST, `said ${told} times`);
     const events = await daemon.events();
-    t.match(examineReturns(events), [{ subject: NAME, check: 'connections', level: 'mend' }]);
+    t.match(examineReturns(events, wallNow()), [{ subject: NAME, check: 'connections', level: 'mend' }]);
     const { code, stdout } = await daemon.ctl('doctor');
     t.not(code, 0);
     t.match(stdout, new RegExp(`${NAME}: connections: `), 'doctor has a line on it');

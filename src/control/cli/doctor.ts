@@ -7,7 +7,7 @@ import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
 import { BALLOON_SPACE_BYTES } from '../../../protocol/virtio/cache-balloon.js';
 import type { VmmMemory } from '../../host/vmm-memory.js';
-import { wallNow } from '../../os/clock.js';
+import type { WallMs } from '../../os/clock.js';
 import { UnreachableError, type ControlClient } from '../client.js';
 import { CONTROL_SOCKET } from './choices.js';
 import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
@@ -42,7 +42,8 @@ export async function doctor(client: ControlClient, output: Output, own: string)
     const [vms, events, daemon] = [await client.list(), await client.events(), await client.daemon()];
     findings.push(good('daemon', 'reachable', `serves ${count(vms.length, 'VM')}`));
     findings.push(...examineDaemon(daemon, own), examineConfiguration(daemon), ...examineParts(daemon));
-    findings.push(...examineReturns(events));
+    const { wallNow } = await import('../../os/clock.js');
+    findings.push(...examineReturns(events, wallNow()));
     const { pid } = daemon as DaemonSaid;
     findings.push(examineFiles(pid === undefined ? null : openFilesMax(pid), vms.length));
     if (pid !== undefined) findings.push(...(await import('./vmm-sockets.js')).examineSockets(pid));
@@ -155,7 +156,7 @@ function examineParts({ problems }: DaemonSaid): Finding[] {
 }
 
 /** VMs that connect again and again, and may not be there when the daemon is asked for its VMs. */
-export function examineReturns(events: readonly DaemonEvent[], now = wallNow()): Finding[] {
+export function examineReturns(events: readonly DaemonEvent[], now: WallMs): Finding[] {
   const last = new Map<string, DaemonEvent>();
   for (const event of events) {
     if (event.event === 'vm-returns' && now - Date.parse(event.time) < RETURNED_MS)
