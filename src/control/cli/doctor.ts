@@ -220,7 +220,7 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     // Its own balloon is no obstacle to itself.
     ...(refused ? [] : [examineDriver(vm, isServed ? vmm : { ...vmm, obstacle: null })]),
   ];
-  if (cache !== null) findings.push(examineCache(name, cache, features));
+  if (cache !== null) findings.push(examineCache(name, cache, features, vm.policy?.mode === 'auto'));
   else if (vm.queuesLacking) findings.push(noteQueues(name, vm.queuesLacking));
   const ofLimits = limitsOf(vm.limits);
   if (ofLimits !== null) {
@@ -298,11 +298,17 @@ function inhibitedUntil({ name, diagnosis }: Pick<Older<VmView, 'diagnosis'>, 'n
 }
 
 /** A driver that runs acks features of its own, or, where it is as old as the proposal, has told of pages. */
-function examineCache(name: string, cache: BalloonView, features: readonly string[]): Finding {
+function examineCache(
+  name: string,
+  cache: BalloonView,
+  features: readonly string[],
+  governed: boolean,
+): Finding {
   const runs =
     features.some((one) => one.startsWith('VIRTIO_CACHE_BALLOON_F_')) || (cache.inflatedBytesTotal ?? 0) > 0;
   const holds = `holds ${formatSize(cache.actualBytes)} of at most ${formatSize(cache.targetBytes)}`;
   if (runs && cache.targetBytes > 0) return good(name, 'page cache balloon', holds);
+  if (runs && governed) return good(name, 'page cache balloon', 'may hold nothing while the host has room');
   const [found, mend] = runs
     ? ['may hold nothing yet', vmCommand('balloonctl set', name, '--cache-limit SIZE')]
     : ['no driver of it has started', 'load the virtio_balloon of guest/virtio_balloon in the guest'];

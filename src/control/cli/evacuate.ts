@@ -1,12 +1,14 @@
 /** `balloonctl evacuate`: empties the balloon of a VM, so that QEMU can unplug the device and migrate the VM. */
+import { refusal } from '../../../protocol/control/refusal.js';
 import type { VmView } from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
 import type { ControlClient } from '../client.js';
+import { FoundError } from './exit.js';
 import { printable, type Output } from './output.js';
 import { followed, isReached, tooLate } from './set-target.js';
 
-/** Throws WaitTimeoutError when the guest has not all of its memory after `waitSeconds`. */
+/** Throws WaitTimeoutError when the guest has not all of its memory after `waitSeconds`, and FoundError for a VM that QEMU migrates as it is. */
 export async function evacuate(
   client: ControlClient,
   output: Output,
@@ -14,6 +16,8 @@ export async function evacuate(
   waitSeconds: number,
 ): Promise<void> {
   const before = await client.show(name);
+  if (before.kind !== 'vhost-user')
+    throw new FoundError(refusal(`${printable(name)} has QEMU's own balloon`, 'keep its balloon as it is'));
   const ordered = await client.setTarget(name, { balloonBytes: 0 });
   // A guest whose driver never started has given nothing up.
   const vm = ordered.state === 'connected' ? ordered : await followed(client, ordered, waitSeconds);
@@ -24,12 +28,20 @@ export async function evacuate(
     output.document({ vm: name, targetBytes: before.balloon.targetBytes, there: there.command, here });
     return;
   }
+  const { cache } = vm;
+  const limit = cache === null || cache.targetBytes === 0 ? null : cache.targetBytes;
   output.print(
     [
       `${printable(name)}: the balloon is empty, the device may go`,
+      ...(cache === null || cache.actualBytes === 0
+        ? []
+        : [
+            `  the page cache balloon holds ${formatSize(cache.actualBytes)}, which its driver gives back as the device goes`,
+          ]),
       '  in the monitor of QEMU: device_del balloon',
       `  with libvirt: virsh qemu-monitor-command ${printable(name)} --hmp device_del balloon`,
       `  on the other host, when the device is plugged in again: ${there.words}`,
+      ...(limit === null ? [] : [`  and there: ${bytesCommand(name, '--cache-limit', limit)}`]),
       `  on this host, when the VM has left: ${here}`,
     ].join('\n'),
   );
@@ -45,5 +57,10 @@ function targetThere({ name, balloon, orders = [] }: Omit<VmView, 'orders'> & Pa
   if (balloon.targetBytes === 0) return { words: 'nothing, the target was 0', command: null };
   if (by === undefined) return { words: 'nothing, the policy there sets its target', command: null };
   const command = vmCommand('balloonctl set', printable(name), `--balloon ${balloon.targetBytes}`);
-  return { words: `${command} (${formatSize(balloon.targetBytes)})`, command };
+  return { words: bytesCommand(name, '--balloon', balloon.targetBytes), command };
+}
+
+/** A line for a shell, which leaves out the size for people. */
+function bytesCommand(name: string, option: string, bytes: number): string {
+  return `${vmCommand('balloonctl set', printable(name), `${option} ${bytes}`)}  # ${formatSize(bytes)}`;
 }

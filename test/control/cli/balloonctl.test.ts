@@ -11,6 +11,8 @@ import { closeFd } from '../../../src/os/fd.js';
 import { listenUnix } from '../../../src/os/socket.js';
 import { GIB, MemoryFleet, serveFleet, temporaryFolder, verdict, vmView } from '../../support/fleet.js';
 
+const MIB = 2 ** 20;
+
 const BALLOONCTL = fileURLToPath(new URL('../../../bin/balloonctl.js', import.meta.url));
 
 interface Result {
@@ -154,7 +156,7 @@ void t.test('evacuate', async (t) => {
   t.equal(code, 0);
   t.ok(looks >= 4, 'not before the guest has its memory');
   t.match(stdout, /^web1: the balloon is empty, the device may go\n/);
-  t.match(stdout, `balloonctl set web1 --balloon ${GIB} (1 GiB)\n`);
+  t.match(stdout, `balloonctl set web1 --balloon ${GIB}  # 1 GiB\n`);
   t.match(stdout, here);
   fleet.onFind = () => undefined;
 
@@ -166,6 +168,17 @@ void t.test('evacuate', async (t) => {
     way,
     'a guest that never gave anything up',
   );
+
+  const cache = { ...vmView('web1').balloon, targetBytes: 200 * MIB, actualBytes: 150 * MIB };
+  fleet.put(vmView('web1', { cache }));
+  const both = await balloonctl(...evacuate);
+  t.match(
+    both.stdout,
+    '  the page cache balloon holds 150 MiB, which its driver gives back as the device goes\n',
+  );
+  t.match(both.stdout, `  and there: balloonctl set web1 --cache-limit ${200 * MIB}  # 200 MiB\n`);
+  fleet.put(vmView('web1', { kind: 'qmp' }));
+  t.match(await failureOf(t, 1, ...evacuate), /web1 has QEMU's own balloon: keep its balloon/);
 });
 
 void t.test('set --wait waits for a guest that has yet to say what it holds', async (t) => {
