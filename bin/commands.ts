@@ -295,15 +295,17 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'adopt',
     group: 'order',
-    operands: ['socket'],
+    operands: ['socket?'],
     summary: "adopt QEMU's own balloon, by the VM's QMP socket",
     details:
-      "Adopts the VM whose QEMU listens on the QMP socket: from then on the daemon moves QEMU's own balloon. The VM needs no change and no restart. The word holds over restarts of the daemon and of the VM. With `--release` the command takes the word back: the balloon stays as it is, and QEMU asks for statistics as often as it did before.",
+      "Adopts the VM whose QEMU listens on the QMP socket: from then on the daemon moves QEMU's own balloon. The VM needs no change and no restart. The word holds over restarts of the daemon and of the VM. With `--release` the command takes the word back: the balloon stays as it is, and QEMU asks for statistics as often as it did before. Without SOCKET the command lists the sockets and domains that are adopted or are to be, each with its VM or with the reason why there is none.",
     options: { release: { summary: 'let go of a VM that was adopted' } },
     run: async ({ client, output, vm: socket, values }) => {
+      const releases = values['release'] === true;
+      if (releases && socket === '') throw new UsageError('adopt --release needs SOCKET');
       const [cli, connected] = await Promise.all([import('../src/control/cli/adopt.js'), client()]);
-      const carryOut = values['release'] === true ? cli.release : cli.adopt;
-      await carryOut(connected, output, socket);
+      if (socket === '') await cli.listAdopted(connected, output);
+      else await (releases ? cli.release : cli.adopt)(connected, output, socket);
     },
   },
   {

@@ -19,6 +19,8 @@ export const DIAGNOSIS_CODES = [
   'inflate-stopped',
   'out-of-puff',
   'took-back',
+  'moved-by-other',
+  'queues-missing',
   'no-statistics',
   'pages-refilled',
   'pages-pinned',

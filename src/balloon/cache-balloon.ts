@@ -32,6 +32,8 @@ export class CacheBalloon extends BalloonBase<CacheConfig> implements Device {
   readonly stats: CacheStats;
   /** Its guest takes pages back by itself, so that none has to be absent. */
   readonly absentPages = null;
+  /** Each of its queues has one purpose. */
+  readonly unknownQueues = [];
   readonly cache = null;
   protected readonly past: DriverPast;
   readonly #part: CachePart;

@@ -187,6 +187,10 @@ export class ControlClient {
     return (await this.#call('PATCH', '/v1/adopted', change)) as AdoptedSocket;
   }
 
+  async adopted(): Promise<AdoptedSocket[]> {
+    return (await this.#call('GET', '/v1/adopted')) as AdoptedSocket[];
+  }
+
   async policy(): Promise<PolicyState> {
     return (await this.#call('GET', '/v1/policy')) as PolicyState;
   }

@@ -85,7 +85,11 @@ export class Daemon implements DaemonControl {
       byKeeper: this.#holder.by === 'keeper',
     });
     const { version } = program;
-    this.#fleet = new VmFleet(config, events, store ?? NO_KEEPER, { version, orders: this.#orders });
+    this.#fleet = new VmFleet(config, events, store ?? NO_KEEPER, {
+      version,
+      orders: this.#orders,
+      ownSockets: () => [...this.#sockets.paths, this.#settings.configuration.controlPath],
+    });
     const adopt = this.#fleet.adopt.bind(this.#fleet);
     this.#sockets = new VmmSockets(sockets, store, adopt, events.emit);
   }

@@ -33,6 +33,8 @@ interface FleetOptions {
   pinCheckMs?: number;
   paths?: HostPaths;
   orders?: OrderFiles;
+  /** The paths of the sockets on which the daemon itself listens. */
+  ownSockets?: () => readonly string[];
 }
 
 export class VmFleet {
@@ -49,7 +51,13 @@ export class VmFleet {
     config: ConfigFile,
     events: EventLog,
     keeper: FdKeeper,
-    { version = '0', pinCheckMs, paths = HOST_PATHS, orders = new OrderFiles(null, null) }: FleetOptions = {},
+    {
+      version = '0',
+      pinCheckMs,
+      paths = HOST_PATHS,
+      orders = new OrderFiles(null, null),
+      ownSockets = () => [],
+    }: FleetOptions = {},
   ) {
     this.#started = config;
     orders.listen(events.emit);
@@ -80,7 +88,7 @@ export class VmFleet {
       make: (adoptable: Adoptable) => this.#arrivals.take(adoptable),
       nameOf: (device: AdoptedDevice) => all().find(({ devices }) => devices.includes(device))?.name ?? null,
     };
-    this.#qmp = new QmpSockets({ ...adoption, book: orders.book });
+    this.#qmp = new QmpSockets({ ...adoption, book: orders.book, ownSockets });
     this.#libvirt = new LibvirtDomains({
       ...adoption,
       processes: new DomainProcesses(paths),

@@ -19,6 +19,8 @@ interface QmpOptions extends AdoptionOptions {
   readonly book: OrderBook;
   /** The name of the VM that has the device. */
   readonly nameOf: (device: AdoptedDevice) => string | null;
+  /** The paths of the sockets on which the daemon itself listens: no QEMU greets there, however long the daemon waits. */
+  readonly ownSockets: () => readonly string[];
 }
 
 export class QmpSockets {
@@ -49,6 +51,14 @@ export class QmpSockets {
       throw new RefusedError(refusal(`${path} is relative`, 'give a path that begins with /'));
     let socket = this.#sockets.get(path);
     if (socket === undefined) {
+      if (this.#ownSockets().has(identity(path))) {
+        throw new RefusedError(
+          refusal(
+            `${path} is a socket of the daemon itself`,
+            'give the path of a QMP socket of QEMU (-qmp unix:PATH,server=on,wait=off)',
+          ),
+        );
+      }
       socket = this.#make(path);
       await socket.start();
       if (socket.device === null && !socket.waits) {
@@ -91,13 +101,19 @@ export class QmpSockets {
 
   #look(): void {
     const found = new Set([...this.#patterns.flatMap(socketsAt), ...this.#options.book.adopted]);
-    for (const path of found) if (!this.#sockets.has(path)) void this.#make(path).start();
+    const fresh = [...found].filter((path) => !this.#sockets.has(path));
+    const own = fresh.length === 0 ? new Set() : this.#ownSockets();
+    for (const path of fresh) if (!own.has(identity(path))) void this.#make(path).start();
     for (const socket of this.#sockets.values()) {
       const { device, way } = socket;
       const { path } = way;
       // A socket that QEMU took away serves the connection that it has.
       if (!found.has(path) && (device === null || !this.#isConfigured(path))) this.#drop(socket);
     }
+  }
+
+  #ownSockets(): Set<string> {
+    return new Set(this.#options.ownSockets().map(identity));
   }
 
   #isConfigured(path: string): boolean {
@@ -125,6 +141,12 @@ export class QmpSockets {
       problem: device === null ? problem : null,
     };
   }
+}
+
+/** The same for all names of one file; a path at which there is none stands for itself. */
+function identity(path: string): string {
+  const file = statSync(path, { throwIfNoEntry: false, bigint: true });
+  return file === undefined ? path : `${file.dev}:${file.ino}`;
 }
 
 /** The sockets that a pattern finds; `*` and `?` stand for letters of one name. */

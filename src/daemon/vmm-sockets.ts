@@ -77,6 +77,12 @@ export class VmmSockets {
     return this.#wanted.find((socket) => socket.path === path) ?? null;
   }
 
+  /** The paths of the sockets that are listened on. */
+  get paths(): string[] {
+    const passed = this.#passedPath === null ? [] : [this.#passedPath];
+    return [...this.#listeners.keys(), ...passed];
+  }
+
   close(): void {
     for (const listener of this.#listeners.values()) listener.close();
     this.#passed?.close();

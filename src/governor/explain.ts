@@ -140,7 +140,10 @@ function cacheWords(
   const { growBelowBytes, shrinkAboveBytes } = cacheLines(reserve, stock.last.totalBytes);
   const grows = `less than ${formatSize(growBelowBytes)}`;
   if (targetBytes === 0) return `its guest keeps its page cache until ${grows} are available`;
-  return `${holds}, and may hold less when more than ${formatSize(shrinkAboveBytes)} are available`;
+  const much = `more than ${formatSize(shrinkAboveBytes)} are available`;
+  return stock.last.availableBytes > shrinkAboveBytes
+    ? `${holds}, and gives memory back step by step, because ${much}`
+    : `${holds}, and may hold less when ${much}`;
 }
 
 export function bandName({ bands }: PolicySettings, band: number): string {

@@ -7,8 +7,10 @@ export type Cause =
   | 'needed-elsewhere'
   /** Taken: the VM has more than its ceiling. */
   | 'above-ceiling'
-  /** Its page cache balloon may hold more, since the host needs memory, or less, since its floor was raised. */
+  /** Its page cache balloon may hold all memory above its floor, since the host is short; or less, since its floor was raised. */
   | 'sizes-itself'
+  /** Its page cache balloon may hold more, before the host is short. */
+  | 'makes-room'
   /** Its page cache balloon may hold less: the host has room for the guest's page cache. */
   | 'keeps-cache'
   /** Given: its guest is short of memory. */

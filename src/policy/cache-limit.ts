@@ -88,7 +88,12 @@ function setLimit(turn: Turn, row: number, bytes: number): void {
   const toBytes = Math.floor(bytes / PAGE_BYTES) * PAGE_BYTES;
   const isEnd = toBytes === 0 || toBytes === most;
   if (toBytes === fromBytes || (!isEnd && Math.abs(toBytes - fromBytes) < at(columns.quantum, row))) return;
-  const cause: Cause = toBytes > fromBytes || fromBytes > most ? 'sizes-itself' : 'keeps-cache';
+  const cause: Cause =
+    toBytes === most || fromBytes > most
+      ? 'sizes-itself'
+      : toBytes > fromBytes
+        ? 'makes-room'
+        : 'keeps-cache';
   turn.actions.push({ kind: 'cache-limit', row, fromBytes, toBytes, reason: turn.reason(row, cause) });
   if (toBytes < fromBytes) return;
   // Memory that was on its way before this plan is counted already.

@@ -71,7 +71,9 @@ function because(reason: Reason, ramBytes: number, who: (row: number) => string,
     case 'above-ceiling':
       return `it has more than its max`;
     case 'sizes-itself':
-      return `${host}; its guest gives and takes by itself, down to its min`;
+      return `${host}; its guest may give all of its memory but its min`;
+    case 'makes-room':
+      return `${host}; its guest may give as much as the host lacks${shedBytes > 0 ? `, beyond ${formatSize(shedBytes)} that are not on the host in any case` : ''}`;
     case 'keeps-cache':
       return `${host}, so the ${keeper} has room for its page cache`;
     case 'guest-short':

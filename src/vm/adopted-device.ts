@@ -243,6 +243,9 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       actualUnknown: false,
       heldBytes: actualBytes,
       tookBackBytes: progress.tookBackBytes,
+      overshotBytes: progress.overshotBytes,
+      othersMoveIt: true,
+      deflatesOnOom: this.#vmm.deflatesOnOom,
       guestFreeBytes: this.#stats.values?.get(STAT_NAMES[4]) ?? null,
       answered: progress.answered(passedBytes),
       statsAgeMs: this.#asker.ageMs(STATS_BIT),
@@ -250,6 +253,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       throttled: this.#vmm.isThrottled,
       pinnedBy,
       absence: null,
+      unknownQueues: [],
       silentRings: false,
     });
   }

@@ -59,6 +59,12 @@ export interface Symptoms {
   readonly heldBytes: number;
   /** The memory that the guest took back by itself since it was last told of its target. */
   readonly tookBackBytes: number;
+  /** The memory that went into the balloon beyond its target since then. */
+  readonly overshotBytes: number;
+  /** Another program can move the balloon, too. */
+  readonly othersMoveIt: boolean;
+  /** The driver takes memory out of the balloon by itself when its guest runs out of memory. */
+  readonly deflatesOnOom: boolean;
   readonly guestFreeBytes: number | null;
   /** The driver gave or took back pages since the target was set. */
   readonly answered: boolean;
@@ -71,21 +77,27 @@ export interface Symptoms {
   readonly pinnedBy: string | null;
   /** What was discarded and is there all the same. */
   readonly absence: Diagnosis | null;
+  /** Queues that the driver uses and that are not served, because it set up fewer of them than it acked. */
+  readonly unknownQueues: readonly number[];
   /** The driver should have used a ring by now, kicked, and no ring ever moved. */
   readonly silentRings: boolean;
 }
+
+const SILENT_RINGS: Diagnosis = {
+  code: 'rings-silent',
+  text: 'the guest kicks but its rings never move here, because guest memory is probably not shared',
+  remedy: 'add share=on to the memory backend and restart the VM',
+};
 
 /** What is wrong with a device and what to do; null when nothing is. */
 export function diagnose(symptoms: Symptoms): Diagnosis | null {
   const { problem, state, pinnedBy } = symptoms;
   if (problem !== null) return problem;
   if (state === 'connected' && symptoms.connectedMs > PATIENCE_MS) return noDriver(symptoms);
-  if (state === 'running' && symptoms.stillMs > PATIENCE_MS && symptoms.silentRings) {
-    return {
-      code: 'rings-silent',
-      text: 'the guest kicks but its rings never move here, because guest memory is probably not shared',
-      remedy: 'add share=on to the memory backend and restart the VM',
-    };
+  if (state === 'running' && symptoms.stillMs > PATIENCE_MS) {
+    // Before the rings, which do not move then.
+    if (symptoms.unknownQueues.length > 0) return unservedQueues(symptoms);
+    if (symptoms.silentRings) return SILENT_RINGS;
   }
   if (pinnedBy !== null) {
     return {
@@ -109,6 +121,15 @@ export function diagnose(symptoms: Symptoms): Diagnosis | null {
   if (absence?.code === 'pages-used') return absence;
   const whyStuck = symptoms.stillMs > STUCK_MS ? stuck(symptoms) : null;
   return whyStuck ?? absence ?? deadStatistics(symptoms) ?? notDiscardable(symptoms);
+}
+
+function unservedQueues({ unknownQueues, driver }: Symptoms): Diagnosis {
+  const queues = unknownQueues.length === 1 ? 'queue' : 'queues';
+  return {
+    code: 'queues-missing',
+    text: `the guest driver acked features and did not set up all of their queues, so nobody can tell the purpose of ${queues} ${unknownQueues.join(', ')}, and no statistics and no reports of free pages are read`,
+    remedy: `load another version of ${driver} in the guest, and report this one to its authors`,
+  };
 }
 
 function noDriver({ driver, obstacle: read }: Symptoms): Diagnosis {
@@ -167,6 +188,8 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
       remedy: 'update its balloon driver',
     };
   }
+  const other = movedByOther(symptoms);
+  if (other !== null) return other;
   if (actualBytes > targetBytes) {
     return {
       code: 'not-deflating',
@@ -177,11 +200,29 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
   if (tookBackBytes > 0) {
     return {
       code: 'took-back',
-      text: `the guest ran out of memory and took ${formatSize(tookBackBytes)} out of its balloon, which holds ${actual} of ${formatSize(targetBytes)}`,
+      text: `the guest ran out of memory and took ${formatSize(tookBackBytes)} out of its balloon, which holds ${actual} of ${formatSize(targetBytes)}${symptoms.othersMoveIt ? ', unless another program moved the balloon' : ''}`,
       remedy: `set a balloon of ${formatMost(actualBytes)} at most, or the same target again once the guest has memory to give`,
     };
   }
   return short(symptoms);
+}
+
+/**
+ * Whether another program moved the balloon away from its target. No driver inflates beyond its target, and none that may not
+ * deflate on OOM deflates below (Linux, drivers/virtio/virtio_balloon.c), except that a driver that is unloaded empties its
+ * balloon and sends no more statistics.
+ */
+function movedByOther(symptoms: Symptoms): Diagnosis | null {
+  const { othersMoveIt, deflatesOnOom, overshotBytes, tookBackBytes, actualBytes, targetBytes } = symptoms;
+  if (!othersMoveIt || (overshotBytes === 0 && (tookBackBytes === 0 || deflatesOnOom))) return null;
+  const unloaded = actualBytes === 0 ? deadStatistics(symptoms) : null;
+  if (unloaded !== null) return unloaded;
+  return {
+    code: 'moved-by-other',
+    text: `another program moved the balloon to ${formatSize(actualBytes)}, away from the target of ${formatSize(targetBytes)}, which no guest does by itself`,
+    remedy:
+      'end the program that sets the balloon of this VM, too (virsh setmem, MOM, pvestatd or another balloond), and then set the target again; or leave the VM to that program with balloonctl adopt --release',
+  };
 }
 
 /** Why the balloon is smaller than it should be. */

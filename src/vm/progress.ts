@@ -12,6 +12,7 @@ export class Progress {
   #missingBytes = 0;
   #reached = true;
   #tookBackBytes = 0;
+  #overshotBytes = 0;
   /** Bytes that had gone in or out of the balloon when it began. */
   #passedBytes = 0;
 
@@ -26,6 +27,7 @@ export class Progress {
     this.#movedAt = monotonicNow();
     this.#reached = actualBytes === targetBytes;
     this.#tookBackBytes = 0;
+    this.#overshotBytes = 0;
     this.#passedBytes = passedBytes;
   }
 
@@ -40,14 +42,18 @@ export class Progress {
       this.#reached = true;
       this.#missingBytes = 0;
       this.#tookBackBytes = 0;
+      this.#overshotBytes = 0;
       return isNew;
     }
     if (missing <= this.#missingBytes - STEP_BYTES) {
       this.#missingBytes = missing;
       this.#movedAt = monotonicNow();
     }
-    if (before === null || actualBytes >= before || actualBytes >= this.#targetBytes) return false;
-    this.#tookBackBytes += before - actualBytes;
+    if (before === null) return false;
+    if (actualBytes < before && actualBytes < this.#targetBytes) this.#tookBackBytes += before - actualBytes;
+    else if (actualBytes > before && actualBytes > this.#targetBytes)
+      this.#overshotBytes += actualBytes - before;
+    else return false;
     this.#missingBytes = Math.max(this.#missingBytes, missing);
     return false;
   }
@@ -60,6 +66,11 @@ export class Progress {
   /** Memory that the guest took out of the balloon by itself since the target was told. */
   get tookBackBytes(): number {
     return this.#tookBackBytes;
+  }
+
+  /** Memory that went into the balloon beyond its target since the target was told. */
+  get overshotBytes(): number {
+    return this.#overshotBytes;
   }
 
   /** Whether the driver has given or taken back pages since the target was told. */

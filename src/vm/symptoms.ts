@@ -1,5 +1,6 @@
 import type { Obstacle } from '../../protocol/control/diagnosis.js';
-import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
+import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
+import { hasFeature } from '../../protocol/virtio/features.js';
 import { PAGE_BYTES } from '../memory/region.js';
 import { msSince, type Monotonic } from '../os/clock.js';
 import type { SessionState } from '../vhost-user/session.js';
@@ -31,6 +32,7 @@ export class DeviceSymptoms implements Symptoms {
   /** When the VMM connected, or the VM went back to the state in which it had. */
   connectedAt: Monotonic;
   readonly obstacle: () => Obstacle | null;
+  readonly othersMoveIt = false;
   readonly #of: Sources;
 
   constructor(sources: Sources, connectedAt: Monotonic) {
@@ -98,6 +100,14 @@ export class DeviceSymptoms implements Symptoms {
     return this.#of.progress.tookBackBytes;
   }
 
+  get overshotBytes(): number {
+    return this.#of.progress.overshotBytes;
+  }
+
+  get deflatesOnOom(): boolean {
+    return hasFeature(this.#of.served.session.features, BalloonFeature.VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
+  }
+
   get guestFreeBytes(): number | null {
     return this.#of.served.balloon.stats.values?.get(STAT_NAMES[4]) ?? null;
   }
@@ -125,6 +135,10 @@ export class DeviceSymptoms implements Symptoms {
 
   get absence(): Diagnosis | null {
     return this.#of.absence?.diagnosis() ?? null;
+  }
+
+  get unknownQueues(): readonly number[] {
+    return this.#of.served.balloon.unknownQueues;
   }
 
   get silentRings(): boolean {

@@ -21,6 +21,8 @@ const TOLD_BY: Readonly<Record<DiagnosisCode, EventName | null>> = {
   'inflate-stopped': null,
   'out-of-puff': null,
   'took-back': null,
+  'moved-by-other': null,
+  'queues-missing': null,
   'no-statistics': null,
   'pages-refilled': 'pages-refilled',
   'pages-pinned': 'pages-pinned',

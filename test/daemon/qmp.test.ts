@@ -1,5 +1,5 @@
 // VMs that are adopted over QMP, of a QEMU that is modelled: their figures, their orders, and peers that are hostile.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { DaemonEvent, VmView } from '../../protocol/control/schema.js';
@@ -35,6 +35,7 @@ function adopting(
   globs = false,
   config: ConfigFile = {},
   orders = new OrderFiles(null, null),
+  own: readonly string[] = [],
 ): Adopting {
   const folder = socketFolder(t);
   const tree = new HostTree(t);
@@ -48,6 +49,7 @@ function adopting(
     paths: tree.paths,
     pinCheckMs: 20,
     orders,
+    ownSockets: () => own,
   });
   fleet.startPolicy();
   t.teardown(async () => {
@@ -280,6 +282,27 @@ void t.test(
     t.same(fleet.control.adopted(), [{ path: qemu.path, by: 'operator', vm: 'web', problem: null }]);
   },
 );
+
+void t.test('the sockets of the daemon itself are no VMs, by whichever name', async (t) => {
+  const own: string[] = [];
+  const { fleet, folder, told } = adopting(t, true, {}, undefined, own);
+  own.push(join(folder, 'control.qmp'), join(folder, 'vhost.qmp'));
+  for (const path of own) {
+    const fd = listenUnix(path, 0o600);
+    t.teardown(() => closeFd(fd));
+  }
+  const link = join(folder, 'link.qmp');
+  symlinkSync(own[0] ?? '', link);
+  await QemuModel.start(t, join(folder, 'web.qmp'));
+  for (const path of [...own, link]) {
+    await t.rejects(fleet.control.changeAdopted({ path, adopted: true }), {
+      message: /is a socket of the daemon itself: give the path of a QMP socket of QEMU/,
+    });
+  }
+  await soon(() => fleet.size === 1, 'the VM beside them is found');
+  t.match(fleet.control.adopted(), [{ vm: 'web' }]);
+  t.same([...told('qmp-waiting'), ...told('adopt-failed')], []);
+});
 
 void t.test('two sockets of one QEMU are one VM', async (t) => {
   const { fleet, folder } = adopting(t);

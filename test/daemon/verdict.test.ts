@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { Absence } from '../../src/vm/absence.js';
 import { createEventFd } from '../../src/os/eventfd.js';
@@ -25,6 +26,9 @@ const healthy: Symptoms = {
   leastBytes: 64 * MIB,
   discardableBytes: 2048 * MIB,
   tookBackBytes: 0,
+  overshotBytes: 0,
+  othersMoveIt: false,
+  deflatesOnOom: true,
   targetBytes: 512 * MIB,
   actualBytes: 512 * MIB,
   actualUnknown: false,
@@ -36,6 +40,7 @@ const healthy: Symptoms = {
   throttled: false,
   pinnedBy: null,
   absence: null,
+  unknownQueues: [],
   silentRings: false,
 };
 const STOPPED = { code: 'ring-stopped', text: 'ring 0 is stopped', remedy: 'reload it' } as const;
@@ -110,6 +115,23 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
     /ran out of memory and took 64 MiB.*256 MiB of 512 MiB: set a balloon of 256 MiB/,
     short,
   );
+  const adopted = { ...short, othersMoveIt: true };
+  const byOther =
+    /another program moved the balloon to 256 MiB, away from the target of 512 MiB.*: end the program/;
+  says(
+    { tookBackBytes: 64 * MIB },
+    /took 64 MiB.*, unless another program moved the balloon: set a/,
+    adopted,
+  );
+  says({ tookBackBytes: 64 * MIB, deflatesOnOom: false }, byOther, adopted);
+  says(
+    { overshotBytes: 64 * MIB, targetBytes: 128 * MIB },
+    /to 256 MiB, away from the target of 128/,
+    adopted,
+  );
+  const emptied = { ...adopted, actualBytes: 0, tookBackBytes: 256 * MIB, deflatesOnOom: false };
+  says({}, /another program moved the balloon to 0 B/, emptied);
+  says({ statsAgeMs: 31_000 }, /no statistics for 31 s/, emptied);
   says(
     { discardableBytes: 1024 * MIB },
     /only 1 GiB of the 2 GiB .*: give the VM memory-backend-ram,share=on/,
@@ -172,6 +194,19 @@ eachOrder({ features: bits(BALLOON_F.STATS_VQ) })('statistics of a served VM tha
   driver.ring('stats').onCall = null;
   await served.until(({ verdict: said }) => said !== null, 'it is noticed');
   t.match(served.view.verdict, /no statistics/);
+  await served.close();
+});
+
+void t.test('QEMU: a driver without a queue of a feature that it acked', async (t) => {
+  says({ unknownQueues: [2, 3] }, /did not set up all of their queues.* of queues 2, 3, and.*: load another/);
+  t.equal(verdict({ ...healthy, unknownQueues: [2], stillMs: 20_000 }), null, 'it may yet set them up');
+  const { served } = await ServedVm.running({
+    statsIntervalSeconds: 1,
+    frontend: { order: QEMU },
+    driver: { without: ['reporting'] },
+  });
+  await sleep(31_000);
+  t.match(served.view.verdict, /of queues 2, 3, and no statistics/);
   await served.close();
 });
 

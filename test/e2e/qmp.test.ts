@@ -83,6 +83,41 @@ void t.test('a VM is adopted while it runs, and guest and daemon agree', async (
   t.same(await daemon.list(), []);
 });
 
+void t.test('another program that moves the balloon is found out, and not the guest', async (t) => {
+  const daemon = await startDaemon(t);
+  const { guest, socket } = await bootOld(t, daemon, 'old-4');
+  await guest.waitReady();
+  await daemon.ok('adopt', socket);
+  await daemon.ok('set', 'old-4', '--balloon', '200M', '--wait');
+  for (const [mib, guestMib] of [
+    [100, 412],
+    [300, 212],
+  ] as const) {
+    await guest.qmp('balloon', { value: guestMib * MIB });
+    const { verdict, balloon } = await daemon.until(
+      'old-4',
+      ({ diagnosis }) => diagnosis?.code === 'moved-by-other',
+      'the verdict comes',
+    );
+    t.equal(balloon.actualBytes, mib * MIB);
+    t.match(
+      verdict,
+      new RegExp(`another program moved the balloon to ${mib} MiB, away from the target of 200 MiB`),
+    );
+    t.match(verdict, /: end the program that sets the balloon/);
+    await daemon.ok('set', 'old-4', '--balloon', '200M', '--wait');
+    t.equal((await daemon.show('old-4')).verdict, null);
+  }
+  // The driver goes, by which it empties the balloon: no other program is to blame.
+  t.equal((await guest.sh('rmmod virtio_balloon')).code, 0);
+  const { diagnosis } = await daemon.until(
+    'old-4',
+    (vm) => vm.balloon.actualBytes === 0 && vm.diagnosis !== null,
+    'a verdict comes',
+  );
+  t.match(diagnosis, { code: 'no-statistics' });
+});
+
 void t.test('sockets are found by a pattern, and over a restart of the daemon', async (t) => {
   const config = `[[qmp]]
 path = "{folder}/*.qmp"

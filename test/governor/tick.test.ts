@@ -526,7 +526,7 @@ void t.test(
     t.match(scene.said('policy-cache-limit', 'bronze-1'), [
       {
         message:
-          'let the page cache balloon of bronze-1 (bronze) hold up to 205 MiB: host available 6 % < reserve 10 %; its guest gives and takes by itself, down to its min',
+          'let the page cache balloon of bronze-1 (bronze) hold up to 205 MiB: host available 6 % < reserve 10 %; its guest may give all of its memory but its min',
         fields: { cause: 'sizes-itself', fromBytes: 0, toBytes: limit },
       },
     ]);

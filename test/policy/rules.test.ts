@@ -324,6 +324,10 @@ void t.test(
     t.same(limits(at({}, { limit: 200, cached: 200 })).slice(0, 2), [0, 325], 'beyond what it holds');
     t.same(limits(at({}, { limit: 200, cached: 100 })).slice(0, 2), [125, 200], 'it has no more to give');
     t.same(limits(at({}, { current: 600 })).slice(0, 2), [0, 525], 'the host has the first 400 already');
+    t.match(
+      actions(at({}, { current: 600 })).filter(({ kind }) => kind === 'cache-limit'),
+      [{ row: 1, toBytes: 525 * MIB, reason: { cause: 'makes-room', shedBytes: 400 * MIB } }],
+    );
     const onItsWay = at({}, { limit: 125, idle: 500 });
     put(onItsWay.state, Column.letSeconds, 1, NOW - 1);
     t.same(limits(onItsWay).slice(0, 2), [0, 125], 'it is about to give that');

@@ -53,3 +53,16 @@ void t.test('memory that the guest takes out by itself is counted until the targ
   t.equal(progress.move(20 * MIB), true);
   t.end();
 });
+
+void t.test('memory that goes in beyond the target is counted until the target is told again', (t) => {
+  const progress = new Progress();
+  progress.begin(100 * MIB, 140 * MIB, 0);
+  t.equal(progress.move(120 * MIB), false, 'it comes down, as it was asked to');
+  t.equal(progress.overshotBytes, 0);
+  t.equal(progress.move(150 * MIB), false);
+  t.equal(progress.overshotBytes, 30 * MIB);
+  t.equal(progress.tookBackBytes, 0);
+  t.equal(progress.move(100 * MIB), true);
+  t.equal(progress.overshotBytes, 0);
+  t.end();
+});

@@ -1,13 +1,13 @@
-/** `balloonctl adopt`, with `--release` and without it: QEMU's own balloon, which the daemon moves over QMP. */
+/** `balloonctl adopt`, with SOCKET, with `--release`, and without: QEMU's own balloon, which the daemon moves over QMP. */
 import { isAbsolute, resolve } from 'node:path';
 import { passedOn } from '../../../protocol/control/refusal.js';
 import { ControlError, type ControlClient } from '../client.js';
 import { printable, type Output } from './output.js';
+import { COLUMNS_ELSEWHERE, wrap } from './text.js';
 
 /** A socket that waits in line is adopted later: the exit says that there is no VM yet. */
 export async function adopt(client: ControlClient, output: Output, socket: string): Promise<void> {
-  const path = isAbsolute(socket) ? socket : resolve(socket);
-  const { vm, problem } = await client.changeAdopted({ path, adopted: true });
+  const { vm, problem } = await client.changeAdopted({ path: absolute(socket), adopted: true });
   if (vm === null) throw new ControlError(409, passedOn(printable(problem ?? '')));
   const view = await client.show(vm);
   if (output.json) output.document(view);
@@ -15,8 +15,28 @@ export async function adopt(client: ControlClient, output: Output, socket: strin
 }
 
 export async function release(client: ControlClient, output: Output, socket: string): Promise<void> {
-  const path = isAbsolute(socket) ? socket : resolve(socket);
+  const path = absolute(socket);
   const released = await client.changeAdopted({ path, adopted: false });
   if (output.json) output.document(released);
-  else output.print(`${printable(released.vm ?? path)}: released; its balloon stays as it is`);
+  else if (released.vm === null)
+    output.print(`${printable(path)}: no VM was adopted there yet, and the daemon tries no longer`);
+  else output.print(`${printable(released.vm)}: released; its balloon stays as it is`);
+}
+
+/** Lists the sockets and domains that are adopted or are to be, each with its VM or with the reason why there is none. */
+export async function listAdopted(client: ControlClient, output: Output): Promise<void> {
+  const all = await client.adopted();
+  if (output.json) return output.document(all);
+  if (all.length === 0) return output.print('no VM is adopted, and none is to be');
+  const lines = all.flatMap(({ path, by, vm, problem }) => {
+    const whose = by === 'configuration' ? ', by the configuration' : '';
+    const state = vm === null ? 'no VM yet' : printable(vm);
+    const why = problem === null ? [] : wrap(printable(problem), (output.columns ?? COLUMNS_ELSEWHERE) - 2);
+    return [`${printable(path)}: ${state}${whose}`, ...why.map((line) => `  ${line}`)];
+  });
+  output.print(lines.join('\n'));
+}
+
+function absolute(socket: string): string {
+  return isAbsolute(socket) ? socket : resolve(socket);
 }
