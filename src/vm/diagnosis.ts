@@ -188,8 +188,7 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
       remedy: 'update its balloon driver',
     };
   }
-  const other = movedByOther(symptoms);
-  if (other !== null) return other;
+  if (isMovedByOther(symptoms)) return movedByOther(symptoms);
   if (actualBytes > targetBytes) {
     return {
       code: 'not-deflating',
@@ -208,15 +207,16 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
 }
 
 /**
- * Whether another program moved the balloon away from its target. No driver inflates beyond its target, and none that may not
- * deflate on OOM deflates below (Linux, drivers/virtio/virtio_balloon.c), except that a driver that is unloaded empties its
- * balloon and sends no more statistics.
+ * Whether the balloon moved away from its target, which no guest does by itself: no driver inflates beyond its target, and none that
+ * may not deflate on OOM deflates below (Linux, drivers/virtio/virtio_balloon.c), except as it is unloaded.
  */
-function movedByOther(symptoms: Symptoms): Diagnosis | null {
-  const { othersMoveIt, deflatesOnOom, overshotBytes, tookBackBytes, actualBytes, targetBytes } = symptoms;
-  if (!othersMoveIt || (overshotBytes === 0 && (tookBackBytes === 0 || deflatesOnOom))) return null;
-  const unloaded = actualBytes === 0 ? deadStatistics(symptoms) : null;
-  if (unloaded !== null) return unloaded;
+function isMovedByOther({ othersMoveIt, deflatesOnOom, overshotBytes, tookBackBytes }: Symptoms): boolean {
+  return othersMoveIt && (overshotBytes > 0 || (tookBackBytes > 0 && !deflatesOnOom));
+}
+
+/** Null: a driver that was unloaded would have emptied the balloon as well, and would send no more statistics. */
+function movedByOther({ actualBytes, targetBytes, statsAgeMs, statsIntervalMs }: Symptoms): Diagnosis | null {
+  if (actualBytes === 0 && statsAgeMs !== null && statsAgeMs > statsIntervalMs) return null;
   return {
     code: 'moved-by-other',
     text: `another program moved the balloon to ${formatSize(actualBytes)}, away from the target of ${formatSize(targetBytes)}, which no guest does by itself`,

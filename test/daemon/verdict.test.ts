@@ -131,6 +131,7 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
   );
   const emptied = { ...adopted, actualBytes: 0, tookBackBytes: 256 * MIB, deflatesOnOom: false };
   says({}, /another program moved the balloon to 0 B/, emptied);
+  t.equal(verdict({ ...emptied, statsAgeMs: 12_000 }), null, 'its driver may have been unloaded');
   says({ statsAgeMs: 31_000 }, /no statistics for 31 s/, emptied);
   says(
     { discardableBytes: 1024 * MIB },
