@@ -314,7 +314,7 @@ export const EVENTS = {
     level: 'error',
     help: 'The daemon or the host has too few file descriptors or too little memory for a request of the VMM. The daemon refused the request, and nothing changed.',
     action:
-      'EMFILE: raise LimitNOFILE= in the unit. ENFILE: raise `fs.file-max`. ENOMEM: give the host memory, or raise `vm.max_map_count`. Then restart the VM.',
+      'Do what the event says: it names the limit of open files or of memory to raise. Then restart the VM.',
   },
   'log-too-short': {
     level: 'error',

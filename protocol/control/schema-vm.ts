@@ -5,7 +5,8 @@ import { ORDER } from './schema-order.js';
 import { POLICY } from './schema-policy.js';
 import { BYTES, NULL } from './schema-words.js';
 
-const NOT_COUNTED = 'null: QEMU serves this balloon itself, and does not say.';
+const NOT_COUNTED =
+  'null: QEMU serves this balloon itself, and does not say, or it is counted with the balloon whose device this balloon is a part of.';
 const COUNTED = { anyOf: [BYTES, NULL], description: `Since the device connected; ${NOT_COUNTED}` } as const;
 
 export const BALLOON = {

@@ -21,6 +21,8 @@ import { loadProcessMetrics } from '../ops/process-metrics.js';
 import { startWatchdog } from '../ops/watchdog.js';
 import { onPriorityRefused } from '../os/discard.js';
 import { SystemError } from '../os/errors.js';
+import { probeDiscard } from '../os/discard.js';
+import { probeResident } from '../os/resident.js';
 import { NO_KEEPER } from '../os/fd-keeper.js';
 import { wallTime } from '../os/clock.js';
 import type { LineWriter } from '../os/line-writer.js';
@@ -96,6 +98,9 @@ export class Daemon implements DaemonControl {
 
   /** Serves everything. Throws SystemError, with everything closed again, when that cannot be. */
   async start(): Promise<void> {
+    // Later there may be no file descriptor for a first try.
+    probeDiscard();
+    probeResident();
     const { mistake, instead } = this.#settings;
     if (mistake === null) this.#keepSettings();
     else this.events.emit('config-set-aside', `${mistake}; ${instead}`);

@@ -4,6 +4,7 @@ import { SystemError } from '../os/errors.js';
 import { closeFd } from '../os/fd.js';
 import { NO_KEEPER } from '../os/fd-keeper.js';
 import { boundPath, isListening } from '../os/socket.js';
+import { errorWords } from '../vm/troubles.js';
 import { Listener } from './listener.js';
 import type { SocketSettings } from './settings.js';
 
@@ -124,7 +125,7 @@ export class VmmSockets {
       where,
       this.#store ?? NO_KEEPER,
       (fd) => this.#adopt(fd, this.settings(path) ?? socket),
-      (error) => this.#emit('vm-dropped', `a VMM could not be served: ${error.message}`),
+      (error) => this.#emit('vm-dropped', `a VMM could not be served: ${errorWords(error)}`),
     );
   }
 

@@ -31,8 +31,8 @@ int bd_accept_and_tell(int listener, int told, const void *text, size_t length);
 int bd_socketpair(int fds[2]);
 int bd_is_listening(int fd);
 int bd_peer_pid(int fd);
-/* Received fds go to `fds` (room for BD_MAX_FDS), their number to `count`. A control message that was cut
- * closes them all: -EMSGSIZE. */
+/* Received fds go to `fds` (room for BD_MAX_FDS), their number to `count`. Where this
+ * process may not have as many files open, all are closed: -EMFILE; where it may not for another reason, -EMSGSIZE. */
 ssize_t bd_receive(int fd, void *into, size_t length, int32_t *fds, int32_t *count);
 ssize_t bd_send(int fd, const void *from, size_t length, const int32_t *fds, size_t count);
 int bd_bound_path(int fd, char *path, size_t size);

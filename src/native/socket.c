@@ -3,6 +3,7 @@
 #include "native.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <poll.h>
 #include <stddef.h>
@@ -283,9 +284,15 @@ static ssize_t receive(int fd, void *into, size_t length, int32_t *fds, int32_t 
 		return -errno;
 	take_fds(&message, fds, count);
 	if (message.msg_flags & MSG_CTRUNC) {
+		/* There is room for as many as can be sent: the kernel could not open them here. */
+		int spare = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+		int error = spare < 0 ? errno : EMSGSIZE;
+
+		if (spare >= 0)
+			close(spare);
 		while (*count > 0)
 			close(fds[--*count]);
-		return -EMSGSIZE;
+		return -error;
 	}
 	return got;
 }

@@ -73,7 +73,8 @@ export function peerPid(fd: number): number {
 
 /**
  * Reads at most `length` bytes (1 or more) and appends the fds that came with them to `fdsOut`. Returns the bytes read, 0 at
- * the end of the stream, -1 when there is nothing yet. When the kernel had to drop fds, all are closed: EMSGSIZE.
+ * the end of the stream, -1 when there is nothing yet. When the kernel had to drop fds, all are closed: EMFILE
+ * where this process may have no more of them open, else EMSGSIZE.
  */
 export function receive(
   fd: number,

@@ -84,12 +84,12 @@ export class CacheWithin implements AnyDevice {
       pendingBytes: 0,
       refilledBytes: null,
       pinnedBytes: null,
-      // Among those of the device.
-      discardedBytesTotal: 0,
+      // Among those of the device that it is within.
+      discardedBytesTotal: null,
       inflatedBytesTotal: totals.inflated,
       deflatedBytesTotal: totals.deflated,
-      reportedBytesTotal: 0,
-      discardSecondsTotal: 0,
+      reportedBytesTotal: null,
+      discardSecondsTotal: null,
     };
   }
 

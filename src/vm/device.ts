@@ -34,7 +34,7 @@ import type { TargetBy } from './targets.js';
 import { StatsAsker } from './stats-asker.js';
 import { Progress } from './progress.js';
 import { DeviceSymptoms } from './symptoms.js';
-import { refusalEvent, Troubles } from './troubles.js';
+import { errorWords, refusalEvent, Troubles } from './troubles.js';
 
 export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
   readonly meters = new VmMeters();
@@ -333,7 +333,7 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
 
   requestRefused(request: string, error: Error): void {
     this.meters.errors.frontend++;
-    this.#emit(refusalEvent(error), error.message, { request });
+    this.#emit(refusalEvent(error), errorWords(error), { request });
   }
 
   ringFailed(index: number, error: Error): void {
@@ -375,7 +375,7 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
     this.#asker.close();
     if (error !== null) this.meters.errors[error instanceof SystemError ? 'system' : 'frontend']++;
     if (error === null) this.#emit('vm-disconnected', `the VMM closed the connection of its ${this.words}`);
-    else this.#emit('vm-dropped', error.message);
+    else this.#emit('vm-dropped', errorWords(error));
     this.#owner.closed(this);
   }
 

@@ -1,5 +1,5 @@
 /** The troubles of a device that were found, as far as they stand: the verdict's memory. */
-import { passedOnStep } from '../../protocol/control/refusal.js';
+import { passedOnStep, refusal, type NextStep } from '../../protocol/control/refusal.js';
 import { DIAGNOSIS_CODES, type DiagnosisCode } from '../../protocol/control/diagnosis.js';
 import type { EventName } from '../../protocol/control/events.js';
 import { formatSize } from '../../protocol/control/size.js';
@@ -146,8 +146,21 @@ export class Troubles {
   }
 }
 
-/** Errors of system calls that say nothing of the request: the daemon or the host lacks something. */
-const LACKS = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
+/** Errors of system calls that say nothing of the request: the daemon or the host lacks something. The next step for each. */
+const LACKS: ReadonlyMap<string, NextStep> = new Map([
+  [
+    'EMFILE',
+    'let the daemon have more files open (LimitNOFILE= in its unit, or ulimit -n), then restart the VM',
+  ],
+  ['ENFILE', 'raise fs.file-max of the host, then restart the VM'],
+  ['ENOMEM', 'give the host memory, or raise vm.max_map_count, then restart the VM'],
+]);
+
+/** The words of an error, and the next step where the daemon or the host lacks something. */
+export function errorWords(error: Error): string {
+  const step = error instanceof SystemError ? LACKS.get(error.code) : undefined;
+  return step === undefined ? error.message : refusal(error.message, step);
+}
 
 /** The event that tells of a request of the VMM that was refused: one for each thing to do about it. */
 export function refusalEvent(error: Error): EventName {

@@ -136,7 +136,7 @@ void t.test('fds that do not fit are an error that leaves none open', (t) => {
     [],
     ['sh', '-c', 'ulimit -n 80; exec "$@"', 'sh'],
   );
-  t.equal(stdout, 'EMSGSIZE 0 0', { stderr });
+  t.equal(stdout, 'EMFILE 0 0', { stderr });
   t.end();
 });
 

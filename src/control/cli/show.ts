@@ -138,7 +138,9 @@ function cacheLines(cache: BalloonView): string[] {
   return [
     `${actualWords(cache)} of at most ${formatSize(cache.targetBytes)}`,
     `so far added ${counted(cache.inflatedBytesTotal)}, told as reclaimed ${counted(cache.deflatedBytesTotal)},`,
-    `discarded ${counted(cache.discardedBytesTotal)}`,
+    cache.discardedBytesTotal === null
+      ? 'discards are counted with those of the balloon, whose device it is'
+      : `discarded ${formatSize(cache.discardedBytesTotal)}`,
   ];
 }
 
