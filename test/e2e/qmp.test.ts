@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { DaemonProcess } from '../support/daemon.js';
 import { eventually } from '../support/deadline.js';
-import { boot, GIB, MIB, startDaemon } from '../support/e2e.js';
+import { GIB, MIB, startDaemon } from '../support/e2e.js';
 import { Guest, type GuestOptions } from '../support/lab/guest.js';
 
 const PROPERTY = { path: '/machine/peripheral/balloon0', property: 'guest-stats-polling-interval' };
@@ -154,56 +154,4 @@ void t.test('a socket that is added to a VM that runs', async (t) => {
   await daemon.ok('adopt', path);
   await daemon.ok('set', 'old-3', '--balloon', '100M', '--wait');
   t.same(await guest.qmp('query-balloon'), { actual: 412 * MIB });
-});
-
-void t.test('a mixed fleet: memory of a bronze VM over QMP goes to a gold VM over vhost-user', async (t) => {
-  const config = `[[socket]]
-path = "{folder}/vhost.sock"
-stats-interval = 1
-
-[[qmp]]
-path = "{folder}/*.qmp"
-
-[[vm]]
-match = "*"
-stats-interval = 1
-
-[policy]
-mode = "auto"
-memory = "700M"
-interval = 0.5
-
-[[policy.band]]
-name = "gold"
-match = ["gold-*"]
-min = "40%"
-
-[[policy.band]]
-name = "bronze"
-match = ["bronze-*"]
-min = "25%"
-`;
-  const daemon = await startDaemon(t, { config });
-  // Without free page reporting, which gives memory back that is free.
-  const { guest: bronze } = await bootOld(t, daemon, 'bronze-1', {
-    builtinBalloon: false,
-    extraArgs: [
-      ...['-device', 'virtio-balloon-pci,id=balloon0'],
-      ...['-qmp', `unix:${join(daemon.folder, 'bronze-1.qmp')},server=on,wait=off`],
-    ],
-  });
-  await bronze.waitReady();
-  // Memory that it touched, and that is free again.
-  t.ok(await bronze.eat(350));
-  const gold = await boot(t, daemon, 'gold-1');
-  await gold.hold(300, 1);
-  const took = await daemon.until(
-    'bronze-1',
-    ({ balloon }) => balloon.actualBytes >= 64 * MIB,
-    'bronze gives',
-  );
-  t.match(took, { kind: 'qmp', policy: { band: 'bronze', mode: 'auto' } });
-  t.match(await daemon.ok('policy', 'explain', 'bronze-1'), /took .* from bronze-1 \(bronze\)/);
-  t.equal((await daemon.show('gold-1')).kind, 'vhost-user');
-  t.equal(await gold.verify(), 0);
 });
