@@ -14,6 +14,14 @@ interface CgroupMemory {
   readonly pressurePercent: number;
 }
 
+/** What is known of the time since statistics came. */
+interface Since {
+  readonly receivedAt: Monotonic;
+  /** The size of the balloon then. */
+  readonly actualBytes: number;
+  leastOnHostBytes: number;
+}
+
 /** What the policy looks at of one VM beyond its view: its cgroup, and whether its counters moved. */
 export class VmReadings {
   readonly cgroup: GovernedCgroup;
@@ -21,6 +29,9 @@ export class VmReadings {
   #counted: number | null = null;
   #countedAt: Monotonic | null = null;
   #stalling = false;
+  /** The memory of the VM on the host at the last look. */
+  #onHostBytes = Infinity;
+  #since: Since | null = null;
 
   /** `onPressure`: its tasks wait for memory. Until that can be waited for, it is looked at by time. */
   constructor(cgroup: GovernedCgroup, onPressure: () => void) {
@@ -42,6 +53,25 @@ export class VmReadings {
     const vmms = mayUseBytes === null ? anon : Math.max(0, anon + shmem - mayUseBytes);
     const overheadBytes = Math.min(currentBytes, vmms + kernel);
     return { currentBytes, overheadBytes, pressurePercent: pressure?.some.avg10 ?? NaN };
+  }
+
+  /**
+   * The memory that the guest has available (VIRTIO_BALLOON_S_AVAIL), NaN where it has not said: of what it said last, without memory
+   * that it put into its balloon since, and without memory that it began to use since, as far as the host sees that.
+   */
+  availableBytes(stats: StatsFigures | null, actualBytes: number, onHostBytes: number): number {
+    const before = Math.min(this.#onHostBytes, onHostBytes);
+    this.#onHostBytes = onHostBytes;
+    if (stats === null) return NaN;
+    const { receivedAt } = stats;
+    // They came between this look and the one before.
+    if (this.#since?.receivedAt !== receivedAt)
+      this.#since = { receivedAt, actualBytes, leastOnHostBytes: before };
+    else this.#since.leastOnHostBytes = Math.min(this.#since.leastOnHostBytes, onHostBytes);
+    const begun = onHostBytes - this.#since.leastOnHostBytes;
+    const given = actualBytes - this.#since.actualBytes;
+    const left = freshStat(stats, 'VIRTIO_BALLOON_S_AVAIL') - given - begun;
+    return left < 0 ? 0 : left;
   }
 
   /** By what the guest counted since its statistics before these: a claim. */

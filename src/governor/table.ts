@@ -85,8 +85,9 @@ export class TableReader {
     const overheadBytes = cgroup?.overheadBytes ?? 0;
     table.overheadBytes[row] = overheadBytes;
     table.slowness[row] = figures.slowness;
-    table.currentBytes[row] = Math.max(cgroup?.currentBytes ?? 0, allocatedBytes + overheadBytes);
-    table.availableBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_AVAIL');
+    const currentBytes = Math.max(cgroup?.currentBytes ?? 0, allocatedBytes + overheadBytes);
+    table.currentBytes[row] = currentBytes;
+    table.availableBytes[row] = readings.availableBytes(stats, actualBytes, currentBytes - overheadBytes);
     table.freeBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_MEMFREE');
     table.stallPercent[row] = Math.max(cgroup?.pressurePercent || 0, readings.stallPercent(stats) || 0);
   }

@@ -346,7 +346,7 @@ const NETWORK = /Metrics on TCP.*?\[Service\]\n(.*?)```/s.exec(
 const WILL_SECONDS = 2;
 const FORCE_SECONDS = 5;
 /** Of the last step: others give what is needed within it, also on a slow machine, or the VM would have withstood. */
-const LAST_FORCE_SECONDS = 40;
+const LAST_FORCE_SECONDS = 150;
 const MULE_MIN_BYTES = 16 * MIB;
 const STATS_SECONDS = 3;
 /** The VMs have 48, 64 and 64 MiB, and 15 are to be available: there are 8, and then 20. */

@@ -94,6 +94,8 @@ class Scene {
   tick = 0;
   /** What is used on the host by nobody whom it governs. */
   othersBytes = 0;
+  /** Guests send statistics. */
+  statsCome = true;
 
   private constructor(
     t: Test,
@@ -200,7 +202,7 @@ class Scene {
       guest.live();
       await guest.size();
       this.tree.write(`cgroup/vms/${name}/memory.current`, `${Math.round(guest.touchedBytes)}\n`);
-      await this.served.get(name)?.device.refreshStats(2000);
+      if (this.statsCome) await this.served.get(name)?.device.refreshStats(2000);
     }
     this.#meminfo();
     this.engine.tick();
@@ -577,6 +579,28 @@ void t.test(
       fields: { cause: 'keeps-cache', toBytes: 0 },
     });
     t.equal(bronze.cachedBytes, 0);
+  },
+);
+
+void t.test(
+  'what changed since the last statistics of a guest is not idle memory, and is not taken again',
+  async (t) => {
+    const scene = await Scene.open(t, 8 * RAM_BYTES, ['gold-1', 'bronze-1']);
+    const [gold, bronze] = [scene.guest('gold-1'), scene.guest('bronze-1')];
+    bronze.touchedBytes = RAM_BYTES;
+    for (let n = 0; n < 3; n++) await scene.second();
+    t.same(scene.said('policy-took', 'bronze-1'), []);
+
+    // Each says that most of its memory is available, and one of them uses its memory now.
+    scene.statsCome = false;
+    gold.usesBytes = gold.wantsBytes = gold.touchedBytes = 0.95 * RAM_BYTES;
+    scene.othersBytes = 5.7 * RAM_BYTES;
+    for (let n = 0; n < 5; n++) await scene.second();
+    t.ok(scene.said('policy-took', 'bronze-1').length > 0, 'the host is short, and one has memory to give');
+    t.same(scene.said('policy-took', 'gold-1'), [], 'the other has none');
+    const taken = scene.served.get('bronze-1')?.view.balloon.actualBytes ?? 0;
+    t.ok(taken <= RAM_BYTES - bronze.usesBytes, `${taken} is no more than what was idle`);
+    t.equal(bronze.stalls, 0);
   },
 );
 

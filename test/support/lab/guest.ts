@@ -23,7 +23,7 @@ export interface ShellResult {
 }
 
 const START_TIMEOUT_MS = 120_000;
-const REQUEST_TIMEOUT_MS = 60_000;
+const REQUEST_TIMEOUT_MS = 180_000;
 const QMP_TIMEOUT_MS = 120_000;
 const LOG_BYTES_MAX = 1024 ** 2;
 const TAIL_LINES = 15;
