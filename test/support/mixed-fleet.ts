@@ -11,9 +11,11 @@ import { Guest } from './lab/guest.js';
 const MIB = 2 ** 20;
 const MEMORY_MIB = 512;
 /** A bronze guest touched so much, and has it free again. */
-const TOUCHED_MIB = 350;
-/** A gold guest grows by so much more than what the host has beyond its reserve. */
-export const LACKING_MIB = 120;
+const TOUCHED_MIB = 370;
+/** So much of the memory is kept in reserve. Where half of that is gone, the policy takes from all bands. */
+export const RESERVE_SHARE = 0.2;
+/** A gold guest grows by so much more than what the host has beyond its reserve: less than half of that. */
+export const LACKING_MIB = 100;
 export const INTERVAL_SECONDS = 0.5;
 
 /**
@@ -33,7 +35,8 @@ stats-interval = 1
 
 [policy]
 mode = "auto"
-memory = "1000M"
+memory = "1300M"
+reserve = "${100 * RESERVE_SHARE}%"
 interval = ${INTERVAL_SECONDS}
 record = "{folder}/trace.ndjson"
 
