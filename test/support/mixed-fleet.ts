@@ -35,7 +35,7 @@ stats-interval = 1
 
 [policy]
 mode = "auto"
-memory = "1300M"
+memory = "1400M"
 reserve = "${100 * RESERVE_SHARE}%"
 interval = ${INTERVAL_SECONDS}
 record = "{folder}/trace.ndjson"
