@@ -15,7 +15,7 @@ const run = (command: string, args: readonly string[]): string =>
 
 const folder = mkdtempSync('/tmp/balloond-arm64-');
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-const deb = run('sh', ['scripts/deb', 'arm64']);
+const [deb = ''] = run('sh', ['scripts/deb', 'arm64']).split('\n');
 // The emulator, and the libraries that Node itself needs.
 const root = run('sh', ['scripts/debian-root', 'qemu-user', 'libc6-arm64-cross', 'libstdc++6-arm64-cross']);
 run('dpkg-deb', ['--extract', join(ROOT, deb), join(folder, 'package')]);

@@ -73,6 +73,29 @@ void t.test('a guest with our driver keeps both limits', { skip }, async (t) => 
   t.notMatch(daemon.log, /resume-failed|hand-over-failed|vm-dropped|frontend-error|driver-error/);
 });
 
+void t.test(
+  'a guest gives up at least the target, and at most the target and the cache limit together',
+  { skip },
+  async (t) => {
+    const daemon = await startDaemon(t);
+    const guest = await boot(t, daemon, 'sum', { memoryMib: 768, kernelArgs: ['balloon=off'] });
+    await loadCacheModule(guest, module ?? '');
+    const given = { balloon: { actualBytes: 324 * MIB }, cache: { actualBytes: 200 * MIB } };
+    await daemon.ok('set', 'sum', '--balloon', '324M', '--wait');
+    await daemon.ok('set', 'sum', '--cache-limit', '200M');
+    await daemon.until('sum', ({ cache }) => cache?.actualBytes === 200 * MIB, 'all that it may have');
+    t.match(await daemon.show('sum'), given, 'the two add up');
+
+    // A larger target finds no more free memory, and reclaim takes pages of the page cache balloon for it.
+    await daemon.ok('set', 'sum', '--balloon', '600M', '--wait');
+    await daemon.until('sum', ({ cache }) => (cache?.actualBytes ?? 0) < 100 * MIB, 'it makes room');
+    t.match(await daemon.show('sum'), { balloon: { actualBytes: 600 * MIB } });
+    await daemon.ok('set', 'sum', '--balloon', '324M', '--wait');
+    await daemon.until('sum', ({ cache }) => cache?.actualBytes === 200 * MIB, 'and grows again');
+    t.match(await daemon.show('sum'), given);
+  },
+);
+
 void t.test(`a guest changes drivers ${ROUNDS} times while it works`, { skip }, async (t) => {
   const daemon = await startDaemon(t);
   const guest = await boot(t, daemon, 'change', { memoryMib: 512 });

@@ -19,7 +19,7 @@ const TRACES = `{ find / -xdev \\( -path ${TESTS} -o -path /var/lib/dpkg -o -pat
 const script = (...command: string[]): string =>
   execFileSync('sh', command, { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim();
 // lintian's errors and warnings fail it.
-const deb = script('scripts/deb');
+const [deb = ''] = script('scripts/deb').split('\n');
 /** The version before: operators upgrade from it. */
 const before = script('scripts/deb-before');
 const host = await HostVm.boot((stage) => {

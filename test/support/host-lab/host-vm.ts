@@ -130,7 +130,7 @@ export async function layOutBuilt(stage: string): Promise<void> {
   await run('sh', [
     '-ec',
     `mkdir -p "$2/out/test" "$2/balloond"
-    (cd "$1" && tar -cf - scripts/install-system systemd deploy docs package.json LICENSE ./*.md out/bin/*.js out/bin/package.json out/page \\
+    (cd "$1" && tar -cf - scripts/install-system systemd deploy guest docs package.json LICENSE ./*.md out/bin/*.js out/bin/package.json out/page \\
       out/generated src/native/build/Release \\
       node_modules/unix-dgram node_modules/bindings node_modules/file-uri-to-path) | tar -xf - -C "$2/balloond"
     cp -R "$1/out/test/support" "$2/out/test/"
