@@ -284,7 +284,7 @@ static ssize_t receive(int fd, void *into, size_t length, int32_t *fds, int32_t 
 		return -errno;
 	take_fds(&message, fds, count);
 	if (message.msg_flags & MSG_CTRUNC) {
-		/* There is room for as many as can be sent: the kernel could not open them here. */
+		/* There is room for as many as can be sent: they could not be opened here (findings/passed-files-at-the-limit.sh). */
 		int spare = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 		int error = spare < 0 ? errno : EMSGSIZE;
 
