@@ -126,7 +126,7 @@ export const EVENTS = {
   },
   'target-changed': {
     level: 'info',
-    help: 'The balloon target changed; the event says who changed it, from and to how many bytes.',
+    help: 'The target of the balloon, or the limit of the page cache balloon, changed; the event says who changed it, from and to how many bytes.',
     action: null,
   },
   'target-clamped': {
@@ -318,13 +318,13 @@ export const EVENTS = {
   },
   'log-too-short': {
     level: 'error',
-    help: 'The dirty log that the VMM gave for a migration has no bit for a page that the daemon wrote: a VM that moves now misses that page on the other side. The event comes once for each log.',
+    help: 'The dirty log that the VMM (QEMU or cloud-hypervisor) gave for a migration has no bit for a page that the daemon wrote: a VM that moves now misses that page on the other side. The event comes once for each log.',
     action:
       'Cancel the migration (`virsh domjobabort`, or `migrate_cancel` of QEMU), and report the VMM. The VM goes on here.',
   },
   'state-failed': {
     level: 'warn',
-    help: 'The state of a device did not go to the VMM or come from it, for a snapshot or a migration; the event says why. A VM starts without that state, and the size of its balloon is unknown until its guest says it.',
+    help: 'The state of a device did not go to the VMM or come from it, for a snapshot or a migration by a VMM that asks for it, as crosvm does; the event says why. A VM starts without that state, and the size of its balloon is unknown until its guest says it.',
     action:
       'Save the VM again, or restore it from a state of the same device that this balloond, or an older one, saved.',
   },

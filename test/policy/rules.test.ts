@@ -1,4 +1,6 @@
 // One rule of plan() each, at the numbers where it decides. Of a host with T: reserve T / 10, goal T / 8.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import type { Action, TargetAction } from '../../src/policy/action.js';
 import { Columns } from '../../src/policy/columns.js';
@@ -6,6 +8,8 @@ import { Facts } from '../../src/policy/facts.js';
 import { SELF_SIZED, type PolicyConfig } from '../../src/policy/inputs.js';
 import { Column, get, put } from '../../src/policy/state.js';
 import { CONFIG, MIB, plan, vm, World } from './world.js';
+
+const ROOT = join(import.meta.dirname, '../../..');
 
 /** In MiB. What is left out: all touched, nothing in the balloon, none of it idle, no stall. */
 interface Row {
@@ -460,5 +464,18 @@ void t.test('nobody is forced below a floor that was raised', (t) => {
   put(world.state, Column.markBytes, 0, 700 * MIB);
   put(world.state, Column.markSeconds, 0, NOW - CONFIG.forceSeconds);
   t.match(actions(world), [{ kind: 'limit', rung: 3, highBytes: 300 * MIB }]);
+  t.end();
+});
+
+void t.test('docs/policy.md explains each cause', (t) => {
+  const [, table = ''] = readFileSync(join(ROOT, 'docs/policy.md'), 'utf8').split('### Causes');
+  const explained = [...(table.split('\n## ')[0] ?? '').matchAll(/^\| `([a-z-]+)` \|/gm)].map(
+    ([, cause]) => cause,
+  );
+  const type =
+    /export type Cause =(.*?';)/s.exec(readFileSync(join(ROOT, 'src/policy/action.ts'), 'utf8'))?.[1] ?? '';
+  const causes = [...type.matchAll(/^ {2}\| '([a-z-]+)'/gm)].map(([, cause]) => cause);
+  t.ok(causes.length > 10);
+  t.same(explained.sort(), causes.sort());
   t.end();
 });

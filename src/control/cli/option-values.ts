@@ -22,7 +22,9 @@ export function targetOf(values: OptionValues): TargetWish {
   );
   if (given.length > 1) {
     throw given.includes('cache-limit')
-      ? new UsageError('--cache-limit is of another device: set it by a command of its own')
+      ? new UsageError(
+          '--cache-limit is the limit of the page cache balloon, and not a target: set it by a command of its own',
+        )
       : new UsageError('--memory cannot be used with --balloon: one is the RAM less the other');
   }
   const [name] = given;
