@@ -38,6 +38,12 @@ void t.test('a VM is adopted while it runs, and guest and daemon agree', async (
   const { guest, socket } = await bootOld(t, daemon, 'old-1', { memoryMib: 1024 });
   await guest.waitReady();
   t.match(await daemon.ok('adopt', socket), /^old-1: adopted over QMP \(pid \d+\)\n$/);
+  t.match(await daemon.ok('adopt'), /^\S*old-1\.qmp: old-1\n$/, 'it is listed');
+  for (const own of [daemon.controlPath, daemon.socketPath])
+    t.match(await daemon.ctl('adopt', own), {
+      code: 1,
+      stderr: /is a socket of the daemon itself: give the path of/,
+    });
   const vm = await daemon.until('old-1', ({ stats }) => stats !== null, 'statistics come');
   t.match(vm, { kind: 'qmp', socket, state: 'running', ramBytes: GIB, verdict: null });
   t.match(vm.balloon, { targetBytes: 0, actualBytes: 0, discardedBytesTotal: null });
@@ -81,6 +87,7 @@ void t.test('a VM is adopted while it runs, and guest and daemon agree', async (
   t.equal(await guest.qmp('qom-get', PROPERTY), 0, 'QEMU asks as before');
   t.same(await guest.qmp('query-balloon'), { actual: GIB / 2 });
   t.same(await daemon.list(), []);
+  t.equal(await daemon.ok('adopt'), 'no VM is adopted, and none is to be\n');
 });
 
 void t.test('another program that moves the balloon is found out, and not the guest', async (t) => {
