@@ -376,7 +376,7 @@ void t.test('bad usage is exit 2 before anybody is asked', async (t) => {
     [['show'], /show needs VM/],
     [['set', 'web1'], /--memory SIZE .* --balloon SIZE .* or --cache-limit SIZE/],
     [['set', 'web1', '--cache-limit', '1G', '--wait'], /--wait cannot be used with --cache-limit/],
-    [['set', 'web1', '--cache-limit', '1G', '--balloon', '1G'], /another device/],
+    [['set', 'web1', '--cache-limit', '1G', '--balloon', '1G'], /by a command of its own/],
     [['set', 'web1', '--memory', '1G', '--balloon', '1G'], /cannot be used with/],
     [['set', 'web1', '--memory'], /--memory needs a value: write --memory SIZE/],
     [
