@@ -65,8 +65,6 @@ export class Balloon extends BalloonBase<BalloonConfig> implements Device {
   #inflating = runsOf(0n);
   #deflating = runsOf(0n);
   readonly #refiller: Refiller;
-  /** Queues that the driver uses and whose purpose is not known. */
-  readonly #unknown = new Set<number>();
   #roles: (BalloonQueue | null)[] = [];
   /** Whatever was taken of huge pages was made sure of, and the device is about to be stopped. */
   #released = false;
@@ -167,20 +165,17 @@ export class Balloon extends BalloonBase<BalloonConfig> implements Device {
     this.driver.stop(this.config.actual, this.config.poisonVal);
     this.config.forgetDriver();
     this.#roles = [];
-    this.#unknown.clear();
     this.absentPages.forget();
     this.discarder.stop();
   }
 
   get unknownQueues(): readonly number[] {
-    return [...this.#unknown];
+    return this.#roles.flatMap((role, queue) => (role === null ? [queue] : []));
   }
 
   serves(queue: number, configured: readonly number[], present?: number): boolean {
-    const role = (this.#roles[queue] ??= queueRole(queue, this.acked, configured, present));
-    if (role === null && configured.includes(queue)) this.#unknown.add(queue);
-    else this.#unknown.delete(queue);
-    return role !== null;
+    this.#roles[queue] ??= queueRole(queue, this.acked, configured, present);
+    return this.#roles[queue] !== null;
   }
 
   forget(queue: number): void {

@@ -8,7 +8,7 @@ import { globMatches } from '../policy/glob.js';
 import type { OrderBook } from '../vm/order-book.js';
 import type { AdoptedDevice } from '../vm/adopted-device.js';
 import { Adoption, type AdoptionOptions } from './adoption.js';
-import { QmpWay } from './qmp-way.js';
+import { QMP_PATH_STEP, QmpWay } from './qmp-way.js';
 
 /** Folders are looked into so often. */
 const LOOK_MS = 2000;
@@ -52,12 +52,7 @@ export class QmpSockets {
     let socket = this.#sockets.get(path);
     if (socket === undefined) {
       if (this.#ownSockets().has(identity(path))) {
-        throw new RefusedError(
-          refusal(
-            `${path} is a socket of the daemon itself`,
-            'give the path of a QMP socket of QEMU (-qmp unix:PATH,server=on,wait=off)',
-          ),
-        );
+        throw new RefusedError(refusal(`${path} is a socket of the daemon itself`, QMP_PATH_STEP));
       }
       socket = this.#make(path);
       await socket.start();

@@ -11,6 +11,10 @@ const GREETING_MS = 3000;
 /** A VM that is not started yet, or has just ended. */
 const ABSENT: readonly string[] = ['ENOENT', 'ECONNREFUSED'];
 
+/** The next step of an operator who named another path. */
+export const QMP_PATH_STEP: NextStep =
+  'give the path of a QMP socket of QEMU (-qmp unix:PATH,server=on,wait=off)';
+
 export class QmpWay implements Way {
   readonly kind = 'qmp';
   readonly path: string;
@@ -63,7 +67,7 @@ function whyNot(error: unknown, path: string): [why: string, step: NextStep] {
   if (error instanceof VmmError) {
     return error.errorClass === 'DeviceNotActive'
       ? [error.message, 'add -device virtio-balloon-pci to QEMU, or plug one in (device_add)']
-      : [error.message, 'give the path of a QMP socket of QEMU (-qmp unix:PATH,server=on,wait=off)'];
+      : [error.message, QMP_PATH_STEP];
   }
   if (!(error instanceof SystemError)) throw error;
   const { code } = error;

@@ -67,7 +67,7 @@ export interface AnyBalloon extends Device, Holding {
   readonly absentPages: Balloon['absentPages'] | null;
   /** How long the discard that is under way has been, in milliseconds; 0: there is none. */
   readonly discardingMs: number;
-  /** The queues that the driver uses and that are not served, because it set up fewer of them than it acked. */
+  /** The queues that were looked at and whose purpose is not known, because fewer of them are set up than were acked. */
   readonly unknownQueues: readonly number[];
   /** Tells the driver of its target again. */
   remind(): void;

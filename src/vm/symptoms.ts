@@ -138,7 +138,9 @@ export class DeviceSymptoms implements Symptoms {
   }
 
   get unknownQueues(): readonly number[] {
-    return this.#of.served.balloon.unknownQueues;
+    const { balloon, session } = this.#of.served;
+    const { configured } = session;
+    return balloon.unknownQueues.filter((queue) => configured.includes(queue));
   }
 
   get silentRings(): boolean {

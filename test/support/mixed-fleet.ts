@@ -16,7 +16,7 @@ const TOUCHED_MIB = 370;
 export const RESERVE_SHARE = 0.2;
 /** A gold guest grows by so much more than what the host has beyond its reserve: less than half of that. */
 export const LACKING_MIB = 100;
-export const INTERVAL_SECONDS = 0.5;
+const INTERVAL_SECONDS = 0.5;
 
 /**
  * Without free page reporting, which gives memory back that is free, and without DEFLATE_ON_OOM, with which Linux counts what is in the
