@@ -1,4 +1,4 @@
-// Runs test files, three at a time and those that take longest first, shows what fails and what is skipped, and ends with
+// Runs test files, four at a time and those that take longest first, shows what fails and what is skipped, and ends with
 // one plain line that counts tests: a test is a leaf `t.test`, or a file's own assertions where it has no subtests. With --lint
 // the linters run beside them, and are one test.
 import { spawn } from 'node:child_process';
@@ -6,8 +6,8 @@ import { readdirSync } from 'node:fs';
 import { inspect } from 'node:util';
 import { Parser } from 'tap-parser';
 
-/** Of two processors: while one test waits for a guest or a timer, another one has its turn. */
-const JOBS = 3;
+/** On two processors: while tests wait for a guest or a timer, others have their turn. */
+const JOBS = 4;
 /** Of one file, which bounds one that hangs: on a busy machine the longest takes three times as long as on a quiet one. */
 const TIMEOUT_S = 3600;
 /** Those that boot machines. */
