@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
 import { MIB } from '../support/e2e.js';
-import type { KvmReport } from '../support/host-lab/kvm.js';
+import type { KvmReport, Rounds } from '../support/host-lab/kvm.js';
 import { BUILT, HostVm, ROOT, TESTS } from '../support/host-lab/host-vm.js';
 import { buildCacheModule } from '../support/lab/cache-module.js';
 import { MACHINES } from '../support/lab/machines.js';
@@ -77,8 +77,8 @@ void t.test('guests under KVM', { skip }, async (t) => {
   const program = `${TESTS}/out/test/support/host-lab/kvm.js ${BUILT}/out/bin/balloond.js ${SECONDS} ${KILLS} ${PARTS}`;
   const environment = `GUEST_KERNEL_MODULE=${TESTS}/cache.ko`;
   const telling = tell(t, () => host.guest.consoleLog);
+  t.teardown(() => clearInterval(telling));
   const { code, output } = await host.guest.sh(`${environment} node ${program} 2>/dev/console`, PROGRAM_MS);
-  clearInterval(telling);
   if (code !== 0) throw new Error(`${output}\n${host.guest.consoleLog}`);
   const report = JSON.parse(output) as KvmReport;
   for (const line of JSON.stringify(report, null, 1).split('\n')) t.comment(line);
@@ -87,8 +87,13 @@ void t.test('guests under KVM', { skip }, async (t) => {
   const { figures, features, swings } = report;
   for (const way of ['inflateMs', 'deflateMs'] as const) {
     if (figures === null) break;
-    const [ours, builtin] = [median(figures.ours[way]), median(figures.builtin[way])];
-    t.comment(`${way}: ${ours}, of QEMU's own balloon ${builtin}: ${(ours / builtin).toFixed(2)}`);
+    const builtin = median(figures.builtin[way]);
+    const tell = ({ [way]: each }: Rounds, driver: string): void =>
+      t.comment(
+        `${way} with ${driver}: ${each.join(' ')}; of QEMU's own balloon with the kernel's driver ${figures.builtin[way].join(' ')}: ${(median(each) / builtin).toFixed(2)}`,
+      );
+    tell(figures.ours, "the kernel's driver");
+    tell(figures.ourDriver, 'our driver');
   }
   if (features !== null) assertFeatures(t, features);
   if (swings === null) return;

@@ -211,7 +211,7 @@ function waysTo(daemon: DaemonProcess, name: string) {
   };
 }
 
-function residentBytes(pid: number): number {
+export function residentBytes(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, 'latin1');
   return ['RssAnon', 'RssShmem'].reduce(
     (sum, name) => sum + Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1]) * 1024,

@@ -7,7 +7,7 @@ import { Cgroup } from '../../../src/host/cgroup.js';
 import { ControlClient, UnreachableError } from '../../../src/control/client.js';
 import { DaemonProcess } from '../daemon.js';
 import { eventually } from '../deadline.js';
-import { buildCacheModule, cacheDevice, loadCacheModule } from '../lab/cache-module.js';
+import { buildCacheModule, loadCacheModule } from '../lab/cache-module.js';
 import { Guest } from '../lab/guest.js';
 import { MACHINES } from '../lab/machines.js';
 import { letReport } from '../lab/reporting.js';
@@ -25,16 +25,8 @@ const LOOK_MS = 50;
 /** A guest under emulated KVM takes minutes on a busy machine. */
 const PATIENCE_MS = 600_000;
 
-const CONFIG = `[[socket]]
-path = "{folder}/vhost.sock"
-
-[[socket]]
-path = "{folder}/cache.sock"
-device = "cache-balloon"
-`;
-
 /** Milliseconds for LARGE_BYTES, of each round. */
-interface Rounds {
+export interface Rounds {
   inflateMs: number[];
   deflateMs: number[];
   /** For each MiB, of all rounds. */
@@ -76,7 +68,8 @@ export interface KvmReport {
   interrupts: string;
   /** MSI-X vectors of each device that has some, by its PCI number. */
   vectors: Record<string, number>;
-  figures: { ours: Rounds; builtin: Rounds } | null;
+  /** With the kernel's own driver: of the daemon and of QEMU's own balloon. And of the daemon with our driver. */
+  figures: { ours: Rounds; builtin: Rounds; ourDriver: Rounds } | null;
   features: Features | null;
   swings: Swings | null;
   verdict: string | null;
@@ -145,12 +138,13 @@ async function rounds(resize: (balloonBytes: number) => Promise<void>, look: () 
   };
 }
 
-/** QEMU's own balloon, in a VM that is alike and alone. */
+/** QEMU's own balloon, in a VM that is alike, while the other one is paused. */
 async function builtinRounds(): Promise<Rounds> {
   const guest = await Guest.boot({
     name: 'builtin',
     machine: MACHINES.kvm,
     memoryMib: RAM_MIB,
+    acpi: true,
     builtinBalloon: true,
   });
   try {
@@ -296,14 +290,28 @@ async function trySwings(daemon: DaemonProcess, guest: Guest, control: ControlCl
   return { moves, kills: killed, lostPages, lostInTheEnd, inflatedTotalBytes };
 }
 
-async function tryFigures(daemon: DaemonProcess, guest: Guest): Promise<KvmReport['figures']> {
+async function daemonRounds(daemon: DaemonProcess, guest: Guest): Promise<Rounds> {
   await guest.eat(LARGE_BYTES / MIB, PATIENCE_MS);
-  const ours = await rounds(
+  const found = await rounds(
     (balloonBytes) => inflateUnasked(daemon, balloonBytes),
     () => costsNow(guest.pid, daemon.pid),
   );
-  say(JSON.stringify(ours));
-  return { ours, builtin: await builtinRounds() };
+  say(JSON.stringify(found));
+  return found;
+}
+
+/** The guest has the kernel's own driver before, and ours afterwards. */
+async function tryFigures(daemon: DaemonProcess, guest: Guest): Promise<NonNullable<KvmReport['figures']>> {
+  const ours = await daemonRounds(daemon, guest);
+  await guest.qmp('stop');
+  const builtin = await builtinRounds();
+  await guest.qmp('cont');
+  await loadOurs(guest);
+  return { ours, builtin, ourDriver: await daemonRounds(daemon, guest) };
+}
+
+async function loadOurs(guest: Guest): Promise<void> {
+  await loadCacheModule(guest, (await buildCacheModule()) ?? '');
 }
 
 async function tryFeatures(
@@ -326,13 +334,14 @@ async function tryFeatures(
   return { fullBytes, inflatedBytes, ...reporting, ...limits, ...cache };
 }
 
-const daemon = await DaemonProcess.start({ program, config: CONFIG, supervise: true });
+const daemon = await DaemonProcess.start({ program, supervise: true });
 const control = new ControlClient(daemon.controlPath);
 const guest = await Guest.boot({
   name: NAME,
   machine: MACHINES.kvm,
   memoryMib: RAM_MIB,
-  sockets: [{ path: daemon.socketPath }, cacheDevice(`${daemon.folder}/cache.sock`)],
+  acpi: true,
+  sockets: [{ path: daemon.socketPath }],
 });
 const cgroup = new Cgroup(`/${NAME}`);
 mkdirSync(cgroup.folder, { recursive: true });
@@ -340,8 +349,6 @@ writeFileSync('/sys/fs/cgroup/cgroup.subtree_control', '+memory');
 writeFileSync(`${cgroup.folder}/cgroup.procs`, `${guest.pid}`);
 await guest.waitReady(PATIENCE_MS);
 await daemon.until(NAME, ({ state }) => state === 'running', 'it runs');
-// Without its driver the VM has a verdict.
-await loadCacheModule(guest, (await buildCacheModule()) ?? '');
 say('a guest under KVM runs');
 
 /** A part that was asked for. */
@@ -353,9 +360,11 @@ async function part<T>(name: string, attempt: () => Promise<T>): Promise<T | nul
 }
 
 const { enabled } = (await guest.qmp('query-kvm')) as { enabled: boolean };
+// The kernel's own driver comes first.
+const figures = await part('figures', () => tryFigures(daemon, guest));
+if (figures === null) await loadOurs(guest);
 const swings = await part('swings', () => trySwings(daemon, guest, control));
 const features = await part('features', () => tryFeatures(daemon, guest, control, cgroup));
-const figures = await part('figures', () => tryFigures(daemon, guest));
 const report: KvmReport = {
   isKvm: enabled,
   kernel: readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim(),
