@@ -21,6 +21,7 @@ import type { PressureTrigger } from '../host/pressure.js';
 import type { Emit } from '../ops/event-log.js';
 import type { PolicyMeasures } from '../ops/policy-families.js';
 import { wallNow } from '../os/clock.js';
+import type { Action } from '../policy/action.js';
 import { MOVABLE, SIZED, TAKEABLE, type VmTable } from '../policy/inputs.js';
 import { BandPlanner } from '../policy/plan.js';
 import type { Planner } from '../policy/planner.js';
@@ -39,7 +40,7 @@ import { pauseAll, TableReader } from './table.js';
 import { traceOf, type Trace } from './trace.js';
 import { Troubles } from './troubles.js';
 
-/** Pressure wakes the policy at most that often. */
+/** Pressure wakes the policy at most that often, and memory that it takes for others has it look again so soon. */
 const WAKE_MS = 1000;
 
 /** A pause of the policy, or its end. */
@@ -70,6 +71,7 @@ export class PolicyEngine {
   readonly #book: OrderBook;
   readonly #sizer: Sizer;
   #timer: NodeJS.Timeout | null = null;
+  #soon: NodeJS.Timeout | null = null;
   #trigger: PressureTrigger | null = null;
   #tickedAt = -Infinity;
 
@@ -127,7 +129,8 @@ export class PolicyEngine {
 
   #rest(): void {
     if (this.#timer !== null) clearInterval(this.#timer);
-    this.#timer = null;
+    if (this.#soon !== null) clearTimeout(this.#soon);
+    this.#timer = this.#soon = null;
     this.#trigger?.close();
     this.#trigger = null;
   }
@@ -149,6 +152,7 @@ export class PolicyEngine {
     if (this.acts) {
       for (const deed of deeds) this.#actor.do(deed);
       this.#sizer.follow(sized);
+      if (deeds.some(({ action }) => isTakenForOthers(action))) this.#lookSoon();
     } else this.#actor.advise(deeds);
   }
 
@@ -314,6 +318,15 @@ export class PolicyEngine {
     };
   }
 
+  /** Does not wait for the interval: a need that grows is served in steps. */
+  #lookSoon(): void {
+    if (this.#timer === null || this.#settings.intervalSeconds * 1000 <= WAKE_MS) return;
+    this.#soon ??= setTimeout(() => {
+      this.#soon = null;
+      this.tick();
+    }, WAKE_MS).unref();
+  }
+
   #wake(): void {
     if (this.#timer !== null && performance.now() - this.#tickedAt >= WAKE_MS) this.tick();
   }
@@ -345,6 +358,12 @@ export class PolicyEngine {
     const { sharePools } = this.#settings;
     return sharePools ? this.#stocks.pools.flatMap((pool) => pool.state(this.#settings) ?? []) : [];
   }
+}
+
+/** Memory that is taken since the host is short or another VM needs it. */
+function isTakenForOthers(action: Action): boolean {
+  const { kind, reason } = action;
+  return kind === 'target' && (reason.cause === 'host-short' || reason.cause === 'needed-elsewhere');
 }
 
 /** The VMs whose balloons follow their working sets, where memory that they give up reaches the host. */

@@ -5,32 +5,41 @@
 export class Histogram {
   /** Upper ends, ascending; what is beyond the last is counted, too. */
   readonly boundsSeconds: readonly number[];
-  readonly #counts: Float64Array;
+  /** Null until the first time: a VM whose balloon QEMU serves never has one. */
+  #counts: Float64Array | null = null;
   sumSeconds = 0;
 
   constructor(boundsSeconds: readonly number[]) {
     this.boundsSeconds = boundsSeconds;
-    this.#counts = new Float64Array(boundsSeconds.length + 1);
   }
 
   observe(seconds: number): void {
     const bounds = this.boundsSeconds;
     let at = 0;
     while (at < bounds.length && seconds > (bounds[at] ?? 0)) at++;
-    this.#counts[at] = (this.#counts[at] ?? 0) + 1;
+    this.#count(at, 1);
     this.sumSeconds += seconds;
   }
 
   /** Counts what another one with the same bounds did as well. */
   add(other: Histogram): void {
-    other.#counts.forEach((count, at) => (this.#counts[at] = (this.#counts[at] ?? 0) + count));
+    other.#counts?.forEach((count, at) => this.#count(at, count));
     this.sumSeconds += other.sumSeconds;
   }
 
   /** For each bound, and then for all: how many were no longer. */
   cumulative(): number[] {
     let sum = 0;
-    return Array.from(this.#counts, (count) => (sum += count));
+    return Array.from(this.#counts ?? this.#zeros(), (count) => (sum += count));
+  }
+
+  #count(at: number, more: number): void {
+    this.#counts ??= this.#zeros();
+    this.#counts[at] = (this.#counts[at] ?? 0) + more;
+  }
+
+  #zeros(): Float64Array {
+    return new Float64Array(this.boundsSeconds.length + 1);
   }
 }
 

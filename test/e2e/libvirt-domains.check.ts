@@ -9,39 +9,22 @@ import { withBalloon, withoutBalloon } from '../../protocol/libvirt/enable.js';
 import { libvirtWords } from '../../src/control/cli/qemu-args.js';
 import { DaemonProcess } from '../support/daemon.js';
 import { eventually } from '../support/deadline.js';
-import { boot, MIB } from '../support/e2e.js';
+import { MIB } from '../support/e2e.js';
 import { ensureLab } from '../support/lab/lab.js';
-import { LibvirtHost } from '../support/libvirt-host.js';
+import { LibvirtHost, LOAD_DRIVER, REST } from '../support/libvirt-host.js';
 import { temporaryFolder } from '../support/fleet.js';
 
 t.setTimeout(0);
 
 const PATIENCE_MS = 120_000;
-const FILLED_MIB = 350;
-const MODULE = 'mount -t devtmpfs dev /dev; insmod /virtio_balloon.ko';
-const GUEST = `${MODULE}; exec sleep 1000000`;
-/** It touched memory, and has it free again. */
-const FULL_GUEST = `${MODULE}; mount -t ramfs ramfs /tmp; dd if=/dev/zero of=/tmp/full bs=1M count=${FILLED_MIB}; rm /tmp/full; exec sleep 1000000`;
+const GUEST = `${LOAD_DRIVER}; ${REST}`;
 
 const shared = temporaryFolder(t);
 const lab = await ensureLab();
 const host = await LibvirtHost.start(shared, dirname(lab.qemu));
 t.teardown(() => host.close());
 
-async function define(name: string, { init = GUEST, balloon = '' } = {}): Promise<void> {
-  const xml = `<domain type='qemu'><name>${name}</name><memory unit='MiB'>512</memory><vcpu>1</vcpu>
-<os><type arch='x86_64' machine='q35'>hvm</type><kernel>/opt/lab/vmlinux</kernel><initrd>/opt/lab/initramfs.cpio</initrd>
-<cmdline>quiet rdinit=/bin/sh -- -c "${init}"</cmdline></os>
-<features><acpi/></features><devices>${balloon}</devices></domain>`;
-  writeFileSync(join(shared, 'domain.xml'), xml);
-  await host.ok('virsh define /run/balloond/domain.xml');
-}
-
-/** One figure of virsh dommemstat, in bytes: `actual` is QEMU's word, `available` the guest's. */
-async function memstat(name: string, figure: string): Promise<number> {
-  const text = await host.ok(`virsh dommemstat ${name}`);
-  return Number(new RegExp(`^${figure} (\\d+)$`, 'm').exec(text)?.[1]) * 1024;
-}
+const memstat = (name: string, figure: string): Promise<number> => host.memstat(name, figure);
 
 async function period(name: string): Promise<string> {
   const xml = await host.ok(`virsh dumpxml ${name}`);
@@ -59,7 +42,7 @@ function told(daemon: DaemonProcess, name: string): string[] {
 }
 
 const NAMES = ['web-1', 'web-2', 'db-1'];
-for (const name of NAMES) await define(name);
+for (const name of NAMES) await host.define(name, GUEST);
 for (const name of NAMES) await host.ok(`virsh start ${name}`);
 for (const name of NAMES) {
   await eventually(
@@ -134,7 +117,7 @@ void t.test(
     await host.ok('virsh destroy web-2 && virsh domrename web-2 web-9 && virsh start web-9');
     await daemon.until('web-9', ({ state }) => state === 'running', 'by its other name', PATIENCE_MS);
 
-    await define('bare', { balloon: "<memballoon model='none'/>" });
+    await host.define('bare', GUEST, "<memballoon model='none'/>");
     await host.ok('virsh start bare');
     await eventually(
       () => told(daemon, 'adopt-failed').length > 0,
@@ -245,51 +228,3 @@ void t.test(
     t.equal(after.replace(element, ''), before.replace(element, ''), 'all else is as it was');
   },
 );
-
-void t.test('memory of a bronze domain goes to a gold VM over vhost-user', async (t) => {
-  for (const name of ['web-1', 'web-9', 'db-1', 'bare']) await host.ok(`virsh destroy ${name}`);
-  await define('bronze-1', { init: FULL_GUEST });
-  await host.ok('virsh start bronze-1');
-  await eventually(
-    async () => (await memstat('bronze-1', 'rss')) > FILLED_MIB * MIB,
-    () => 'it touched its memory',
-  );
-  const daemon = await start(`
-[[socket]]
-path = "{folder}/vhost.sock"
-stats-interval = 1
-
-[[vm]]
-match = "*"
-stats-interval = 1
-
-[policy]
-mode = "auto"
-memory = "700M"
-interval = 0.5
-
-[[policy.band]]
-name = "gold"
-match = ["gold-*"]
-min = "40%"
-
-[[policy.band]]
-name = "bronze"
-match = ["bronze-*"]
-min = "25%"
-`);
-  t.teardown(() => daemon.stop());
-  await daemon.until('bronze-1', ({ state }) => state === 'running', 'it is found');
-  const gold = await boot(t, daemon, 'gold-1');
-  await gold.hold(300, 1);
-  const begun = performance.now();
-  const took = await daemon.until(
-    'bronze-1',
-    ({ balloon }) => balloon.actualBytes >= 64 * MIB,
-    'bronze gives',
-  );
-  t.comment(`64 MiB of bronze after ${Math.round(performance.now() - begun)} ms`);
-  t.match(took, { kind: 'libvirt', policy: { band: 'bronze', mode: 'auto' } });
-  t.match(await daemon.ok('policy', 'explain', 'bronze-1'), /took .* from bronze-1 \(bronze\)/);
-  t.equal(await gold.verify(), 0);
-});

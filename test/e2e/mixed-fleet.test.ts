@@ -1,9 +1,9 @@
-// A mixed fleet, with four real Linux guests: memory goes from a bronze VM of one kind to a gold VM of the other, both ways, by the words of
-// the guests, of the host and of the policy. `npm run bench -- mixed-fleet` measures how long that takes.
+// A mixed fleet, with five real Linux guests: memory goes from a bronze VM of one kind to a gold VM of another, by the words of the guests,
+// of the host and of the policy. `npm run bench -- mixed-fleet` measures how long that takes.
 import t from 'tap';
 import type { TraceLine } from '../../protocol/policy-trace.js';
 import { MIB, startDaemon } from '../support/e2e.js';
-import { FLEET_CONFIG, KINDS, LACKING_MIB, MixedFleet, RESERVE_SHARE } from '../support/mixed-fleet.js';
+import { LACKING_MIB, MixedFleet, RESERVE_SHARE, SHIFTS } from '../support/mixed-fleet.js';
 
 /** Pages that guests touch meanwhile, and what QEMU itself takes. */
 const SLACK = 32 * MIB;
@@ -23,17 +23,21 @@ function looksUntilTaken(looks: readonly TraceLine[], name: string): number {
 }
 
 void t.test('memory goes from bronze to gold, whichever kind of balloon either has', async (t) => {
-  const daemon = await startDaemon(t, { config: FLEET_CONFIG });
-  const fleet = await MixedFleet.boot(daemon, (guest) => t.teardown(() => guest.kill()));
+  const fleet = await MixedFleet.boot(
+    (config) => startDaemon(t, { config }),
+    (end) => t.teardown(end),
+  );
+  const { daemon } = fleet;
   const kinds = (await daemon.list()).map(({ name, kind }) => [name, kind]);
   t.same(Object.fromEntries(kinds), {
     'gold-served': 'vhost-user',
     'bronze-served': 'vhost-user',
     'gold-adopted': 'qmp',
     'bronze-adopted': 'qmp',
+    'bronze-domain': 'libvirt',
   });
-  for (const kind of KINDS) {
-    const { gold, bronze, grownMib, before, after, looks, took, seconds } = await fleet.shift(kind);
+  for (const shift of SHIFTS) {
+    const { gold, bronze, grownMib, before, after, looks, took, seconds } = await fleet.shift(shift);
     t.comment(
       `${bronze} to ${gold}: ${seconds.toFixed(1)} s, ${looks.length} looks, ${JSON.stringify([...took])}`,
     );

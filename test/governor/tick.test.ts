@@ -206,6 +206,11 @@ class Scene {
     }
     this.#meminfo();
     this.engine.tick();
+    await this.followed();
+  }
+
+  /** Resolves when drivers have done what they were asked. */
+  async followed(): Promise<void> {
     for (const [name, served] of this.served) {
       const { driver, refuses } = this.guest(name);
       if (driver === null || refuses) continue;
@@ -347,6 +352,26 @@ void t.test(
     t.equal(scene.engine.view().vms.find(({ name }) => name === 'bronze-1')?.force, 'none');
   },
 );
+
+void t.test('while it takes memory for others, it does not wait for its interval', async (t) => {
+  const scene = await Scene.open(t, 400 * MIB, ['gold-1', 'bronze-1'], { interval: 3600 });
+  const bronze = scene.guest('bronze-1');
+  bronze.wantsBytes = bronze.usesBytes = bronze.touchedBytes = 200 * MIB;
+  await scene.second();
+  bronze.wantsBytes = bronze.usesBytes = 40 * MIB;
+  scene.engine.start();
+  const taken = () => scene.said('policy-took', 'bronze-1').length;
+  // The host is short from here on.
+  scene.othersBytes = 120 * MIB;
+  await scene.second();
+  t.equal(taken(), 1);
+  scene.tick++;
+  await eventually(
+    () => taken() === 2,
+    () => 'it takes more',
+  );
+  await scene.followed();
+});
 
 void t.test('it only observes where nobody said more, and leaves alone what an operator set', async (t) => {
   const scene = await Scene.open(t, 170 * MIB, ['gold-1', 'bronze-1'], { mode: 'observe' });

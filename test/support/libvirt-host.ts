@@ -7,14 +7,15 @@
  */
 import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const DEBIAN_ROOT = join(import.meta.dirname, '../../../scripts/debian-root');
-/** QEMU comes along; theirs is that of Debian 13. */
+/** QEMU comes along; theirs is that of Debian 13, or with LIBVIRT=backports that of its backports. */
 const PACKAGES = ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients', 'libvirt-dbus'];
+const BACKPORTS = process.env['LIBVIRT'] === 'backports' ? ['--backports'] : [];
 const START_TIMEOUT_MS = 60_000;
 const COMMAND_TIMEOUT_MS = 120_000;
 /** The last process waits for whatever the others leave behind. The bus starts libvirt-dbus, which polkit lets in. */
@@ -37,6 +38,15 @@ pivot_root . old
 umount -l old
 exec env -i PATH=/usr/sbin:/usr/bin HOME=/root sh -c 'mkdir -p /run/dbus; dbus-uuidgen --ensure; dbus-daemon --system --fork; /usr/lib/polkit-1/polkitd --no-debug & virtlogd --daemon; libvirtd & while :; do wait; sleep 1; done'`;
 
+/** For `init` of a domain. */
+export const LOAD_DRIVER = 'mount -t devtmpfs dev /dev; insmod /virtio_balloon.ko';
+export const REST = 'exec sleep 1000000';
+
+/** For `init` of a domain: it touches so much memory, and has it free again. */
+export function touch(mib: number): string {
+  return `mount -t ramfs ramfs /tmp; dd if=/dev/zero of=/tmp/full bs=1M count=${mib}; rm /tmp/full`;
+}
+
 export interface Said {
   code: number;
   /** stdout and stderr. */
@@ -46,25 +56,27 @@ export interface Said {
 export class LibvirtHost {
   readonly #child: ChildProcess;
   readonly #folder: string;
+  readonly #shared: string;
   #said = '';
 
-  private constructor(child: ChildProcess, folder: string) {
+  private constructor(child: ChildProcess, folder: string, shared: string) {
     this.#child = child;
     this.#folder = folder;
+    this.#shared = shared;
     for (const stream of [child.stdout, child.stderr])
       stream?.setEncoding('utf8').on('data', (text: string) => (this.#said += text));
   }
 
   /** Resolves when libvirtd answers. */
   static async start(balloondFolder: string, labFolder: string): Promise<LibvirtHost> {
-    const root = execFileSync('sh', [DEBIAN_ROOT, ...PACKAGES], { encoding: 'utf8' }).trim();
+    const root = execFileSync('sh', [DEBIAN_ROOT, ...BACKPORTS, ...PACKAGES], { encoding: 'utf8' }).trim();
     const folder = mkdtempSync(join(tmpdir(), 'balloond-libvirt-'));
     const namespaces = ['--mount', '--pid', '--net', '--ipc', '--uts', '--fork', '--kill-child'];
     const start = ['sh', '-ec', START, 'sh', folder, root, balloondFolder, labFolder];
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'unshare', ...namespaces, ...start], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
-    const host = new LibvirtHost(child, folder);
+    const host = new LibvirtHost(child, folder, balloondFolder);
     for (const end = performance.now() + START_TIMEOUT_MS; ; await sleep(200)) {
       if (child.exitCode === null && host.#first !== null && (await host.sh('virsh version')).code === 0) {
         return host;
@@ -93,6 +105,22 @@ export class LibvirtHost {
     if (code === 0) return text;
     const log = await this.sh('tail -n 20 /var/log/libvirt/qemu/*.log');
     throw new Error(`${command} ended with ${code}: ${text}\n${log.text}\n${this.#said}`);
+  }
+
+  /** A domain of 512 MiB with the lab's kernel, which runs the words of `init`; `balloon` is the element of its balloon. */
+  async define(name: string, init: string, balloon = ''): Promise<void> {
+    const xml = `<domain type='qemu'><name>${name}</name><memory unit='MiB'>512</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type><kernel>/opt/lab/vmlinux</kernel><initrd>/opt/lab/initramfs.cpio</initrd>
+<cmdline>quiet rdinit=/bin/sh -- -c "${init}"</cmdline></os>
+<features><acpi/></features><devices>${balloon}</devices></domain>`;
+    writeFileSync(join(this.#shared, 'domain.xml'), xml);
+    await this.ok('virsh define /run/balloond/domain.xml');
+  }
+
+  /** One figure of virsh dommemstat, in bytes: `actual` is QEMU's word, `available` the guest's. */
+  async memstat(name: string, figure: string): Promise<number> {
+    const text = await this.ok(`virsh dommemstat ${name}`);
+    return Number(new RegExp(`^${figure} (\\d+)$`, 'm').exec(text)?.[1]) * 1024;
   }
 
   /** The socket of its message bus, as this machine sees it. */

@@ -1,17 +1,22 @@
-// Two VMs that balloond serves over vhost-user and two that it adopts over QMP, a gold and a bronze one of each, on a part of the host's
-// memory that the policy keeps at its reserve: what a gold VM grows by, a bronze VM of the other kind gives.
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+// Two VMs that balloond serves over vhost-user and two that it adopts over QMP, a gold and a bronze one of each, and a bronze domain of
+// libvirt, on a part of the host's memory that the policy keeps at its reserve: what a gold VM grows by, a bronze VM of another kind gives.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import type { TraceLine } from '../../protocol/policy-trace.js';
 import { ControlClient } from '../../src/control/client.js';
 import type { DaemonProcess } from './daemon.js';
 import { eventually, PATIENCE_MS } from './deadline.js';
 import { Guest } from './lab/guest.js';
+import { ensureLab } from './lab/lab.js';
+import { LibvirtHost, LOAD_DRIVER, REST, touch } from './libvirt-host.js';
 
 const MIB = 2 ** 20;
-const MEMORY_MIB = 512;
+/** A gold guest grows more than once, and a domain has 512 MiB as well. */
+const MEMORY_MIB = { gold: 1024, bronze: 512 } as const;
 /** A bronze guest touched so much, and has it free again. */
 const TOUCHED_MIB = 370;
+const MEMORY_IN_ALL_MIB = 2020;
 /** So much of the memory is kept in reserve. Where half of that is gone, the policy takes from all bands. */
 export const RESERVE_SHARE = 0.2;
 /** A gold guest grows by so much more than what the host has beyond its reserve: less than half of that. */
@@ -22,12 +27,15 @@ const INTERVAL_SECONDS = 0.5;
  * Without free page reporting, which gives memory back that is free, and without DEFLATE_ON_OOM, with which Linux counts what is in the
  * balloon as its own.
  */
-export const FLEET_CONFIG = `[[socket]]
+const config = (bus: string): string => `[[socket]]
 path = "{folder}/vhost.sock"
 features = ["VIRTIO_BALLOON_F_MUST_TELL_HOST", "VIRTIO_BALLOON_F_STATS_VQ"]
 
 [[qmp]]
 path = "{folder}/*.qmp"
+
+[libvirt]
+bus = "${bus}"
 
 [[vm]]
 match = "*"
@@ -35,7 +43,7 @@ stats-interval = 1
 
 [policy]
 mode = "auto"
-memory = "1400M"
+memory = "${MEMORY_IN_ALL_MIB}M"
 reserve = "${100 * RESERVE_SHARE}%"
 interval = ${INTERVAL_SECONDS}
 record = "{folder}/trace.ndjson"
@@ -51,9 +59,17 @@ match = ["bronze-*"]
 min = "25%"
 `;
 
-export const KINDS = ['served', 'adopted'] as const;
-export type Kind = (typeof KINDS)[number];
-export type Name = `${'gold' | 'bronze'}-${Kind}`;
+type GuestName = `${'gold' | 'bronze'}-${'served' | 'adopted'}`;
+export type Name = GuestName | 'bronze-domain';
+const DOMAIN = 'bronze-domain' satisfies Name;
+
+/** The ways that memory goes, one after the other. */
+export const SHIFTS = [
+  { gold: 'gold-served', bronze: 'bronze-adopted' },
+  { gold: 'gold-adopted', bronze: 'bronze-served' },
+  { gold: 'gold-served', bronze: DOMAIN },
+] as const satisfies { gold: GuestName; bronze: Name }[];
+const NAMES = [...new Set<Name>(SHIFTS.flatMap(({ gold, bronze }) => [gold, bronze]))];
 
 /** What a guest and the host say of a VM, in bytes. */
 export interface Said {
@@ -65,7 +81,7 @@ export interface Said {
 
 /** One growth of a gold VM. */
 export interface Shift {
-  readonly gold: Name;
+  readonly gold: GuestName;
   readonly bronze: Name;
   readonly grownMib: number;
   readonly before: Readonly<Record<Name, Said>>;
@@ -79,58 +95,82 @@ export interface Shift {
 }
 
 export class MixedFleet {
-  readonly #daemon: DaemonProcess;
+  readonly daemon: DaemonProcess;
   readonly #client: ControlClient;
-  readonly guests: Readonly<Record<Name, Guest>>;
+  readonly #host: LibvirtHost;
+  readonly guests: Readonly<Record<GuestName, Guest>>;
+  readonly #heldMib = new Map<GuestName, number>();
 
-  private constructor(daemon: DaemonProcess, guests: Record<Name, Guest>) {
-    this.#daemon = daemon;
+  private constructor(daemon: DaemonProcess, host: LibvirtHost, guests: Record<GuestName, Guest>) {
+    this.daemon = daemon;
     this.#client = new ControlClient(daemon.controlPath);
+    this.#host = host;
     this.guests = guests;
   }
 
-  /** Boots the guests of a daemon with FLEET_CONFIG, and waits until the host has its reserve. `booted`: of each guest, to end it. */
-  static async boot(daemon: DaemonProcess, booted: (guest: Guest) => void): Promise<MixedFleet> {
+  /**
+   * Boots the guests of a daemon that `start` starts, and waits until the host has its reserve. `ends` is given what is to be done at the
+   * end, the last one first.
+   */
+  static async boot(
+    start: (config: string) => Promise<DaemonProcess>,
+    ends: (end: () => unknown) => void,
+  ): Promise<MixedFleet> {
+    const { qemu } = await ensureLab();
+    const shared = mkdtempSync(join(tmpdir(), 'balloond-shared-'));
+    ends(() => rmSync(shared, { recursive: true, force: true }));
+    const host = await LibvirtHost.start(shared, dirname(qemu));
+    ends(() => host.close());
+    const daemon = await start(config(host.bus));
     const client = new ControlClient(daemon.controlPath);
     // A guest that gives memory while it boots, or while it touches what it is to give, takes long for either.
     await client.changePolicy({ paused: true });
-    const one = async (name: Name, kind: Kind): Promise<Guest> => {
-      const guest = await Guest.boot({ name, memoryMib: MEMORY_MIB, ...waysTo(daemon, name)[kind] });
-      booted(guest);
+    const one = async (name: GuestName): Promise<[GuestName, Guest]> => {
+      const band = name.startsWith('gold') ? 'gold' : 'bronze';
+      const guest = await Guest.boot({ name, memoryMib: MEMORY_MIB[band], ...waysTo(daemon, name) });
+      ends(() => guest.kill());
       await guest.waitReady(2 * PATIENCE_MS);
-      if (name.startsWith('bronze') && !(await guest.eat(TOUCHED_MIB, PATIENCE_MS)))
+      if (band === 'bronze' && !(await guest.eat(TOUCHED_MIB, PATIENCE_MS)))
         throw new Error(`${name} cannot touch ${TOUCHED_MIB} MiB`);
-      return guest;
+      return [name, guest];
     };
-    const names = KINDS.flatMap((kind) => [
-      [`gold-${kind}`, kind] as const,
-      [`bronze-${kind}`, kind] as const,
-    ]);
-    const made = await Promise.all(names.map(async ([name, kind]) => [name, await one(name, kind)] as const));
-    const fleet = new MixedFleet(daemon, Object.fromEntries(made) as Record<Name, Guest>);
+    const domain = async (): Promise<void> => {
+      await host.define(DOMAIN, `${LOAD_DRIVER}; ${touch(TOUCHED_MIB)}; ${REST}`);
+      await host.ok(`virsh start ${DOMAIN}`);
+      await daemon.until(DOMAIN, ({ state }) => state === 'running', 'it is found', 2 * PATIENCE_MS);
+      await eventually(
+        async () =>
+          (await host.memstat(DOMAIN, 'rss')) > TOUCHED_MIB * MIB &&
+          (await host.memstat(DOMAIN, 'unused')) > TOUCHED_MIB * MIB,
+        () => `${DOMAIN} touched its memory`,
+        1000,
+      );
+    };
+    const names = NAMES.filter((name): name is GuestName => name !== DOMAIN);
+    const [guests] = await Promise.all([Promise.all(names.map(one)), domain()]);
+    const fleet = new MixedFleet(daemon, host, Object.fromEntries(guests) as Record<GuestName, Guest>);
     await client.changePolicy({ paused: false });
     await fleet.#rests();
     return fleet;
   }
 
-  /** The gold VM grows, and the bronze VM of the other kind is the only one that the policy may take from. */
-  async shift(kind: Kind): Promise<Shift> {
-    const other = kind === 'served' ? 'adopted' : 'served';
-    const [gold, bronze, spared]: Name[] = [`gold-${kind}`, `bronze-${other}`, `bronze-${kind}`];
-    if (gold === undefined || bronze === undefined || spared === undefined) throw new Error('no such kind');
-    await this.#client.changePolicy({ vm: spared, paused: true });
-    await this.#client.changePolicy({ vm: bronze, paused: false });
+  /** The gold VM grows, and `bronze` is the only bronze one that the policy may take from. */
+  async shift({ gold, bronze }: (typeof SHIFTS)[number]): Promise<Shift> {
+    for (const vm of NAMES.filter((name) => name.startsWith('bronze')))
+      await this.#client.changePolicy({ vm, paused: vm !== bronze });
     await this.#rests();
     const before = await this.#said();
     const looks = this.#looks().length;
-    const seq = (await this.#daemon.events()).at(-1)?.seq ?? 0;
-    const held = (await this.#daemon.show(bronze)).balloon.actualBytes;
+    const seq = (await this.daemon.events()).at(-1)?.seq ?? 0;
+    const held = (await this.daemon.show(bronze)).balloon.actualBytes;
     const { host, reserveBytes } = await this.#client.policy();
     const spareMib = ((host?.availableBytes ?? 0) - reserveBytes) / MIB;
     const grownMib = Math.round(spareMib + LACKING_MIB);
     const begun = performance.now();
-    await this.guests[gold].hold(grownMib, 1, PATIENCE_MS);
-    await this.#daemon.until(
+    const heldMib = (this.#heldMib.get(gold) ?? 0) + grownMib;
+    await this.guests[gold].hold(heldMib, 1, PATIENCE_MS);
+    this.#heldMib.set(gold, heldMib);
+    await this.daemon.until(
       bronze,
       ({ balloon }) => balloon.actualBytes >= held + (LACKING_MIB / 2) * MIB,
       `${bronze} gives`,
@@ -139,7 +179,7 @@ export class MixedFleet {
     const seconds = (performance.now() - begun) / 1000;
     await this.#rests();
     const took = new Map<string, number>();
-    for (const { event, vm, ...more } of await this.#daemon.events())
+    for (const { event, vm, ...more } of await this.daemon.events())
       if (more.seq > seq && event === 'policy-took' && vm !== undefined)
         took.set(vm, (took.get(vm) ?? 0) + 1);
     return {
@@ -155,15 +195,19 @@ export class MixedFleet {
   }
 
   async #said(): Promise<Record<Name, Said>> {
-    const all = Object.entries(this.guests).map(async ([name, guest]) => {
-      const guestTotal = (await guest.meminfo())['MemTotal'] ?? 0;
-      return [name, { guestTotal, onHost: residentBytes(guest.pid) }] as const;
+    const all = NAMES.map(async (name) => {
+      const guestTotal =
+        name === DOMAIN
+          ? await this.#host.memstat(DOMAIN, 'available')
+          : ((await this.guests[name].meminfo())['MemTotal'] ?? 0);
+      const { pid } = await this.daemon.show(name);
+      return [name, { guestTotal, onHost: residentBytes(pid) }] as const;
     });
     return Object.fromEntries(await Promise.all(all)) as Record<Name, Said>;
   }
 
   #looks(): TraceLine[] {
-    const lines = readFileSync(join(this.#daemon.folder, 'trace.ndjson'), 'utf8').split('\n').slice(0, -1);
+    const lines = readFileSync(join(this.daemon.folder, 'trace.ndjson'), 'utf8').split('\n').slice(0, -1);
     return lines.map((line) => JSON.parse(line) as TraceLine);
   }
 
@@ -173,7 +217,7 @@ export class MixedFleet {
         const { host, reserveBytes } = await this.#client.policy();
         return host !== null && host.availableBytes >= reserveBytes;
       },
-      () => `the host has its reserve\n${this.#daemon.log}`,
+      () => `the host has its reserve\n${this.daemon.log}`,
     );
   }
 
@@ -184,30 +228,29 @@ export class MixedFleet {
     await eventually(
       async () => {
         await this.#hasReserve();
-        const vms = await this.#daemon.list();
+        const vms = await this.daemon.list();
         const now = JSON.stringify(vms.map(({ balloon }) => [balloon.targetBytes, balloon.actualBytes]));
         const there =
-          vms.length === 4 && vms.every(({ balloon }) => balloon.targetBytes === balloon.actualBytes);
+          vms.length === NAMES.length &&
+          vms.every(({ balloon }) => balloon.targetBytes === balloon.actualBytes);
         if (now !== all || !there) from = this.#looks().length;
         all = now;
         return this.#looks().length >= from + 6;
       },
-      () => `all is at rest: ${all}\n${this.#daemon.log}`,
+      () => `all is at rest: ${all}\n${this.daemon.log}`,
       200,
     );
   }
 }
 
-function waysTo(daemon: DaemonProcess, name: string) {
+function waysTo(daemon: DaemonProcess, name: GuestName) {
+  if (name.endsWith('served')) return { sockets: [{ path: daemon.socketPath, numVqs: 3 }] };
   return {
-    served: { sockets: [{ path: daemon.socketPath, numVqs: 3 }] },
-    adopted: {
-      share: false,
-      extraArgs: [
-        ...['-device', 'virtio-balloon-pci,id=balloon0'],
-        ...['-qmp', `unix:${join(daemon.folder, `${name}.qmp`)},server=on,wait=off`],
-      ],
-    },
+    share: false,
+    extraArgs: [
+      ...['-device', 'virtio-balloon-pci,id=balloon0'],
+      ...['-qmp', `unix:${join(daemon.folder, `${name}.qmp`)},server=on,wait=off`],
+    ],
   };
 }
 

@@ -19,7 +19,7 @@ const RAM_MIB = 512;
 const HELD_MIB = 96;
 const LARGE_BYTES = 256 * MIB;
 const SMALL_BYTES = 32 * MIB;
-const ROUNDS = 3;
+const ROUNDS = 6;
 /** Of either balloon: to look costs time of an emulated processor. */
 const LOOK_MS = 50;
 /** A guest under emulated KVM takes minutes on a busy machine. */
