@@ -73,6 +73,12 @@ export class Facts {
     );
   }
 
+  /** The part of half of the reserve that is gone: 0 while the host has its reserve, 1 when half of it or more is gone. */
+  get urgency(): number {
+    const goneBytes = this.reserveBytes - this.host.availableBytes;
+    return goneBytes <= 0 ? 0 : Math.min(1, (2 * goneBytes) / this.reserveBytes);
+  }
+
   /** Half of the reserve is gone. */
   get critical(): boolean {
     return this.host.availableBytes < this.reserveBytes / 2;

@@ -27,7 +27,7 @@ export function relieve(turn: Turn, band: number): void {
   if (wanted === 0) return;
   if (turn.spareBytes < wanted) {
     const lacking = wanted - Math.max(0, turn.spareBytes);
-    turn.spareBytes += take(turn, lacking, { row: neediest, band, urgent: true });
+    turn.spareBytes += take(turn, lacking, { row: neediest, band, urgency: 1 });
   }
   const amount = Math.min(wanted, turn.spareBytes, turn.givableBytes);
   const gave = amount > 0 ? share(amount, rows, columns, given, 'at most') : 0;

@@ -31,7 +31,7 @@ export class BandPlanner implements Planner {
 
   plan(host: HostReading, vms: VmTable, config: PolicyConfig, previous: PolicyState): Plan {
     const facts = new Facts(host, vms, config, previous, this.#columns);
-    const { short, critical } = facts;
+    const { short } = facts;
     if (facts.quiet)
       return { actions: [], next: short === previous.short ? previous : { ...previous, short } };
     const turn = new Turn(facts);
@@ -46,7 +46,7 @@ export class BandPlanner implements Planner {
 
     // The host has less memory available than its reserve: VMs fill it up to its goal.
     if (short && turn.spareBytes < 0) {
-      const itself: Receiver = { row: HOST, band: NO_BAND, urgent: critical };
+      const itself: Receiver = { row: HOST, band: NO_BAND, urgency: facts.urgency };
       turn.spareBytes += take(turn, -turn.spareBytes, itself);
     }
 

@@ -9,8 +9,8 @@ import { NO_BAND, type Turn } from './turn.js';
 export interface Receiver {
   readonly row: number;
   readonly band: number;
-  /** Whether balloons grow by the urgent ramp. */
-  readonly urgent: boolean;
+  /** How far balloons grow by the urgent ramp, from 0 (by the other one) to 1. */
+  readonly urgency: number;
 }
 
 /** The memory that is looked at: that which is idle, that in use, that of guests which are short themselves. */
@@ -82,7 +82,7 @@ function donorsOf(
     const toFloor = grant(turn, row) - at(vms.minBytes, row);
     if (toFloor < 0) continue;
     if (pass === 'idle' && at(idle, row) - at(hollow, row) < at(quantum, row)) continue;
-    const now = Math.min(toFloor, turn.upRamp(row, receiver.urgent) + at(hollow, row));
+    const now = Math.min(toFloor, turn.upRamp(row, receiver.urgency) + at(hollow, row));
     const pays = pass === 'idle' ? taxable(turn, row) : Infinity;
     const most = Math.min(now, pays);
     const later = Math.min(toFloor, pays) - Math.max(most, at(hollow, row), at(taken, row));
@@ -132,7 +132,7 @@ export function lowerToCeilings(turn: Turn): void {
     const { ramBytes, maxBytes } = facts.vms;
     const excess = at(ramBytes, row) - at(maxBytes, row) - at(target, row);
     if (excess < PAGE_BYTES || !turn.mayTake(row, NO_BAND)) continue;
-    const part = Math.min(excess, turn.upRamp(row, false));
+    const part = Math.min(excess, turn.upRamp(row, 0));
     if (part < Math.min(excess, at(quantum, row))) continue;
     taken[row] = part;
     turn.note(row, 'above-ceiling', HOST);

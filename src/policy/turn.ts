@@ -57,11 +57,12 @@ export class Turn {
   }
 
   /** How far the target may rise in this plan, by its ramp and by the memory that the guest still owes. */
-  upRamp(row: number, urgent: boolean): number {
+  upRamp(row: number, urgency: number): number {
     const { config, vms } = this.facts;
     const { target, actual, quantum } = this.columns;
     const seconds = Math.min(RAMP_WINDOW_SECONDS, this.since(row, Column.takenSeconds));
-    const each = (urgent ? config.urgentRampShare : config.rampShare) * at(vms.ramBytes, row);
+    const { rampShare, urgentRampShare } = config;
+    const each = (rampShare + urgency * (urgentRampShare - rampShare)) * at(vms.ramBytes, row);
     const ahead = at(actual, row) + 2 * RAMP_WINDOW_SECONDS * each - at(target, row);
     const room = Math.min(each * seconds, ahead);
     return room < at(quantum, row) ? 0 : room;

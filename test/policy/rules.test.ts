@@ -149,11 +149,15 @@ void t.test('who was moved one way is not moved the other way for a while', (t) 
 });
 
 void t.test(
-  'a target rises no faster than its ramp, and the urgent one when half of the reserve is gone',
+  'a target rises no faster than its ramp, the urgent one when half of the reserve is gone, and between the two before',
   (t) => {
-    const calm = scene(80, [{ idle: 900 }]);
-    put(calm.state, Column.takenSeconds, 0, NOW - 2);
-    t.same(moved(calm), [2 * CONFIG.rampShare * RAM_MIB]);
+    const between = scene(80, [{ idle: 900 }], { urgentRampShare: 0.02 });
+    put(between.state, Column.takenSeconds, 0, NOW - 2);
+    const { totalBytes, availableBytes } = between.host();
+    const urgency = 2 * (1 - availableBytes / (CONFIG.reserveShare * totalBytes));
+    t.ok(urgency > 0.1 && urgency < 0.9, `${urgency}`);
+    const ramp = CONFIG.rampShare + urgency * (0.02 - CONFIG.rampShare);
+    t.ok(Math.abs((moved(between)[0] ?? 0) - 2 * ramp * RAM_MIB) < 1, `${moved(between)[0]}`);
     const urgent = scene(1, [{ idle: 900 }, {}, {}, {}, {}], { urgentRampShare: 0.05 });
     for (let row = 0; row < 5; row++) put(urgent.state, Column.takenSeconds, row, NOW - 2);
     t.equal(moved(urgent)[0], 2 * 0.05 * RAM_MIB);
