@@ -53,6 +53,8 @@ void t.test('evacuate, unplug, migrate, plug, set', async (t) => {
   t.same(way, {
     vm: NAME,
     targetBytes: BALLOON_BYTES,
+    cacheLimitBytes: null,
+    thereCache: null,
     there: `balloonctl set ${NAME} --balloon ${BALLOON_BYTES}`,
     here: `balloonctl orders ${NAME} --take-back`,
   });

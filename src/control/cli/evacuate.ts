@@ -25,12 +25,14 @@ export async function evacuate(
   if (vm.state !== 'connected' && !isReached(vm)) throw tooLate(vm, waitSeconds);
   const there = targetThere(before);
   const here = vmCommand('balloonctl orders', printable(name), '--take-back');
+  const { cache } = vm;
+  const cacheLimitBytes = cache === null || cache.targetBytes === 0 ? null : cache.targetBytes;
+  const thereCache = cacheLimitBytes === null ? null : setCommand(name, '--cache-limit', cacheLimitBytes);
   if (output.json) {
-    output.document({ vm: name, targetBytes: before.balloon.targetBytes, there: there.command, here });
+    const { targetBytes } = before.balloon;
+    output.document({ vm: name, targetBytes, cacheLimitBytes, there: there.command, thereCache, here });
     return;
   }
-  const { cache } = vm;
-  const limit = cache === null || cache.targetBytes === 0 ? null : cache.targetBytes;
   output.print(
     [
       `${printable(name)}: the balloon is empty, the device may go`,
@@ -42,7 +44,9 @@ export async function evacuate(
       '  in the monitor of QEMU: device_del balloon',
       `  with libvirt: virsh qemu-monitor-command ${printable(name)} --hmp device_del balloon`,
       `  on the other host, when the device is plugged in again: ${there.words}`,
-      ...(limit === null ? [] : [`  and there: ${bytesCommand(name, '--cache-limit', limit)}`]),
+      ...(thereCache === null || cacheLimitBytes === null
+        ? []
+        : [`  and there: ${commented(thereCache, cacheLimitBytes)}`]),
       `  on this host, when the VM has left: ${here}`,
     ].join('\n'),
   );
@@ -57,11 +61,15 @@ function targetThere({ name, balloon, orders = [] }: Omit<VmView, 'orders'> & Pa
   if (by === 'configuration') return { words: 'give the VM the same [[vm]] target there', command: null };
   if (balloon.targetBytes === 0) return { words: 'nothing, the target was 0', command: null };
   if (by === undefined) return { words: 'nothing, the policy there sets its target', command: null };
-  const command = vmCommand('balloonctl set', printable(name), `--balloon ${balloon.targetBytes}`);
-  return { words: bytesCommand(name, '--balloon', balloon.targetBytes), command };
+  const command = setCommand(name, '--balloon', balloon.targetBytes);
+  return { words: commented(command, balloon.targetBytes), command };
+}
+
+function setCommand(name: string, option: '--balloon' | '--cache-limit', bytes: number): string {
+  return vmCommand('balloonctl set', printable(name), `${option} ${bytes}`);
 }
 
 /** A line for a shell, which leaves out the size for people. */
-function bytesCommand(name: string, option: string, bytes: number): string {
-  return `${vmCommand('balloonctl set', printable(name), `${option} ${bytes}`)}  # ${formatSize(bytes)}`;
+function commented(command: string, bytes: number): string {
+  return `${command}  # ${formatSize(bytes)}`;
 }

@@ -160,7 +160,8 @@ void t.test('evacuate', async (t) => {
   t.match(stdout, here);
   fleet.onFind = () => undefined;
 
-  const way = { vm: 'web1', targetBytes: 0, there: null, here };
+  const none = { cacheLimitBytes: null, thereCache: null };
+  const way = { vm: 'web1', targetBytes: 0, there: null, ...none, here };
   t.strictSame(await documentOf(t, ...evacuate), way, 'once more');
   fleet.put(vmView('web1', { state: 'connected', ramBytes: 0 }));
   t.strictSame(
@@ -177,6 +178,11 @@ void t.test('evacuate', async (t) => {
     '  the page cache balloon holds 150 MiB, which its driver gives back as the device goes\n',
   );
   t.match(both.stdout, `  and there: balloonctl set web1 --cache-limit ${200 * MIB}  # 200 MiB\n`);
+  t.match(
+    await documentOf(t, ...evacuate),
+    { cacheLimitBytes: 200 * MIB, thereCache: `balloonctl set web1 --cache-limit ${200 * MIB}` },
+    'the same in JSON',
+  );
   fleet.put(vmView('web1', { kind: 'qmp' }));
   t.match(await failureOf(t, 1, ...evacuate), /web1 has QEMU's own balloon: keep its balloon/);
 });
