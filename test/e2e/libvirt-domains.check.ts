@@ -1,5 +1,5 @@
-// Domains that nobody changed, of Debian 13's libvirt and QEMU, adopted through libvirt-dbus as docs/adopting.md says. Without KVM; it takes
-// some minutes and needs root, so it is run by name: npm test -- out/test/e2e/libvirt-domains.check.js
+// Domains that nobody changed, of Debian 13's libvirt and QEMU (LIBVIRT=backports: of its backports), adopted through libvirt-dbus as
+// docs/adopting.md says. Without KVM; it takes some minutes and needs root, so it is run by name: npm test -- out/test/e2e/libvirt-domains.check.js
 import { copyFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';

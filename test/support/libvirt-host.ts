@@ -15,7 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const DEBIAN_ROOT = join(import.meta.dirname, '../../../scripts/debian-root');
 /** QEMU comes along; theirs is that of Debian 13, or with LIBVIRT=backports that of its backports. */
 const PACKAGES = ['libvirt-daemon', 'libvirt-daemon-driver-qemu', 'libvirt-clients', 'libvirt-dbus'];
-const BACKPORTS = process.env['LIBVIRT'] === 'backports' ? ['--backports'] : [];
+export const IS_BACKPORTS = process.env['LIBVIRT'] === 'backports';
 const START_TIMEOUT_MS = 60_000;
 const COMMAND_TIMEOUT_MS = 120_000;
 /** The last process waits for whatever the others leave behind. The bus starts libvirt-dbus, which polkit lets in. */
@@ -69,7 +69,9 @@ export class LibvirtHost {
 
   /** Resolves when libvirtd answers. */
   static async start(balloondFolder: string, labFolder: string): Promise<LibvirtHost> {
-    const root = execFileSync('sh', [DEBIAN_ROOT, ...BACKPORTS, ...PACKAGES], { encoding: 'utf8' }).trim();
+    const root = execFileSync('sh', [DEBIAN_ROOT, ...(IS_BACKPORTS ? ['--backports'] : []), ...PACKAGES], {
+      encoding: 'utf8',
+    }).trim();
     const folder = mkdtempSync(join(tmpdir(), 'balloond-libvirt-'));
     const namespaces = ['--mount', '--pid', '--net', '--ipc', '--uts', '--fork', '--kill-child'];
     const start = ['sh', '-ec', START, 'sh', folder, root, balloondFolder, labFolder];
