@@ -26,6 +26,8 @@ interface QmpOptions extends AdoptionOptions {
 export class QmpSockets {
   readonly #options: QmpOptions;
   readonly #sockets = new Map<string, Adoption>();
+  /** Those that operators adopt at this moment. */
+  readonly #ordered = new Set<string>();
   #patterns: readonly string[] = [];
   #timer: NodeJS.Timeout | null = null;
 
@@ -55,7 +57,8 @@ export class QmpSockets {
         throw new RefusedError(refusal(`${path} is a socket of the daemon itself`, QMP_PATH_STEP));
       }
       socket = this.#make(path);
-      await socket.start();
+      this.#ordered.add(path);
+      await socket.start().finally(() => this.#ordered.delete(path));
       if (socket.device === null && !socket.waits) {
         this.#drop(socket);
         throw new RefusedError(socket.problem ?? refusal(`${path} is released again`, 'try again'));
@@ -73,7 +76,9 @@ export class QmpSockets {
       const step = all === '' ? 'see balloonctl list' : (`choose one of ${all}` as const);
       throw new RefusedError(refusal(`no VM is adopted at ${path}`, step));
     }
+    // Both may name it.
     if (this.#isConfigured(path)) {
+      this.#options.book.adopt(path, false);
       throw new RefusedError(
         refusal(
           `the configuration adopts the VM at ${path}`,
@@ -95,7 +100,11 @@ export class QmpSockets {
   }
 
   #look(): void {
-    const found = new Set([...this.#patterns.flatMap(socketsAt), ...this.#options.book.adopted]);
+    const found = new Set([
+      ...this.#patterns.flatMap(socketsAt),
+      ...this.#options.book.adopted,
+      ...this.#ordered,
+    ]);
     const fresh = [...found].filter((path) => !this.#sockets.has(path));
     const own = fresh.length === 0 ? new Set() : this.#ownSockets();
     for (const path of fresh) if (!own.has(identity(path))) void this.#make(path).start();

@@ -244,7 +244,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       heldBytes: actualBytes,
       tookBackBytes: progress.tookBackBytes,
       overshotBytes: progress.overshotBytes,
-      othersMoveIt: true,
+      toLeave: KINDS[this.kind].leave,
       deflatesOnOom: this.#vmm.deflatesOnOom,
       guestFreeBytes: this.#stats.values?.get(STAT_NAMES[4]) ?? null,
       answered: progress.answered(passedBytes),

@@ -61,8 +61,8 @@ export interface Symptoms {
   readonly tookBackBytes: number;
   /** The memory that went into the balloon beyond its target since then. */
   readonly overshotBytes: number;
-  /** Another program can move the balloon, too. */
-  readonly othersMoveIt: boolean;
+  /** How an operator leaves the VM to another program that moves its balloon, too; null: no other program can. */
+  readonly toLeave: NextStep | null;
   /** The driver takes memory out of the balloon by itself when its guest runs out of memory. */
   readonly deflatesOnOom: boolean;
   readonly guestFreeBytes: number | null;
@@ -199,7 +199,7 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
   if (tookBackBytes > 0) {
     return {
       code: 'took-back',
-      text: `the guest ran out of memory and took ${formatSize(tookBackBytes)} out of its balloon, which holds ${actual} of ${formatSize(targetBytes)}${symptoms.othersMoveIt ? ', unless another program moved the balloon' : ''}`,
+      text: `the guest ran out of memory and took ${formatSize(tookBackBytes)} out of its balloon, which holds ${actual} of ${formatSize(targetBytes)}${symptoms.toLeave !== null ? ', unless another program moved the balloon' : ''}`,
       remedy: `set a balloon of ${formatMost(actualBytes)} at most, or the same target again once the guest has memory to give`,
     };
   }
@@ -210,18 +210,23 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
  * Whether the balloon moved away from its target, which no guest does by itself: no driver inflates beyond its target, and none that
  * may not deflate on OOM deflates below (Linux, drivers/virtio/virtio_balloon.c), except as it is unloaded.
  */
-function isMovedByOther({ othersMoveIt, deflatesOnOom, overshotBytes, tookBackBytes }: Symptoms): boolean {
-  return othersMoveIt && (overshotBytes > 0 || (tookBackBytes > 0 && !deflatesOnOom));
+function isMovedByOther({ toLeave, deflatesOnOom, overshotBytes, tookBackBytes }: Symptoms): boolean {
+  return toLeave !== null && (overshotBytes > 0 || (tookBackBytes > 0 && !deflatesOnOom));
 }
 
 /** Null: a driver that was unloaded would have emptied the balloon as well, and would send no more statistics. */
-function movedByOther({ actualBytes, targetBytes, statsAgeMs, statsIntervalMs }: Symptoms): Diagnosis | null {
+function movedByOther({
+  actualBytes,
+  targetBytes,
+  statsAgeMs,
+  statsIntervalMs,
+  toLeave,
+}: Symptoms): Diagnosis | null {
   if (actualBytes === 0 && statsAgeMs !== null && statsAgeMs > statsIntervalMs) return null;
   return {
     code: 'moved-by-other',
     text: `another program moved the balloon to ${formatSize(actualBytes)}, away from the target of ${formatSize(targetBytes)}, which no guest does by itself`,
-    remedy:
-      'end the program that sets the balloon of this VM, too (virsh setmem, MOM, pvestatd or another balloond), and then set the target again; or leave the VM to that program with balloonctl adopt --release',
+    remedy: `end the program that sets the balloon of this VM, too (virsh setmem, MOM, pvestatd or another balloond), and then set the target again; to leave the VM to that program instead, ${toLeave ?? 'see balloond(8)'}`,
   };
 }
 

@@ -32,7 +32,7 @@ export class DeviceSymptoms implements Symptoms {
   /** When the VMM connected, or the VM went back to the state in which it had. */
   connectedAt: Monotonic;
   readonly obstacle: () => Obstacle | null;
-  readonly othersMoveIt = false;
+  readonly toLeave = null;
   readonly #of: Sources;
 
   constructor(sources: Sources, connectedAt: Monotonic) {

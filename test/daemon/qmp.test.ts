@@ -266,20 +266,36 @@ void t.test('what this kind cannot do is said', async (t) => {
   });
 });
 
+for (const globs of [false, true])
+  void t.test(
+    `a socket serves one client: the daemon waits in line, says so, and takes its turn${globs ? ', beside a pattern' : ''}`,
+    async (t) => {
+      const { fleet, folder, told } = adopting(t, globs);
+      const other = adopting(t);
+      const qemu = await QemuModel.start(t, join(folder, 'a'));
+      await other.fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+      const waits = await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+      t.match(waits, { vm: null, problem: /serves one client at a time, and the daemon waits in line/ });
+      t.equal(told('qmp-waiting').length, 1);
+      t.equal(fleet.size, 0);
+      await other.fleet.control.changeAdopted({ path: qemu.path, adopted: false });
+      await soon(() => fleet.size === 1, 'its turn comes');
+      t.same(fleet.control.adopted(), [{ path: qemu.path, by: 'operator', vm: 'web', problem: null }]);
+    },
+  );
+
 void t.test(
-  'a socket serves one client: the daemon waits in line, says so, and takes its turn',
+  'a socket that both an operator and the configuration adopt is released as it is said',
   async (t) => {
-    const { fleet, folder, told } = adopting(t);
-    const other = adopting(t);
-    const qemu = await QemuModel.start(t, join(folder, 'a'));
-    await other.fleet.control.changeAdopted({ path: qemu.path, adopted: true });
-    const waits = await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
-    t.match(waits, { vm: null, problem: /serves one client at a time, and the daemon waits in line/ });
-    t.equal(told('qmp-waiting').length, 1);
-    t.equal(fleet.size, 0);
-    await other.fleet.control.changeAdopted({ path: qemu.path, adopted: false });
-    await soon(() => fleet.size === 1, 'its turn comes');
-    t.same(fleet.control.adopted(), [{ path: qemu.path, by: 'operator', vm: 'web', problem: null }]);
+    const { fleet, folder } = adopting(t, true);
+    const qemu = await QemuModel.start(t, join(folder, 'web.qmp'));
+    await soon(() => fleet.size === 1, 'it is found');
+    await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+    await t.rejects(fleet.control.changeAdopted({ path: qemu.path, adopted: false }), {
+      message: /take the path out of its \[\[qmp\]\], then run balloonctl reload/,
+    });
+    fleet.configure({}, []);
+    await soon(() => fleet.size === 0 && qemu.clients === 0, 'the VM is let go of');
   },
 );
 

@@ -27,7 +27,7 @@ const healthy: Symptoms = {
   discardableBytes: 2048 * MIB,
   tookBackBytes: 0,
   overshotBytes: 0,
-  othersMoveIt: false,
+  toLeave: null,
   deflatesOnOom: true,
   targetBytes: 512 * MIB,
   actualBytes: 512 * MIB,
@@ -115,7 +115,7 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
     /ran out of memory and took 64 MiB.*256 MiB of 512 MiB: set a balloon of 256 MiB/,
     short,
   );
-  const adopted = { ...short, othersMoveIt: true };
+  const adopted = { ...short, toLeave: 'run balloonctl adopt --release for it' } as const;
   const byOther =
     /another program moved the balloon to 256 MiB, away from the target of 512 MiB.*: end the program/;
   says(

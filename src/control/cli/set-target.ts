@@ -169,8 +169,9 @@ function overruled(vm: VmView): ControlError {
 }
 
 function explain(vm: VmView, waitSeconds: number): RefusalText {
-  const { targetBytes, actualUnknown } = vm.balloon;
+  const { targetBytes, actualBytes, actualUnknown } = vm.balloon;
   const name = printable(vm.name);
+  const guest = actualBytes > targetBytes ? 'has yet to take its memory back' : 'may have no more to give';
   const held =
     vm.state === 'connected'
       ? `no guest driver ran in ${name} within ${waitSeconds} s`
@@ -180,7 +181,7 @@ function explain(vm: VmView, waitSeconds: number): RefusalText {
   if (vm.verdict !== null) return refusalOf(`${held}:`, passedOn(printable(vm.verdict)));
   const step: NextStep =
     vm.state === 'running'
-      ? `the guest may have no more to give; the target stands, ${vmCommand('see balloonctl show', name)}`
+      ? `the guest ${guest}; the target stands, ${vmCommand('see balloonctl show', name)}`
       : 'load virtio_balloon in the guest, or wait until it has booted; the order stands';
   return refusal(held, step);
 }
