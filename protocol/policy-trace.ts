@@ -17,9 +17,17 @@ export const TRACE_VERSION = 2;
 /**
  * Facts of a VM that hold or do not: its driver runs and no operator has it in hand; memory that it gives up reaches the
  * host; its cgroup may be limited; it has a page cache balloon; it has no other balloon; its traditional balloon follows the
- * working set of its guest.
+ * working set of its guest; its driver gives no memory back when the guest runs out of it.
  */
-export const TRACE_FLAGS = ['movable', 'takeable', 'limitable', 'self-sized', 'unaskable', 'sized'] as const;
+export const TRACE_FLAGS = [
+  'movable',
+  'takeable',
+  'limitable',
+  'self-sized',
+  'unaskable',
+  'sized',
+  'firm',
+] as const;
 export type TraceFlag = (typeof TRACE_FLAGS)[number];
 
 export interface TraceVm {

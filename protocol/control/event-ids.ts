@@ -47,6 +47,8 @@ export const EVENT_IDS = {
   'policy-released': 'bec9b627a7bc4d0c9e2797bea55657d3',
   'policy-advice': '0facfc75103747e193a5fcdbd79d0dcf',
   'policy-degraded': 'dff2afa8633a48cb895c1b0b2d0e71bf',
+  'reserve-unmet': '5fb02e3c2cc14f9b82de7b7c34621258',
+  'reserve-met': 'c019c5be314d4111b8dd0d7d9969e22b',
   'limit-set': 'b27d1dc5401442f88e78d9dca52592cf',
   'limit-failed': '908db69ba8e0423d81616789325c859b',
   'cgroup-unknown': 'b4ff424236d04e4998ed4ef2e907f951',

@@ -195,6 +195,17 @@ export const EVENTS = {
     help: 'The policy works with less than it needs, or with less than its configuration says; the event says what is missing and what the policy does instead.',
     action: 'Mend the cause that the event names.',
   },
+  'reserve-unmet': {
+    level: 'warn',
+    help: 'For 10 s, the host has had less memory available than the reserve of the policy, and would have less even if the VMs gave all that may be taken from them. The event says how much that is.',
+    action:
+      'Do what the event says; otherwise the guests have less than they need, or the host runs out of memory.',
+  },
+  'reserve-met': {
+    level: 'info',
+    help: 'The host has its reserve again after `reserve-unmet`, or the policy does not ask for it any more.',
+    action: null,
+  },
   'limit-set': {
     level: 'info',
     help: "A limit of the VM's cgroup changed; the event says which limit, from and to how many bytes (null: no limit), and why. For a limit that follows, the event also says how much memory the guest may use.",

@@ -168,7 +168,10 @@ export class Daemon implements DaemonControl {
       ['orders', this.#orders.problem],
       ['metrics', this.#metricsProblem],
     ] as const;
-    return parts.flatMap(([part, problem]) => (problem === null ? [] : [{ part, ...problem }]));
+    return [
+      ...parts.flatMap(([part, problem]) => (problem === null ? [] : [{ part, ...problem }])),
+      ...this.#fleet.control.unmet.map((unmet) => ({ part: 'policy' as const, ...unmet })),
+    ];
   }
 
   change({ logLevel: level }: DaemonChange): DaemonView {

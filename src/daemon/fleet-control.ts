@@ -152,6 +152,11 @@ export class FleetControl implements Fleet {
     return view;
   }
 
+  /** Why the VMs cannot give the reserve, and what mends it; empty: they can. */
+  get unmet(): PolicyEngine['unmet'] {
+    return this.#policy.unmet;
+  }
+
   policy(): PolicyState {
     return this.#policy.view();
   }

@@ -109,7 +109,7 @@ function stockWords(vm: GovernedVm, { settings, stockOf, sized }: Standing): str
   const figures = `${availableWords(view.kind)} ${formatSize(last.availableBytes)}`;
   const held = holdings(vm, stock, settings);
   if (last.availableBytes < reserve)
-    return `the policy looks for memory, idle memory first and lower bands first: ${figures} < reserve ${formatSize(reserve)}${held}`;
+    return `the policy looks for memory, idle memory first and lower bands first: ${figures} < reserve ${formatSize(reserve)}${held}${stock.unmet === null ? '' : `; ${stock.unmet.text}: ${stock.unmet.remedy}`}`;
   const size = sized(vm.name);
   const rest =
     size === null ? 'the policy asks this VM for nothing more, because the reserve is there: ' : `${size}; `;
@@ -118,12 +118,15 @@ function stockWords(vm: GovernedVm, { settings, stockOf, sized }: Standing): str
 
 /** The memory that the VM does without, as the end of a sentence. */
 function holdings({ name, figures }: GovernedVm, stock: Stock, settings: PolicySettings): string {
-  const { targetBytes, cache, askable } = figures;
+  const { targetBytes, cache, askable, deflatesOnOom } = figures;
   const expected = askable ? 0 : stock.roster.remembered(name, Column.expectedBytes);
   const parts = [
     targetBytes > 0 ? `${formatSize(targetBytes)} of this VM stay taken` : '',
     expected > 0 ? `this VM is to give ${formatSize(expected)} by itself` : '',
     cache === null ? '' : cacheWords(cache, stock, settings),
+    deflatesOnOom
+      ? ''
+      : 'only memory that its guest does not use may be taken, because its driver gives none back when the guest runs out (deflate-on-oom)',
   ];
   return parts.map((part) => (part === '' ? '' : `; ${part}`)).join('');
 }

@@ -1,8 +1,10 @@
-import type { Monotonic } from '../os/clock.js';
+import { monotonicNow, msSince, type Monotonic } from '../os/clock.js';
 import type { GovernedCgroup, StatsFigures } from './governed-vm.js';
 
 /** Statistics older than this are of the past. */
 const STALE_SECONDS = 60;
+/** Memory that a guest did without for so long is not of a program that ended and starts again. */
+const STEADY_SECONDS = 30;
 /** What a guest that had to wait for memory since its last statistics is taken to stall. */
 const COUNTED_STALL_PERCENT = 20;
 const STALL_COUNTERS = ['VIRTIO_BALLOON_S_ALLOC_STALL', 'VIRTIO_BALLOON_S_OOM_KILL'] as const;
@@ -19,7 +21,26 @@ interface Since {
   readonly receivedAt: Monotonic;
   /** The size of the balloon then. */
   readonly actualBytes: number;
+  /** They came after the VM was looked at, so that it is known what the guest began to use since. */
+  readonly isBounded: boolean;
   leastOnHostBytes: number;
+}
+
+/** The least of some figure within the last while: at least one window, at most two. */
+class Lowest {
+  #begun: Monotonic = monotonicNow();
+  #before = Infinity;
+  #now = Infinity;
+
+  look(figure: number): number {
+    if (msSince(this.#begun) > 1000 * STEADY_SECONDS) {
+      this.#before = this.#now;
+      this.#now = Infinity;
+      this.#begun = monotonicNow();
+    }
+    if (figure < this.#now) this.#now = figure;
+    return Math.min(this.#before, this.#now);
+  }
 }
 
 /** What the policy looks at of one VM beyond its view: its cgroup, and whether its counters moved. */
@@ -32,6 +53,7 @@ export class VmReadings {
   /** The memory of the VM on the host at the last look. */
   #onHostBytes = Infinity;
   #since: Since | null = null;
+  readonly #doneWithout = new Lowest();
 
   /** `onPressure`: its tasks wait for memory. Until that can be waited for, it is looked at by time. */
   constructor(cgroup: GovernedCgroup, onPressure: () => void) {
@@ -60,18 +82,30 @@ export class VmReadings {
    * that it put into its balloon since, and without memory that it began to use since, as far as the host sees that.
    */
   availableBytes(stats: StatsFigures | null, actualBytes: number, onHostBytes: number): number {
+    const isBounded = this.#onHostBytes !== Infinity;
     const before = Math.min(this.#onHostBytes, onHostBytes);
     this.#onHostBytes = onHostBytes;
     if (stats === null) return NaN;
     const { receivedAt } = stats;
     // They came between this look and the one before.
     if (this.#since?.receivedAt !== receivedAt)
-      this.#since = { receivedAt, actualBytes, leastOnHostBytes: before };
+      this.#since = { receivedAt, actualBytes, isBounded, leastOnHostBytes: before };
     else this.#since.leastOnHostBytes = Math.min(this.#since.leastOnHostBytes, onHostBytes);
     const begun = onHostBytes - this.#since.leastOnHostBytes;
     const given = actualBytes - this.#since.actualBytes;
     const left = freshStat(stats, 'VIRTIO_BALLOON_S_AVAIL') - given - begun;
     return left < 0 ? 0 : left;
+  }
+
+  /** Of the memory that the guest has available, the part that it did without for some time; NaN: it has not said. */
+  steadyBytes(availableBytes: number, actualBytes: number): number {
+    if (Number.isNaN(availableBytes)) return NaN;
+    return Math.max(0, this.#doneWithout.look(availableBytes + actualBytes) - actualBytes);
+  }
+
+  /** How old the last statistics are that availableBytes() went by; Infinity: what the guest began to use since is not known. */
+  statsAgeSeconds(stats: StatsFigures | null): number {
+    return stats !== null && this.#since?.isBounded === true ? stats.ageSeconds : Infinity;
   }
 
   /** By what the guest counted since its statistics before these: a claim. */

@@ -136,9 +136,8 @@ class Followed {
     const { vm } = this.sized;
     const { now, room: roomNow } = this.#around;
     const at = now();
-    const { targetBytes: before, actualBytes, stats } = vm.figures;
+    const { targetBytes: before, actualBytes, stats, deflatesOnOom: givesOnOom } = vm.figures;
     const { features } = this.device;
-    const givesOnOom = features.includes('VIRTIO_BALLOON_F_DEFLATE_ON_OOM');
     const allocatedBytes = features.includes('VIRTIO_BALLOON_F_REPORTING') ? vm.allocatedBytes : NaN;
     const sizes = { ramBytes: vm.ramBytes, targetBytes: before, actualBytes, givesOnOom, allocatedBytes };
     const reading = { ...sizes, ...this.#claims(stats, at) };

@@ -9,8 +9,10 @@ import type { Planner } from '../policy/planner.js';
 import type { PolicySettings } from '../policy/settings.js';
 import { Column } from '../policy/state.js';
 import { describe } from '../policy/words.js';
+import type { Emit } from '../ops/event-log.js';
 import type { Deed } from './act.js';
 import type { GovernedVm } from './governed-vm.js';
+import { ReserveWatch, type Unmet } from './reserve-watch.js';
 import { Roster } from './roster.js';
 
 /** Reads the memory of a stock. */
@@ -31,9 +33,18 @@ interface Circumstances {
   readonly dryRun?: boolean;
 }
 
+export interface Decision {
+  readonly deeds: Deed[];
+  /** The VMs that should say how much memory they have available before any is taken from them. */
+  readonly askFirst: readonly GovernedVm[];
+  /** The part of the reserve that the VMs cannot give. */
+  readonly lackingBytes: number;
+}
+
 export class Stock {
   readonly view: StockView;
   readonly roster = new Roster();
+  readonly #reserve = new ReserveWatch();
   readonly #ram: StockView;
 
   /** `ram` is the view of the host's RAM, of which a reserve in bytes is a share. */
@@ -59,6 +70,25 @@ export class Stock {
     return config === null || this.last === null ? null : config.reserveShare * this.last.totalBytes;
   }
 
+  /** Why the VMs cannot give the reserve, and what mends it; null: they can, as far as is known. */
+  get unmet(): Unmet | null {
+    return this.#reserve.unmet;
+  }
+
+  /** Tells where the VMs begin to be unable to give the reserve, and where they can again. */
+  watchReserve(lackingBytes: number, { settings, nowSeconds }: Circumstances, emit: Emit): void {
+    const reserveBytes = this.reserveBytes(settings);
+    if (this.last === null || reserveBytes === null) return;
+    const { kind } = this.view;
+    const { availableBytes } = this.last;
+    this.#reserve.look({ kind, nowSeconds, availableBytes, reserveBytes, lackingBytes }, emit);
+  }
+
+  /** Nothing is asked of the VMs. */
+  rest(emit: Emit): void {
+    this.#reserve.rest(emit);
+  }
+
   /** The pool as `policy show` has it; null: this is no pool, or it cannot be read. */
   state(settings: PolicySettings): PoolState | null {
     const { poolPageBytes: pageBytes, last, roster } = this;
@@ -70,15 +100,20 @@ export class Stock {
   }
 
   /** The deeds that the planner wants done to these VMs, which are the rows of the table and all VMs of this stock. */
-  decide(vms: readonly GovernedVm[], table: VmTable, circumstances: Circumstances): Deed[] {
+  decide(vms: readonly GovernedVm[], table: VmTable, circumstances: Circumstances): Decision {
     const { planner, settings, nowSeconds, dryRun = false } = circumstances;
     const config = this.#config(settings);
-    if (this.last === null || config === null) return [];
+    if (this.last === null || config === null) return { deeds: [], askFirst: [], lackingBytes: 0 };
     const { totalBytes, availableBytes, pressure } = this.last;
     const pressurePercent = pressure?.some.avg10 ?? NaN;
     const reading = { nowSeconds, totalBytes, availableBytes, pressurePercent };
     const { roster, poolPageBytes } = this;
-    const { actions, next } = planner.plan(reading, table, config, roster.state);
+    const {
+      actions,
+      next,
+      lackingBytes = 0,
+      askFirst: rows = [],
+    } = planner.plan(reading, table, config, roster.state);
     const deeds = actions.flatMap((action) => {
       const vm = vms[action.row];
       if (vm === undefined) return [];
@@ -87,10 +122,11 @@ export class Stock {
       const sinceSeconds = nowSeconds - roster.remembered(vm.name, Column.markSeconds);
       return [{ action, vm, other, poolPageBytes, text, sinceSeconds }];
     });
-    if (dryRun) return deeds;
+    const askFirst = rows.flatMap((row) => vms[row] ?? []);
+    if (dryRun) return { deeds, askFirst, lackingBytes };
     // A policy that only observes did nothing that could be remembered.
     roster.state = settings.mode === 'auto' ? next : { ...roster.state, short: next.short };
-    return deeds;
+    return { deeds, askFirst, lackingBytes };
   }
 
   #config(settings: PolicySettings): PolicyConfig | null {

@@ -1,6 +1,8 @@
+import type { Emit } from '../ops/event-log.js';
 import type { PolicySettings } from '../policy/settings.js';
 import type { SeenVm } from './governed-vm.js';
 import { PoolView } from './pool-view.js';
+import type { Unmet } from './reserve-watch.js';
 import { Stock, type StockView } from './stock.js';
 import type { Troubles } from './troubles.js';
 
@@ -41,6 +43,11 @@ export class Stocks {
     return [...this.#pools].sort(([a], [b]) => a - b).map(([, stock]) => stock);
   }
 
+  /** Why the VMs of a stock cannot give its reserve, for each of which that holds. */
+  get unmet(): readonly Unmet[] {
+    return [this.ram, ...this.pools].flatMap(({ unmet }) => unmet ?? []);
+  }
+
   /** The stock that the VM of this name was in at the last division; where there was no such VM, that of the pool or the RAM. */
   of(name: string, poolPageBytes: number | null = null): Stock {
     return this.#homes.get(name) ?? this.#home(poolPageBytes);
@@ -73,8 +80,11 @@ export class Stocks {
   }
 
   /** Forgets all that the policy remembers, such as force. */
-  forget(): void {
-    for (const { roster } of [this.ram, ...this.pools]) roster.forget();
+  forget(emit: Emit): void {
+    for (const stock of [this.ram, ...this.pools]) {
+      stock.roster.forget();
+      stock.rest(emit);
+    }
   }
 
   #namesBeside(vms: readonly SeenVm[]): string[] {

@@ -1,5 +1,6 @@
 /** Reads VMs into the table that a policy plans for. */
 import {
+  FIRM,
   LIMITABLE,
   MOVABLE,
   SELF_SIZED,
@@ -80,14 +81,18 @@ export class TableReader {
       (inhibited === null && keptInPool(measured, settings) === null ? TAKEABLE : 0) |
       (cgroup !== null && vm.limitable ? LIMITABLE : 0) |
       (cache === null ? 0 : SELF_SIZED) |
-      (askable ? 0 : UNASKABLE);
+      (askable ? 0 : UNASKABLE) |
+      (figures.deflatesOnOom ? 0 : FIRM);
     // The cgroup may be charged for more, such as page cache, or for less: memory on hugetlbfs, or touched by others.
     const overheadBytes = cgroup?.overheadBytes ?? 0;
     table.overheadBytes[row] = overheadBytes;
     table.slowness[row] = figures.slowness;
     const currentBytes = Math.max(cgroup?.currentBytes ?? 0, allocatedBytes + overheadBytes);
     table.currentBytes[row] = currentBytes;
-    table.availableBytes[row] = readings.availableBytes(stats, actualBytes, currentBytes - overheadBytes);
+    const availableBytes = readings.availableBytes(stats, actualBytes, currentBytes - overheadBytes);
+    table.availableBytes[row] = availableBytes;
+    table.steadyBytes[row] = readings.steadyBytes(availableBytes, actualBytes);
+    table.statsAgeSeconds[row] = readings.statsAgeSeconds(stats);
     table.freeBytes[row] = freshStat(stats, 'VIRTIO_BALLOON_S_MEMFREE');
     table.stallPercent[row] = Math.max(cgroup?.pressurePercent || 0, readings.stallPercent(stats) || 0);
   }

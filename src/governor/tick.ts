@@ -29,12 +29,13 @@ import type { PolicyMode, PolicySettings } from '../policy/settings.js';
 import { Column } from '../policy/state.js';
 import { OrderBook } from '../vm/order-book.js';
 import { modeView, pauseView } from '../vm/orders.js';
-import { Actor, adviceOf, type Deed } from './act.js';
+import { Actor, adviceOf } from './act.js';
 import { explained, forceOf, vmPolicy, type Standing } from './explain.js';
 import type { GovernedVm, SeenVm } from './governed-vm.js';
 import { HostView } from './host-view.js';
 import { Sizer, type SizedVm } from './sizer.js';
-import type { Stock } from './stock.js';
+import type { Unmet } from './reserve-watch.js';
+import type { Decision, Stock } from './stock.js';
 import { Stocks, type Members } from './stocks.js';
 import { pauseAll, TableReader } from './table.js';
 import { traceOf, type Trace } from './trace.js';
@@ -42,6 +43,9 @@ import { Troubles } from './troubles.js';
 
 /** Pressure wakes the policy at most that often, and memory that it takes for others has it look again so soon. */
 const WAKE_MS = 1000;
+
+/** A guest has so long to say how much memory it has available. */
+const ANSWER_MS = 5000;
 
 /** A pause of the policy, or its end. */
 type PauseChange = Exclude<PolicyChange, { mode: unknown }>;
@@ -74,6 +78,8 @@ export class PolicyEngine {
   #soon: NodeJS.Timeout | null = null;
   #trigger: PressureTrigger | null = null;
   #tickedAt = -Infinity;
+  /** The VMs that were asked how much memory they have available, and have not said. */
+  readonly #asked = new Set<GovernedVm>();
 
   constructor(
     settings: PolicySettings,
@@ -148,8 +154,10 @@ export class PolicyEngine {
     if (members === null) return;
     this.#tickedAt = performance.now();
     const sized: SizedVm[] = [];
-    const deeds = members.flatMap(({ stock, vms }) => this.#decide(stock, vms, sized));
+    const decisions = members.map(({ stock, vms }) => this.#decide(stock, vms, sized));
+    const deeds = decisions.flatMap((decision) => decision.deeds);
     if (this.acts) {
+      for (const vm of decisions.flatMap(({ askFirst }) => askFirst)) this.#askFirst(vm);
       for (const deed of deeds) this.#actor.do(deed);
       this.#sizer.follow(sized);
       if (deeds.some(({ action }) => isTakenForOthers(action))) this.#lookSoon();
@@ -163,7 +171,8 @@ export class PolicyEngine {
       const vms = seen.map(({ vm }) => vm);
       const table = this.#reader.read(seen, settings);
       const how = { planner: this.#planner, settings, nowSeconds: this.#now(), dryRun: true };
-      return stock.decide(vms, table, how);
+      table.statsAgeSeconds.fill(0);
+      return stock.decide(vms, table, how).deeds;
     });
     return deeds.map(adviceOf);
   }
@@ -184,6 +193,11 @@ export class PolicyEngine {
     return members;
   }
 
+  /** The stocks whose reserve the VMs cannot give: why, and what mends it. */
+  get unmet(): readonly Unmet[] {
+    return this.#stocks.unmet;
+  }
+
   /** The policy of a VM, as `show` has it. */
   vmView(vm: GovernedVm): VmView['policy'] {
     return vmPolicy(vm, { settings: this.#settings, paused: this.#book.paused });
@@ -194,10 +208,11 @@ export class PolicyEngine {
     this.#stocks.lookAtPools(this.#settings);
     const { ram } = this.#stocks;
     const standing = this.#standing;
+    const [unmet] = this.unmet;
     return {
       mode: this.#settings.mode,
       paused: standing.paused !== null,
-      problem: this.#troubles.first,
+      problem: unmet === undefined ? this.#troubles.first : refusal(unmet.text, unmet.remedy),
       reserveBytes: host === null ? 0 : Math.round(ram.reserveBytes(this.#settings) ?? 0),
       host:
         host === null
@@ -295,7 +310,7 @@ export class PolicyEngine {
   /** Ends force, and lets sizes be: the policy acts no more. Targets stay. */
   #letGo(): void {
     for (const vm of this.#vms()) this.#actor.release(vm);
-    this.#stocks.forget();
+    this.#stocks.forget(this.#emit);
     this.#sizer.follow([]);
   }
 
@@ -327,6 +342,17 @@ export class PolicyEngine {
     }, WAKE_MS).unref();
   }
 
+  /** Looks again when the guest has said how much memory it has available. */
+  #askFirst(vm: GovernedVm): void {
+    const device = vm.playing('balloon');
+    if (device === undefined || this.#asked.has(vm)) return;
+    this.#asked.add(vm);
+    void device.refreshStats(ANSWER_MS).then((isNew) => {
+      this.#asked.delete(vm);
+      if (isNew) this.#lookSoon();
+    });
+  }
+
   #wake(): void {
     if (this.#timer !== null && performance.now() - this.#tickedAt >= WAKE_MS) this.tick();
   }
@@ -338,19 +364,21 @@ export class PolicyEngine {
   }
 
   /** Adds the VMs whose balloons follow their working sets to `sized`. */
-  #decide(stock: Stock, seen: readonly SeenVm[], sized: SizedVm[]): Deed[] {
+  #decide(stock: Stock, seen: readonly SeenVm[], sized: SizedVm[]): Decision {
     const table = this.#reader.read(seen, this.#settings);
     const vms = seen.map(({ vm }) => vm);
     // The simulator, which reads traces, has one stock.
     if (stock === this.#stocks.ram && stock.last !== null)
       this.#trace?.write(stock.last, table, vms, this.#settings);
-    if (this.#book.paused !== null) pauseAll(table);
+    if (!this.acts) table.statsAgeSeconds.fill(0);
+    const isPaused = this.#book.paused !== null;
+    if (isPaused) pauseAll(table);
     sized.push(...sizedOf(vms, table));
-    return stock.decide(vms, table, {
-      planner: this.#planner,
-      settings: this.#settings,
-      nowSeconds: this.#now(),
-    });
+    const how = { planner: this.#planner, settings: this.#settings, nowSeconds: this.#now() };
+    const decision = stock.decide(vms, table, how);
+    if (isPaused || vms.length === 0) stock.rest(this.#emit);
+    else stock.watchReserve(decision.lackingBytes, how, this.#emit);
+    return decision;
   }
 
   /** The pools that VMs share, where they share any. */

@@ -49,7 +49,9 @@ export class Trace {
   }
 }
 
-/** The field of a line for each column of a table, so that no column can be left out; the weight is in the settings. */
+/**
+ * The field of a line for each column of a table, so that no column can be left out; the weight is in the settings, and the age of statistics
+ * is that of a look. */
 const FIELDS = {
   ramBytes: 'ramBytes',
   minBytes: 'minBytes',
@@ -64,7 +66,10 @@ const FIELDS = {
   currentBytes: 'currentBytes',
   overheadBytes: 'overheadBytes',
   slowness: 'slowness',
-} as const satisfies Record<Exclude<TableColumn, 'weight'>, keyof TraceVm>;
+} as const satisfies Record<
+  Exclude<TableColumn, 'weight' | 'steadyBytes' | 'statsAgeSeconds'>,
+  keyof TraceVm
+>;
 type Figures = Omit<TraceVm, 'name' | 'band' | 'flags'>;
 
 function traceVm({ name }: GovernedVm, table: VmTable, row: number, settings: PolicySettings): TraceVm {

@@ -1,6 +1,7 @@
 /** The facts that a plan goes by: those of each VM, and what follows from all of them for the host. */
 import { at, type Columns } from './columns.js';
 import {
+  FIRM,
   MOVABLE,
   SELF_SIZED,
   SIZED,
@@ -10,7 +11,7 @@ import {
   type VmTable,
 } from './inputs.js';
 import { Column, get, type PolicyState } from './state.js';
-import { headroomBytes } from './working-set-reading.js';
+import { firmHeadroomBytes, headroomBytes } from './working-set-reading.js';
 
 export const PAGE_BYTES = 4096;
 /** The smallest change of a target, as a share of RAM. */
@@ -86,12 +87,12 @@ export class Facts {
 
   /** The memory that the host has beyond its goal, counting memory that is on its way; negative: it has to be taken. */
   get spareBytes(): number {
-    return this.#unclaimedBytes + this.#incomingBytes - this.#goalBytes;
+    return this.unclaimedBytes + this.#incomingBytes - this.#goalBytes;
   }
 
   /** The memory that may be given at all: the host has it now, down to half of the reserve. */
   get givableBytes(): number {
-    return this.#unclaimedBytes - this.reserveBytes / 2;
+    return this.unclaimedBytes - this.reserveBytes / 2;
   }
 
   /** How far the host is beyond its goal before it gives back by itself. */
@@ -123,7 +124,7 @@ export class Facts {
 
   /** The memory that the host has for page cache which page cache balloons hold back. */
   get cacheRoomBytes(): number {
-    return this.#unclaimedBytes - this.#goalBytes - 2 * CLOSE_SHARE * this.host.totalBytes;
+    return this.unclaimedBytes - this.#goalBytes - 2 * CLOSE_SHARE * this.host.totalBytes;
   }
 
   /** Some page cache balloon has another limit than it should have. */
@@ -171,7 +172,8 @@ export class Facts {
     return 1 + at(this.vms.slowness, row);
   }
 
-  get #unclaimedBytes(): number {
+  /** The memory that is available, without memory that VMs were given and have yet to touch. */
+  get unclaimedBytes(): number {
     return this.host.availableBytes - this.#outstandingBytes;
   }
 
@@ -275,8 +277,10 @@ export class Facts {
   /** The share of its memory that a guest should have left; little is enough for one whose balloon follows its working set. */
   #leftover(row: number, share: number): number {
     const bytes = share * at(this.columns.usable, row);
+    const ram = at(this.vms.ramBytes, row);
+    if (this.has(row, FIRM)) return Math.max(bytes, (share / HEADROOM_SHARE) * firmHeadroomBytes(ram));
     if (!this.has(row, SIZED)) return bytes;
-    return Math.min(bytes, (share / HEADROOM_SHARE) * headroomBytes(at(this.vms.ramBytes, row)));
+    return Math.min(bytes, (share / HEADROOM_SHARE) * headroomBytes(ram));
   }
 
   #isLow(row: number): boolean {

@@ -2,9 +2,9 @@
 import { HOST } from './action.js';
 import { at } from './columns.js';
 import { PAGE_BYTES } from './facts.js';
-import { MOVABLE, SIZED } from './inputs.js';
+import { FIRM, MOVABLE, SIZED } from './inputs.js';
 import { setRung } from './force.js';
-import { share } from './share.js';
+import { share, type Rounding } from './share.js';
 import { Column, get } from './state.js';
 import { take } from './take.js';
 import { NO_BAND, type Turn } from './turn.js';
@@ -12,7 +12,7 @@ import { NO_BAND, type Turn } from './turn.js';
 /** Gives a band's guests the memory that they are short of: first memory that is left over, then memory on its way. */
 export function relieve(turn: Turn, band: number): void {
   const { facts, columns } = turn;
-  const { want, taken, given, weight, quantum } = columns;
+  const { want, taken, weight, quantum, given } = columns;
   const rows: number[] = [];
   let wanted = 0;
   let neediest = HOST;
@@ -29,10 +29,10 @@ export function relieve(turn: Turn, band: number): void {
     const lacking = wanted - Math.max(0, turn.spareBytes);
     turn.spareBytes += take(turn, lacking, { row: neediest, band, urgency: 1 });
   }
-  const amount = Math.min(wanted, turn.spareBytes, turn.givableBytes);
-  const gave = amount > 0 ? share(amount, rows, columns, given, 'at most') : 0;
-  turn.spareBytes -= gave;
-  turn.givableBytes -= gave;
+  // A guest that would end programs gets the memory that the reserve is kept for.
+  const firm = rows.filter((row) => facts.has(row, FIRM));
+  const others = rows.filter((row) => !facts.has(row, FIRM));
+  const gave = hand(turn, firm, Infinity, 'to the byte') + hand(turn, others, turn.spareBytes, 'at most');
   if (wanted - gave > at(quantum, neediest) && turn.unmetBand === NO_BAND) turn.unmetBand = band;
   const donor = largestDonor(turn, neediest);
   for (const row of rows) {
@@ -40,6 +40,16 @@ export function relieve(turn: Turn, band: number): void {
     const underFloor = at(columns.target, row) > facts.mostTarget(row);
     turn.note(row, underFloor ? 'below-floor' : 'guest-short', donor);
   }
+}
+
+/** Gives these VMs what they want, `mostBytes` at most; returns the bytes that were given. */
+function hand(turn: Turn, rows: readonly number[], mostBytes: number, rounding: Rounding): number {
+  const wanted = rows.reduce((sum, row) => sum + at(turn.columns.want, row), 0);
+  const amount = Math.min(wanted, mostBytes, turn.givableBytes);
+  const gave = amount > 0 ? share(amount, rows, turn.columns, turn.columns.given, rounding) : 0;
+  turn.spareBytes -= gave;
+  turn.givableBytes -= gave;
+  return gave;
 }
 
 function largestDonor(turn: Turn, receiver: number): number {

@@ -12,6 +12,7 @@ export const FLAGS = {
   'self-sized': 8,
   unaskable: 16,
   sized: 32,
+  firm: 64,
 } as const satisfies Record<TraceFlag, number>;
 
 /** The target may be changed; memory that the VM gives up reaches the host; its cgroup may be limited. */
@@ -23,6 +24,11 @@ export const SELF_SIZED = FLAGS['self-sized'];
 export const UNASKABLE = FLAGS.unaskable;
 /** Its balloon follows the working set of its guest (working-set.ts): memory that the host has left over is not given back to it. */
 export const SIZED = FLAGS.sized;
+/**
+ * Its driver gives no memory back when the guest runs out of it (no VIRTIO_BALLOON_F_DEFLATE_ON_OOM): the guest ends a program or
+ * panics where its balloon holds memory that the guest needs.
+ */
+export const FIRM = FLAGS.firm;
 
 export interface HostReading {
   readonly nowSeconds: number;
@@ -51,6 +57,10 @@ export interface VmTable {
   /** What the guest says it could do without, and what it says is free: claims, which the host's own readings bound. */
   readonly availableBytes: Float64Array;
   readonly freeBytes: Float64Array;
+  /** Of the memory that it could do without, the part that it did without for some time; NaN: it has not said. */
+  readonly steadyBytes: Float64Array;
+  /** How old these claims are; Infinity: so old that what the guest began to use since is not known. */
+  readonly statsAgeSeconds: Float64Array;
   /** By how many times more than others it is moved at once, and waited for; 0: a balloon that the daemon serves. */
   readonly slowness: Float64Array;
   /** Percent of time in which it waits for memory, by its cgroup's PSI or by its own counters. */
@@ -99,6 +109,8 @@ const COLUMNS = [
   'cachedBytes',
   'availableBytes',
   'freeBytes',
+  'steadyBytes',
+  'statsAgeSeconds',
   'stallPercent',
   'currentBytes',
   'overheadBytes',

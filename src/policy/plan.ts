@@ -4,9 +4,11 @@
  * of take, give and force, which leaves actions; share divides an amount among VMs, and state is remembered until the
  * next tick. The property that proves each rule is in test/policy/plan.property.test.ts:
  * - No VM falls below its floor or rises above its ceiling.
- * - Memory that is given is there: over the reserve, or, down to half of the reserve, on its way from other VMs.
+ * - Memory that is given is there: over the reserve, or, down to half of the reserve, on its way from other VMs or for a guest that
+ *   would end programs.
  * - Idle memory goes first, the lowest band first, then memory in use, the lowest band first; a guest that stalls gives
  *   only to a higher band, or when half of the reserve is gone.
+ * - A guest whose driver gives nothing back on OOM keeps what it uses, and some headroom.
  * - By will first: force follows after the grace time, rung by rung, and is undone in reverse.
  * - The host is filled up to its goal, and gives from memory beyond that: a constant load moves nothing.
  * - A guest with a page cache balloon keeps its page cache while the host has room, and gives down to its floor by itself when the
@@ -22,7 +24,7 @@ import { handBack, refund, relieve } from './give.js';
 import type { HostReading, PolicyConfig, VmTable } from './inputs.js';
 import type { Plan, Planner } from './planner.js';
 import type { PolicyState } from './state.js';
-import { lowerToCeilings, take, type Receiver } from './take.js';
+import { lackingBytes, lowerToCeilings, take, type Receiver } from './take.js';
 import { limitCaches } from './cache-limit.js';
 import { ask, NO_BAND, Turn } from './turn.js';
 
@@ -58,6 +60,6 @@ export class BandPlanner implements Planner {
 
     // A guest does not yield the memory that it owes: force. It ends when the guest yields or nobody needs its memory.
     for (let row = 0; row < vms.count; row++) climb(turn, row);
-    return turn.plan;
+    return { ...turn.plan, lackingBytes: lackingBytes(turn) };
   }
 }

@@ -8,6 +8,10 @@ export interface Plan {
   readonly actions: readonly Action[];
   /** The memory of the policy, once the actions are done. */
   readonly next: PolicyState;
+  /** The part of the reserve that would be missing if the VMs gave all that may be taken from them; absent: none. */
+  readonly lackingBytes?: number;
+  /** The rows of VMs that memory would be taken from if they had said lately how much they have available. */
+  readonly askFirst?: readonly number[];
 }
 
 /**

@@ -1,7 +1,10 @@
 import type { Columns } from './columns.js';
 
-/** Whether a whole quantum too much is handed out in the end rather than a part of one, or nothing beyond the amount. */
-type Rounding = 'at least' | 'at most';
+/**
+ * Whether a whole quantum too much is handed out in the end rather than a part of one, or nothing beyond the amount: no part of a
+ * quantum, or any part.
+ */
+export type Rounding = 'at least' | 'at most' | 'to the byte';
 
 /**
  * Divides `amount` bytes over `rows` in proportion to their `weight`, to none more than its `cap`, and adds them to `to`.

@@ -2,7 +2,9 @@
 import { HOST } from './action.js';
 import { at } from './columns.js';
 import { HEADROOM_SHARE, PAGE_BYTES } from './facts.js';
+import { FIRM } from './inputs.js';
 import { share } from './share.js';
+import { firmHeadroomBytes } from './working-set-reading.js';
 import { NO_BAND, type Turn } from './turn.js';
 
 /** The one that memory is taken for: a VM in a band, or the host itself (HOST in NO_BAND). */
@@ -12,6 +14,12 @@ export interface Receiver {
   /** How far balloons grow by the urgent ramp, from 0 (by the other one) to 1. */
   readonly urgency: number;
 }
+
+/**
+ * Of the memory of the host that a guest could do without, so much is taken before the guest says again how much that is, where it could take
+ * nothing back: it may grow meanwhile.
+ */
+const FIRM_SHARE = 0.5;
 
 /** The memory that is looked at: that which is idle, that in use, that of guests which are short themselves. */
 type Pass = 'idle' | 'used' | 'stalling';
@@ -83,13 +91,17 @@ function donorsOf(
     if (toFloor < 0) continue;
     if (pass === 'idle' && at(idle, row) - at(hollow, row) < at(quantum, row)) continue;
     const now = Math.min(toFloor, turn.upRamp(row, receiver.urgency) + at(hollow, row));
-    const pays = pass === 'idle' ? taxable(turn, row) : Infinity;
+    const pays = payable(turn, row, pass);
     const most = Math.min(now, pays);
     const later = Math.min(toFloor, pays) - Math.max(most, at(hollow, row), at(taken, row));
     if (later >= at(quantum, row)) laterBytes += later;
     if (most - at(taken, row) < Math.min(at(quantum, row), now)) continue;
     // To take memory that a guest never touched only keeps it from growing: nothing to keep the highest band from.
     if (band === 0 && most <= at(hollow, row)) continue;
+    if (turn.isToBeAsked(row)) {
+      laterBytes += Math.max(0, most - Math.max(at(hollow, row), at(taken, row)));
+      continue;
+    }
     cap[row] = most;
     donors.push(row);
   }
@@ -115,13 +127,50 @@ function solid(turn: Turn, rows: readonly number[]): number {
   return sum;
 }
 
+/** The most that this pass may take from the VM, besides its floor and its ramp. */
+function payable(turn: Turn, row: number, pass: Pass): number {
+  const idle = pass === 'idle' ? taxable(turn, row) : Infinity;
+  if (!turn.facts.has(row, FIRM)) return idle;
+  const most = Math.min(idle, spareable(turn, row));
+  const hollow = Math.min(most, at(turn.columns.hollow, row));
+  return hollow + FIRM_SHARE * (most - hollow);
+}
+
 /** The idle memory that the tax lets take, counting memory that the VM did without before, down to some headroom. */
 function taxable(turn: Turn, row: number): number {
   const { target, shed, idle } = turn.columns;
-  const { vms, config } = turn.facts;
   const without = at(target, row) + at(shed, row);
-  const spared = at(idle, row) - HEADROOM_SHARE * (at(vms.ramBytes, row) - without);
-  return Math.min(config.idleTax * (at(idle, row) + without) - without, spared);
+  return Math.min(turn.facts.config.idleTax * (at(idle, row) + without) - without, spareable(turn, row));
+}
+
+/** The idle memory beyond some headroom; of a guest that could take nothing back, only memory that it did without for some time. */
+function spareable(turn: Turn, row: number): number {
+  const { idle, target, actual } = turn.columns;
+  const { facts } = turn;
+  const headroom = HEADROOM_SHARE * grant(turn, row);
+  if (!facts.has(row, FIRM)) return at(idle, row) - headroom;
+  const { steadyBytes, ramBytes } = facts.vms;
+  const steady = at(steadyBytes, row) - Math.max(0, at(target, row) - at(actual, row));
+  // Of a guest that has not said, the host knows which memory it never touched.
+  const bytes = steady < at(idle, row) ? steady : at(idle, row);
+  return bytes - headroom - firmHeadroomBytes(at(ramBytes, row));
+}
+
+/** The part of the reserve that would be missing if each VM gave all that may be taken from it. */
+export function lackingBytes(turn: Turn): number {
+  const { facts, columns } = turn;
+  if (!facts.short) return 0;
+  const { usable, untouched, target, actual, hollow } = columns;
+  const { vms } = facts;
+  let most = 0;
+  for (let row = 0; row < vms.count; row++) {
+    if (!turn.mayEverTake(row)) continue;
+    const aboveFloor = at(usable, row) - at(untouched, row) - at(vms.minBytes, row);
+    const owed = Math.max(0, at(target, row) - at(actual, row));
+    const firm = facts.has(row, FIRM) ? owed + spareable(turn, row) - at(hollow, row) : Infinity;
+    most += Math.max(0, Math.min(aboveFloor, firm));
+  }
+  return Math.max(0, facts.reserveBytes - facts.unclaimedBytes - most);
 }
 
 /** Takes memory from VMs that have more than their ceiling. */

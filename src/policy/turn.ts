@@ -2,7 +2,7 @@
 import { HOST, type Action, type Cause, type Reason } from './action.js';
 import { at, type Columns } from './columns.js';
 import { PAGE_BYTES, type Facts } from './facts.js';
-import { MOVABLE, TAKEABLE, UNASKABLE } from './inputs.js';
+import { FIRM, MOVABLE, TAKEABLE, UNASKABLE } from './inputs.js';
 import type { Plan } from './planner.js';
 import { Column, get, put, type PolicyState } from './state.js';
 
@@ -11,10 +11,14 @@ export const NO_BAND = 255;
 /** Ramps do not save up more than this. */
 const RAMP_WINDOW_SECONDS = 10;
 
+/** The word of a guest that could take nothing back is believed for so long. */
+const FRESH_SECONDS = 2;
+
 export class Turn {
   readonly columns: Columns;
   readonly next: PolicyState & { readonly cells: Float64Array };
   readonly actions: Action[] = [];
+  readonly #askFirst = new Set<number>();
   /** The memory beyond the host's goal, with all that is on its way, and the memory that the host can give now. */
   spareBytes: number;
   givableBytes: number;
@@ -30,7 +34,7 @@ export class Turn {
   }
 
   get plan(): Plan {
-    return { actions: this.actions, next: this.next };
+    return { actions: this.actions, next: this.next, askFirst: [...this.#askFirst] };
   }
 
   /** Seconds since a moment that was remembered of the VM before this plan. */
@@ -42,12 +46,32 @@ export class Turn {
     put(this.next, column, row, value);
   }
 
-  /** Whether memory may be taken from the VM for `band`. */
+  /** Whether memory may be taken from the VM at all: now, or when the time has come. */
+  mayEverTake(row: number): boolean {
+    const { facts } = this;
+    const refused = facts.host.nowSeconds < get(facts.previous, Column.refusedUntilSeconds, row);
+    return facts.has(row, MOVABLE | TAKEABLE) && !refused;
+  }
+
+  /**
+   * Whether what the guest says to have available is of the past, and has to be asked for before memory is taken: the guest could not
+   * take back what it began to use since.
+   */
+  isToBeAsked(row: number): boolean {
+    const { facts } = this;
+    const { availableBytes, statsAgeSeconds } = facts.vms;
+    const fresh = Math.min(FRESH_SECONDS, this.since(row, Column.takenSeconds));
+    const isStale = at(statsAgeSeconds, row) > fresh && at(availableBytes, row) > 0;
+    if (!isStale || !facts.has(row, FIRM)) return false;
+    this.#askFirst.add(row);
+    return true;
+  }
+
+  /** Whether memory may be taken from the VM for `band`, now. */
   mayTake(row: number, band: number): boolean {
     const { facts, next } = this;
-    const { host, vms, config, previous, critical } = facts;
-    if (!facts.has(row, MOVABLE | TAKEABLE) || at(this.columns.given, row) > 0) return false;
-    if (host.nowSeconds < get(previous, Column.refusedUntilSeconds, row)) return false;
+    const { host, vms, config, critical } = facts;
+    if (!this.mayEverTake(row) || at(this.columns.given, row) > 0) return false;
     const outranked = band < at(vms.band, row);
     const since = (column: Column): number => host.nowSeconds - get(next, column, row);
     // By will first: a page cache balloon that was let hold more has its grace time.

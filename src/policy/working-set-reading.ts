@@ -122,7 +122,7 @@ export function facts(
   const usable = ram - actual;
   const scale = scaleOf(ram);
   const counter = counterOf(reading);
-  const more = reading.givesOnOom ? 0 : MORE_HEADROOM * scale;
+  const more = reading.givesOnOom ? 0 : firmHeadroomBytes(ram);
   const told = {
     free: claimed(reading.freeBytes, usable, more),
     available: claimed(reading.availableBytes, usable, more),
@@ -172,6 +172,11 @@ export function facts(
 /** The memory that a guest has left where its balloon follows its working set. */
 export function headroomBytes(ramBytes: number): number {
   return HEADROOM * scaleOf(ramBytes);
+}
+
+/** The memory that a guest has left beyond that where it could take nothing back when it runs out. */
+export function firmHeadroomBytes(ramBytes: number): number {
+  return MORE_HEADROOM * scaleOf(ramBytes);
 }
 
 function scaleOf(ramBytes: number): number {

@@ -191,6 +191,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       pool: pageBytes === null ? null : { pageBytes, discards: false },
       sharesMemory: KINDS[this.kind].sharesMemory,
       slowness: KINDS[this.kind].slowness,
+      deflatesOnOom: this.#vmm.deflatesOnOom,
     };
   }
 

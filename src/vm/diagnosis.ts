@@ -4,6 +4,7 @@ import { BalloonFeature } from '../../protocol/virtio/balloon.js';
 import { hasFeature, type FeatureBits } from '../../protocol/virtio/features.js';
 import { passedOnStep, refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
 import type { VmDiagnosis } from '../../protocol/control/schema.js';
+import { vmCommand } from '../../protocol/control/vm-command.js';
 import type { SessionState } from '../vhost-user/session.js';
 import type { KINDS } from './kinds.js';
 
@@ -21,6 +22,21 @@ export function inTwo(code: DiagnosisCode, said: string, otherwise: NextStep = '
   if (at < 0) return { code, text: said, remedy: otherwise };
   return { code, text: said.slice(0, at), remedy: passedOnStep(said.slice(at + 2)) };
 }
+
+/** The policy set the target that the guest cannot follow: no operator is to set another one. */
+export function underPolicy(diagnosis: Diagnosis, name: string): Diagnosis {
+  if (!OF_TARGET.has(diagnosis.code)) return diagnosis;
+  return {
+    ...diagnosis,
+    remedy: `see ${vmCommand('balloonctl policy explain', name)} for why the policy asked for that, and raise the min of this VM in [policy] if its guest needs the memory`,
+  };
+}
+const OF_TARGET: ReadonlySet<DiagnosisCode> = new Set([
+  'target-too-large',
+  'inflate-stopped',
+  'out-of-puff',
+  'took-back',
+]);
 
 /** How long a VM may take for a first sign of life, and how long a balloon may get no nearer to its target. */
 const PATIENCE_MS = 30_000;

@@ -31,6 +31,8 @@ export interface DeviceFigures extends Pick<VmView, 'state' | 'inhibited'>, Size
   readonly sharesMemory: boolean;
   /** By how many times more than others it is moved at once, and waited for (kinds). */
   readonly slowness: number;
+  /** The guest takes memory back by itself when it runs out of memory. */
+  readonly deflatesOnOom: boolean;
 }
 
 export interface VmFigures extends DeviceFigures {
@@ -57,6 +59,7 @@ export function vmFigures(
     actualUnknown: balloon?.actualUnknown ?? false,
     sharesMemory: (balloon ?? cache)?.sharesMemory ?? true,
     slowness: (balloon ?? cache)?.slowness ?? 0,
+    deflatesOnOom: (balloon ?? cache)?.deflatesOnOom ?? false,
     cache: runs ? cache : null,
     askable: !runs || balloon?.state === 'running',
   };

@@ -1,5 +1,7 @@
 /** What is told of a device: its figures for the control API, for limits and for the memory of its guest. */
 import type { BalloonView, VmView } from '../../protocol/control/schema.js';
+import { BalloonFeature } from '../../protocol/virtio/balloon.js';
+import { hasFeature } from '../../protocol/virtio/features.js';
 import { PAGE_BYTES } from '../memory/region.js';
 import { msSince } from '../os/clock.js';
 import type { Session } from '../vhost-user/session.js';
@@ -41,7 +43,14 @@ export function deviceFigures(served: ServedDevice): DeviceFigures {
     pool: pageBytes === null ? null : { pageBytes, discards },
     sharesMemory: true,
     slowness: 0,
+    deflatesOnOom: givesOnOom(served),
   };
+}
+
+/** Whether the guest takes memory back when it runs out of memory. */
+export function givesOnOom({ part, session }: ServedDevice): boolean {
+  const { VIRTIO_BALLOON_F_DEFLATE_ON_OOM: bit } = BalloonFeature;
+  return PARTS[part].sizesItself || hasFeature(session.features, bit);
 }
 
 /** The device in the control API. */

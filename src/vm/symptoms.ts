@@ -1,6 +1,5 @@
 import type { Obstacle } from '../../protocol/control/diagnosis.js';
-import { BalloonFeature, STAT_NAMES } from '../../protocol/virtio/balloon.js';
-import { hasFeature } from '../../protocol/virtio/features.js';
+import { STAT_NAMES } from '../../protocol/virtio/balloon.js';
 import { PAGE_BYTES } from '../memory/region.js';
 import { msSince, type Monotonic } from '../os/clock.js';
 import type { SessionState } from '../vhost-user/session.js';
@@ -10,7 +9,7 @@ import { ringsSilent, type Diagnosis, type Symptoms } from './diagnosis.js';
 import type { HugePageWatch } from './huge-page-watch.js';
 import { KINDS, PARTS } from './kinds.js';
 import type { Progress } from './progress.js';
-import { sizeBytes, toldBytes, type ServedDevice } from './served-device.js';
+import { givesOnOom, sizeBytes, toldBytes, type ServedDevice } from './served-device.js';
 import type { StatsAsker } from './stats-asker.js';
 import type { Troubles } from './troubles.js';
 
@@ -105,7 +104,7 @@ export class DeviceSymptoms implements Symptoms {
   }
 
   get deflatesOnOom(): boolean {
-    return hasFeature(this.#of.served.session.features, BalloonFeature.VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
+    return givesOnOom(this.#of.served);
   }
 
   get guestFreeBytes(): number | null {

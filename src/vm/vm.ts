@@ -14,7 +14,7 @@ import { withPart, withParts, type AnyDevice } from './any-device.js';
 import { VmCgroup } from './cgroup.js';
 import { VmDevice } from './device.js';
 import type { DeviceHandOver, DeviceIdentity, DeviceOwner, VmWords } from './device-owner.js';
-import type { Diagnosis } from './diagnosis.js';
+import { underPolicy, type Diagnosis } from './diagnosis.js';
 import { freshStats } from './fresh-stats.js';
 import { vmFigures, type VmFigures } from './figures.js';
 import { Inhibition } from './inhibition.js';
@@ -227,7 +227,8 @@ export class Vm implements DeviceOwner<AnyDevice> {
 
   /** The verdict: of the device that speaks for the VM where that has something to say. */
   get diagnosis(): Diagnosis | null {
-    for (const { diagnosis } of this.devices) if (diagnosis !== null) return diagnosis;
+    for (const { diagnosis } of this.devices)
+      if (diagnosis !== null) return this.manual ? diagnosis : underPolicy(diagnosis, this.name);
     return null;
   }
 

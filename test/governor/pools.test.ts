@@ -53,6 +53,7 @@ class Guest implements GovernedVm {
       actualBytes: targetBytes,
       actualUnknown: false,
       sharesMemory: true,
+      deflatesOnOom: true,
       slowness: 0,
       stats: { ageSeconds: 0, receivedAt: monotonicNow(), values },
       pool: pageBytes === null ? null : { pageBytes, discards },

@@ -51,6 +51,7 @@ class Guest implements GovernedVm, SizedDevice {
       pool: null,
       actualUnknown: false,
       sharesMemory: true,
+      deflatesOnOom: true,
       slowness: 0,
     } as const;
     return { ...common, targetBytes, actualBytes, stats: this.#stats, ...this.change };

@@ -713,6 +713,7 @@ void t.test('a guest is not believed to hold what the host has', (t) => {
       actualBytes: 0,
       actualUnknown: false,
       sharesMemory: true,
+      deflatesOnOom: true,
       slowness: 0,
       cache: { targetBytes: 200 * MIB, actualBytes: 200 * MIB },
       askable: true,

@@ -47,6 +47,7 @@ function governed(name: string, pid: number, { figures, allocatedBytes, manual }
       actualBytes: 0,
       actualUnknown: false,
       sharesMemory: true,
+      deflatesOnOom: true,
       slowness: 0,
       cache: null,
       askable: true,

@@ -16,6 +16,7 @@ const worldVm: fc.Arbitrary<WorldVm> = fc
     refuses: fc.boolean(),
     limitable: fc.boolean(),
     slowness: fc.constantFrom(0, 0, 1, 3),
+    firm: fc.constantFrom(false, false, true),
     cache: fc.constantFrom('none', 'none', 'beside', 'alone'),
   })
   .map(({ min, max, wants, touched, ...rest }) => {
@@ -79,6 +80,32 @@ void t.test('floors are never crossed, targets are whole pages within RAM', (t) 
     }),
     RUNS,
   );
+  t.end();
+});
+
+void t.test('a guest that could take nothing back keeps what it uses, a tenth, and 96 MiB', (t) => {
+  const firm = { firm: true, cache: 'none' } as const;
+  const firmWorld = world.map(({ vms, ...rest }) => ({
+    ...rest,
+    vms: vms.map((each) => ({ ...each, ...firm, maxBytes: each.ramBytes })),
+  }));
+  let taken = 0;
+  fc.assert(
+    fc.property(firmWorld, (given) => {
+      run(given, (w, actions) => {
+        for (const action of actions) {
+          if (action.kind !== 'target' || action.toBytes <= action.fromBytes) continue;
+          taken++;
+          const { ramBytes, wantsBytes } = w.vms[action.row] ?? vm();
+          const keeps = ramBytes - action.toBytes;
+          const headroom = 0.1 * keeps + 96 * MIB * Math.max(1, ramBytes / (8192 * MIB));
+          if (wantsBytes + headroom > keeps + 1) throw new Error(`keeps ${keeps} and uses ${wantsBytes}`);
+        }
+      });
+    }),
+    RUNS,
+  );
+  t.ok(taken > 10, `memory was taken ${taken} times`);
   t.end();
 });
 

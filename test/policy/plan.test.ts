@@ -1,7 +1,7 @@
 // What real guests taught: test/e2e/policy.check.ts has the run in which each of these went wrong.
 import t from 'tap';
 import type { TargetAction } from '../../src/policy/action.js';
-import { MIB, plan, vm, World } from './world.js';
+import { MIB, plan, vm, World, type WorldVm } from './world.js';
 
 const RAM_BYTES = 1000 * MIB;
 
@@ -126,3 +126,47 @@ void t.test(
     t.end();
   },
 );
+
+void t.test('what VMs cannot give of the reserve is told, whether it was asked of them or not', (t) => {
+  // Each uses 600 MiB of 1000, and its page cache fills the rest.
+  const lacking = (totalBytes: number, more: Partial<WorldVm> = {}, vms = 2): number => {
+    const guest = { ramBytes: RAM_BYTES, wantsBytes: 600 * MIB, minBytes: 300 * MIB, ...more };
+    const world = new World(totalBytes, [vm({ ...guest, band: 0 }), vm(guest)].slice(0, vms));
+    world.table.currentBytes.fill(RAM_BYTES);
+    world.table.freeBytes.fill(0);
+    const at = (): number => plan(world.host(), world.table, world.config, world.state).lackingBytes ?? 0;
+    const before = at();
+    for (let second = 0; second < 60; second++) world.step();
+    // A guest that has less needs less headroom.
+    t.ok(Math.abs(at() - before) < 80 * MIB, `asked and yielded, ${at()} is like ${before}`);
+    return Math.round(before / MIB);
+  };
+  // The reserve is 200 MiB of 2000: both have 700 MiB to give.
+  t.equal(lacking(2 * RAM_BYTES), 0);
+  // The reserve is 60 MiB of 600, and their floors leave nothing.
+  t.equal(lacking(600 * MIB), 60);
+  // 110 MiB of 1100: they use 1200, of which a guest that can take nothing back gives none.
+  t.equal(lacking(1100 * MIB), 0);
+  t.ok(lacking(1100 * MIB, { firm: true }) > 110, 'beyond the reserve');
+  t.equal(lacking(200 * MIB, {}, 1), 120, 'one');
+  t.end();
+});
+
+void t.test('a guest that could take nothing back gets memory of the reserve, down to half of it', (t) => {
+  const gave = (firm: boolean, availableBytes: number): number => {
+    const guest = { ramBytes: RAM_BYTES, wantsBytes: 500 * MIB, minBytes: 100 * MIB, firm };
+    const world = new World(500 * MIB + availableBytes, [vm({ ...guest, band: 0 })]);
+    world.table.targetBytes.fill(490 * MIB);
+    world.table.actualBytes.fill(490 * MIB);
+    world.table.currentBytes.fill(500 * MIB);
+    world.table.availableBytes.fill(10 * MIB);
+    const [action] = targets(world);
+    return action === undefined ? 0 : Math.round((action.fromBytes - action.toBytes) / MIB);
+  };
+  // Of a host of 600 MiB, the reserve is 60 MiB, and of 550 MiB, 55 MiB.
+  t.equal(gave(false, 50 * MIB), 0);
+  t.equal(gave(true, 50 * MIB), 23, 'down to half');
+  t.equal(gave(true, 30 * MIB), 4, 'less than it is moved by otherwise');
+  t.equal(gave(true, 20 * MIB), 0, 'and no further');
+  t.end();
+});

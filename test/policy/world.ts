@@ -1,5 +1,6 @@
 // A host whose guests do what guests do: they use what they want as far as they may, and follow their target.
 import {
+  FIRM,
   LIMITABLE,
   MOVABLE,
   SELF_SIZED,
@@ -39,6 +40,8 @@ export interface WorldVm {
   readonly slowness?: number;
   /** Its balloon follows the working set of its guest, by another law than the plan. */
   readonly sized?: boolean;
+  /** Its driver gives nothing back when the guest runs out of memory. */
+  readonly firm?: boolean;
 }
 
 export const CONFIG: PolicyConfig = {
@@ -75,6 +78,7 @@ export class World {
         TAKEABLE |
         (vm.limitable ? LIMITABLE : 0) |
         (vm.sized === true ? SIZED : 0) |
+        (vm.firm === true ? FIRM : 0) |
         (vm.cache === 'none' ? 0 : SELF_SIZED) |
         (vm.cache === 'alone' ? UNASKABLE : 0);
       this.table.currentBytes[row] = vm.touchedBytes;
@@ -143,6 +147,7 @@ export class World {
       table.cachedBytes[row] = cached;
       // Linux counts the balloon as page cache that could make way; the device itself tells nothing of the kind.
       table.availableBytes[row] = vm.cache === 'alone' ? NaN : usable - used;
+      table.steadyBytes[row] = table.availableBytes[row] ?? NaN;
       table.freeBytes[row] = usable - used - cached;
       table.currentBytes[row] = Math.min(usable - cached, Math.max(used, table.currentBytes[row] ?? 0));
     });

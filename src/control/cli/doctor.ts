@@ -215,7 +215,8 @@ export function examineVm(vm: VmView, vmm: VmmFacts, events: readonly DaemonEven
     good(
       name,
       'features',
-      features.map((one) => one.replace(/^VIRTIO_(BALLOON_)?F_/, '')).join(' ') || 'none acked',
+      features.map((one) => one.replace(/^VIRTIO_(BALLOON_)?F_/, '')).join(' ') ||
+        (isServed ? 'none acked' : 'QEMU does not say which ones the driver acked'),
     ),
     // Its own balloon is no obstacle to itself.
     ...(refused ? [] : [examineDriver(vm, isServed ? vmm : { ...vmm, obstacle: null })]),
