@@ -39,6 +39,8 @@ export interface LivePolicy {
   readonly bands: readonly string[];
   /** Null: the policy has not looked at the host. */
   readonly reserveBytes: number | null;
+  /** The part of the host that VMs may have (`memory` in `[policy]`), and what of it is available; null: they may have all of it. */
+  readonly part: { readonly totalBytes: number; readonly availableBytes: number } | null;
   readonly pressurePercent: number | null;
 }
 
@@ -88,6 +90,7 @@ export function samplesOf(tick: LiveTick): Map<string, number> {
     if (value !== null) samples.set(series, value);
   };
   set('host reserve', policy.reserveBytes);
+  set('host part available', policy.part?.availableBytes ?? null);
   set('host pressure', policy.pressurePercent);
   for (const vm of vms) {
     const band = bandSeries(vm.band);

@@ -56,6 +56,11 @@ export const POLICY_STATE = {
               description: 'Memory of the host, or the part of it that VMs may have (memory in [policy]).',
             },
             availableBytes: BYTES,
+            part: {
+              type: 'boolean',
+              description:
+                'Whether these are figures of the part of the host that VMs may have, and not of all of it. Earlier builds leave this out.',
+            },
             pressurePercent: {
               type: ['number', 'null'],
               description: 'PSI some avg10; null: the kernel does not count it.',

@@ -222,6 +222,7 @@ export class PolicyEngine {
               availableBytes: host.availableBytes,
               pressurePercent: host.pressure?.some.avg10 ?? null,
               short: ram.roster.state.short,
+              part: this.#host.kind !== 'host',
             },
       pools: this.#pools,
       bands: this.#settings.bands.map(({ name }) => name),
@@ -233,12 +234,17 @@ export class PolicyEngine {
   /** The policy as the page shows it, as of the last look. */
   live(): LivePolicy {
     const reserve = this.#stocks.ram.reserveBytes(this.#settings);
+    const host = this.#host.last;
     return {
       mode: this.#settings.mode,
       paused: this.#book.paused !== null,
       bands: this.#settings.bands.map(({ name }) => name),
       reserveBytes: reserve === null ? null : Math.round(reserve),
-      pressurePercent: this.#host.last?.pressure?.some.avg10 ?? null,
+      part:
+        host === null || this.#host.kind === 'host'
+          ? null
+          : { totalBytes: host.totalBytes, availableBytes: host.availableBytes },
+      pressurePercent: host?.pressure?.some.avg10 ?? null,
     };
   }
 

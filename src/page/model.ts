@@ -151,6 +151,18 @@ export function hostLayers(hour: Hour, bands: readonly string[]): Layer[] {
   return [...layers, layer('other programs', null, rest)];
 }
 
+/** Where the reserve begins, in the stack of memory in use; null: it is not known. Of a part of the host, that moves with the other programs. */
+export function reserveBegins(hour: Hour): (number | null)[] {
+  const [total, available, part, reserve] = ['total', 'available', 'part available', 'reserve'].map((name) =>
+    hour.values(`host ${name}`),
+  );
+  return hour.times.map((_, at) => {
+    const [all, free, kept] = [total?.[at] ?? null, available?.[at] ?? null, reserve?.[at] ?? null];
+    if (all === null || free === null || kept === null) return null;
+    return all - free + (part?.[at] ?? free) - kept;
+  });
+}
+
 /** The keys by which the table is sorted. */
 export const SORT_KEYS = [
   'name',

@@ -30,10 +30,15 @@ const events = new EventList();
 function summarise({ vms, policy, hostAvailableBytes, hostTotalBytes }: LiveTick): void {
   const running = vms.filter(({ state }) => state === 'running').length;
   const size = `${formatSize(hostAvailableBytes)} of ${formatSize(hostTotalBytes)}`;
+  const { part } = policy;
+  const forVms =
+    part === null
+      ? ''
+      : `, and ${formatSize(part.availableBytes)} of the ${formatSize(part.totalBytes)} that VMs may have`;
   const mode = `policy ${policy.mode}${policy.paused ? ', paused' : ''}`;
   write(
     byId('summary'),
-    `${vms.length} ${vms.length === 1 ? 'VM' : 'VMs'}, ${running} running; ${size} available on the host; ${mode}`,
+    `${vms.length} ${vms.length === 1 ? 'VM' : 'VMs'}, ${running} running; ${size} available on the host${forVms}; ${mode}`,
   );
 }
 

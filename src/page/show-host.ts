@@ -1,7 +1,7 @@
 /** The host: its memory over the last hour, by bands, with the reserve, the pressure and what the policy did. */
 import type { LiveTick } from '../../protocol/control/live.js';
 import type { Marks } from './marks.js';
-import { hostLayers, type Hour } from './model.js';
+import { hostLayers, reserveBegins, type Hour } from './model.js';
 import { Chart, type Line } from './show-chart.js';
 import { byId, showReading } from './show-parts.js';
 
@@ -43,18 +43,21 @@ export class HostView {
       own: values,
       filled: true,
     }));
-    const total = this.#hour.values('host total');
     const reserve = this.#hour.values('host reserve');
-    const begins = total.map((bytes, at) => {
-      const kept = reserve[at] ?? null;
-      return bytes === null || kept === null ? null : bytes - kept;
-    });
     const pressure = this.#hour.values('host pressure');
     return [
       // The highest first, since each fills all that is below.
       ...layers.reverse(),
       ...(this.#hour.has('host reserve')
-        ? [{ label: 'reserve', colour: '--reserve', values: begins, own: reserve, dashed: true }]
+        ? [
+            {
+              label: 'reserve',
+              colour: '--reserve',
+              values: reserveBegins(this.#hour),
+              own: reserve,
+              dashed: true,
+            },
+          ]
         : []),
       ...(this.#hour.has('host pressure')
         ? [{ label: 'memory pressure', colour: '--pressure', values: pressure, percent: true }]

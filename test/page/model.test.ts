@@ -9,7 +9,16 @@ import {
 } from '../../protocol/control/live.js';
 import type { DaemonEvent } from '../../protocol/control/schema.js';
 import { markOf, Marks } from '../../src/page/marks.js';
-import { badgesOf, hostLayers, Hour, isShown, sorted, sparkline, Ticks } from '../../src/page/model.js';
+import {
+  badgesOf,
+  hostLayers,
+  reserveBegins,
+  Hour,
+  isShown,
+  sorted,
+  sparkline,
+  Ticks,
+} from '../../src/page/model.js';
 
 function vm(name: string, allocatedBytes: number, change: Partial<LiveVm> = {}): LiveVm {
   return {
@@ -40,6 +49,7 @@ function tick(time: number, ...vms: LiveVm[]): LiveTick {
     paused: false,
     bands: ['gold', 'silver'],
     reserveBytes: 100,
+    part: null,
     pressurePercent: null,
   } as const;
   return { time, hostTotalBytes: 1000, hostAvailableBytes: 400, policy, vms };
@@ -98,6 +108,21 @@ void t.test('an hour is that of the daemon, and the present behind it', (t) => {
   t.equal(hour.values(own).length, hour.times.length);
   t.end();
 });
+
+void t.test(
+  'the reserve begins where the memory in use reaches it, of the host or of the part that VMs may have',
+  (t) => {
+    const hour = new Hour(ofHost);
+    hour.add(tick(0.5));
+    const ofPart = { totalBytes: 500, availableBytes: 150 };
+    const { policy, ...rest } = tick(2 * SAMPLE_MS);
+    hour.add({ ...rest, policy: { ...policy, part: ofPart } });
+    hour.add({ ...tick(3 * SAMPLE_MS), policy: { ...policy, reserveBytes: null } });
+    // 600 of 1000 are in use; the reserve is 100. VMs may use 150 more, and 50 until the reserve begins.
+    t.same(reserveBegins(hour), [900, 650, null]);
+    t.end();
+  },
+);
 
 void t.test('the memory of the host is that of VMs by band, highest first, and the rest', (t) => {
   const hour = new Hour(ofHost);

@@ -214,7 +214,7 @@ export class MemoryFleet implements Fleet {
       time: Date.now(),
       hostTotalBytes: 64 * GIB,
       hostAvailableBytes: 32 * GIB,
-      policy: { mode, paused, bands, reserveBytes, pressurePercent: 1.5 },
+      policy: { mode, paused, bands, reserveBytes, part: null, pressurePercent: 1.5 },
       vms,
     };
   }

@@ -101,6 +101,7 @@ function tickAt(time: number, moment: number): LiveTick {
       paused: false,
       bands: ['gold', 'silver', 'bronze'],
       reserveBytes: 6.4 * GIB,
+      part: null,
       pressurePercent: Math.max(0, Math.round(40 * Math.sin(moment * 7) - 20)),
     },
     vms,

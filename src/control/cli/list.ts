@@ -4,7 +4,7 @@ import type { VmView } from '../../../protocol/control/schema.js';
 import type { ControlClient } from '../client.js';
 import type { LIST_FORMATS } from './choices.js';
 import { tellNotes } from './daemon-notes.js';
-import { actualWords, guestWords, printable, STATE_STYLES, type Output } from './output.js';
+import { actualWords, guestBytes, guestWords, printable, STATE_STYLES, type Output } from './output.js';
 import { isSelected, selectionWords, type Selection } from './selection.js';
 import { alignColumns, shorten } from './text.js';
 
@@ -89,9 +89,10 @@ const SIZES: readonly Column[] = [
 const AVAILABLE: Column = {
   head: 'AVAILABLE',
   align: '>',
-  cell: ({ stats }) => {
-    const bytes = stats?.['VIRTIO_BALLOON_S_AVAIL'];
-    return bytes === undefined ? '-' : formatSize(bytes);
+  cell: (vm) => {
+    const bytes = vm.stats?.['VIRTIO_BALLOON_S_AVAIL'];
+    // The statistics may be older than the balloon.
+    return bytes === undefined ? '-' : formatSize(Math.min(bytes, guestBytes(vm)));
   },
 };
 /** Columns of `-o wide`. */

@@ -23,6 +23,8 @@ export async function pausePolicy(
   vm: string | null,
   paused: boolean,
 ): Promise<void> {
+  // The balloon may be nearly empty by the time that it can be asked for.
+  const held = vm !== null && !paused ? (await client.show(vm)).balloon.actualBytes : 0;
   const policy = await client.changePolicy(vm === null ? { paused } : { paused, vm });
   if (output.json) output.document(policy);
   else {
@@ -30,14 +32,14 @@ export async function pausePolicy(
     const still = vm !== null && !paused && policy.paused;
     const more = still ? '; all VMs are still paused: balloonctl policy resume' : '';
     output.print(`${vm === null ? 'the policy' : printable(vm)}: ${paused ? 'paused' : 'resumed'}${more}`);
-    if (vm !== null && !paused) printTargets(output, await client.show(vm));
+    if (vm !== null && !paused) printTargets(output, await client.show(vm), held);
   }
 }
 
 /** Where the policy acts, a target stays until the policy sets another one; else the guest has its memory back. */
-function printTargets(output: Output, { name, balloon, cache, policy }: VmView): void {
-  if (balloon.targetBytes === 0 && balloon.actualBytes > 0)
-    output.print(`its balloon gives ${formatSize(balloon.actualBytes)} back to the guest`);
+function printTargets(output: Output, { name, balloon, cache, policy }: VmView, heldBytes: number): void {
+  if (balloon.targetBytes === 0 && heldBytes > 0)
+    output.print(`its balloon gives ${formatSize(heldBytes)} back to the guest`);
   const until = (option: string): string => {
     if (policy?.mode === 'auto') return 'the policy changes it';
     if (policy?.mode === 'manual')
@@ -117,7 +119,7 @@ function renderPolicy(policy: Omit<PolicyState, 'orders'> & Partial<PolicyState>
   return [
     modeWords({ mode, paused }),
     ...orderLines({ orders }, columns),
-    `host ${seen}`,
+    `${host?.part === true ? 'memory for VMs' : 'host'} ${seen}`,
     ...pools.map((pool) => `pool of ${formatSize(pool.pageBytes)} pages ${memoryWords(pool)}`),
     ...(problem === null ? [] : [`problem: ${printable(problem)}`]),
     ...alignColumns([['VM', 'BAND', 'MIN', 'MAX', 'MODE', 'FORCE'], ...rows], '<<>><<'),

@@ -197,7 +197,9 @@ function sharedOtherwise({
   memory: { sharedBytes, ramBytes, allocatedBytes },
 }: VmView): string[] {
   if (kind !== 'vhost-user')
-    return [`QEMU has ${formatSize(allocatedBytes)} on the host, its own memory included`];
+    return [
+      `QEMU has ${formatSize(allocatedBytes)} on the host: the memory of its guest and its own, without the files of its program`,
+    ];
   if (sharedBytes === 0)
     return [state === 'connected' ? 'the VMM has not shared it yet' : 'the VMM shares none of it'];
   if (sharedBytes === ramBytes) return [];

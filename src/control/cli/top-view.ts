@@ -239,7 +239,9 @@ function hostLine(seen: Omit<PolicyState, 'orders'> & Partial<PolicyState>): str
   if (host === null) return `host: memory unknown; ${policy}`;
   const { totalBytes, availableBytes, pressurePercent } = host;
   const pressure = pressurePercent === null ? '' : `, pressure ${pressurePercent} %`;
-  return `host: ${formatSize(availableBytes)} of ${formatSize(totalBytes)} available${pressure}; ${policy}`;
+  const of = `${formatSize(availableBytes)} of ${formatSize(totalBytes)}`;
+  const whose = host.part === true ? 'memory for VMs' : 'host';
+  return `${whose}: ${of} available${pressure}; ${policy}`;
 }
 
 function vmsLine(vms: readonly VmView[]): string {

@@ -37,11 +37,22 @@ function adoptMistakes(config: ConfigFile): ShapeMistake[] {
   const paths = qmp.map(({ path }) => path as string | undefined);
   const bus = config.libvirt?.bus;
   return [
-    ...paths.flatMap((path, n) =>
-      path === undefined || isAbsolute(path) ? [] : [{ where: ['qmp', String(n), 'path'], what: RELATIVE }],
-    ),
+    ...paths.flatMap((path, n) => {
+      const what = path === undefined ? null : patternMistake(path);
+      return what === null ? [] : [{ where: ['qmp', String(n), 'path'], what }];
+    }),
     ...(bus === undefined || isAbsolute(bus) ? [] : [{ where: ['libvirt', 'bus'], what: RELATIVE }]),
   ];
+}
+
+function patternMistake(path: string): RefusalText | null {
+  if (!isAbsolute(path)) return RELATIVE;
+  const [foreign] = /[[\]{}]|\*\*/.exec(path) ?? [];
+  if (foreign === undefined) return null;
+  return refusal(
+    `has ${foreign}, which stands for no letters in these patterns`,
+    'use * or ?, or write one [[qmp]] for each path',
+  );
 }
 
 /** Orders of [[vm]] that contradict each other, or what else the same table says. */

@@ -98,7 +98,7 @@ function table(schema: Schema, given: Table, where: readonly string[], context: 
     const path = [...where, key];
     const known = Object.hasOwn(properties, key) ? properties[key] : undefined;
     if (known === undefined) {
-      context.mistakes.push({ where: path, what: unknownKey(key, properties, context.root) });
+      context.mistakes.push({ where: path, what: unknownKey(path, properties, context.root) });
       continue;
     }
     const checked = value(known, one, path, context);
@@ -163,8 +163,19 @@ function mustBe(schema: Schema, given: unknown): RefusalText {
   return refusal(`must be one of ${choices.join(', ')}, and is ${said}`, guess);
 }
 
+/** Keys that operators look for, of things that other programs say. */
+const NOT_OURS: Readonly<Record<string, RefusalText>> = {
+  'qmp.name': refusal(
+    "is unknown here, because an adopted VM has QEMU's own name",
+    'take it out, and give QEMU the name (-name)',
+  ),
+};
+
 /** A key that is known elsewhere was most likely put into the wrong table. */
-function unknownKey(key: string, properties: Table, root: Schema): RefusalText {
+function unknownKey(path: readonly string[], properties: Table, root: Schema): RefusalText {
+  const [key = ''] = path.slice(-1);
+  const ofTheirs = NOT_OURS[path.filter((part) => !/^\d+$/.test(part)).join('.')];
+  if (ofTheirs !== undefined) return ofTheirs;
   const meant = nearest(key, Object.keys(properties));
   if (meant !== null) return refusal('is unknown', `did you mean ${meant}?`);
   const homes = tablesWith(key, root, []);

@@ -87,6 +87,8 @@ void t.test('explain says what was last decided, and what holds now', async (t) 
       mode,
     );
   }
+  fleet.put({ ...held, policy: null, balloon: { ...held.balloon, targetBytes: 0, actualBytes: GIB } });
+  t.equal((await ctl('resume', 'db-1')).stdout, 'db-1: resumed\nits balloon gives 1 GiB back to the guest\n');
   const policy = { band: 'gold', minBytes: 0, maxBytes: GIB, mode: 'observe' } as const;
   fleet.put({ ...held, policy, cache: { ...held.balloon, targetBytes: GIB } });
   t.equal(
@@ -94,6 +96,16 @@ void t.test('explain says what was last decided, and what holds now', async (t) 
     'db-1: resumed\nits page cache balloon may hold up to 1 GiB until balloonctl set db-1 --cache-limit SIZE\n',
   );
   fleet.policyState = { ...fleet.policyState, mode: 'auto' };
+  const { totalBytes, availableBytes } = { totalBytes: 8 * GIB, availableBytes: GIB };
+  const host = { totalBytes, availableBytes, pressurePercent: null, short: false };
+  for (const [part, words] of [
+    [false, 'host'],
+    [true, 'memory for VMs'],
+  ] as const) {
+    fleet.policyState = { ...fleet.policyState, host: { ...host, part } };
+    t.match((await ctl('show')).stdout, `\n${words} 1 GiB available of 8 GiB`);
+  }
+  fleet.policyState = { ...fleet.policyState, host: null };
   t.match((await ctl('show')).stdout, /^mode auto: it acts\nhost unknown\nVM +BAND/);
   const pool = {
     pageBytes: 2 * 2 ** 20,

@@ -29,6 +29,15 @@ const WRONG: readonly (readonly [text: string | Buffer, ...lines: RegExp[]])[] =
   ['control = "/c"\n  contrl = "x"', /:2:3: contrl is unknown: did you mean control\?$/],
   ['log_level = "info"', /: log_level is unknown: did you mean log-level\?$/],
   ['mode = "auto"', /: mode is unknown here: move it to \[policy\]$/],
+  [
+    '[[qmp]]\npath = "/x"\nname = "a"',
+    /:3:1: qmp\.0\.name is unknown here, because .*: take it out, and give QEMU the name/,
+  ],
+  [
+    '[[qmp]]\npath = "/x/[ab].qmp"',
+    /:2:1: qmp\.0\.path has \[, which stands for no letters .*: use \* or \?/,
+  ],
+  ['[[qmp]]\npath = "/x/**/a"', /qmp\.0\.path has \*\*, which/],
   ['[[socket]]\npath = "/x"\nmin = "1G"', /:3:1: socket\.0\.min is unknown here: move it to \[\[vm\]\] or/],
   ['zzzzzz = 1', /: zzzzzz is unknown: see balloond\.toml\(5\)/],
   ['[[socket]]\nname = "x"', /:1:1: socket\.0 has no path: add path = /],
