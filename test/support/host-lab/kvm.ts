@@ -170,7 +170,7 @@ async function tryReporting(guest: Guest): Promise<Pick<Features, 'beforeReportB
   await guest.hold(LARGE_BYTES / MIB, 2, PATIENCE_MS);
   const beforeReportBytes = guest.memfdAllocatedBytes();
   await guest.drop();
-  // With ACPI, Linux 6.12 leaves freed memory unreported until it compacts, whoever serves the balloon.
+  // Pages on the per-CPU lists of Linux keep the blocks around them from being reported (findings/linux-reports-late.sh).
   await guest.sh('echo 1 >/proc/sys/vm/compact_memory', PATIENCE_MS);
   // By the clock of the guest, which is slow here.
   await eventually(
