@@ -4,9 +4,10 @@
  */
 import { VmmError } from '../../protocol/adopted.js';
 import type { AdoptedSocket } from '../../protocol/control/schema.js';
-import { refusal, type NextStep } from '../../protocol/control/refusal.js';
+import { refusal } from '../../protocol/control/refusal.js';
 import { DomainEvent } from '../../protocol/libvirt/domain.js';
 import type { DomainProcesses } from '../host/domain-process.js';
+import { awayStep } from '../libvirt/away.js';
 import { Libvirt } from '../libvirt/libvirt.js';
 import { globMatches } from '../policy/glob.js';
 import type { AdoptedDevice } from '../vm/adopted-device.js';
@@ -14,6 +15,8 @@ import { Adoption, type AdoptionOptions } from './adoption.js';
 import { LibvirtWay } from './libvirt-way.js';
 
 const LOOK_MS = 10_000;
+/** While libvirt is away. */
+const LOOK_AWAY_MS = 2000;
 const FIRST_MS = 1000;
 const MOST_MS = 60_000;
 
@@ -92,6 +95,7 @@ export class LibvirtDomains {
       const libvirt = await Libvirt.open(settings.bus, {
         changed: (path, event) => this.#changed(path, event),
         restarted: () => void this.#look(),
+        away: (error) => this.#away(libvirt, error),
         closed: (why) => this.#closed(libvirt, why),
       });
       this.#opening = false;
@@ -115,6 +119,12 @@ export class LibvirtDomains {
     this.#again(() => this.#open());
   }
 
+  #away(libvirt: Libvirt, error: VmmError): void {
+    if (this.#libvirt !== libvirt) return;
+    this.#fail(error, this.#settings?.bus ?? '');
+    this.#again(() => this.#look(), LOOK_AWAY_MS);
+  }
+
   /** Takes up what began, and lets go of what ended. */
   async #look(): Promise<void> {
     const libvirt = this.#libvirt;
@@ -129,7 +139,7 @@ export class LibvirtDomains {
       if (this.#libvirt !== libvirt) return;
       this.#fail(error, this.#settings?.bus ?? '');
     }
-    this.#again(() => this.#look(), LOOK_MS);
+    this.#again(() => this.#look(), libvirt.isAway ? LOOK_AWAY_MS : LOOK_MS);
   }
 
   #found(libvirt: Libvirt, path: string): void {
@@ -177,7 +187,7 @@ export class LibvirtDomains {
     if (error.message === this.#problem) return;
     this.#problem = error.message;
     const why = `the daemon cannot look at the domains of libvirt, since ${error.message} (bus ${bus})`;
-    this.#options.emit('libvirt-failed', refusal(why, stepAfter(error)));
+    this.#options.emit('libvirt-failed', refusal(why, awayStep(error)));
   }
 
   #again(work: () => Promise<void>, afterMs = this.#waitMs): void {
@@ -186,14 +196,4 @@ export class LibvirtDomains {
     this.#timer = setTimeout(() => void work(), afterMs).unref();
     if (afterMs === this.#waitMs) this.#waitMs = Math.min(2 * this.#waitMs, MOST_MS);
   }
-}
-
-/** What an operator does next. */
-function stepAfter({ errorClass }: VmmError): NextStep {
-  if (errorClass === null)
-    return 'start the bus (systemctl start dbus.socket), or name its socket in [libvirt]';
-  if (errorClass.endsWith('.ServiceUnknown')) return 'run `apt install libvirt-dbus`';
-  if (errorClass.endsWith('.AccessDenied'))
-    return "add balloond's file to /usr/share/dbus-1/system.d, or add the user of the daemon to the group libvirt";
-  return 'start libvirtd (systemctl start libvirtd.socket)';
 }

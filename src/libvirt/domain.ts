@@ -2,6 +2,7 @@
 import {
   VmmError,
   type AdoptedVmm,
+  type PeerAway,
   type VmmLook,
   type VmmObserver,
   type VmmStats,
@@ -36,6 +37,10 @@ interface DomainParts {
   readonly version: string;
   readonly line: CallLine;
   readonly call: CallDomain;
+  /** Why libvirt answers for no domain; null: it does, as far as is known. */
+  readonly away: () => VmmError | null;
+  /** Asks libvirt itself. Rejects with VmmError: it is away. */
+  readonly reach: () => Promise<void>;
   /** To be called once, when nobody listens any more. */
   readonly left: () => void;
 }
@@ -103,6 +108,11 @@ export class LibvirtDomain implements AdoptedVmm {
     this.#observer?.closed({ why, fault: null });
   }
 
+  /** libvirt is away; null: it is back. */
+  peerAway(says: PeerAway | null): void {
+    this.#observer?.peerAway(says);
+  }
+
   /** A signal of the domain's own object. */
   hear({ member, values }: DbusSignal): void {
     const observer = this.#observer;
@@ -128,6 +138,20 @@ export class LibvirtDomain implements AdoptedVmm {
 
   #call(member: string, signature: string, ...args: readonly SentValue[]): Promise<readonly unknown[]> {
     if (this.#ended) return Promise.reject(new VmmError('the domain ended'));
-    return this.#parts.line.run(member, () => this.#parts.call(member, signature, args));
+    return this.#parts.line.run(member, () => this.#ask(member, signature, args));
+  }
+
+  /** A call that is refused because libvirtd ended is made again where libvirtd is back: each call may come twice. */
+  async #ask(member: string, signature: string, args: readonly SentValue[]): Promise<readonly unknown[]> {
+    const { call, away, reach } = this.#parts;
+    const absent = away();
+    if (absent !== null) throw absent;
+    try {
+      return await call(member, signature, args);
+    } catch (error) {
+      if (!(error instanceof VmmError) || error.errorClass === null) throw error;
+      await reach();
+      return await call(member, signature, args);
+    }
   }
 }

@@ -58,6 +58,11 @@ export class Progress {
     return false;
   }
 
+  /** The guest could not move its balloon until now, or the daemon could not see it. */
+  goOn(): void {
+    this.#movedAt = monotonicNow();
+  }
+
   /** Milliseconds since the balloon got nearer to its target. */
   get stillMs(): number {
     return msSince(this.#movedAt);

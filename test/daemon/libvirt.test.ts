@@ -2,6 +2,7 @@
 // test/e2e/libvirt-domains.check.ts has a real libvirt.
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { DaemonEvent, VmView } from '../../protocol/control/schema.js';
 import { VmFleet } from '../../src/daemon/fleet.js';
@@ -254,4 +255,56 @@ void t.test('a bus that sends rubbish, or ends: its VMs leave, and come again', 
   t.match(told('libvirt-failed'), [{ message: /the peer sends something else than messages of D-Bus/ }]);
   t.match(told('vm-disconnected'), [{ message: /the way to libvirt ended: the peer sends/ }]);
   await soon(() => fleet.size === 1, 'and comes again');
+});
+
+void t.test(
+  'while libvirtd is away each domain says so at once, and nothing false once it is back',
+  async (t) => {
+    const { libvirt, fleet, run, show, told } = await following(t);
+    const web = run('web', 4001);
+    run('db', 4002);
+    fleet.startPolicy();
+    await soon(
+      () => fleet.size === 2 && show('web').stats !== null && show('db').stats !== null,
+      'both work',
+    );
+    await fleet.control.setTarget('db', { balloonBytes: 32 * MIB });
+    await soon(() => show('db').balloon.actualBytes === 32 * MIB, 'one is moved');
+    libvirt.broken = ['org.libvirt.Error', "Failed to connect socket to '/run/libvirt/libvirt-sock'"];
+    await fleet.control.setTarget('web', { balloonBytes: 64 * MIB });
+    const codes = (): unknown[] => ['web', 'db'].map((name) => show(name).diagnosis?.code ?? null);
+    await soon(() => codes().join() === 'libvirt-away,libvirt-away', 'both say so');
+    t.match(show('db').diagnosis, {
+      text: /^libvirt is away, and the balloon stays as it is \(Failed to connect socket/,
+      remedy: 'start libvirtd (systemctl start libvirtd.socket)',
+    });
+    // For longer than a guest has to answer a target.
+    await sleep(11_000);
+    t.same(codes(), ['libvirt-away', 'libvirt-away']);
+    t.same(told('qmp-failed'), [], 'one cause is told once');
+    t.equal(told('libvirt-failed').length, 1);
+    web.follows = false;
+    const before = libvirt.calls.length;
+    libvirt.broken = null;
+    await soon(() => codes().join() === ',', 'it is back');
+    await soon(() => libvirt.calls.slice(before).includes('SetMemory 983040 1'), 'the target is told again');
+    await sleep(500);
+    t.same(codes(), [null, null], 'the guest has its time from now on');
+    libvirt.inflate(web, 64 * MIB);
+    await soon(() => show('web').balloon.actualBytes === 64 * MIB, 'it is reached');
+    t.equal(told('libvirt-found').length, 2);
+    t.same([...told('adopt-failed'), ...told('qmp-failed')], []);
+  },
+);
+
+void t.test('a call that was under way as libvirtd was restarted is made again', async (t) => {
+  const { libvirt, fleet, run, show, told } = await following(t);
+  run('web', 4001);
+  fleet.startPolicy();
+  await soon(() => fleet.size === 1 && show('web').stats !== null, 'it works');
+  libvirt.breaks('SetMemory', ['org.libvirt.Error', 'Cannot recv data: Connection reset by peer']);
+  await fleet.control.setTarget('web', { balloonBytes: 64 * MIB });
+  await soon(() => show('web').balloon.actualBytes === 64 * MIB, 'it is moved');
+  t.equal(show('web').verdict, null);
+  t.same(told('qmp-failed'), []);
 });

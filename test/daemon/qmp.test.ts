@@ -429,3 +429,26 @@ void t.test(
     t.equal(told('qmp-failed').length, 2, 'once for each reason');
   },
 );
+
+void t.test('a QEMU that hung and goes on, and a connection that was lost: no false verdict', async (t) => {
+  const { fleet, folder, show, told } = adopting(t);
+  const qemu = await QemuModel.start(t, join(folder, 'a'), { follows: false });
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+  await fleet.control.setStatsInterval('web', 1);
+  await soon(() => show().stats !== null, 'it works');
+  for (const command of ['balloon', 'query-balloon', 'qom-get', 'qom-set']) qemu.silent.add(command);
+  await fleet.control.setTarget('web', { balloonBytes: 64 * MIB });
+  await soon(() => show().diagnosis?.code === 'qmp-unanswered', 'it hangs');
+  await soon(() => told('qmp-failed').length > 0, 'it is said');
+  const sent = (): number => qemu.commands.filter((one) => one === 'balloon').length;
+  const before = sent();
+  qemu.silent.clear();
+  await soon(() => sent() > before, 'the target is told again');
+  await soon(() => show().diagnosis?.code !== 'qmp-unanswered', 'it goes on');
+  t.equal(show().verdict, null, 'the guest has its time from now on');
+  qemu.drop();
+  await soon(() => fleet.size === 0, 'the connection is lost');
+  await soon(() => fleet.size === 1, 'and made again');
+  t.equal(show().verdict, null);
+  await soon(() => sent() > before + 1, 'the target holds for the VM');
+});
