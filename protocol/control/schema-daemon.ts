@@ -65,8 +65,9 @@ export const DAEMON = {
         required: ['part', 'text', 'remedy'],
         properties: {
           part: {
-            enum: ['orders', 'metrics'],
-            description: 'orders: the orders for VMs are not written down. metrics: TCP has no metrics.',
+            enum: ['orders', 'metrics', 'libvirt'],
+            description:
+              'orders: the orders for VMs are not written down. metrics: TCP has no metrics. libvirt: libvirt answers for no domain.',
           },
           text: { type: 'string' },
           remedy: { type: 'string', description: 'The next step.' },

@@ -1,4 +1,5 @@
 /** All VMs of this daemon, and the policy that shares memory between them. */
+import type { DaemonView } from '../../protocol/control/schema.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import { DomainProcesses } from '../host/domain-process.js';
 import { mayPin } from '../host/pinned.js';
@@ -120,6 +121,12 @@ export class VmFleet {
   /** Whether no discard has been under way for longer than that. */
   discardsMove(withinMs: number): boolean {
     return this.#vms.all().every(({ discardingMs }) => discardingMs < withinMs);
+  }
+
+  /** What keeps the daemon from VMs that it is to adopt. */
+  get problems(): DaemonView['problems'] {
+    const { problem } = this.#libvirt;
+    return problem === null ? [] : [{ part: 'libvirt', ...problem }];
   }
 
   get size(): number {

@@ -4,7 +4,7 @@
  */
 import { VmmError } from '../../protocol/adopted.js';
 import type { AdoptedSocket } from '../../protocol/control/schema.js';
-import { refusal } from '../../protocol/control/refusal.js';
+import { refusal, type NextStep } from '../../protocol/control/refusal.js';
 import { DomainEvent } from '../../protocol/libvirt/domain.js';
 import type { DomainProcesses } from '../host/domain-process.js';
 import { awayStep } from '../libvirt/away.js';
@@ -42,7 +42,9 @@ export class LibvirtDomains {
   #libvirt: Libvirt | null = null;
   #timer: NodeJS.Timeout | null = null;
   #waitMs = FIRST_MS;
-  #problem: string | null = null;
+  /** Told last; empty: libvirt answers, null: nothing is told. */
+  #told: string | null = null;
+  #problem: { readonly text: string; readonly remedy: NextStep } | null = null;
   #opening = false;
 
   constructor(options: LibvirtOptions) {
@@ -62,8 +64,15 @@ export class LibvirtDomains {
     void this.#look();
   }
 
+  /** Why the domains of libvirt are not known; null: they are, or need not be. */
+  get problem(): { readonly text: string; readonly remedy: NextStep } | null {
+    return this.#problem;
+  }
+
+  /** Those that are adopted or are to be. */
   list(): AdoptedSocket[] {
-    return [...this.#adoptions.values()].map(({ way, device, problem }) => ({
+    const all = [...this.#adoptions.values()].filter(({ isWanted }) => isWanted);
+    return all.map(({ way, device, problem }) => ({
       path: way.path,
       by: 'configuration',
       vm: device === null ? null : this.#options.nameOf(device),
@@ -84,6 +93,7 @@ export class LibvirtDomains {
     const libvirt = this.#libvirt;
     this.#libvirt = null;
     libvirt?.close();
+    this.#told = null;
     this.#problem = null;
   }
 
@@ -175,8 +185,9 @@ export class LibvirtDomains {
 
   #works(libvirt: Libvirt, count: number): void {
     this.#waitMs = FIRST_MS;
-    if (this.#problem === '') return;
-    this.#problem = '';
+    this.#problem = null;
+    if (this.#told === '') return;
+    this.#told = '';
     const many = count === 1 ? '1 domain runs' : `${count} domains run`;
     this.#options.emit('libvirt-found', `${libvirt.version} answers; ${many}`, { domains: count });
   }
@@ -184,10 +195,11 @@ export class LibvirtDomains {
   /** Once for each reason. */
   #fail(error: unknown, bus: string): void {
     if (!(error instanceof VmmError)) throw error;
-    if (error.message === this.#problem) return;
-    this.#problem = error.message;
-    const why = `the daemon cannot look at the domains of libvirt, since ${error.message} (bus ${bus})`;
-    this.#options.emit('libvirt-failed', refusal(why, awayStep(error)));
+    const text = `the daemon cannot look at the domains of libvirt, since ${error.message} (bus ${bus})`;
+    this.#problem = { text, remedy: awayStep(error) };
+    if (error.message === this.#told) return;
+    this.#told = error.message;
+    this.#options.emit('libvirt-failed', refusal(text, awayStep(error)));
   }
 
   #again(work: () => Promise<void>, afterMs = this.#waitMs): void {

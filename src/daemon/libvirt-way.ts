@@ -69,11 +69,8 @@ export class LibvirtWay implements Way {
     }
     if (!(error instanceof VmmError)) throw error;
     const step = STEPS[error.errorClass ?? ''] ?? STEPS.other;
-    return {
-      why: error.message,
-      step,
-      isAbsent: error.errorClass === WANTED || this.#options.libvirt.isAway,
-    };
+    const isUnwanted = error.errorClass === WANTED;
+    return { why: error.message, step, isAbsent: isUnwanted || this.#options.libvirt.isAway, isUnwanted };
   }
 }
 

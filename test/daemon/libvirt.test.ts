@@ -150,6 +150,7 @@ void t.test('only domains that the configuration names', async (t) => {
   fleet.startPolicy();
   await soon(() => fleet.size === 1, 'one is found');
   t.same(fleet.control.names(), ['web-1']);
+  t.match(fleet.control.adopted(), [{ path: 'libvirt:web-1' }], 'the other is not to be adopted');
   fleet.configure({ libvirt: { bus: libvirt.path, domains: ['db-*'] } }, []);
   await soon(() => fleet.control.names().join() === 'db-1', 'and then the other');
   fleet.configure({}, []);
@@ -216,6 +217,11 @@ void t.test('no bus, no libvirt-dbus, no libvirtd, and libvirtd comes back', asy
   t.match(nowhere.told('libvirt-failed'), [
     { message: /since there is no bus \(bus .*none\): start the bus/ },
   ]);
+  t.match(nowhere.fleet.problems, [
+    { part: 'libvirt', text: /since there is no bus/, remedy: /^start the bus/ },
+  ]);
+  nowhere.fleet.configure({}, []);
+  t.same(nowhere.fleet.problems, [], 'nobody wants libvirt');
 
   const { libvirt, fleet, run, show, told } = await following(t);
   run('web', 4001);
@@ -232,6 +238,7 @@ void t.test('no bus, no libvirt-dbus, no libvirtd, and libvirtd comes back', asy
     '',
   ]);
   await soon(() => told('libvirt-failed').length === 2, 'libvirtd is away');
+  t.match(fleet.problems, [{ part: 'libvirt', remedy: /^start libvirtd/ }]);
   t.match(told('libvirt-failed')[1], { message: /Failed to connect socket .*: start libvirtd/ });
   t.equal(show('web').state, 'running', 'VMs go on');
   libvirt.broken = null;
@@ -241,6 +248,7 @@ void t.test('no bus, no libvirt-dbus, no libvirtd, and libvirtd comes back', asy
     ':1.4',
   ]);
   await soon(() => told('libvirt-found').length === 2, 'libvirtd is back');
+  t.same(fleet.problems, []);
   await fleet.control.setTarget('web', { balloonBytes: 64 * MIB });
   await soon(() => show('web').balloon.actualBytes === 64 * MIB, 'the domain is moved as before');
 });

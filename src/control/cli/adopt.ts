@@ -2,6 +2,7 @@
 import { isAbsolute, resolve } from 'node:path';
 import { passedOn } from '../../../protocol/control/refusal.js';
 import { ControlError, type ControlClient } from '../client.js';
+import { tellAdopting } from './daemon-notes.js';
 import { printable, type Output } from './output.js';
 import { COLUMNS_ELSEWHERE, wrap } from './text.js';
 
@@ -25,8 +26,10 @@ export async function release(client: ControlClient, output: Output, socket: str
 
 /** Lists the sockets and domains that are adopted or are to be, each with its VM or with the reason why there is none. */
 export async function listAdopted(client: ControlClient, output: Output): Promise<void> {
-  const all = await client.adopted();
-  if (output.json) return output.document(all);
+  const [all, daemon] = await Promise.all([client.adopted(), client.daemon()]);
+  if (output.json) output.document(all);
+  const isTold = tellAdopting(daemon, output);
+  if (output.json || (all.length === 0 && isTold)) return;
   if (all.length === 0) return output.print('no VM is adopted, and none is to be');
   const lines = all.flatMap(({ path, by, vm, problem }) => {
     const whose = by === 'configuration' ? ', by the configuration' : '';
