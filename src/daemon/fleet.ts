@@ -92,6 +92,7 @@ export class VmFleet {
     this.#qmp = new QmpSockets({ ...adoption, book: orders.book, ownSockets });
     this.#libvirt = new LibvirtDomains({
       ...adoption,
+      book: orders.book,
       processes: new DomainProcesses(paths),
       serves: (pid) => all().some((vm) => vm.pid === pid && vm.playing('balloon') !== undefined),
     });

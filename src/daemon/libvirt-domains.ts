@@ -10,7 +10,10 @@ import type { DomainProcesses } from '../host/domain-process.js';
 import { awayStep } from '../libvirt/away.js';
 import { Libvirt } from '../libvirt/libvirt.js';
 import { globMatches } from '../policy/glob.js';
+import { wallNow } from '../os/clock.js';
+import type { OrderBook } from '../vm/order-book.js';
 import type { AdoptedDevice } from '../vm/adopted-device.js';
+import { RefusedError } from '../control/fleet.js';
 import { Adoption, type AdoptionOptions } from './adoption.js';
 import { LibvirtWay } from './libvirt-way.js';
 
@@ -28,6 +31,7 @@ interface LibvirtSettings {
 }
 
 interface LibvirtOptions extends AdoptionOptions {
+  readonly book: OrderBook;
   readonly processes: DomainProcesses;
   readonly serves: (pid: number) => boolean;
   /** The name of the VM that has the device. */
@@ -72,12 +76,49 @@ export class LibvirtDomains {
   /** Those that are adopted or are to be. */
   list(): AdoptedSocket[] {
     const all = [...this.#adoptions.values()].filter(({ isWanted }) => isWanted);
-    return all.map(({ way, device, problem }) => ({
-      path: way.path,
-      by: 'configuration',
-      vm: device === null ? null : this.#options.nameOf(device),
-      problem: device === null ? problem : null,
-    }));
+    const released = [...this.#options.book.released.keys()].filter((name) =>
+      this.#isConfigured(pathOf(name)),
+    );
+    return [...all.map((adoption) => this.#view(adoption)), ...released.map(releasedView)];
+  }
+
+  /** The word of an operator, who takes release() back. Rejects with RefusedError. */
+  async adopt(name: string): Promise<AdoptedSocket> {
+    this.#refuseOthers(name);
+    this.#options.book.release(name, null);
+    const path = pathOf(name);
+    let adoption = this.#named(name);
+    if (adoption?.isWanted === false) {
+      const [object] = [...this.#adoptions].find(([, one]) => one === adoption) ?? [];
+      if (object !== undefined && this.#libvirt !== null) {
+        this.#drop(object);
+        adoption = this.#make(this.#libvirt, object);
+        await adoption.start();
+      }
+    }
+    if (adoption !== undefined) return this.#view(adoption);
+    const problem = refusal(`no domain ${name} runs`, `start it (virsh start ${name}), and it is adopted`);
+    return { path, by: 'configuration', vm: null, problem };
+  }
+
+  /** The word of an operator, which holds until adopt(): lets go of the domain. Rejects with RefusedError. */
+  async release(name: string): Promise<AdoptedSocket> {
+    this.#refuseOthers(name);
+    this.#options.book.release(name, wallNow());
+    const adoption = this.#named(name);
+    if (adoption === undefined) return releasedView(name);
+    const view = this.#view(adoption);
+    for (const [object, one] of this.#adoptions) if (one === adoption) this.#adoptions.delete(object);
+    await adoption.end();
+    void this.#look();
+    return view;
+  }
+
+  /** The same as adopt(), where the word is there and whatever the configuration says. */
+  takeBack(name: string): void {
+    if (!this.#options.book.released.has(name)) return;
+    if (this.#isConfigured(pathOf(name))) void this.adopt(name);
+    else this.#options.book.release(name, null);
   }
 
   /** Lets go of all VMs, as the process ends. */
@@ -154,12 +195,45 @@ export class LibvirtDomains {
 
   #found(libvirt: Libvirt, path: string): void {
     if (this.#adoptions.has(path)) return;
+    void this.#make(libvirt, path).start();
+  }
+
+  #make(libvirt: Libvirt, path: string): Adoption {
     const { emit, make, processes, serves } = this.#options;
-    const wants = (name: string): boolean => this.#wants(`libvirt:${name}`);
+    const wants = (name: string): boolean => this.#wants(pathOf(name));
     const way = new LibvirtWay(path, { libvirt, processes, serves, wants });
     const adoption = new Adoption(way, { emit, make });
     this.#adoptions.set(path, adoption);
-    void adoption.start();
+    return adoption;
+  }
+
+  #named(name: string): Adoption | undefined {
+    return [...this.#adoptions.values()].find(({ way }) => way.path === pathOf(name));
+  }
+
+  #view({ way, device, problem }: Adoption): AdoptedSocket {
+    return {
+      path: way.path,
+      by: 'configuration',
+      vm: device === null ? null : this.#options.nameOf(device),
+      problem: device === null ? problem : null,
+    };
+  }
+
+  /** Throws RefusedError: the configuration says that the domain is left alone. */
+  #refuseOthers(name: string): void {
+    if (this.#settings === null) {
+      throw new RefusedError(
+        refusal('the configuration has no [libvirt]', 'add it, then run balloonctl reload'),
+      );
+    }
+    if (this.#isConfigured(pathOf(name))) return;
+    throw new RefusedError(
+      refusal(
+        `the configuration does not name the domain ${name}`,
+        'add it to the domains of [libvirt], then run balloonctl reload',
+      ),
+    );
   }
 
   #changed(path: string, event: number): void {
@@ -179,6 +253,10 @@ export class LibvirtDomains {
   }
 
   #wants(path: string): boolean {
+    return this.#isConfigured(path) && !this.#options.book.released.has(domainOf(path) ?? '');
+  }
+
+  #isConfigured(path: string): boolean {
     const patterns = this.#settings?.domains ?? [];
     return patterns.some((pattern) => globMatches(`libvirt:${pattern}`, path));
   }
@@ -208,4 +286,21 @@ export class LibvirtDomains {
     this.#timer = setTimeout(() => void work(), afterMs).unref();
     if (afterMs === this.#waitMs) this.#waitMs = Math.min(2 * this.#waitMs, MOST_MS);
   }
+}
+
+const PREFIX = 'libvirt:';
+
+function pathOf(name: string): string {
+  return `${PREFIX}${name}`;
+}
+
+/** The name of the domain whose path in the control API that is; null: it is no domain. */
+export function domainOf(path: string): string | null {
+  return path.startsWith(PREFIX) ? path.slice(PREFIX.length) : null;
+}
+
+function releasedView(name: string): AdoptedSocket {
+  const path = pathOf(name);
+  const problem = refusal(`an operator released the domain ${name}`, `run balloonctl adopt ${path}`);
+  return { path, by: 'operator', vm: null, problem };
 }

@@ -32,6 +32,10 @@ const Document = Type.Object({
   mode: Type.Optional(Type.Object({ word: Mode, since: Since })),
   /** The QMP sockets whose VMs an operator adopted. Builds that know of none leave the field out when they write. */
   adopted: Type.Optional(Type.Array(Type.String({ maxLength: MAX_PATH }))),
+  /** The domains of libvirt that an operator released. Builds that know of none leave the field out when they write. */
+  released: Type.Optional(
+    Type.Array(Type.Object({ name: Type.String({ minLength: 1, maxLength: 128 }), since: Since })),
+  ),
   /**
    * The intervals of statistics, in seconds, that QEMUs were found with, by their processes: a daemon that is killed puts none
    * back. Builds that know of none leave the field out when they write.
@@ -76,6 +80,7 @@ export class OrderBook {
   #paused: WallMs | null;
   #mode: ModeOrder | null;
   #adopted: readonly string[];
+  #released: ReadonlyMap<string, WallMs>;
   #intervals: Readonly<Record<string, number>>;
   /** At the first note: many may be of processes that ended while no daemon ran. */
   #forgetAt = 1;
@@ -88,6 +93,7 @@ export class OrderBook {
     this.#paused = found?.paused?.since ?? null;
     this.#mode = found?.mode ?? null;
     this.#adopted = found?.adopted ?? [];
+    this.#released = new Map((found?.released ?? []).map(({ name, since }) => [name, since]));
     this.#intervals = found?.intervals ?? {};
     this.#written = written;
   }
@@ -144,6 +150,19 @@ export class OrderBook {
     this.#changed();
   }
 
+  /** The domains of libvirt that an operator released, and the wall times of these orders. */
+  get released(): ReadonlyMap<string, WallMs> {
+    return this.#released;
+  }
+
+  /** Notes that an operator released a domain at `since`, or takes that back (null), and writes the book down. */
+  release(name: string, since: WallMs | null): void {
+    if ((since !== null) === this.#released.has(name)) return;
+    const others = [...this.#released].filter(([one]) => one !== name);
+    this.#released = new Map(since === null ? others : [...others, [name, since]]);
+    this.#changed();
+  }
+
   /** The interval of statistics that the QEMU of a process was found with, in seconds; undefined: none is noted. */
   foundInterval(process: string): number | undefined {
     return this.#intervals[process];
@@ -176,6 +195,10 @@ export class OrderBook {
     const paused = this.#paused === null ? {} : { paused: { since: this.#paused } };
     const mode = this.#mode === null ? {} : { mode: this.#mode };
     const adopted = this.#adopted.length === 0 ? {} : { adopted: this.#adopted };
+    const released =
+      this.#released.size === 0
+        ? {}
+        : { released: [...this.#released].map(([name, since]) => ({ name, since })) };
     const intervals = Object.keys(this.#intervals).length === 0 ? {} : { intervals: this.#intervals };
     return JSON.stringify({
       version: VERSION,
@@ -184,6 +207,7 @@ export class OrderBook {
       ...paused,
       ...mode,
       ...adopted,
+      ...released,
       ...intervals,
     });
   }

@@ -9,6 +9,7 @@ import { VmFleet } from '../../src/daemon/fleet.js';
 import { OrderFiles } from '../../src/daemon/order-files.js';
 import { EventLog } from '../../src/ops/event-log.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
+import { readBook } from '../../src/vm/order-book.js';
 import { HostTree } from '../support/host-tree.js';
 import { LibvirtModel, type DomainModel } from '../support/libvirt-model.js';
 import { MIB, socketFolder, soon } from '../support/qemu-model.js';
@@ -315,4 +316,58 @@ void t.test('a call that was under way as libvirtd was restarted is made again',
   await soon(() => show('web').balloon.actualBytes === 64 * MIB, 'it is moved');
   t.equal(show('web').verdict, null);
   t.same(told('qmp-failed'), []);
+});
+
+void t.test('an operator releases one domain, over restarts, and takes it back', async (t) => {
+  const { libvirt, fleet, run, show, orders } = await following(t);
+  const web = run('web', 4001, { period: 60 });
+  run('db', 4002);
+  fleet.startPolicy();
+  await soon(() => fleet.size === 2 && web.period === 10, 'both are found');
+  await fleet.control.setTarget('web', { balloonBytes: 64 * MIB });
+  const path = 'libvirt:web';
+  t.match(await fleet.control.changeAdopted({ path, adopted: false }), { path, vm: 'web' });
+  t.same(fleet.control.names(), ['db']);
+  t.equal(web.period, 60, 'the interval is put back');
+  libvirt.lives(web, 2);
+  fleet.configure({ libvirt: { bus: libvirt.path } }, []);
+  await soon(() => libvirt.calls.filter((call) => call.startsWith('GetXMLDesc')).length > 2, 'a look');
+  t.same(fleet.control.names(), ['db']);
+  t.match(
+    fleet.control.adopted().find((one) => one.path === path),
+    {
+      by: 'operator',
+      vm: null,
+      problem: 'an operator released the domain web: run balloonctl adopt libvirt:web',
+    },
+  );
+  const listed = (): unknown[] =>
+    fleet.control
+      .orders()
+      .flatMap(({ vm, orders }) => orders.map((one) => [vm, one.order, one.undo]))
+      .filter(([, order]) => order === 'released');
+  t.same(listed(), [['web', 'released', 'balloonctl adopt libvirt:web']]);
+  t.match(readBook(orders.book.text()), { document: { released: [{ name: 'web' }] } }, 'it is kept');
+
+  t.match(await fleet.control.changeAdopted({ path, adopted: true }), { path, vm: 'web', problem: null });
+  await soon(() => show('web').balloon.actualBytes === 64 * MIB, 'its other orders hold again');
+  t.same(listed(), []);
+
+  await fleet.control.changeAdopted({ path: 'libvirt:off', adopted: false });
+  t.match(listed(), [['off', 'released']], 'a domain that does not run');
+  libvirt.lives(run('off', 4003), 2);
+  await fleet.control.takeBackOrders('off');
+  await soon(() => fleet.size === 3, 'it is taken back as other orders are');
+  fleet.configure({ libvirt: { bus: libvirt.path, domains: ['db'] } }, []);
+  await soon(() => fleet.size === 1, 'one is left');
+  for (const adopted of [true, false]) {
+    await t.rejects(fleet.control.changeAdopted({ path, adopted }), {
+      name: 'RefusedError',
+      message: /the configuration does not name the domain web: add it to the domains of \[libvirt\]/,
+    });
+  }
+  fleet.configure({}, []);
+  await t.rejects(fleet.control.changeAdopted({ path, adopted: false }), {
+    message: /the configuration has no \[libvirt\]: add it/,
+  });
 });
