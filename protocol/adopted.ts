@@ -77,6 +77,8 @@ export interface AdoptedVmm {
   readonly version: string;
   /** The name of the VM; null: it has none. */
   readonly name: string | null;
+  /** The UUID of the VM, in small letters; null: it has none. */
+  readonly uuid: string | null;
   /** The interval of statistics that was in force, in seconds; 0: nobody asked for any. */
   readonly foundInterval: number;
   /** The driver was offered to give pages back by itself before its guest runs out of memory. */

@@ -49,6 +49,7 @@ export class LibvirtDomain implements AdoptedVmm {
   readonly pid: number;
   readonly version: string;
   readonly name: string;
+  readonly uuid: string | null;
   readonly foundInterval: number;
   readonly deflatesOnOom: boolean;
   readonly isThrottled = false;
@@ -61,6 +62,7 @@ export class LibvirtDomain implements AdoptedVmm {
     this.pid = pid;
     this.version = version;
     this.name = words.name;
+    this.uuid = words.uuid === '' ? null : words.uuid.toLowerCase();
     this.foundInterval = words.balloon?.periodSeconds ?? 0;
     this.deflatesOnOom = words.balloon?.deflatesOnOom ?? false;
     this.#parts = parts;

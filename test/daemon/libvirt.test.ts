@@ -12,7 +12,7 @@ import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { readBook } from '../../src/vm/order-book.js';
 import { HostTree } from '../support/host-tree.js';
 import { LibvirtModel, type DomainModel } from '../support/libvirt-model.js';
-import { MIB, socketFolder, soon } from '../support/qemu-model.js';
+import { MIB, QemuModel, socketFolder, soon } from '../support/qemu-model.js';
 
 interface Following {
   readonly libvirt: LibvirtModel;
@@ -51,7 +51,7 @@ async function following(t: Test, domains?: string[], bus?: string): Promise<Fol
     orders,
     run: (name, pid, change) => {
       const domain = libvirt.domain(name, change);
-      process(tree, pid, domain);
+      domainProcess(tree, pid, domain);
       return domain;
     },
     show: (name) => {
@@ -63,7 +63,7 @@ async function following(t: Test, domains?: string[], bus?: string): Promise<Fol
   };
 }
 
-function process(tree: HostTree, pid: number, { name, uuid }: DomainModel): void {
+function domainProcess(tree: HostTree, pid: number, { name, uuid }: DomainModel): void {
   tree.process(pid, `/machine.slice/machine-qemu\\x2d1\\x2d${name}.scope`);
   const words = ['/usr/bin/qemu-system-x86_64', '-name', `guest=${name},debug-threads=on`, '-uuid', uuid];
   tree.write(`proc/${pid}/cmdline`, [...words, ''].join('\0'));
@@ -165,8 +165,8 @@ void t.test('domains that cannot be adopted: one line each, and the others go on
   run('plugs', 4003, { devices: "<memory model='virtio-mem'><target/></memory>" });
   libvirt.domain('away');
   libvirt.domain('odd', { devices: '<' });
-  process(tree, 4004, run('two', 4005));
-  process(tree, 4006, run('noted', 4007));
+  domainProcess(tree, 4004, run('two', 4005));
+  domainProcess(tree, 4006, run('noted', 4007));
   tree.write('libvirt/noted.pid', '4007\n');
   fleet.startPolicy();
   await soon(() => told('adopt-failed').length === 5 && fleet.size === 2, 'the others are said');
@@ -370,4 +370,41 @@ void t.test('an operator releases one domain, over restarts, and takes it back',
   await t.rejects(fleet.control.changeAdopted({ path, adopted: false }), {
     message: /the configuration has no \[libvirt\]: add it/,
   });
+});
+
+void t.test('two VMs of one name: each keeps its name and its orders for as long as both live', async (t) => {
+  const { libvirt, fleet, tree, run, show, told } = await following(t);
+  tree.process(process.pid, '/vms/solo');
+  const qemu = await QemuModel.start(t, join(socketFolder(t), 'solo'), { name: 'solo' });
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+  const solo = run('solo', 4001);
+  fleet.startPolicy();
+  await soon(() => fleet.size === 2, 'both are there');
+  t.same(fleet.control.names(), ['solo', 'solo-2']);
+  await fleet.control.setTarget('solo', { balloonBytes: 64 * MIB });
+  await fleet.control.setTarget('solo-2', { balloonBytes: 128 * MIB });
+  await soon(() => solo.balloonBytes === 128 * MIB && qemu.balloonBytes === 64 * MIB, 'each has its own');
+
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: false });
+  libvirt.write(new TextEncoder().encode('this is no message of D-Bus'));
+  await soon(() => fleet.size === 0, 'both are gone');
+  await soon(() => fleet.size === 1, 'the domain comes first');
+  t.same(fleet.control.names(), ['solo-2'], 'the other one lives, and the name is its own');
+  t.match(show('solo-2').balloon, { targetBytes: 128 * MIB });
+  t.match(told('name-taken').at(-1), { vm: 'solo-2', message: /another VM of this host is called solo/ });
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+  t.match(show('solo').balloon, { targetBytes: 64 * MIB });
+
+  libvirt.lives(solo, 5);
+  await soon(() => fleet.size === 1, 'the domain is switched off');
+  rmSync(join(tree.folder, 'proc/4001'), { recursive: true });
+  libvirt.lives(run('solo', 4002), 2);
+  await soon(() => fleet.size === 2, 'and on again');
+  t.match(show('solo-2'), { pid: 4002, balloon: { targetBytes: 128 * MIB } }, 'known by its UUID');
+  libvirt.lives(solo, 5);
+  await soon(() => fleet.size === 1, 'it is switched off again');
+  rmSync(join(tree.folder, 'proc/4002'), { recursive: true });
+  libvirt.lives(run('solo', 4003, { uuid: '0c91342d-9084-4cbb-8c6b-000000000007' }), 2);
+  await soon(() => fleet.size === 2, 'another domain of that name');
+  t.match(show('solo-3').orders, [], 'has none of its orders');
 });
