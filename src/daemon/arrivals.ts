@@ -7,7 +7,7 @@ import { RETURNS_STEP } from '../../protocol/control/events.js';
 import { refusal } from '../../protocol/control/refusal.js';
 import { RefusedError } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
-import { cleanName, peerName, wellFormed } from '../host/peer.js';
+import { cleanName, hasUuid, peerName, wellFormed } from '../host/peer.js';
 import { processId } from '../host/process-id.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
@@ -50,6 +50,7 @@ export class Arrivals {
   readonly #options: ArrivalOptions;
   readonly #returns = new Returns();
   readonly #names: VmNames;
+  readonly #uuids = new WeakMap<Vm, string>();
   #tidying: NodeJS.Timeout | null = null;
   #config: ConfigFile;
 
@@ -108,11 +109,11 @@ export class Arrivals {
   /** Takes a balloon that QEMU serves itself. Throws RefusedError where the daemon moves a balloon of that VM already. */
   take({ way, vmm, seen, closed }: Adoptable): AdoptedDevice {
     const { events } = this.#options;
-    const { pid, version } = vmm;
+    const { pid, version, uuid } = vmm;
     const { kind, path, socketPath } = way;
     const other = this.#vms
       .all()
-      .find((vm) => pid > 0 && vm.pid === pid && vm.playing('balloon') !== undefined);
+      .find((vm) => vm.playing('balloon') !== undefined && this.#isSame(vm, pid, uuid));
     if (other !== undefined) {
       throw new RefusedError(
         refusal(
@@ -122,7 +123,6 @@ export class Arrivals {
       );
     }
     const wanted = cleanName(vmm.name ?? undefined) ?? peerName(pid) ?? `pid-${pid}`;
-    const { uuid } = vmm;
     const vm = this.#vms.lacking(kind, pid) ?? this.#named({ wanted, pid, uuid, comesAgain: true });
     const { statsIntervalSeconds, sharedCgroup } = deviceOptions(this.#config, null, vm.name);
     const identity = { kind, socketPath, statsIntervalSeconds, closed, ...this.#noteInterval(vmm) };
@@ -130,6 +130,7 @@ export class Arrivals {
       events.emit(event, message, fields, vm.name),
     );
     vm.join(device, sharedCgroup);
+    if (uuid !== null) this.#uuids.set(vm, uuid);
     this.#vms.put(vm);
     const adopted = `the ${device.words} was adopted over ${KINDS[kind].overWords} (pid ${pid}, ${path}, ${version})`;
     events.emit('vm-connected', adopted, { pid, socket: path }, vm.name);
@@ -138,6 +139,15 @@ export class Arrivals {
     device.start(seen);
     this.#options.came();
     return device;
+  }
+
+  /** Whether the QEMU is that of the VM: a socket may be made by another process, which hands it to QEMU. */
+  #isSame(vm: Vm, pid: number, uuid: string | null): boolean {
+    if (pid > 0 && vm.pid === pid) return true;
+    if (uuid === null || this.#uuids.get(vm) !== uuid) return false;
+    const { paths: { proc } = HOST_PATHS } = this.#options;
+    // Copies of one command line are several VMs.
+    return ![pid, vm.pid].every((one) => hasUuid(proc, one, uuid));
   }
 
   /** The interval of statistics that the QEMU was found with, by the daemon before this one or by this one. */

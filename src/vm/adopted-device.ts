@@ -244,6 +244,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       actualUnknown: false,
       heldBytes: actualBytes,
       tookBackBytes: progress.tookBackBytes,
+      awayMs: progress.awayMs,
       overshotBytes: progress.overshotBytes,
       toLeave: KINDS[this.kind].leave,
       deflatesOnOom: this.#vmm.deflatesOnOom,

@@ -408,3 +408,47 @@ void t.test('two VMs of one name: each keeps its name and its orders for as long
   await soon(() => fleet.size === 2, 'another domain of that name');
   t.match(show('solo-3').orders, [], 'has none of its orders');
 });
+
+for (const first of ['socket', 'domain'] as const)
+  void t.test(`a QMP socket of a domain's own QEMU, the ${first} first: one VM, and a reason`, async (t) => {
+    const { fleet, tree, run, told } = await following(t);
+    // The process that made the socket, and then started QEMU with it.
+    tree.process(process.pid, '/vms/launcher');
+    const uuid = '0C91342D-9084-4cbb-8c6b-00000000000a';
+    const qemu = await QemuModel.start(t, join(socketFolder(t), 'web'), { name: 'by-socket', uuid });
+    const adopt = (): Promise<unknown> => fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+    run('web', 4001, { uuid: uuid.toLowerCase() });
+    if (first === 'socket') {
+      await adopt();
+      fleet.startPolicy();
+      await soon(() => told('adopt-failed').length === 1, 'the domain is refused');
+      const says =
+        'the domain web is by-socket, which has a balloon that the daemon moves already: run balloonctl adopt --release for the domain';
+      t.match(told('adopt-failed'), [{ message: says }]);
+      t.match(fleet.control.adopted(), [
+        { vm: 'by-socket' },
+        { path: 'libvirt:web', vm: null, problem: says },
+      ]);
+    } else {
+      fleet.startPolicy();
+      await soon(() => fleet.size === 1, 'the domain is found');
+      await t.rejects(adopt(), {
+        message: /^the VM at .* is web, which has a balloon that the daemon moves already: take the path out/,
+      });
+    }
+    t.equal(fleet.size, 1);
+  });
+
+void t.test('two QEMUs with one UUID are two VMs', async (t) => {
+  const { fleet, tree, run, told } = await following(t);
+  const uuid = '0c91342d-9084-4cbb-8c6b-00000000000b';
+  tree.process(process.pid, '/vms/copy');
+  tree.write(`proc/${process.pid}/cmdline`, ['qemu-system-x86_64', '-uuid', uuid, ''].join('\0'));
+  const qemu = await QemuModel.start(t, join(socketFolder(t), 'copy'), { name: 'copy', uuid });
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+  tree.write('libvirt/web.pid', '4001\n');
+  run('web', 4001, { uuid });
+  fleet.startPolicy();
+  await soon(() => fleet.size === 2, 'both are there');
+  t.same(told('adopt-failed'), []);
+});

@@ -1,6 +1,7 @@
 // VMs that are adopted over QMP, of a QEMU that is modelled: their figures, their orders, and peers that are hostile.
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { DaemonEvent, VmView } from '../../protocol/control/schema.js';
 import { VmFleet } from '../../src/daemon/fleet.js';
@@ -452,3 +453,29 @@ void t.test('a QEMU that hung and goes on, and a connection that was lost: no fa
   t.equal(show().verdict, null);
   await soon(() => sent() > before + 1, 'the target holds for the VM');
 });
+
+void t.test(
+  'another program that moves a balloon which was at its target is told within seconds',
+  async (t) => {
+    const { fleet, folder, show } = adopting(t);
+    const qemu = await QemuModel.start(t, join(folder, 'a'));
+    await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+    const begun = performance.now();
+    await fleet.control.setTarget('web', { balloonBytes: 256 * MIB });
+    await soon(() => show().balloon.actualBytes === 256 * MIB, 'it is reached');
+    await sleep(2500);
+    qemu.follows = false;
+    qemu.inflate(300 * MIB);
+    await soon(() => show().balloon.actualBytes === 300 * MIB, 'it moves');
+    t.equal(show().verdict, null, 'it may come back by itself');
+    await sleep(3000);
+    t.match(show().diagnosis, {
+      code: 'moved-by-other',
+      text: /to 300 MiB, away from the target of 256 MiB/,
+    });
+    // A machine that is busy says nothing here.
+    if (performance.now() - begun > 10_000) t.comment('so late that the test shows nothing');
+    await fleet.control.setTarget('web', { balloonBytes: 200 * MIB });
+    t.equal(show().verdict, null, 'an operator sets the target again');
+  },
+);
