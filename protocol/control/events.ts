@@ -365,7 +365,7 @@ export const EVENTS = {
   },
   'libvirt-failed': {
     level: 'warn',
-    help: 'The configuration has `[libvirt]`, and libvirt cannot be asked for its domains; the event says why. The daemon asks again, less and less often, until each minute. The event comes once for each reason. VMs go on.',
+    help: 'The configuration has `[libvirt]`, and libvirt cannot be asked for its domains; the event says why. The daemon asks again: every 2 s where libvirt answered before, and otherwise less and less often, until each minute. The event comes once for each reason. VMs go on.',
     action: 'Do the step that the event names.',
   },
   ...DAEMON_EVENTS,
