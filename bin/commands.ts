@@ -298,7 +298,7 @@ export const COMMANDS: readonly Command[] = [
     operands: ['socket?'],
     summary: "adopt QEMU's own balloon, by the VM's QMP socket",
     details:
-      "Adopts the VM whose QEMU listens on the QMP socket: from then on the daemon moves QEMU's own balloon. The VM needs no change and no restart. The word holds over restarts of the daemon and of the VM. With `--release` the command takes the word back: the balloon stays as it is, and QEMU asks for statistics as often as it did before. Without SOCKET the command lists the sockets and domains that are adopted or are to be, each with its VM or with the reason why there is none.",
+      "Adopts the VM whose QEMU listens on the QMP socket: from then on the daemon moves QEMU's own balloon. The VM needs no change and no restart. The word holds over restarts of the daemon and of the VM. With `--release` the command takes the word back: the balloon stays as it is, and QEMU asks for statistics as often as it did before. In place of SOCKET, `libvirt:NAME`, or the name alone of a domain that the command lists, stands for a domain of libvirt, which the configuration adopts: `--release` leaves that domain alone until it is adopted again by name. Without SOCKET the command lists the sockets and domains that are adopted or are to be, each with its VM or with the reason why there is none.",
     options: { release: { summary: 'let go of a VM that was adopted' } },
     run: async ({ client, output, vm: socket, values }) => {
       const releases = values['release'] === true;

@@ -2,7 +2,7 @@
  * The words between the daemon and the VMM of an adopted VM, which serves its balloon itself, whichever way they are carried.
  * src/qmp carries them over QEMU's own protocol, src/libvirt over libvirt; src/vm makes a device of either. Sizes are bytes.
  */
-import type { RefusalText } from './control/refusal.js';
+import type { NextStep, RefusalText } from './control/refusal.js';
 
 /** A peer that breaks its protocol, refuses a command or does not answer: the end of a sentence on that VMM. */
 export class VmmError extends Error {
@@ -44,6 +44,12 @@ export interface VmmEnd {
   readonly fault: RefusalText | null;
 }
 
+/** Why a program between the daemon and its VMMs does not answer: the end of a sentence, and the next step. */
+export interface PeerAway {
+  readonly why: string;
+  readonly step: NextStep;
+}
+
 /** Hears of the VM. */
 export interface VmmObserver {
   /** The guest has another amount of memory, without its balloon. */
@@ -58,6 +64,8 @@ export interface VmmObserver {
   throttled(): void;
   /** The VMM said something that cannot be true. */
   failed(error: VmmError): void;
+  /** The program between the daemon and the VMM is away, so that no call gets to the VMM; null: it is back. */
+  peerAway(says: PeerAway | null): void;
   /** Called once, after which nothing comes any more. */
   closed(end: VmmEnd): void;
 }
@@ -69,6 +77,8 @@ export interface AdoptedVmm {
   readonly version: string;
   /** The name of the VM; null: it has none. */
   readonly name: string | null;
+  /** The UUID of the VM, in small letters; null: it has none. */
+  readonly uuid: string | null;
   /** The interval of statistics that was in force, in seconds; 0: nobody asked for any. */
   readonly foundInterval: number;
   /** The driver was offered to give pages back by itself before its guest runs out of memory. */

@@ -39,6 +39,7 @@ export const DIAGNOSIS_CODES = [
   'no-cgroup',
   'qmp-unanswered',
   'qmp-refused',
+  'libvirt-away',
   'earlier-build',
 ] as const;
 export type DiagnosisCode = (typeof DIAGNOSIS_CODES)[number];

@@ -46,7 +46,7 @@ export const EVENTS = {
   },
   'name-taken': {
     level: 'warn',
-    help: 'A VM connected under the name of another VM that is still connected, so this VM is called by that name with a number behind it. The orders and the `[[vm]]` table of the name hold for the other VM alone.',
+    help: 'A VM connected under the name of another VM that is still connected, or that was adopted and lives, so this VM is called by that name with a number behind it. The orders and the `[[vm]]` table of the name hold for the other VM alone.',
     action:
       'Give each VM a name of its own. Where both are the same VM, started again before the VMM from before had ended, stop the VM and start it again.',
   },
@@ -376,7 +376,7 @@ export const EVENTS = {
   },
   'libvirt-failed': {
     level: 'warn',
-    help: 'The configuration has `[libvirt]`, and libvirt cannot be asked for its domains; the event says why. The daemon asks again, less and less often, until each minute. The event comes once for each reason. VMs go on.',
+    help: 'The configuration has `[libvirt]`, and libvirt cannot be asked for its domains; the event says why. The daemon asks again: every 2 s where libvirt answered before, and otherwise less and less often, until each minute. The event comes once for each reason. VMs go on.',
     action: 'Do the step that the event names.',
   },
   ...DAEMON_EVENTS,

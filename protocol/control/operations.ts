@@ -123,7 +123,8 @@ export const OPERATIONS = {
   changeAdopted: {
     method: 'PATCH',
     path: '/v1/adopted',
-    summary: "Adopt the VM of a QMP socket, to move QEMU's own balloon, or release the VM",
+    summary:
+      "Adopt the VM of a QMP socket, to move QEMU's own balloon, or release the VM; the same of a domain of libvirt",
     body: {
       schema: 'AdoptChange',
       required: true,

@@ -65,9 +65,9 @@ export const DAEMON = {
         required: ['part', 'text', 'remedy'],
         properties: {
           part: {
-            enum: ['orders', 'metrics', 'policy'],
+            enum: ['orders', 'metrics', 'policy', 'libvirt'],
             description:
-              'orders: the orders for VMs are not written down. metrics: TCP has no metrics. policy: the VMs cannot give the reserve.',
+              'orders: the orders for VMs are not written down. metrics: TCP has no metrics. policy: the VMs cannot give the reserve. libvirt: libvirt answers for no domain.',
           },
           text: { type: 'string' },
           remedy: { type: 'string', description: 'The next step.' },
@@ -88,12 +88,15 @@ export const DAEMON_CHANGE = {
 
 export const ADOPTED = {
   type: 'object',
-  description: 'A QMP socket whose VM is adopted, or is to be.',
+  description: 'A QMP socket or a domain of libvirt whose VM is adopted, or is to be.',
   additionalProperties: false,
   required: ['path', 'by', 'vm', 'problem'],
   properties: {
-    path: { type: 'string', description: 'The path of the socket.' },
-    by: { enum: ['operator', 'configuration'] },
+    path: { type: 'string', description: 'The path of the socket; of a domain, `libvirt:NAME`.' },
+    by: {
+      enum: ['operator', 'configuration'],
+      description: 'The one who adopted the VM; of a domain that an operator released, operator.',
+    },
     vm: { type: ['string', 'null'], description: 'The VM that was adopted; null: none yet.' },
     problem: {
       type: ['string', 'null'],
@@ -107,8 +110,11 @@ export const ADOPT_CHANGE = {
   additionalProperties: false,
   required: ['path', 'adopted'],
   properties: {
-    path: { type: 'string', minLength: 1, maxLength: 107, pattern: '^[^\\x00-\\x1f\\x7f]*$' },
-    adopted: { type: 'boolean', description: 'true: adopt the VM of the socket; false: release the VM.' },
+    path: { type: 'string', minLength: 1, maxLength: 136, pattern: '^[^\\x00-\\x1f\\x7f]*$' },
+    adopted: {
+      type: 'boolean',
+      description: 'true: adopt the VM of the socket, or the domain; false: release the VM.',
+    },
   },
 } as const;
 

@@ -12,7 +12,7 @@ export const ORDER = {
   additionalProperties: false,
   required: ['order', 'says', 'by', 'since', 'undo'],
   properties: {
-    order: { enum: ['inhibit', 'target', 'cache-limit', ...OF_LIMITS, 'policy', 'policy-mode'] },
+    order: { enum: ['inhibit', 'target', 'cache-limit', ...OF_LIMITS, 'policy', 'policy-mode', 'released'] },
     says: { type: 'string', description: 'The order in words.' },
     by: {
       enum: ['operator', 'configuration'],

@@ -19,6 +19,8 @@ export interface Obstacle {
   readonly step: NextStep;
   /** The VM has just ended, or is not started yet, which is no event. */
   readonly isAbsent: boolean;
+  /** The VM is as its operator wants it, and is not to be adopted. */
+  readonly isUnwanted?: boolean;
 }
 
 /** A way to the VMM of one VM. */
@@ -60,6 +62,7 @@ export class Adoption {
   /** The way is busy with another program, and the daemon waits. */
   #waits = false;
   #trying = false;
+  #isWanted = true;
   #timer: NodeJS.Timeout | null = null;
   #waitMs = FIRST_MS;
   #ended = false;
@@ -77,6 +80,11 @@ export class Adoption {
   /** Why there is no device, and what to do; null: there is one, or nothing is known yet. */
   get problem(): RefusalText | null {
     return this.#problem;
+  }
+
+  /** False: the operator of the VM wants it to be left alone. */
+  get isWanted(): boolean {
+    return this.#isWanted;
   }
 
   get waits(): boolean {
@@ -121,6 +129,7 @@ export class Adoption {
       const closed = (): void => this.#closed();
       this.#device = this.#options.make({ way, vmm, seen, closed });
       this.#problem = null;
+      this.#isWanted = true;
       this.#waitMs = FIRST_MS;
     } catch (error) {
       way.giveUp();
@@ -141,7 +150,8 @@ export class Adoption {
     if (this.#ended) return;
     if (error instanceof RefusedError) this.#say('adopt-failed', error.message);
     else {
-      const { why, step, isAbsent } = this.way.obstacle(error);
+      const { why, step, isAbsent, isUnwanted = false } = this.way.obstacle(error);
+      this.#isWanted = !isUnwanted;
       const says = refusal(`${this.way.words} cannot be adopted, since ${why}`, step);
       if (isAbsent) this.#problem = says;
       else this.#say('adopt-failed', says);

@@ -7,7 +7,7 @@ import { RETURNS_STEP } from '../../protocol/control/events.js';
 import { refusal } from '../../protocol/control/refusal.js';
 import { RefusedError } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
-import { cleanName, peerName, wellFormed } from '../host/peer.js';
+import { cleanName, hasUuid, peerName, wellFormed } from '../host/peer.js';
 import { processId } from '../host/process-id.js';
 import { StateError, StateFile } from '../memory/state-file.js';
 import type { EventLog } from '../ops/event-log.js';
@@ -23,6 +23,10 @@ import type { Adoptable } from './adoption.js';
 import { deviceOptions, vmWishes, type ConfigFile, type SocketSettings } from './settings.js';
 import { Returns } from './returns.js';
 import type { VmMap } from './vm-map.js';
+import { VmNames } from './vm-names.js';
+
+/** A process whose connection ended is looked for so much later. */
+const ENDED_MS = 5000;
 
 /** A VM that a daemon before this one served, and that waits for one that can go on with it. */
 export interface LeftAlone {
@@ -45,12 +49,17 @@ export class Arrivals {
   readonly #vms: VmMap;
   readonly #options: ArrivalOptions;
   readonly #returns = new Returns();
+  readonly #names: VmNames;
+  readonly #uuids = new WeakMap<Vm, string>();
+  #tidying: NodeJS.Timeout | null = null;
   #config: ConfigFile;
 
   constructor(config: ConfigFile, vms: VmMap, options: ArrivalOptions) {
     this.#config = config;
     this.#vms = vms;
     this.#options = options;
+    const { book, paths: { proc } = HOST_PATHS } = options;
+    this.#names = new VmNames({ book, vms, proc });
   }
 
   /** What devices that connect from now on get, and what VMs that are there can be given. */
@@ -74,7 +83,7 @@ export class Arrivals {
     const pid = peerPid(fd);
     const kind = socket?.device ?? 'balloon';
     const wanted = socket?.name ?? peerName(pid) ?? `pid-${pid}`;
-    const vm = this.#vms.lacking(kind, pid) ?? this.#make(this.#vms.freeName(wanted), pid);
+    const vm = this.#vms.lacking(kind, pid) ?? this.#named({ wanted, pid, uuid: null, comesAgain: false });
     const options = deviceOptions(this.#config, socket, vm.name);
     const state = StateFile.create();
     const device = vm.attach(
@@ -100,11 +109,11 @@ export class Arrivals {
   /** Takes a balloon that QEMU serves itself. Throws RefusedError where the daemon moves a balloon of that VM already. */
   take({ way, vmm, seen, closed }: Adoptable): AdoptedDevice {
     const { events } = this.#options;
-    const { pid, version } = vmm;
+    const { pid, version, uuid } = vmm;
     const { kind, path, socketPath } = way;
     const other = this.#vms
       .all()
-      .find((vm) => pid > 0 && vm.pid === pid && vm.playing('balloon') !== undefined);
+      .find((vm) => vm.playing('balloon') !== undefined && this.#isSame(vm, pid, uuid));
     if (other !== undefined) {
       throw new RefusedError(
         refusal(
@@ -114,13 +123,14 @@ export class Arrivals {
       );
     }
     const wanted = cleanName(vmm.name ?? undefined) ?? peerName(pid) ?? `pid-${pid}`;
-    const vm = this.#vms.lacking(kind, pid) ?? this.#make(this.#vms.freeName(wanted), pid);
+    const vm = this.#vms.lacking(kind, pid) ?? this.#named({ wanted, pid, uuid, comesAgain: true });
     const { statsIntervalSeconds, sharedCgroup } = deviceOptions(this.#config, null, vm.name);
     const identity = { kind, socketPath, statsIntervalSeconds, closed, ...this.#noteInterval(vmm) };
     const device = new AdoptedDevice(vm, vmm, seen, identity, (event, message, fields) =>
       events.emit(event, message, fields, vm.name),
     );
     vm.join(device, sharedCgroup);
+    if (uuid !== null) this.#uuids.set(vm, uuid);
     this.#vms.put(vm);
     const adopted = `the ${device.words} was adopted over ${KINDS[kind].overWords} (pid ${pid}, ${path}, ${version})`;
     events.emit('vm-connected', adopted, { pid, socket: path }, vm.name);
@@ -129,6 +139,15 @@ export class Arrivals {
     device.start(seen);
     this.#options.came();
     return device;
+  }
+
+  /** Whether the QEMU is that of the VM: a socket may be made by another process, which hands it to QEMU. */
+  #isSame(vm: Vm, pid: number, uuid: string | null): boolean {
+    if (pid > 0 && vm.pid === pid) return true;
+    if (uuid === null || this.#uuids.get(vm) !== uuid) return false;
+    const { paths: { proc } = HOST_PATHS } = this.#options;
+    // Copies of one command line are several VMs.
+    return ![pid, vm.pid].every((one) => hasUuid(proc, one, uuid));
   }
 
   /** The interval of statistics that the QEMU was found with, by the daemon before this one or by this one. */
@@ -188,7 +207,7 @@ export class Arrivals {
 
   #sayName(vm: Vm, wanted: string): void {
     if (vm.name === wanted || vm.devices.length > 1) return;
-    const taken = `a VM that is called ${wanted} is connected, so this one is ${vm.name}, and orders for ${wanted} do not hold for it`;
+    const taken = `another VM of this host is called ${wanted}, so this one is ${vm.name}, and orders for ${wanted} do not hold for it`;
     this.#options.events.emit('name-taken', taken, { name: wanted }, vm.name);
   }
 
@@ -198,6 +217,10 @@ export class Arrivals {
     const { times, seconds } = returned;
     const said = `a VM that is called ${name} connected ${times} times within ${seconds} s`;
     this.#options.events.emit('vm-returns', refusal(said, RETURNS_STEP), { times, seconds }, name);
+  }
+
+  #named(vm: Parameters<VmNames['choose']>[0]): Vm {
+    return this.#make(this.#names.choose(vm), vm.pid);
   }
 
   #make(name: string, pid: number): Vm {
@@ -216,7 +239,14 @@ export class Arrivals {
     this.#options.gone(vm, device);
     if (vm.devices.length > 0 || !this.#vms.remove(vm)) return;
     this.#options.book.forget(vm.name);
+    // Its process ends after its connection.
+    this.#tidying ??= setTimeout(() => this.#tidy(), ENDED_MS).unref();
     this.#options.events.forget(vm.name);
+  }
+
+  #tidy(): void {
+    this.#tidying = null;
+    this.#names.tidy();
   }
 
   /** The VM of a device that is gone on with. Older builds cut names within a character. */

@@ -168,10 +168,8 @@ export class Daemon implements DaemonControl {
       ['orders', this.#orders.problem],
       ['metrics', this.#metricsProblem],
     ] as const;
-    return [
-      ...parts.flatMap(([part, problem]) => (problem === null ? [] : [{ part, ...problem }])),
-      ...this.#fleet.control.unmet.map((unmet) => ({ part: 'policy' as const, ...unmet })),
-    ];
+    const own = parts.flatMap(([part, problem]) => (problem === null ? [] : [{ part, ...problem }]));
+    return [...own, ...this.#fleet.problems];
   }
 
   change({ logLevel: level }: DaemonChange): DaemonView {

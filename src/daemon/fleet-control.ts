@@ -21,11 +21,11 @@ import type { Emit } from '../ops/event-log.js';
 import type { Metrics } from '../ops/metrics.js';
 import { wallNow } from '../os/clock.js';
 import { liveView } from '../vm/live-view.js';
-import { inHand, NO_WISHES, orderViews } from '../vm/orders.js';
+import { inHand, NO_WISHES, orderViews, releaseView } from '../vm/orders.js';
 import { ordersOf, vmTried, vmView } from '../vm/view.js';
 import type { Vm } from '../vm/vm.js';
 import type { OrderFiles } from './order-files.js';
-import type { LibvirtDomains } from './libvirt-domains.js';
+import { domainOf, type LibvirtDomains } from './libvirt-domains.js';
 import type { QmpSockets } from './qmp-sockets.js';
 import type { VmMap } from './vm-map.js';
 
@@ -112,7 +112,8 @@ export class FleetControl implements Fleet {
   }
 
   orders(): VmOrders[] {
-    const names = new Set([...this.names(), ...this.#orders.book.names]);
+    const { book } = this.#orders;
+    const names = new Set([...this.names(), ...book.names, ...book.released.keys()]);
     return [...names].map((name) => this.ordersOf(name)).filter(({ orders }) => orders.length > 0);
   }
 
@@ -128,6 +129,7 @@ export class FleetControl implements Fleet {
       if (inhibit !== undefined) await vm.setInhibited(null);
       if (limits !== undefined) await vm.setLimits(byName(() => 'restore'));
     }
+    this.#adopted.domains.takeBack(name);
     if (taken.orders.length > 0) {
       const says = taken.orders.map((one) => one.says).join('; ');
       this.#emit(
@@ -146,15 +148,12 @@ export class FleetControl implements Fleet {
   }
 
   async changeAdopted({ path, adopted }: AdoptChange): Promise<AdoptedSocket> {
-    const { sockets } = this.#adopted;
-    const view = await (adopted ? sockets.adopt(path) : sockets.release(path));
+    const { sockets, domains } = this.#adopted;
+    const name = domainOf(path);
+    const [from, which] = name === null ? [sockets, path] : [domains, name];
+    const view = await (adopted ? from.adopt(which) : from.release(which));
     await this.#orders.kept();
     return view;
-  }
-
-  /** Why the VMs cannot give the reserve, and what mends it; empty: they can. */
-  get unmet(): PolicyEngine['unmet'] {
-    return this.#policy.unmet;
   }
 
   policy(): PolicyState {
@@ -189,11 +188,14 @@ export class FleetControl implements Fleet {
   /** Most commands that take an order back need the VM: one that is not connected has one for all of them. */
   ordersOf(name: string): VmOrders {
     const vm = this.#vms.get(name);
-    if (vm !== undefined) return { vm: name, connected: true, orders: ordersOf(vm) };
+    const since = this.#orders.book.released.get(name);
+    const released = since === undefined ? [] : [releaseView(name, since)];
+    if (vm !== undefined) return { vm: name, connected: true, orders: [...ordersOf(vm), ...released] };
     const undo = vmCommand('balloonctl orders', name, '--take-back');
     const absent = { name, ramBytes: 0, has: () => true, cut: () => null };
     const views = orderViews(absent, this.#orders.book.of(name), NO_WISHES);
-    return { vm: name, connected: false, orders: views.map((view) => ({ ...view, undo })) };
+    const orders = [...views.map((view) => ({ ...view, undo })), ...released];
+    return { vm: name, connected: false, orders };
   }
 
   #view(vm: Vm): VmView {

@@ -1,4 +1,5 @@
 /** All VMs of this daemon, and the policy that shares memory between them. */
+import type { DaemonView } from '../../protocol/control/schema.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import { DomainProcesses } from '../host/domain-process.js';
 import { mayPin } from '../host/pinned.js';
@@ -91,6 +92,7 @@ export class VmFleet {
     this.#qmp = new QmpSockets({ ...adoption, book: orders.book, ownSockets });
     this.#libvirt = new LibvirtDomains({
       ...adoption,
+      book: orders.book,
       processes: new DomainProcesses(paths),
       serves: (pid) => all().some((vm) => vm.pid === pid && vm.playing('balloon') !== undefined),
     });
@@ -120,6 +122,15 @@ export class VmFleet {
   /** Whether no discard has been under way for longer than that. */
   discardsMove(withinMs: number): boolean {
     return this.#vms.all().every(({ discardingMs }) => discardingMs < withinMs);
+  }
+
+  /** What keeps the daemon from VMs that it is to adopt, and the policy from its reserve. */
+  get problems(): DaemonView['problems'] {
+    const { problem } = this.#libvirt;
+    return [
+      ...(problem === null ? [] : [{ part: 'libvirt' as const, ...problem }]),
+      ...this.#policy.unmet.map((unmet) => ({ part: 'policy' as const, ...unmet })),
+    ];
   }
 
   get size(): number {

@@ -7,13 +7,19 @@ import type { AdoptedSocket } from '../../protocol/control/schema.js';
 import { refusal, type NextStep } from '../../protocol/control/refusal.js';
 import { DomainEvent } from '../../protocol/libvirt/domain.js';
 import type { DomainProcesses } from '../host/domain-process.js';
+import { awayStep } from '../libvirt/away.js';
 import { Libvirt } from '../libvirt/libvirt.js';
 import { globMatches } from '../policy/glob.js';
+import { wallNow } from '../os/clock.js';
+import type { OrderBook } from '../vm/order-book.js';
 import type { AdoptedDevice } from '../vm/adopted-device.js';
+import { RefusedError } from '../control/fleet.js';
 import { Adoption, type AdoptionOptions } from './adoption.js';
 import { LibvirtWay } from './libvirt-way.js';
 
 const LOOK_MS = 10_000;
+/** While libvirt is away. */
+const LOOK_AWAY_MS = 2000;
 const FIRST_MS = 1000;
 const MOST_MS = 60_000;
 
@@ -25,6 +31,7 @@ interface LibvirtSettings {
 }
 
 interface LibvirtOptions extends AdoptionOptions {
+  readonly book: OrderBook;
   readonly processes: DomainProcesses;
   readonly serves: (pid: number) => boolean;
   /** The name of the VM that has the device. */
@@ -39,7 +46,9 @@ export class LibvirtDomains {
   #libvirt: Libvirt | null = null;
   #timer: NodeJS.Timeout | null = null;
   #waitMs = FIRST_MS;
-  #problem: string | null = null;
+  /** Told last; empty: libvirt answers, null: nothing is told. */
+  #told: string | null = null;
+  #problem: { readonly text: string; readonly remedy: NextStep } | null = null;
   #opening = false;
 
   constructor(options: LibvirtOptions) {
@@ -59,13 +68,57 @@ export class LibvirtDomains {
     void this.#look();
   }
 
+  /** Why the domains of libvirt are not known; null: they are, or need not be. */
+  get problem(): { readonly text: string; readonly remedy: NextStep } | null {
+    return this.#problem;
+  }
+
+  /** Those that are adopted or are to be. */
   list(): AdoptedSocket[] {
-    return [...this.#adoptions.values()].map(({ way, device, problem }) => ({
-      path: way.path,
-      by: 'configuration',
-      vm: device === null ? null : this.#options.nameOf(device),
-      problem: device === null ? problem : null,
-    }));
+    const all = [...this.#adoptions.values()].filter(({ isWanted }) => isWanted);
+    const released = [...this.#options.book.released.keys()].filter((name) =>
+      this.#isConfigured(pathOf(name)),
+    );
+    return [...all.map((adoption) => this.#view(adoption)), ...released.map(releasedView)];
+  }
+
+  /** The word of an operator, who takes release() back. Rejects with RefusedError. */
+  async adopt(name: string): Promise<AdoptedSocket> {
+    this.#refuseOthers(name);
+    this.#options.book.release(name, null);
+    const path = pathOf(name);
+    let adoption = this.#named(name);
+    if (adoption?.isWanted === false) {
+      const [object] = [...this.#adoptions].find(([, one]) => one === adoption) ?? [];
+      if (object !== undefined && this.#libvirt !== null) {
+        this.#drop(object);
+        adoption = this.#make(this.#libvirt, object);
+        await adoption.start();
+      }
+    }
+    if (adoption !== undefined) return this.#view(adoption);
+    const problem = refusal(`no domain ${name} runs`, `start it (virsh start ${name}), and it is adopted`);
+    return { path, by: 'configuration', vm: null, problem };
+  }
+
+  /** The word of an operator, which holds until adopt(): lets go of the domain. Rejects with RefusedError. */
+  async release(name: string): Promise<AdoptedSocket> {
+    this.#refuseOthers(name);
+    this.#options.book.release(name, wallNow());
+    const adoption = this.#named(name);
+    if (adoption === undefined) return releasedView(name);
+    const view = this.#view(adoption);
+    for (const [object, one] of this.#adoptions) if (one === adoption) this.#adoptions.delete(object);
+    await adoption.end();
+    void this.#look();
+    return view;
+  }
+
+  /** The same as adopt(), where the word is there and whatever the configuration says. */
+  takeBack(name: string): void {
+    if (!this.#options.book.released.has(name)) return;
+    if (this.#isConfigured(pathOf(name))) void this.adopt(name);
+    else this.#options.book.release(name, null);
   }
 
   /** Lets go of all VMs, as the process ends. */
@@ -81,6 +134,7 @@ export class LibvirtDomains {
     const libvirt = this.#libvirt;
     this.#libvirt = null;
     libvirt?.close();
+    this.#told = null;
     this.#problem = null;
   }
 
@@ -92,6 +146,7 @@ export class LibvirtDomains {
       const libvirt = await Libvirt.open(settings.bus, {
         changed: (path, event) => this.#changed(path, event),
         restarted: () => void this.#look(),
+        away: (error) => this.#away(libvirt, error),
         closed: (why) => this.#closed(libvirt, why),
       });
       this.#opening = false;
@@ -115,6 +170,12 @@ export class LibvirtDomains {
     this.#again(() => this.#open());
   }
 
+  #away(libvirt: Libvirt, error: VmmError): void {
+    if (this.#libvirt !== libvirt) return;
+    this.#fail(error, this.#settings?.bus ?? '');
+    this.#again(() => this.#look(), LOOK_AWAY_MS);
+  }
+
   /** Takes up what began, and lets go of what ended. */
   async #look(): Promise<void> {
     const libvirt = this.#libvirt;
@@ -129,17 +190,50 @@ export class LibvirtDomains {
       if (this.#libvirt !== libvirt) return;
       this.#fail(error, this.#settings?.bus ?? '');
     }
-    this.#again(() => this.#look(), LOOK_MS);
+    this.#again(() => this.#look(), libvirt.isAway ? LOOK_AWAY_MS : LOOK_MS);
   }
 
   #found(libvirt: Libvirt, path: string): void {
     if (this.#adoptions.has(path)) return;
+    void this.#make(libvirt, path).start();
+  }
+
+  #make(libvirt: Libvirt, path: string): Adoption {
     const { emit, make, processes, serves } = this.#options;
-    const wants = (name: string): boolean => this.#wants(`libvirt:${name}`);
+    const wants = (name: string): boolean => this.#wants(pathOf(name));
     const way = new LibvirtWay(path, { libvirt, processes, serves, wants });
     const adoption = new Adoption(way, { emit, make });
     this.#adoptions.set(path, adoption);
-    void adoption.start();
+    return adoption;
+  }
+
+  #named(name: string): Adoption | undefined {
+    return [...this.#adoptions.values()].find(({ way }) => way.path === pathOf(name));
+  }
+
+  #view({ way, device, problem }: Adoption): AdoptedSocket {
+    return {
+      path: way.path,
+      by: 'configuration',
+      vm: device === null ? null : this.#options.nameOf(device),
+      problem: device === null ? problem : null,
+    };
+  }
+
+  /** Throws RefusedError: the configuration says that the domain is left alone. */
+  #refuseOthers(name: string): void {
+    if (this.#settings === null) {
+      throw new RefusedError(
+        refusal('the configuration has no [libvirt]', 'add it, then run balloonctl reload'),
+      );
+    }
+    if (this.#isConfigured(pathOf(name))) return;
+    throw new RefusedError(
+      refusal(
+        `the configuration does not name the domain ${name}`,
+        'add it to the domains of [libvirt], then run balloonctl reload',
+      ),
+    );
   }
 
   #changed(path: string, event: number): void {
@@ -159,14 +253,19 @@ export class LibvirtDomains {
   }
 
   #wants(path: string): boolean {
+    return this.#isConfigured(path) && !this.#options.book.released.has(domainOf(path) ?? '');
+  }
+
+  #isConfigured(path: string): boolean {
     const patterns = this.#settings?.domains ?? [];
     return patterns.some((pattern) => globMatches(`libvirt:${pattern}`, path));
   }
 
   #works(libvirt: Libvirt, count: number): void {
     this.#waitMs = FIRST_MS;
-    if (this.#problem === '') return;
-    this.#problem = '';
+    this.#problem = null;
+    if (this.#told === '') return;
+    this.#told = '';
     const many = count === 1 ? '1 domain runs' : `${count} domains run`;
     this.#options.emit('libvirt-found', `${libvirt.version} answers; ${many}`, { domains: count });
   }
@@ -174,10 +273,11 @@ export class LibvirtDomains {
   /** Once for each reason. */
   #fail(error: unknown, bus: string): void {
     if (!(error instanceof VmmError)) throw error;
-    if (error.message === this.#problem) return;
-    this.#problem = error.message;
-    const why = `the daemon cannot look at the domains of libvirt, since ${error.message} (bus ${bus})`;
-    this.#options.emit('libvirt-failed', refusal(why, stepAfter(error)));
+    const text = `the daemon cannot look at the domains of libvirt, since ${error.message} (bus ${bus})`;
+    this.#problem = { text, remedy: awayStep(error) };
+    if (error.message === this.#told) return;
+    this.#told = error.message;
+    this.#options.emit('libvirt-failed', refusal(text, awayStep(error)));
   }
 
   #again(work: () => Promise<void>, afterMs = this.#waitMs): void {
@@ -188,12 +288,19 @@ export class LibvirtDomains {
   }
 }
 
-/** What an operator does next. */
-function stepAfter({ errorClass }: VmmError): NextStep {
-  if (errorClass === null)
-    return 'start the bus (systemctl start dbus.socket), or name its socket in [libvirt]';
-  if (errorClass.endsWith('.ServiceUnknown')) return 'run `apt install libvirt-dbus`';
-  if (errorClass.endsWith('.AccessDenied'))
-    return "add balloond's file to /usr/share/dbus-1/system.d, or add the user of the daemon to the group libvirt";
-  return 'start libvirtd (systemctl start libvirtd.socket)';
+const PREFIX = 'libvirt:';
+
+function pathOf(name: string): string {
+  return `${PREFIX}${name}`;
+}
+
+/** The name of the domain whose path in the control API that is; null: it is no domain. */
+export function domainOf(path: string): string | null {
+  return path.startsWith(PREFIX) ? path.slice(PREFIX.length) : null;
+}
+
+function releasedView(name: string): AdoptedSocket {
+  const path = pathOf(name);
+  const problem = refusal(`an operator released the domain ${name}`, `run balloonctl adopt ${path}`);
+  return { path, by: 'operator', vm: null, problem };
 }

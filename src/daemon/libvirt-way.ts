@@ -11,7 +11,7 @@ interface LibvirtWayOptions {
   readonly processes: DomainProcesses;
   /** Whether the daemon serves a balloon to the process. */
   readonly serves: (pid: number) => boolean;
-  /** Whether the configuration names the domain. */
+  /** Whether the configuration names the domain, and no operator released it. */
   readonly wants: (name: string) => boolean;
 }
 
@@ -44,7 +44,7 @@ export class LibvirtWay implements Way {
     const { libvirt, processes, serves, wants } = this.#options;
     const words = await libvirt.describe(this.#object);
     this.#name = words.name;
-    if (!wants(words.name)) throw new VmmError('the configuration does not name it', WANTED);
+    if (!wants(words.name)) throw new VmmError('it is to be left alone', WANTED);
     const pid = await processes.of(words);
     if (words.balloon === null) {
       if (pid !== null && serves(pid)) throw new VmmError("it has balloond's own device", WANTED);
@@ -69,7 +69,8 @@ export class LibvirtWay implements Way {
     }
     if (!(error instanceof VmmError)) throw error;
     const step = STEPS[error.errorClass ?? ''] ?? STEPS.other;
-    return { why: error.message, step, isAbsent: error.errorClass === WANTED };
+    const isUnwanted = error.errorClass === WANTED;
+    return { why: error.message, step, isAbsent: isUnwanted || this.#options.libvirt.isAway, isUnwanted };
   }
 }
 

@@ -13,6 +13,10 @@ export class VmMap {
     return this.#vms.get(name);
   }
 
+  has(name: string): boolean {
+    return this.#vms.has(name);
+  }
+
   /** All there are now, in the order in which they came. */
   all(): Vm[] {
     return [...this.#vms.values()];

@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Obstacle } from '../../protocol/control/diagnosis.js';
+import { readKernelFile } from '../os/kernel-file.js';
 import { assignedMemory } from './assigned-memory.js';
 import { mappingsOf } from './mappings.js';
 import { qemuOptions } from './qemu-options.js';
@@ -13,6 +15,16 @@ const MAX_READ_BYTES = 256 * 1024;
  */
 export function peerName(pid: number): string | null {
   return nameFromCommandLine(readProc(pid, 'cmdline')) ?? nameFromCgroup(readProc(pid, 'cgroup'));
+}
+
+/** Whether the command line of the process has that UUID, as that of QEMU has. */
+export function hasUuid(proc: string, pid: number, uuid: string): boolean {
+  try {
+    const commandLine = readKernelFile(join(proc, String(pid), 'cmdline'));
+    return qemuOptions(commandLine, 'uuid', 'uuid').some((one) => one['uuid']?.toLowerCase() === uuid);
+  } catch {
+    return false;
+  }
 }
 
 /** The memory that the peer's command line gives the guest, in bytes, where the peer is QEMU; null where that cannot be told. */

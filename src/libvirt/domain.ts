@@ -2,6 +2,7 @@
 import {
   VmmError,
   type AdoptedVmm,
+  type PeerAway,
   type VmmLook,
   type VmmObserver,
   type VmmStats,
@@ -36,6 +37,10 @@ interface DomainParts {
   readonly version: string;
   readonly line: CallLine;
   readonly call: CallDomain;
+  /** Why libvirt answers for no domain; null: it does, as far as is known. */
+  readonly away: () => VmmError | null;
+  /** Asks libvirt itself. Rejects with VmmError: it is away. */
+  readonly reach: () => Promise<void>;
   /** To be called once, when nobody listens any more. */
   readonly left: () => void;
 }
@@ -44,6 +49,7 @@ export class LibvirtDomain implements AdoptedVmm {
   readonly pid: number;
   readonly version: string;
   readonly name: string;
+  readonly uuid: string | null;
   readonly foundInterval: number;
   readonly deflatesOnOom: boolean;
   readonly isThrottled = false;
@@ -56,6 +62,7 @@ export class LibvirtDomain implements AdoptedVmm {
     this.pid = pid;
     this.version = version;
     this.name = words.name;
+    this.uuid = words.uuid === '' ? null : words.uuid.toLowerCase();
     this.foundInterval = words.balloon?.periodSeconds ?? 0;
     this.deflatesOnOom = words.balloon?.deflatesOnOom ?? false;
     this.#parts = parts;
@@ -103,6 +110,11 @@ export class LibvirtDomain implements AdoptedVmm {
     this.#observer?.closed({ why, fault: null });
   }
 
+  /** libvirt is away; null: it is back. */
+  peerAway(says: PeerAway | null): void {
+    this.#observer?.peerAway(says);
+  }
+
   /** A signal of the domain's own object. */
   hear({ member, values }: DbusSignal): void {
     const observer = this.#observer;
@@ -128,6 +140,20 @@ export class LibvirtDomain implements AdoptedVmm {
 
   #call(member: string, signature: string, ...args: readonly SentValue[]): Promise<readonly unknown[]> {
     if (this.#ended) return Promise.reject(new VmmError('the domain ended'));
-    return this.#parts.line.run(member, () => this.#parts.call(member, signature, args));
+    return this.#parts.line.run(member, () => this.#ask(member, signature, args));
+  }
+
+  /** A call that is refused because libvirtd ended is made again where libvirtd is back: each call may come twice. */
+  async #ask(member: string, signature: string, args: readonly SentValue[]): Promise<readonly unknown[]> {
+    const { call, away, reach } = this.#parts;
+    const absent = away();
+    if (absent !== null) throw absent;
+    try {
+      return await call(member, signature, args);
+    } catch (error) {
+      if (!(error instanceof VmmError) || error.errorClass === null) throw error;
+      await reach();
+      return await call(member, signature, args);
+    }
   }
 }

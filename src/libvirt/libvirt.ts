@@ -7,6 +7,7 @@ import { VmmError } from '../../protocol/adopted.js';
 import type { DbusSignal } from '../../protocol/dbus/messages.js';
 import type { SentValue } from '../../protocol/dbus/values.js';
 import { domainWords, LIST_ACTIVE, type DomainWords } from '../../protocol/libvirt/domain.js';
+import { awayStep } from './away.js';
 import { Bus } from './bus.js';
 import { LibvirtDomain } from './domain.js';
 import { CallLine } from './line.js';
@@ -28,6 +29,8 @@ interface LibvirtObserver {
   changed(path: string, event: number): void;
   /** libvirt-dbus began or ended: domains may have changed meanwhile. */
   restarted(): void;
+  /** A call for a domain found that libvirt is away. */
+  away(error: VmmError): void;
   /** Called once, when the connection to the bus ended; the end of a sentence on why. */
   closed(why: string): void;
 }
@@ -39,6 +42,10 @@ export class Libvirt {
   /** Of each domain, also of one that was let go of while a call is overdue. */
   readonly #lines = new Map<string, CallLine>();
   readonly #domains = new Map<string, LibvirtDomain>();
+  #away: VmmError | null = null;
+  /** The question whether libvirt is there, which is under way for all domains. */
+  #reaching: Promise<void> | null = null;
+  #observer: LibvirtObserver | null = null;
 
   private constructor(bus: Bus, version: string) {
     this.#bus = bus;
@@ -54,6 +61,7 @@ export class Libvirt {
       const asked = { ...get, member: 'Get', signature: 'ss', args: [CONNECT_INTERFACE, 'LibVersion'] };
       const [version] = await new CallLine().run('LibVersion', () => bus.call(asked));
       const libvirt = new Libvirt(bus, versionOf(version));
+      libvirt.#observer = observer;
       bus.listen({
         signal: (signal) => libvirt.#hear(signal, observer),
         closed: (why) => {
@@ -72,12 +80,23 @@ export class Libvirt {
     return this.#version;
   }
 
-  /** The objects of all domains that run or are paused. Rejects with VmmError. */
+  /** libvirt did not answer for its domains when it was asked last. */
+  get isAway(): boolean {
+    return this.#away !== null;
+  }
+
+  /** The objects of all domains that run or are paused. Rejects with VmmError: libvirt is away, which its domains hear. */
   async active(): Promise<readonly string[]> {
-    const [paths] = await this.#line.run('ListDomains', () =>
-      this.#call(CONNECT, CONNECT_INTERFACE, 'ListDomains', 'u', [LIST_ACTIVE]),
-    );
-    return Array.isArray(paths) ? (paths as unknown[]).filter((path) => typeof path === 'string') : [];
+    try {
+      const [paths] = await this.#line.run('ListDomains', () =>
+        this.#call(CONNECT, CONNECT_INTERFACE, 'ListDomains', 'u', [LIST_ACTIVE]),
+      );
+      this.#setAway(null);
+      return Array.isArray(paths) ? (paths as unknown[]).filter((path) => typeof path === 'string') : [];
+    } catch (error) {
+      if (error instanceof VmmError) this.#setAway(error);
+      throw error;
+    }
   }
 
   /** Rejects with VmmError, or XmlError. */
@@ -97,6 +116,8 @@ export class Libvirt {
       version: this.#version,
       line: this.#lineOf(path),
       call: (member, signature, args) => this.#call(path, DOMAIN_INTERFACE, member, signature, args),
+      away: () => this.#away,
+      reach: () => (this.#reaching ??= this.#reach()),
       left: () => this.#domains.delete(path),
     });
     this.#domains.set(path, domain);
@@ -111,6 +132,24 @@ export class Libvirt {
 
   close(): void {
     this.#bus.close();
+  }
+
+  async #reach(): Promise<void> {
+    try {
+      await this.active();
+    } catch (error) {
+      if (error instanceof VmmError) this.#observer?.away(error);
+      throw error;
+    } finally {
+      this.#reaching = null;
+    }
+  }
+
+  #setAway(error: VmmError | null): void {
+    if (error?.message === this.#away?.message) return;
+    this.#away = error;
+    const says = error === null ? null : { why: error.message, step: awayStep(error) };
+    for (const domain of this.#domains.values()) domain.peerAway(says);
   }
 
   #lineOf(path: string): CallLine {

@@ -1,4 +1,5 @@
 import { VmmError } from '../../protocol/adopted.js';
+import { SILENT } from './away.js';
 
 /** libvirt waits for a QEMU that hangs as long as that hangs. */
 const ANSWER_MS = 10_000;
@@ -52,5 +53,5 @@ export class CallLine {
 }
 
 function unanswered(name: string, answerMs: number): VmmError {
-  return new VmmError(`libvirt does not answer ${name} within ${answerMs / 1000} s`);
+  return new VmmError(`${SILENT} ${name} within ${answerMs / 1000} s`);
 }

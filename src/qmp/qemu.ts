@@ -27,7 +27,7 @@ const MAX_DEVICES = 4096;
 const LEAST_GUEST_BYTES = 4096;
 
 /** What holds for as long as the connection does. */
-interface Fixed extends Pick<AdoptedVmm, 'name' | 'foundInterval' | 'deflatesOnOom'> {
+interface Fixed extends Pick<AdoptedVmm, 'name' | 'uuid' | 'foundInterval' | 'deflatesOnOom'> {
   /** Of the balloon in QEMU's tree of objects. */
   readonly path: string;
 }
@@ -36,6 +36,7 @@ class QemuBalloon implements AdoptedVmm {
   readonly pid: number;
   readonly version: string;
   readonly name: string | null;
+  readonly uuid: string | null;
   readonly foundInterval: number;
   readonly deflatesOnOom: boolean;
   readonly #client: QmpClient;
@@ -43,10 +44,11 @@ class QemuBalloon implements AdoptedVmm {
   #observer: VmmObserver | null = null;
   #unplugged = false;
 
-  constructor(client: QmpClient, { path, name, foundInterval, deflatesOnOom }: Fixed) {
+  constructor(client: QmpClient, { path, name, uuid, foundInterval, deflatesOnOom }: Fixed) {
     this.pid = client.pid;
     this.version = `QEMU ${client.version}`;
     this.name = name;
+    this.uuid = uuid;
     this.foundInterval = foundInterval;
     this.deflatesOnOom = deflatesOnOom;
     this.#client = client;
@@ -160,8 +162,9 @@ export async function findBalloon(client: QmpClient): Promise<AdoptedVmm> {
   const path = await balloonPath(client);
   if (path === null) throw new VmmError('QEMU has no balloon of its own', 'DeviceNotActive');
   const get = (property: string): Promise<unknown> => client.execute('qom-get', { path, property });
-  const [name, interval, deflates] = await Promise.all([
+  const [name, uuid, interval, deflates] = await Promise.all([
     client.execute('query-name'),
+    client.execute('query-uuid'),
     get(INTERVAL_PROPERTY),
     get('deflate-on-oom'),
   ]);
@@ -169,6 +172,7 @@ export async function findBalloon(client: QmpClient): Promise<AdoptedVmm> {
   return new QemuBalloon(client, {
     path,
     name: typeof called === 'string' && called !== '' ? called : null,
+    uuid: uuidIn(uuid),
     foundInterval: asCount(interval) ?? 0,
     deflatesOnOom: deflates === true,
   });
@@ -191,6 +195,14 @@ function sizeIn(value: unknown): number {
   const bytes = asCount(asObject(value)['actual']);
   if (bytes === null) throw new VmmError('QEMU says no size of its balloon that can be true');
   return bytes;
+}
+
+/** A QEMU without a UUID says one of zeros. */
+function uuidIn(answer: unknown): string | null {
+  const { UUID: uuid } = asObject(answer);
+  return typeof uuid === 'string' && /^[\da-f-]{36}$/i.test(uuid) && /[1-9a-f]/i.test(uuid)
+    ? uuid.toLowerCase()
+    : null;
 }
 
 function list(value: unknown): readonly unknown[] {

@@ -35,6 +35,8 @@ export class AdoptedBalloon {
   /** What QEMU says since a reset, as it said before: its guest has yet to say another size, and holds nothing. */
   #staleBytes: number | null = null;
   #sending = false;
+  /** The VMM did not take the last command. */
+  #unsent = false;
   #again = false;
   #timer: NodeJS.Timeout | null = null;
   #closed = false;
@@ -71,6 +73,13 @@ export class AdoptedBalloon {
     if (!this.#ordered) return;
     this.#begin();
     this.#send();
+  }
+
+  /** The VMM answers again after it did not: the guest has its time from now on, and is told what did not go out. */
+  goOn(): void {
+    this.progress.goOn();
+    if (this.#unsent) this.remind();
+    else this.#watch();
   }
 
   /** QEMU says how much memory the guest has without its balloon. `told`: because that changed. */
@@ -129,10 +138,12 @@ export class AdoptedBalloon {
       while (this.#again && !this.#closed) {
         this.#again = false;
         await this.#vmm.setGuest(this.#ramBytes - this.#targetBytes);
+        this.#unsent = false;
         this.#watcher.answered();
       }
     } catch (error) {
       if (!(error instanceof VmmError)) throw error;
+      this.#unsent = true;
       this.#watcher.failed(error);
     } finally {
       this.#sending = false;

@@ -7,6 +7,7 @@
 import {
   VmmError,
   type AdoptedVmm,
+  type PeerAway,
   type VmmEnd,
   type VmmLook,
   type VmmObserver,
@@ -21,14 +22,14 @@ import { VmMeters } from '../ops/vm-meters.js';
 import { monotonicNow, msSince, msUntilNext } from '../os/clock.js';
 import type { AnyDevice } from './any-device.js';
 import type { DeviceOwner } from './device-owner.js';
-import { diagnose, sentence, type Diagnosis } from './diagnosis.js';
+import { diagnose, type Diagnosis } from './diagnosis.js';
 import type { DeviceFigures } from './figures.js';
 import { KINDS, type AdoptedKind, type Part } from './kinds.js';
 import type { DeviceUse } from './limits-plan.js';
 import { inTurn } from './in-turn.js';
 import { AdoptedBalloon } from './adopted-balloon.js';
 import { AdoptedStats } from './adopted-stats.js';
-import { troubleOf } from './adopted-trouble.js';
+import { AdoptedTrouble } from './adopted-trouble.js';
 import { toldRam } from './ram.js';
 import { StatsAsker } from './stats-asker.js';
 import { TargetMover } from './target-mover.js';
@@ -81,8 +82,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
   #vmRuns: boolean;
   #driverRuns: boolean;
   #connectedAt = monotonicNow();
-  /** The VMM refused a command, or does not answer; null: it did as it was told. */
-  #trouble: Diagnosis | null = null;
+  readonly #trouble: AdoptedTrouble;
   readonly #mover: TargetMover;
   #timer: NodeJS.Timeout | null = null;
   #looking = false;
@@ -99,10 +99,11 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     this.#vmm = vmm;
     this.#identity = identity;
     this.kind = identity.kind;
-    const { part, words, targetWords } = KINDS[identity.kind];
+    const { part, words, targetWords, peer } = KINDS[identity.kind];
     this.part = part;
     this.words = words;
     this.#emit = emit;
+    this.#trouble = new AdoptedTrouble({ peer, emit, goesOn: () => this.#goesOn() });
     this.#resident = new ResidentMemory(owner.pid);
     this.#ramBytes = seen.ramBytes;
     this.#vmRuns = seen.vmRuns;
@@ -110,7 +111,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       vmm,
       {
         actualChanged: (isThere) => this.#actualChanged(isThere),
-        answered: () => (this.#trouble = null),
+        answered: () => this.#trouble.answered(),
         failed: (error) => this.failed(error),
       },
       seen,
@@ -126,7 +127,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     this.#driverRuns = this.#balloon.actualBytes > 0 || seen.stats.sentAtSeconds > 0;
     this.#stats = new AdoptedStats(vmm, identity.foundInterval, {
       received: () => this.#statsReceived(),
-      answered: () => (this.#trouble = null),
+      answered: () => this.#trouble.answered(),
       failed: (error) => this.#failedBy(error),
     });
     this.#asker = new StatsAsker(this.#stats, identity.statsIntervalSeconds);
@@ -228,7 +229,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     const { actualBytes, targetBytes, progress, passedBytes } = this.#balloon;
     const { limits, sizes, ramBytes, pinnedBy } = this.#owner;
     return diagnose({
-      problem: this.#trouble ?? limits.problem(),
+      problem: this.#trouble.diagnosis ?? limits.problem(),
       state: this.#state,
       driver: KINDS[this.kind].driver,
       obstacle: () => null,
@@ -244,6 +245,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       actualUnknown: false,
       heldBytes: actualBytes,
       tookBackBytes: progress.tookBackBytes,
+      awayMs: progress.awayMs,
       overshotBytes: progress.overshotBytes,
       toLeave: KINDS[this.kind].leave,
       deflatesOnOom: this.#vmm.deflatesOnOom,
@@ -326,12 +328,11 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
   }
 
   failed(error: VmmError): void {
-    if (this.#closed) return;
-    const before = this.#trouble;
-    const trouble = troubleOf(error, KINDS[this.kind].peer);
-    this.#trouble = trouble;
-    if (before !== null && sentence(before) === sentence(trouble)) return;
-    this.#emit('qmp-failed', sentence(trouble), { code: trouble.code });
+    if (!this.#closed) this.#trouble.failed(error);
+  }
+
+  peerAway(says: PeerAway | null): void {
+    if (!this.#closed) this.#trouble.peerAway(says);
   }
 
   closed({ why, fault }: VmmEnd): void {
@@ -422,7 +423,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
 
   #take({ ramBytes, guestBytes, vmRuns, stats }: VmmLook): void {
     if (this.#closed) return;
-    this.#trouble = null;
+    this.#trouble.answered();
     if (ramBytes !== this.#ramBytes) {
       this.#ramBytes = ramBytes;
       this.#balloon.resize(ramBytes);
@@ -431,6 +432,14 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     this.#balloon.sees(guestBytes, false);
     this.#setState(vmRuns, this.#driverRuns);
     this.#stats.take(stats);
+  }
+
+  /** Patience with the guest begins anew. */
+  #goesOn(): void {
+    this.#asker.restart();
+    this.#balloon.goOn();
+    this.#askEvery(this.#asker.intervalSeconds);
+    void this.#look();
   }
 
   #failedBy(error: unknown): void {

@@ -41,6 +41,8 @@ const OF_TARGET: ReadonlySet<DiagnosisCode> = new Set([
 /** How long a VM may take for a first sign of life, and how long a balloon may get no nearer to its target. */
 const PATIENCE_MS = 30_000;
 const STUCK_MS = 10_000;
+/** A driver that starts anew beside a running device gets nearer to its target within that time: QEMU tells of it once a second. */
+const AWAY_MS = 2000;
 /** Memory of the guest that cannot go back to the host, below this part of it, is not worth a sentence. */
 const SMALL_PART = 1 / 50;
 /** So many answers in a row may be missing. */
@@ -75,6 +77,8 @@ export interface Symptoms {
   readonly heldBytes: number;
   /** The memory that the guest took back by itself since it was last told of its target. */
   readonly tookBackBytes: number;
+  /** Milliseconds since the balloon, which was at rest at its target, is away from it; 0: it is not. */
+  readonly awayMs: number;
   /** The memory that went into the balloon beyond its target since then. */
   readonly overshotBytes: number;
   /** How an operator leaves the VM to another program that moves its balloon, too; null: no other program can. */
@@ -136,7 +140,7 @@ export function diagnose(symptoms: Symptoms): Diagnosis | null {
   const { absence } = symptoms;
   if (absence?.code === 'pages-used') return absence;
   const whyStuck = symptoms.stillMs > STUCK_MS ? stuck(symptoms) : null;
-  return whyStuck ?? absence ?? deadStatistics(symptoms) ?? notDiscardable(symptoms);
+  return whyStuck ?? takenAway(symptoms) ?? absence ?? deadStatistics(symptoms) ?? notDiscardable(symptoms);
 }
 
 function unservedQueues({ unknownQueues, driver }: Symptoms): Diagnosis {
@@ -228,6 +232,12 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
  */
 function isMovedByOther({ toLeave, deflatesOnOom, overshotBytes, tookBackBytes }: Symptoms): boolean {
   return toLeave !== null && (overshotBytes > 0 || (tookBackBytes > 0 && !deflatesOnOom));
+}
+
+/** No patience is needed with a balloon that was where it should be; a driver that was unloaded would have emptied it. */
+function takenAway(symptoms: Symptoms): Diagnosis | null {
+  const { awayMs, actualBytes } = symptoms;
+  return awayMs > AWAY_MS && actualBytes > 0 && isMovedByOther(symptoms) ? movedByOther(symptoms) : null;
 }
 
 /** Null: a driver that was unloaded would have emptied the balloon as well, and would send no more statistics. */

@@ -193,7 +193,7 @@ export const KINDS: Readonly<Record<DeviceKind, ServedKind> & Record<AdoptedKind
     over: 'libvirt',
     overWords: 'libvirt',
     peer: 'libvirt',
-    leave: 'take the domain out of the domains of [libvirt]',
+    leave: 'run balloonctl adopt --release for the domain',
   },
 };
 

@@ -21,6 +21,15 @@ const MAX_PATH = 107;
 
 const Mode = Type.Union([Type.Literal('observe'), Type.Literal('auto'), Type.Literal('off')]);
 
+const Named = Type.Object({
+  process: Type.String({ maxLength: 64 }),
+  uuid: Type.Optional(Type.String({ maxLength: 64 })),
+  name: Type.String({ minLength: 1, maxLength: 128 }),
+  wanted: Type.String({ minLength: 1, maxLength: 128 }),
+});
+/** A VM by its process, and by its UUID where that is known: its name here, and the name that its VMM gave it. */
+export type NamedVm = Readonly<Static<typeof Named>>;
+
 const Document = Type.Object({
   version: Type.Literal(VERSION),
   /** Counts changes: the copy with the higher number is the newer one. */
@@ -32,6 +41,12 @@ const Document = Type.Object({
   mode: Type.Optional(Type.Object({ word: Mode, since: Since })),
   /** The QMP sockets whose VMs an operator adopted. Builds that know of none leave the field out when they write. */
   adopted: Type.Optional(Type.Array(Type.String({ maxLength: MAX_PATH }))),
+  /** The domains of libvirt that an operator released. Builds that know of none leave the field out when they write. */
+  released: Type.Optional(
+    Type.Array(Type.Object({ name: Type.String({ minLength: 1, maxLength: 128 }), since: Since })),
+  ),
+  /** The names of VMs that might be taken for others. Builds that know of none leave the field out when they write. */
+  names: Type.Optional(Type.Array(Named)),
   /**
    * The intervals of statistics, in seconds, that QEMUs were found with, by their processes: a daemon that is killed puts none
    * back. Builds that know of none leave the field out when they write.
@@ -76,6 +91,8 @@ export class OrderBook {
   #paused: WallMs | null;
   #mode: ModeOrder | null;
   #adopted: readonly string[];
+  #released: ReadonlyMap<string, WallMs>;
+  #named: readonly NamedVm[];
   #intervals: Readonly<Record<string, number>>;
   /** At the first note: many may be of processes that ended while no daemon ran. */
   #forgetAt = 1;
@@ -88,6 +105,8 @@ export class OrderBook {
     this.#paused = found?.paused?.since ?? null;
     this.#mode = found?.mode ?? null;
     this.#adopted = found?.adopted ?? [];
+    this.#released = new Map((found?.released ?? []).map(({ name, since }) => [name, since]));
+    this.#named = found?.names ?? [];
     this.#intervals = found?.intervals ?? {};
     this.#written = written;
   }
@@ -99,6 +118,10 @@ export class OrderBook {
   /** The names with orders, also of VMs that are not there. */
   get names(): string[] {
     return [...this.#vms.keys()];
+  }
+
+  hasOrders(name: string): boolean {
+    return this.#vms.has(name);
   }
 
   /** Replaces the orders of a VM, and writes the book down. */
@@ -144,6 +167,31 @@ export class OrderBook {
     this.#changed();
   }
 
+  /** The domains of libvirt that an operator released, and the wall times of these orders. */
+  get released(): ReadonlyMap<string, WallMs> {
+    return this.#released;
+  }
+
+  /** Notes that an operator released a domain at `since`, or takes that back (null), and writes the book down. */
+  release(name: string, since: WallMs | null): void {
+    if ((since !== null) === this.#released.has(name)) return;
+    const others = [...this.#released].filter(([one]) => one !== name);
+    this.#released = new Map(since === null ? others : [...others, [name, since]]);
+    this.#changed();
+  }
+
+  /** The names of VMs that might be taken for others. */
+  get named(): readonly NamedVm[] {
+    return this.#named;
+  }
+
+  /** Replaces these names, and writes the book down. */
+  name(named: readonly NamedVm[]): void {
+    if (isDeepStrictEqual(named, this.#named)) return;
+    this.#named = named;
+    this.#changed();
+  }
+
   /** The interval of statistics that the QEMU of a process was found with, in seconds; undefined: none is noted. */
   foundInterval(process: string): number | undefined {
     return this.#intervals[process];
@@ -176,6 +224,11 @@ export class OrderBook {
     const paused = this.#paused === null ? {} : { paused: { since: this.#paused } };
     const mode = this.#mode === null ? {} : { mode: this.#mode };
     const adopted = this.#adopted.length === 0 ? {} : { adopted: this.#adopted };
+    const released =
+      this.#released.size === 0
+        ? {}
+        : { released: [...this.#released].map(([name, since]) => ({ name, since })) };
+    const names = this.#named.length === 0 ? {} : { names: this.#named };
     const intervals = Object.keys(this.#intervals).length === 0 ? {} : { intervals: this.#intervals };
     return JSON.stringify({
       version: VERSION,
@@ -184,6 +237,8 @@ export class OrderBook {
       ...paused,
       ...mode,
       ...adopted,
+      ...released,
+      ...names,
       ...intervals,
     });
   }

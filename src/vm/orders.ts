@@ -144,6 +144,17 @@ export function modeView(mode: string, since: WallMs): VmOrder {
   };
 }
 
+/** The release of a domain of libvirt, given at `since`, in words. */
+export function releaseView(name: string, since: WallMs): VmOrder {
+  return {
+    order: 'released',
+    says: 'the daemon leaves the domain of libvirt alone',
+    by: 'operator',
+    since: noted(since),
+    undo: vmCommand('balloonctl adopt', `libvirt:${name}`),
+  };
+}
+
 /** A VM as its orders see it. */
 interface OrderedVm {
   readonly name: string;

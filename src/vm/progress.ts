@@ -1,7 +1,10 @@
-import { monotonicNow, msSince } from '../os/clock.js';
+import { monotonicNow, msSince, type Monotonic } from '../os/clock.js';
 
 /** A balloon that gets nearer to its target by less does not get nearer: its driver tries again and again. */
 const STEP_BYTES = 2 ** 20;
+
+/** A balloon that is at its target for so long is at rest there: it moves no more for a target from before. */
+const REST_MS = 2000;
 
 /** How near a balloon is to its target, and whether it gets nearer. Sizes are in bytes. */
 export class Progress {
@@ -11,6 +14,11 @@ export class Progress {
   /** The distance when it last got nearer. */
   #missingBytes = 0;
   #reached = true;
+  /** Since when the balloon is at its target; null: it is not. */
+  #thereSince: Monotonic | null = null;
+  /** It was at rest at its target, and moved away. */
+  #isAway = false;
+  #awaySince: Monotonic | null = null;
   #tookBackBytes = 0;
   #overshotBytes = 0;
   /** Bytes that had gone in or out of the balloon when it began. */
@@ -26,6 +34,9 @@ export class Progress {
     this.#missingBytes = actualBytes === null ? Infinity : Math.abs(targetBytes - actualBytes);
     this.#movedAt = monotonicNow();
     this.#reached = actualBytes === targetBytes;
+    this.#thereSince = this.#reached ? monotonicNow() : null;
+    this.#isAway = false;
+    this.#awaySince = null;
     this.#tookBackBytes = 0;
     this.#overshotBytes = 0;
     this.#passedBytes = passedBytes;
@@ -43,9 +54,15 @@ export class Progress {
       this.#missingBytes = 0;
       this.#tookBackBytes = 0;
       this.#overshotBytes = 0;
+      this.#thereSince ??= monotonicNow();
+      this.#isAway = false;
+      this.#awaySince = null;
       return isNew;
     }
+    this.#leave(missing);
     if (missing <= this.#missingBytes - STEP_BYTES) {
+      this.#isAway = false;
+      this.#awaySince = null;
       this.#missingBytes = missing;
       this.#movedAt = monotonicNow();
     }
@@ -56,6 +73,16 @@ export class Progress {
     else return false;
     this.#missingBytes = Math.max(this.#missingBytes, missing);
     return false;
+  }
+
+  /** The guest could not move its balloon until now, or the daemon could not see it. */
+  goOn(): void {
+    this.#movedAt = monotonicNow();
+  }
+
+  /** Milliseconds since the balloon, which was at rest at its target, is away from it and gets no nearer; 0: it is not. */
+  get awayMs(): number {
+    return this.#awaySince === null ? 0 : msSince(this.#awaySince);
   }
 
   /** Milliseconds since the balloon got nearer to its target. */
@@ -76,5 +103,12 @@ export class Progress {
   /** Whether the driver has given or taken back pages since the target was told. */
   answered(passedBytes: number): boolean {
     return passedBytes !== this.#passedBytes;
+  }
+
+  #leave(missingBytes: number): void {
+    this.#isAway ||= this.#thereSince !== null && msSince(this.#thereSince) >= REST_MS;
+    this.#thereSince = null;
+    // A driver that was in the midst of a step ends it.
+    if (this.#isAway && missingBytes > STEP_BYTES) this.#awaySince ??= monotonicNow();
   }
 }

@@ -99,6 +99,10 @@ export class DeviceSymptoms implements Symptoms {
     return this.#of.progress.tookBackBytes;
   }
 
+  get awayMs(): number {
+    return this.#of.progress.awayMs;
+  }
+
   get overshotBytes(): number {
     return this.#of.progress.overshotBytes;
   }

@@ -41,6 +41,7 @@ const TOLD_BY: Readonly<Record<DiagnosisCode, EventName | null>> = {
   'no-cgroup': 'cgroup-unknown',
   'qmp-unanswered': 'qmp-failed',
   'qmp-refused': 'qmp-failed',
+  'libvirt-away': 'libvirt-failed',
   'earlier-build': 'vm-resumed',
 };
 

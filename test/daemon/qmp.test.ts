@@ -1,6 +1,7 @@
 // VMs that are adopted over QMP, of a QEMU that is modelled: their figures, their orders, and peers that are hostile.
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { DaemonEvent, VmView } from '../../protocol/control/schema.js';
 import { VmFleet } from '../../src/daemon/fleet.js';
@@ -427,5 +428,54 @@ void t.test(
     await soon(() => good.commands.includes('query-balloon'), 'the VM is there');
     t.equal(show('good').balloon.actualBytes, 0);
     t.equal(told('qmp-failed').length, 2, 'once for each reason');
+  },
+);
+
+void t.test('a QEMU that hung and goes on, and a connection that was lost: no false verdict', async (t) => {
+  const { fleet, folder, show, told } = adopting(t);
+  const qemu = await QemuModel.start(t, join(folder, 'a'), { follows: false });
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+  await fleet.control.setStatsInterval('web', 1);
+  await soon(() => show().stats !== null, 'it works');
+  for (const command of ['balloon', 'query-balloon', 'qom-get', 'qom-set']) qemu.silent.add(command);
+  await fleet.control.setTarget('web', { balloonBytes: 64 * MIB });
+  await soon(() => show().diagnosis?.code === 'qmp-unanswered', 'it hangs');
+  await soon(() => told('qmp-failed').length > 0, 'it is said');
+  const sent = (): number => qemu.commands.filter((one) => one === 'balloon').length;
+  const before = sent();
+  qemu.silent.clear();
+  await soon(() => sent() > before, 'the target is told again');
+  await soon(() => show().diagnosis?.code !== 'qmp-unanswered', 'it goes on');
+  t.equal(show().verdict, null, 'the guest has its time from now on');
+  qemu.drop();
+  await soon(() => fleet.size === 0, 'the connection is lost');
+  await soon(() => fleet.size === 1, 'and made again');
+  t.equal(show().verdict, null);
+  await soon(() => sent() > before + 1, 'the target holds for the VM');
+});
+
+void t.test(
+  'another program that moves a balloon which was at its target is told within seconds',
+  async (t) => {
+    const { fleet, folder, show } = adopting(t);
+    const qemu = await QemuModel.start(t, join(folder, 'a'));
+    await fleet.control.changeAdopted({ path: qemu.path, adopted: true });
+    const begun = performance.now();
+    await fleet.control.setTarget('web', { balloonBytes: 256 * MIB });
+    await soon(() => show().balloon.actualBytes === 256 * MIB, 'it is reached');
+    await sleep(2500);
+    qemu.follows = false;
+    qemu.inflate(300 * MIB);
+    await soon(() => show().balloon.actualBytes === 300 * MIB, 'it moves');
+    t.equal(show().verdict, null, 'it may come back by itself');
+    await sleep(3000);
+    t.match(show().diagnosis, {
+      code: 'moved-by-other',
+      text: /to 300 MiB, away from the target of 256 MiB/,
+    });
+    // A machine that is busy says nothing here.
+    if (performance.now() - begun > 10_000) t.comment('so late that the test shows nothing');
+    await fleet.control.setTarget('web', { balloonBytes: 200 * MIB });
+    t.equal(show().verdict, null, 'an operator sets the target again');
   },
 );

@@ -27,6 +27,7 @@ const healthy: Symptoms = {
   discardableBytes: 2048 * MIB,
   tookBackBytes: 0,
   overshotBytes: 0,
+  awayMs: 0,
   toLeave: null,
   deflatesOnOom: true,
   targetBytes: 512 * MIB,
@@ -129,6 +130,13 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
     /to 256 MiB, away from the target of 128/,
     adopted,
   );
+  const early = { ...adopted, stillMs: 3000, tookBackBytes: 64 * MIB, deflatesOnOom: false };
+  t.equal(verdict(early), null, 'it was not at rest, or may come back');
+  t.equal(verdict({ ...early, awayMs: 1500 }), null);
+  says({ awayMs: 2500 }, byOther, early);
+  t.equal(verdict({ ...early, awayMs: 2500, actualBytes: 0 }), null, 'its driver may have been unloaded');
+  t.equal(verdict({ ...early, awayMs: 2500, deflatesOnOom: true }), null, 'a guest may do so');
+  t.equal(verdict({ ...early, awayMs: 2500, toLeave: null }), null, 'no other program can');
   const emptied = { ...adopted, actualBytes: 0, tookBackBytes: 256 * MIB, deflatesOnOom: false };
   says({}, /another program moved the balloon to 0 B/, emptied);
   t.equal(verdict({ ...emptied, statsAgeMs: 12_000 }), null, 'its driver may have been unloaded');

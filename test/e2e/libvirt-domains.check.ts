@@ -130,7 +130,24 @@ void t.test(
     await host.ok('kill $(cat /run/libvirtd.pid)');
     await sleep(2000);
     t.equal((await daemon.show('db-1')).state, 'running', 'VMs go on without libvirtd');
+    await daemon.ok('set', 'db-1', '--memory', '450M');
+    for (const name of ['db-1', 'web-9'])
+      await daemon.until(name, ({ diagnosis }) => diagnosis?.code === 'libvirt-away', 'it says so');
+    t.match(await daemon.ok('list'), /^db-1: libvirt is away, .*: start (libvirtd|virtqemud) /m);
+    await sleep(11_000);
     await host.ok('libvirtd --daemon');
+    await daemon.until('db-1', ({ diagnosis }) => diagnosis?.code !== 'libvirt-away', 'libvirtd is back');
+    t.equal((await daemon.show('db-1')).verdict, null, 'and nothing false is said of the guest');
+    t.equal((await daemon.show('web-9')).verdict, null);
+    await daemon.until('db-1', ({ balloon }) => balloon.actualBytes === 62 * MIB, 'it was told again');
+    t.same(told(daemon, 'qmp-failed'), []);
+    await daemon.ok('adopt', '--release', 'web-9');
+    t.notMatch(await daemon.ok('list'), /^web-9 /m);
+    t.match(
+      await daemon.ok('orders'),
+      /^web-9, not connected\n +the daemon leaves the domain of libvirt alone/m,
+    );
+    t.match(await daemon.ok('adopt', 'web-9'), /^web-9: adopted over libvirt/);
     await eventually(
       async () => (await daemon.ctl('set', 'db-1', '--memory', '400M', '--wait')).code === 0,
       () => 'db-1 is moved again',

@@ -42,6 +42,8 @@ export class LibvirtModel {
   broken: [name: string, words: string] | null = null;
   /** All calls that came, such as `SetMemory 409600`. */
   readonly calls: string[] = [];
+  /** Calls that are refused once, by their names. */
+  readonly #breaks = new Map<string, [name: string, words: string]>();
   readonly #server: Server;
   readonly #clients = new Set<Socket>();
   #serial = 100;
@@ -62,6 +64,11 @@ export class LibvirtModel {
   async end(): Promise<void> {
     for (const client of this.#clients) client.destroy();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  }
+
+  /** The next call of that name is refused. */
+  breaks(member: string, why: [name: string, words: string]): void {
+    this.#breaks.set(member, why);
   }
 
   domain(name: string, change: Partial<DomainModel> = {}): DomainModel {
@@ -145,7 +152,10 @@ export class LibvirtModel {
     const reply = new DbusWriter().field(5, 'u', serial ?? 0);
     const isBus = text(CALL_FIELDS.interface) === 'org.freedesktop.DBus';
     const domain = this.domains.get(text(CALL_FIELDS.path));
-    if (!isBus && this.broken !== null) this.#refuse(socket, reply, ...this.broken);
+    const breaks = this.#breaks.get(member);
+    this.#breaks.delete(member);
+    if (breaks !== undefined) this.#refuse(socket, reply, ...breaks);
+    else if (!isBus && this.broken !== null) this.#refuse(socket, reply, ...this.broken);
     else if (isBus) this.#send(socket, 2, reply, EMPTY);
     else if (member === 'Get') this.#send(socket, 2, reply, variant('t', 11_003_000));
     else if (member === 'ListDomains') this.#send(socket, 2, reply, objects([...this.domains.keys()]));

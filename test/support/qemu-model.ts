@@ -23,6 +23,7 @@ export function socketFolder(t: Test): string {
 export class QemuModel {
   readonly path: string;
   name: string | null = 'web';
+  uuid = '00000000-0000-0000-0000-000000000000';
   ramBytes = 1024 * MIB;
   balloonBytes = 0;
   targetBytes = 0;
@@ -142,6 +143,8 @@ export class QemuModel {
         return {};
       case 'query-name':
         return this.name === null ? {} : { name: this.name };
+      case 'query-uuid':
+        return { UUID: this.uuid };
       case 'query-status':
         return { status: this.running ? 'running' : 'paused', running: this.running };
       case 'query-memory-size-summary':

@@ -66,3 +66,31 @@ void t.test('memory that goes in beyond the target is counted until the target i
   t.equal(progress.overshotBytes, 0);
   t.end();
 });
+
+void t.test('a balloon that was at rest at its target and moves away, and gets no nearer', async (t) => {
+  const rest = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 2100));
+  const moment = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 20));
+  const [soon, resting, back, small] = [new Progress(), new Progress(), new Progress(), new Progress()];
+  for (const progress of [soon, resting, back, small]) {
+    progress.begin(100 * MIB, 0, 0);
+    progress.move(100 * MIB);
+  }
+  soon.move(120 * MIB);
+  await rest();
+  t.equal(soon.awayMs, 0, 'it moved for the target from before');
+  resting.move(120 * MIB);
+  back.move(10 * MIB);
+  small.move(100.5 * MIB);
+  await moment();
+  t.ok(resting.awayMs >= 20);
+  t.equal(small.awayMs, 0, 'a driver ends its step');
+  back.move(30 * MIB);
+  t.equal(back.awayMs, 0, 'a driver that starts anew gets nearer');
+  resting.move(100 * MIB);
+  t.equal(resting.awayMs, 0);
+  small.move(110 * MIB);
+  await moment();
+  t.ok(small.awayMs > 0);
+  small.begin(100 * MIB, 110 * MIB, 0);
+  t.equal(small.awayMs, 0, 'the target is told again');
+});

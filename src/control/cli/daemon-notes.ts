@@ -46,10 +46,23 @@ export function tellNotes(
   output: Output,
   forProgram: boolean = output.json,
 ): void {
-  const { problems = [] } = daemon;
-  const others = problems.map(({ text, remedy }) => ({ found: text, remedy }));
-  for (const note of [otherVersion(daemon, own), notHeld(daemon), mistaken(daemon), ...others]) {
-    if (note === null) continue;
+  const notes = [otherVersion(daemon, own), notHeld(daemon), mistaken(daemon)];
+  tell([...notes.filter((note) => note !== null), ...problemNotes(daemon)], output, forProgram);
+}
+
+/** What keeps the daemon from VMs that it is to adopt. Returns whether anything does. */
+export function tellAdopting({ problems = [], version }: DaemonSaid, output: Output): boolean {
+  const notes = problemNotes({ version, problems: problems.filter(({ part }) => part === 'libvirt') });
+  tell(notes, output, output.json);
+  return notes.length > 0;
+}
+
+function problemNotes({ problems = [] }: DaemonSaid): Note[] {
+  return problems.map(({ text, remedy }) => ({ found: text, remedy }));
+}
+
+function tell(notes: readonly Note[], output: Output, forProgram: boolean): void {
+  for (const note of notes) {
     const line = printable(`${note.found}: ${note.remedy}`);
     if (forProgram) stderr.write(`balloonctl: note: ${line}\n`);
     else output.print(output.paint('yellow', line));

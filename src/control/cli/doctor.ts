@@ -2,15 +2,22 @@
 import { OBSTACLES } from '../../../protocol/control/diagnosis.js';
 import { RETURNS_STEP } from '../../../protocol/control/events.js';
 import { refusal } from '../../../protocol/control/refusal.js';
-import type { BalloonView, VmDiagnosis, VmView, DaemonEvent } from '../../../protocol/control/schema.js';
+import type {
+  AdoptedSocket,
+  BalloonView,
+  VmDiagnosis,
+  VmView,
+  DaemonEvent,
+} from '../../../protocol/control/schema.js';
 import { formatSize } from '../../../protocol/control/size.js';
 import { vmCommand } from '../../../protocol/control/vm-command.js';
 import { BALLOON_SPACE_BYTES } from '../../../protocol/virtio/cache-balloon.js';
 import type { VmmMemory } from '../../host/vmm-memory.js';
 import type { WallMs } from '../../os/clock.js';
-import { UnreachableError, type ControlClient } from '../client.js';
+import { ControlError, UnreachableError, type ControlClient } from '../client.js';
 import { CONTROL_SOCKET } from './choices.js';
 import { mistaken, notHeld, otherVersion, type DaemonSaid } from './daemon-notes.js';
+import { examineAdopted } from './examine-adopted.js';
 import { FoundError } from './exit.js';
 import { bad, good, note, type Finding, type Level } from './finding.js';
 import { examineHugePages, examinePolicy } from './huge-pages.js';
@@ -43,6 +50,7 @@ export async function doctor(client: ControlClient, output: Output, own: string)
     findings.push(good('daemon', 'reachable', `serves ${count(vms.length, 'VM')}`));
     findings.push(...examineDaemon(daemon, own), examineConfiguration(daemon), ...examineParts(daemon));
     const { wallNow } = await import('../../os/clock.js');
+    findings.push(...examineAdopted(await adoptedBy(client)));
     findings.push(...examineReturns(events, wallNow()));
     const { pid } = daemon as DaemonSaid;
     findings.push(examineFiles(pid === undefined ? null : openFilesMax(pid), vms.length));
@@ -118,6 +126,14 @@ export function examineHost(host: HostFacts, memories: readonly (VmmMemory | nul
       'npm run install-system',
     ),
   ];
+}
+
+/** Of a daemon that is too old to adopt, none. */
+async function adoptedBy(client: ControlClient): Promise<AdoptedSocket[]> {
+  return await client.adopted().catch((error: unknown) => {
+    if (!(error instanceof ControlError) || error.status !== 404) throw error;
+    return [];
+  });
 }
 
 /** Of which version the daemon is, and who holds its VMs while none runs. */

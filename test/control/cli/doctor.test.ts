@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import t from 'tap';
 import { RETURNS_STEP } from '../../../protocol/control/events.js';
 import type { DaemonEvent } from '../../../protocol/control/schema.js';
+import { examineAdopted } from '../../../src/control/cli/examine-adopted.js';
 import { examineFiles, examineHost, examineReturns, examineVm } from '../../../src/control/cli/doctor.js';
-import { bad, type Finding } from '../../../src/control/cli/finding.js';
+import { bad, note, type Finding } from '../../../src/control/cli/finding.js';
 import {
   findQemu,
   hostFacts,
@@ -184,5 +185,29 @@ void t.test('a VM that connects again and again has a line, until it rests', (t)
     bad('web2', 'connections', '10 within 3 s', RETURNS_STEP),
   ]);
   t.same(examineReturns([event('web1', at)], (soon + 600_000) as WallMs), []);
+  t.end();
+});
+
+void t.test('each socket and domain that cannot be adopted has a line, with its step', (t) => {
+  const problem =
+    'the domain db cannot be adopted, since it said: no: use a QMP socket of the VM instead, since QEMU tells the two sizes apart';
+  const by = 'configuration';
+  t.same(
+    examineAdopted([
+      { path: 'libvirt:web', by, vm: 'web', problem: null },
+      { path: 'libvirt:db', by, vm: null, problem },
+      { path: '/run/a.qmp', by, vm: null, problem: 'it is odd' },
+      { path: '/run/b.qmp', by, vm: null, problem: null },
+    ]),
+    [
+      note(
+        'libvirt:db',
+        'adopted',
+        'the domain db cannot be adopted, since it said: no',
+        'use a QMP socket of the VM instead, since QEMU tells the two sizes apart',
+      ),
+      note('/run/a.qmp', 'adopted', 'it is odd', 'run balloonctl adopt --release for it'),
+    ],
+  );
   t.end();
 });
