@@ -59,6 +59,7 @@ export class Adoption {
   readonly #options: AdoptionOptions;
   #device: AdoptedDevice | null = null;
   #problem: RefusalText | null = null;
+  readonly #told = new Set<RefusalText>();
   /** The way is busy with another program, and the daemon waits. */
   #waits = false;
   #trying = false;
@@ -129,6 +130,7 @@ export class Adoption {
       const closed = (): void => this.#closed();
       this.#device = this.#options.make({ way, vmm, seen, closed });
       this.#problem = null;
+      this.#told.clear();
       this.#isWanted = true;
       this.#waitMs = FIRST_MS;
     } catch (error) {
@@ -159,9 +161,10 @@ export class Adoption {
     this.#again();
   }
 
-  /** Once for each reason. */
+  /** Once for each reason, until there is a device. */
   #say(event: 'qmp-waiting' | 'adopt-failed', says: RefusalText): void {
-    if (says !== this.#problem) this.#options.emit(event, says, { socket: this.way.path });
+    if (!this.#told.has(says)) this.#options.emit(event, says, { socket: this.way.path });
+    this.#told.add(says);
     this.#problem = says;
   }
 

@@ -17,6 +17,8 @@ interface LibvirtWayOptions {
 
 /** The class of what is as the operator of the domain wants it. */
 const WANTED = 'wanted';
+/** The class of the error on a domain that ended while the daemon looked at it. */
+const ENDED = 'ended';
 
 export class LibvirtWay implements Way {
   readonly kind = 'libvirt';
@@ -42,7 +44,7 @@ export class LibvirtWay implements Way {
 
   async reach(): Promise<AdoptedVmm> {
     const { libvirt, processes, serves, wants } = this.#options;
-    const words = await libvirt.describe(this.#object);
+    const words = await libvirt.describe(this.#object).catch((error: unknown) => this.#ended(error));
     this.#name = words.name;
     if (!wants(words.name)) throw new VmmError('it is to be left alone', WANTED);
     const pid = await processes.of(words);
@@ -51,8 +53,16 @@ export class LibvirtWay implements Way {
       throw new VmmError('it has no balloon of QEMU', 'no-balloon');
     }
     if (words.hasVirtioMem) throw new VmmError('it has memory of virtio-mem', 'virtio-mem');
-    if (pid === null) throw new VmmError('no process of this host is known to be it', 'no-process');
+    if (pid === null)
+      return await this.#ended(new VmmError('no process of this host is known to be it', 'no-process'));
     return (this.#vmm = libvirt.adopt(this.#object, words, pid));
+  }
+
+  /** Throws the error, or that the domain ended, where that is why. */
+  async #ended(error: unknown): Promise<never> {
+    if (!(error instanceof VmmError) || error.errorClass === null) throw error;
+    const active = await this.#options.libvirt.active();
+    throw active.includes(this.#object) ? error : new VmmError('it ended', ENDED);
   }
 
   giveUp(): void {
@@ -70,7 +80,12 @@ export class LibvirtWay implements Way {
     if (!(error instanceof VmmError)) throw error;
     const step = STEPS[error.errorClass ?? ''] ?? STEPS.other;
     const isUnwanted = error.errorClass === WANTED;
-    return { why: error.message, step, isAbsent: isUnwanted || this.#options.libvirt.isAway, isUnwanted };
+    return {
+      why: error.message,
+      step,
+      isAbsent: isUnwanted || error.errorClass === ENDED || this.#options.libvirt.isAway,
+      isUnwanted,
+    };
   }
 }
 

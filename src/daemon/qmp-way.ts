@@ -35,7 +35,7 @@ export class QmpWay implements Way {
   async reach(waits: (says: RefusalText) => void): Promise<AdoptedVmm> {
     const client = connectQmp(this.path);
     this.#client = client;
-    const late = setTimeout(() => waits(this.#inLine), GREETING_MS).unref();
+    const late = setTimeout(() => waits(this.#why(client)), GREETING_MS).unref();
     try {
       await client.greeted();
     } finally {
@@ -54,7 +54,12 @@ export class QmpWay implements Way {
     return { why, step, isAbsent };
   }
 
-  get #inLine(): RefusalText {
+  #why({ version, pid }: QmpClient): RefusalText {
+    if (version !== '')
+      return refusal(
+        `QEMU greets at ${this.path} and takes no command`,
+        `look whether the process ${pid} hangs or is stopped (kill -CONT ${pid})`,
+      );
     return refusal(
       `no QEMU greets at ${this.path}, which serves one client at a time, and the daemon waits in line`,
       'end the other client, or give QEMU a QMP socket for the daemon alone',

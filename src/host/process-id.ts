@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { readKernelFile } from '../os/kernel-file.js';
+import { HOST_PATHS } from './host-paths.js';
 
 /** Fields of /proc/PID/stat behind the name, of which this one is the moment at which the process began. */
 const BEGAN = 19;
@@ -14,6 +15,11 @@ export function isRunning(proc: string, process: string): boolean {
 export function processId(proc: string, pid: number): string | null {
   const fields = statOf(proc, pid);
   return fields === null ? null : `${pid}-${fields[BEGAN] ?? 0}`;
+}
+
+/** Whether a signal or a debugger stopped the process. */
+export function isStopped(pid: number, proc = HOST_PATHS.proc): boolean {
+  return /^[Tt]$/.test(statOf(proc, pid)?.[0] ?? '');
 }
 
 function statOf(proc: string, pid: number): string[] | null {

@@ -153,6 +153,7 @@ export class LibvirtDomain implements AdoptedVmm {
     } catch (error) {
       if (!(error instanceof VmmError) || error.errorClass === null) throw error;
       await reach();
+      if (this.#ended) throw new VmmError('the domain ended');
       return await call(member, signature, args);
     }
   }

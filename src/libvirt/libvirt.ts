@@ -136,7 +136,9 @@ export class Libvirt {
 
   async #reach(): Promise<void> {
     try {
-      await this.active();
+      const active = await this.active();
+      // The event of its end may come after the answer to a call that it did not live to hear.
+      for (const path of [...this.#domains.keys()]) if (!active.includes(path)) this.ended(path);
     } catch (error) {
       if (error instanceof VmmError) this.#observer?.away(error);
       throw error;

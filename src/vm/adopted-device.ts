@@ -103,7 +103,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     this.part = part;
     this.words = words;
     this.#emit = emit;
-    this.#trouble = new AdoptedTrouble({ peer, emit, goesOn: () => this.#goesOn() });
+    this.#trouble = new AdoptedTrouble({ peer, pid: owner.pid, emit, goesOn: () => this.#goesOn() });
     this.#resident = new ResidentMemory(owner.pid);
     this.#ramBytes = seen.ramBytes;
     this.#vmRuns = seen.vmRuns;

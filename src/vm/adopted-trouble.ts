@@ -1,10 +1,13 @@
 import type { PeerAway, VmmError } from '../../protocol/adopted.js';
 import type { Emit } from '../ops/event-log.js';
+import { isStopped } from '../host/process-id.js';
 import { sentence, type Diagnosis } from './diagnosis.js';
 
 interface TroubledDevice {
   /** The program that answers, in messages. */
   readonly peer: string;
+  /** The process of the VMM. */
+  readonly pid: number;
   readonly emit: Emit;
   /** The VMM answers again after it did not. */
   readonly goesOn: () => void;
@@ -35,9 +38,9 @@ export class AdoptedTrouble {
   /** Once for each reason. Where the peer is away, that is the reason of each failure, and is told once for all VMs. */
   failed(error: VmmError): void {
     if (this.#away !== null) return;
-    const { peer, emit } = this.#device;
+    const { emit } = this.#device;
     const before = this.#failure;
-    const trouble = troubleOf(error, peer);
+    const trouble = troubleOf(error, this.#device);
     this.#failure = trouble;
     if (before !== null && sentence(before) === sentence(trouble)) return;
     emit('qmp-failed', sentence(trouble), { code: trouble.code });
@@ -61,9 +64,15 @@ function awayOf({ why, step }: PeerAway, peer: string): Diagnosis {
   };
 }
 
-/** What is wrong with a VM whose VMM refused a command, or does not answer. `peer`: the program that answers. */
-function troubleOf({ message, errorClass }: VmmError, peer: string): Diagnosis {
+/** What is wrong with a VM whose VMM refused a command, or does not answer. */
+function troubleOf({ message, errorClass }: VmmError, { peer, pid }: TroubledDevice): Diagnosis {
   if (errorClass === null) {
+    if (isStopped(pid))
+      return {
+        code: 'qmp-unanswered',
+        text: `the process of the VM (pid ${pid}) is stopped by a signal or a debugger, and the balloon stays as it is`,
+        remedy: `let it go on (kill -CONT ${pid}, or leave the debugger); the daemon asks again every 10 s`,
+      };
     return {
       code: 'qmp-unanswered',
       text: `the daemon cannot move the balloon, since ${message}`,

@@ -62,10 +62,12 @@ export class VerdictWatch {
   look(read: () => Diagnosis | null): void {
     if (++this.#looks % LOOKS_A_VERDICT !== 0) return;
     const diagnosis = read();
-    const code = diagnosis !== null && TOLD_BY[diagnosis.code] === null ? diagnosis.code : null;
+    // Another event tells of that one, and does not say that the last verdict is over.
+    if (diagnosis !== null && TOLD_BY[diagnosis.code] !== null) return;
+    const code = diagnosis?.code ?? null;
     if (code === this.#told) return;
     this.#told = code;
-    if (diagnosis !== null && code !== null) this.#emit('verdict', sentence(diagnosis), { code });
+    if (diagnosis !== null) this.#emit('verdict', sentence(diagnosis), { code });
     else this.#emit('verdict-over', 'what the last verdict found wrong is over', {});
   }
 }

@@ -318,6 +318,28 @@ void t.test('a call that was under way as libvirtd was restarted is made again',
   t.same(told('qmp-failed'), []);
 });
 
+void t.test('a domain that ends while the daemon asks for it is no trouble of anybody', async (t) => {
+  const { libvirt, fleet, run, show, told } = await following(t);
+  const web = run('web', 4001);
+  fleet.startPolicy();
+  await soon(() => fleet.size === 1 && show('web').stats !== null, 'it works');
+  const path = [...libvirt.domains].find(([, domain]) => domain === web)?.[0] ?? '';
+  libvirt.domains.delete(path);
+  libvirt.breaks('SetMemory', [
+    'org.libvirt.Error',
+    'Requested operation is not valid: domain is not running',
+  ]);
+  await fleet.control.setTarget('web', { balloonBytes: 64 * MIB });
+  await soon(() => fleet.size === 0, 'it leaves');
+  const described = (): number => libvirt.calls.filter((call) => call.startsWith('GetXMLDesc')).length;
+  const before = described();
+  libvirt.domain('short');
+  await soon(() => described() > before, 'one that has no process any more is looked at');
+  libvirt.domains.clear();
+  await sleep(1500);
+  t.same([...told('qmp-failed'), ...told('adopt-failed')], []);
+});
+
 void t.test('an operator releases one domain, over restarts, and takes it back', async (t) => {
   const { libvirt, fleet, run, show, orders } = await following(t);
   const web = run('web', 4001, { period: 60 });

@@ -394,6 +394,17 @@ void t.test('a path where nothing is, or something else', async (t) => {
   });
 });
 
+void t.test('a peer that greets and then says nothing is told of as such, once', async (t) => {
+  const { fleet, folder, told } = adopting(t);
+  const qemu = await QemuModel.start(t, join(folder, 'a'));
+  qemu.silent.add('qmp_capabilities');
+  await fleet.control.changeAdopted({ path: qemu.path, adopted: true }).catch(() => undefined);
+  const greetings = (): number => qemu.commands.filter((one) => one === 'qmp_capabilities').length;
+  await soon(() => greetings() === 3, 'the daemon tries again');
+  t.match(told('qmp-waiting'), [{ message: /QEMU greets at .* and takes no command/ }]);
+  t.match(told('adopt-failed'), [{ message: /does not answer qmp_capabilities/ }]);
+});
+
 void t.test('an operator adopts for good: the next daemon adopts again', async (t) => {
   const { fleet, folder, orders } = adopting(t);
   const qemu = await QemuModel.start(t, join(folder, 'a'));
