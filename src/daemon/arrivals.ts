@@ -4,7 +4,7 @@
  */
 import type { AdoptedVmm } from '../../protocol/adopted.js';
 import { RETURNS_STEP } from '../../protocol/control/events.js';
-import { refusal } from '../../protocol/control/refusal.js';
+import { refusal, type NextStep } from '../../protocol/control/refusal.js';
 import { RefusedError } from '../control/fleet.js';
 import { HOST_PATHS, type HostPaths } from '../host/host-paths.js';
 import { cleanName, hasUuid, peerName, wellFormed } from '../host/peer.js';
@@ -118,7 +118,7 @@ export class Arrivals {
       throw new RefusedError(
         refusal(
           `${way.words} is ${other.name}, which has a balloon that the daemon moves already`,
-          KINDS[kind].leave,
+          otherWay(other),
         ),
       );
     }
@@ -254,4 +254,13 @@ export class Arrivals {
     const other = this.#vms.lacking(kind, pid);
     return other?.name === name ? other : this.#make(this.#vms.freeName(name), pid);
   }
+}
+
+/** The next step of an operator who wants to use another way to the VM. */
+function otherWay(vm: Vm): NextStep {
+  const device = vm.playing('balloon');
+  if (device === undefined || KINDS[device.kind].sharesMemory)
+    return "keep it so, because balloond's own device does more";
+  const path = device.socketPath ?? `libvirt:${vm.name}`;
+  return `keep one of the two ways, and to use this one, run balloonctl adopt --release ${path}`;
 }

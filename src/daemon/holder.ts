@@ -21,7 +21,7 @@ export interface Holder {
 /** The first version that sets FDSTORE, and keeps what a stopped service left (FileDescriptorStorePreserve=). */
 const FIRST_THAT_SAYS_SO = 254;
 const NOBODY =
-  'nobody holds the VMs of this daemon, so it must not end while VMs run, or QEMU aborts each at the next reboot of its guest';
+  'nobody holds the VMs of this daemon, so it must not end while VMs run that it serves over vhost-user, or QEMU aborts each at the next reboot of its guest (adopted VMs go on)';
 
 /**
  * Who holds the VMs of a daemon with this environment. `systemdVersion` is asked where the environment does not say

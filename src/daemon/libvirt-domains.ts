@@ -275,8 +275,10 @@ export class LibvirtDomains {
     if (!(error instanceof VmmError)) throw error;
     const text = `the daemon cannot look at the domains of libvirt, since ${error.message} (bus ${bus})`;
     this.#problem = { text, remedy: awayStep(error) };
-    if (error.message === this.#told) return;
-    this.#told = error.message;
+    // The bus numbers its clients.
+    const reason = error.message.replace(/":1\.\d+"/g, '');
+    if (reason === this.#told) return;
+    this.#told = reason;
     this.#options.emit('libvirt-failed', refusal(text, awayStep(error)));
   }
 

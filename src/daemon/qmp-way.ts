@@ -2,6 +2,7 @@
 import { VmmError, type AdoptedVmm } from '../../protocol/adopted.js';
 import { refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
 import { SystemError } from '../os/errors.js';
+import { standingAt } from '../os/socket.js';
 import { connectQmp, type QmpClient } from '../qmp/client.js';
 import { findBalloon } from '../qmp/qemu.js';
 import type { Obstacle, Way } from './adoption.js';
@@ -77,6 +78,7 @@ function whyNot(error: unknown, path: string): [why: string, step: NextStep] {
   if (!(error instanceof SystemError)) throw error;
   const { code } = error;
   if (code === 'ENOENT') return ['nothing is there', 'start QEMU with -qmp unix:PATH,server=on,wait=off'];
+  if (code === 'ECONNREFUSED' && standingAt(path) !== 'socket') return ['no socket is there', QMP_PATH_STEP];
   if (code === 'ECONNREFUSED') return ['no process listens there', 'start the VM'];
   if (code === 'EAGAIN') return ['several clients wait there already', 'end the clients that are not needed'];
   if (code === 'EACCES') {

@@ -20,6 +20,8 @@ export interface Standing {
   readonly paused: WallMs | null;
   /** The memory that the VM shares with others. */
   readonly stockOf: (vm: GovernedVm) => Stock;
+  /** By the clock that the policy goes by. */
+  readonly nowSeconds: number;
   readonly said: (name: string) => Said | undefined;
   /** Where the size of a VM stands that follows its working set; null: it does not. */
   readonly sized: (name: string) => string | null;
@@ -91,7 +93,13 @@ function nowWords(vm: GovernedVm, standing: Standing): string {
     return 'the policy leaves this VM alone: its driver has yet to say what its balloon holds';
   const kept = keptInPool(vm, settings);
   if (kept !== null) return `the policy takes nothing from this VM: ${kept}`;
-  return stockWords(vm, standing);
+  const seconds =
+    standing.stockOf(vm).roster.remembered(vm.name, Column.refusedUntilSeconds) - standing.nowSeconds;
+  const refuses =
+    seconds > 0
+      ? `the policy takes nothing from this VM for ${Math.ceil(seconds)} s more, because it yielded to no step of force; `
+      : '';
+  return `${refuses}${stockWords(vm, standing)}`;
 }
 
 /** The sentence on the memory that is available in the stock of a VM. */

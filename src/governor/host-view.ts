@@ -90,5 +90,5 @@ export class HostView implements StockView {
 /** The memory that VMs may have and do not use is available to them, as far as the host can give it. */
 function partOf(read: HostReading, totalBytes: number, usedBytes: number): HostReading {
   const availableBytes = Math.max(0, Math.min(read.availableBytes, totalBytes - usedBytes));
-  return { ...read, totalBytes, availableBytes };
+  return { ...read, totalBytes, availableBytes, beyondBytes: read.availableBytes - availableBytes };
 }

@@ -59,7 +59,7 @@ export class ReserveWatch {
 function unmetOf({ kind, availableBytes, reserveBytes, lackingBytes }: Look): Unmet {
   const most = Math.max(0, reserveBytes - availableBytes - lackingBytes);
   return {
-    text: `the VMs cannot give the reserve of ${formatSize(reserveBytes)}, because ${availableWords(kind)} ${formatSize(availableBytes)}, and at most ${formatSize(most)} more may be taken from VMs (down to their min, and from guests without deflate-on-oom only memory that they do not use)`,
+    text: `the VMs cannot give the reserve of ${formatSize(reserveBytes)}, because ${availableWords(kind)} ${formatSize(availableBytes)}, and at most ${formatSize(most)} more may be taken from VMs (down to their min, from guests without deflate-on-oom only memory that they do not use, and nothing from VMs that withstood force)`,
     remedy: stepOf(kind),
   };
 }

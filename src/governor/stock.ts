@@ -104,9 +104,9 @@ export class Stock {
     const { planner, settings, nowSeconds, dryRun = false } = circumstances;
     const config = this.#config(settings);
     if (this.last === null || config === null) return { deeds: [], askFirst: [], lackingBytes: 0 };
-    const { totalBytes, availableBytes, pressure } = this.last;
+    const { totalBytes, availableBytes, pressure, beyondBytes = 0 } = this.last;
     const pressurePercent = pressure?.some.avg10 ?? NaN;
-    const reading = { nowSeconds, totalBytes, availableBytes, pressurePercent };
+    const reading = { nowSeconds, totalBytes, availableBytes, beyondBytes, pressurePercent };
     const { roster, poolPageBytes } = this;
     const {
       actions,

@@ -334,6 +334,7 @@ export class PolicyEngine {
       settings: this.#settings,
       paused: this.#book.paused,
       stockOf: ({ name, figures }) => this.#stocks.of(name, figures.pool?.pageBytes),
+      nowSeconds: this.#now(),
       said: (name) => this.#actor.said(name),
       sized: (name) => this.#sizer.words(name),
     };

@@ -7,6 +7,8 @@ export interface HostReading {
   totalBytes: number;
   /** What could be given to somebody without swapping, as the kernel estimates it. */
   availableBytes: number;
+  /** Of a reading of a part of the host: what the host has available beyond that part. */
+  beyondBytes?: number;
   /** Null: the kernel does not count it (boot with `psi=1`). */
   pressure: Pressure | null;
 }

@@ -95,6 +95,12 @@ export class Facts {
     return this.unclaimedBytes - this.reserveBytes / 2;
   }
 
+  /** The memory that a guest may be given which would end programs otherwise: also memory of the host that is not for VMs. */
+  get savingBytes(): number {
+    const beyond = (this.host.beyondBytes ?? 0) - this.reserveBytes;
+    return this.givableBytes + Math.max(0, beyond);
+  }
+
   /** How far the host is beyond its goal before it gives back by itself. */
   get refundMarginBytes(): number {
     return REFUND_MARGIN * this.reserveBytes;

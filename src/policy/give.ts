@@ -32,7 +32,9 @@ export function relieve(turn: Turn, band: number): void {
   // A guest that would end programs gets the memory that the reserve is kept for.
   const firm = rows.filter((row) => facts.has(row, FIRM));
   const others = rows.filter((row) => !facts.has(row, FIRM));
-  const gave = hand(turn, firm, Infinity, 'to the byte') + hand(turn, others, turn.spareBytes, 'at most');
+  const gave =
+    hand(turn, firm, turn.savingBytes, 'to the byte') +
+    hand(turn, others, Math.min(turn.spareBytes, turn.givableBytes), 'at most');
   if (wanted - gave > at(quantum, neediest) && turn.unmetBand === NO_BAND) turn.unmetBand = band;
   const donor = largestDonor(turn, neediest);
   for (const row of rows) {
@@ -45,10 +47,11 @@ export function relieve(turn: Turn, band: number): void {
 /** Gives these VMs what they want, `mostBytes` at most; returns the bytes that were given. */
 function hand(turn: Turn, rows: readonly number[], mostBytes: number, rounding: Rounding): number {
   const wanted = rows.reduce((sum, row) => sum + at(turn.columns.want, row), 0);
-  const amount = Math.min(wanted, mostBytes, turn.givableBytes);
+  const amount = Math.min(wanted, mostBytes);
   const gave = amount > 0 ? share(amount, rows, turn.columns, turn.columns.given, rounding) : 0;
   turn.spareBytes -= gave;
   turn.givableBytes -= gave;
+  turn.savingBytes -= gave;
   return gave;
 }
 

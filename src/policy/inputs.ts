@@ -34,6 +34,8 @@ export interface HostReading {
   readonly nowSeconds: number;
   readonly totalBytes: number;
   readonly availableBytes: number;
+  /** Where that is of a part of the host, what the host has available beyond that part; absent: nothing, or it is of all of the host. */
+  readonly beyondBytes?: number;
   /** Share of time in which some task waited for memory lately, in percent (PSI "some avg10"). */
   readonly pressurePercent: number;
 }

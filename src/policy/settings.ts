@@ -1,6 +1,6 @@
 import { refusal, type RefusalText } from '../../protocol/control/refusal.js';
 import { Type, type Static } from '../../protocol/json-schema.js';
-import { formatSize, parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
+import { formatSize, lackedUnit, parseSize, SIZE_FORMS } from '../../protocol/control/size.js';
 import type { Band, PolicyConfig, StockKind } from './inputs.js';
 import { commonName, globMatches } from './glob.js';
 
@@ -378,6 +378,9 @@ function amountMistake(where: string, text: string | undefined, share: boolean):
       what: refusal(`"${text}" is no amount`, `write a percentage such as 25%, or ${SIZE_FORMS}`),
     };
   }
+  const meant = lackedUnit(text);
+  if (meant !== null && amountOf(amount, 1) > 0)
+    return { where, what: refusal(`(${text}) is ${text} bytes`, `did you mean ${meant}?`) };
   if ('share' in amount && amount.share > 1)
     return { where, what: refusal(`"${text}" is more than 100%`, 'lower it') };
   if (share && !('share' in amount)) {

@@ -20,6 +20,8 @@ export interface Receiver {
  * nothing back: it may grow meanwhile.
  */
 const FIRM_SHARE = 0.5;
+/** Of memory that is taken from such a guest, so much has to reach the host at least. */
+const LEAST_SOLID_SHARE = 0.25;
 
 /** The memory that is looked at: that which is idle, that in use, that of guests which are short themselves. */
 type Pass = 'idle' | 'used' | 'stalling';
@@ -133,7 +135,12 @@ function payable(turn: Turn, row: number, pass: Pass): number {
   if (!turn.facts.has(row, FIRM)) return idle;
   const most = Math.min(idle, spareable(turn, row));
   const hollow = Math.min(most, at(turn.columns.hollow, row));
-  return hollow + FIRM_SHARE * (most - hollow);
+  return isBadBargain(most, hollow) ? 0 : hollow + FIRM_SHARE * (most - hollow);
+}
+
+/** Little of what would be taken reaches the host, and the guest could grow into the rest. */
+function isBadBargain(bytes: number, hollowBytes: number): boolean {
+  return bytes - hollowBytes < LEAST_SOLID_SHARE * bytes;
 }
 
 /** The idle memory that the tax lets take, counting memory that the VM did without before, down to some headroom. */
@@ -167,8 +174,12 @@ export function lackingBytes(turn: Turn): number {
     if (!turn.mayEverTake(row)) continue;
     const aboveFloor = at(usable, row) - at(untouched, row) - at(vms.minBytes, row);
     const owed = Math.max(0, at(target, row) - at(actual, row));
-    const firm = facts.has(row, FIRM) ? owed + spareable(turn, row) - at(hollow, row) : Infinity;
-    most += Math.max(0, Math.min(aboveFloor, firm));
+    let own = Infinity;
+    if (facts.has(row, FIRM)) {
+      const spare = spareable(turn, row);
+      own = owed + (isBadBargain(spare, at(hollow, row)) ? 0 : spare - at(hollow, row));
+    }
+    most += Math.max(0, Math.min(aboveFloor, own));
   }
   return Math.max(0, facts.reserveBytes - facts.unclaimedBytes - most);
 }

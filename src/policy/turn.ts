@@ -22,6 +22,8 @@ export class Turn {
   /** The memory beyond the host's goal, with all that is on its way, and the memory that the host can give now. */
   spareBytes: number;
   givableBytes: number;
+  /** The memory that may be given to guests that would end programs otherwise. */
+  savingBytes: number;
   /** The highest band whose guests did not get all that they are short of. */
   unmetBand = NO_BAND;
 
@@ -31,6 +33,7 @@ export class Turn {
     this.next = { count: vms.count, short, cells: previous.cells.slice() };
     this.spareBytes = facts.spareBytes;
     this.givableBytes = facts.givableBytes;
+    this.savingBytes = facts.savingBytes;
   }
 
   get plan(): Plan {

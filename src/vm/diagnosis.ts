@@ -193,7 +193,7 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
   if (!actualUnknown && actualBytes === targetBytes) return null;
   const { heldBytes, tookBackBytes } = symptoms;
   const actual = formatSize(actualBytes);
-  if (!symptoms.answered) {
+  if (!symptoms.answered && !isFull(symptoms)) {
     return {
       code: 'target-not-answered',
       text: `the guest driver never answered the target of ${formatSize(targetBytes)}`,
@@ -224,6 +224,19 @@ function stuck(symptoms: Symptoms): Diagnosis | null {
     };
   }
   return short(symptoms);
+}
+
+/** The guest has nothing to give, by statistics that are no older than the target: it has no page to answer with. */
+function isFull({
+  actualBytes,
+  targetBytes,
+  guestFreeBytes,
+  ramBytes,
+  statsAgeMs,
+  stillMs,
+}: Symptoms): boolean {
+  if (actualBytes >= targetBytes || guestFreeBytes === null || statsAgeMs === null) return false;
+  return statsAgeMs < stillMs && guestFreeBytes < ramBytes * LEAST_FREE_PART;
 }
 
 /**

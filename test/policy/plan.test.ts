@@ -170,3 +170,43 @@ void t.test('a guest that could take nothing back gets memory of the reserve, do
   t.equal(gave(true, 20 * MIB), 0, 'and no further');
   t.end();
 });
+
+void t.test('a guest that would end programs gets memory of the host that is not for VMs', (t) => {
+  const gave = (firm: boolean, beyondBytes: number): number => {
+    const guest = { ramBytes: RAM_BYTES, wantsBytes: 500 * MIB, minBytes: 100 * MIB, firm };
+    const world = new World(500 * MIB, [vm({ ...guest, band: 0 })]);
+    world.table.targetBytes.fill(490 * MIB);
+    world.table.actualBytes.fill(490 * MIB);
+    world.table.currentBytes.fill(500 * MIB);
+    world.table.availableBytes.fill(10 * MIB);
+    const { actions } = plan({ ...world.host(), beyondBytes }, world.table, world.config, world.state);
+    const [action] = actions.filter(({ kind }) => kind === 'target') as TargetAction[];
+    return action === undefined ? 0 : Math.round((action.fromBytes - action.toBytes) / MIB);
+  };
+  t.equal(gave(true, 0), 0);
+  t.equal(gave(true, 1000 * MIB), 86, 'as much as it is short of');
+  t.equal(gave(true, 110 * MIB), 35, 'what the host has beyond as much as the reserve, and of the reserve');
+  t.equal(gave(false, 1000 * MIB), 0);
+  t.end();
+});
+
+void t.test(
+  'a guest that could take nothing back keeps memory that would bring the host next to nothing',
+  (t) => {
+    const took = (firm: boolean, touchedBytes: number): number => {
+      const guest = { ramBytes: RAM_BYTES, wantsBytes: 100 * MIB, minBytes: 100 * MIB, firm, touchedBytes };
+      const world = new World(touchedBytes + 10 * MIB, [
+        vm({ ...guest, band: 1 }),
+        vm({ ...guest, touchedBytes: 0, wantsBytes: 0 }),
+      ]);
+      world.now = 100;
+      return Math.round(
+        targets(world).reduce((sum, { fromBytes, toBytes }) => sum + toBytes - fromBytes, 0) / MIB,
+      );
+    };
+    t.ok(took(false, 300 * MIB) > 700, 'all that it never touched, and a little more');
+    t.equal(took(true, 300 * MIB), 0);
+    t.ok(took(true, 900 * MIB) > 150);
+    t.end();
+  },
+);

@@ -11,6 +11,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PC_ARGS } from './lab/machines.js';
 
 const DEBIAN_ROOT = join(import.meta.dirname, '../../../scripts/debian-root');
 /** QEMU comes along; theirs is that of Debian 13, or with LIBVIRT=backports that of its backports. */
@@ -45,6 +46,14 @@ export const REST = 'exec sleep 1000000';
 /** For `init` of a domain: it touches so much memory, and has it free again. */
 export function touch(mib: number): string {
   return `mount -t ramfs ramfs /tmp; dd if=/dev/zero of=/tmp/full bs=1M count=${mib}; rm /tmp/full`;
+}
+
+/** A domain with the kernel of the lab at /opt/lab, which runs the words of `init`; `balloon` is the element of its balloon. */
+export function domainXml(name: string, init: string, { memoryMib = 512, balloon = '' } = {}): string {
+  return `<domain type='qemu'><name>${name}</name><memory unit='MiB'>${memoryMib}</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type><kernel>/opt/lab/vmlinux</kernel><initrd>/opt/lab/initramfs.cpio</initrd>
+<cmdline>${PC_ARGS.join(' ')} quiet rdinit=/bin/sh -- -c "${init}"</cmdline></os>
+<features><acpi/></features><devices>${balloon}</devices></domain>`;
 }
 
 export interface Said {
@@ -109,12 +118,9 @@ export class LibvirtHost {
     throw new Error(`${command} ended with ${code}: ${text}\n${log.text}\n${this.#said}`);
   }
 
-  /** A domain of 512 MiB with the lab's kernel, which runs the words of `init`; `balloon` is the element of its balloon. */
+  /** `init` and `balloon` as for `domainXml`. */
   async define(name: string, init: string, balloon = ''): Promise<void> {
-    const xml = `<domain type='qemu'><name>${name}</name><memory unit='MiB'>512</memory><vcpu>1</vcpu>
-<os><type arch='x86_64' machine='q35'>hvm</type><kernel>/opt/lab/vmlinux</kernel><initrd>/opt/lab/initramfs.cpio</initrd>
-<cmdline>quiet rdinit=/bin/sh -- -c "${init}"</cmdline></os>
-<features><acpi/></features><devices>${balloon}</devices></domain>`;
+    const xml = domainXml(name, init, { balloon });
     writeFileSync(join(this.#shared, 'domain.xml'), xml);
     await this.ok('virsh define /run/balloond/domain.xml');
   }

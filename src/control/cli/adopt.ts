@@ -25,7 +25,11 @@ export async function release(client: ControlClient, output: Output, socket: str
   const released = await client.changeAdopted({ path, adopted: false });
   if (output.json) output.document(released);
   else if (released.vm === null)
-    output.print(`${printable(path)}: no VM was adopted there yet, and the daemon tries no longer`);
+    output.print(
+      path.startsWith('libvirt:')
+        ? `${printable(path.slice(8))}: no such domain runs; it is left alone when it does`
+        : `${printable(path)}: no VM was adopted there yet, and the daemon tries no longer`,
+    );
   else output.print(`${printable(released.vm)}: released; its balloon stays as it is`);
 }
 
@@ -45,11 +49,12 @@ export async function listAdopted(client: ControlClient, output: Output): Promis
   output.print(lines.join('\n'));
 }
 
-/** A word is a path, `libvirt:DOMAIN`, or the name of a domain that the daemon knows where no file has that name. */
+/** A word is a path, `libvirt:DOMAIN`, or the name of a domain where no file has that name. */
 async function pathOf(client: ControlClient, word: string): Promise<string> {
   const [path, domain] = [resolve(word), `libvirt:${word}`];
   if (word.startsWith('libvirt:')) return word;
   if (isAbsolute(word) || word.includes('/') || existsSync(path)) return path;
   const known = (await client.adopted()).map((one) => one.path);
-  return known.includes(domain) && !known.includes(path) ? domain : path;
+  // No socket is there, so that a name can only be that of a domain.
+  return known.includes(path) ? path : domain;
 }

@@ -35,12 +35,20 @@ export function documentMistakes(config: ConfigFile): ShapeMistake[] {
 function adoptMistakes(config: ConfigFile): ShapeMistake[] {
   const { qmp = [] } = config;
   const paths = qmp.map(({ path }) => path as string | undefined);
-  const bus = config.libvirt?.bus;
+  const { bus, domains } = config.libvirt ?? {};
   return [
     ...paths.flatMap((path, n) => {
       const what = path === undefined ? null : patternMistake(path);
       return what === null ? [] : [{ where: ['qmp', String(n), 'path'], what }];
     }),
+    ...(domains?.length === 0
+      ? [
+          {
+            where: ['libvirt', 'domains'],
+            what: refusal('names no domain', 'take it out for all domains, or write their names'),
+          },
+        ]
+      : []),
     ...(bus === undefined || isAbsolute(bus) ? [] : [{ where: ['libvirt', 'bus'], what: RELATIVE }]),
   ];
 }

@@ -34,15 +34,22 @@ export class HostVm {
     this.#payloadBytes = payloadBytes;
   }
 
-  /** `stage`: lays out below a folder what is to be unpacked in it, beside what was built and the tests' own programs. `machine`: what differs. */
+  /**
+   * `stage`: lays out below a folder what is to be unpacked in it, beside what was built and the tests' own programs. `packages`: of Debian, beside
+   * those of every host. `machine`: what differs.
+   */
   static async boot(
     stage: (folder: string) => Promise<void> = () => Promise.resolve(),
-    { extraArgs = [], ...machine }: Partial<GuestOptions> = {},
+    {
+      extraArgs = [],
+      packages = [],
+      ...machine
+    }: Partial<GuestOptions> & { packages?: readonly string[] } = {},
   ): Promise<HostVm> {
     const folder = mkdtempSync(join(tmpdir(), 'balloond-host-'));
     try {
       const [{ stdout: image }, payload] = await Promise.all([
-        run('sh', [join(ROOT, 'scripts/host-lab')]),
+        run('sh', [join(ROOT, 'scripts/host-lab'), ...packages]),
         pack(folder, stage),
       ]);
       const guest = await Guest.boot({

@@ -26,7 +26,7 @@ const SLOW_INITCALLS = [
 ];
 
 /** On a busy machine an emulated timer is late, and the kernel's test of its interrupt ends in a panic. */
-const PC_ARGS = ['console=ttyS0', 'no_timer_check', `initcall_blacklist=${SLOW_INITCALLS.join(',')}`];
+export const PC_ARGS = ['console=ttyS0', 'no_timer_check', `initcall_blacklist=${SLOW_INITCALLS.join(',')}`];
 
 /**
  * All that QEMU can emulate, but without the promise that string instructions are fast, which it does not keep: Linux then clears
