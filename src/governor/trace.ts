@@ -50,8 +50,9 @@ export class Trace {
 }
 
 /**
- * The field of a line for each column of a table, so that no column can be left out; the weight is in the settings, and the age of statistics
- * is that of a look. */
+ * The field of a line for each column of a table, so that no column can be left out; the weight is in the settings, and how old and how
+ * steady the word of a guest is follows from the lines before.
+ */
 const FIELDS = {
   ramBytes: 'ramBytes',
   minBytes: 'minBytes',
