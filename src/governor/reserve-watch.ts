@@ -41,7 +41,12 @@ export class ReserveWatch {
       const isNew = this.#unmet === null;
       this.#unmet = unmetOf(seen);
       const { text, remedy } = this.#unmet;
-      if (isNew) emit('reserve-unmet', refusal(text, remedy), { reserveBytes, availableBytes, lackingBytes });
+      const sizes = {
+        reserveBytes: Math.round(reserveBytes),
+        availableBytes,
+        lackingBytes: Math.round(lackingBytes),
+      };
+      if (isNew) emit('reserve-unmet', refusal(text, remedy), sizes);
       return;
     }
     this.rest(emit);

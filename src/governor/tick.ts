@@ -150,6 +150,9 @@ export class PolicyEngine {
 
   /** One look at everything, and the actions that follow from it. */
   tick(): void {
+    // This is the look that was due soon.
+    if (this.#soon !== null) clearTimeout(this.#soon);
+    this.#soon = null;
     const members = this.#look();
     if (members === null) return;
     this.#tickedAt = performance.now();
@@ -343,10 +346,7 @@ export class PolicyEngine {
   /** Does not wait for the interval: a need that grows is served in steps. */
   #lookSoon(): void {
     if (this.#timer === null || this.#settings.intervalSeconds * 1000 <= WAKE_MS) return;
-    this.#soon ??= setTimeout(() => {
-      this.#soon = null;
-      this.tick();
-    }, WAKE_MS).unref();
+    this.#soon ??= setTimeout(() => this.tick(), WAKE_MS).unref();
   }
 
   /** Looks again when the guest has said how much memory it has available. */

@@ -239,11 +239,15 @@ function isFull({
   return statsAgeMs < stillMs && guestFreeBytes < ramBytes * LEAST_FREE_PART;
 }
 
+/** Of a balloon that other programs can move, too. */
+type Shared = Symptoms & { readonly toLeave: NextStep };
+
 /**
  * Whether the balloon moved away from its target, which no guest does by itself: no driver inflates beyond its target, and none that
  * may not deflate on OOM deflates below (Linux, drivers/virtio/virtio_balloon.c), except as it is unloaded.
  */
-function isMovedByOther({ toLeave, deflatesOnOom, overshotBytes, tookBackBytes }: Symptoms): boolean {
+function isMovedByOther(symptoms: Symptoms): symptoms is Shared {
+  const { toLeave, deflatesOnOom, overshotBytes, tookBackBytes } = symptoms;
   return toLeave !== null && (overshotBytes > 0 || (tookBackBytes > 0 && !deflatesOnOom));
 }
 
@@ -260,12 +264,12 @@ function movedByOther({
   statsAgeMs,
   statsIntervalMs,
   toLeave,
-}: Symptoms): Diagnosis | null {
+}: Shared): Diagnosis | null {
   if (actualBytes === 0 && statsAgeMs !== null && statsAgeMs > statsIntervalMs) return null;
   return {
     code: 'moved-by-other',
     text: `another program moved the balloon to ${formatSize(actualBytes)}, away from the target of ${formatSize(targetBytes)}, which no guest does by itself`,
-    remedy: `end the program that sets the balloon of this VM, too (virsh setmem, MOM, pvestatd or another balloond), and then set the target again; to leave the VM to that program instead, ${toLeave ?? 'see balloond(8)'}`,
+    remedy: `end the program that sets the balloon of this VM, too (virsh setmem, MOM, pvestatd or another balloond), and then set the target again; to leave the VM to that program instead, ${toLeave}`,
   };
 }
 
