@@ -95,7 +95,7 @@ export const ADOPTED = {
     path: { type: 'string', description: 'The path of the socket; of a domain, `libvirt:NAME`.' },
     by: {
       enum: ['operator', 'configuration'],
-      description: 'The one who adopted the VM; of a domain that an operator released, operator.',
+      description: 'The one who adopted the VM; of one that an operator released, operator.',
     },
     vm: { type: ['string', 'null'], description: 'The VM that was adopted; null: none yet.' },
     problem: {

@@ -107,7 +107,13 @@ function nameOf({ fleet, route }: Call, name = route.vm): string {
 }
 
 function noVm(name: string, fleet: Fleet): Problem {
-  if (fleet.ordersOf(name).orders.length > 0) {
+  const { orders } = fleet.ordersOf(name);
+  const released = orders.find(({ order }) => order === 'released');
+  if (released !== undefined) {
+    const step: NextStep = `run ${released.undo}`;
+    return new Problem(404, refusal(`VM ${JSON.stringify(name)} was released by an operator`, step));
+  }
+  if (orders.length > 0) {
     const step = 'see balloonctl orders for those that wait for it';
     return new Problem(404, refusal(`VM ${JSON.stringify(name)} is not connected`, step));
   }

@@ -3,6 +3,7 @@
  * while that fails. qmp-way and libvirt-way have the ways.
  */
 import type { AdoptedVmm, VmmLook } from '../../protocol/adopted.js';
+import type { AdoptedSocket } from '../../protocol/control/schema.js';
 import { refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
 import { RefusedError } from '../control/fleet.js';
 import type { Emit } from '../ops/event-log.js';
@@ -52,6 +53,12 @@ export interface AdoptionOptions {
   readonly emit: Emit;
   /** Makes the device; throws RefusedError. */
   readonly make: (adoptable: Adoptable) => AdoptedDevice;
+}
+
+/** As the control API shows what the configuration adopts and an operator released. */
+export function releasedView(path: string): AdoptedSocket {
+  const problem = refusal(`an operator released ${path}`, `run balloonctl adopt ${path}`);
+  return { path, by: 'operator', vm: null, problem };
 }
 
 export class Adoption {

@@ -129,7 +129,8 @@ export class FleetControl implements Fleet {
       if (inhibit !== undefined) await vm.setInhibited(null);
       if (limits !== undefined) await vm.setLimits(byName(() => 'restore'));
     }
-    this.#adopted.domains.takeBack(name);
+    const { sockets, domains } = this.#adopted;
+    for (const way of [sockets, domains]) way.takeBack(name);
     if (taken.orders.length > 0) {
       const says = taken.orders.map((one) => one.says).join('; ');
       this.#emit(

@@ -14,7 +14,7 @@ import { wallNow } from '../os/clock.js';
 import type { OrderBook } from '../vm/order-book.js';
 import type { AdoptedDevice } from '../vm/adopted-device.js';
 import { RefusedError } from '../control/fleet.js';
-import { Adoption, type AdoptionOptions } from './adoption.js';
+import { Adoption, releasedView, type AdoptionOptions } from './adoption.js';
 import { LibvirtWay } from './libvirt-way.js';
 
 const LOOK_MS = 10_000;
@@ -76,10 +76,11 @@ export class LibvirtDomains {
   /** Those that are adopted or are to be. */
   list(): AdoptedSocket[] {
     const all = [...this.#adoptions.values()].filter(({ isWanted }) => isWanted);
-    const released = [...this.#options.book.released.keys()].filter((name) =>
-      this.#isConfigured(pathOf(name)),
-    );
-    return [...all.map((adoption) => this.#view(adoption)), ...released.map(releasedView)];
+    const released = [...this.#options.book.released.keys()].map(pathOf);
+    return [
+      ...all.map((adoption) => this.#view(adoption)),
+      ...released.filter((path) => this.#isConfigured(path)).map(releasedView),
+    ];
   }
 
   /** The word of an operator, who takes release() back. Rejects with RefusedError. */
@@ -106,7 +107,7 @@ export class LibvirtDomains {
     this.#refuseOthers(name);
     this.#options.book.release(name, wallNow());
     const adoption = this.#named(name);
-    if (adoption === undefined) return releasedView(name);
+    if (adoption === undefined) return releasedView(pathOf(name));
     const view = this.#view(adoption);
     for (const [object, one] of this.#adoptions) if (one === adoption) this.#adoptions.delete(object);
     await adoption.end();
@@ -299,10 +300,4 @@ function pathOf(name: string): string {
 /** The name of the domain whose path in the control API that is; null: it is no domain. */
 export function domainOf(path: string): string | null {
   return path.startsWith(PREFIX) ? path.slice(PREFIX.length) : null;
-}
-
-function releasedView(name: string): AdoptedSocket {
-  const path = pathOf(name);
-  const problem = refusal(`an operator released the domain ${name}`, `run balloonctl adopt ${path}`);
-  return { path, by: 'operator', vm: null, problem };
 }

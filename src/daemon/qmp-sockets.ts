@@ -5,9 +5,10 @@ import type { AdoptedSocket } from '../../protocol/control/schema.js';
 import { refusal } from '../../protocol/control/refusal.js';
 import { RefusedError } from '../control/fleet.js';
 import { globMatches } from '../policy/glob.js';
+import { wallNow } from '../os/clock.js';
 import type { OrderBook } from '../vm/order-book.js';
 import type { AdoptedDevice } from '../vm/adopted-device.js';
-import { Adoption, type AdoptionOptions } from './adoption.js';
+import { Adoption, releasedView, type AdoptionOptions } from './adoption.js';
 import { QMP_PATH_STEP, QmpWay } from './qmp-way.js';
 
 /** Folders are looked into so often. */
@@ -44,7 +45,11 @@ export class QmpSockets {
   }
 
   list(): AdoptedSocket[] {
-    return [...this.#sockets.values()].map((socket) => this.#view(socket));
+    const released = [...this.#options.book.released.keys()].filter((path) => this.#isConfigured(path));
+    return [
+      ...[...this.#sockets.values()].map((socket) => this.#view(socket)),
+      ...released.map(releasedView),
+    ];
   }
 
   /** The word of an operator, which holds until release(). Rejects with RefusedError. */
@@ -64,33 +69,37 @@ export class QmpSockets {
         throw new RefusedError(socket.problem ?? refusal(`${path} is released again`, 'try again'));
       }
     }
-    this.#options.book.adopt(path, true);
+    const { book } = this.#options;
+    const isTakenBack = book.released.has(path) && this.#isConfigured(path);
+    book.release(path, null);
+    if (!isTakenBack) book.adopt(path, true);
     return this.#view(socket);
   }
 
-  /** Takes that word back, and lets go of the VM. Rejects with RefusedError. */
+  /** Takes that word back, and lets go of the VM; one that the configuration adopts stays alone until adopt(). Rejects with RefusedError. */
   async release(path: string): Promise<AdoptedSocket> {
+    const { book } = this.#options;
     const socket = this.#sockets.get(path);
     if (socket === undefined) {
+      if (book.released.has(path)) return releasedView(path);
       const all = [...this.#sockets.keys()].slice(0, 20).join(', ');
       const step = all === '' ? 'see balloonctl list' : (`choose one of ${all}` as const);
       throw new RefusedError(refusal(`no VM is adopted at ${path}`, step));
     }
-    // Both may name it.
-    if (this.#isConfigured(path)) {
-      this.#options.book.adopt(path, false);
-      throw new RefusedError(
-        refusal(
-          `the configuration adopts the VM at ${path}`,
-          'take the path out of its [[qmp]], then run balloonctl reload',
-        ),
-      );
-    }
     const view = this.#view(socket);
-    this.#options.book.adopt(path, false);
+    // Both may name it.
+    book.adopt(path, false);
+    if (this.#isConfigured(path)) book.release(path, wallNow());
     this.#sockets.delete(path);
     await socket.end();
     return view;
+  }
+
+  /** Takes release() back, where that word is there. */
+  takeBack(path: string): void {
+    if (!this.#options.book.released.has(path)) return;
+    this.#options.book.release(path, null);
+    this.#look();
   }
 
   /** Lets go of all VMs, as the process ends. */
@@ -100,9 +109,10 @@ export class QmpSockets {
   }
 
   #look(): void {
+    const { released, adopted } = this.#options.book;
     const found = new Set([
-      ...this.#patterns.flatMap(socketsAt),
-      ...this.#options.book.adopted,
+      ...this.#patterns.flatMap(socketsAt).filter((path) => !released.has(path)),
+      ...adopted,
       ...this.#ordered,
     ]);
     const fresh = [...found].filter((path) => !this.#sockets.has(path));

@@ -186,7 +186,7 @@ export const KINDS: Readonly<Record<DeviceKind, ServedKind> & Record<AdoptedKind
     over: 'qmp',
     overWords: 'QMP',
     peer: 'QEMU',
-    leave: 'take the path out of [[qmp]], or run balloonctl adopt --release for it',
+    leave: 'run balloonctl adopt --release for its socket',
   },
   libvirt: {
     ...ADOPTED,

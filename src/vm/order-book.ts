@@ -41,7 +41,10 @@ const Document = Type.Object({
   mode: Type.Optional(Type.Object({ word: Mode, since: Since })),
   /** The QMP sockets whose VMs an operator adopted. Builds that know of none leave the field out when they write. */
   adopted: Type.Optional(Type.Array(Type.String({ maxLength: MAX_PATH }))),
-  /** The domains of libvirt that an operator released. Builds that know of none leave the field out when they write. */
+  /**
+   * What an operator released that the configuration adopts: domains of libvirt by their names, and QMP sockets by their paths, which
+   * begin with `/`. Builds that know of none leave the field out when they write.
+   */
   released: Type.Optional(
     Type.Array(Type.Object({ name: Type.String({ minLength: 1, maxLength: 128 }), since: Since })),
   ),
@@ -167,12 +170,12 @@ export class OrderBook {
     this.#changed();
   }
 
-  /** The domains of libvirt that an operator released, and the wall times of these orders. */
+  /** The domains of libvirt and the paths of QMP sockets that an operator released, and the wall times of these orders. */
   get released(): ReadonlyMap<string, WallMs> {
     return this.#released;
   }
 
-  /** Notes that an operator released a domain at `since`, or takes that back (null), and writes the book down. */
+  /** Notes that an operator released a domain or a path at `since`, or takes that back (null), and writes the book down. */
   release(name: string, since: WallMs | null): void {
     if ((since !== null) === this.#released.has(name)) return;
     const others = [...this.#released].filter(([one]) => one !== name);

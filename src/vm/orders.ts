@@ -144,14 +144,15 @@ export function modeView(mode: string, since: WallMs): VmOrder {
   };
 }
 
-/** The release of a domain of libvirt, given at `since`, in words. */
+/** The release of a domain of libvirt, or of the path of a QMP socket, given at `since`, in words. */
 export function releaseView(name: string, since: WallMs): VmOrder {
+  const isPath = name.startsWith('/');
   return {
     order: 'released',
-    says: 'the daemon leaves the domain of libvirt alone',
+    says: `the daemon leaves the ${isPath ? 'VM at this QMP socket' : 'domain of libvirt'} alone`,
     by: 'operator',
     since: noted(since),
-    undo: vmCommand('balloonctl adopt', `libvirt:${name}`),
+    undo: vmCommand('balloonctl adopt', isPath ? name : `libvirt:${name}`),
   };
 }
 

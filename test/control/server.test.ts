@@ -219,6 +219,13 @@ void t.test('unknown paths, VMs and parameters', async (t) => {
     t.match(detailOf(t, await call(socketPath, 'GET', path), 404), /openapi\.json/, path);
   }
   t.match(detailOf(t, await call(socketPath, 'GET', '/v1/vms/nope'), 404), /"nope".*web1/);
+  const released = { order: 'released', says: 'left alone', by: 'operator', since: null } as const;
+  fleet.waiting.set('web-9', [{ ...released, undo: 'balloonctl adopt libvirt:web-9' }]);
+  t.match(
+    detailOf(t, await call(socketPath, 'GET', '/v1/vms/web-9'), 404),
+    /"web-9" was released by an operator: run balloonctl adopt libvirt:web-9$/,
+  );
+  fleet.waiting.clear();
   for (const body of ['{"balloonBytes":1}', '{', '', 'x'.repeat(BODY_LIMIT_BYTES + 1)]) {
     detailOf(t, await call(socketPath, 'PATCH', '/v1/vms/nope', body), 404);
   }

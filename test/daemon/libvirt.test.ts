@@ -360,7 +360,7 @@ void t.test('an operator releases one domain, over restarts, and takes it back',
     {
       by: 'operator',
       vm: null,
-      problem: 'an operator released the domain web: run balloonctl adopt libvirt:web',
+      problem: 'an operator released libvirt:web: run balloonctl adopt libvirt:web',
     },
   );
   const listed = (): unknown[] =>

@@ -147,6 +147,10 @@ void t.test(
       await daemon.ok('orders'),
       /^web-9, not connected\n +the daemon leaves the domain of libvirt alone/m,
     );
+    t.match(await daemon.ctl('set', 'web-9', '--memory', '400M'), {
+      code: 1,
+      stderr: /VM "web-9" was released by an operator: run balloonctl adopt libvirt:web-9/,
+    });
     t.match(await daemon.ok('adopt', 'web-9'), /^web-9: adopted over libvirt/);
     await eventually(
       async () => (await daemon.ctl('set', 'db-1', '--memory', '400M', '--wait')).code === 0,
