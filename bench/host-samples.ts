@@ -49,3 +49,22 @@ export async function readMib(guest: Guest, disk = DISK): Promise<number> {
   const { output } = await guest.sh(`cat /sys/block/${disk.slice('/dev/'.length)}/stat`);
   return (Number(output.trim().split(/\s+/)[2]) * 512) / MIB;
 }
+
+/** What the host had allocated, so many seconds after a beginning. */
+export interface HostSample {
+  readonly seconds: number;
+  readonly mib: number;
+}
+
+/** The memory that samples stand for until this second, where lines connect them and the first is at the beginning. */
+export function gibMinutes(samples: readonly HostSample[], untilSeconds: number): number {
+  let sum = 0;
+  for (const [n, to] of samples.entries()) {
+    const from = samples[n - 1];
+    if (from === undefined || from.seconds >= untilSeconds) continue;
+    const seconds = Math.min(to.seconds, untilSeconds) - from.seconds;
+    const slope = (to.mib - from.mib) / (to.seconds - from.seconds);
+    sum += seconds * (from.mib + (slope * seconds) / 2);
+  }
+  return sum / 1024 / 60;
+}

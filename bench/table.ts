@@ -14,10 +14,10 @@ export function percentile(values: readonly number[], percent: number): number {
 }
 
 /** Median, least and most. */
-export function spread(values: readonly number[]): string {
+export function spread(values: readonly number[], digits = 2): string {
   if (values.length === 0) return '-';
   const [least, most] = [Math.min(...values), Math.max(...values)];
-  return `${median(values).toFixed(2)} (${least.toFixed(2)}..${most.toFixed(2)})`;
+  return `${median(values).toFixed(digits)} (${least.toFixed(digits)}..${most.toFixed(digits)})`;
 }
 
 /** Prints rows as a Markdown table and leaves them as JSON in bench/results/, with the figures they were made of. */

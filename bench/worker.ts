@@ -1,4 +1,4 @@
-/** Guests that work as Debian's programs do, on a disk of their own (scripts/work-image). */
+/** Guests that work as Debian's programs do, on a disk of their own (scripts/work-image, scripts/source-image). */
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { Guest, type GuestOptions } from '../test/support/lab/guest.js';
@@ -17,11 +17,12 @@ export const WORKLOADS: Record<string, string> = {
   gcc: 'cd /work; for name in gun minigzip zran; do gcc -O1 -c -o /tmp/$name.o $name.c || exit; done; md5sum /tmp/*.o; rm /tmp/*.o',
 };
 
-/** Boots a guest of 1 GiB with the disk, which gives 128 MiB/s at most. */
+/** Boots a guest of 1 GiB with the disk that this script makes, which gives 128 MiB/s at most. */
 export async function bootWorker(
   options: Pick<GuestOptions, 'name'> & Pick<Partial<GuestOptions>, 'sockets' | 'builtinBalloon'>,
+  script: 'work-image' | 'source-image' = 'work-image',
 ): Promise<Guest> {
-  const image = execFileSync('sh', [join(import.meta.dirname, '../../scripts/work-image')], {
+  const image = execFileSync('sh', [join(import.meta.dirname, '../../scripts', script)], {
     encoding: 'utf8',
   });
   const file = image.trim().replaceAll(',', ',,');
@@ -55,9 +56,10 @@ export async function work(
   guest: Guest,
   command: string,
   expected?: string,
+  timeoutMs = TIMEOUT_MS,
 ): Promise<{ readonly seconds: number; readonly output: string }> {
   const start = performance.now();
-  const { code, output } = await guest.sh(inTree(command), TIMEOUT_MS);
+  const { code, output } = await guest.sh(inTree(command), timeoutMs);
   const seconds = (performance.now() - start) / 1000;
   if (code !== 0 || output !== (expected ?? output))
     throw new Error(`${guest.name} ended with ${code}: ${output}${guest.consoleLog}`);
