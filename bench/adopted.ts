@@ -27,7 +27,7 @@ const STARTED_TOGETHER = 10;
 const SETTLE_MS = 30_000;
 const REST_SECONDS = 60;
 /** A round beside a VMM that is stopped, and one beside none: the order is turned around each time. */
-const ROUNDS = [true, false, false, true, true, false, false, true];
+const ROUNDS = Array.from({ length: 32 }, (_, n) => n % 4 === 0 || n % 4 === 3);
 const COMMANDS_A_ROUND = 250;
 
 const { vms } = parseArgs({ options: { vms: { type: 'string', default: '200' } } }).values;
