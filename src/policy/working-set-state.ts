@@ -52,16 +52,19 @@ export interface SizeState extends Kept {
   readonly rate: number;
   /** The highest of them since the phase or the last gift began. */
   readonly peakRate: number;
-  /** The last moment at which it reclaimed. */
+  /** The last moment at which it reclaimed, or used up memory that it had free. */
   readonly busySeconds: number;
+  /** The memory that it had free then, by its last statistics. */
+  readonly freeBytes: number;
   /** The target of the last step; whether the guest reached it. */
   readonly targetBytes: number;
   readonly reached: boolean;
   /** Since when the guest has come no nearer to its target. */
   readonly stuckSeconds: number;
-  /** The step that the probe took, what was counted before it, and how many probes in a row hurt nothing. */
+  /** The step that the probe took, what was counted and free before it, and how many probes in a row hurt nothing. */
   readonly stepBytes: number;
   readonly countedBefore: number;
+  readonly freeBefore: number;
   readonly probeRate: number;
   readonly swappedBefore: number;
   readonly row: number;
@@ -131,11 +134,13 @@ export const UNSIZED: SizeState = {
   rate: 0,
   peakRate: 0,
   busySeconds: -Infinity,
+  freeBytes: NaN,
   targetBytes: NaN,
   reached: false,
   stuckSeconds: NaN,
   stepBytes: 0,
   countedBefore: 0,
+  freeBefore: NaN,
   probeRate: 0,
   swappedBefore: 0,
   row: 0,

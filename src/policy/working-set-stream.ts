@@ -17,7 +17,7 @@ const FOUND_SECONDS = 60;
 const HELD_SECONDS = 60;
 const FALL_SECONDS = 120;
 const RATE_SECONDS = 4;
-/** A guest that reclaims less in a second is calm. */
+/** A guest that reclaims or uses up less in a second is calm. */
 const BUSY = 2 * 2 ** 20;
 /** All of the reclaim was the stream's where so much of it went on with all memory given. */
 const SAME_SHARE = 0.6;
@@ -74,6 +74,14 @@ export function knowStream(state: SizeState, rate: number, now: number): SizeSta
 /** Whether the guest goes on as before, with all the memory that was given since. */
 export function gainedNothing({ growthRate }: SizeState, rate: number): boolean {
   return rate >= SAME_SHARE * growthRate;
+}
+
+/**
+ * Notes that the guest used so many bytes a second of the memory that it had free. A kernel reclaims much at once, and then nothing until
+ * that is used up, for seconds where little is read: that guest is not calm.
+ */
+export function withUse(state: SizeState, instant: number, now: number): SizeState {
+  return instant > BUSY ? { ...state, busySeconds: now } : state;
 }
 
 /** Notes what the guest reclaimed: so many bytes a second, for so many seconds. */

@@ -36,6 +36,7 @@ import {
   isBeside,
   isKnown,
   wasKnown,
+  withUse,
   knowStream,
   streamMost,
   streamPeak,
@@ -163,8 +164,11 @@ function look(state: SizeState, seen: SizeFacts, now: number): SizeState {
     swappedIn,
     swapped,
     actualBytes: actual,
+    freeBytes: seen.toldFree,
   };
-  const known = { ...followed, ...counts, keptBytes, guessedBytes };
+  // What went into the balloon is no use of the guest's own.
+  const used = (state.freeBytes - seen.toldFree - (actual - state.actualBytes)) / seconds;
+  const known = withUse({ ...followed, ...counts, keptBytes, guessedBytes }, used, now);
   // Memory that was given and is free yet: nothing is reclaimed, whatever the guest reads.
   if (!comparable || (state.phase === 'grow' && seen.free > FREE_KEPT * seen.scale)) return known;
   const asked = signal === 'reclaim' ? Math.max(0, actual - state.actualBytes) : 0;
@@ -237,7 +241,9 @@ function judge(state: SizeState, seen: SizeFacts, now: number): Decision {
   const asked = signal === 'reclaim' ? Math.max(0, state.stepBytes - seen.owed) : 0;
   const streamed = seconds * streamMost(state, now);
   // What is swapped makes room as reclaim does, and is never of no use.
-  const excess = Math.max(0, counted - asked - streamed) + swapped;
+  // What the kernel reclaimed beyond that and left free made room for nothing.
+  const left = signal === 'reclaim' ? risen(seen.toldFree, state.freeBefore) : 0;
+  const excess = Math.max(0, counted - asked - left - streamed) + swapped;
   const broughtBytes = counted + swapped;
   const probed = { ...state, probedSeconds: now, probedBytes: state.stepBytes, broughtBytes };
   const calm = isPatient(state, now) && now - state.busySeconds >= CALM_SECONDS;
@@ -350,6 +356,7 @@ function squeeze(state: SizeState, seen: SizeFacts, now: number): Decision {
     ...begin(state, 'probe', now),
     stepBytes: bytes,
     countedBefore: state.counted,
+    freeBefore: seen.toldFree,
     // A stream that is over hides nothing.
     probeRate: now - state.busySeconds < CALM_SECONDS ? state.rate : 0,
     swappedBefore: state.swapped,

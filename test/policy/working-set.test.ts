@@ -188,6 +188,31 @@ void t.test(
   },
 );
 
+void t.test('a stream is known however much its kernel reclaims at once, and nothing then', (t) => {
+  for (const [rate, low, high] of [
+    [40, 6, 10],
+    [40, 30, 80],
+    [20, 30, 60],
+    [60, 30, 100],
+  ] as const) {
+    const guest = new SizedGuest({ streamMibPerSecond: rate, watermarksMib: [low, high] }).run(90);
+    const words = `${rate} MiB/s, ${high - low} MiB at once`;
+    t.equal(guest.count('stream'), 1, words);
+    t.ok(guest.size < 180, `${guest.size} MiB with ${words}`);
+  }
+  t.end();
+});
+
+void t.test('what a kernel reclaims beyond a step and leaves free is not read again', (t) => {
+  const guest = new SizedGuest({ streamMibPerSecond: 40, watermarksMib: [30, 80] }).run(50);
+  const hurts = guest.count('hurt');
+  guest.stream = 0;
+  guest.run(60);
+  t.equal(guest.count('hurt'), hurts);
+  t.ok(guest.held < 100, `${guest.held} MiB`);
+  t.end();
+});
+
 void t.test('files that were read to their ends while all memory was given are no stream', (t) => {
   for (let seconds = 6; seconds <= 8.5; seconds += 0.25) {
     const guest = new SizedGuest({
