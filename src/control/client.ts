@@ -41,7 +41,8 @@ const RETRY_MS_MAX = 800;
 /** Requests of one client that are under way at a time, of the connections that the daemon has for all clients. */
 const AT_A_TIME = 8;
 
-const START = 'run systemctl start balloond.service, or give --control PATH';
+const START =
+  'run systemctl start balloond.service (without systemd, balloond --supervise), or give --control PATH';
 
 /** No answer from a daemon at this socket; the message says why and what to do. */
 export class UnreachableError extends RefusingError {

@@ -262,5 +262,5 @@ function otherWay(vm: Vm): NextStep {
   if (device === undefined || KINDS[device.kind].sharesMemory)
     return "keep it so, because balloond's own device does more";
   const path = device.socketPath ?? `libvirt:${vm.name}`;
-  return `keep one of the two ways, and to use this one, run balloonctl adopt --release ${path}`;
+  return `keep one of the two ways, and to use this one, run balloonctl adopt --release ${path}, then adopt this one again`;
 }

@@ -85,8 +85,9 @@ export class LibvirtDomains {
 
   /** The word of an operator, who takes release() back. Rejects with RefusedError. */
   async adopt(name: string): Promise<AdoptedSocket> {
-    this.#refuseOthers(name);
+    // An order that stands since another configuration is taken back all the same.
     this.#options.book.release(name, null);
+    this.#refuseOthers(name);
     const path = pathOf(name);
     let adoption = this.#named(name);
     if (adoption?.isWanted === false) {
@@ -98,7 +99,11 @@ export class LibvirtDomains {
       }
     }
     if (adoption !== undefined) return this.#view(adoption);
-    const problem = refusal(`no domain ${name} runs`, `start it (virsh start ${name}), and it is adopted`);
+    const away = this.#problem;
+    const problem =
+      away === null
+        ? refusal(`no domain ${name} runs`, `start it (virsh start ${name}), and it is adopted`)
+        : refusal(away.text, away.remedy);
     return { path, by: 'configuration', vm: null, problem };
   }
 
@@ -225,7 +230,10 @@ export class LibvirtDomains {
   #refuseOthers(name: string): void {
     if (this.#settings === null) {
       throw new RefusedError(
-        refusal('the configuration has no [libvirt]', 'add it, then run balloonctl reload'),
+        refusal(
+          `no VM is adopted as ${name}, and the configuration has no [libvirt]`,
+          'give the path of the QMP socket of the VM, or add [libvirt] for domains of libvirt, then run balloonctl reload',
+        ),
       );
     }
     if (this.#isConfigured(pathOf(name))) return;

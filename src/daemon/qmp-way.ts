@@ -1,6 +1,7 @@
 /** The way to a QEMU by a QMP socket, which serves one client at a time: behind another one the daemon waits in line. */
 import { VmmError, type AdoptedVmm } from '../../protocol/adopted.js';
 import { refusal, type NextStep, type RefusalText } from '../../protocol/control/refusal.js';
+import { isStopped } from '../host/process-id.js';
 import { SystemError } from '../os/errors.js';
 import { standingAt } from '../os/socket.js';
 import { connectQmp, type QmpClient } from '../qmp/client.js';
@@ -56,6 +57,11 @@ export class QmpWay implements Way {
   }
 
   #why({ version, pid }: QmpClient): RefusalText {
+    if (isStopped(pid))
+      return refusal(
+        `the process that serves ${this.path} (pid ${pid}) is stopped by a signal or a debugger, and the daemon waits`,
+        `let it go on (kill -CONT ${pid}, or leave the debugger)`,
+      );
     if (version !== '')
       return refusal(
         `QEMU greets at ${this.path} and takes no command`,

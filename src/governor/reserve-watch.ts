@@ -63,16 +63,18 @@ export class ReserveWatch {
 
 function unmetOf({ kind, availableBytes, reserveBytes, lackingBytes }: Look): Unmet {
   const most = Math.max(0, reserveBytes - availableBytes - lackingBytes);
+  // No reserve but none at all would be met.
+  const lower = availableBytes + most > 0 ? 'lower reserve or a min' : 'lower a min';
   return {
     text: `the VMs cannot give the reserve of ${formatSize(reserveBytes)}, because ${availableWords(kind)} ${formatSize(availableBytes)}, and at most ${formatSize(most)} more may be taken from VMs (down to their min, from guests without deflate-on-oom only memory that they do not use, and nothing from VMs that withstood force)`,
-    remedy: stepOf(kind),
+    remedy: stepOf(kind, lower),
   };
 }
 
-function stepOf(kind: StockKind): NextStep {
+function stepOf(kind: StockKind, lower: string): NextStep {
   if (typeof kind === 'object')
-    return `add pages to ${poolWords(kind.poolPageBytes)} (nr_hugepages), end or move a VM, or lower reserve or a min in [policy]`;
+    return `add pages to ${poolWords(kind.poolPageBytes)} (nr_hugepages), end or move a VM, or ${lower} in [policy]`;
   return kind === 'host'
-    ? 'end or move a VM or another program, or lower reserve or a min in [policy]'
-    : 'raise memory in [policy] if the host has more, end or move a VM, or lower reserve or a min in [policy]';
+    ? `end or move a VM or another program, or ${lower} in [policy]`
+    : `raise memory in [policy] if the host has more, end or move a VM, or ${lower} in [policy]`;
 }

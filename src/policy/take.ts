@@ -150,8 +150,11 @@ function taxable(turn: Turn, row: number): number {
   return Math.min(turn.facts.config.idleTax * (at(idle, row) + without) - without, spareable(turn, row));
 }
 
-/** The idle memory beyond some headroom; of a guest that could take nothing back, only memory that it did without for some time. */
-function spareable(turn: Turn, row: number): number {
+/**
+ * The idle memory beyond some headroom; of a guest that could take nothing back, only memory that it did without for some time, or, `inTime`,
+ * memory that it may soon have done without for as long.
+ */
+function spareable(turn: Turn, row: number, inTime = false): number {
   const { idle, target, actual } = turn.columns;
   const { facts } = turn;
   const headroom = HEADROOM_SHARE * grant(turn, row);
@@ -159,11 +162,11 @@ function spareable(turn: Turn, row: number): number {
   const { steadyBytes, ramBytes } = facts.vms;
   const steady = at(steadyBytes, row) - Math.max(0, at(target, row) - at(actual, row));
   // Of a guest that has not said, the host knows which memory it never touched.
-  const bytes = steady < at(idle, row) ? steady : at(idle, row);
+  const bytes = !inTime && steady < at(idle, row) ? steady : at(idle, row);
   return bytes - headroom - firmHeadroomBytes(at(ramBytes, row));
 }
 
-/** The part of the reserve that would be missing if each VM gave all that may be taken from it. */
+/** The part of the reserve that would be missing if each VM gave all that may be taken from it, now or soon. */
 export function lackingBytes(turn: Turn): number {
   const { facts, columns } = turn;
   if (!facts.short) return 0;
@@ -176,7 +179,7 @@ export function lackingBytes(turn: Turn): number {
     const owed = Math.max(0, at(target, row) - at(actual, row));
     let own = Infinity;
     if (facts.has(row, FIRM)) {
-      const spare = spareable(turn, row);
+      const spare = spareable(turn, row, true);
       own = owed + (isBadBargain(spare, at(hollow, row)) ? 0 : spare - at(hollow, row));
     }
     most += Math.max(0, Math.min(aboveFloor, own));

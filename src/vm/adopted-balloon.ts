@@ -4,12 +4,14 @@
  */
 import { VmmError, type AdoptedVmm, type VmmLook } from '../../protocol/adopted.js';
 import { BALLOON_PAGE_BYTES } from '../../protocol/virtio/balloon.js';
-import { msSince, monotonicNow } from '../os/clock.js';
+import { msSince, monotonicNow, type Monotonic } from '../os/clock.js';
 import { Progress } from './progress.js';
 
 /** A balloon that moves is looked at so often, until it was still for so long: QEMU tells of it once a second. */
 const LOOK_MS = 100;
 const STILL_MS = 3000;
+/** QEMU tells of a size as much as a second after the guest said it: so long after a reset, it may tell of the last one before. */
+const LATE_MS = 1500;
 
 type MovedVmm = Pick<AdoptedVmm, 'setGuest' | 'guestBytes'>;
 
@@ -34,6 +36,7 @@ export class AdoptedBalloon {
   #ordered = false;
   /** What QEMU says since a reset, as it said before: its guest has yet to say another size, and holds nothing. */
   #staleBytes: number | null = null;
+  #resetAt: Monotonic | null = null;
   #sending = false;
   /** The VMM did not take the last command. */
   #unsent = false;
@@ -84,7 +87,8 @@ export class AdoptedBalloon {
 
   /** QEMU says how much memory the guest has without its balloon. `told`: because that changed. */
   sees(guestBytes: number, told: boolean): void {
-    if (!told && guestBytes === this.#staleBytes) return;
+    const isLate = this.#resetAt !== null && msSince(this.#resetAt) < LATE_MS;
+    if ((!told || isLate) && guestBytes === this.#staleBytes) return;
     this.#staleBytes = null;
     const before = this.#actualBytes;
     this.#actualBytes = this.#sizeOf(guestBytes);
@@ -106,8 +110,18 @@ export class AdoptedBalloon {
 
   /** The guest was reset: its balloon is empty, whatever QEMU says until the next driver says something. */
   reset(): void {
+    this.#resetAt = monotonicNow();
     this.#staleBytes = this.#ramBytes - this.#actualBytes;
     this.#actualBytes = 0;
+    // The driver before may have said another size since QEMU told of one.
+    this.#vmm.guestBytes().then(
+      (bytes) => {
+        if (this.#staleBytes !== null) this.#staleBytes = bytes;
+      },
+      (error: unknown) => {
+        if (!(error instanceof VmmError)) throw error;
+      },
+    );
     // QEMU keeps the target, so the next driver moves there.
     this.#ordered ||= this.#targetBytes > 0;
     this.#begin();

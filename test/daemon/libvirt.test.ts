@@ -390,7 +390,8 @@ void t.test('an operator releases one domain, over restarts, and takes it back',
   }
   fleet.configure({}, []);
   await t.rejects(fleet.control.changeAdopted({ path, adopted: false }), {
-    message: /the configuration has no \[libvirt\]: add it/,
+    message:
+      /no VM is adopted as web, and the configuration has no \[libvirt\]: give the path of the QMP socket/,
   });
 });
 
@@ -445,7 +446,7 @@ for (const first of ['socket', 'domain'] as const)
       fleet.startPolicy();
       await soon(() => told('adopt-failed').length === 1, 'the domain is refused');
       const says =
-        /^the domain web is by-socket, which has a balloon that the daemon moves already: keep one of .* run balloonctl adopt --release \/.*\/web$/;
+        /^the domain web is by-socket, which has a balloon that the daemon moves already: keep one of .* run balloonctl adopt --release \/.*\/web, then adopt this one again$/;
       t.match(told('adopt-failed'), [{ message: says }]);
       t.match(fleet.control.adopted(), [
         { vm: 'by-socket' },
@@ -456,7 +457,7 @@ for (const first of ['socket', 'domain'] as const)
       await soon(() => fleet.size === 1, 'the domain is found');
       await t.rejects(adopt(), {
         message:
-          /^the VM at .* is web, which has a balloon that the daemon moves already: keep one of .* run balloonctl adopt --release libvirt:web$/,
+          /^the VM at .* is web, which has a balloon that the daemon moves already: keep one of .* run balloonctl adopt --release libvirt:web, then adopt this one again$/,
       });
     }
     t.equal(fleet.size, 1);

@@ -211,9 +211,15 @@ void t.test('a VM that is paused, reset, resumed and unplugged', async (t) => {
   await soon(() => sent() > before, 'the target is told again');
 
   qemu.driverRuns = false;
+  qemu.balloonBytes = 250 * MIB;
+  const asked = (): number => qemu.commands.filter((one) => one === 'query-balloon').length;
+  const askedBefore = asked();
   qemu.emit('RESET', { guest: true, reason: 'guest-reset' });
   await soon(() => show().state === 'connected', 'it boots');
   t.match(show().balloon, { actualBytes: 0, targetBytes: 256 * MIB }, 'whatever QEMU says');
+  await soon(() => asked() > askedBefore, 'QEMU is asked what it had then');
+  // It tells of that only now, since it tells of a size once a second at most.
+  qemu.inflate(250 * MIB);
   const looks = qemu.commands.length;
   await soon(() => qemu.commands.length > looks + 1, 'QEMU is looked at');
   t.match(show(), { state: 'connected', balloon: { actualBytes: 0 }, stats: null });

@@ -10,7 +10,10 @@ const SLACK = 32 * MIB;
 /** The policy sees at one look that the host lacks memory, and the target stands in the trace of the next. */
 const MOST_LOOKS = 2;
 
-/** The looks from the first one at which the host had less than its reserve to the first one with a larger target of the VM. */
+/**
+ * The looks from the first one at which the host had less than its reserve to the first one with a larger target of the VM, as far as the
+ * guest had said something new: the policy takes nothing before, and a busy guest takes its time.
+ */
 function looksUntilTaken(looks: readonly TraceLine[], name: string): number {
   const targetOf = ({ vms }: TraceLine): number => vms.find((vm) => vm.name === name)?.targetBytes ?? 0;
   const [first] = looks;
@@ -19,7 +22,10 @@ function looksUntilTaken(looks: readonly TraceLine[], name: string): number {
     ({ availableBytes, totalBytes }) => availableBytes < RESERVE_SHARE * totalBytes,
   );
   const taken = looks.findIndex((look) => targetOf(look) > targetOf(first));
-  return lacking < 0 || taken < 0 ? Infinity : taken - lacking;
+  if (lacking < 0 || taken < 0) return Infinity;
+  const said = looks.map(({ vms }) => vms.find((vm) => vm.name === name)?.guestFreeBytes);
+  const answers = said.filter((free, n) => n > lacking && n < taken && free !== said[n - 1]);
+  return answers.length + 1;
 }
 
 void t.test('memory goes from bronze to gold, whichever kind of balloon either has', async (t) => {

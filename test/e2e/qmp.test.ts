@@ -83,7 +83,11 @@ void t.test('a VM is adopted while it runs, and guest and daemon agree', async (
   t.ok(((await guest.meminfo())['MemTotal'] ?? 0) < GIB / 2, 'by the word of the guest');
 
   t.equal(await guest.qmp('qom-get', PROPERTY), 10);
-  t.match(await daemon.ok('adopt', '--release', socket), /^old-1: released; its balloon stays as it is\n$/);
+  t.match(await daemon.ctl('adopt', '--release', 'old-2'), {
+    code: 1,
+    stderr: /no VM is adopted as old-2, .*: give the path of the QMP socket of the VM/,
+  });
+  t.match(await daemon.ok('adopt', '--release', 'old-1'), /^old-1: released; its balloon stays as it is\n$/);
   t.equal(await guest.qmp('qom-get', PROPERTY), 0, 'QEMU asks as before');
   t.same(await guest.qmp('query-balloon'), { actual: GIB / 2 });
   t.same(await daemon.list(), []);

@@ -152,6 +152,18 @@ void t.test('what VMs cannot give of the reserve is told, whether it was asked o
   t.end();
 });
 
+void t.test('memory that a guest has only just done without is no reason to end a VM', (t) => {
+  const guest = { ramBytes: RAM_BYTES, wantsBytes: 300 * MIB, minBytes: 100 * MIB, firm: true };
+  const world = new World(1000 * MIB, [vm({ ...guest, band: 0 })]);
+  world.table.currentBytes.fill(RAM_BYTES);
+  world.table.freeBytes.fill(0);
+  world.table.steadyBytes.fill(0);
+  const planned = plan(world.host(), world.table, world.config, world.state);
+  t.same(planned.actions, [], 'it is not taken yet');
+  t.equal(planned.lackingBytes, 0);
+  t.end();
+});
+
 void t.test('a guest that could take nothing back gets memory of the reserve, down to half of it', (t) => {
   const gave = (firm: boolean, availableBytes: number): number => {
     const guest = { ramBytes: RAM_BYTES, wantsBytes: 500 * MIB, minBytes: 100 * MIB, firm };

@@ -49,12 +49,14 @@ export async function listAdopted(client: ControlClient, output: Output): Promis
   output.print(lines.join('\n'));
 }
 
-/** A word is a path, `libvirt:DOMAIN`, or the name of a domain where no file has that name. */
+/** A word is a path, `libvirt:DOMAIN`, the name of a VM that is adopted, or that of a domain where no file has that name. */
 async function pathOf(client: ControlClient, word: string): Promise<string> {
   const [path, domain] = [resolve(word), `libvirt:${word}`];
   if (word.startsWith('libvirt:')) return word;
   if (isAbsolute(word) || word.includes('/') || existsSync(path)) return path;
-  const known = (await client.adopted()).map((one) => one.path);
+  const known = await client.adopted();
+  const named = known.find(({ vm }) => vm === word);
+  if (named !== undefined) return named.path;
   // No socket is there, so that a name can only be that of a domain.
-  return known.includes(path) ? path : domain;
+  return known.some((one) => one.path === path) ? path : domain;
 }

@@ -2,6 +2,7 @@
 import { LIMIT_NAMES } from '../../../protocol/control/limits.js';
 import { passedOn } from '../../../protocol/control/refusal.js';
 import type { LimitRequest, TargetRequest, VmView } from '../../../protocol/control/schema.js';
+import { formatSize } from '../../../protocol/control/size.js';
 import { ControlError, type ControlClient } from '../client.js';
 import type { TargetWish } from './option-values.js';
 import { printable, type Output } from './output.js';
@@ -109,7 +110,7 @@ function holds({ limits }: VmView, asked: LimitRequest): boolean {
 
 function limitWords(limits: LimitRequest): string {
   return Object.entries(limits)
-    .map(([name, word]) => `${name} ${word}`)
+    .map(([name, word]) => `${name} ${typeof word === 'number' ? formatSize(word) : word}`)
     .join(', ');
 }
 

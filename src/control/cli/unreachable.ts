@@ -28,7 +28,9 @@ export function examineUnreachable(
     if (group === null || group === 'root') return [say(error.message, 'run this as root')];
     return [say(error.message, `usermod -aG ${group} USER, and log in again`)];
   }
-  const start = `systemctl ${unit?.active === 'active' ? 'restart' : 'start'} ${UNIT}`;
+  // Nothing is known of the unit where systemd does not run.
+  const otherwise = unit === null ? ', or balloond --supervise without systemd' : '';
+  const start = `systemctl ${unit?.active === 'active' ? 'restart' : 'start'} ${UNIT}${otherwise}`;
   if (mistakes !== '') {
     return [
       bad('daemon', 'configuration', mistakes, `mend the mistake, then ${start}`),

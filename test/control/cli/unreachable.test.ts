@@ -14,7 +14,10 @@ const unit = (active: string, sub: string, result = 'success', job = ''): UnitSt
 void t.test('doctor names the remedy of each cause for which no daemon answers', (t) => {
   const mendOf = (code: string, state: UnitState | null, mistakes = ''): string | null | undefined =>
     examineUnreachable({ code, message: passedOn('gone') }, '/etc/shadow', state, mistakes)[0]?.mend;
-  t.equal(mendOf('ENOENT', null), 'systemctl start balloond.service');
+  t.equal(
+    mendOf('ENOENT', null),
+    'systemctl start balloond.service, or balloond --supervise without systemd',
+  );
   t.equal(mendOf('ENOENT', unit('inactive', 'dead')), 'systemctl start balloond.service');
   t.equal(mendOf('ENOENT', unit('active', 'running')), 'systemctl restart balloond.service');
   t.match(mendOf('ECONNREFUSED', unit('failed', 'failed', 'exit-code')), /^journalctl -u balloond/);
