@@ -76,7 +76,9 @@ export class LibvirtDomains {
   /** Those that are adopted or are to be. */
   list(): AdoptedSocket[] {
     const all = [...this.#adoptions.values()].filter(({ isWanted }) => isWanted);
-    const released = [...this.#options.book.released.keys()].map(pathOf);
+    const released = [...this.#options.book.released.keys()]
+      .filter((name) => !name.startsWith('/'))
+      .map(pathOf);
     return [
       ...all.map((adoption) => this.#view(adoption)),
       ...released.filter((path) => this.#isConfigured(path)).map(releasedView),

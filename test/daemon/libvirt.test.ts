@@ -8,6 +8,7 @@ import type { DaemonEvent, VmView } from '../../protocol/control/schema.js';
 import { VmFleet } from '../../src/daemon/fleet.js';
 import { OrderFiles } from '../../src/daemon/order-files.js';
 import { EventLog } from '../../src/ops/event-log.js';
+import { wallNow } from '../../src/os/clock.js';
 import { NO_KEEPER } from '../../src/os/fd-keeper.js';
 import { readBook } from '../../src/vm/order-book.js';
 import { HostTree } from '../support/host-tree.js';
@@ -374,6 +375,13 @@ void t.test('an operator releases one domain, over restarts, and takes it back',
   t.match(await fleet.control.changeAdopted({ path, adopted: true }), { path, vm: 'web', problem: null });
   await soon(() => show('web').balloon.actualBytes === 64 * MIB, 'its other orders hold again');
   t.same(listed(), []);
+
+  orders.book.release('/run/web.qmp', wallNow());
+  t.notOk(
+    fleet.control.adopted().some((one) => one.path.includes('/run/web.qmp')),
+    'no socket is a domain',
+  );
+  orders.book.release('/run/web.qmp', null);
 
   await fleet.control.changeAdopted({ path: 'libvirt:off', adopted: false });
   t.match(listed(), [['off', 'released']], 'a domain that does not run');
