@@ -219,6 +219,10 @@ void t.test('no bus, no libvirt-dbus, no libvirtd, and libvirtd comes back', asy
   t.match(nowhere.told('libvirt-failed'), [
     { message: /since there is no bus \(bus .*none\): start the bus/ },
   ]);
+  t.match(await nowhere.fleet.control.changeAdopted({ path: 'libvirt:web', adopted: true }), {
+    vm: null,
+    problem: /^the daemon cannot look at the domains of libvirt, since /,
+  });
   t.match(nowhere.fleet.problems, [
     { part: 'libvirt', text: /since there is no bus/, remedy: /^start the bus/ },
   ]);

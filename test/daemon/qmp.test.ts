@@ -1,5 +1,6 @@
 // VMs that are adopted over QMP, of a QEMU that is modelled: their figures, their orders, and peers that are hostile.
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -321,6 +322,21 @@ void t.test(
     await soon(() => fleet.size === 0 && qemu.clients === 0, 'the VM is let go of');
   },
 );
+
+void t.test('a QEMU that is stopped when it is to be adopted is told as such', async (t) => {
+  const { fleet, folder } = adopting(t);
+  const path = join(folder, 'a');
+  const program = `require('node:net').createServer((socket) => socket.on('error', () => 0)).listen('${path}')`;
+  const qemu = spawn(process.execPath, ['-e', program]);
+  t.teardown(() => qemu.kill('SIGKILL'));
+  await soon(() => existsSync(path), 'it listens');
+  qemu.kill('SIGSTOP');
+  const pid = String(qemu.pid);
+  t.match(await fleet.control.changeAdopted({ path, adopted: true }), {
+    vm: null,
+    problem: new RegExp(`pid ${pid}\\) is stopped by a signal .*: let it go on \\(kill -CONT ${pid},`),
+  });
+});
 
 void t.test('the sockets of the daemon itself are no VMs, by whichever name', async (t) => {
   const own: string[] = [];
