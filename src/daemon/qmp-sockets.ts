@@ -56,6 +56,10 @@ export class QmpSockets {
   async adopt(path: string): Promise<AdoptedSocket> {
     if (!isAbsolute(path))
       throw new RefusedError(refusal(`${path} is relative`, 'give a path that begins with /'));
+    const { book } = this.#options;
+    const isTakenBack = book.released.has(path) && this.#isConfigured(path);
+    // Whether the VM runs at this moment or not.
+    book.release(path, null);
     let socket = this.#sockets.get(path);
     if (socket === undefined) {
       if (this.#ownSockets().has(identity(path))) {
@@ -69,9 +73,6 @@ export class QmpSockets {
         throw new RefusedError(socket.problem ?? refusal(`${path} is released again`, 'try again'));
       }
     }
-    const { book } = this.#options;
-    const isTakenBack = book.released.has(path) && this.#isConfigured(path);
-    book.release(path, null);
     if (!isTakenBack) book.adopt(path, true);
     return this.#view(socket);
   }

@@ -318,8 +318,14 @@ void t.test(
     await fleet.control.changeAdopted({ path, adopted: false });
     await fleet.control.takeBackOrders(path);
     await soon(() => fleet.size === 1, 'it is taken back as other orders are');
+    await fleet.control.changeAdopted({ path, adopted: false });
+    await qemu.end();
+    await t.rejects(fleet.control.changeAdopted({ path, adopted: true }), { message: /cannot be adopted/ });
+    t.same(listed(), [], 'a VM that does not run is no longer left alone, either');
+    await QemuModel.start(t, path);
+    await soon(() => fleet.size === 1, 'it is adopted when it runs');
     fleet.configure({}, []);
-    await soon(() => fleet.size === 0 && qemu.clients === 0, 'the VM is let go of');
+    await soon(() => fleet.size === 0, 'the VM is let go of');
   },
 );
 
