@@ -71,6 +71,8 @@ export interface SizeFacts {
   readonly caches: number;
   /** The memory that the guest could do without, beyond some headroom; negative: it is short of so much. */
   readonly spare: number;
+  /** Of that, what the guest itself counts as available. */
+  readonly sure: number;
   readonly signal: Signal;
   readonly missing: readonly Missing[];
   readonly counted: number;
@@ -139,7 +141,7 @@ export function facts(
   const { isBeside } = before;
   const headroom = headroomBytes(ram);
   const besides = told.free - Math.max(headroom, BESIDE_PART * ownKept);
-  const yielding = Math.min(other, free + caches - CACHE_KEPT * scale) - headroom;
+  const yielding = Math.min(other + uncounted(told, ownKept), free + caches - CACHE_KEPT * scale) - headroom;
   return {
     scale,
     unit: MIB * scale,
@@ -158,6 +160,7 @@ export function facts(
     spare: isBeside
       ? besides + Math.max(0, caches - BESIDE_CACHE * scale)
       : Math.max(free - headroom, yielding),
+    sure: isBeside ? Infinity : other - headroom,
     ...counter,
     missing: missingOf(reading),
     stalls: reading.stalls,
@@ -167,6 +170,15 @@ export function facts(
     statsSeconds,
     newerThan: (seconds) => !Number.isNaN(statsSeconds) && !(statsSeconds <= seconds),
   };
+}
+
+/**
+ * The page cache that a guest does not count as available, and can give up all the same: Linux leaves out half of it, as long as that is less
+ * than its kernel keeps free (si_mem_available(), mm/show_mem.c).
+ */
+function uncounted(told: { readonly free: number; readonly available: number }, kept: number): number {
+  const counted = told.available - (Math.max(0, told.free - kept) || 0);
+  return Math.min(Math.max(0, counted) || 0, kept);
 }
 
 /** The memory that a guest has left where its balloon follows its working set. */

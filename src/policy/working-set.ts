@@ -351,7 +351,8 @@ function squeeze(state: SizeState, seen: SizeFacts, now: number): Decision {
   // Where nothing hurt so far, and until something does beside a stream that was just found, steps are larger.
   const found = streamRate(state, now) > 0 && state.leaveUntil <= state.streamFound;
   const wished = found ? Infinity : first * 2 ** state.row;
-  const bytes = wholePages(Math.min(room, Math.max(first, Math.min(wished, spare / 2, MOST_MOVE * scale))));
+  const most = Math.min(wished, spare / 2, seen.sure / 2, MOST_MOVE * scale);
+  const bytes = wholePages(Math.min(room, Math.max(first, most)));
   const next = {
     ...begin(state, 'probe', now),
     stepBytes: bytes,

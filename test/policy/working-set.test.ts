@@ -156,7 +156,8 @@ void t.test('free memory that takes up memory of the host is reported while the 
   const guest = aired(0.85);
   t.ok(guest.count('airs') >= 1 && guest.count('airs') <= 4, `${guest.count('airs')} times`);
   t.ok(guest.size > 88 + 64 + 44, 'its kernel keeps memory free');
-  t.ok(guest.held < 88 + 64 + 30, `the host has ${guest.held} MiB`);
+  const held = Array.from({ length: 120 }, () => guest.run(1).held).sort((a, b) => a - b);
+  t.ok((held[60] ?? NaN) < 88 + 64 + 30, `the host has ${held[60]} MiB for half of the time`);
   const mute = aired(0);
   t.ok(mute.held > 88 + 64 + 40);
   const { length } = mute.looks;
@@ -341,6 +342,18 @@ void t.test(
     t.end();
   },
 );
+
+void t.test('page cache that Linux does not count as available is looked at, too, where it is small', (t) => {
+  // Sizes that a Debian of 1 GiB told, with a set of 64 MiB, and with next to no page cache beside anonymous memory.
+  const told = (free: number, available: number, caches: number) => () => ({
+    freeBytes: free * MIB,
+    availableBytes: available * MIB,
+    cacheBytes: caches * MIB,
+  });
+  t.ok(new SizedGuest({ tells: told(62, 35, 86) }).run(10).count('probes') > 0);
+  t.equal(new SizedGuest({ tells: told(62, 4, 24) }).run(10).count('probes'), 0);
+  t.end();
+});
 
 void t.test('a guest that gives no more is asked for no more than it gave', (t) => {
   const guest = new SizedGuest({
