@@ -3,11 +3,10 @@
  * balloon, with limits that leave it so much of its working set, and with none but the guest's memory. Two guests take
  * turns, one of which has no balloon; a result that differs from the first ends the benchmark.
  */
-import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
-import { buildCacheModule, cacheDevice, loadCacheModule } from '../test/support/lab/cache-module.js';
+import { buildCacheModule, loadCacheModule } from '../test/support/lab/cache-module.js';
 import type { Guest } from '../test/support/lab/guest.js';
 import { median, report, spread } from './table.js';
 import { bootWorker, inTree, work, WORKER_MIB as MEMORY_MIB, WORKLOADS } from './worker.js';
@@ -19,10 +18,6 @@ const TIMEOUT_MS = 200_000;
 const LOOK_MS = 500;
 /** The balloon rests when it did not change in so many looks; it stands still for a second at a time. */
 const RESTING_LOOKS = 5;
-const CONFIG = `[[socket]]
-path = "{folder}/cache.sock"
-device = "cache-balloon"
-`;
 
 /** What the limit leaves above what the balloon leaves to a guest at rest, in working sets; null: no balloon. */
 const LEAVES = [null, 1.5, 1.25, 1, 0] as const;
@@ -77,14 +72,14 @@ async function measure(
   command: string,
   module: string,
 ): Promise<{ workingSetMib: number; floorMib: number; runs: Run[] }> {
-  const daemon = await DaemonProcess.start({ config: CONFIG });
+  const daemon = await DaemonProcess.start();
   const guests: Guest[] = [];
   try {
     const plain = await bootWorker({ name: 'plain' });
     guests.push(plain);
     const ballooned = await bootWorker({
       name: 'ballooned',
-      sockets: [cacheDevice(join(daemon.folder, 'cache.sock'))],
+      sockets: [{ path: daemon.socketPath }],
     });
     guests.push(ballooned);
     const workingSetMib = await usedMib(plain, command);

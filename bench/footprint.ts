@@ -6,7 +6,12 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
-import { buildCacheModule, loadCacheModule } from '../test/support/lab/cache-module.js';
+import {
+  bothLimits,
+  buildCacheModule,
+  CACHE_SOCKETS,
+  loadCacheModule,
+} from '../test/support/lab/cache-module.js';
 import type { Guest } from '../test/support/lab/guest.js';
 import { gibMinutes, readMib, type HostSample } from './host-samples.js';
 import { cpuSeconds } from './process-cost.js';
@@ -25,9 +30,6 @@ const REST_SECONDS = 30;
 const TIMEOUT_MS = 3_600_000;
 /** The lower limit of the guest that has both: half of its memory. */
 const TARGET_MIB = WORKER_MIB / 2;
-const CONFIG = `[[socket]]
-path = "{folder}/vhost.sock"
-`;
 /** Contenders by the names of their VMs; times are compared with the first, and memory with the second. */
 const CONTENDERS = {
   plain: 'no balloon',
@@ -35,6 +37,7 @@ const CONTENDERS = {
   builtin: 'QEMU built-in, reporting',
   sized: 'traditional, sized by the host',
   cached: 'page cache, no limit',
+  two: 'page cache, no limit, two devices',
   both: `page cache, no limit, and a target of ${TARGET_MIB} MiB`,
 } as const;
 type Name = keyof typeof CONTENDERS;
@@ -99,7 +102,7 @@ async function once(
   module: string,
   expected: string | undefined,
 ): Promise<{ run: Run; output: string }> {
-  const daemon = await DaemonProcess.start({ config: CONFIG + (name === 'sized' ? SIZED : '') });
+  const daemon = await DaemonProcess.start({ config: CACHE_SOCKETS + (name === 'sized' ? SIZED : '') });
   let guest: Guest | null = null;
   try {
     guest = await boot(name, daemon, module);
@@ -121,10 +124,14 @@ async function once(
 async function boot(name: Name, daemon: DaemonProcess, module: string): Promise<Guest> {
   const served = name !== 'plain' && name !== 'builtin';
   const guest = await bootWorker(
-    { name, sockets: served ? [{ path: daemon.socketPath }] : [], builtinBalloon: name === 'builtin' },
+    {
+      name,
+      sockets: served ? bothLimits(daemon.folder, name === 'two' ? 2 : 1) : [],
+      builtinBalloon: name === 'builtin',
+    },
     'source-image',
   );
-  if (name !== 'cached' && name !== 'both') return guest;
+  if (name !== 'cached' && name !== 'two' && name !== 'both') return guest;
   await loadCacheModule(guest, module);
   await daemon.until(name, ({ cache }) => cache !== null, 'its page cache balloon runs');
   await daemon.ok('set', name, '--cache-limit', `${WORKER_MIB}M`);

@@ -3,11 +3,15 @@
  * set of the guest, and the host has taken, against what the same guest never touched, so that the host has not given it
  * either. Every run boots a guest; they take turns.
  */
-import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
-import { buildCacheModule, cacheDevice, loadCacheModule } from '../test/support/lab/cache-module.js';
+import {
+  bothLimits,
+  buildCacheModule,
+  CACHE_SOCKETS,
+  loadCacheModule,
+} from '../test/support/lab/cache-module.js';
 import { Guest } from '../test/support/lab/guest.js';
 import { median, report, spread } from './table.js';
 import { CPU, SIZED } from './working-sets.js';
@@ -19,14 +23,12 @@ const TOUCHED_MIB = 512;
 const USED_MIB = 800;
 const HELD_MIB = 800;
 const TIMEOUT_MS = 120_000;
-const CONFIG = `[[socket]]
-path = "{folder}/vhost.sock"
-
-[[socket]]
-path = "{folder}/cache.sock"
-device = "cache-balloon"
-`;
-const KINDS = ['never touched', 'in the balloon', 'in a traditional balloon, sized by the host'] as const;
+const KINDS = [
+  'never touched',
+  'in the balloon',
+  'in the balloon, two devices',
+  'in a traditional balloon, sized by the host',
+] as const;
 
 interface Run {
   readonly kind: (typeof KINDS)[number];
@@ -37,13 +39,15 @@ interface Run {
 
 async function run(kind: Run['kind'], module: string): Promise<Run> {
   const sized = kind === 'in a traditional balloon, sized by the host';
-  const daemon = await DaemonProcess.start({ config: CONFIG + (sized ? SIZED : '') });
+  const daemon = await DaemonProcess.start({ config: CACHE_SOCKETS + (sized ? SIZED : '') });
   let guest: Guest | null = null;
   try {
     guest = await Guest.boot({
       name: 'guest',
       memoryMib: MEMORY_MIB,
-      sockets: [sized ? { path: daemon.socketPath } : cacheDevice(join(daemon.folder, 'cache.sock'))],
+      sockets: sized
+        ? [{ path: daemon.socketPath }]
+        : bothLimits(daemon.folder, kind === 'in the balloon, two devices' ? 2 : 1),
       extraArgs: ['-cpu', CPU],
     });
     await guest.waitReady();
@@ -58,7 +62,7 @@ async function run(kind: Run['kind'], module: string): Promise<Run> {
       throw new Error('the guest ran out of memory');
     if (sized)
       await daemon.until('guest', ({ balloon }) => balloon.actualBytes > HELD_MIB * MIB, 'it holds it again');
-    if (kind === 'in the balloon') {
+    if (kind === 'in the balloon' || kind === 'in the balloon, two devices') {
       await daemon.ok('set', 'guest', '--cache-limit', `${MEMORY_MIB}M`);
       await daemon.until(
         'guest',

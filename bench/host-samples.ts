@@ -18,22 +18,21 @@ export interface Measured {
 
 export const DISK = '/dev/nvme0n1';
 export const LOOK_MS = 500;
-/** It rests when it changed by less than a hundredth in so many samples. */
+/** It rests when it changed by less than a hundredth in so many samples, by default. */
 const RESTING_SAMPLES = 40;
 const SETTLE_SAMPLES_MAX = 240;
 const MIB = 2 ** 20;
 
-/** Resolves with the figure when it rests, or does not for a long time. */
-export async function rest(sample: () => number): Promise<number> {
+/** Resolves with the figure when it rests for so many samples, or does not for a long time. */
+export async function rest(sample: () => number, resting = RESTING_SAMPLES): Promise<number> {
   const samples: number[] = [];
   while (samples.length < SETTLE_SAMPLES_MAX) {
     await pause(LOOK_MS);
     samples.push(sample());
-    const last = samples.slice(-RESTING_SAMPLES);
-    if (last.length === RESTING_SAMPLES && Math.max(...last) - Math.min(...last) < Math.max(...last) / 100)
-      break;
+    const last = samples.slice(-resting);
+    if (last.length === resting && Math.max(...last) - Math.min(...last) < Math.max(...last) / 100) break;
   }
-  return median(samples.slice(-RESTING_SAMPLES));
+  return median(samples.slice(-resting));
 }
 
 /** The device of the disk with this serial number, of several. */

@@ -16,6 +16,7 @@ const COLOURS: Record<Contender | 'text' | 'faint' | 'grid', string> = {
   'traditional, reporting': '#d9660a',
   'traditional, sized by the host': '#1a7f37',
   'page cache': '#2f6db5',
+  'page cache, two devices': '#8250df',
   text: '#24292f',
   faint: '#57606a',
   grid: '#e4e8ec',

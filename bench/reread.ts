@@ -9,6 +9,8 @@ import { median } from './table.js';
 
 /** Samples are taken for so long, when the figure rests. */
 const SAMPLE_MS = 15_000;
+/** The policy may leave the page cache alone for 20 s before it goes on: a step hurts while the set is read for the first time. */
+const RESTING_SAMPLES = 60;
 const READ_ONCE_TIMEOUT_MS = 120_000;
 
 export async function reread(
@@ -21,7 +23,7 @@ export async function reread(
   await guest.sh(
     `(n=0; while :; do dd if=${DISK} of=/dev/null bs=1M count=${workingSetMib} 2>/dev/null; n=$((n+1)); echo $n >/n; done) >/dev/null 2>&1 &`,
   );
-  await rest(() => sample(true));
+  await rest(() => sample(true), RESTING_SAMPLES);
   const samples: number[] = [];
   const [loopsBefore, readBefore, start] = [await loops(guest), await readMib(guest), performance.now()];
   while (performance.now() - start < SAMPLE_MS) {

@@ -5,7 +5,12 @@
  */
 import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
-import { buildCacheModule, loadCacheModule } from '../test/support/lab/cache-module.js';
+import {
+  bothLimits,
+  buildCacheModule,
+  CACHE_SOCKETS,
+  loadCacheModule,
+} from '../test/support/lab/cache-module.js';
 import type { Guest } from '../test/support/lab/guest.js';
 import { readMib } from './host-samples.js';
 import { cpuSeconds } from './process-cost.js';
@@ -21,12 +26,11 @@ const CONTENDERS = {
   sized: 'traditional, sized by the host',
   cached: 'page cache, by the policy',
   unlimited: 'page cache, no limit',
+  two: 'page cache, no limit, two devices',
 } as const;
 type Name = keyof typeof CONTENDERS;
 const NAMES = Object.keys(CONTENDERS) as Name[];
-const CONFIG = `[[socket]]
-path = "{folder}/vhost.sock"
-
+const CONFIG = `${CACHE_SOCKETS}
 [policy]
 mode = "auto"
 reserve = "64M"
@@ -88,11 +92,12 @@ try {
 }
 
 async function boot(name: Name, module: string): Promise<Guest> {
-  const guest = await bootWorker({ name, sockets: name === 'plain' ? [] : [{ path: daemon.socketPath }] });
-  if (name !== 'cached' && name !== 'unlimited') return guest;
+  const sockets = name === 'plain' ? [] : bothLimits(daemon.folder, name === 'two' ? 2 : 1);
+  const guest = await bootWorker({ name, sockets });
+  if (name === 'plain' || name === 'sized') return guest;
   await loadCacheModule(guest, module);
   await daemon.until(name, ({ cache }) => cache !== null, 'its page cache balloon runs');
-  if (name === 'unlimited') await daemon.ok('set', name, '--cache-limit', `${WORKER_MIB}M`);
+  if (name !== 'cached') await daemon.ok('set', name, '--cache-limit', `${WORKER_MIB}M`);
   return guest;
 }
 

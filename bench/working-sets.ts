@@ -6,14 +6,19 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { DaemonProcess } from '../test/support/daemon.js';
-import { cacheDevice, loadCacheModule } from '../test/support/lab/cache-module.js';
+import { bothLimits, CACHE_SOCKETS, loadCacheModule } from '../test/support/lab/cache-module.js';
 import { Guest } from '../test/support/lab/guest.js';
 import { DISK, LOOK_MS, readMib, rest, type Measured } from './host-samples.js';
 import { reread } from './reread.js';
 import { median } from './table.js';
 
 export type Contender =
-  'no balloon' | 'traditional, reporting' | 'traditional, sized by the host' | 'page cache';
+  | 'no balloon'
+  | 'traditional, reporting'
+  | 'traditional, sized by the host'
+  | 'page cache'
+  /** As VMs had it before one device had both limits. */
+  | 'page cache, two devices';
 
 export interface Run {
   readonly contender: Contender;
@@ -44,13 +49,6 @@ const STREAM_MIB_PER_SECOND = 128;
 /** QEMU emulates the string instructions that these bits recommend ten times slower than the loops they replace. */
 export const CPU = 'max,la57=off,erms=off,fsrm=off,fsrs=off';
 const SETTINGS = join(import.meta.dirname, '../../guest/virtio_balloon/virtio-balloon.conf');
-const CONFIG = `[[socket]]
-path = "{folder}/vhost.sock"
-
-[[socket]]
-path = "{folder}/cache.sock"
-device = "cache-balloon"
-`;
 export const SIZED = `
 [policy]
 mode = "auto"
@@ -65,7 +63,7 @@ size = "working-set"
 export async function measure(contender: Contender, options: RunOptions): Promise<Run> {
   const { memoryMib, workingSetsMib, streamMib } = options;
   const sized = contender === 'traditional, sized by the host';
-  const daemon = await DaemonProcess.start({ config: CONFIG + (sized ? SIZED : '') });
+  const daemon = await DaemonProcess.start({ config: CACHE_SOCKETS + (sized ? SIZED : '') });
   let guest: Guest | null = null;
   try {
     const mib = Math.max(streamMib * workingSetsMib.length, 4 * memoryMib);
@@ -76,7 +74,7 @@ export async function measure(contender: Contender, options: RunOptions): Promis
     const floorMib = guest.memfdAllocatedBytes() / MIB;
     // The page cache of a disk that nobody has open is dropped.
     await guest.sh(`sleep 1000000 <${DISK} >/dev/null 2>&1 &`);
-    if (contender === 'page cache') {
+    if (contender === 'page cache' || contender === 'page cache, two devices') {
       await loadCacheModule(guest, options.module);
       await daemon.ok('set', 'guest', '--cache-limit', `${memoryMib}M`);
     }
@@ -113,7 +111,8 @@ export async function bootContender(
       'no balloon': [],
       'traditional, reporting': [{ path: daemon.socketPath }],
       'traditional, sized by the host': [{ path: daemon.socketPath }],
-      'page cache': [cacheDevice(join(daemon.folder, 'cache.sock'))],
+      'page cache': bothLimits(daemon.folder, 1),
+      'page cache, two devices': bothLimits(daemon.folder, 2),
     }[contender],
     extraArgs: [
       ...['-cpu', CPU],

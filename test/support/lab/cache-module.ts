@@ -13,6 +13,22 @@ export function cacheDevice(path: string): DeviceOptions {
   return { path, virtioId: 13, numVqs: 2, vqSize: 64, configSize: 28 };
 }
 
+/** QEMU's side of both limits, where the daemon of `CACHE_SOCKETS` has this folder: on one device, or on two, as VMs had before. */
+export function bothLimits(folder: string, devices: 1 | 2): DeviceOptions[] {
+  const path = join(folder, 'vhost.sock');
+  if (devices === 1) return [{ path }];
+  return [{ path, numVqs: 5, configSize: 16 }, cacheDevice(join(folder, 'cache.sock'))];
+}
+
+/** Lines of a configuration: a socket for the balloon, and one for that of the page cache alone. */
+export const CACHE_SOCKETS = `[[socket]]
+path = "{folder}/vhost.sock"
+
+[[socket]]
+path = "{folder}/cache.sock"
+device = "cache-balloon"
+`;
+
 /**
  * Path of the module: that of GUEST_KERNEL_MODULE, or one that is built and kept. Null where Debian has no headers of the
  * lab's kernel any more.
