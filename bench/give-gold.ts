@@ -4,20 +4,15 @@
  * the other, whose balloons are QEMU's own: balloond with its defaults, the others every 10 s, as they do by default, and with statistics
  * that are newer than theirs. The memory that is short is counted in the VMMs' own resident memory.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import type { TraceLine } from '../protocol/policy-trace.js';
-import { ControlClient } from '../src/control/client.js';
-import { MOVABLE, TAKEABLE, vmTable, type VmTable } from '../src/policy/inputs.js';
-import { PolicySettings, type PolicyFile } from '../src/policy/settings.js';
-import { emptyState } from '../src/policy/state.js';
-import { BASELINES } from '../src/simulate/baselines.js';
 import { DaemonProcess } from '../test/support/daemon.js';
 import { Guest } from '../test/support/lab/guest.js';
 import { residentBytes } from '../test/support/mixed-fleet.js';
+import { govern, governing, OTHERS_SECONDS, reading } from './other-rules.js';
 import { median, report, type Row } from './table.js';
 
 const MIB = 2 ** 20;
@@ -30,7 +25,6 @@ const MEMORY_MIB = 3800;
 const RESERVE_SHARE = 0.2;
 /** The host has its reserve when it lacks no more: Proxmox VE leaves a host alone that is 10 MiB from its goal. */
 const NEAR_BYTES = 16 * MIB;
-const OTHERS_SECONDS = 10;
 const LOOK_MS = 50;
 const PATIENCE_MS = 400_000;
 
@@ -42,10 +36,6 @@ const POLICY = {
     { name: 'bronze', match: ['bronze-*'], min: '10%' },
   ],
 };
-/** Of the others, by which the daemon reads all VMs for them and sets no target. */
-const READS = { mode: 'observe', interval: 1, record: '{folder}/trace.ndjson' } as const;
-const STATS_SECONDS = 5;
-
 const CONTENDERS = ['balloond', 'Proxmox-style 80 % target', 'MOM-style host-free rules'] as const;
 type Contender = (typeof CONTENDERS)[number];
 
@@ -62,65 +52,6 @@ const boot = (vm: { name: string; memoryMib: number }): Promise<Guest> =>
       ...['-qmp', `unix:${join(sockets, `${vm.name}.qmp`)},server=on,wait=off`],
     ],
   });
-
-/** A configuration in the words of the file. */
-function toml(policy: PolicyFile['policy'], statsSeconds: number | null): string {
-  const { band = [], ...settings } = policy ?? {};
-  const lines = (table: object): string =>
-    Object.entries(table)
-      .map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`)
-      .join('');
-  return (
-    `[[qmp]]\npath = "${sockets}/*.qmp"\n` +
-    (statsSeconds === null ? '' : `[[vm]]\nmatch = "*"\nstats-interval = ${statsSeconds}\n`) +
-    `[policy]\n${lines(settings)}` +
-    band.map((one) => `[[policy.band]]\n${lines(one)}`).join('')
-  );
-}
-
-/** The VMs as the daemon read them, in the order of the line. */
-function tableOf({ vms }: TraceLine, settings: PolicySettings): VmTable {
-  const table = vmTable(vms.length);
-  for (const [row, vm] of vms.entries()) {
-    const { band, minBytes, maxBytes, weight } = settings.entitlement(vm.name, vm.ramBytes);
-    table.band[row] = band;
-    table.flags[row] = MOVABLE | TAKEABLE;
-    table.ramBytes[row] = vm.ramBytes;
-    table.minBytes[row] = minBytes;
-    table.maxBytes[row] = maxBytes;
-    table.weight[row] = weight;
-    table.targetBytes[row] = vm.targetBytes;
-    table.actualBytes[row] = vm.actualBytes;
-    table.availableBytes[row] = vm.guestAvailableBytes ?? NaN;
-    table.freeBytes[row] = vm.guestFreeBytes ?? NaN;
-  }
-  return table;
-}
-
-/** Other rules at work on the VMs of a daemon that only reads, until `over`. */
-async function govern(
-  contender: keyof typeof BASELINES,
-  daemon: DaemonProcess,
-  over: AbortSignal,
-): Promise<void> {
-  const client = new ControlClient(daemon.controlPath);
-  const planner = BASELINES[contender]();
-  const settings = new PolicySettings({ policy: POLICY });
-  for (let n = 0; !over.aborted; n++) {
-    const text = readFileSync(join(daemon.folder, 'trace.ndjson'), 'utf8').trim().split('\n').at(-1) ?? '';
-    const line = JSON.parse(text) as TraceLine;
-    const { totalBytes, availableBytes } = line;
-    const host = { nowSeconds: n * OTHERS_SECONDS, totalBytes, availableBytes, pressurePercent: 0 };
-    const table = tableOf(line, settings);
-    const { actions } = planner.plan(host, table, settings.config(totalBytes), emptyState(table.count));
-    for (const action of actions) {
-      const name = line.vms[action.row]?.name;
-      if (action.kind === 'target' && name !== undefined)
-        await client.setTarget(name, { balloonBytes: Math.max(0, Math.round(action.toBytes)) });
-    }
-    await sleep(OTHERS_SECONDS * 1000, undefined, { signal: over }).catch(() => undefined);
-  }
-}
 
 const guests = await Promise.all([GOLD, ...BRONZE].map(boot));
 const [gold, ...bronze] = guests;
@@ -162,9 +93,7 @@ interface Gift {
 async function give(contender: Contender): Promise<Gift> {
   await reset();
   const ours = contender === 'balloond';
-  const config = ours
-    ? toml({ mode: 'auto', ...POLICY }, null)
-    : toml({ ...READS, ...POLICY }, STATS_SECONDS);
+  const config = (ours ? governing : reading)(sockets, POLICY);
   const daemon = await DaemonProcess.start({ config });
   const over = new AbortController();
   try {
@@ -172,7 +101,7 @@ async function give(contender: Contender): Promise<Gift> {
       await daemon.until(name, ({ state, stats }) => state === 'running' && stats !== null, 'it is adopted');
     // All have seen the host at rest: one that has memory to spare moves nothing.
     await sleep(3000);
-    const governing = ours ? Promise.resolve() : govern(contender, daemon, over.signal);
+    const governing = ours ? Promise.resolve() : govern(contender, daemon, POLICY, over.signal);
     await sleep((OTHERS_SECONDS * 1000) / 2);
     const grownMib = Math.round(GIVEN_MIB - lackingBytes() / MIB);
     const before = bronze.map(({ pid }) => residentBytes(pid));

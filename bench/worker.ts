@@ -17,9 +17,14 @@ export const WORKLOADS: Record<string, string> = {
   gcc: 'cd /work; for name in gun minigzip zran; do gcc -O1 -c -o /tmp/$name.o $name.c || exit; done; md5sum /tmp/*.o; rm /tmp/*.o',
 };
 
-/** Boots a guest of 1 GiB with the disk that this script makes, which gives 128 MiB/s at most. */
+type WorkerOptions = Pick<GuestOptions, 'name'> &
+  Pick<Partial<GuestOptions>, 'memoryMib' | 'sockets' | 'builtinBalloon' | 'extraArgs'> & {
+    readonly diskMibPerSecond?: number;
+  };
+
+/** Boots a guest, of 1 GiB by default, with the disk that this script makes, which gives 128 MiB/s at most by default. */
 export async function bootWorker(
-  options: Pick<GuestOptions, 'name'> & Pick<Partial<GuestOptions>, 'sockets' | 'builtinBalloon'>,
+  { diskMibPerSecond = DISK_MIB_PER_SECOND, ...options }: WorkerOptions,
   script: 'work-image' | 'source-image' = 'work-image',
 ): Promise<Guest> {
   const image = execFileSync('sh', [join(import.meta.dirname, '../../scripts', script)], {
@@ -27,15 +32,16 @@ export async function bootWorker(
   });
   const file = image.trim().replaceAll(',', ',,');
   const guest = await Guest.boot({
-    ...options,
     memoryMib: WORKER_MIB,
+    ...options,
     // An emulated controller that shares a line with others is not heard any more after many small reads.
     acpi: true,
     extraArgs: [
       ...['-cpu', CPU],
       '-drive',
-      `if=none,id=work,format=raw,readonly=on,file=${file},throttling.bps-read=${DISK_MIB_PER_SECOND * MIB}`,
+      `if=none,id=work,format=raw,readonly=on,file=${file},throttling.bps-read=${diskMibPerSecond * MIB}`,
       ...['-device', 'nvme,drive=work,serial=work'],
+      ...(options.extraArgs ?? []),
     ],
   });
   await guest.waitReady();
