@@ -127,7 +127,7 @@ interface Worked {
   units: number;
   /** Programs that the guest ended. */
   killed: number;
-  /** The kernel of the host ended the VM. */
+  /** The kernel of the host ended the VM, or that of the guest panicked. */
   ended: boolean;
 }
 

@@ -77,9 +77,10 @@ const WORK: Readonly<Record<string, (guest: Guest, mib: number, seed: number) =>
     await read(guest, 2 * MEMORY_MIB, mib);
   },
   'anonymous memory beside a disk that is read once': async (guest, mib, seed) => {
-    await run(guest, `dd if=${DISK} of=/dev/null bs=1M count=${MEMORY_MIB} >/dev/null 2>&1 &`);
+    const dd = `dd if=${DISK} of=/dev/null bs=1M count=${MEMORY_MIB}`;
+    await run(guest, `rm -f /read; (${dd}; touch /read) >/dev/null 2>&1 &`);
     await hold(guest, mib, seed);
-    await run(guest, 'while pidof dd >/dev/null; do sleep 0.2; done');
+    await run(guest, 'while ! [ -e /read ]; do sleep 0.2; done');
     await intact(guest);
   },
   'files in memory': async (guest, mib) => {
