@@ -13,11 +13,11 @@ import {
   loadCacheModule,
 } from '../test/support/lab/cache-module.js';
 import type { Guest } from '../test/support/lab/guest.js';
+import { SIZED } from '../test/support/sized.js';
 import { gibMinutes, readMib, type HostSample } from './host-samples.js';
 import { cpuSeconds } from './process-cost.js';
 import { median, report, spread, type Row } from './table.js';
 import { bootWorker, work, WORKER_MIB } from './worker.js';
-import { SIZED } from './working-sets.js';
 
 const MIB = 2 ** 20;
 const LOOK_MS = 1000;

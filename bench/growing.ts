@@ -13,8 +13,9 @@ import {
   loadCacheModule,
 } from '../test/support/lab/cache-module.js';
 import { Guest } from '../test/support/lab/guest.js';
+import { SIZED } from '../test/support/sized.js';
 import { median, report, spread } from './table.js';
-import { CPU, SIZED } from './working-sets.js';
+import { CPU } from './working-sets.js';
 
 const MIB = 2 ** 20;
 const MEMORY_MIB = 1024;

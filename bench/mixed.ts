@@ -6,9 +6,10 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
 import type { Guest } from '../test/support/lab/guest.js';
+import { SIZED } from '../test/support/sized.js';
 import { diskOf, LOOK_MS, readMib } from './host-samples.js';
 import { median, report, type Row } from './table.js';
-import { bootContender, SIZED } from './working-sets.js';
+import { bootContender } from './working-sets.js';
 
 const MIB = 2 ** 20;
 const MEMORY_MIB = 1024;

@@ -8,6 +8,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { DaemonProcess } from '../test/support/daemon.js';
 import { bothLimits, CACHE_SOCKETS, loadCacheModule } from '../test/support/lab/cache-module.js';
 import { Guest } from '../test/support/lab/guest.js';
+import { SIZED } from '../test/support/sized.js';
 import { DISK, LOOK_MS, readMib, rest, type Measured } from './host-samples.js';
 import { reread } from './reread.js';
 import { median } from './table.js';
@@ -49,17 +50,6 @@ const STREAM_MIB_PER_SECOND = 128;
 /** QEMU emulates the string instructions that these bits recommend ten times slower than the loops they replace. */
 export const CPU = 'max,la57=off,erms=off,fsrm=off,fsrs=off';
 const SETTINGS = join(import.meta.dirname, '../../guest/virtio_balloon/virtio-balloon.conf');
-export const SIZED = `
-[policy]
-mode = "auto"
-reserve = "64M"
-
-[[policy.band]]
-name = "all"
-min = "5%"
-size = "working-set"
-`;
-
 export async function measure(contender: Contender, options: RunOptions): Promise<Run> {
   const { memoryMib, workingSetsMib, streamMib } = options;
   const sized = contender === 'traditional, sized by the host';

@@ -177,7 +177,7 @@ export function facts(
  * than its kernel keeps free (si_mem_available(), mm/show_mem.c).
  */
 function uncounted(told: { readonly free: number; readonly available: number }, kept: number): number {
-  const counted = told.available - (Math.max(0, told.free - kept) || 0);
+  const counted = told.available - Math.max(0, told.free - kept);
   return Math.min(Math.max(0, counted) || 0, kept);
 }
 
