@@ -19,10 +19,12 @@ export class Listener {
   readonly #failed: (error: Error) => void;
   #poller: Poller | null = null;
   #retry: NodeJS.Timeout | null = null;
+  /** The error that was handed on last, as long as no connection could be taken since. */
+  #told = '';
 
   /**
    * `accepted` owns the fd it is given. A path that `fd` is listening on already is not bound once more. Throws
-   * SystemError when it cannot be listened on.
+   * SystemError when it cannot be listened on. `failed` is told once of an error that stays, however often it is tried.
    */
   constructor(
     where: { path?: string | undefined; fd?: number | undefined },
@@ -64,6 +66,7 @@ export class Listener {
       }
       const fd = this.#keeper.accept(this.fd);
       if (fd === null) return;
+      this.#told = '';
       this.#take(fd);
       this.#poller?.setEvents(0);
       this.#retry = setTimeout(() => {
@@ -72,7 +75,9 @@ export class Listener {
       }, PAUSE_MS);
     } catch (error) {
       // Out of file descriptors: the socket stays readable, so looking again at once would never end.
-      this.#failed(error instanceof Error ? error : new Error(String(error)));
+      const failure = error instanceof Error ? error : new Error(String(error));
+      if (failure.message !== this.#told) this.#failed(failure);
+      this.#told = failure.message;
       this.#poller?.close();
       this.#retry = setTimeout(() => this.#watch(), RETRY_MS);
     }
