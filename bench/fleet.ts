@@ -2,7 +2,7 @@
  * Eight small guests with three kinds of work on a host that has a part of the memory they want, by turns under several rules: the work
  * that is done, weighted by band, as a part of what the same guests do on a host with room, and programs and VMs that end for want of
  * memory. The VMs are real and have QEMU's own balloon, without `deflate-on-oom`, as QEMU and Proxmox VE start them. They are in a
- * memory cgroup of the size of that host: a VM that takes too much is ended by the kernel, but for one contender, whose host has
+ * memory cgroup of the size of that host: a VM that takes too much is ended by the kernel, but for contenders whose host has
  * swap in compressed memory, which is counted as memory of that host.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -10,6 +10,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { BASELINES } from '../src/simulate/baselines.js';
+import { Dice } from '../src/simulate/dice.js';
 import { DaemonProcess } from '../test/support/daemon.js';
 import type { Guest } from '../test/support/lab/guest.js';
 import { memfdAllocatedBytes } from '../test/support/lab/memfd-blocks.js';
@@ -102,23 +104,36 @@ const policy = (size: 'on-demand' | 'working-set'): Policy => ({
   band: Object.entries(BANDS).map(([name, band]) => ({ name, match: [`${name}-*`], size, ...band })),
 });
 
+interface Rules {
+  readonly words: string;
+  /** Who moves the balloons. */
+  readonly by?: keyof typeof BASELINES | 'on-demand' | 'working-set';
+  /** The host has swap to zram. */
+  readonly swaps?: true;
+}
+
 /** `room` is what the others are compared with. */
 const CONTENDERS = {
-  room: 'a host with room',
-  reporting: 'free page reporting alone',
-  swap: 'free page reporting, and swap to zram on the host',
-  'static limits': 'the same part of its RAM for each',
-  'Proxmox-style 80 % target': 'rules of Proxmox VE',
-  'MOM-style host-free rules': 'rules of MOM',
-  'on-demand': 'balloond, on-demand',
-  'working-set': 'balloond, working-set',
-} as const;
+  room: { words: 'a host with room' },
+  reporting: { words: 'free page reporting alone' },
+  swap: { words: 'free page reporting, and swap to zram on the host', swaps: true },
+  static: { words: 'the same part of its RAM for each', by: 'static limits' },
+  proxmox: { words: 'rules of Proxmox VE', by: 'Proxmox-style 80 % target' },
+  mom: { words: 'rules of MOM', by: 'MOM-style host-free rules' },
+  'on-demand': { words: 'balloond, on-demand', by: 'on-demand' },
+  'working-set': { words: 'balloond, working-set', by: 'working-set' },
+  'on-demand-swap': {
+    words: 'balloond, on-demand, and swap to zram on the host',
+    by: 'on-demand',
+    swaps: true,
+  },
+  'working-set-swap': {
+    words: 'balloond, working-set, and swap to zram on the host',
+    by: 'working-set',
+    swaps: true,
+  },
+} as const satisfies Record<string, Rules>;
 type Contender = keyof typeof CONTENDERS;
-
-type Governed = Exclude<Contender, 'room' | 'reporting' | 'swap'>;
-function isGoverned(contender: Contender): contender is Governed {
-  return !['room', 'reporting', 'swap'].includes(contender);
-}
 
 interface Worked {
   readonly name: string;
@@ -139,21 +154,13 @@ interface Run {
   readonly vmmsMib: number;
 }
 
-/** Numbers from 0 to 1, the same for each contender (Park and Miller's generator). */
-function* numbers(start: number): Generator<number, never> {
-  for (let state = start; ;) {
-    state = (state * 48_271) % 2_147_483_647;
-    yield state / 2_147_483_647;
-  }
-}
-
 async function works(guest: Guest, row: number, worked: Worked): Promise<void> {
-  const random = numbers(Number(seed) * 1000 + row + 1);
+  const dice = new Dice(Number(seed) * 1000 + row);
   const { unit, leastMs } = KINDS[worked.kind];
   const end = performance.now() + SECONDS * 1000;
   const left = (): number => Math.max(0, end - performance.now());
-  for (let busy = random.next().value < 0.5; left() > 0; busy = !busy) {
-    const phaseMs = Math.min(left(), PHASE_SECONDS * 1000 * (1 + random.next().value));
+  for (let busy = dice.next() < 0.5; left() > 0; busy = !busy) {
+    const phaseMs = Math.min(left(), PHASE_SECONDS * 1000 * (1 + dice.next()));
     const phaseEnd = performance.now() + phaseMs;
     if (!busy) await sleep(phaseMs);
     for (let n = 0; busy && performance.now() < phaseEnd; n++) {
@@ -190,23 +197,21 @@ async function run(contender: Contender, knownVmmsMib = 0): Promise<Run> {
       }),
     ),
   );
-  const ours = contender === 'on-demand' || contender === 'working-set';
+  const { by, swaps }: Rules = CONTENDERS[contender];
   const over = new AbortController();
-  const swap = contender === 'swap' ? await CompressedSwap.on(SWAP_MIB * MIB) : null;
+  const swap = swaps === true ? await CompressedSwap.on(SWAP_MIB * MIB) : null;
   let daemon: DaemonProcess | null = null;
   let governed: Promise<void> = Promise.resolve();
   try {
-    if (isGoverned(contender)) {
+    if (by !== undefined) {
+      const ours = by === 'on-demand' || by === 'working-set';
       // Limits that never change need no reserve, and whoever sets them knows the VMMs.
       const fixed = { memory: `${Math.floor(MEMORY_MIB - knownVmmsMib)}M`, reserve: '1%' };
-      const wanted = {
-        ...policy(ours ? contender : 'on-demand'),
-        ...(contender === 'static limits' ? fixed : {}),
-      };
+      const wanted = { ...policy(ours ? by : 'on-demand'), ...(by === 'static limits' ? fixed : {}) };
       daemon = await DaemonProcess.start({ config: (ours ? governing : reading)(sockets, wanted) });
       for (const { name } of FLEET) await daemon.until(name, ({ stats }) => stats !== null, 'it is adopted');
       await sleep(2 * LOOK_MS);
-      if (!ours) governed = govern(contender, daemon, wanted, over.signal);
+      if (!ours) governed = govern(by, daemon, wanted, over.signal);
     }
     await sleep(SETTLE_MS);
     // What is in the swap takes memory of the host, too, which belongs to no cgroup.
@@ -245,11 +250,11 @@ async function run(contender: Contender, knownVmmsMib = 0): Promise<Run> {
   }
 }
 
-const wanted = Object.keys(CONTENDERS).filter(
+const wanted = (Object.keys(CONTENDERS) as Contender[]).filter(
   (name) =>
     (name === 'room' || only === undefined || only.split(',').includes(name)) &&
-    (name !== 'swap' || CompressedSwap.exists()),
-) as Contender[];
+    (!('swaps' in CONTENDERS[name]) || CompressedSwap.exists()),
+);
 const runs: Run[] = [];
 for (const contender of wanted) {
   runs.push(await run(contender, runs[0]?.vmmsMib));
@@ -270,7 +275,7 @@ function weighted(guests: readonly Worked[]): number {
 report(
   'fleet',
   runs.map(({ contender, guests, usedMib }) => ({
-    rules: CONTENDERS[contender],
+    rules: CONTENDERS[contender].words,
     'weighted work': weighted(guests).toFixed(2),
     ...Object.fromEntries(
       (Object.keys(BANDS) as Band[]).map((band) => [

@@ -9,6 +9,10 @@ import { messageOf, type Troubles } from './troubles.js';
 /** A reading of the room is good for so long. */
 const ROOM_MS = 1000;
 
+/** The policy looks sooner where so much of the memory beyond the reserve is gone, or so much of the reserve. */
+const FALL_SHARE = 1 / 2;
+const FALL_IN_RESERVE_SHARE = 1 / 16;
+
 /** Memory that can be given, less the memory that was given of it. */
 export interface Room {
   bytes: number;
@@ -20,6 +24,8 @@ export class HostView implements StockView {
   readonly #troubles: Troubles;
   readonly #usedBytes: () => number;
   #last: HostReading | null = null;
+  /** The reading that the policy decided by. */
+  #decided: HostReading | null = null;
   #isPart = false;
   #room: Room = { bytes: 0 };
   #roomAt = -Infinity;
@@ -58,6 +64,28 @@ export class HostView implements StockView {
         `the policy does nothing, because the host's memory cannot be read: ${why}`,
       );
       return null;
+    }
+  }
+
+  /** The policy decides by the reading of the last look. */
+  decided(): void {
+    this.#decided = this.#last;
+  }
+
+  /**
+   * The host lost so much of its memory since the policy decided that the reserve may be gone before it decides again. It costs
+   * one look at the host alone: VMs cannot have grown by more than the host lost.
+   */
+  falls(settings: PolicySettings): boolean {
+    if (this.#decided === null) return false;
+    const { totalBytes, availableBytes, beyondBytes = 0 } = this.#decided;
+    const reserve = settings.config(totalBytes).reserveShare * totalBytes;
+    const enough = Math.max(FALL_SHARE * (availableBytes - reserve), FALL_IN_RESERVE_SHARE * reserve);
+    try {
+      return availableBytes + beyondBytes - this.#host.read().availableBytes > enough;
+    } catch {
+      // The next look tells of it.
+      return false;
     }
   }
 

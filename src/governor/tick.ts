@@ -41,7 +41,10 @@ import { pauseAll, TableReader } from './table.js';
 import { traceOf, type Trace } from './trace.js';
 import { Troubles } from './troubles.js';
 
-/** Pressure wakes the policy at most that often, and memory that it takes for others has it look again so soon. */
+/**
+ * Pressure wakes the policy at most that often, memory that it takes for others has it look again so soon, and it looks
+ * that often whether the host loses memory fast.
+ */
 const WAKE_MS = 1000;
 
 /** A guest has so long to say how much memory it has available. */
@@ -75,6 +78,7 @@ export class PolicyEngine {
   readonly #book: OrderBook;
   readonly #sizer: Sizer;
   #timer: NodeJS.Timeout | null = null;
+  #watch: NodeJS.Timeout | null = null;
   #soon: NodeJS.Timeout | null = null;
   #trigger: PressureTrigger | null = null;
   #tickedAt = -Infinity;
@@ -130,13 +134,15 @@ export class PolicyEngine {
   #begin(): void {
     if (this.#settings.mode === 'off') return;
     this.#timer = setInterval(() => this.tick(), this.#settings.intervalSeconds * 1000).unref();
+    this.#watch = setInterval(() => this.#wakeWhereItFalls(), WAKE_MS).unref();
     this.#trigger = this.#host.watchPressure(() => this.#wake());
   }
 
   #rest(): void {
     if (this.#timer !== null) clearInterval(this.#timer);
+    if (this.#watch !== null) clearInterval(this.#watch);
     if (this.#soon !== null) clearTimeout(this.#soon);
-    this.#timer = this.#soon = null;
+    this.#timer = this.#watch = this.#soon = null;
     this.#trigger?.close();
     this.#trigger = null;
   }
@@ -156,6 +162,7 @@ export class PolicyEngine {
     const members = this.#look();
     if (members === null) return;
     this.#tickedAt = performance.now();
+    this.#host.decided();
     const sized: SizedVm[] = [];
     const decisions = members.map(({ stock, vms }) => this.#decide(stock, vms, sized));
     const deeds = decisions.flatMap((decision) => decision.deeds);
@@ -362,6 +369,10 @@ export class PolicyEngine {
 
   #wake(): void {
     if (this.#timer !== null && performance.now() - this.#tickedAt >= WAKE_MS) this.tick();
+  }
+
+  #wakeWhereItFalls(): void {
+    if (this.acts && this.#host.falls(this.#settings)) this.#wake();
   }
 
   /** The RAM of the host that guests take up: those in a pool take it from there. */

@@ -1,6 +1,7 @@
 // Guests in three bands whose reactions are modelled; rings, memfds, VMs, limits and the engine are real.
 import { rmSync, symlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { deviceOptions } from '../../src/daemon/settings.js';
 import type { GovernedVm } from '../../src/governor/governed-vm.js';
@@ -195,6 +196,12 @@ class Scene {
     return this.tree.read(`cgroup/vms/${name}/memory.${which}`);
   }
 
+  /** The host's figures change, and nobody looks. */
+  othersUse(bytes: number): void {
+    this.othersBytes = bytes;
+    this.#meminfo();
+  }
+
   /** One second: guests live, the engine looks, drivers follow. */
   async second(): Promise<void> {
     this.tick++;
@@ -352,6 +359,28 @@ void t.test(
     t.equal(scene.engine.view().vms.find(({ name }) => name === 'bronze-1')?.force, 'none');
   },
 );
+
+void t.test('a host that loses memory fast is looked at before its interval is over', async (t) => {
+  const scene = await Scene.open(t, 400 * MIB, ['gold-1', 'bronze-1'], { interval: 3600 });
+  const bronze = scene.guest('bronze-1');
+  bronze.wantsBytes = bronze.usesBytes = bronze.touchedBytes = 200 * MIB;
+  await scene.second();
+  bronze.wantsBytes = bronze.usesBytes = 40 * MIB;
+  await scene.second();
+  scene.engine.start();
+  const taken = () => scene.said('policy-took', 'bronze-1').length;
+  scene.tick++;
+  scene.othersUse(20 * MIB);
+  // As long as it looks whether the host loses memory, twice.
+  await sleep(2500);
+  t.equal(taken(), 0, 'the reserve is far away');
+  scene.othersUse(100 * MIB);
+  await eventually(
+    () => taken() === 1,
+    () => 'it looks, and takes',
+  );
+  await scene.followed();
+});
 
 void t.test('while it takes memory for others, it does not wait for its interval', async (t) => {
   const scene = await Scene.open(t, 400 * MIB, ['gold-1', 'bronze-1'], { interval: 3600 });
