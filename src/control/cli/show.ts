@@ -198,7 +198,7 @@ function sharedOtherwise({
 }: VmView): string[] {
   if (kind !== 'vhost-user')
     return [
-      `QEMU has ${formatSize(allocatedBytes)} on the host: the memory of its guest and its own, without the files of its program`,
+      `QEMU has ${formatSize(allocatedBytes)} on the host or in its swap: the memory of its guest and its own, without the files of its program`,
     ];
   if (sharedBytes === 0)
     return [state === 'connected' ? 'the VMM has not shared it yet' : 'the VMM shares none of it'];

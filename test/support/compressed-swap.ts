@@ -1,4 +1,4 @@
-/** Swap to compressed memory (zram) for as long as a benchmark runs: a device of its own, which no process of the machine had before. */
+/** Swap to compressed memory (zram) for as long as it is wanted: a device of its own, which no process of the machine had before. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';

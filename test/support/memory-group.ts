@@ -4,10 +4,12 @@ import { join } from 'node:path';
 
 const ROOT = '/sys/fs/cgroup';
 const IS_V2 = existsSync(join(ROOT, 'cgroup.controllers'));
-const [CONTROLLER, LIMIT] = IS_V2 ? [ROOT, 'memory.max'] : [join(ROOT, 'memory'), 'memory.limit_in_bytes'];
+const [CONTROLLER, LIMIT, USAGE] = IS_V2
+  ? [ROOT, 'memory.max', 'memory.current']
+  : [join(ROOT, 'memory'), 'memory.limit_in_bytes', 'memory.usage_in_bytes'];
 
 export class MemoryGroup {
-  readonly #path = join(CONTROLLER, `balloond-bench-${process.pid}`);
+  readonly #path = join(CONTROLLER, `balloond-test-${process.pid}`);
 
   constructor() {
     mkdirSync(this.#path);
@@ -34,6 +36,11 @@ export class MemoryGroup {
       const stat = readFileSync(join(this.#path, 'memory.stat'), 'latin1');
       throw new Error(`${bytes} bytes are too few for the VMs:\n${stat}`, { cause: error });
     }
+  }
+
+  /** The memory that the kernel charges to the processes, in bytes. */
+  usedBytes(): number {
+    return Number(readFileSync(join(this.#path, USAGE), 'latin1'));
   }
 
   /** To be called when its processes have ended. */

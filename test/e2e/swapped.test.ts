@@ -1,0 +1,82 @@
+// A host that swaps: an adopted VM's memory in swap, or under private copies of a file, is memory of the VM, by the blocks and the word of the guest.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import { CompressedSwap } from '../support/compressed-swap.js';
+import { eventually } from '../support/deadline.js';
+import { MIB, startDaemon } from '../support/e2e.js';
+import { Guest } from '../support/lab/guest.js';
+import { MemoryGroup } from '../support/memory-group.js';
+
+const RAM_MIB = 384;
+const FILLED_MIB = 256;
+const SWAPPED_MIB = 128;
+const BACKENDS = {
+  memory: { words: 'memory of QEMU itself', object: 'memory-backend-ram,id=own,size=384M' },
+  shared: { words: 'a shared memfd', object: 'memory-backend-memfd,id=own,size=384M' },
+  private: {
+    words: 'a private memfd',
+    object: 'memory-backend-memfd,id=own,size=384M,share=off',
+  },
+} as const;
+
+/** By the host, whichever device it swaps to. */
+function swappedKib(): number {
+  const meminfo = readFileSync('/proc/meminfo', 'latin1');
+  const kib = (name: string): number => Number(new RegExp(`^${name}: +(\\d+)`, 'm').exec(meminfo)?.[1]);
+  return kib('SwapTotal') - kib('SwapFree');
+}
+
+for (const [name, { words, object }] of Object.entries(BACKENDS)) {
+  void t.test(
+    `${words}, of which the host swaps a part, is memory of the VM`,
+    { skip: CompressedSwap.exists() && process.getuid?.() === 0 ? false : 'no zram here' },
+    async (t) => {
+      const daemon = await startDaemon(t);
+      const socket = join(daemon.folder, `${name}.qmp`);
+      const group = new MemoryGroup();
+      const swap = await CompressedSwap.on(2048 * MIB);
+      const guest = await group.around(() =>
+        Guest.boot({
+          name,
+          memoryMib: RAM_MIB,
+          builtinBalloon: true,
+          extraArgs: [
+            ...['-object', object, '-machine', 'memory-backend=own'],
+            ...['-qmp', `unix:${socket},server=on,wait=off`],
+          ],
+        }),
+      );
+      t.teardown(async () => {
+        await guest.kill();
+        swap.off();
+        group.remove();
+      });
+      await guest.waitReady();
+      const filled = await guest.sh(
+        `mkdir /full && mount -t tmpfs -o size=${FILLED_MIB}M tmp /full && dd if=/dev/urandom of=/full/file bs=1M count=${FILLED_MIB} 2>&1`,
+      );
+      t.equal(filled.code, 0, filled.output);
+      await daemon.ok('adopt', socket);
+      const onHost = async (): Promise<number> => (await daemon.show(name)).memory.allocatedBytes;
+      await daemon.until(name, ({ stats }) => stats !== null, 'statistics come');
+      const before = await onHost();
+      const charged = group.usedBytes();
+      t.ok(Math.abs(before - charged) < 48 * MIB, `${before} bytes, and the kernel charges ${charged}`);
+      // Pages of a file that only copies were made of are clean, and Linux takes them without swap.
+      if (name === 'private') return;
+
+      const swappedBefore = swappedKib();
+      group.limit(before - SWAPPED_MIB * MIB);
+      await eventually(
+        () => swappedKib() - swappedBefore > (SWAPPED_MIB / 2) * 1024,
+        () => `the host swaps: ${swappedKib()} KiB`,
+      );
+      // A reading is good for half a second.
+      await sleep(1000);
+      const after = await onHost();
+      t.ok(after > before - 32 * MIB, `${after} of ${before} bytes are still the VM's`);
+    },
+  );
+}
