@@ -20,8 +20,8 @@ const LINE = /^([0-9a-f]+)-([0-9a-f]+) ...([sp]) ([0-9a-f]+) (\S+) (\d+) *(.*)$/
  * call when the process is gone or may not be looked at. /proc/PID/smaps says more, but the kernel then walks all page tables and holds
  * the VMM's lock meanwhile: 8 ms for each GiB that is in use (Linux 6.18).
  */
-export function* mappingsOf(pid: number, proc = '/proc'): Generator<ProcessMapping> {
-  const fd = openSync(`${proc}/${pid}/maps`, 'r');
+export function* mappingsOf(pid: number): Generator<ProcessMapping> {
+  const fd = openSync(`/proc/${pid}/maps`, 'r');
   try {
     for (const line of linesOf(fd)) {
       const [, start = '', end = '', sharing, offset = '', device, inode, path = ''] = LINE.exec(line) ?? [];
