@@ -156,9 +156,9 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     return toldRam(this.#stats.values, features, this.#balloon.actualBytes / BALLOON_PAGE_BYTES);
   }
 
-  /** The VMM's own memory counts as the guest's: the kernel tells them apart only by a walk through all of it. It may be more than the RAM. */
+  /** The VMM's own memory counts as the guest's: the kernel tells them apart only by a walk through all of it. */
   get allocatedBytes(): number {
-    return this.#resident.bytes;
+    return Math.min(this.#ramBytes, this.#resident.bytes);
   }
 
   get statsIntervalSeconds(): number {
