@@ -78,11 +78,11 @@ export class HostView implements StockView {
    */
   falls(settings: PolicySettings): boolean {
     if (this.#decided === null) return false;
-    const { totalBytes, availableBytes, beyondBytes = 0 } = this.#decided;
-    const reserve = settings.config(totalBytes).reserveShare * totalBytes;
+    const { availableBytes, beyondBytes = 0 } = this.#decided;
+    const reserve = reserveOf(this.#decided, settings);
     const enough = Math.max(FALL_SHARE * (availableBytes - reserve), FALL_IN_RESERVE_SHARE * reserve);
     try {
-      return availableBytes + beyondBytes - this.#host.read().availableBytes > enough;
+      return availableBytes + beyondBytes - this.#host.availableBytes() > enough;
     } catch {
       // The next look tells of it.
       return false;
@@ -95,9 +95,8 @@ export class HostView implements StockView {
     this.#roomAt = performance.now();
     const host = this.look(settings);
     if (host === null) return (this.#room = { bytes: 0 });
-    const { totalBytes, availableBytes } = host;
-    const goal = settings.config(totalBytes).reserveShare * totalBytes * (1 + GOAL_MARGIN);
-    return (this.#room = { bytes: availableBytes - goal });
+    const goal = reserveOf(host, settings) * (1 + GOAL_MARGIN);
+    return (this.#room = { bytes: host.availableBytes - goal });
   }
 
   /** Calls back when tasks of the host wait for memory. Null: that cannot be waited for, which is told. */
@@ -113,6 +112,10 @@ export class HostView implements StockView {
       return null;
     }
   }
+}
+
+function reserveOf({ totalBytes }: HostReading, settings: PolicySettings): number {
+  return settings.config(totalBytes).reserveShare * totalBytes;
 }
 
 /** The memory that VMs may have and do not use is available to them, as far as the host can give it. */

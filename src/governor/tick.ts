@@ -134,7 +134,7 @@ export class PolicyEngine {
   #begin(): void {
     if (this.#settings.mode === 'off') return;
     this.#timer = setInterval(() => this.tick(), this.#settings.intervalSeconds * 1000).unref();
-    this.#watch = setInterval(() => this.#wakeWhereItFalls(), WAKE_MS).unref();
+    if (this.acts) this.#watch = setInterval(() => this.#wakeWhereItFalls(), WAKE_MS).unref();
     this.#trigger = this.#host.watchPressure(() => this.#wake());
   }
 
@@ -372,7 +372,7 @@ export class PolicyEngine {
   }
 
   #wakeWhereItFalls(): void {
-    if (this.acts && this.#host.falls(this.#settings)) this.#wake();
+    if (this.#host.falls(this.#settings)) this.#wake();
   }
 
   /** The RAM of the host that guests take up: those in a pool take it from there. */

@@ -23,12 +23,17 @@ export class HostMemory {
 
   /** Throws when /proc/meminfo cannot be read or lacks what every kernel since 3.14 has. */
   read(): HostReading {
-    const text = readKernelFile(join(this.#proc, 'meminfo'));
+    const text = this.#meminfo();
     return {
       totalBytes: bytesOf(text, 'MemTotal'),
       availableBytes: bytesOf(text, 'MemAvailable'),
       pressure: readPressure(this.#pressurePath),
     };
+  }
+
+  /** MemAvailable alone. Throws as read() does. */
+  availableBytes(): number {
+    return bytesOf(this.#meminfo(), 'MemAvailable');
   }
 
   /** Calls back as PressureTrigger does, and throws what it throws. */
@@ -37,6 +42,10 @@ export class HostMemory {
     threshold = DEFAULT_THRESHOLD,
   ): PressureTrigger {
     return new PressureTrigger(this.#pressurePath, threshold, onPressure);
+  }
+
+  #meminfo(): string {
+    return readKernelFile(join(this.#proc, 'meminfo'));
   }
 
   get #pressurePath(): string {

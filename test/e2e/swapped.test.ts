@@ -27,7 +27,9 @@ void t.test(
     const daemon = await startDaemon(t);
     const socket = join(daemon.folder, 'swapped.qmp');
     const group = new MemoryGroup();
+    t.teardown(() => group.remove());
     const swap = await CompressedSwap.on(2048 * MIB);
+    t.teardown(() => swap.off());
     const guest = await group.around(() =>
       Guest.boot({
         name: 'swapped',
@@ -39,11 +41,7 @@ void t.test(
         ],
       }),
     );
-    t.teardown(async () => {
-      await guest.kill();
-      swap.off();
-      group.remove();
-    });
+    t.teardown(() => guest.kill());
     await guest.waitReady();
     const filled = await guest.sh(
       `mkdir /full && mount -t tmpfs -o size=${FILLED_MIB}M tmp /full && dd if=/dev/urandom of=/full/file bs=1M count=${FILLED_MIB} 2>&1`,

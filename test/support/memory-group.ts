@@ -4,9 +4,9 @@ import { join } from 'node:path';
 
 const ROOT = '/sys/fs/cgroup';
 const IS_V2 = existsSync(join(ROOT, 'cgroup.controllers'));
-const [CONTROLLER, LIMIT, USAGE] = IS_V2
-  ? [ROOT, 'memory.max', 'memory.current']
-  : [join(ROOT, 'memory'), 'memory.limit_in_bytes', 'memory.usage_in_bytes'];
+const [CONTROLLER, LIMIT, ANONYMOUS] = IS_V2
+  ? [ROOT, 'memory.max', 'anon']
+  : [join(ROOT, 'memory'), 'memory.limit_in_bytes', 'rss'];
 
 export class MemoryGroup {
   readonly #path = join(CONTROLLER, `balloond-test-${process.pid}`);
@@ -33,14 +33,18 @@ export class MemoryGroup {
     try {
       writeFileSync(join(this.#path, LIMIT), `${bytes}`);
     } catch (error) {
-      const stat = readFileSync(join(this.#path, 'memory.stat'), 'latin1');
-      throw new Error(`${bytes} bytes are too few for the VMs:\n${stat}`, { cause: error });
+      throw new Error(`${bytes} bytes are too few for the VMs:\n${this.#stat}`, { cause: error });
     }
   }
 
-  /** The memory that the kernel charges to the processes, in bytes. */
+  /** The memory that the kernel charges to the processes, in bytes, without the page cache of files that they read. */
   usedBytes(): number {
-    return Number(readFileSync(join(this.#path, USAGE), 'latin1'));
+    const of = (name: string): number => Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(this.#stat)?.[1]);
+    return of(ANONYMOUS) + of('shmem');
+  }
+
+  get #stat(): string {
+    return readFileSync(join(this.#path, 'memory.stat'), 'latin1');
   }
 
   /** To be called when its processes have ended. */
