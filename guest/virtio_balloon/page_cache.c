@@ -13,7 +13,8 @@
  * balloon: while there are such, kswapd is refused folios of the balloon, and the
  * balloon grows at their cost. That the guest reads again what it lost shows that
  * they were worth more, and the balloon gives way for a while: for longer each time
- * when that comes soon after it grew again, and then it grows slowly, too.
+ * when that comes soon after it grew again, and then it takes no page cache for some
+ * time after, either.
  */
 #include <linux/bitmap.h>
 #include <linux/completion.h>
@@ -94,6 +95,9 @@ static unsigned int refaults = 512;
 module_param(refaults, uint, 0644);
 MODULE_PARM_DESC(refaults, "Pages a second which, when the guest reads them again, are too many");
 
+/* Such a part of them is too many where the guest reads little else. */
+#define REFAULTS_ALONE 8
+
 enum { CACHEQ, RECLAIMQ, QUEUES };
 
 struct cache_balloon {
@@ -144,6 +148,7 @@ struct cache_balloon {
 	atomic_long_t insisted;
 	unsigned long insisted_seen;
 	unsigned long refaults_seen;
+	unsigned long reads_seen;
 	unsigned long pages_seen;
 	unsigned long needs_seen_at;
 
@@ -230,17 +235,21 @@ static void give_way_to_cache(struct cache_balloon *cb)
 	unsigned long least = msecs_to_jiffies(backoff_ms), most = msecs_to_jiffies(backoff_max_ms);
 
 	if (!gives_way(cb))
-		cb->way_for = gave_way(cb) ? clamp(2 * cb->way_for, least, most) : least;
+		WRITE_ONCE(cb->way_for,
+			   gave_way(cb) ? clamp(2 * cb->way_for, least, most) : least);
 	give_way(cb, cb->way_for);
 }
 
-/* Then the balloon takes little at a time from the page cache, and sees whether that is missed. */
+/*
+ * Then the balloon takes free memory alone, and is there for whoever wants more: what
+ * was needed is in the page cache again.
+ */
 static bool is_careful(struct cache_balloon *cb)
 {
-	return cb->way_for > msecs_to_jiffies(backoff_ms) && gave_way(cb);
+	return READ_ONCE(cb->way_for) > msecs_to_jiffies(backoff_ms) && gave_way(cb);
 }
 
-/* Whether the guest has page cache that it seems not to use. */
+/* Whether the guest has page cache that it seems not to use, and that may be taken. */
 static bool has_cold(struct cache_balloon *cb)
 {
 	unsigned long all = global_node_page_state(NR_ACTIVE_FILE) +
@@ -248,7 +257,7 @@ static bool has_cold(struct cache_balloon *cb)
 	unsigned long left = atomic_long_read(&cb->pages) +
 			     ((unsigned long)cold_mib << (20 - PAGE_SHIFT));
 
-	return all > left && !gives_way(cb);
+	return all > left && !gives_way(cb) && !is_careful(cb);
 }
 
 /*
@@ -549,9 +558,19 @@ static bool locked(struct cache_balloon *cb)
 	return lock;
 }
 
+/* Pages that the guest has read from disks since it booted. */
+static unsigned long pages_read(void)
+{
+	unsigned long events[NR_VM_EVENT_ITEMS] = {};
+
+	all_vm_events(events);
+	return events[PGPGIN] >> (PAGE_SHIFT - SECTOR_SHIFT);
+}
+
 /*
  * What the guest reads again was in its page cache not long ago. A few pages are not
- * enough: a lasting stream now and then loses pages that were read ahead of it.
+ * enough beside others: a lasting stream now and then loses pages that were read ahead
+ * of it.
  */
 static void watch_needs(struct cache_balloon *cb)
 {
@@ -559,7 +578,9 @@ static void watch_needs(struct cache_balloon *cb)
 	unsigned long insisted = atomic_long_read(&cb->insisted);
 	unsigned long elapsed = max(jiffies - cb->needs_seen_at, (unsigned long)HZ);
 	unsigned long most = mult_frac((unsigned long)refaults, elapsed, HZ);
-	bool is_read_again = refaulted - cb->refaults_seen > most;
+	unsigned long again = refaulted - cb->refaults_seen;
+	bool is_read_again = again > most || (again > most / REFAULTS_ALONE &&
+					      again > (pages_read() - cb->reads_seen) / 2);
 	bool is_insisted_on = insisted - cb->insisted_seen > most;
 	unsigned long pages = atomic_long_read(&cb->pages);
 
@@ -568,7 +589,7 @@ static void watch_needs(struct cache_balloon *cb)
 	 * round: what it leaves of the balloon is given back for it.
 	 */
 	if (is_read_again && gives_way(cb) && pages + most >= cb->pages_seen)
-		shrink(cb, pages - min(pages / GIVEN_SHARE, refaulted - cb->refaults_seen));
+		shrink(cb, pages - min(pages / GIVEN_SHARE, again));
 	if (is_read_again)
 		give_way_to_cache(cb);
 	if (is_insisted_on)
@@ -576,6 +597,7 @@ static void watch_needs(struct cache_balloon *cb)
 	if (!is_read_again && !is_insisted_on && jiffies - cb->needs_seen_at < HZ)
 		return;
 	cb->refaults_seen = refaulted;
+	cb->reads_seen = pages_read();
 	cb->insisted_seen = insisted;
 	cb->needs_seen_at = jiffies;
 	cb->pages_seen = atomic_long_read(&cb->pages);
@@ -604,7 +626,7 @@ static void cache_balloon_work(struct work_struct *work)
 {
 	struct cache_balloon *cb = container_of(to_delayed_work(work), struct cache_balloon, work);
 	unsigned long target, most_pages, pages;
-	bool short_of = false, cold, careful;
+	bool short_of = false, cold;
 
 	write_stats(cb);
 	if (locked(cb)) {
@@ -624,20 +646,19 @@ static void cache_balloon_work(struct work_struct *work)
 	watch_needs(cb);
 	pages = atomic_long_read(&cb->pages);
 	cold = has_cold(cb);
-	careful = cold && is_careful(cb);
 	/*
 	 * What the host has yet to ack cannot be reclaimed, and the host may be away
 	 * for a while: it must be little against what can be reclaimed meanwhile.
 	 */
 	most_pages = min3(max(pages / 4, MIN_IN_FLIGHT), target - min(target, pages),
-			  careful ? MIN_IN_FLIGHT : cold ? ULONG_MAX : spare_pages());
+			  cold ? ULONG_MAX : spare_pages());
 	if (gives_way(cb))
 		most_pages = 0;
 	while (!short_of && cb->nr_entries + ENTRIES_PER_PAGE <= BUFFER_ENTRIES &&
 	       cb->nr_pages < most_pages)
 		if (add_folio(cb, most_pages - cb->nr_pages, &short_of))
 			break;
-	if (!cb->nr_pages || careful)
+	if (!cb->nr_pages)
 		short_of = true;
 	if (give_up(cb) || tell_taken(cb)) {
 		stands(&cb->standing, "the device is broken");
@@ -648,8 +669,8 @@ static void cache_balloon_work(struct work_struct *work)
 		stands(&cb->standing, "has reached its limit");
 	else if (gives_way(cb))
 		stands(&cb->standing, "gives way: the guest needed its pages");
-	else if (careful)
-		stands(&cb->standing, "grows slowly: the guest needed its pages not long ago");
+	else if (short_of && is_careful(cb))
+		stands(&cb->standing, "leaves the cache: the guest needed its pages not long ago");
 	else if (short_of)
 		stands(&cb->standing, cold ? "waits for cold page cache" :
 					     "the guest has no memory to spare");
@@ -793,6 +814,7 @@ struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned 
 	xa_init(&cb->taken);
 	cb->way_until = jiffies;
 	cb->refaults_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
+	cb->reads_seen = pages_read();
 	cb->needs_seen_at = jiffies;
 	cb->buffer = kmalloc_array(BUFFER_ENTRIES, 8, GFP_KERNEL);
 	cb->taken_buffer = kmalloc_array(BUFFER_ENTRIES, 8, GFP_KERNEL);

@@ -16,6 +16,7 @@ const FROM: readonly (readonly [patch: number, file: string, name: string])[] = 
   [2, 'both-limits', 'a guest changes drivers'],
   [2, 'both-limits', 'a VMM with the arguments of old'],
   [2, 'cache-balloon', 'what is read over and over'],
+  [2, 'cache-balloon', 'a little that is read again'],
   [3, 'both-limits', 'keeps both limits'],
   [4, 'both-limits', 'a host that inhibits discards'],
   [5, 'both-limits', '1 GiB goes in and out in few buffers'],
