@@ -1,10 +1,11 @@
 /**
- * A guest that nobody changed, whose balloon follows its working set: with anonymous memory and page cache that is read over and
+ * A guest that nobody changed, whose balloon follows its working set, or one with a page cache balloon without a limit: with anonymous memory and page cache that is read over and
  * over, beside a cold stream, and with anonymous memory of another size each minute.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { DaemonProcess } from '../test/support/daemon.js';
+import { buildCacheModule, CACHE_SOCKETS, loadCacheModule } from '../test/support/lab/cache-module.js';
 import type { Guest } from '../test/support/lab/guest.js';
 import { SIZED } from '../test/support/sized.js';
 import { diskOf, LOOK_MS, readMib } from './host-samples.js';
@@ -27,9 +28,13 @@ const MOVE_SECONDS = 60;
 const LAST_SAMPLES = 20_000 / LOOK_MS;
 const WITHIN = 0.1;
 const EXPLORES_MIB = 128;
-const CONFIG = `[[socket]]
-path = "{folder}/vhost.sock"
-${SIZED}`;
+const CONTENDERS = ['traditional, sized by the host', 'page cache'] as const;
+
+const { values } = parseArgs({
+  options: { only: { type: 'string' }, contender: { type: 'string', default: CONTENDERS[0] } },
+});
+const { only } = values;
+const contender = CONTENDERS.find((one) => one === values.contender) ?? CONTENDERS[0];
 
 async function sample(guest: Guest, seconds: number): Promise<number[]> {
   const samples: number[] = [];
@@ -113,18 +118,23 @@ async function moves(guest: Guest, floorMib: number): Promise<Row[]> {
 }
 
 async function withGuest<T>(act: (guest: Guest, floorMib: number) => Promise<T>): Promise<T> {
-  const daemon = await DaemonProcess.start({ config: CONFIG });
+  const sized = contender === 'traditional, sized by the host';
+  const daemon = await DaemonProcess.start({ config: CACHE_SOCKETS + (sized ? SIZED : '') });
   let guest: Guest | null = null;
   try {
-    guest = await bootContender('traditional, sized by the host', daemon, MEMORY_MIB, DISKS);
-    return await act(guest, guest.memfdAllocatedBytes() / MIB);
+    guest = await bootContender(contender, daemon, MEMORY_MIB, DISKS);
+    const floorMib = guest.memfdAllocatedBytes() / MIB;
+    if (!sized) {
+      await loadCacheModule(guest, (await buildCacheModule()) ?? '');
+      await daemon.ok('set', 'guest', '--cache-limit', `${MEMORY_MIB}M`);
+    }
+    return await act(guest, floorMib);
   } finally {
     await guest?.kill();
     await daemon.stop();
   }
 }
 
-const { only } = parseArgs({ options: { only: { type: 'string' } } }).values;
 const rows: Row[] = [];
 if (only !== 'moves') rows.push(await withGuest(both));
 if (only !== 'both') rows.push(...(await withGuest(moves)));

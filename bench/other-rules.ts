@@ -79,7 +79,8 @@ export async function govern(
       if (action.kind !== 'target' || name === undefined) continue;
       const balloonBytes = Math.max(0, Math.round(action.toBytes));
       const isGone = (): boolean => daemon.log.includes(`"event":"vm-disconnected","vm":"${name}"`);
-      await client.setTarget(name, { balloonBytes }).catch((error: unknown) => {
+      // These rules know no least guest.
+      await client.setTarget(name, { balloonBytes, force: true }).catch((error: unknown) => {
         if (!isGone()) throw error;
       });
     }
