@@ -39,7 +39,10 @@ const TABLE = `create table notes(note text);
 
 /** One unit of work, and the least time that it takes, which leaves the processors free. */
 const KINDS = {
-  /** A table in anonymous memory, of 150 MiB when all of it is there, which compresses to half of that; 0 where the guest ended the program for want of memory. */
+  /**
+   * A table in anonymous memory, of 150 MiB when all of it is there, which compresses to half of that; 0 where the guest ended
+   * the program for want of memory.
+   */
   batch: {
     leastMs: 2000,
     unit: async (guest: Guest): Promise<number> => {

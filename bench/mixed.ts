@@ -1,6 +1,7 @@
 /**
- * A guest that nobody changed, whose balloon follows its working set, or one with a page cache balloon without a limit: with anonymous memory and page cache that is read over and
- * over, beside a cold stream, and with anonymous memory of another size each minute.
+ * A guest that nobody changed, whose balloon follows its working set, or one with a page cache balloon without a limit: with
+ * anonymous memory and page cache that is read over and over, beside a cold stream, and with anonymous memory of another size
+ * each minute.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
