@@ -35,7 +35,13 @@ const { values } = parseArgs({
   options: { only: { type: 'string' }, contender: { type: 'string', default: CONTENDERS[0] } },
 });
 const { only } = values;
-const contender = CONTENDERS.find((one) => one === values.contender) ?? CONTENDERS[0];
+const contender = contenderOf(values.contender);
+
+function contenderOf(name: string): (typeof CONTENDERS)[number] {
+  const found = CONTENDERS.find((one) => one === name);
+  if (found === undefined) throw new Error(`--contender ${name}: it is one of ${CONTENDERS.join(', ')}`);
+  return found;
+}
 
 async function sample(guest: Guest, seconds: number): Promise<number[]> {
   const samples: number[] = [];
@@ -126,7 +132,10 @@ async function withGuest<T>(act: (guest: Guest, floorMib: number) => Promise<T>)
     guest = await bootContender(contender, daemon, MEMORY_MIB, DISKS);
     const floorMib = guest.memfdAllocatedBytes() / MIB;
     if (!sized) {
-      await loadCacheModule(guest, (await buildCacheModule()) ?? '');
+      const module = await buildCacheModule();
+      if (module === null)
+        throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
+      await loadCacheModule(guest, module);
       await daemon.ok('set', 'guest', '--cache-limit', `${MEMORY_MIB}M`);
     }
     return await act(guest, floorMib);

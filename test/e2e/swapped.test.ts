@@ -36,7 +36,7 @@ void t.test(
         memoryMib: RAM_MIB,
         builtinBalloon: true,
         extraArgs: [
-          ...['-object', 'memory-backend-ram,id=own,size=384M', '-machine', 'memory-backend=own'],
+          ...['-object', `memory-backend-ram,id=own,size=${RAM_MIB}M`, '-machine', 'memory-backend=own'],
           ...['-qmp', `unix:${socket},server=on,wait=off`],
         ],
       }),
