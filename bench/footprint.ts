@@ -1,6 +1,7 @@
 /**
- * The memory that a job costs its host: Lua is built from its sources in a guest, and source trees of twice the guest's memory are
- * read through, each in a guest that touched and freed its memory before, or read files of that size (`--files`). Contenders have a guest
+ * The memory that a job costs its host: Lua is built from its sources in a guest, source trees of twice the guest's memory are
+ * read through, and gcc, grep and sqlite3 run one after the other, each in a guest that touched and freed its memory before, or read
+ * files of that size (`--files`). Contenders have a guest
  * each, one after the other. GiB·min are counted from the beginning of the job: until its end, and until the guest was idle for some time after it.
  */
 import { setTimeout as pause } from 'node:timers/promises';
@@ -17,7 +18,7 @@ import { SIZED } from '../test/support/sized.js';
 import { gibMinutes, readMib, type HostSample } from './host-samples.js';
 import { cpuSeconds } from './process-cost.js';
 import { median, report, spread, type Row } from './table.js';
-import { bootWorker, work, WORKER_MIB } from './worker.js';
+import { bootWorker, work, WORKER_MIB, WORKLOADS } from './worker.js';
 
 const MIB = 2 ** 20;
 const LOOK_MS = 1000;
@@ -41,8 +42,12 @@ const CONTENDERS = {
   both: `page cache, no limit, and a target of ${TARGET_MIB} MiB`,
 } as const;
 type Name = keyof typeof CONTENDERS;
-const JOBS = ['build', 'read'] as const;
-type Job = (typeof JOBS)[number];
+/** The disk that each job needs. */
+const JOBS = { build: 'source-image', read: 'source-image', programs: 'work-image' } as const;
+type Job = keyof typeof JOBS;
+/** Of gcc and sqlite3, with grep once between: about 50 seconds in all, half of them gcc. */
+const GCC_RUNS = 9;
+const SQLITE_RUNS = 5;
 
 interface Run {
   readonly job: Job;
@@ -68,17 +73,25 @@ const { values } = parseArgs({
 });
 const idleSeconds = Number(values['idle-seconds']);
 const names = (Object.keys(CONTENDERS) as Name[]).filter(
-  (name) => values.contender === undefined || name === values.contender,
+  (name) => values.contender === undefined || values.contender.split(',').includes(name),
 );
 const COMMANDS: Record<Job, string> = {
   build: `n=0; while [ $n -lt ${Number(values.builds)} ]; do n=$((n+1)); rm -rf /tmp/lua
     cp -r /work/lua /tmp/lua && make -s -C /tmp/lua linux 2>/tmp/log || { cat /tmp/log; exit 1; }; done
     md5sum /tmp/lua/src/luac; rm -rf /tmp/lua`,
   read: 'grep -rlF readahead_expand /work/read | sort',
+  programs: `n=0; while [ $n -lt ${GCC_RUNS} ]; do n=$((n+1)); (${WORKLOADS.gcc}) || exit 1; done
+    ${WORKLOADS.grep}
+    n=0; while [ $n -lt ${SQLITE_RUNS} ]; do n=$((n+1)); ${WORKLOADS.sqlite3} || exit 1; done`,
 };
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
-for (const job of JOBS.filter((one) => values.only === undefined || one === values.only)) {
+const jobs = (Object.keys(JOBS) as Job[]).filter((one) => values.only === undefined || one === values.only);
+if (names.length === 0 || jobs.length === 0)
+  throw new Error(
+    `--contender names some of ${Object.keys(CONTENDERS).join(', ')}, and --only one of ${Object.keys(JOBS).join(', ')}`,
+  );
+for (const job of jobs) {
   const runs: Run[] = [];
   let expected: string | undefined;
   for (let round = 0; round < Number(values.rounds); round++) {
@@ -105,7 +118,7 @@ async function once(
   const daemon = await DaemonProcess.start({ config: CACHE_SOCKETS + (name === 'sized' ? SIZED : '') });
   let guest: Guest | null = null;
   try {
-    guest = await boot(name, daemon, module);
+    guest = await boot(name, JOBS[job], daemon, module);
     if (values.files) await guest.sh(READ_BEFORE);
     else if (!(await guest.eat(TOUCHED_MIB))) throw new Error(`${name} ran out of memory`);
     await pause(REST_SECONDS * 1000);
@@ -121,7 +134,12 @@ async function once(
   }
 }
 
-async function boot(name: Name, daemon: DaemonProcess, module: string): Promise<Guest> {
+async function boot(
+  name: Name,
+  disk: (typeof JOBS)[Job],
+  daemon: DaemonProcess,
+  module: string,
+): Promise<Guest> {
   const served = name !== 'plain' && name !== 'builtin';
   const guest = await bootWorker(
     {
@@ -129,7 +147,7 @@ async function boot(name: Name, daemon: DaemonProcess, module: string): Promise<
       sockets: served ? bothLimits(daemon.folder, name === 'two' ? 2 : 1) : [],
       builtinBalloon: name === 'builtin',
     },
-    'source-image',
+    disk,
   );
   if (name !== 'cached' && name !== 'two' && name !== 'both') return guest;
   await loadCacheModule(guest, module);

@@ -10,7 +10,7 @@ const DISK_MIB_PER_SECOND = 128;
 const TIMEOUT_MS = 400_000;
 
 /** The output of a workload is its result. */
-export const WORKLOADS: Record<string, string> = {
+export const WORKLOADS = {
   grep: 'grep -rlF serialization_library_version /work/boost/[a-p]* | sort',
   sqlite3: `sqlite3 -readonly /work/orders.db 'select country, count(*), sum(cents), sum(length(note)) from customers
     join orders on orders.customer = customers.id group by country'`,
