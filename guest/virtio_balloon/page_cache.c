@@ -13,8 +13,8 @@
  * balloon: while there are such, kswapd is refused folios of the balloon, and the
  * balloon grows at their cost. That the guest reads again what it lost shows that
  * they were worth more, and the balloon gives way for a while: for longer each time
- * when that comes soon after it grew again, and then it takes no page cache for some
- * time after, either.
+ * when that comes soon after it grew again, and for less time when the guest is idle.
+ * Then it begins anew with little at a time.
  */
 #include <linux/bitmap.h>
 #include <linux/completion.h>
@@ -28,7 +28,9 @@
 #include <linux/mount.h>
 #include <linux/pagemap.h>
 #include <linux/pseudo_fs.h>
+#include <linux/sizes.h>
 #include <linux/swap.h>
+#include <linux/tick.h>
 #include <linux/version.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
@@ -62,6 +64,14 @@
 
 /* Of the balloon, the most that is given at a time. */
 #define GIVEN_SHARE 4
+/* Of other page cache, the most pages that are taken in a second: at first, and as a part. */
+#define COLD_STEP (SZ_1M >> PAGE_SHIFT)
+#define COLD_SHARE 4
+/* Mapped pages are left alone up to that part of all memory; in a second, a share is forgotten. */
+#define MAPPED_MOST 16
+#define MAPPED_SHARE 8
+/* While the balloon gives way, a second in which the guest does nothing counts as so many. */
+#define IDLE_COUNTS 4
 
 /* A folio's private field: when somebody who waited for memory came to it, and that it has one. */
 #define FRESH ((void *)1)
@@ -89,7 +99,7 @@ MODULE_PARM_DESC(reclaim_ms, "How long kswapd has to replace cold page cache tha
 
 static unsigned int cold_mib = 8;
 module_param(cold_mib, uint, 0644);
-MODULE_PARM_DESC(cold_mib, "Page cache that is left alone whether or not it is used");
+MODULE_PARM_DESC(cold_mib, "Page cache beside what is mapped that is left alone, used or not");
 
 static unsigned int refaults = 512;
 module_param(refaults, uint, 0644);
@@ -151,6 +161,14 @@ struct cache_balloon {
 	unsigned long reads_seen;
 	unsigned long pages_seen;
 	unsigned long needs_seen_at;
+	/* Of other page cache, what is left alone in this second, and what may yet be taken. */
+	unsigned long cold_kept;
+	unsigned long cold_left;
+	/* What may be taken of it in a second, beside the limit that COLD_SHARE sets. */
+	unsigned long cold_step;
+	/* Pages of files that programs have mapped, or had mapped not long ago. */
+	unsigned long mapped;
+	u64 idle_seen;
 
 	/* What the buffer to be sent names, and holds references to. */
 	struct folio *folios[BUFFER_ENTRIES];
@@ -223,41 +241,78 @@ static void give_way(struct cache_balloon *cb, unsigned long length)
 		WRITE_ONCE(cb->way_until, until);
 }
 
-/* Whether the balloon gave way not long ago. */
-static bool gave_way(struct cache_balloon *cb)
-{
-	return time_before(jiffies, READ_ONCE(cb->way_until) + msecs_to_jiffies(backoff_max_ms));
-}
-
 /* What the balloon took since it last gave way is used: the next time is to come later. */
 static void give_way_to_cache(struct cache_balloon *cb)
 {
 	unsigned long least = msecs_to_jiffies(backoff_ms), most = msecs_to_jiffies(backoff_max_ms);
+	bool is_soon = time_before(jiffies, cb->way_until + most);
 
 	if (!gives_way(cb))
-		WRITE_ONCE(cb->way_for,
-			   gave_way(cb) ? clamp(2 * cb->way_for, least, most) : least);
+		cb->way_for = is_soon ? clamp(2 * cb->way_for, least, most) : least;
 	give_way(cb, cb->way_for);
 }
 
-/*
- * Then the balloon takes free memory alone, and is there for whoever wants more: what
- * was needed is in the page cache again.
- */
-static bool is_careful(struct cache_balloon *cb)
+/* Pages of files beside the balloon. */
+static unsigned long other_pages(struct cache_balloon *cb)
 {
-	return READ_ONCE(cb->way_for) > msecs_to_jiffies(backoff_ms) && gave_way(cb);
+	unsigned long all = global_node_page_state(NR_ACTIVE_FILE) +
+			    global_node_page_state(NR_INACTIVE_FILE);
+	unsigned long own = atomic_long_read(&cb->pages);
+
+	return all - min(all, own);
+}
+
+/* Of these, the balloon leaves alone what programs have mapped, or had not long ago, and more. */
+static unsigned long used_pages(struct cache_balloon *cb)
+{
+	unsigned long mapped = max(global_node_page_state(NR_FILE_MAPPED), READ_ONCE(cb->mapped));
+
+	return min(mapped, totalram_pages() / MAPPED_MOST) +
+	       ((unsigned long)cold_mib << (20 - PAGE_SHIFT));
 }
 
 /* Whether the guest has page cache that it seems not to use, and that may be taken. */
 static bool has_cold(struct cache_balloon *cb)
 {
-	unsigned long all = global_node_page_state(NR_ACTIVE_FILE) +
-			    global_node_page_state(NR_INACTIVE_FILE);
-	unsigned long left = atomic_long_read(&cb->pages) +
-			     ((unsigned long)cold_mib << (20 - PAGE_SHIFT));
+	return other_pages(cb) > max(READ_ONCE(cb->cold_kept), used_pages(cb)) && !gives_way(cb);
+}
 
-	return all > left && !gives_way(cb) && !is_careful(cb);
+/* Whether the balloon gave way not long ago, and takes less than it might. */
+static bool is_careful(struct cache_balloon *cb)
+{
+	return cb->cold_step < other_pages(cb) / COLD_SHARE;
+}
+
+/*
+ * After the balloon gave way, it takes little of the page cache in a second, and twice as
+ * much in the next one where nothing is read again. It may grow by as much as the guest
+ * read of what is new to it in any case: what is left alone stays.
+ */
+static void set_pace(struct cache_balloon *cb, bool is_read_again, unsigned long new)
+{
+	unsigned long others = other_pages(cb);
+
+	WRITE_ONCE(cb->mapped, max(global_node_page_state(NR_FILE_MAPPED),
+				   cb->mapped - cb->mapped / MAPPED_SHARE));
+	if (is_read_again || gives_way(cb))
+		cb->cold_step = COLD_STEP;
+	else if (is_careful(cb))
+		cb->cold_step *= 2;
+	cb->cold_left = min(cb->cold_step, others / COLD_SHARE);
+	WRITE_ONCE(cb->cold_kept, others - cb->cold_left);
+	cb->cold_left += new;
+}
+
+/* Whether the guest's processors worked for less than an eighth of that time in all. */
+static bool is_idle(struct cache_balloon *cb, unsigned long elapsed)
+{
+	u64 idle = 0, before = cb->idle_seen, length = jiffies_to_usecs(elapsed);
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		idle += get_cpu_idle_time_us(cpu, NULL);
+	cb->idle_seen = idle;
+	return idle - before + length / 8 > length * num_online_cpus();
 }
 
 /*
@@ -582,7 +637,7 @@ static void watch_needs(struct cache_balloon *cb)
 	bool is_read_again = again > most || (again > most / REFAULTS_ALONE &&
 					      again > (pages_read() - cb->reads_seen) / 2);
 	bool is_insisted_on = insisted - cb->insisted_seen > most;
-	unsigned long pages = atomic_long_read(&cb->pages);
+	unsigned long pages = atomic_long_read(&cb->pages), read;
 
 	/*
 	 * Reclaim may take what is read again before it takes the balloon, round after
@@ -596,8 +651,13 @@ static void watch_needs(struct cache_balloon *cb)
 		give_way(cb, msecs_to_jiffies(backoff_ms));
 	if (!is_read_again && !is_insisted_on && jiffies - cb->needs_seen_at < HZ)
 		return;
+	elapsed = jiffies - cb->needs_seen_at;
+	if (is_idle(cb, elapsed) && gives_way(cb))
+		WRITE_ONCE(cb->way_until, cb->way_until - (IDLE_COUNTS - 1) * elapsed);
+	read = pages_read();
+	set_pace(cb, is_read_again, read - cb->reads_seen - min(read - cb->reads_seen, again));
 	cb->refaults_seen = refaulted;
-	cb->reads_seen = pages_read();
+	cb->reads_seen = read;
 	cb->insisted_seen = insisted;
 	cb->needs_seen_at = jiffies;
 	cb->pages_seen = atomic_long_read(&cb->pages);
@@ -625,7 +685,7 @@ static unsigned long spare_pages(void)
 static void cache_balloon_work(struct work_struct *work)
 {
 	struct cache_balloon *cb = container_of(to_delayed_work(work), struct cache_balloon, work);
-	unsigned long target, most_pages, pages;
+	unsigned long target, most_pages, pages, free;
 	bool short_of = false, cold;
 
 	write_stats(cb);
@@ -645,13 +705,14 @@ static void cache_balloon_work(struct work_struct *work)
 		shrink(cb, target);
 	watch_needs(cb);
 	pages = atomic_long_read(&cb->pages);
-	cold = has_cold(cb);
+	cold = has_cold(cb) && cb->cold_left;
+	free = spare_pages();
 	/*
 	 * What the host has yet to ack cannot be reclaimed, and the host may be away
 	 * for a while: it must be little against what can be reclaimed meanwhile.
 	 */
 	most_pages = min3(max(pages / 4, MIN_IN_FLIGHT), target - min(target, pages),
-			  cold ? ULONG_MAX : spare_pages());
+			  cold ? free + cb->cold_left : free);
 	if (gives_way(cb))
 		most_pages = 0;
 	while (!short_of && cb->nr_entries + ENTRIES_PER_PAGE <= BUFFER_ENTRIES &&
@@ -660,6 +721,8 @@ static void cache_balloon_work(struct work_struct *work)
 			break;
 	if (!cb->nr_pages)
 		short_of = true;
+	if (cb->nr_pages > free)
+		cb->cold_left -= min(cb->cold_left, cb->nr_pages - free);
 	if (give_up(cb) || tell_taken(cb)) {
 		stands(&cb->standing, "the device is broken");
 		return;
@@ -669,7 +732,7 @@ static void cache_balloon_work(struct work_struct *work)
 		stands(&cb->standing, "has reached its limit");
 	else if (gives_way(cb))
 		stands(&cb->standing, "gives way: the guest needed its pages");
-	else if (short_of && is_careful(cb))
+	else if (short_of && !cold && is_careful(cb))
 		stands(&cb->standing, "leaves the cache: the guest needed its pages not long ago");
 	else if (short_of)
 		stands(&cb->standing, cold ? "waits for cold page cache" :
@@ -677,7 +740,7 @@ static void cache_balloon_work(struct work_struct *work)
 	else
 		stands(&cb->standing, "grows");
 	if ((unsigned long)atomic_long_read(&cb->pages) < target)
-		wake(cb, gives_way(cb) ? backoff_ms : !short_of ? 0 : cold ? reclaim_ms : retry_ms);
+		wake(cb, !short_of ? 0 : cold ? reclaim_ms : retry_ms);
 }
 
 static void watch_again(struct cache_balloon *cb)
@@ -813,6 +876,8 @@ struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned 
 	INIT_DEFERRABLE_WORK(&cb->watch, cache_balloon_watch);
 	xa_init(&cb->taken);
 	cb->way_until = jiffies;
+	cb->cold_kept = ULONG_MAX;
+	cb->cold_step = COLD_STEP;
 	cb->refaults_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
 	cb->reads_seen = pages_read();
 	cb->needs_seen_at = jiffies;

@@ -20,6 +20,7 @@ device = "cache-balloon"
 const HELD_BYTES = 100 * MIB;
 const DISK = '/dev/nvme0n1';
 const DRIVER = '/sys/bus/virtio/drivers/virtio_balloon';
+const VIEW = '/sys/kernel/debug/virtio_balloon/virtio*';
 
 const module = await buildCacheModule();
 const skip =
@@ -203,5 +204,43 @@ void t.test(
     for (let n = 0; n < rounds; n++) await guest.sh(round);
     const again = (await readMib()) - before;
     t.ok(again < (rounds * setMib) / 2, `of ${rounds * setMib} MiB, ${again} came from the disk again`);
+  },
+);
+
+void t.test(
+  'a guest that does nothing gets its page cache taken sooner than one that works',
+  { skip },
+  async (t) => {
+    const { daemon, guest } = await afterOneRead(t, 512);
+    const wayS = 60;
+    const set = async (name: string, ms: number): Promise<void> => {
+      const { code } = await guest.sh(`echo ${ms} >/sys/module/virtio_balloon/parameters/${name}`);
+      t.equal(code, 0);
+    };
+    const look = async (): Promise<{ does: string; seconds: number }> => {
+      const { output } = await guest.sh(`sed -n 's/^cache: //p' ${VIEW}; cat /proc/uptime`);
+      const [does = '', uptime = ''] = output.split('\n');
+      return { does, seconds: parseFloat(uptime) };
+    };
+    await guest.sh('mount -t debugfs none /sys/kernel/debug');
+    await set('backoff_max_ms', wayS * 1000);
+    await set('backoff_ms', wayS * 1000);
+    for (let n = 0; n < 10 && !(await look()).does.startsWith('gives way'); n++)
+      await guest.sh(`dd if=${DISK} of=/dev/null bs=1M count=250`);
+    const gaveWay = await look();
+    t.match(gaveWay.does, /^gives way/);
+    await set('backoff_ms', 1000);
+
+    await guest.sh('(while :; do :; done) >/dev/null 2>&1 & echo $! >/busy; sleep 20');
+    await daemon.ok('set', 'loop', '--cache-limit', '511M');
+    const worked = await look();
+    t.match(worked.does, /^gives way/, 'it works on, and has all of that time');
+    await guest.sh('kill $(cat /busy)');
+    let now = worked;
+    while (now.does.startsWith('gives way') && now.seconds < gaveWay.seconds + 2 * wayS) {
+      await guest.sh('sleep 4');
+      now = await look();
+    }
+    t.ok(now.seconds < gaveWay.seconds + wayS, `${now.seconds - gaveWay.seconds} s of ${wayS}`);
   },
 );
