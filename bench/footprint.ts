@@ -72,9 +72,8 @@ const { values } = parseArgs({
   },
 });
 const idleSeconds = Number(values['idle-seconds']);
-const names = (Object.keys(CONTENDERS) as Name[]).filter(
-  (name) => values.contender === undefined || values.contender.split(',').includes(name),
-);
+const names = some('--contender', Object.keys(CONTENDERS) as Name[], values.contender);
+const jobs = some('--only', Object.keys(JOBS) as Job[], values.only);
 const COMMANDS: Record<Job, string> = {
   build: `n=0; while [ $n -lt ${Number(values.builds)} ]; do n=$((n+1)); rm -rf /tmp/lua
     cp -r /work/lua /tmp/lua && make -s -C /tmp/lua linux 2>/tmp/log || { cat /tmp/log; exit 1; }; done
@@ -86,11 +85,6 @@ const COMMANDS: Record<Job, string> = {
 };
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
-const jobs = (Object.keys(JOBS) as Job[]).filter((one) => values.only === undefined || one === values.only);
-if (names.length === 0 || jobs.length === 0)
-  throw new Error(
-    `--contender names some of ${Object.keys(CONTENDERS).join(', ')}, and --only one of ${Object.keys(JOBS).join(', ')}`,
-  );
 for (const job of jobs) {
   const runs: Run[] = [];
   let expected: string | undefined;
@@ -106,6 +100,14 @@ for (const job of jobs) {
     names.map((name) => row(runs, name)),
     runs,
   );
+}
+
+/** Those of `all` that an option names, or all without it. */
+function some<T extends string>(option: string, all: readonly T[], named: string | undefined): T[] {
+  const wanted = named?.split(',') ?? all;
+  if (wanted.some((one) => !all.some((known) => known === one)))
+    throw new Error(`${option} names some of ${all.join(',')}`);
+  return all.filter((one) => wanted.includes(one));
 }
 
 async function once(

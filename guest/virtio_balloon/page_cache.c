@@ -877,7 +877,7 @@ struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned 
 	xa_init(&cb->taken);
 	cb->way_until = jiffies;
 	cb->cold_kept = ULONG_MAX;
-	cb->cold_step = COLD_STEP;
+	cb->cold_step = totalram_pages();
 	cb->refaults_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
 	cb->reads_seen = pages_read();
 	cb->needs_seen_at = jiffies;
