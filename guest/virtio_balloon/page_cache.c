@@ -248,7 +248,7 @@ static void give_way_to_cache(struct cache_balloon *cb)
 	bool is_soon = time_before(jiffies, cb->way_until + most);
 
 	if (!gives_way(cb))
-		cb->way_for = is_soon ? clamp(2 * cb->way_for, least, most) : least;
+		cb->way_for = is_soon ? clamp(4 * cb->way_for, least, most) : least;
 	give_way(cb, cb->way_for);
 }
 
