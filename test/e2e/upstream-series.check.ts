@@ -21,6 +21,7 @@ const FROM: readonly (readonly [patch: number, file: string, name: string])[] = 
   [4, 'both-limits', 'a host that inhibits discards'],
   [5, 'both-limits', '1 GiB goes in and out in few buffers'],
   [6, 'both-limits', 'the guest sees what its driver holds'],
+  [6, 'cache-balloon', 'the balloon gives way to a guest that works'],
 ];
 
 const modules = execFileSync('sh', [join(ROOT, 'scripts/upstream-series')], { encoding: 'utf8' }).trim();
