@@ -876,7 +876,6 @@ struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned 
 	INIT_DEFERRABLE_WORK(&cb->watch, cache_balloon_watch);
 	xa_init(&cb->taken);
 	cb->way_until = jiffies;
-	cb->cold_kept = ULONG_MAX;
 	cb->cold_step = totalram_pages();
 	cb->refaults_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
 	cb->reads_seen = pages_read();
