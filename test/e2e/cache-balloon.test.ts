@@ -203,7 +203,7 @@ void t.test(
     const rounds = 4;
     for (let n = 0; n < rounds; n++) await guest.sh(round);
     const again = (await readMib()) - before;
-    t.ok(again < (rounds * setMib * 3) / 4, `of ${rounds * setMib} MiB, ${again} came from the disk again`);
+    t.ok(again < (rounds * setMib) / 2, `of ${rounds * setMib} MiB, ${again} came from the disk again`);
   },
 );
 
@@ -224,7 +224,7 @@ void t.test(
       return { givesWay: does.startsWith('gives way'), seconds: parseFloat(uptime) };
     };
     await guest.sh('mount -t debugfs none /sys/kernel/debug');
-    while ((await look()).givesWay) await guest.sh('sleep 2');
+    await daemon.until('loop', ({ cache }) => (cache?.actualBytes ?? 0) > 380 * MIB, 'it has grown again');
     await set('backoff_max_ms', wayS * 1000);
     await set('backoff_ms', wayS * 1000);
     for (let n = 0; n < 10 && !(await look()).givesWay; n++)
