@@ -161,8 +161,10 @@ struct cache_balloon {
 	unsigned long reads_seen;
 	unsigned long pages_seen;
 	unsigned long needs_seen_at;
-	/* Of other page cache, what is left alone, and by how much less that is in a second. */
+	/* Of other page cache, what is left alone in this second, and what may yet be taken. */
 	unsigned long cold_kept;
+	unsigned long cold_left;
+	/* What may be taken of it in a second, beside the limit that COLD_SHARE sets. */
 	unsigned long cold_step;
 	/* Pages of files that programs have mapped, or had mapped not long ago. */
 	unsigned long mapped;
@@ -239,19 +241,14 @@ static void give_way(struct cache_balloon *cb, unsigned long length)
 		WRITE_ONCE(cb->way_until, until);
 }
 
-/*
- * What the balloon took since it last gave way is used: the next time is to come later,
- * also where little else is read, as then it is no stream that loses some of its pages.
- */
-static void give_way_to_cache(struct cache_balloon *cb, bool is_alone)
+/* What the balloon took since it last gave way is used: the next time is to come later. */
+static void give_way_to_cache(struct cache_balloon *cb)
 {
 	unsigned long least = msecs_to_jiffies(backoff_ms), most = msecs_to_jiffies(backoff_max_ms);
-	unsigned long before = is_alone ? least : 0;
+	bool is_soon = time_before(jiffies, cb->way_until + most);
 
-	if (time_before(jiffies, cb->way_until + most))
-		before = max(before, cb->way_for);
 	if (!gives_way(cb))
-		cb->way_for = clamp(4 * before, least, most);
+		cb->way_for = is_soon ? clamp(4 * cb->way_for, least, most) : least;
 	give_way(cb, cb->way_for);
 }
 
@@ -288,26 +285,22 @@ static bool is_careful(struct cache_balloon *cb)
 
 /*
  * After the balloon gave way, it takes little of the page cache in a second, and twice as
- * much in the next one where nothing is read again. Reclaim takes more at a time, and then
- * nothing more until that much was to be taken. What the guest reads of what is new to it
- * is the balloon's in any case.
+ * much in the next one where nothing is read again. It may grow by as much as the guest
+ * read of what is new to it in any case: what is left alone stays.
  */
-static void set_pace(struct cache_balloon *cb, bool is_read_again, unsigned long again)
+static void set_pace(struct cache_balloon *cb, bool is_read_again, unsigned long new)
 {
-	unsigned long others = other_pages(cb), kept = others;
+	unsigned long others = other_pages(cb);
 
 	WRITE_ONCE(cb->mapped, max(global_node_page_state(NR_FILE_MAPPED),
 				   cb->mapped - cb->mapped / MAPPED_SHARE));
-	if (is_read_again || gives_way(cb)) {
+	if (is_read_again || gives_way(cb))
 		cb->cold_step = COLD_STEP;
-	} else {
-		kept = cb->cold_kept + again;
-		kept -= min(kept, cb->cold_step);
-		kept = max(kept, others - others / COLD_SHARE);
-		if (is_careful(cb))
-			cb->cold_step *= 2;
-	}
-	WRITE_ONCE(cb->cold_kept, kept);
+	else if (is_careful(cb))
+		cb->cold_step *= 2;
+	cb->cold_left = min(cb->cold_step, others / COLD_SHARE);
+	WRITE_ONCE(cb->cold_kept, others - cb->cold_left);
+	cb->cold_left += new;
 }
 
 /* Whether the guest's processors worked for less than a 32nd of that time in all. */
@@ -642,8 +635,7 @@ static void watch_needs(struct cache_balloon *cb)
 	unsigned long most = mult_frac((unsigned long)refaults, elapsed, HZ);
 	unsigned long again = refaulted - cb->refaults_seen;
 	unsigned long read = pages_read() - cb->reads_seen;
-	bool is_alone = again > read / 2;
-	bool is_read_again = again > (is_alone ? most / REFAULTS_ALONE : most);
+	bool is_read_again = again > most || (again > most / REFAULTS_ALONE && again > read / 2);
 	bool is_insisted_on = insisted - cb->insisted_seen > most;
 	unsigned long pages = atomic_long_read(&cb->pages);
 
@@ -654,7 +646,7 @@ static void watch_needs(struct cache_balloon *cb)
 	if (is_read_again && gives_way(cb) && pages + most >= cb->pages_seen)
 		shrink(cb, pages - min(pages / GIVEN_SHARE, again));
 	if (is_read_again)
-		give_way_to_cache(cb, is_alone);
+		give_way_to_cache(cb);
 	if (is_insisted_on)
 		give_way(cb, msecs_to_jiffies(backoff_ms));
 	if (!is_read_again && !is_insisted_on && jiffies - cb->needs_seen_at < HZ)
@@ -663,7 +655,7 @@ static void watch_needs(struct cache_balloon *cb)
 	/* Who waits for a disk is not idle. */
 	if (is_idle(cb, elapsed) && read <= most / REFAULTS_ALONE && gives_way(cb))
 		WRITE_ONCE(cb->way_until, cb->way_until - (IDLE_COUNTS - 1) * elapsed);
-	set_pace(cb, is_read_again, again);
+	set_pace(cb, is_read_again, read - min(read, again));
 	cb->refaults_seen = refaulted;
 	cb->reads_seen += read;
 	cb->insisted_seen = insisted;
@@ -671,14 +663,10 @@ static void watch_needs(struct cache_balloon *cb)
 	cb->pages_seen = atomic_long_read(&cb->pages);
 }
 
-/*
- * Free pages beyond those for which kswapd would take pages of the balloon at once, and
- * the page cache that it may take instead. What it took too much is the page cache's again.
- */
-static unsigned long spare_pages(struct cache_balloon *cb)
+/* Free pages beyond those for which kswapd would take pages of the balloon at once. */
+static unsigned long spare_pages(void)
 {
-	unsigned long others = other_pages(cb);
-	unsigned long free = others, kept = max(cb->cold_kept, min(used_pages(cb), others));
+	unsigned long free = 0, kept = 0;
 	int node, n;
 
 	for_each_online_node(node) {
@@ -697,7 +685,7 @@ static unsigned long spare_pages(struct cache_balloon *cb)
 static void cache_balloon_work(struct work_struct *work)
 {
 	struct cache_balloon *cb = container_of(to_delayed_work(work), struct cache_balloon, work);
-	unsigned long target, most_pages, pages;
+	unsigned long target, most_pages, pages, free;
 	bool short_of = false, cold;
 
 	write_stats(cb);
@@ -717,13 +705,14 @@ static void cache_balloon_work(struct work_struct *work)
 		shrink(cb, target);
 	watch_needs(cb);
 	pages = atomic_long_read(&cb->pages);
-	cold = has_cold(cb);
+	cold = has_cold(cb) && cb->cold_left;
+	free = spare_pages();
 	/*
 	 * What the host has yet to ack cannot be reclaimed, and the host may be away
 	 * for a while: it must be little against what can be reclaimed meanwhile.
 	 */
 	most_pages = min3(max(pages / 4, MIN_IN_FLIGHT), target - min(target, pages),
-			  spare_pages(cb));
+			  cold ? free + cb->cold_left : free);
 	if (gives_way(cb))
 		most_pages = 0;
 	while (!short_of && cb->nr_entries + ENTRIES_PER_PAGE <= BUFFER_ENTRIES &&
@@ -732,6 +721,8 @@ static void cache_balloon_work(struct work_struct *work)
 			break;
 	if (!cb->nr_pages)
 		short_of = true;
+	if (cb->nr_pages > free)
+		cb->cold_left -= min(cb->cold_left, cb->nr_pages - free);
 	if (give_up(cb) || tell_taken(cb)) {
 		stands(&cb->standing, "the device is broken");
 		return;
@@ -889,7 +880,6 @@ struct cache_balloon *cache_balloon_create(struct virtio_device *vdev, unsigned 
 	cb->refaults_seen = global_node_page_state(WORKINGSET_REFAULT_FILE);
 	cb->reads_seen = pages_read();
 	cb->needs_seen_at = jiffies;
-	set_pace(cb, false, 0);
 	cb->buffer = kmalloc_array(BUFFER_ENTRIES, 8, GFP_KERNEL);
 	cb->taken_buffer = kmalloc_array(BUFFER_ENTRIES, 8, GFP_KERNEL);
 	cb->wq = alloc_ordered_workqueue("cache_balloon", WQ_FREEZABLE);
