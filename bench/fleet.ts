@@ -18,6 +18,7 @@ import type { Guest } from '../test/support/lab/guest.js';
 import { memfdAllocatedBytes } from '../test/support/lab/memfd-blocks.js';
 import { MemoryGroup } from '../test/support/memory-group.js';
 import { residentBytes } from '../test/support/mixed-fleet.js';
+import { someOf } from './choice.js';
 import { DISK } from './host-samples.js';
 import { govern, governing, reading, type Policy } from './other-rules.js';
 import { report } from './table.js';
@@ -253,9 +254,10 @@ async function run(contender: Contender, knownVmmsMib = 0): Promise<Run> {
   }
 }
 
-const wanted = (Object.keys(CONTENDERS) as Contender[]).filter(
+const NAMES = Object.keys(CONTENDERS) as Contender[];
+const wanted = NAMES.filter(
   (name) =>
-    (name === 'room' || only === undefined || only.split(',').includes(name)) &&
+    (name === 'room' || someOf('--only', NAMES, only).includes(name)) &&
     (!('swaps' in CONTENDERS[name]) || CompressedSwap.exists()),
 );
 const runs: Run[] = [];

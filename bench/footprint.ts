@@ -15,6 +15,7 @@ import {
 } from '../test/support/lab/cache-module.js';
 import type { Guest } from '../test/support/lab/guest.js';
 import { SIZED } from '../test/support/sized.js';
+import { someOf } from './choice.js';
 import { gibMinutes, readMib, type HostSample } from './host-samples.js';
 import { cpuSeconds } from './process-cost.js';
 import { median, report, spread, type Row } from './table.js';
@@ -72,8 +73,8 @@ const { values } = parseArgs({
   },
 });
 const idleSeconds = Number(values['idle-seconds']);
-const names = some('--contender', Object.keys(CONTENDERS) as Name[], values.contender);
-const jobs = some('--only', Object.keys(JOBS) as Job[], values.only);
+const names = someOf('--contender', Object.keys(CONTENDERS) as Name[], values.contender);
+const jobs = someOf('--only', Object.keys(JOBS) as Job[], values.only);
 const COMMANDS: Record<Job, string> = {
   build: `n=0; while [ $n -lt ${Number(values.builds)} ]; do n=$((n+1)); rm -rf /tmp/lua
     cp -r /work/lua /tmp/lua && make -s -C /tmp/lua linux 2>/tmp/log || { cat /tmp/log; exit 1; }; done
@@ -100,14 +101,6 @@ for (const job of jobs) {
     names.map((name) => row(runs, name)),
     runs,
   );
-}
-
-/** Those of `all` that an option names, or all without it. */
-function some<T extends string>(option: string, all: readonly T[], named: string | undefined): T[] {
-  const wanted = named?.split(',') ?? all;
-  if (wanted.some((one) => !all.some((known) => known === one)))
-    throw new Error(`${option} names some of ${all.join(',')}`);
-  return all.filter((one) => wanted.includes(one));
 }
 
 async function once(

@@ -9,6 +9,7 @@ import { DaemonProcess } from '../test/support/daemon.js';
 import { buildCacheModule, CACHE_SOCKETS, loadCacheModule } from '../test/support/lab/cache-module.js';
 import type { Guest } from '../test/support/lab/guest.js';
 import { SIZED } from '../test/support/sized.js';
+import { oneOf, someOf } from './choice.js';
 import { diskOf, LOOK_MS, readMib } from './host-samples.js';
 import { median, report, type Row } from './table.js';
 import { bootContender } from './working-sets.js';
@@ -34,14 +35,8 @@ const CONTENDERS = ['traditional, sized by the host', 'page cache'] as const;
 const { values } = parseArgs({
   options: { only: { type: 'string' }, contender: { type: 'string', default: CONTENDERS[0] } },
 });
-const { only } = values;
-const contender = contenderOf(values.contender);
-
-function contenderOf(name: string): (typeof CONTENDERS)[number] {
-  const found = CONTENDERS.find((one) => one === name);
-  if (found === undefined) throw new Error(`--contender ${name}: it is one of ${CONTENDERS.join(', ')}`);
-  return found;
-}
+const parts = someOf('--only', ['both', 'moves'], values.only);
+const contender = oneOf('--contender', CONTENDERS, values.contender);
 
 async function sample(guest: Guest, seconds: number): Promise<number[]> {
   const samples: number[] = [];
@@ -146,6 +141,6 @@ async function withGuest<T>(act: (guest: Guest, floorMib: number) => Promise<T>)
 }
 
 const rows: Row[] = [];
-if (only !== 'moves') rows.push(await withGuest(both));
-if (only !== 'both') rows.push(...(await withGuest(moves)));
+if (parts.includes('both')) rows.push(await withGuest(both));
+if (parts.includes('moves')) rows.push(...(await withGuest(moves)));
 report('mixed', rows);

@@ -10,6 +10,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildCacheModule } from '../test/support/lab/cache-module.js';
+import { oneOf } from './choice.js';
 import { fitLine } from './fit.js';
 import { ANONYMOUS, IN_PAGE_CACHE, nearLinearPlot } from './near-linear-plot.js';
 import { report, type Row } from './table.js';
@@ -91,7 +92,7 @@ const name = untuned ? 'near-linear-untuned' : cached ? 'near-linear-cache' : 'n
 const results = `bench/results/${name}.json`;
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
-for (const contender of CONTENDERS.filter((one) => only === undefined || one === only)) {
+for (const contender of only === undefined ? CONTENDERS : [oneOf('--only', CONTENDERS, only)]) {
   const { times, warm } = STREAMS[contender] ?? { times: 4, warm: 1 };
   for (const workingSetMib of WORKING_SETS_MIB.filter(
     (mib) => oneMib === undefined || mib === Number(oneMib),
