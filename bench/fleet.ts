@@ -255,10 +255,10 @@ async function run(contender: Contender, knownVmmsMib = 0): Promise<Run> {
 }
 
 const NAMES = Object.keys(CONTENDERS) as Contender[];
+const chosen = someOf('--only', NAMES, only);
 const wanted = NAMES.filter(
   (name) =>
-    (name === 'room' || someOf('--only', NAMES, only).includes(name)) &&
-    (!('swaps' in CONTENDERS[name]) || CompressedSwap.exists()),
+    (name === 'room' || chosen.includes(name)) && (!('swaps' in CONTENDERS[name]) || CompressedSwap.exists()),
 );
 const runs: Run[] = [];
 for (const contender of wanted) {

@@ -90,9 +90,10 @@ const {
 }).values;
 const name = untuned ? 'near-linear-untuned' : cached ? 'near-linear-cache' : 'near-linear';
 const results = `bench/results/${name}.json`;
+const contenders = only === undefined ? CONTENDERS : [oneOf('--only', CONTENDERS, only)];
 const module = await buildCacheModule();
 if (module === null) throw new Error('no driver for the kernel of the lab: remove the folder of scripts/lab');
-for (const contender of only === undefined ? CONTENDERS : [oneOf('--only', CONTENDERS, only)]) {
+for (const contender of contenders) {
   const { times, warm } = STREAMS[contender] ?? { times: 4, warm: 1 };
   for (const workingSetMib of WORKING_SETS_MIB.filter(
     (mib) => oneMib === undefined || mib === Number(oneMib),
