@@ -651,7 +651,6 @@ static void watch_needs(struct cache_balloon *cb)
 		give_way(cb, msecs_to_jiffies(backoff_ms));
 	if (!is_read_again && !is_insisted_on && jiffies - cb->needs_seen_at < HZ)
 		return;
-	elapsed = jiffies - cb->needs_seen_at;
 	/* Who waits for a disk is not idle. */
 	if (is_idle(cb, elapsed) && read <= most / REFAULTS_ALONE && gives_way(cb))
 		WRITE_ONCE(cb->way_until, cb->way_until - (IDLE_COUNTS - 1) * elapsed);
@@ -751,15 +750,6 @@ static void watch_again(struct cache_balloon *cb)
 	spin_unlock_irq(&cb->stop_lock);
 }
 
-static void cache_balloon_watch(struct work_struct *work)
-{
-	struct cache_balloon *cb = container_of(to_delayed_work(work), struct cache_balloon, watch);
-
-	if (global_node_page_state(WORKINGSET_REFAULT_FILE) != cb->refaults_seen)
-		wake(cb, 0);
-	watch_again(cb);
-}
-
 void cache_balloon_changed(struct cache_balloon *cb)
 {
 	unsigned long flags;
@@ -768,6 +758,18 @@ void cache_balloon_changed(struct cache_balloon *cb)
 	if (!cb->stopped)
 		mod_delayed_work(cb->wq, &cb->work, 0);
 	spin_unlock_irqrestore(&cb->stop_lock, flags);
+}
+
+/* The work may rest for long after pages were taken, but not from giving way. */
+static void cache_balloon_watch(struct work_struct *work)
+{
+	struct cache_balloon *cb = container_of(to_delayed_work(work), struct cache_balloon, watch);
+
+	if (global_node_page_state(WORKINGSET_REFAULT_FILE) != cb->refaults_seen)
+		watch_needs(cb);
+	if (gives_way(cb))
+		cache_balloon_changed(cb);
+	watch_again(cb);
 }
 
 /*
