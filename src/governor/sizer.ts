@@ -3,7 +3,7 @@
  * which VMs these are. Between ticks each of them goes by itself: its guest is asked for statistics, the law of
  * src/policy/working-set.ts says which target follows, and how soon the guest is asked again.
  */
-import { vmmReadBytes } from '../host/vmm-io.js';
+import { VmmReads } from '../host/vmm-io.js';
 import { step, UNSIZED, type Sized, type SizeLimits } from '../policy/working-set.js';
 import { moveWords, standingWords } from '../policy/working-set-words.js';
 import type { GovernedVm, SizedDevice, StatsFigures } from './governed-vm.js';
@@ -11,6 +11,9 @@ import type { Room } from './host-view.js';
 
 /** A guest that runs answers within that time. */
 const ANSWER_MS = 2000;
+/** A guest at rest whose VMM reads so much has begun to work. That is looked at without a word to the guest. */
+const MUCH_READ_BYTES = 4 * 2 ** 20;
+const READ_LOOK_SECONDS = 2;
 
 /** A VM that is sized, with its floor and ceiling. */
 export interface SizedVm {
@@ -76,6 +79,7 @@ class Followed {
   sized: SizedVm;
   readonly device: SizedDevice;
   readonly #around: Surroundings;
+  readonly #reads: VmmReads;
   #last: Pick<Sized, 'state' | 'why'> = { state: UNSIZED, why: { kind: 'waits' } };
   #timer: NodeJS.Timeout | null = null;
   #closed = false;
@@ -88,6 +92,7 @@ class Followed {
     this.sized = sized;
     this.device = device;
     this.#around = around;
+    this.#reads = new VmmReads(sized.vm.pid, around.proc);
     device.onActual = () => this.#tookItself();
     void this.#ask();
   }
@@ -110,6 +115,7 @@ class Followed {
     this.#closed = true;
     this.device.onActual = null;
     if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#reads.close();
   }
 
   async #ask(): Promise<void> {
@@ -120,7 +126,17 @@ class Followed {
     this.#asking = false;
     if (this.#closed) return;
     const againSeconds = this.#look();
-    this.#timer = setTimeout(() => void this.#ask(), againSeconds * 1000).unref();
+    this.#rest(againSeconds, againSeconds > READ_LOOK_SECONDS ? this.#reads.bytes : NaN);
+  }
+
+  /** Asks the guest after that time, or as soon as its VMM has read much. */
+  #rest(seconds: number, readBytes: number): void {
+    const part = Math.min(seconds, READ_LOOK_SECONDS);
+    const isOver = (): boolean => part === seconds || this.#reads.bytes - readBytes >= MUCH_READ_BYTES;
+    this.#timer = setTimeout(() => {
+      if (isOver()) void this.#ask();
+      else this.#rest(seconds - part, readBytes);
+    }, part * 1000).unref();
   }
 
   /** The guest says another size of its balloon: where it took pages by itself, it needs more at once, and is watched from now on. */
@@ -175,7 +191,7 @@ class Followed {
       swappedOutBytes: value('SWAP_OUT'),
       stalls: (stats?.values.get('VIRTIO_BALLOON_S_OOM_KILL') ?? 0) + value('ALLOC_STALL'),
       // Guests that tell of reclaim need no other signal.
-      readBytes: Number.isNaN(reclaimedBytes) ? vmmReadBytes(this.sized.vm.pid, this.#around.proc) : NaN,
+      readBytes: Number.isNaN(reclaimedBytes) ? this.#reads.bytes : NaN,
     };
   }
 }

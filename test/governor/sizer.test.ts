@@ -1,4 +1,5 @@
 // VMs that are sized by the law of src/policy/working-set.ts: their guests are modelled, the engine is real, and so is one device.
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { GovernedVm, SizedDevice, VmFigures } from '../../src/governor/governed-vm.js';
 import { PolicyEngine } from '../../src/governor/tick.js';
@@ -19,7 +20,6 @@ const FOLLOWS: PolicyFile = {
 
 /** A guest that says how much of its memory is free, and follows at once. */
 class Guest implements GovernedVm, SizedDevice {
-  readonly pid = 2 ** 22 + 1;
   readonly ramBytes = RAM_BYTES;
   readonly sharedBytes = RAM_BYTES;
   readonly allocatedBytes = RAM_BYTES;
@@ -39,6 +39,7 @@ class Guest implements GovernedVm, SizedDevice {
   constructor(
     readonly name: string,
     readonly change: Partial<VmFigures> = {},
+    readonly pid = 2 ** 22 + 1,
   ) {}
 
   get figures(): VmFigures {
@@ -100,8 +101,8 @@ function govern(
   file = FOLLOWS,
   availableMib = 700,
   now = (): number => performance.now() / 1000,
+  tree = new HostTree(t),
 ): PolicyEngine {
-  const tree = new HostTree(t);
   tree.write('proc/meminfo', `MemTotal: ${2 ** 20} kB\nMemAvailable: ${availableMib * 1024} kB\n`);
   const engine = new PolicyEngine(
     new PolicySettings(file),
@@ -186,6 +187,40 @@ void t.test(
     guest.actualBytes = guest.targetBytes - 8 * MIB;
     guest.onActual?.();
     t.equal(guest.asked, asked + 1);
+  },
+);
+
+void t.test(
+  'a guest at rest whose VMM begins to read is asked for statistics before others are',
+  async (t) => {
+    const [reader, other] = [new Guest('follows-reader', {}, 7), new Guest('follows-other', {}, 8)];
+    const tree = new HostTree(t);
+    const read = (mib: number): void => tree.write('proc/7/io', `rchar: ${mib * MIB}\nread_bytes: 0\n`);
+    read(100);
+    tree.write('proc/8/io', 'rchar: 100\nread_bytes: 0\n');
+    let skipped = 0;
+    govern(t, [reader, other], FOLLOWS, 700, () => performance.now() / 1000 + skipped, tree);
+    await eventually(
+      () => [reader, other].every((guest) => guest.fits && guest.asked > guest.moves.length + 2),
+      () => 'they follow',
+    );
+    // They have rested for long, so that they are asked twice a minute.
+    skipped = 1000;
+    const before = [reader.asked, other.asked] as const;
+    await eventually(
+      () => reader.asked > before[0] && other.asked > before[1],
+      () => 'they are asked',
+    );
+    const resting = [reader.asked, other.asked] as const;
+    read(103);
+    await sleep(2500);
+    t.same([reader.asked, other.asked], resting, 'a little is no news');
+    read(105);
+    await eventually(
+      () => reader.asked > resting[0],
+      () => 'it is asked',
+    );
+    t.equal(other.asked, resting[1], 'and the other is not');
   },
 );
 

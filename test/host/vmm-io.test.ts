@@ -1,20 +1,45 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import t from 'tap';
-import { vmmReadBytes } from '../../src/host/vmm-io.js';
+import { VmmReads } from '../../src/host/vmm-io.js';
+import { eventually } from '../support/deadline.js';
 import { HostTree } from '../support/host-tree.js';
 
 void t.test('what a VMM read is the larger count of the kernel', (t) => {
   const tree = new HostTree(t);
+  const reads = new VmmReads(7, tree.paths.proc);
   tree.write('proc/7/io', 'rchar: 1234\nwchar: 9999\nsyscr: 5\nread_bytes: 4096\nwrite_bytes: 99999\n');
-  t.equal(vmmReadBytes(7, tree.paths.proc), 4096);
+  t.equal(reads.bytes, 4096);
   tree.write('proc/7/io', 'rchar: 8192\nwchar: 0\nread_bytes: 4096\n');
-  t.equal(vmmReadBytes(7, tree.paths.proc), 8192);
+  t.equal(reads.bytes, 8192);
+  reads.close();
   t.end();
 });
 
 void t.test('a VMM that is gone, or may not be looked at, tells nothing', (t) => {
   const tree = new HostTree(t);
-  t.ok(Number.isNaN(vmmReadBytes(8, tree.paths.proc)));
+  const reads = new VmmReads(8, tree.paths.proc);
+  t.ok(Number.isNaN(reads.bytes));
   tree.write('proc/8/io', '');
-  t.ok(Number.isNaN(vmmReadBytes(8, tree.paths.proc)));
+  t.ok(Number.isNaN(reads.bytes));
+  reads.close();
   t.end();
+});
+
+void t.test('what a process read is counted while it lives, and no other is taken for it', async (t) => {
+  const child = spawn('sh', ['-c', 'read line; cat /proc/self/status >/dev/null; read line'], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  const reads = new VmmReads(child.pid ?? NaN, '/proc');
+  t.teardown(() => reads.close());
+  const before = reads.bytes;
+  t.ok(before > 0, 'the loader read its libraries');
+  child.stdin.write('on\n');
+  await eventually(
+    () => reads.bytes > before,
+    () => `${reads.bytes} after ${before}`,
+  );
+  child.stdin.end();
+  await once(child, 'exit');
+  t.ok(Number.isNaN(reads.bytes), 'its count went with it');
 });
