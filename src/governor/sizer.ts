@@ -33,6 +33,8 @@ interface Surroundings {
 export class Sizer {
   readonly #around: Surroundings;
   readonly #followed = new Map<string, Followed>();
+  /** One for all: 1,000 timers would wake the process as often. */
+  #readTimer: NodeJS.Timeout | null = null;
 
   constructor(around: Surroundings) {
     this.#around = around;
@@ -58,6 +60,17 @@ export class Sizer {
       this.#followed.delete(name);
       if (device !== undefined) this.#followed.set(name, new Followed(sized, device, this.#around));
     }
+    if (this.#followed.size === 0) this.#stopLooking();
+    else this.#readTimer ??= setInterval(() => this.#lookAtReads(), READ_LOOK_SECONDS * 1000).unref();
+  }
+
+  #lookAtReads(): void {
+    for (const followed of this.#followed.values()) followed.lookAtReads();
+  }
+
+  #stopLooking(): void {
+    if (this.#readTimer !== null) clearInterval(this.#readTimer);
+    this.#readTimer = null;
   }
 
   /** Where the size of the VM stands, in words; null: it is not sized. */
@@ -80,6 +93,8 @@ class Followed {
   readonly device: SizedDevice;
   readonly #around: Surroundings;
   readonly #reads: VmmReads;
+  /** What its VMM had read when the guest was asked; NaN: the guest is asked again soon. */
+  #readBytes = NaN;
   #last: Pick<Sized, 'state' | 'why'> = { state: UNSIZED, why: { kind: 'waits' } };
   #timer: NodeJS.Timeout | null = null;
   #closed = false;
@@ -126,17 +141,14 @@ class Followed {
     this.#asking = false;
     if (this.#closed) return;
     const againSeconds = this.#look();
-    this.#rest(againSeconds, againSeconds > READ_LOOK_SECONDS ? this.#reads.bytes : NaN);
+    this.#readBytes = againSeconds > READ_LOOK_SECONDS ? this.#reads.bytes : NaN;
+    this.#timer = setTimeout(() => void this.#ask(), againSeconds * 1000).unref();
   }
 
-  /** Asks the guest after that time, or as soon as its VMM has read much. */
-  #rest(seconds: number, readBytes: number): void {
-    const part = Math.min(seconds, READ_LOOK_SECONDS);
-    const isOver = (): boolean => part === seconds || this.#reads.bytes - readBytes >= MUCH_READ_BYTES;
-    this.#timer = setTimeout(() => {
-      if (isOver()) void this.#ask();
-      else this.#rest(seconds - part, readBytes);
-    }, part * 1000).unref();
+  /** Asks a guest at rest whose VMM has read much since the guest was asked. */
+  lookAtReads(): void {
+    if (!Number.isNaN(this.#readBytes) && this.#reads.bytes - this.#readBytes >= MUCH_READ_BYTES)
+      void this.#ask();
   }
 
   /** The guest says another size of its balloon: where it took pages by itself, it needs more at once, and is watched from now on. */
