@@ -73,6 +73,8 @@ const ROW_SECONDS = 3;
 /** It fits when so much stays free for some seconds, and when less does for longer. */
 const ROOMY = 40 * MIB;
 const ROOMY_SECONDS = { roomy: 3, less: 10 } as const;
+/** Then the page cache is left alone for that part of the time after a step that hurts. */
+const FITS_SHARE = 0.5;
 /** A guest that reclaimed so many units since the statistics before keeps memory free. */
 const KEEPING = 2;
 /** A guest that gets no nearer to its target for so long gives up no more. */
@@ -301,9 +303,9 @@ function grow(state: SizeState, seen: SizeFacts, now: number): Decision {
   const { target, scale, free, least } = seen;
   const same = (next: SizeState, why: SizeWhy): Decision => ({ next, toBytes: target, why });
   const fits = (): Decision => {
-    const { leaveSeconds } = state;
     const next = { ...begin(state, 'rest', now), rate: streamRate(state, now) };
-    return same(isKnown(state, now) ? next : { ...leave(next, now), leaveSeconds }, { kind: 'fits' });
+    const leaveUntil = now + FITS_SHARE * state.leaveSeconds;
+    return same(isKnown(state, now) ? next : { ...next, leaveUntil, row: 0 }, { kind: 'fits' });
   };
   if (free > FREE_KEPT * scale) {
     const stays = free >= state.roomyBytes - LEAST_MOVE * scale && !Number.isNaN(state.roomySeconds);
