@@ -11,7 +11,7 @@ import type { Room } from './host-view.js';
 
 /** A guest that runs answers within that time. */
 const ANSWER_MS = 2000;
-/** A guest at rest whose VMM reads so much has begun to work. That is looked at without a word to the guest. */
+/** A guest at rest whose VMM reads so much may have begun to work. The daemon looks at that without a word to the guest. */
 const MUCH_READ_BYTES = 4 * 2 ** 20;
 const READ_LOOK_SECONDS = 2;
 
@@ -33,8 +33,8 @@ interface Surroundings {
 export class Sizer {
   readonly #around: Surroundings;
   readonly #followed = new Map<string, Followed>();
-  /** One for all: 1,000 timers would wake the process as often. */
-  #readTimer: NodeJS.Timeout | null = null;
+  /** One timer for all VMs: a timer for each VM would wake the process up for each VM. */
+  #readTimer: NodeJS.Timeout | undefined;
 
   constructor(around: Surroundings) {
     this.#around = around;
@@ -60,17 +60,16 @@ export class Sizer {
       this.#followed.delete(name);
       if (device !== undefined) this.#followed.set(name, new Followed(sized, device, this.#around));
     }
-    if (this.#followed.size === 0) this.#stopLooking();
-    else this.#readTimer ??= setInterval(() => this.#lookAtReads(), READ_LOOK_SECONDS * 1000).unref();
+    if (this.#followed.size > 0) {
+      this.#readTimer ??= setInterval(() => this.#lookAtReads(), READ_LOOK_SECONDS * 1000).unref();
+    } else {
+      clearInterval(this.#readTimer);
+      this.#readTimer = undefined;
+    }
   }
 
   #lookAtReads(): void {
     for (const followed of this.#followed.values()) followed.lookAtReads();
-  }
-
-  #stopLooking(): void {
-    if (this.#readTimer !== null) clearInterval(this.#readTimer);
-    this.#readTimer = null;
   }
 
   /** Where the size of the VM stands, in words; null: it is not sized. */
@@ -93,8 +92,10 @@ class Followed {
   readonly device: SizedDevice;
   readonly #around: Surroundings;
   readonly #reads: VmmReads;
-  /** What its VMM had read when the guest was asked; NaN: the guest is asked again soon. */
+  /** The bytes that its VMM had read when the guest was asked; NaN: the guest is asked again soon, or asking tells nothing. */
   #readBytes = NaN;
+  /** As long as asking for that reason changes nothing, so many bytes more are needed for the next time. */
+  #muchReadBytes = MUCH_READ_BYTES;
   #last: Pick<Sized, 'state' | 'why'> = { state: UNSIZED, why: { kind: 'waits' } };
   #timer: NodeJS.Timeout | null = null;
   #closed = false;
@@ -136,19 +137,23 @@ class Followed {
   async #ask(): Promise<void> {
     if (this.#asking) return;
     this.#asking = true;
+    const readBytes = this.#reads.bytes;
     if (this.#timer !== null) clearTimeout(this.#timer);
     await this.device.refreshStats(ANSWER_MS);
     this.#asking = false;
     if (this.#closed) return;
     const againSeconds = this.#look();
-    this.#readBytes = againSeconds > READ_LOOK_SECONDS ? this.#reads.bytes : NaN;
+    const { state, why } = this.#last;
+    if (state.phase !== 'rest' || why.kind !== 'settled') this.#muchReadBytes = MUCH_READ_BYTES;
+    this.#readBytes = againSeconds > READ_LOOK_SECONDS && why.kind !== 'blind' ? readBytes : NaN;
     this.#timer = setTimeout(() => void this.#ask(), againSeconds * 1000).unref();
   }
 
   /** Asks a guest at rest whose VMM has read much since the guest was asked. */
   lookAtReads(): void {
-    if (!Number.isNaN(this.#readBytes) && this.#reads.bytes - this.#readBytes >= MUCH_READ_BYTES)
-      void this.#ask();
+    if (Number.isNaN(this.#readBytes) || this.#reads.bytes - this.#readBytes < this.#muchReadBytes) return;
+    this.#muchReadBytes *= 2;
+    void this.#ask();
   }
 
   /** The guest says another size of its balloon: where it took pages by itself, it needs more at once, and is watched from now on. */

@@ -82,7 +82,7 @@ export interface SizeState extends Kept {
   /** Since when so much stays free while the guest grows; NaN: not enough does. */
   readonly roomySeconds: number;
   readonly roomyBytes: number;
-  /** Until then the page cache is left alone, after a step that hurt at this target; and for how long the next time. */
+  /** Until then the page cache is left alone, after a step that hurt, the last time at this target, or after memory fitted; and for how long after the next step. */
   readonly leaveUntil: number;
   readonly leaveSeconds: number;
   readonly hurtAtBytes: number;

@@ -5,7 +5,7 @@
  * - Page cache is taken in probes: a small step, then a look at the memory that the guest reclaimed. Pages that were of no
  *   use are reclaimed once, as many as were asked for; pages in use are read again, and displace others. A step that hurts
  *   so is given back with some more, and the cache is left alone for a while, longer each time.
- * - A guest that goes on reclaiming gets more, twice as much each time. When the memory fits, the probes begin again. When
+ * - A guest that goes on reclaiming gets more, twice as much each time. When the memory fits, the probes begin again some seconds later. When
  *   the guest has all memory and goes on, it reads what it never reads again: that stream is known by its rate for a while.
  * - Memory that is free in a guest at rest, and takes up memory of the host, is reported when much is free for some seconds.
  * - A guest with little available, with stalls, or that takes pages out of the balloon by itself gets memory at once.
@@ -73,7 +73,7 @@ const ROW_SECONDS = 3;
 /** It fits when so much stays free for some seconds, and when less does for longer. */
 const ROOMY = 40 * MIB;
 const ROOMY_SECONDS = { roomy: 3, less: 10 } as const;
-/** Then the page cache is left alone for that part of the time after a step that hurts. */
+/** Where memory that was given fits, the page cache is left alone for that part of the time after a step that hurts. */
 const FITS_SHARE = 0.5;
 /** A guest that reclaimed so many units since the statistics before keeps memory free. */
 const KEEPING = 2;
@@ -304,7 +304,7 @@ function grow(state: SizeState, seen: SizeFacts, now: number): Decision {
   const same = (next: SizeState, why: SizeWhy): Decision => ({ next, toBytes: target, why });
   const fits = (): Decision => {
     const next = { ...begin(state, 'rest', now), rate: streamRate(state, now) };
-    const leaveUntil = now + FITS_SHARE * state.leaveSeconds;
+    const leaveUntil = Math.max(state.leaveUntil, now + FITS_SHARE * state.leaveSeconds);
     return same(isKnown(state, now) ? next : { ...next, leaveUntil, row: 0 }, { kind: 'fits' });
   };
   if (free > FREE_KEPT * scale) {

@@ -227,7 +227,6 @@ void t.test(
     await daemon.until('loop', ({ cache }) => (cache?.actualBytes ?? 0) > 380 * MIB, 'it has grown again');
     await set('backoff_max_ms', wayS * 1000);
     await set('backoff_ms', wayS * 1000);
-    // Pages that are taken from the balloon make it rest for as long, and look all the same.
     // At its limit it has nothing to do, and once pages were taken it rests for as long; it looks all the same.
     await daemon.ok('set', 'loop', '--cache-limit', '300M');
     await daemon.until('loop', ({ cache }) => cache?.actualBytes === 300 * MIB, 'it has reached its limit');

@@ -221,6 +221,16 @@ void t.test(
       () => 'it is asked',
     );
     t.equal(other.asked, resting[1], 'and the other is not');
+    await new Promise((resolve) => setImmediate(resolve));
+    read(111);
+    await sleep(2500);
+    t.equal(reader.asked, resting[0] + 1, 'where asking changed nothing, the VMM has to read more than that');
+    read(114);
+    await eventually(
+      () => reader.asked > resting[0] + 1,
+      () => 'it is asked again',
+    );
+    t.equal(other.asked, resting[1]);
   },
 );
 

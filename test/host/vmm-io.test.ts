@@ -5,13 +5,25 @@ import { VmmReads } from '../../src/host/vmm-io.js';
 import { eventually } from '../support/deadline.js';
 import { HostTree } from '../support/host-tree.js';
 
-void t.test('what a VMM read is the larger count of the kernel', (t) => {
+void t.test('the count that rose by more is what a VMM read', (t) => {
   const tree = new HostTree(t);
   const reads = new VmmReads(7, tree.paths.proc);
-  tree.write('proc/7/io', 'rchar: 1234\nwchar: 9999\nsyscr: 5\nread_bytes: 4096\nwrite_bytes: 99999\n');
-  t.equal(reads.bytes, 4096);
-  tree.write('proc/7/io', 'rchar: 8192\nwchar: 0\nread_bytes: 4096\n');
-  t.equal(reads.bytes, 8192);
+  const counted = (rchar: number, disk: number): number => {
+    tree.write(
+      'proc/7/io',
+      `rchar: ${rchar}\nwchar: 9999\nsyscr: 5\nread_bytes: ${disk}\nwrite_bytes: 99999\n`,
+    );
+    return reads.bytes;
+  };
+  t.equal(counted(1_000_000, 4096), 1_000_000);
+  t.equal(
+    counted(1_000_100, 8192),
+    1_004_096,
+    'a VMM that read much in one way once, and reads in the other now',
+  );
+  t.equal(counted(1_010_100, 12_288), 1_014_096);
+  t.equal(counted(500, 0), 1_014_096, 'the count of another process took nothing back');
+  t.equal(counted(600, 0), 1_014_196);
   reads.close();
   t.end();
 });

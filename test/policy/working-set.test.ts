@@ -103,6 +103,17 @@ void t.test('a working set that shrinks is followed down, and one that grows is 
   t.end();
 });
 
+void t.test('memory that fits shortens no time for which the page cache is left alone', (t) => {
+  const guest = new SizedGuest({ rereadMib: 96 }).run(240);
+  const [fitted, leaveUntil] = [guest.count('fits'), guest.now + 60];
+  guest.state = { ...guest.state, leaveUntil, leaveSeconds: 60 };
+  guest.reread = 384;
+  for (let n = 0; n < 240 && guest.count('fits') === fitted; n++) guest.run(0.125);
+  t.equal(guest.count('fits'), fitted + 1);
+  t.equal(guest.state.leaveUntil, leaveUntil);
+  t.end();
+});
+
 void t.test(
   'a cold stream gets all memory once, for some seconds, and is known as long as it goes on',
   (t) => {
