@@ -760,7 +760,7 @@ void cache_balloon_changed(struct cache_balloon *cb)
 	spin_unlock_irqrestore(&cb->stop_lock, flags);
 }
 
-/* The work may rest for long after pages were taken, but not from giving way. */
+/* The work may rest for long after pages were taken; it is woken to give way. */
 static void cache_balloon_watch(struct work_struct *work)
 {
 	struct cache_balloon *cb = container_of(to_delayed_work(work), struct cache_balloon, watch);
