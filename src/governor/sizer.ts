@@ -131,7 +131,6 @@ class Followed {
     this.#closed = true;
     this.device.onActual = null;
     if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#reads.close();
   }
 
   async #ask(): Promise<void> {
