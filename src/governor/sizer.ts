@@ -13,7 +13,7 @@ import type { Room } from './host-view.js';
 const ANSWER_MS = 2000;
 /** A guest at rest whose VMM reads so much may have begun to work. The daemon looks at that without a word to the guest. */
 const MUCH_READ_BYTES = 4 * 2 ** 20;
-const READ_LOOK_SECONDS = 2;
+const READ_LOOK_SECONDS = 4;
 
 /** A VM that is sized, with its floor and ceiling. */
 export interface SizedVm {

@@ -213,7 +213,7 @@ void t.test(
     );
     const resting = [reader.asked, other.asked] as const;
     read(103);
-    await sleep(2500);
+    await sleep(4500);
     t.same([reader.asked, other.asked], resting, 'a little is no news');
     read(105);
     await eventually(
@@ -223,7 +223,7 @@ void t.test(
     t.equal(other.asked, resting[1], 'and the other is not');
     await new Promise((resolve) => setImmediate(resolve));
     read(111);
-    await sleep(2500);
+    await sleep(4500);
     t.equal(reader.asked, resting[0] + 1, 'where asking changed nothing, the VMM has to read more than that');
     read(114);
     await eventually(
