@@ -92,7 +92,7 @@ class Followed {
   readonly device: SizedDevice;
   readonly #around: Surroundings;
   readonly #reads: VmmReads;
-  /** The bytes that its VMM had read when the guest was asked; NaN: the guest is asked again soon, or asking tells nothing. */
+  /** The bytes that its VMM had read when the guest had answered; NaN: the guest is asked again soon, or asking tells nothing. */
   #readBytes = NaN;
   /** As long as asking for that reason changes nothing, so many bytes more are needed for the next time. */
   #muchReadBytes = MUCH_READ_BYTES;
@@ -136,7 +136,6 @@ class Followed {
   async #ask(): Promise<void> {
     if (this.#asking) return;
     this.#asking = true;
-    const readBytes = this.#reads.bytes;
     if (this.#timer !== null) clearTimeout(this.#timer);
     await this.device.refreshStats(ANSWER_MS);
     this.#asking = false;
@@ -144,7 +143,7 @@ class Followed {
     const againSeconds = this.#look();
     const { state, why } = this.#last;
     if (state.phase !== 'rest' || why.kind !== 'settled') this.#muchReadBytes = MUCH_READ_BYTES;
-    this.#readBytes = againSeconds > READ_LOOK_SECONDS && why.kind !== 'blind' ? readBytes : NaN;
+    this.#readBytes = againSeconds > READ_LOOK_SECONDS && why.kind !== 'blind' ? this.#reads.bytes : NaN;
     this.#timer = setTimeout(() => void this.#ask(), againSeconds * 1000).unref();
   }
 
