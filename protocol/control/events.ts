@@ -105,7 +105,7 @@ export const EVENTS = {
   'vm-ready': { level: 'info', help: 'The guest driver started; its rings run.', action: null },
   'vm-stopped': {
     level: 'info',
-    help: 'The guest driver stopped or reset the device, or the VM was paused; the target is kept for its return.',
+    help: 'The guest driver stopped or reset the device, the VM was paused, or its guest sleeps; the target is kept for its return.',
     action: null,
   },
   'device-unplugged': {

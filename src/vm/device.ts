@@ -313,8 +313,8 @@ export class VmDevice implements AnyDevice, SessionObserver, BalloonObserver {
     if (state === 'connected') this.#symptoms.connectedAt = monotonicNow();
     if (state !== 'running') {
       this.#troubles.forget();
-      if (state === 'stopped' && this.#session.intact())
-        this.#emit('vm-stopped', `the guest driver stopped or reset the ${this.words}, or the VM was paused`);
+      const why = `the guest driver stopped or reset the ${this.words}, the VM was paused, or its guest sleeps`;
+      if (state === 'stopped' && this.#session.intact()) this.#emit('vm-stopped', why);
       return;
     }
     this.#asker.restart();

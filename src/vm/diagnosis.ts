@@ -170,8 +170,9 @@ function stopped({ actualBytes, actualUnknown, targetBytes }: Symptoms): Diagnos
   if (actualBytes === 0 && targetBytes === 0) return null;
   return {
     code: 'stopped',
-    text: `the VM is paused or its balloon driver stopped; the balloon held ${actualUnknown ? 'an unknown amount' : formatSize(actualBytes)}, and its target of ${formatSize(targetBytes)} waits`,
-    remedy: 'run virsh resume or cont for a VM that is paused, or load the balloon driver in the guest',
+    text: `the VM is paused, its guest sleeps, or its balloon driver stopped; the balloon held ${actualUnknown ? 'an unknown amount' : formatSize(actualBytes)}, and its target of ${formatSize(targetBytes)} waits`,
+    remedy:
+      'run virsh resume or cont for a VM that is paused, virsh dompmwakeup or system_wakeup for a guest that sleeps, or load the balloon driver in the guest',
   };
 }
 

@@ -110,7 +110,7 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
   says({ targetBytes: 2040 * MIB }, /would leave.*8 MiB of 2 GiB.*at most/, short);
   says(
     { state: 'stopped' },
-    /paused or its .*driver stopped; .*held 256 MiB.*512 MiB waits: run virsh resume/,
+    /paused, its guest sleeps, or its .*driver stopped; .*held 256 MiB.*512 MiB waits: run virsh resume.* dompmwakeup/,
     short,
   );
   says(
@@ -156,7 +156,7 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
     /never answered the target of 512 MiB.*reload/,
   );
   says(unknown, /moves pages in and out of its balloon but never acks that \(actual stays unknown\).*update/);
-  says({ ...unknown, state: 'stopped' }, /paused or its .*driver stopped; .*held an unknown amount/);
+  says({ ...unknown, state: 'stopped' }, /paused, its guest sleeps, or its .*driver stopped; .*held an unknown amount/);
   says({ statsAgeMs: 31_000 }, /no statistics for 31 s.*every 10 s.*reload/);
   t.end();
 });

@@ -273,8 +273,9 @@ function examineDriver(vm: VmView, vmm: VmmFacts): Finding {
   const load = 'modprobe virtio_balloon (in the guest)';
   if (state === 'running')
     return note(name, 'driver', 'runs, but is silent', `look whether the guest hangs; ${load}`);
+  const wake = `virsh resume ${name}, or virsh dompmwakeup ${name} where the guest sleeps, or ${load}`;
   return state === 'stopped'
-    ? note(name, 'driver', 'stopped, or the VM is paused', `virsh resume ${name}, or ${load}`)
+    ? note(name, 'driver', 'stopped, or the VM is paused, or its guest sleeps', wake)
     : note(name, 'driver', 'none has started yet', `${load}, or see dmesg there for an error of the driver`);
 }
 

@@ -14,7 +14,7 @@ const WIDTH_MAX = 100;
 const STATE_MEANS: Record<VmView['state'], string> = {
   connected: 'the guest driver has not started yet',
   running: 'the guest driver is at work',
-  stopped: 'the VM is paused, or the guest driver stopped',
+  stopped: 'the VM is paused, its guest sleeps, or the guest driver stopped',
 };
 
 type Compared = Pick<BalloonView, 'refilledBytes' | 'pinnedBytes'>;
