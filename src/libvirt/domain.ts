@@ -14,6 +14,7 @@ import {
   decodeDomainStats,
   decodeMemoryStats,
   DomainEvent,
+  VM_RUNS_AFTER,
   KIB,
   STATS_BALLOON,
   STATS_STATE,
@@ -128,8 +129,8 @@ export class LibvirtDomain implements AdoptedVmm {
 
   /** An event of the domain's life. */
   lives(event: number, detail: number): void {
-    if (event === DomainEvent.SUSPENDED) this.#observer?.runs(false);
-    else if (event === DomainEvent.RESUMED) this.#observer?.runs(true);
+    const vmRuns = VM_RUNS_AFTER[event];
+    if (vmRuns !== undefined) this.#observer?.runs(vmRuns);
     else if (event === DomainEvent.STOPPED) this.end(stoppedWords(detail));
   }
 

@@ -130,9 +130,11 @@ class QemuBalloon implements AdoptedVmm {
         }
         return;
       case 'STOP':
+      case 'SUSPEND':
         observer.runs(false);
         return;
       case 'RESUME':
+      case 'WAKEUP':
         observer.runs(true);
         return;
       case 'RESET':

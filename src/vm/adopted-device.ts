@@ -305,8 +305,9 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
 
   runs(vmRuns: boolean): void {
     this.#setState(vmRuns, this.#driverRuns);
-    // A VM that came by migration brought the target that it had.
+    // A VM that came by migration brought its target; QEMU holds back the last size of a balloon that a guest emptied before it slept.
     if (vmRuns) this.#balloon.remind();
+    else void this.#look();
   }
 
   reset(): void {

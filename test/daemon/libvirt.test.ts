@@ -122,6 +122,11 @@ void t.test('a domain that begins, is paused, reset, saved and migrated away', a
   await soon(() => show('web').state === 'stopped', 'it is paused');
   libvirt.lives(web, 4);
   await soon(() => show('web').state === 'running', 'it goes on');
+  libvirt.lives(web, 7);
+  await soon(() => show('web').state === 'stopped', 'its guest sleeps');
+  libvirt.lives(web, 2, 4);
+  await soon(() => show('web').state === 'running', 'its guest wakes');
+  t.equal(fleet.size, 1, 'as the VM that it was');
   libvirt.reboot(web);
   await soon(() => show('web').state === 'connected', 'its driver is gone');
   t.equal(show('web').balloon.actualBytes, 0);

@@ -211,6 +211,11 @@ void t.test('a VM that is paused, reset, resumed and unplugged', async (t) => {
   await soon(() => show().state === 'running', 'it goes on');
   await soon(() => sent() > before, 'the target is told again');
 
+  qemu.emit('SUSPEND');
+  await soon(() => show().state === 'stopped', 'its guest sleeps');
+  qemu.emit('WAKEUP');
+  await soon(() => show().state === 'running', 'its guest wakes');
+
   qemu.driverRuns = false;
   qemu.balloonBytes = 250 * MIB;
   const asked = (): number => qemu.commands.filter((one) => one === 'query-balloon').length;

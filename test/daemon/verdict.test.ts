@@ -156,7 +156,10 @@ void t.test('each trouble has a sentence that says what to do', (t) => {
     /never answered the target of 512 MiB.*reload/,
   );
   says(unknown, /moves pages in and out of its balloon but never acks that \(actual stays unknown\).*update/);
-  says({ ...unknown, state: 'stopped' }, /paused, its guest sleeps, or its .*driver stopped; .*held an unknown amount/);
+  says(
+    { ...unknown, state: 'stopped' },
+    /paused, its guest sleeps, or its .*driver stopped; .*held an unknown amount/,
+  );
   says({ statsAgeMs: 31_000 }, /no statistics for 31 s.*every 10 s.*reload/);
   t.end();
 });

@@ -2,10 +2,12 @@
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
+import type { DaemonProcess } from '../support/daemon.js';
 import { eventually } from '../support/deadline.js';
 import { boot, MIB, startDaemon } from '../support/e2e.js';
 import { buildCacheModule, loadCacheModule } from '../support/lab/cache-module.js';
+import { Guest } from '../support/lab/guest.js';
 
 t.setTimeout(0);
 
@@ -65,26 +67,48 @@ for (const [driver, skip] of Object.entries(DRIVERS)) {
   });
 }
 
-void t.test('to RAM', async (t) => {
-  const daemon = await startDaemon(t);
-  const guest = await boot(t, daemon, 'web', { memoryMib: MEMORY_MIB, acpi: true });
+const SLEEP_IN_RAM = 'echo mem > /sys/power/state';
+
+/** Linux 6.12 starts anew as it wakes, and 7.x goes on without the agent's port. */
+async function sleepInRam(t: Test, guest: Guest, daemon: DaemonProcess): Promise<void> {
   await daemon.ok('set', 'web', '--balloon', '200M', '--wait', '--timeout', '60');
-  const state = async (): Promise<unknown> =>
-    ((await guest.qmp('query-status')) as { status: unknown }).status;
-  // Linux 6.12 restarts as it wakes, and 7.x goes on without the agent's port.
-  guest.sh('echo mem > /sys/power/state').catch(() => undefined);
+  const status = async (): Promise<unknown> =>
+    ((await guest.qmp('query-status')) as { status?: unknown }).status;
+  guest.sh(SLEEP_IN_RAM).catch(() => undefined);
   await eventually(
-    async () => (await state()) === 'suspended',
+    async () => (await status()) === 'suspended',
     () => 'the guest sleeps',
   );
-
   await daemon.until('web', ({ state }) => state === 'stopped', 'its device stops');
   const asleep = await daemon.show('web');
   t.match(asleep, { balloon: { actualBytes: 0, targetBytes: 200 * MIB } });
   t.match(asleep.verdict, /its guest sleeps.*virsh dompmwakeup or system_wakeup/);
   await daemon.ok('set', 'web', '--balloon', '100M');
   await guest.qmp('system_wakeup');
+  await daemon.until('web', ({ state }) => state === 'running', 'it wakes');
   await daemon.ok('set', 'web', '--balloon', '100M', '--wait', '--timeout', '120');
   t.match(await daemon.show('web'), { state: 'running', balloon: { actualBytes: 100 * MIB } });
-  t.equal(await state(), 'running');
+  t.equal(await status(), 'running');
+}
+
+void t.test('to RAM', async (t) => {
+  const daemon = await startDaemon(t);
+  const guest = await boot(t, daemon, 'web', { memoryMib: MEMORY_MIB, acpi: true });
+  await sleepInRam(t, guest, daemon);
+});
+
+void t.test("to RAM, with QEMU's own balloon", async (t) => {
+  const daemon = await startDaemon(t);
+  const socket = join(daemon.folder, 'web.qmp');
+  const guest = await Guest.boot({
+    name: 'web',
+    memoryMib: MEMORY_MIB,
+    acpi: true,
+    builtinBalloon: true,
+    extraArgs: ['-qmp', `unix:${socket},server=on,wait=off`],
+  });
+  t.teardown(() => guest.kill());
+  await guest.waitReady();
+  await daemon.ok('adopt', socket);
+  await sleepInRam(t, guest, daemon);
 });

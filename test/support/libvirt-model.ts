@@ -90,10 +90,10 @@ export class LibvirtModel {
     return domain;
   }
 
-  /** An event of a domain's life: it began (2), was paused (3), goes on (4), or stopped (5), with why. */
+  /** An event of a domain's life: it began or its guest woke (2), it was paused (3), goes on (4), stopped (5), or its guest sleeps (7), with why. */
   lives(domain: DomainModel, event: number, detail = 0): void {
     if (event === 5) this.domains.delete(objectOf(domain));
-    else domain.state = event === 3 ? 3 : 1;
+    else domain.state = event === 3 || event === 7 ? event : 1;
     this.signal('/org/libvirt/QEMU', CONNECT, 'DomainEvent', 'oii', [objectOf(domain), event, detail]);
   }
 

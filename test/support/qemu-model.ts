@@ -80,6 +80,8 @@ export class QemuModel {
   }
 
   emit(event: string, data: Args = {}): void {
+    if (['STOP', 'SUSPEND'].includes(event)) this.running = false;
+    if (['RESUME', 'WAKEUP'].includes(event)) this.running = true;
     this.say({ timestamp: { seconds: 0, microseconds: 0 }, event, data });
   }
 
