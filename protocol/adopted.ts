@@ -54,12 +54,10 @@ export interface PeerAway {
 export interface VmmObserver {
   /** The guest has another amount of memory, without its balloon. */
   sized(guestBytes: number): void;
-  /** The VM was paused, or goes on. */
-  runs(vmRuns: boolean): void;
   /** The guest was reset. */
   reset(): void;
-  /** Memory was plugged in or taken out. */
-  memoryChanged(): void;
+  /** Memory was plugged in or taken out, or the VM is paused, goes on, sleeps or wakes: a look tells. */
+  changed(): void;
   /** The VMM sends so much that it waits for its turns. */
   throttled(): void;
   /** The VMM said something that cannot be true. */

@@ -46,22 +46,7 @@ export const STATS_BALLOON = 4;
 const RUNNING_STATES: readonly number[] = [1, 2];
 
 /** Events of a domain's life. */
-export const DomainEvent = {
-  STARTED: 2,
-  SUSPENDED: 3,
-  RESUMED: 4,
-  STOPPED: 5,
-  PMSUSPENDED: 7,
-  CRASHED: 8,
-} as const;
-
-/** Whether a domain that is known executes after an event. It starts where its guest wakes (libvirt, qemuProcessHandleWakeup). */
-export const VM_RUNS_AFTER: Partial<Record<number, boolean>> = {
-  [DomainEvent.STARTED]: true,
-  [DomainEvent.SUSPENDED]: false,
-  [DomainEvent.RESUMED]: true,
-  [DomainEvent.PMSUSPENDED]: false,
-};
+export const DomainEvent = { STARTED: 2, STOPPED: 5, CRASHED: 8 } as const;
 
 /** Why a domain stopped, by the detail of that event. */
 const STOPPED_WORDS: readonly string[] = [

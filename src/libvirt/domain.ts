@@ -14,7 +14,6 @@ import {
   decodeDomainStats,
   decodeMemoryStats,
   DomainEvent,
-  VM_RUNS_AFTER,
   KIB,
   STATS_BALLOON,
   STATS_STATE,
@@ -124,14 +123,14 @@ export class LibvirtDomain implements AdoptedVmm {
     if (member === 'BalloonChange' && typeof actual === 'number' && Number.isSafeInteger(actual)) {
       observer.sized(actual * KIB);
     } else if (member === 'Reboot') observer.reset();
-    else if (member === 'DeviceAdded' || member === 'DeviceRemoved') observer.memoryChanged();
+    else if (member === 'DeviceAdded' || member === 'DeviceRemoved') observer.changed();
   }
 
   /** An event of the domain's life. */
   lives(event: number, detail: number): void {
-    const vmRuns = VM_RUNS_AFTER[event];
-    if (vmRuns !== undefined) this.#observer?.runs(vmRuns);
-    else if (event === DomainEvent.STOPPED) this.end(stoppedWords(detail));
+    if (event === DomainEvent.STOPPED) this.end(stoppedWords(detail));
+    // It is paused or goes on, or its guest sleeps or wakes.
+    else this.#observer?.changed();
   }
 
   async #memory(): Promise<DomainMemory> {

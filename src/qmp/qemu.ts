@@ -129,20 +129,17 @@ class QemuBalloon implements AdoptedVmm {
           observer.failed(error);
         }
         return;
-      case 'STOP':
-      case 'SUSPEND':
-        observer.runs(false);
-        return;
-      case 'RESUME':
-      case 'WAKEUP':
-        observer.runs(true);
-        return;
       case 'RESET':
         observer.reset();
         return;
+      // None of the first four says whether the VM runs: RESUME also comes for a guest that sleeps on (findings/qmp-sleep-says-no-stop.sh).
+      case 'STOP':
+      case 'RESUME':
+      case 'SUSPEND':
+      case 'WAKEUP':
       case 'MEMORY_DEVICE_SIZE_CHANGE':
       case 'ACPI_DEVICE_OST':
-        observer.memoryChanged();
+        observer.changed();
         return;
       case 'DEVICE_DELETED':
         this.#unplugged = data['path'] === this.#path;

@@ -86,6 +86,8 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
   readonly #mover: TargetMover;
   #timer: NodeJS.Timeout | null = null;
   #looking = false;
+  /** Something happened since the look that is under way began. */
+  #lookAgain = false;
   #closed = false;
 
   constructor(
@@ -303,13 +305,6 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     this.#balloon.sees(guestBytes, true);
   }
 
-  runs(vmRuns: boolean): void {
-    this.#setState(vmRuns, this.#driverRuns);
-    // A VM that came by migration brought its target; QEMU holds back the last size of a balloon that a guest emptied before it slept.
-    if (vmRuns) this.#balloon.remind();
-    else void this.#look();
-  }
-
   reset(): void {
     this.#connectedAt = monotonicNow();
     this.#stats.clear();
@@ -318,8 +313,9 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     this.#lookLater();
   }
 
-  memoryChanged(): void {
-    void this.#look();
+  changed(): void {
+    if (this.#looking) this.#lookAgain = true;
+    else void this.#look();
   }
 
   throttled(): void {
@@ -405,8 +401,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     if (this.#closed) return;
     const waits = this.#state === 'connected' && this.#vmRuns;
     const ms = (waits ? LOOK_SOON_MS : LOOK_MS) + msUntilNext(TOGETHER_MS);
-    const look = (): void => void this.#look(waits);
-    this.#timer = setTimeout(() => inTurn(look), ms).unref();
+    this.#timer = setTimeout(() => inTurn(() => void this.#look(waits)), ms).unref();
   }
 
   async #look(forDriver = false): Promise<void> {
@@ -419,7 +414,9 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       this.#failedBy(error);
     }
     this.#looking = false;
-    this.#lookLater();
+    if (!this.#lookAgain) return this.#lookLater();
+    this.#lookAgain = false;
+    await this.#look();
   }
 
   #take({ ramBytes, guestBytes, vmRuns, stats }: VmmLook): void {
@@ -431,7 +428,10 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       this.#owner.memoryTold();
     }
     this.#balloon.sees(guestBytes, false);
+    const goesOn = vmRuns && !this.#vmRuns;
     this.#setState(vmRuns, this.#driverRuns);
+    // A VM that came by migration brought the target that it had.
+    if (goesOn) this.#balloon.remind();
     this.#stats.take(stats);
   }
 

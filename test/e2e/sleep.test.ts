@@ -70,7 +70,12 @@ for (const [driver, skip] of Object.entries(DRIVERS)) {
 const SLEEP_IN_RAM = 'echo mem > /sys/power/state';
 
 /** Linux 6.12 starts anew as it wakes, and 7.x goes on without the agent's port. */
-async function sleepInRam(t: Test, guest: Guest, daemon: DaemonProcess): Promise<void> {
+async function sleepInRam(
+  t: Test,
+  guest: Guest,
+  daemon: DaemonProcess,
+  meanwhile: () => Promise<void> = () => Promise.resolve(),
+): Promise<void> {
   await daemon.ok('set', 'web', '--balloon', '200M', '--wait', '--timeout', '60');
   const status = async (): Promise<unknown> =>
     ((await guest.qmp('query-status')) as { status?: unknown }).status;
@@ -84,6 +89,7 @@ async function sleepInRam(t: Test, guest: Guest, daemon: DaemonProcess): Promise
   t.match(asleep, { balloon: { actualBytes: 0, targetBytes: 200 * MIB } });
   t.match(asleep.verdict, /its guest sleeps.*virsh dompmwakeup or system_wakeup/);
   await daemon.ok('set', 'web', '--balloon', '100M');
+  await meanwhile();
   await guest.qmp('system_wakeup');
   await daemon.until('web', ({ state }) => state === 'running', 'it wakes');
   await daemon.ok('set', 'web', '--balloon', '100M', '--wait', '--timeout', '120');
@@ -110,5 +116,13 @@ void t.test("to RAM, with QEMU's own balloon", async (t) => {
   t.teardown(() => guest.kill());
   await guest.waitReady();
   await daemon.ok('adopt', socket);
-  await sleepInRam(t, guest, daemon);
+  await sleepInRam(t, guest, daemon, async () => {
+    await guest.qmp('stop');
+    await guest.qmp('cont');
+    t.same(
+      guest.events.map(({ event }) => event).filter((event) => event !== 'BALLOON_CHANGE'),
+      ['SUSPEND', 'STOP', 'RESUME'],
+    );
+    t.match(await daemon.show('web'), { state: 'stopped' }, 'it sleeps on');
+  });
 });
