@@ -1,7 +1,7 @@
 // The guest's driver under Linux' own checkers (scripts/checked-kernel): memory that moves and goes, requests for memory that fail, sleep,
 // a driver that comes and goes, a device that does not answer. Building a kernel takes five minutes of two processors and needs root,
 // so it is run by name: npm test -- out/test/e2e/checked-driver.check.js
-// CHECKERS=kasan,leaks chooses kernels, MINUTES=10 how long each guest works (3).
+// CHECKERS=kasan,leaks.bookworm chooses kernels (that of Debian 13, and of Debian 12), MINUTES=10 how long each guest works (3).
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { boot, MIB, startDaemon } from '../support/e2e.js';
@@ -15,6 +15,8 @@ t.setTimeout(0);
 const CHECKERS = (process.env['CHECKERS'] ?? 'kasan,kcsan,pages,leaks').split(',');
 const WORKS_MS = Number(process.env['MINUTES'] ?? 3) * 60_000;
 const COMPLAINTS = /BUG|WARNING|Call Trace|Bad page|oom-kill|hung_task|blocked for more/;
+/** The port of the guest's agent is silent after sleep in Linux 7.3, also in a guest without a balloon. */
+const LOSES_AGENT = /\.trixie-backports$/;
 const DRIVER = '/sys/bus/virtio/drivers/virtio_balloon';
 const STANDS_STILL_MS = 5000;
 const LONG_MS = 300_000;
@@ -79,6 +81,7 @@ for (const checker of CHECKERS) {
     const until = Date.now() + WORKS_MS;
     for (let round = 0; round === 0 || Date.now() < until; round++) {
       for (const [what, command] of Object.entries(HAPPENINGS)) {
+        if (what === 'sleep' && LOSES_AGENT.test(checker)) continue;
         await daemon.ok('set', 'life', '--balloon', `${[64, 300, 129, 0][round % 4]}M`);
         const { code, output } = await guest.sh(command, LONG_MS);
         t.equal(code, 0, `${what}: ${output}`);

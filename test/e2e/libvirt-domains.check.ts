@@ -171,6 +171,26 @@ void t.test(
   },
 );
 
+void t.test('a guest that sleeps', async (t) => {
+  const daemon = await start();
+  t.teardown(() => daemon.stop());
+  await host.define(
+    'bed',
+    `${LOAD_DRIVER}; mkdir -p /sys; mount -t sysfs s /sys; sleep 15; echo mem > /sys/power/state; ${REST}`,
+  );
+  await host.ok('virsh start bed');
+  await daemon.until('bed', ({ state }) => state === 'running', 'its driver runs', PATIENCE_MS);
+  await daemon.until('bed', ({ state }) => state === 'stopped', 'it sleeps', PATIENCE_MS);
+  t.match(await host.ok('virsh domstate bed'), /^pmsuspended/);
+  await daemon.ok('set', 'bed', '--memory', '400M');
+  t.match((await daemon.show('bed')).verdict, /virsh dompmwakeup/);
+  t.not((await host.sh('virsh resume bed')).code, 0, 'that is no way to wake it');
+  await host.ok('virsh dompmwakeup bed');
+  await daemon.until('bed', ({ state }) => state !== 'stopped', 'it is awake');
+  await daemon.until('bed', ({ balloon }) => balloon.actualBytes === 112 * MIB, 'at its target', PATIENCE_MS);
+  await host.ok('virsh destroy bed');
+});
+
 void t.test('a QEMU that hangs, and a bus that ends', async (t) => {
   const daemon = await start();
   t.teardown(() => daemon.stop());
