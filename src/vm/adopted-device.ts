@@ -379,8 +379,8 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     this.#owner.allow(now);
     if (now === 'running') this.#started();
     else if (before === 'running') {
-      const why = now === 'stopped' ? 'the VM was paused' : `the guest driver of the ${this.words} stopped`;
-      this.#emit('vm-stopped', why);
+      const why = `the guest driver of the ${this.words} stopped`;
+      this.#emit('vm-stopped', now === 'stopped' ? 'the VM was paused, or its guest sleeps' : why);
     }
   }
 
@@ -416,7 +416,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     this.#looking = false;
     if (!this.#lookAgain) return this.#lookLater();
     this.#lookAgain = false;
-    await this.#look();
+    void this.#look();
   }
 
   #take({ ramBytes, guestBytes, vmRuns, stats }: VmmLook): void {
