@@ -56,8 +56,8 @@ export interface VmmObserver {
   sized(guestBytes: number): void;
   /** The guest was reset. */
   reset(): void;
-  /** Memory was plugged in or taken out, or the VM is paused, goes on, sleeps or wakes: a look tells. */
-  changed(): void;
+  /** Memory was plugged in or taken out, or the VM is paused, sleeps or wakes: a look tells. `resumed`: it may have another target. */
+  changed(resumed?: boolean): void;
   /** The VMM sends so much that it waits for its turns. */
   throttled(): void;
   /** The VMM said something that cannot be true. */

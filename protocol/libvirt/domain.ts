@@ -46,7 +46,22 @@ export const STATS_BALLOON = 4;
 const RUNNING_STATES: readonly number[] = [1, 2];
 
 /** Events of a domain's life. */
-export const DomainEvent = { STARTED: 2, STOPPED: 5, CRASHED: 8 } as const;
+export const DomainEvent = {
+  STARTED: 2,
+  SUSPENDED: 3,
+  RESUMED: 4,
+  STOPPED: 5,
+  PMSUSPENDED: 7,
+  CRASHED: 8,
+} as const;
+
+/** After these, a domain that is known may execute or not: STARTED also says that its guest woke (libvirt, qemuProcessHandleWakeup). */
+export const STATE_EVENTS: readonly number[] = [
+  DomainEvent.STARTED,
+  DomainEvent.SUSPENDED,
+  DomainEvent.RESUMED,
+  DomainEvent.PMSUSPENDED,
+];
 
 /** Why a domain stopped, by the detail of that event. */
 const STOPPED_WORDS: readonly string[] = [

@@ -14,6 +14,7 @@ import {
   decodeDomainStats,
   decodeMemoryStats,
   DomainEvent,
+  STATE_EVENTS,
   KIB,
   STATS_BALLOON,
   STATS_STATE,
@@ -129,8 +130,7 @@ export class LibvirtDomain implements AdoptedVmm {
   /** An event of the domain's life. */
   lives(event: number, detail: number): void {
     if (event === DomainEvent.STOPPED) this.end(stoppedWords(detail));
-    // It is paused or goes on, or its guest sleeps or wakes.
-    else this.#observer?.changed();
+    else if (STATE_EVENTS.includes(event)) this.#observer?.changed(event === DomainEvent.RESUMED);
   }
 
   async #memory(): Promise<DomainMemory> {

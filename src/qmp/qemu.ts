@@ -132,9 +132,11 @@ class QemuBalloon implements AdoptedVmm {
       case 'RESET':
         observer.reset();
         return;
-      // None of the first four says whether the VM runs: RESUME also comes for a guest that sleeps on (findings/qmp-sleep-says-no-stop.sh).
-      case 'STOP':
+      // None of these four says whether the VM runs: RESUME also comes for a guest that sleeps on (findings/qmp-sleep-says-no-stop.sh).
       case 'RESUME':
+        observer.changed(true);
+        return;
+      case 'STOP':
       case 'SUSPEND':
       case 'WAKEUP':
       case 'MEMORY_DEVICE_SIZE_CHANGE':

@@ -85,9 +85,10 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
   readonly #trouble: AdoptedTrouble;
   readonly #mover: TargetMover;
   #timer: NodeJS.Timeout | null = null;
+  /** A look is under way; something happened since it began; the VM went on, and may have the target of a snapshot or of another host. */
   #looking = false;
-  /** Something happened since the look that is under way began. */
   #lookAgain = false;
+  #resumed = false;
   #closed = false;
 
   constructor(
@@ -296,8 +297,7 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
   /** Has the VMM ask for statistics as before, and lets go of the VM, whose balloon stays as it is. */
   async leave(): Promise<void> {
     const late = new Promise<void>((resolve) => setTimeout(resolve, LEAVE_MS).unref());
-    const left = this.#stats.leave().then(this.#identity.putBack, () => undefined);
-    await Promise.race([left, late]);
+    await Promise.race([this.#stats.leave().then(this.#identity.putBack, () => undefined), late]);
     this.#vmm.close();
   }
 
@@ -313,7 +313,8 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
     this.#lookLater();
   }
 
-  changed(): void {
+  changed(resumed = false): void {
+    this.#resumed ||= resumed;
     if (this.#looking) this.#lookAgain = true;
     else void this.#look();
   }
@@ -428,10 +429,9 @@ export class AdoptedDevice implements AnyDevice, VmmObserver {
       this.#owner.memoryTold();
     }
     this.#balloon.sees(guestBytes, false);
-    const goesOn = vmRuns && !this.#vmRuns;
+    if (vmRuns && (this.#resumed || !this.#vmRuns)) this.#balloon.remind();
+    this.#resumed &&= !vmRuns;
     this.#setState(vmRuns, this.#driverRuns);
-    // A VM that came by migration brought the target that it had.
-    if (goesOn) this.#balloon.remind();
     this.#stats.take(stats);
   }
 

@@ -211,6 +211,11 @@ void t.test('a VM that is paused, reset, resumed and unplugged', async (t) => {
   await soon(() => show().state === 'running', 'it goes on');
   await soon(() => sent() > before, 'the target is told again');
 
+  // A snapshot is loaded at once, and brings a target of its own.
+  const beforeSnapshot = sent();
+  qemu.emit('STOP');
+  qemu.emit('RESUME');
+  await soon(() => sent() > beforeSnapshot, 'the target is told again');
   qemu.emit('SUSPEND');
   await soon(() => show().state === 'stopped', 'its guest sleeps');
   qemu.emit('WAKEUP');
