@@ -1,6 +1,7 @@
 // VMs that are adopted over QMP, of a QEMU that is modelled: their figures, their orders, and peers that are hostile.
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -342,10 +343,11 @@ void t.test(
 void t.test('a QEMU that is stopped when it is to be adopted is told as such', async (t) => {
   const { fleet, folder } = adopting(t);
   const path = join(folder, 'a');
-  const program = `require('node:net').createServer((socket) => socket.on('error', () => 0)).listen('${path}')`;
+  const program = `require('node:net').createServer((socket) => socket.on('error', () => 0)).listen('${path}', () => console.log('listens'))`;
   const qemu = spawn(process.execPath, ['-e', program]);
   t.teardown(() => qemu.kill('SIGKILL'));
-  await soon(() => existsSync(path), 'it listens');
+  // The socket is there before the program listens.
+  await once(qemu.stdout, 'data');
   qemu.kill('SIGSTOP');
   const pid = String(qemu.pid);
   t.match(await fleet.control.changeAdopted({ path, adopted: true }), {
