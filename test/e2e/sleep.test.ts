@@ -1,11 +1,11 @@
 // Guests that sleep: to disk, where the VM ends and another QEMU goes on with the same guest, and to RAM.
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { DaemonProcess } from '../support/daemon.js';
 import { eventually } from '../support/deadline.js';
 import { boot, MIB, startDaemon } from '../support/e2e.js';
+import { temporaryFolder } from '../support/fleet.js';
 import { buildCacheModule, loadCacheModule } from '../support/lab/cache-module.js';
 import { Guest } from '../support/lab/guest.js';
 
@@ -14,8 +14,7 @@ t.setTimeout(0);
 const MEMORY_MIB = 512;
 const HELD_MIB = 64;
 const RESUMES_MS = 120_000;
-const folder = mkdtempSync(join(tmpdir(), 'balloond-'));
-t.teardown(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder(t);
 
 const module = await buildCacheModule();
 const DRIVERS = {
